@@ -1,0 +1,1 @@
+"""This checkout's wiring: the plugin comes from the installed package, the fixers from `fixers/` (see pyproject.toml)."""

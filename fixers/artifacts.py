@@ -1,0 +1,58 @@
+"""Remedies for artifact files: one physical copy, quarantine; advice where a change would be a guess."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mlflow_compliance.api import CannotFix, Change, Finding, LinkDuplicate, MoveToQuarantine, Settings, Snapshot, fixer
+
+
+@fixer("ART001")
+def share(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
+    """Give equal files one physical copy; every path and its bytes stay."""
+    if finding.entity.kind == "unread":
+        raise CannotFix("make it readable for this user, or let what is writing it finish, then run again")
+    if finding.entity.kind == "archive":
+        raise CannotFix("their bytes differ, so sharing one copy would change evidence: delete the run that is not needed")
+    artifacts = snapshot.artifacts
+    group = next((group for group in artifacts.duplicates() if group.sha256 == finding.entity.key), None) if artifacts else None
+    if artifacts is None or group is None:
+        return
+    kept = group.paths[0]
+    for path in artifacts.extras(group):
+        if artifacts.device(path) != artifacts.device(kept):
+            raise CannotFix("its copies lie on different file systems, which cannot share bytes")
+        yield LinkDuplicate(path, kept, group.sha256, group.size)
+
+
+@fixer("ART002")
+def quarantine(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
+    """Move it aside under the same root; nothing is deleted."""
+    item = snapshot.artifacts.ownerless.get(finding.entity.key) if snapshot.artifacts else None
+    root = snapshot.artifacts.root_of(finding.entity.key) if snapshot.artifacts else None
+    if item is None or root is None:
+        return
+    if item.keep:
+        raise CannotFix(item.keep)
+    yield MoveToQuarantine(item.path, root.path, item.files, item.size)
+
+
+@fixer("ART003")
+def advise_relocation(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
+    """Where the files are now is not for this program to guess."""
+    raise CannotFix('if the files are here, map the prefix for reading: [store.relocate] "<prefix in the row>" = "<folder here>"')
+    yield  # a generator, as every remedy
+
+
+@fixer("ART004")
+def advise_restoring(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
+    """The bytes on record are not in this store any more."""
+    raise CannotFix("restore the file from a backup; if the change was meant, take its line out of hashes.jsonl beside the journals")
+    yield
+
+
+@fixer("ART005")
+def advise_completing(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
+    """Nobody can invent a model file."""
+    raise CannotFix("put the missing file back, or log the model again and retire this run")
+    yield

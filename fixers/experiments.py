@@ -1,0 +1,125 @@
+"""Remedies for experiments: merge rival production ones, retire test ones, archive development ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mlflow_compliance.api import (
+    COMPLETE,
+    COPIED_BY,
+    COPY_STATE,
+    PARENT,
+    SOURCE_RUN,
+    CannotFix,
+    Change,
+    CopyRun,
+    Experiment,
+    Finding,
+    RetractCopy,
+    Run,
+    Settings,
+    Snapshot,
+    claimed_by,
+    copy_of,
+    fixer,
+    primary_of,
+)
+
+from .retiring import refuse_what_is_relied_on, retire, set_tags
+
+NOTE = "mlflow.note.content"
+"""The description that the MLflow UI shows."""
+
+
+@fixer("EXP001")
+def merge(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
+    """Copy the rival's runs into the primary experiment, then retire the rival. Runs that were copied before are not copied again."""
+    if finding.entity.kind != "experiment":
+        raise CannotFix("name the experiment that is in force as `primary` of the product in compliance.toml")
+    rival = snapshot.experiments[finding.entity.key]
+    primary = _primary_for(rival, snapshot, settings)
+    refuse_what_is_relied_on(rival, snapshot, settings)
+    runs = snapshot.runs_of(rival.experiment_id)
+    if len(runs) != rival.count():
+        raise CannotFix(f"only {len(runs)} of its {rival.count()} runs could be read in full")
+    yield from _copies(runs, rival, primary, snapshot)
+    yield from set_tags(primary, {settings.experiments.lifecycle_tag: "production"})
+    yield from retire(rival, f"merged into experiment {primary.experiment_id} ({primary.name})")
+
+
+def _primary_for(rival: Experiment, snapshot: Snapshot, settings: Settings) -> Experiment:
+    found = set()
+    for product in settings.products:
+        claimed = claimed_by(product, snapshot, settings)
+        primary = primary_of(product, snapshot.experiments, claimed)
+        if rival.experiment_id in claimed and primary and primary != rival.experiment_id:
+            found.add(primary)
+    if len(found) != 1:
+        raise CannotFix("it counts as production of several products: narrow their `experiments` patterns in compliance.toml")
+    return snapshot.experiments[found.pop()]
+
+
+def _copies(runs: list[Run], rival: Experiment, primary: Experiment, snapshot: Snapshot) -> Iterator[Change]:
+    """Parents before their children, so that a child can name its parent's copy."""
+    earlier = {run.tags[SOURCE_RUN]: run for run in snapshot.runs_of(primary.experiment_id) if SOURCE_RUN in run.tags}
+    ids = {run.run_id for run in runs}
+    complete = {key for key, run in earlier.items() if run.tags.get(COPY_STATE) == COMPLETE}
+    for run in _parents_first(runs):
+        if run.run_id in complete:
+            continue
+        if run.run_id in earlier:
+            yield RetractCopy(run.run_id, primary.experiment_id, earlier[run.run_id].tags.get(COPIED_BY, ""))
+        if not run.start_time:
+            raise CannotFix(f"run {run.run_id} has no start time, and MLflow would give its copy today's")
+        if snapshot.artifacts is None or ("run", run.run_id) not in snapshot.artifacts.locations:
+            raise CannotFix(f"the artifacts of run {run.run_id} cannot be reached from here, so they cannot be copied")
+        parent = run.tags.get(PARENT)
+        if parent in complete:
+            parent = earlier[parent].run_id
+        elif parent in ids:
+            parent = copy_of("run", parent)
+        else:
+            parent = None
+        yield CopyRun(run.run_id, primary.experiment_id, rival.experiment_id, rival.name, run.user, parent)
+
+
+def _parents_first(runs: list[Run]) -> list[Run]:
+    by_id = {run.run_id: run for run in runs}
+
+    def depth(run: Run) -> int:
+        steps, seen = 0, {run.run_id}
+        while (parent := run.tags.get(PARENT)) in by_id and parent not in seen:
+            run, steps = by_id[parent], steps + 1
+            seen.add(run.run_id)
+        return steps
+
+    return sorted(runs, key=depth)
+
+
+@fixer("EXP002")
+def retire_test(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
+    """Rename so that the name is free again, tag with the reason, then soft-delete."""
+    experiment = snapshot.experiments[finding.entity.key]
+    refuse_what_is_relied_on(experiment, snapshot, settings)
+    marked = [run for run in snapshot.runs_of(experiment.experiment_id) for product in settings.products if _is_production(run, product.production_tags)]
+    if marked:
+        raise CannotFix(f"its {marked[0].ref} is marked as production: take the mark off, or move the run")
+    yield from retire(experiment, "test experiment")
+
+
+def _is_production(run: Run, tags: object) -> bool:
+    return isinstance(tags, dict) and any(run.tags.get(key) == value for key, value in tags.items())
+
+
+@fixer("EXP003")
+def archive(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
+    """Archive what the settings call development; never guess what anything else is."""
+    experiment = snapshot.experiments[finding.entity.key]
+    tag = settings.experiments.lifecycle_tag
+    if not settings.is_development(experiment) and experiment.tags.get(tag) != "archived":
+        raise CannotFix(f"say what it is: set its tag {tag}, or add it to [experiments] development in compliance.toml")
+    said = experiment.tags.get(NOTE, "")
+    note = said if "ARCHIVED" in said else f"[ARCHIVED] Development work, kept as evidence; nothing here is in force.\n\n{said}".rstrip()
+    yield from set_tags(experiment, {tag: "archived", NOTE: note})
+
+

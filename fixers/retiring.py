@@ -1,0 +1,58 @@
+"""Retiring an experiment: what the remedies for test experiments and for merged ones have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mlflow_compliance.api import (
+    JOURNAL,
+    NOW,
+    CannotFix,
+    Change,
+    DeleteExperiment,
+    Experiment,
+    RenameExperiment,
+    SetExperimentTag,
+    Settings,
+    Snapshot,
+    user_name,
+)
+
+
+def set_tags(experiment: Experiment, tags: dict[str, str]) -> Iterator[Change]:
+    """The tags that are not yet as wanted."""
+    for key, value in tags.items():
+        before = experiment.tags.get(key)
+        if before != value:
+            yield SetExperimentTag(experiment.experiment_id, key, value, before)
+
+
+def refuse_what_is_relied_on(experiment: Experiment, snapshot: Snapshot, settings: Settings) -> None:
+    """Raise CannotFix where a clean-up would touch what something else reaches, or what could not be brought back."""
+    key = experiment.experiment_id
+    if key == "0":
+        raise CannotFix("MLflow's Default experiment cannot be retired: move its runs to an experiment of their own")
+    if any(product.primary == experiment.name for product in settings.products):
+        raise CannotFix("the settings name it as the primary experiment of a product and as a test one: decide in compliance.toml")
+    if experiment.assessed_runs:
+        raise CannotFix(f"{experiment.assessed_runs} of its runs have assessments, which MLflow deletes for good with the run: export them first")
+    for model in snapshot.registered_models.values():
+        for version in model.versions:
+            if version.experiment_id == key:
+                raise CannotFix(f"{version.ref} relies on a run or model in it: register the version from elsewhere first")
+
+
+def retire(experiment: Experiment, reason: str) -> Iterator[Change]:
+    """Tag with the reason and rename so that the name is free, then soft-delete: a deleted experiment takes neither."""
+    yield from set_tags(
+        experiment,
+        {
+            "compliance.retired_from": experiment.name,
+            "compliance.retired_reason": reason,
+            "compliance.retired_by": user_name(),
+            "compliance.retired_at": NOW,
+            "compliance.retired_in": JOURNAL,
+        },
+    )
+    yield RenameExperiment(experiment.experiment_id, f"{experiment.name} (retired {experiment.experiment_id})", experiment.name)
+    yield DeleteExperiment(experiment.experiment_id)

@@ -1,0 +1,16 @@
+"""Remedies for runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mlflow_compliance.api import CannotFix, Change, EndRun, Finding, Settings, Snapshot, fixer
+
+
+@fixer("RUN001")
+def end(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
+    """Set it KILLED, ended when it last logged something: its real end is not known and none is invented."""
+    run = snapshot.runs[finding.entity.key]
+    if not run.last_known_time:
+        raise CannotFix("nothing about it is dated, so no end can be given: end it by hand")
+    yield EndRun(run.run_id, run.experiment_id, "KILLED", run.last_known_time)

@@ -1,0 +1,82 @@
+"""Rules about artifact files: stored once, owned, reachable, unchanged, complete."""
+
+from __future__ import annotations
+
+import os
+
+from mlflow_compliance.api import ArtifactRoot, Artifacts, EntityRef, Experiment, Settings, Severity, Snapshot, Violations, policy
+
+
+@policy("ART001", "No duplicate artifacts", Severity.MEDIUM)
+def test_every_artifact_is_stored_once(artifact_root: ArtifactRoot, artifacts: Artifacts, settings: Settings, violations: Violations) -> None:
+    """The same bytes stored again and again cost space and hide which of them somebody relies on."""
+    for group in artifacts.duplicates(artifact_root.key):
+        extra = artifacts.extras(group)
+        first = artifacts.relative(group.paths[0])
+        violations.add(
+            f"stored {len(extra) + 1} times", entity=EntityRef("artifact", group.sha256, first), observed=f"{group.size * len(extra)} bytes too many", expected="1 copy"
+        )
+    for path, reason in sorted(artifacts.unread.items()):
+        if artifacts.root_of(path) == artifact_root:
+            violations.add("could not be compared", entity=EntityRef("unread", path, artifacts.relative(path)), observed=reason, expected="a readable file")
+    for twins in artifacts.twins:
+        if artifacts.root_of(twins[0]) == artifact_root:
+            first = artifacts.relative(twins[0])
+            if settings.duplicates.zip_members:
+                entity = EntityRef("archive", twins[0], first)
+                violations.add(f"{len(twins)} archives with the same members", entity=entity, observed="bytes differ in time stamps only", expected="1 archive")
+            else:
+                violations.note(f"{len(twins)} archives hold the same members as {first}; their bytes differ, so they are left alone")
+
+
+@policy("ART002", "No file that no row owns", Severity.MEDIUM)
+def test_every_artifact_has_an_owner(artifact_root: ArtifactRoot, artifacts: Artifacts, violations: Violations) -> None:
+    """What no run or model owns is found by nobody, backed up for ever, and was perhaps somebody's evidence."""
+    for path, item in sorted(artifacts.ownerless.items()):
+        if artifacts.root_of(path) == artifact_root:
+            entity = EntityRef("artifact", path, artifacts.relative(path))
+            violations.add("no run, model or experiment owns it", entity=entity, observed=f"{item.files} files, {item.size} bytes", expected="an owner in the store")
+
+
+@policy("ART003", "Every row's artifacts can be reached", Severity.HIGH)
+def test_artifacts_can_be_reached(experiment: Experiment, store: Snapshot, artifacts: Artifacts, violations: Violations) -> None:
+    """A row that points to another machine's drive is evidence that nobody can open."""
+    # Rows of no active experiment (a version whose run is gone) are told with the first one, so that none is passed over.
+    first = next(store.active_experiments())
+    for item in artifacts.unreachable:
+        owner = store.experiments.get(item.experiment_id)
+        if item.experiment_id == experiment.experiment_id or (experiment == first and (owner is None or not owner.active)):
+            subject = item.example if item.rows == 1 and item.example.kind != "experiment" else experiment.ref
+            violations.add(f"its artifacts cannot be reached: {item.reason}", entity=subject, observed=f"{item.rows} rows below {item.uri}")
+
+
+@policy("ART004", "Recorded hashes still hold", Severity.HIGH)
+def test_recorded_hashes_hold(artifact_root: ArtifactRoot, artifacts: Artifacts, violations: Violations) -> None:
+    """Paths that share a physical copy change together when one is written in place; the hash on record tells."""
+    for path, digest in sorted(artifacts.recorded.items()):
+        found = artifacts.hashes.get(path)
+        if artifacts.root_of(path) == artifact_root and found is not None and found != digest:
+            entity = EntityRef("artifact", path, artifacts.relative(path))
+            violations.add("its bytes changed since they went on record", entity=entity, observed=f"sha256 {found[:16]}…", expected=f"sha256 {digest[:16]}…")
+
+
+@policy("ART005", "Every model folder is complete", Severity.HIGH)
+def test_model_folders_are_complete(artifact_root: ArtifactRoot, artifacts: Artifacts, violations: Violations) -> None:
+    """MLmodel names the files that loading needs; a row that says READY does not look at them."""
+    elsewhere = 0
+    for path, model in sorted(artifacts.models.items()):
+        if artifacts.root_of(path) != artifact_root:
+            continue
+        if model.error or model.missing or model.empty:
+            entity = EntityRef("model_folder", path, artifacts.relative(path))
+            violations.add("an incomplete model", entity=entity, observed=model.problem, expected="every file that MLmodel names, none empty")
+        elsewhere += _names_another_place(model.artifact_path, path)
+    if elsewhere:
+        violations.note(f"{elsewhere} MLmodel files name an artifact_path that is not where they lie (written on another machine, or copied)")
+
+
+def _names_another_place(artifact_path: str, folder: str) -> bool:
+    """Whether an absolute location in MLmodel ends otherwise than the folder that it lies in."""
+    text = artifact_path.replace("\\", "/")
+    absolute = text.startswith(("/", "file:")) or text[1:3] == ":/"
+    return absolute and not text.endswith(folder) and os.path.isabs(folder)

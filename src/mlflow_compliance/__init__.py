@@ -1,0 +1,1 @@
+"""Policy as tests for MLflow stores: the public names."""

@@ -1,0 +1,68 @@
+"""The names that rules and remedies are written with, from one place."""
+
+from mlflow_compliance.artifacts import ArtifactRoot, Artifacts
+from mlflow_compliance.changes import (
+    JOURNAL,
+    NOW,
+    Change,
+    CopyRun,
+    DeleteExperiment,
+    EndRun,
+    LinkDuplicate,
+    MoveToQuarantine,
+    RenameExperiment,
+    RetractCopy,
+    SetExperimentTag,
+    copy_of,
+)
+from mlflow_compliance.changes.runs import COMPLETE, COPIED_BY, COPY_STATE, PARENT, SOURCE_RUN
+from mlflow_compliance.entities import EntityRef, Experiment, LoggedModel, ModelVersion, RegisteredModel, Run, Snapshot
+from mlflow_compliance.findings import Finding, Severity, Violations
+from mlflow_compliance.fixers import CannotFix, fixer
+from mlflow_compliance.journal import user_name
+from mlflow_compliance.policies import policy
+from mlflow_compliance.scope import claimed_by, claims_in, is_archived, primary_of, production_runs
+from mlflow_compliance.settings import Product, Settings
+
+__all__ = [
+    "ArtifactRoot",
+    "Artifacts",
+    "COMPLETE",
+    "COPIED_BY",
+    "COPY_STATE",
+    "CannotFix",
+    "Change",
+    "CopyRun",
+    "DeleteExperiment",
+    "EndRun",
+    "EntityRef",
+    "Experiment",
+    "Finding",
+    "JOURNAL",
+    "LinkDuplicate",
+    "LoggedModel",
+    "ModelVersion",
+    "MoveToQuarantine",
+    "NOW",
+    "PARENT",
+    "Product",
+    "RegisteredModel",
+    "RenameExperiment",
+    "RetractCopy",
+    "Run",
+    "SOURCE_RUN",
+    "SetExperimentTag",
+    "Settings",
+    "Severity",
+    "Snapshot",
+    "Violations",
+    "claimed_by",
+    "claims_in",
+    "copy_of",
+    "fixer",
+    "is_archived",
+    "policy",
+    "primary_of",
+    "production_runs",
+    "user_name",
+]

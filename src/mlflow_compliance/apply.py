@@ -1,0 +1,149 @@
+"""Carries out a plan: journalled change by change, then the store is read anew and compared with what was planned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
+
+from mlflow_compliance.artifacts import Artifacts
+from mlflow_compliance.changes import JOURNAL, NOW, Change, Writer, bind
+from mlflow_compliance.changes.runs import UNKNOWN_SIZE
+from mlflow_compliance.entities import EntityRef, Snapshot
+from mlflow_compliance.errors import ChangeError
+from mlflow_compliance.journal import Journal
+from mlflow_compliance.plan import Plan, Step, fold
+
+
+@dataclass
+class Outcome:
+    """What was done: the changes that were carried out, and per finding the change that failed and why."""
+
+    applied: list[Change] = field(default_factory=list)
+    failed: list[tuple[Step, str]] = field(default_factory=list)
+    done: dict[str, list[str]] = field(default_factory=dict)
+    """Fingerprint of a finding -> what was done about it, in lines for people."""
+
+
+def apply_plan(plan: Plan, writer: Writer, binding: dict[str, str], journal: Journal, store: str, progress: Callable[[], None]) -> Outcome:
+    """Carry out every step. A change that fails ends its own step, since the rest of it builds on it; the other steps go on."""
+    at = datetime.now(timezone.utc)
+    binding[JOURNAL] = journal.id
+    binding[NOW] = at.isoformat(timespec="seconds")
+    journal.header(store, at, len(plan.changes))
+    outcome, number, lost = Outcome(), 0, set[EntityRef]()
+    for step in plan.steps:
+        for change in step.changes:
+            number += 1
+            progress()
+            known = set(binding)
+            try:
+                if _key(change) in lost:
+                    raise ChangeError(f"an earlier change of {change.entity} failed")
+                journal.begin(number, step.finding.policy, change, change.inverse(writer))
+                change.write(writer)
+            except ChangeError as error:
+                journal.failed(number, str(error))
+                outcome.failed.append((step, f"{change.says()}: {error}"))
+                lost.update(_key(other) for other in step.changes)
+                break
+            journal.done(number, {symbol: value for symbol, value in binding.items() if symbol not in known})
+            outcome.applied.append(change)
+            outcome.done.setdefault(step.finding.fingerprint, []).append(bind(change.says(), binding))
+    journal.close(len(outcome.applied), len(outcome.failed))
+    return outcome
+
+
+def _key(change: Change) -> EntityRef:
+    return EntityRef(change.entity.kind, change.entity.key)
+
+
+def expected_after(start: Snapshot, applied: list[Change], binding: Mapping[str, str]) -> Snapshot:
+    """What the store must be after the changes that were carried out, with symbols bound."""
+    return bound(fold(applied, start), binding)
+
+
+def bound(snapshot: Snapshot, binding: Mapping[str, str]) -> Snapshot:
+    """A folded snapshot with the ids and times that the writing brought."""
+
+    def own(text: str) -> str:
+        return bind(text, binding)
+
+    def ref(item: EntityRef | None) -> EntityRef | None:
+        return item and EntityRef(item.kind, own(item.key), item.label)
+
+    experiments = {
+        key: replace(item, tags={tag: own(value) for tag, value in item.tags.items()}) for key, item in snapshot.experiments.items()
+    }
+    runs = {
+        own(key): replace(
+            run,
+            run_id=own(run.run_id),
+            artifact_uri=own(run.artifact_uri),
+            tags={tag: own(value) for tag, value in run.tags.items()},
+            models=tuple(sorted(link._replace(model_id=own(link.model_id)) for link in run.models)),
+        )
+        for key, run in snapshot.runs.items()
+    }
+    models = {
+        own(key): replace(
+            model,
+            model_id=own(model.model_id),
+            source_run_id=own(model.source_run_id) if model.source_run_id else None,
+            artifact_location=own(model.artifact_location),
+        )
+        for key, model in snapshot.logged_models.items()
+    }
+    artifacts = snapshot.artifacts
+    if artifacts is not None:
+        artifacts = replace(
+            artifacts,
+            files={own(path): file._replace(copy=own(file.copy), owner=ref(file.owner)) for path, file in artifacts.files.items()},
+            hashes={own(path): digest for path, digest in artifacts.hashes.items()},
+        )
+    return replace(snapshot, experiments=experiments, runs=runs, logged_models=models, artifacts=artifacts)
+
+
+def differences(expected: Snapshot, actual: Snapshot) -> list[str]:
+    """Where a store that was read differs from what was planned: one line each, none when it is the same.
+
+    The runs that were read in full are compared where the plan knows them; inodes are compared by which paths share one.
+    """
+    found = _unlike("experiment", expected.experiments, actual.experiments)
+    found += _unlike("run", expected.runs, {key: run for key, run in actual.runs.items() if key in expected.runs})
+    found += _unlike("logged model", expected.logged_models, {key: item for key, item in actual.logged_models.items() if key in expected.logged_models})
+    found += _unlike("registered model", expected.registered_models, actual.registered_models)
+    if expected.artifacts and actual.artifacts:
+        found += _unlike("artifact", _files(expected.artifacts), _sized_as(expected.artifacts, _files(actual.artifacts)))
+        found += _unlike("ownerless folder", dict.fromkeys(expected.artifacts.ownerless), dict.fromkeys(actual.artifacts.ownerless))
+        shared = expected.artifacts.hashes.keys() & actual.artifacts.hashes.keys()
+        found += [
+            f"artifact {path} holds {actual.artifacts.hashes[path]} and not {expected.artifacts.hashes[path]}"
+            for path in sorted(shared)
+            if expected.artifacts.hashes[path] != actual.artifacts.hashes[path]
+        ]
+    return found
+
+
+def _unlike(kind: str, expected: Mapping[str, object], actual: Mapping[str, object]) -> list[str]:
+    lines = [f"{kind} {key} is missing" for key in sorted(expected.keys() - actual.keys())]
+    lines += [f"{kind} {key} was not planned" for key in sorted(actual.keys() - expected.keys())]
+    return lines + [
+        f"{kind} {key} is {actual[key]} and not {expected[key]}" for key in sorted(expected.keys() & actual.keys()) if expected[key] != actual[key]
+    ]
+
+
+def _files(artifacts: Artifacts) -> dict[str, tuple[int, str, EntityRef | None]]:
+    """Path -> size, the first path that shares its physical copy, owner (by id)."""
+    first: dict[str, str] = {}
+    for path in sorted(artifacts.files):
+        first.setdefault(artifacts.files[path].copy, path)
+    return {
+        path: (file.size, first[file.copy], file.owner and EntityRef(file.owner.kind, file.owner.key)) for path, file in artifacts.files.items()
+    }
+
+
+def _sized_as(expected: Artifacts, actual: dict[str, tuple[int, str, EntityRef | None]]) -> dict[str, tuple[int, str, EntityRef | None]]:
+    """The files that were read, with the sizes that a plan could not know left out of the comparison."""
+    unknown = {path for path, file in expected.files.items() if file.size == UNKNOWN_SIZE}
+    return {path: (UNKNOWN_SIZE, *facts[1:]) if path in unknown else facts for path, facts in actual.items()}

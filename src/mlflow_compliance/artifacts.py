@@ -1,0 +1,198 @@
+"""The artifact side of a Snapshot: roots, files, owners, model folders, duplicates, as an immutable value.
+
+Paths are absolute paths on this machine (after `[store.relocate]`), as text with undecodable bytes kept by surrogate
+escapes; they may be hostile and are cleaned where they are shown.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatch
+from typing import NamedTuple
+
+from mlflow_compliance.entities import EntityRef
+
+QUARANTINE = ".quarantine"
+
+
+class ArtifactRoot(NamedTuple):
+    """A folder that artifacts lie under. `key` is opaque ('0', '1', ...), in the order of the paths."""
+
+    key: str
+    path: str
+    device: int
+
+    @property
+    def ref(self) -> EntityRef:
+        return EntityRef("artifact_root", self.key, self.path)
+
+
+class ArtifactFile(NamedTuple):
+    """One path. Two paths with equal `copy` are one physical copy: hard links of an inode, or clones that share extents."""
+
+    size: int
+    copy: str
+    owner: EntityRef | None
+    logged: bool
+    """False for what lies in an owner's folder but is no artifact (a file store's own meta.yaml, params, metrics)."""
+
+
+class Ownerless(NamedTuple):
+    """The topmost folder (or file) that no row owns. `keep` says why it must not be moved; empty where it may be."""
+
+    root: str
+    path: str
+    files: int
+    size: int
+    keep: str
+
+
+class Unreachable(NamedTuple):
+    """Rows of one experiment whose files cannot be reached from here, for one reason."""
+
+    experiment_id: str
+    uri: str
+    rows: int
+    example: EntityRef
+    reason: str
+
+
+class ModelFolder(NamedTuple):
+    """A folder with an MLmodel file. `missing` and `empty` are relative to it; `error` where MLmodel cannot be read."""
+
+    path: str
+    owner: EntityRef | None
+    missing: tuple[str, ...]
+    empty: tuple[str, ...]
+    artifact_path: str
+    error: str
+
+    @property
+    def problem(self) -> str:
+        """What is wrong with it, for people; empty where nothing is."""
+        parts = [self.error] if self.error else []
+        parts += [f"missing: {', '.join(self.missing)}"] if self.missing else []
+        parts += [f"empty: {', '.join(self.empty)}"] if self.empty else []
+        return "; ".join(parts)
+
+
+class DuplicateGroup(NamedTuple):
+    """Paths with the same bytes in more than one physical copy; `paths` sorted, the first one stays as it is."""
+
+    sha256: str
+    size: int
+    paths: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class DuplicateRules:
+    """What counts as a duplicate: files of at least `min_size` bytes whose name matches no `boilerplate` pattern."""
+
+    min_size: int = 1024
+    boilerplate: tuple[str, ...] = ("MLmodel", "conda.yaml", "python_env.yaml", "requirements.txt", "*.lock")
+
+    def apply_to(self, path: str, size: int) -> bool:
+        name = os.path.basename(path)
+        return size >= self.min_size and not any(fnmatch(name, pattern) for pattern in self.boilerplate)
+
+
+@dataclass(frozen=True)
+class Artifacts:
+    """Everything below the artifact roots, as one walk found it."""
+
+    roots: tuple[ArtifactRoot, ...]
+    files: Mapping[str, ArtifactFile]
+    locations: Mapping[tuple[str, str], str]
+    """(kind, key) of a run, logged model, model version or experiment -> the local folder of its artifacts."""
+    ownerless: Mapping[str, Ownerless] = field(default_factory=dict)
+    unreachable: tuple[Unreachable, ...] = ()
+    relocated: Mapping[str, int] = field(default_factory=dict)
+    """Prefix in the rows -> number of rows read through [store.relocate]."""
+    models: Mapping[str, ModelFolder] = field(default_factory=dict)
+    hashes: Mapping[str, str] = field(default_factory=dict)
+    """Path -> SHA-256 (hex), for the files that had to be read: candidates for duplicates, and those on record."""
+    recorded: Mapping[str, str] = field(default_factory=dict)
+    """Path -> the SHA-256 on record since this program made it share a copy."""
+    twins: tuple[tuple[str, ...], ...] = ()
+    """Groups of zip containers that hold the same members but differ in bytes (time stamps)."""
+    unread: Mapping[str, str] = field(default_factory=dict)
+    """Path -> why it could not be read. Never silently left out."""
+    rules: DuplicateRules = DuplicateRules()
+
+    def root_of(self, path: str) -> ArtifactRoot | None:
+        """The innermost root that holds a path."""
+        holding = [root for root in self.roots if path == root.path or path.startswith(root.path + os.sep)]
+        return max(holding, key=lambda root: len(root.path), default=None)
+
+    def relative(self, path: str) -> str:
+        """A path as people read it: from its root's own name on."""
+        root = self.root_of(path)
+        return os.path.join(os.path.basename(root.path), os.path.relpath(path, root.path)) if root else path
+
+    def under(self, folder: str) -> dict[str, ArtifactFile]:
+        """The files at or below a folder."""
+        prefix = folder + os.sep
+        return {path: file for path, file in self.files.items() if path.startswith(prefix) or path == folder}
+
+    def models_in(self, folder: str) -> list[ModelFolder]:
+        """The model folders at or below a folder."""
+        return [model for path, model in sorted(self.models.items()) if path == folder or path.startswith(folder + os.sep)]
+
+    def device(self, path: str) -> int | None:
+        """The device that a path's root lies on."""
+        root = self.root_of(path)
+        return root.device if root else None
+
+    def duplicates(self, root: str | None = None) -> list[DuplicateGroup]:
+        """Groups of owned artifacts with one content in several physical copies; with `root`, those whose first extra copy lies there."""
+        groups: dict[str, list[str]] = defaultdict(list)
+        for path, digest in self.hashes.items():
+            file = self.files.get(path)
+            if file and file.owner and file.logged and self.rules.apply_to(path, file.size):
+                groups[digest].append(path)
+        found = []
+        for digest, paths in groups.items():
+            if len({self.files[path].copy for path in paths}) > 1:
+                group = DuplicateGroup(digest, self.files[paths[0]].size, tuple(sorted(paths)))
+                if root is None or self._home(group) == root:
+                    found.append(group)
+        return sorted(found, key=lambda group: group.paths)
+
+    def extras(self, group: DuplicateGroup) -> list[str]:
+        """The paths of a group that are not yet the same physical copy as its first path."""
+        kept = self.files[group.paths[0]].copy
+        return [path for path in group.paths if self.files[path].copy != kept]
+
+    def _home(self, group: DuplicateGroup) -> str:
+        root = self.root_of(self.extras(group)[0])
+        return root.key if root else ""
+
+    def linked(self, path: str, kept: str) -> Artifacts:
+        """As this, with `path` the same physical copy as `kept`; its hash goes on record."""
+        file = self.files[path]._replace(copy=self.files[kept].copy)
+        digest = self.hashes[kept]
+        return replace(
+            self,
+            files={**self.files, path: file},
+            hashes={**self.hashes, path: digest},
+            recorded={**self.recorded, path: digest, kept: digest},
+        )
+
+    def without(self, folder: str) -> Artifacts:
+        """As this, with everything at and below a folder gone."""
+        gone = self.under(folder)
+        return replace(
+            self,
+            files={path: file for path, file in self.files.items() if path not in gone},
+            ownerless={path: item for path, item in self.ownerless.items() if path != folder},
+            models={path: model for path, model in self.models.items() if path != folder and not path.startswith(folder + os.sep)},
+            hashes={path: digest for path, digest in self.hashes.items() if path not in gone},
+            recorded={path: digest for path, digest in self.recorded.items() if path not in gone},
+        )
+
+    def with_files(self, files: Mapping[str, ArtifactFile], hashes: Mapping[str, str]) -> Artifacts:
+        """As this, with more files; `hashes` for those of them whose content is known."""
+        return replace(self, files={**self.files, **files}, hashes={**self.hashes, **hashes})

@@ -1,0 +1,252 @@
+"""The session of an audit: one object in config.stash that the plugin's hooks delegate to."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlflow_compliance.apply import Outcome, apply_plan, differences, expected_after
+from mlflow_compliance.entities import EntityRef, Snapshot
+from mlflow_compliance.errors import ComplianceError, PlanError
+from mlflow_compliance.findings import Finding, Severity
+from mlflow_compliance.fixers import Remedy, load_fixers, propose, summary_of
+from mlflow_compliance.journal import Journal, only_one
+from mlflow_compliance.plan import Plan, make_plan
+from mlflow_compliance.policies import AXES, Policy, cases, evaluate
+from mlflow_compliance.progress import Progress
+from mlflow_compliance.settings import Settings, find_settings, load_settings
+
+if TYPE_CHECKING:
+    # The store package is imported when a store is opened: a test session without policies pays nothing for it.
+    from mlflow_compliance.store.opening import Store
+    from mlflow_compliance.store.rows import Rows
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says."""
+
+    rootdir: Path
+    workdir: Path
+    """Where the command was started: settings are looked for from here, as git does."""
+    tracking_uri: str | None = None
+    config: str | None = None
+    fixers: tuple[str, ...] = ()
+    fix: bool = False
+    dry_run: bool = False
+    limit: int | None = None
+
+
+@dataclass
+class Repair:
+    """What --fix did, or --fix-dry-run would do."""
+
+    plan: Plan
+    outcome: Outcome | None = None
+    journal: str = ""
+    unlike: list[str] = field(default_factory=list)
+    """Where the store read afterwards differs from the plan. Anything here fails the run."""
+
+
+class Audit:
+    """Reads the store once, hands entities to checks, and repairs when asked."""
+
+    def __init__(self, options: Options, progress: Callable[[], Progress]) -> None:
+        self.options = options
+        self.progress = progress
+        self.policies: dict[str, Policy] = {}
+        self.repair: Repair | None = None
+        self.error: ComplianceError | None = None
+        self.examined: set[EntityRef] = set()
+        self.notes: dict[str, list[str]] = {}
+        self._settings: Settings | None = None
+        self._store: Store | None = None
+        self._snapshot: Snapshot | None = None
+        self._rows: Rows | None = None
+        self._remedies: Mapping[str, Remedy] | None = None
+
+    @property
+    def settings(self) -> Settings:
+        """The settings, read when they are first needed."""
+        if self._settings is None:
+            named = self.options.config
+            path = self.options.workdir / named if named else find_settings(self.options.workdir)
+            self._settings = load_settings(path)
+        return self._settings
+
+    @property
+    def uri(self) -> str:
+        """The tracking URI: --tracking-uri, else MLFLOW_TRACKING_URI, else the settings."""
+        settings = self.settings
+        return self.options.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or settings.store.resolved_uri(settings.base) or ""
+
+    @property
+    def store(self) -> Store:
+        if self._store is None:
+            from mlflow_compliance.store.opening import open_store
+
+            self._store = open_store(self.uri, self.settings, str(self.options.rootdir))
+        return self._store
+
+    @property
+    def opened(self) -> bool:
+        """Whether a store was read in this session."""
+        return self._snapshot is not None
+
+    def snapshot(self, *, artifacts: bool) -> Snapshot:
+        """The store as it was when this session last read it; its files too, where a check asks for them."""
+        progress = self.progress()
+        if self._snapshot is None or self._rows is None:
+            self._snapshot, self._rows = self.store.read_rows(progress=progress)
+        if artifacts and self._snapshot.artifacts is None:
+            self._snapshot = self.store.read_files(self._snapshot, self._rows, progress)
+        return self._snapshot
+
+    def add(self, rule: Policy) -> None:
+        """Take in a collected policy. Raises ComplianceError where another one has its id."""
+        known = self.policies.setdefault(rule.id, rule)
+        if known is not rule and _place(known) != _place(rule):
+            self.error = ComplianceError(f"two policies have the id {rule.id}: {_place(known)} and {_place(rule)}; give one another id")
+        self.policies[rule.id] = rule
+
+    def check(self, known_ids: set[str]) -> None:
+        """Raise SettingsError where the settings speak of a policy that is in no pack at hand."""
+        self.settings.check_policy_ids(known_ids | self.policies.keys())
+
+    def findings_by_case(self) -> dict[tuple[str, str], list[Finding]]:
+        """(policy id, case key) -> findings in the store as it is now."""
+        rules = [rule for rule in self.policies.values() if rule.evaluable]
+        snapshot = self.snapshot(artifacts=True)
+        return {
+            (rule.id, case.key): list(evaluate(rule, case, snapshot, self.settings).findings)
+            for rule in rules
+            for case in cases(rule, snapshot, self.settings)
+        }
+
+    def done(self, findings: list[Finding]) -> list[str]:
+        """What the repair did about findings, in lines for people."""
+        outcome = self.repair.outcome if self.repair else None
+        return [line for finding in findings for line in outcome.done.get(finding.fingerprint, ())] if outcome else []
+
+    def keys(self, rule: Policy, axis: str) -> list[str]:
+        """The case ids of one axis of a policy. Without a store they are one that fails."""
+        if self.error is not None:
+            return ["unread"]
+        try:
+            return list(AXES[axis].members(self.snapshot(artifacts=rule.reads_artifacts), self.settings))
+        except ComplianceError as error:
+            self.error = error
+            return ["unread"]
+
+    def resolve(self, axis: str, key: str, *, artifacts: bool) -> object | None:
+        """The entity behind a case id in the current snapshot, None when it is gone."""
+        found = AXES[axis].members(self.snapshot(artifacts=artifacts), self.settings).get(key)
+        if found is not None:
+            self.examined.add(AXES[axis].ref(found))
+        return found
+
+    def severity(self, rule: Policy) -> Severity:
+        """A policy's severity; the settings may say another."""
+        own = self.settings.policies.get(rule.id)
+        return Severity(own.severity) if own and own.severity else rule.severity
+
+    def enabled(self, rule: Policy) -> bool:
+        own = self.settings.policies.get(rule.id)
+        return own is None or own.enabled
+
+    @property
+    def remedies(self) -> Mapping[str, Remedy]:
+        if self._remedies is None:
+            self._remedies = load_fixers(self.options.fixers, self.options.rootdir)
+        return self._remedies
+
+    def remedy(self, finding: Finding) -> str:
+        """What --fix would do about a finding, or why it would not, in one line."""
+        try:
+            changes, reason = propose(self.remedies, finding, self.snapshot(artifacts=True), self.settings)
+        except ComplianceError as error:
+            return f"cannot be planned: {error}"
+        if not changes:
+            return reason
+        what = summary_of(self.remedies[finding.policy]) or changes[0].says()
+        return f"{what} ({len(changes)} change{'s' if len(changes) > 1 else ''})"
+
+    def plan(self, only: Mapping[str, frozenset[str]]) -> Plan:
+        """The plan for the findings of the collected cases. Raises PlanError where it is larger than --fix-max allows."""
+        rules = [rule for rule in self.policies.values() if rule.id in only and rule.evaluable]
+        files = any(rule.reads_artifacts for rule in rules)
+        made = make_plan(rules, self.remedies, self.snapshot(artifacts=files or bool(rules)), self.settings, only)
+        limit = self.options.limit
+        if limit is not None and len(made.entities) > limit:
+            raise PlanError(f"the plan changes {len(made.entities)} entities and --fix-max allows {limit}: nothing was changed; raise the limit or select policies with -k")
+        return made
+
+    def mend(self, only: Mapping[str, frozenset[str]], tell: Callable[[Plan], None]) -> None:
+        """Plan, `tell` the plan, and with --fix carry it out and read the store anew."""
+        if not self.options.fix:
+            self.repair = Repair(self.plan(only))
+            tell(self.repair.plan)
+            return
+        from mlflow_compliance.store.opening import refuse_writing
+
+        refuse_writing(self.store, self.snapshot(artifacts=True))
+        self.repair = Repair(self.plan(only))
+        if self.repair.plan.steps:
+            with only_one(self.store.folder):
+                # Planned again under the lock: another repair may just have ended.
+                self._snapshot = None
+                self.repair = Repair(self.plan(only))
+                tell(self.repair.plan)
+                if self.repair.plan.steps:
+                    self._apply(self.repair)
+        else:
+            tell(self.repair.plan)
+
+    def _apply(self, repair: Repair) -> None:
+        from mlflow_compliance.store.writing import StoreWriter
+
+        binding: dict[str, str] = {}
+        writer = StoreWriter(self.store, binding)
+        journal = Journal(self.store.folder, datetime.now(timezone.utc))
+        repair.journal = journal.path
+        progress = self.progress()
+        progress.start("repairing", len(repair.plan.changes))
+        try:
+            repair.outcome = apply_plan(repair.plan, writer, binding, journal, self.store.info.uri, lambda: progress.advance(1))
+        finally:
+            progress.stop()
+            self._snapshot = None
+        expected = expected_after(repair.plan.start, repair.outcome.applied, binding)
+        snapshot, self._rows = self.store.read_rows(tuple(expected.runs), self.progress())
+        self._snapshot = self.store.read_files(snapshot, self._rows, self.progress())
+        repair.unlike = differences(expected, self._snapshot)
+
+
+def _place(rule: Policy) -> str:
+    return f"{rule.check.__code__.co_filename}::{rule.check.__qualname__}"
+
+
+def lines_of(audit: Audit) -> Iterator[str]:
+    """What was audited, for the head of a report."""
+    if not audit.opened:
+        return
+    snapshot = audit.snapshot(artifacts=False)
+    runs: dict[str, int] = {}
+    for item in snapshot.experiments.values():
+        for (lifecycle, status), number in item.runs.items():
+            name = status if lifecycle == "active" else "deleted"
+            runs[name] = runs.get(name, 0) + number
+    active = sum(item.active for item in snapshot.experiments.values())
+    counted = ", ".join(f"{number} {name}" for name, number in sorted(runs.items()))
+    yield f"store: {snapshot.info.uri} ({snapshot.info.backend}{', schema ' + snapshot.info.schema if snapshot.info.schema else ''})"
+    yield f"experiments: {active} active, {len(snapshot.experiments) - active} deleted; runs: {sum(runs.values())} ({counted})"
+    yield f"registered models: {len(snapshot.registered_models)}, versions: {sum(len(item.versions) for item in snapshot.registered_models.values())}"
+    if snapshot.artifacts is not None:
+        files = snapshot.artifacts.files
+        yield f"artifacts: {len(files)} files, {sum(file.size for file in files.values())} bytes in {len(snapshot.artifacts.roots)} roots"
+        for prefix, rows in sorted(snapshot.artifacts.relocated.items()):
+            yield f"relocated: {rows} rows say {prefix}, a place that is not used here; read through [store.relocate]"

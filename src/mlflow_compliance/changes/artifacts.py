@@ -1,0 +1,153 @@
+"""Changes of artifact files: one physical copy for equal bytes, quarantine for files that no row owns."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from typing import Any
+
+from mlflow_compliance.artifacts import QUARANTINE, ArtifactFile, Ownerless
+from mlflow_compliance.changes.base import JOURNAL, Change, Writer, artifacts_in
+from mlflow_compliance.entities import EntityRef, Snapshot
+from mlflow_compliance.errors import ChangeError
+
+
+@dataclass(frozen=True)
+class LinkDuplicate(Change):
+    """Make `path` the same physical copy as `kept`: a copy-on-write clone where the file system has it, else a read-only hard link."""
+
+    path: str
+    kept: str
+    sha256: str
+    size: int
+
+    @property
+    def entity(self) -> EntityRef:
+        return EntityRef("artifact", self.path)
+
+    def says(self) -> str:
+        return f"store {self.path} ({self.size} bytes) as the same physical copy as {self.kept}"
+
+    def on(self, snapshot: Snapshot) -> Snapshot:
+        artifacts = artifacts_in(snapshot)
+        if self.path not in artifacts.files or self.kept not in artifacts.files:
+            raise ChangeError(f"{self.path} or {self.kept} is not there any more")
+        return replace(snapshot, artifacts=artifacts.linked(self.path, self.kept))
+
+    def write(self, store: Writer) -> None:
+        store.share_file(self.path, self.kept, self.sha256)
+
+    def inverse(self, store: Writer) -> Change:
+        mode, mtime_ns = store.file_state(self.path)
+        return UnlinkDuplicate(self.path, self.kept, self.sha256, self.size, mode, mtime_ns)
+
+    def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        return {"sha256": self.sha256, "copy": self.path}, {"sha256": self.sha256, "copy": self.kept}
+
+
+@dataclass(frozen=True)
+class UnlinkDuplicate(Change):
+    """Make `path` a physical copy of its own again, with the mode and modification time (nanoseconds) that it had."""
+
+    path: str
+    kept: str
+    sha256: str
+    size: int
+    mode: int
+    mtime_ns: int
+
+    @property
+    def entity(self) -> EntityRef:
+        return EntityRef("artifact", self.path)
+
+    def says(self) -> str:
+        return f"store {self.path} ({self.size} bytes) as a physical copy of its own"
+
+    def on(self, snapshot: Snapshot) -> Snapshot:
+        artifacts = artifacts_in(snapshot)
+        file = artifacts.files[self.path]._replace(copy=f"own:{self.path}")
+        recorded = {path: digest for path, digest in artifacts.recorded.items() if path != self.path}
+        return replace(snapshot, artifacts=replace(artifacts, files={**artifacts.files, self.path: file}, recorded=recorded))
+
+    def write(self, store: Writer) -> None:
+        store.unshare_file(self.path, self.sha256, self.mode, self.mtime_ns)
+
+    def inverse(self, store: Writer) -> Change:
+        return LinkDuplicate(self.path, self.kept, self.sha256, self.size)
+
+    def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        return {"sha256": self.sha256, "copy": self.kept}, {"sha256": self.sha256, "copy": self.path}
+
+
+@dataclass(frozen=True)
+class MoveToQuarantine(Change):
+    """Move what no row owns into its root's quarantine, with a manifest; `files` and `size` (bytes) are what it holds."""
+
+    path: str
+    root: str
+    files: int
+    size: int
+
+    @property
+    def entity(self) -> EntityRef:
+        return EntityRef("artifact", self.path)
+
+    @property
+    def target(self) -> str:
+        """Where it goes: the same place below the root's quarantine, in a folder of the journal's own."""
+        return os.path.join(self.root, QUARANTINE, JOURNAL, os.path.relpath(self.path, self.root))
+
+    def says(self) -> str:
+        return f"move {self.path} ({self.files} files, {self.size} bytes) to {self.target}"
+
+    def on(self, snapshot: Snapshot) -> Snapshot:
+        artifacts = artifacts_in(snapshot)
+        if self.path not in artifacts.ownerless:
+            raise ChangeError(f"{self.path} is not ownerless any more")
+        return replace(snapshot, artifacts=artifacts.without(self.path))
+
+    def write(self, store: Writer) -> None:
+        store.quarantine(self.path, store.bind(self.target), self.root)
+
+    def inverse(self, store: Writer) -> Change:
+        return RestoreFromQuarantine(self.path, store.bind(self.target), self.root, store.contents(self.path))
+
+    def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        return {"path": self.path}, {"path": self.target}
+
+
+@dataclass(frozen=True)
+class RestoreFromQuarantine(Change):
+    """Move something from the quarantine back to where it was."""
+
+    path: str
+    source: str
+    root: str
+    contents: tuple[tuple[str, int], ...]
+    """(path, size in bytes) of every file, as they will stand again."""
+
+    @property
+    def entity(self) -> EntityRef:
+        return EntityRef("artifact", self.path)
+
+    @property
+    def size(self) -> int:
+        return sum(size for _, size in self.contents)
+
+    def says(self) -> str:
+        return f"move {self.source} back to {self.path}"
+
+    def on(self, snapshot: Snapshot) -> Snapshot:
+        artifacts = artifacts_in(snapshot)
+        item = Ownerless(self.root, self.path, len(self.contents), self.size, "")
+        files = {path: ArtifactFile(size, f"own:{path}", None, logged=False) for path, size in self.contents}
+        return replace(snapshot, artifacts=replace(artifacts.with_files(files, {}), ownerless={**artifacts.ownerless, self.path: item}))
+
+    def write(self, store: Writer) -> None:
+        store.restore_from_quarantine(self.source, self.path)
+
+    def inverse(self, store: Writer) -> Change:
+        return MoveToQuarantine(self.path, self.root, len(self.contents), self.size)
+
+    def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        return {"path": self.source}, {"path": self.path}

@@ -1,0 +1,143 @@
+"""What a Change is: a small frozen value that says, predicts, does and takes back one change of the store."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar, Protocol
+
+from pydantic import TypeAdapter
+
+from mlflow_compliance.artifacts import Artifacts
+from mlflow_compliance.entities import EntityRef, Experiment, Run, Snapshot
+from mlflow_compliance.errors import ChangeError
+
+NOW = "⟨time of writing⟩"
+JOURNAL = "⟨journal⟩"
+_SYMBOL = re.compile("⟨[^⟨⟩]*⟩")
+
+
+def copy_of(kind: str, key: str) -> str:
+    """The symbol for the id that MLflow will give to the copy of a run or logged model."""
+    return f"⟨copy of {kind} {key}⟩"
+
+
+def bind(text: str, binding: Mapping[str, str]) -> str:
+    """A text with every symbol that has a value replaced by it."""
+    return _SYMBOL.sub(lambda match: binding.get(match[0], match[0]), text) if "⟨" in text else text
+
+
+class Writer(Protocol):
+    """What a Change may do to a store; the methods raise ChangeError with one sentence."""
+
+    def bind(self, text: str) -> str: ...
+
+    def experiment(self, experiment_id: str) -> Experiment: ...
+
+    def counted_experiment(self, experiment_id: str) -> Experiment: ...
+
+    def set_experiment_tag(self, experiment_id: str, key: str, value: str) -> None: ...
+
+    def delete_experiment_tag(self, experiment_id: str, key: str) -> None: ...
+
+    def rename_experiment(self, experiment_id: str, name: str) -> None: ...
+
+    def delete_experiment(self, experiment_id: str) -> None: ...
+
+    def restore_experiment(self, experiment_id: str, deleted_runs: tuple[str, ...]) -> None: ...
+
+    def run_status(self, run_id: str) -> tuple[str, str]: ...
+
+    def end_run(self, run_id: str, status: str, end_time: int) -> None: ...
+
+    def reopen_run(self, run_id: str) -> None: ...
+
+    def copy_run(self, source_run_id: str, experiment_id: str, tags: Mapping[str, str]) -> None: ...
+
+    def retract_copy(self, source_run_id: str, experiment_id: str, journal: str) -> None: ...
+
+    def file_state(self, path: str) -> tuple[int, int]: ...
+
+    def contents(self, path: str) -> tuple[tuple[str, int], ...]: ...
+
+    def share_file(self, path: str, kept: str, sha256: str) -> None: ...
+
+    def unshare_file(self, path: str, sha256: str, mode: int, mtime_ns: int) -> None: ...
+
+    def quarantine(self, path: str, target: str, root: str) -> None: ...
+
+    def restore_from_quarantine(self, target: str, path: str) -> None: ...
+
+
+class Change(ABC):
+    """One change. Subclasses are frozen dataclasses of plain values, so that a journal can hold them."""
+
+    kinds: ClassVar[dict[str, type[Change]]] = {}
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        Change.kinds[cls.__name__] = cls
+
+    @property
+    @abstractmethod
+    def entity(self) -> EntityRef:
+        """What is changed; the limit of --fix-max counts these."""
+
+    @abstractmethod
+    def says(self) -> str:
+        """One line for people."""
+
+    @abstractmethod
+    def on(self, snapshot: Snapshot) -> Snapshot:
+        """What the store will be. Raises ChangeError where the change does not apply to it."""
+
+    @abstractmethod
+    def write(self, store: Writer) -> None:
+        """Carry it out, or raise ChangeError and leave the store as it was."""
+
+    @abstractmethod
+    def inverse(self, store: Writer) -> Change:
+        """How to take it back; asked before `write`, since some of it (a file's mode, an old tag) must be read first."""
+
+    @abstractmethod
+    def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The facts that it touches, before and after, for the journal."""
+
+
+def dump(change: Change) -> dict[str, Any]:
+    """A change as JSON values."""
+    return {"kind": type(change).__name__, **TypeAdapter(type(change)).dump_python(change, mode="json")}
+
+
+def load(data: Mapping[str, Any]) -> Change:
+    """The change that `dump` wrote. Raises ChangeError for a kind that this version does not know."""
+    fields = dict(data)
+    kind = Change.kinds.get(fields.pop("kind", ""))
+    if kind is None:
+        raise ChangeError(f"the journal holds a change of kind {data.get('kind')!r}, which this version does not know: use the version that wrote it")
+    loaded: Change = TypeAdapter(kind).validate_python(fields)
+    return loaded
+
+
+def experiment_in(snapshot: Snapshot, experiment_id: str) -> Experiment:
+    """An active experiment of a snapshot, or ChangeError: MLflow changes nothing about a deleted one."""
+    found = snapshot.experiments.get(experiment_id)
+    if found is None or not found.active:
+        raise ChangeError(f"experiment {experiment_id} is not there or is deleted: nothing about it can be changed")
+    return found
+
+
+def run_in(snapshot: Snapshot, run_id: str) -> Run:
+    """A run that the snapshot holds in full, or ChangeError."""
+    found = snapshot.runs.get(run_id)
+    if found is None:
+        raise ChangeError(f"run {run_id} was not read: nothing about it can be planned")
+    return found
+
+
+def artifacts_in(snapshot: Snapshot) -> Artifacts:
+    """The artifact side of a snapshot, or ChangeError."""
+    if snapshot.artifacts is None:
+        raise ChangeError("artifacts were not read: nothing about them can be planned")
+    return snapshot.artifacts

@@ -1,0 +1,162 @@
+"""Changes of experiments: tags, name, soft-deletion."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from mlflow_compliance.changes.base import Change, Writer, experiment_in
+from mlflow_compliance.entities import ACTIVE, DELETED, EntityRef, Experiment, Snapshot
+from mlflow_compliance.errors import ChangeError
+
+
+def _still(found: object, planned: object, what: str) -> None:
+    """Nothing is written on top of what somebody else changed since the plan was made."""
+    if found != planned:
+        raise ChangeError(f"{what} is now {found!r} and was {planned!r} when the plan was made: run again to plan anew")
+
+
+@dataclass(frozen=True)
+class SetExperimentTag(Change):
+    """Set a tag, or delete it where `value` is None; `before` is what it was, None where it was not set."""
+
+    experiment_id: str
+    key: str
+    value: str | None
+    before: str | None
+
+    @property
+    def entity(self) -> EntityRef:
+        return EntityRef("experiment", self.experiment_id)
+
+    def says(self) -> str:
+        if self.value is None:
+            return f"delete tag {self.key} of experiment {self.experiment_id}"
+        return f"set tag {self.key} of experiment {self.experiment_id} to {self.value!r}"
+
+    def on(self, snapshot: Snapshot) -> Snapshot:
+        experiment = experiment_in(snapshot, self.experiment_id)
+        tags = {key: value for key, value in experiment.tags.items() if key != self.key}
+        if self.value is not None:
+            tags[self.key] = self.value
+        return snapshot.with_experiment(replace(experiment, tags=tags))
+
+    def write(self, store: Writer) -> None:
+        _still(store.experiment(self.experiment_id).tags.get(self.key), self.before, f"tag {self.key} of experiment {self.experiment_id}")
+        if self.value is None:
+            store.delete_experiment_tag(self.experiment_id, self.key)
+        else:
+            store.set_experiment_tag(self.experiment_id, self.key, store.bind(self.value))
+
+    def inverse(self, store: Writer) -> Change:
+        return SetExperimentTag(self.experiment_id, self.key, self.before, None if self.value is None else store.bind(self.value))
+
+    def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        return {self.key: self.before}, {self.key: self.value}
+
+
+@dataclass(frozen=True)
+class RenameExperiment(Change):
+    """Give an experiment another name."""
+
+    experiment_id: str
+    name: str
+    before: str
+
+    @property
+    def entity(self) -> EntityRef:
+        return EntityRef("experiment", self.experiment_id, self.before)
+
+    def says(self) -> str:
+        return f"rename experiment {self.experiment_id} from {self.before!r} to {self.name!r}"
+
+    def on(self, snapshot: Snapshot) -> Snapshot:
+        experiment = experiment_in(snapshot, self.experiment_id)
+        if any(other.name == self.name for other in snapshot.experiments.values()):
+            raise ChangeError(f"the name {self.name!r} is taken: MLflow names are unique, deleted experiments included")
+        return snapshot.with_experiment(replace(experiment, name=self.name))
+
+    def write(self, store: Writer) -> None:
+        _still(store.experiment(self.experiment_id).name, self.before, f"the name of experiment {self.experiment_id}")
+        store.rename_experiment(self.experiment_id, self.name)
+
+    def inverse(self, store: Writer) -> Change:
+        return RenameExperiment(self.experiment_id, self.before, self.name)
+
+    def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        return {"name": self.before}, {"name": self.name}
+
+
+@dataclass(frozen=True)
+class DeleteExperiment(Change):
+    """Soft-delete an experiment and with it its runs; files and rows stay until `mlflow gc`."""
+
+    experiment_id: str
+
+    @property
+    def entity(self) -> EntityRef:
+        return EntityRef("experiment", self.experiment_id)
+
+    def says(self) -> str:
+        return f"soft-delete experiment {self.experiment_id} with its runs (it can be restored)"
+
+    def on(self, snapshot: Snapshot) -> Snapshot:
+        experiment = experiment_in(snapshot, self.experiment_id)
+        if experiment.assessed_runs:
+            raise ChangeError(f"experiment {self.experiment_id} has {experiment.assessed_runs} assessed runs: deleting a run deletes its assessments for good")
+        counts: dict[tuple[str, str], int] = {}
+        for (_, status), number in experiment.runs.items():
+            counts[DELETED, status] = counts.get((DELETED, status), 0) + number
+        runs = {
+            key: replace(run, lifecycle=DELETED) if run.experiment_id == self.experiment_id else run for key, run in snapshot.runs.items()
+        }
+        deleted = replace(experiment, lifecycle=DELETED, runs=counts, deleted_runs=())
+        return replace(snapshot.with_experiment(deleted), runs=runs)
+
+    def write(self, store: Writer) -> None:
+        if store.counted_experiment(self.experiment_id).assessed_runs:
+            raise ChangeError(f"experiment {self.experiment_id} has assessed runs by now: deleting a run deletes its assessments for good")
+        store.delete_experiment(self.experiment_id)
+
+    def inverse(self, store: Writer) -> Change:
+        before: Experiment = store.counted_experiment(self.experiment_id)
+        counts = tuple((stage, status, number) for (stage, status), number in sorted(before.runs.items()))
+        return RestoreExperiment(self.experiment_id, before.deleted_runs, counts)
+
+    def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        return {"lifecycle_stage": ACTIVE}, {"lifecycle_stage": DELETED}
+
+
+@dataclass(frozen=True)
+class RestoreExperiment(Change):
+    """Restore a soft-deleted experiment as it was: MLflow also revives the runs deleted one by one before, so those go again."""
+
+    experiment_id: str
+    deleted_runs: tuple[str, ...]
+    counts: tuple[tuple[str, str, int], ...]
+
+    @property
+    def entity(self) -> EntityRef:
+        return EntityRef("experiment", self.experiment_id)
+
+    def says(self) -> str:
+        return f"restore experiment {self.experiment_id} with its runs, {len(self.deleted_runs)} of them deleted as before"
+
+    def on(self, snapshot: Snapshot) -> Snapshot:
+        experiment = snapshot.experiments[self.experiment_id]
+        runs = {
+            key: replace(run, lifecycle=DELETED if key in self.deleted_runs else ACTIVE) if run.experiment_id == self.experiment_id else run
+            for key, run in snapshot.runs.items()
+        }
+        counts = {(stage, status): number for stage, status, number in self.counts}
+        restored = replace(experiment, lifecycle=ACTIVE, runs=counts, deleted_runs=tuple(sorted(self.deleted_runs)))
+        return replace(snapshot.with_experiment(restored), runs=runs)
+
+    def write(self, store: Writer) -> None:
+        store.restore_experiment(self.experiment_id, self.deleted_runs)
+
+    def inverse(self, store: Writer) -> Change:
+        return DeleteExperiment(self.experiment_id)
+
+    def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        return {"lifecycle_stage": DELETED}, {"lifecycle_stage": ACTIVE}

@@ -1,0 +1,261 @@
+"""Changes of runs: ending a stuck one, copying one into another experiment with everything it has."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from mlflow_compliance.artifacts import ArtifactFile, Artifacts
+from mlflow_compliance.changes.base import JOURNAL, NOW, Change, Writer, copy_of, experiment_in, run_in
+from mlflow_compliance.entities import ACTIVE, TERMINAL_STATUSES, EntityRef, Experiment, LoggedModel, ModelLink, Run, Snapshot
+from mlflow_compliance.errors import ChangeError
+
+SOURCE_RUN = "compliance.source_run_id"
+SOURCE_EXPERIMENT = "compliance.source_experiment_id"
+SOURCE_NAME = "compliance.source_experiment_name"
+SOURCE_USER = "compliance.source_user"
+SOURCE_MODEL = "compliance.source_model_id"
+COPIED_BY = "compliance.copied_by"
+COPIED_AT = "compliance.copied_at"
+COPY_STATE = "compliance.copy"
+COMPLETE = "complete"
+PARENT = "mlflow.parentRunId"
+UNKNOWN_SIZE = -1
+"""Of a file that is written anew with the ids of its copy: known once written."""
+
+
+def _recount(experiment: Experiment, old: tuple[str, str] | None, new: tuple[str, str] | None) -> Experiment:
+    counts = dict(experiment.runs)
+    if old:
+        counts[old] -= 1
+        if not counts[old]:
+            del counts[old]
+    if new:
+        counts[new] = counts.get(new, 0) + 1
+    return replace(experiment, runs=counts)
+
+
+@dataclass(frozen=True)
+class EndRun(Change):
+    """End a run that is stuck in RUNNING; `end_time` in milliseconds since the epoch."""
+
+    run_id: str
+    experiment_id: str
+    status: str
+    end_time: int
+    before: str = "RUNNING"
+
+    @property
+    def entity(self) -> EntityRef:
+        return EntityRef("run", self.run_id)
+
+    def says(self) -> str:
+        return f"set run {self.run_id} from {self.before} to {self.status} with its last known time {self.end_time}"
+
+    def on(self, snapshot: Snapshot) -> Snapshot:
+        run = run_in(snapshot, self.run_id)
+        experiment = _recount(experiment_in(snapshot, run.experiment_id), (run.lifecycle, run.status), (run.lifecycle, self.status))
+        return snapshot.with_experiment(experiment).with_run(replace(run, status=self.status, end_time=self.end_time))
+
+    def write(self, store: Writer) -> None:
+        lifecycle, status = store.run_status(self.run_id)
+        if (lifecycle, status) != (ACTIVE, self.before):
+            raise ChangeError(f"run {self.run_id} is {lifecycle} and {status} by now: run again to plan anew")
+        store.end_run(self.run_id, self.status, self.end_time)
+
+    def inverse(self, store: Writer) -> Change:
+        return ReopenRun(self.run_id, self.experiment_id, self.status, self.end_time)
+
+    def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        return {"status": self.before, "end_time": None}, {"status": self.status, "end_time": self.end_time}
+
+
+@dataclass(frozen=True)
+class ReopenRun(Change):
+    """Set a run that was ended back to RUNNING."""
+
+    run_id: str
+    experiment_id: str
+    status: str
+    end_time: int
+
+    @property
+    def entity(self) -> EntityRef:
+        return EntityRef("run", self.run_id)
+
+    def says(self) -> str:
+        return f"set run {self.run_id} from {self.status} back to RUNNING"
+
+    def on(self, snapshot: Snapshot) -> Snapshot:
+        run = run_in(snapshot, self.run_id)
+        experiment = _recount(experiment_in(snapshot, run.experiment_id), (run.lifecycle, run.status), (run.lifecycle, "RUNNING"))
+        return snapshot.with_experiment(experiment).with_run(replace(run, status="RUNNING", end_time=None))
+
+    def write(self, store: Writer) -> None:
+        store.reopen_run(self.run_id)
+
+    def inverse(self, store: Writer) -> Change:
+        return EndRun(self.run_id, self.experiment_id, self.status, self.end_time)
+
+    def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        return {"status": self.status}, {"status": "RUNNING"}
+
+
+@dataclass(frozen=True)
+class CopyRun(Change):
+    """Copy a run into another experiment with its times, parameters, tags, metric history, datasets, logged models and artifacts.
+
+    `parent` is the id (or symbol) of the copy of its parent run, where the parent is copied too.
+    """
+
+    run_id: str
+    experiment_id: str
+    source_experiment_id: str
+    source_experiment_name: str
+    source_user: str
+    parent: str | None = None
+
+    @property
+    def entity(self) -> EntityRef:
+        return EntityRef("run", self.run_id)
+
+    @property
+    def copy_id(self) -> str:
+        return copy_of("run", self.run_id)
+
+    def says(self) -> str:
+        return f"copy run {self.run_id} into experiment {self.experiment_id} with times, history, datasets, models and artifacts"
+
+    def new_tags(self) -> dict[str, str]:
+        """The tags that say where the copy comes from."""
+        tags = {
+            SOURCE_RUN: self.run_id,
+            SOURCE_EXPERIMENT: self.source_experiment_id,
+            SOURCE_NAME: self.source_experiment_name,
+            SOURCE_USER: self.source_user,
+            COPIED_BY: JOURNAL,
+            COPIED_AT: NOW,
+            COPY_STATE: COMPLETE,
+        }
+        return {**tags, PARENT: self.parent} if self.parent else tags
+
+    def on(self, snapshot: Snapshot) -> Snapshot:
+        source, target = run_in(snapshot, self.run_id), experiment_in(snapshot, self.experiment_id)
+        models = {model.model_id: copy_model(model, self.copy_id, target) for model in snapshot.models_of(self.run_id)}
+        copied = replace(
+            planned_copy(source, self.new_tags()),
+            run_id=self.copy_id,
+            experiment_id=self.experiment_id,
+            artifact_uri=f"{target.artifact_location}/{self.copy_id}/artifacts",
+            models=tuple(sorted(_link(link, models) for link in source.models)),
+        )
+        after = snapshot.with_experiment(_recount(target, None, (ACTIVE, source.status))).with_run(copied)
+        after = replace(after, logged_models={**after.logged_models, **{model.model_id: model for model in models.values()}})
+        if after.artifacts is None:
+            return after
+        return replace(after, artifacts=_copied_files(after.artifacts, source, copied, models))
+
+    def write(self, store: Writer) -> None:
+        store.copy_run(self.run_id, self.experiment_id, {key: store.bind(value) for key, value in self.new_tags().items()})
+
+    def inverse(self, store: Writer) -> Change:
+        return RetractCopy(self.run_id, self.experiment_id, store.bind(JOURNAL))
+
+    def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        return {}, {"run_id": self.copy_id, "experiment_id": self.experiment_id, "source_run_id": self.run_id}
+
+
+@dataclass(frozen=True)
+class RetractCopy(Change):
+    """Take back the copy of a run that one journal made: soft-delete it and its logged models. Its source was never changed."""
+
+    run_id: str
+    experiment_id: str
+    journal: str
+
+    @property
+    def entity(self) -> EntityRef:
+        return EntityRef("run", self.run_id)
+
+    def says(self) -> str:
+        return f"soft-delete the copy of run {self.run_id} in experiment {self.experiment_id} that {self.journal} made"
+
+    def on(self, snapshot: Snapshot) -> Snapshot:
+        copies = [run for run in snapshot.runs_of(self.experiment_id) if run.tags.get(SOURCE_RUN) == self.run_id and run.tags.get(COPIED_BY) == self.journal]
+        for run in copies:
+            snapshot = snapshot.with_experiment(_recount(snapshot.experiments[run.experiment_id], (run.lifecycle, run.status), None))
+            gone = {model.model_id for model in snapshot.models_of(run.run_id)}
+            folders = [snapshot.artifacts.locations.get(("run", run.run_id))] if snapshot.artifacts else []
+            snapshot = replace(
+                snapshot,
+                runs={key: value for key, value in snapshot.runs.items() if key != run.run_id},
+                logged_models={key: value for key, value in snapshot.logged_models.items() if key not in gone},
+            )
+            for folder in folders:
+                if folder and snapshot.artifacts:
+                    snapshot = replace(snapshot, artifacts=snapshot.artifacts.without(os.path.dirname(folder)))
+        return snapshot
+
+    def write(self, store: Writer) -> None:
+        store.retract_copy(self.run_id, self.experiment_id, self.journal)
+
+    def inverse(self, store: Writer) -> Change:
+        raise ChangeError(f"the copy of run {self.run_id} can be made again from its source: plan anew")
+
+    def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        return {"source_run_id": self.run_id}, {}
+
+
+def planned_copy(source: Run, tags: Mapping[str, str]) -> Run:
+    """A source run as its copy will be, but for ids and place. MLflow wants a name and an end of every run that ended."""
+    name = source.name or source.run_id
+    ended = source.end_time or source.last_known_time if source.status in TERMINAL_STATUSES else None
+    return replace(
+        source,
+        name=name,
+        end_time=ended,
+        user=source.tags.get("mlflow.user", "unknown"),
+        tags={"mlflow.runName": name, **source.tags, **tags},
+    )
+
+
+def copy_model(model: LoggedModel, run_id: str, target: Experiment) -> LoggedModel:
+    """What the copy of a logged model will be."""
+    copy_id = copy_of("logged model", model.model_id)
+    return replace(
+        model,
+        model_id=copy_id,
+        experiment_id=target.experiment_id,
+        source_run_id=run_id,
+        artifact_location=f"{target.artifact_location}/models/{copy_id}/artifacts",
+        tags={**model.tags, SOURCE_MODEL: model.model_id},
+    )
+
+
+def _link(link: ModelLink, models: Mapping[str, LoggedModel]) -> ModelLink:
+    return link._replace(model_id=models[link.model_id].model_id) if link.model_id in models else link
+
+
+def _copied_files(artifacts: Artifacts, source: Run, copied: Run, models: Mapping[str, LoggedModel]) -> Artifacts:
+    """The files of a copied run: large ones share the source's bytes, small ones are copies, MLmodel is written with the new ids."""
+    moves: list[tuple[tuple[str, str], EntityRef, str]] = [(("run", source.run_id), copied.ref, copied.artifact_uri)]
+    moves += [(("logged_model", key), model.ref, model.artifact_location) for key, model in models.items()]
+    locations, files, hashes = dict(artifacts.locations), {}, {}
+    for place, owner, uri in moves:
+        folder = artifacts.locations.get(place)
+        if folder is None:
+            continue
+        target = uri.removeprefix("file://")
+        locations[owner.kind, owner.key] = target
+        for path, file in artifacts.under(folder).items():
+            new = target + path[len(folder) :]
+            if os.path.basename(path) == "MLmodel":
+                files[new] = ArtifactFile(UNKNOWN_SIZE, f"own:{new}", owner, logged=True)
+                continue
+            shared = artifacts.rules.apply_to(path, file.size)
+            files[new] = ArtifactFile(file.size, file.copy if shared else f"own:{new}", owner, logged=True)
+            if path in artifacts.hashes:
+                hashes[new] = artifacts.hashes[path]
+    return replace(artifacts.with_files(files, hashes), locations=locations)

@@ -1,0 +1,259 @@
+"""The store as an immutable value: a Snapshot and the entities in it.
+
+Times are milliseconds since the epoch, as MLflow keeps them; sizes are bytes. Mappings are never written to after
+construction: strict typing keeps the code to that, and every step that changes something builds a new value.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from mlflow_compliance.artifacts import Artifacts
+
+ACTIVE = "active"
+DELETED = "deleted"
+TERMINAL_STATUSES = frozenset({"FINISHED", "FAILED", "KILLED"})
+
+NAN = math.nan
+"""The one NaN that readers use: tuples compare members by identity first, so two readings of NaN are equal."""
+
+
+class EntityRef(NamedTuple):
+    """What a finding is about. `kind` and `key` are safe in an id; `label` is what people call it and may be hostile."""
+
+    kind: str
+    key: str
+    label: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.label or self.key}"
+
+
+class MetricPoint(NamedTuple):
+    """One logged value of a metric; `timestamp` in milliseconds."""
+
+    value: float
+    timestamp: int
+    step: int
+
+
+class ModelMetric(NamedTuple):
+    """One value of a metric of a logged model, and the dataset that it was measured on where one is named."""
+
+    key: str
+    value: float
+    timestamp: int
+    step: int
+    dataset_name: str
+    dataset_digest: str
+
+
+class DatasetInput(NamedTuple):
+    """A dataset that a run was given; `tags` holds the context (train, eval) among others, sorted."""
+
+    name: str
+    digest: str
+    source_type: str
+    source: str
+    schema: str | None
+    profile: str | None
+    tags: tuple[tuple[str, str], ...]
+
+
+class ModelLink(NamedTuple):
+    """A logged model that a run read ('input') or wrote ('output')."""
+
+    direction: str
+    model_id: str
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """An experiment and what SQL can count about its runs; the runs themselves are in `Snapshot.runs` where a rule needs them."""
+
+    experiment_id: str
+    name: str
+    lifecycle: str
+    artifact_location: str
+    tags: Mapping[str, str]
+    runs: Mapping[tuple[str, str], int]
+    """(lifecycle, status) -> number of runs."""
+    deleted_runs: tuple[str, ...] = ()
+    """Ids of the runs that are soft-deleted, sorted: needed to restore the experiment as it was."""
+    assessed_runs: int = 0
+    """Runs with assessments that soft-deleting the run would delete for good."""
+
+    @property
+    def active(self) -> bool:
+        return self.lifecycle == ACTIVE
+
+    @property
+    def ref(self) -> EntityRef:
+        return EntityRef("experiment", self.experiment_id, self.name)
+
+    def count(self, lifecycle: str = ACTIVE, status: str | None = None) -> int:
+        """The number of runs of a lifecycle, of one status or of all."""
+        return sum(n for (stage, state), n in self.runs.items() if stage == lifecycle and status in (None, state))
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run with everything that MLflow keeps of it."""
+
+    run_id: str
+    experiment_id: str
+    name: str
+    status: str
+    lifecycle: str
+    start_time: int | None
+    end_time: int | None
+    """None for a run that has not ended, whatever stands in its row."""
+    user: str
+    artifact_uri: str
+    params: Mapping[str, str]
+    tags: Mapping[str, str]
+    metrics: Mapping[str, tuple[MetricPoint, ...]]
+    """Key -> its whole history, sorted by time, step and value."""
+    datasets: tuple[DatasetInput, ...] = ()
+    models: tuple[ModelLink, ...] = ()
+
+    @property
+    def active(self) -> bool:
+        return self.lifecycle == ACTIVE
+
+    @property
+    def ref(self) -> EntityRef:
+        return EntityRef("run", self.run_id, self.name)
+
+    @property
+    def last_known_time(self) -> int:
+        """The latest time that anything about this run is dated, in milliseconds; 0 where nothing is."""
+        times = [point.timestamp for points in self.metrics.values() for point in points]
+        return max([self.start_time or 0, *times])
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedModel:
+    """A logged model (MLflow 3), detailed where its run is."""
+
+    model_id: str
+    experiment_id: str
+    name: str
+    lifecycle: str
+    status: str
+    source_run_id: str | None
+    artifact_location: str
+    model_type: str = ""
+    params: Mapping[str, str] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+    metrics: tuple[ModelMetric, ...] = ()
+
+    @property
+    def active(self) -> bool:
+        return self.lifecycle == ACTIVE
+
+    @property
+    def ref(self) -> EntityRef:
+        return EntityRef("logged_model", self.model_id, self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelVersion:
+    """A version of a registered model; `location` is where its files lie, `source` what it was registered from."""
+
+    name: str
+    version: str
+    run_id: str | None
+    source: str
+    location: str
+    status: str
+    stage: str
+    tags: Mapping[str, str] = field(default_factory=dict)
+    experiment_id: str = ""
+    """The experiment of its run or logged model; empty where neither is there any more."""
+
+    @property
+    def ref(self) -> EntityRef:
+        return EntityRef("model_version", f"{self.name}/{self.version}", f"{self.name} version {self.version}")
+
+
+@dataclass(frozen=True, slots=True)
+class RegisteredModel:
+    """A registered model with its versions (by number) and aliases (alias -> version)."""
+
+    name: str
+    tags: Mapping[str, str]
+    aliases: Mapping[str, str]
+    versions: tuple[ModelVersion, ...]
+
+    @property
+    def ref(self) -> EntityRef:
+        return EntityRef("registered_model", self.name, self.name)
+
+
+class Location(NamedTuple):
+    """Where a row says that its files lie, as written in the row."""
+
+    owner: EntityRef
+    experiment_id: str
+    uri: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoreInfo:
+    """What the store is: `uri` without credentials, backend ('sqlite', 'file', 'http', ...), schema revision where there is one."""
+
+    uri: str
+    backend: str
+    schema: str = ""
+    workspace: str = ""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The store at one moment. Policies look only at this; changes are functions on it."""
+
+    info: StoreInfo
+    taken_at: int
+    experiments: Mapping[str, Experiment]
+    runs: Mapping[str, Run]
+    """Only the runs that a rule or a remedy needs in full, by id; the others are counted in their experiment."""
+    logged_models: Mapping[str, LoggedModel]
+    registered_models: Mapping[str, RegisteredModel]
+    artifacts: Artifacts | None = None
+    """None where no rule that was collected looks at files."""
+    repeated_points: Mapping[str, int] = field(default_factory=dict)
+    """Run id -> metric points written more than once. Only a file store can hold such."""
+
+    def active_experiments(self) -> Iterator[Experiment]:
+        """The active experiments, by number where ids are numbers."""
+        for key in sorted(self.experiments, key=_numeric):
+            if self.experiments[key].active:
+                yield self.experiments[key]
+
+    def runs_of(self, experiment_id: str, lifecycle: str = ACTIVE) -> list[Run]:
+        """The detailed runs of one experiment, oldest first."""
+        found = [run for run in self.runs.values() if run.experiment_id == experiment_id and run.lifecycle == lifecycle]
+        return sorted(found, key=lambda run: (run.start_time or 0, run.run_id))
+
+    def models_of(self, run_id: str) -> list[LoggedModel]:
+        """The active logged models that a run wrote, by id."""
+        found = [model for model in self.logged_models.values() if model.source_run_id == run_id and model.active]
+        return sorted(found, key=lambda model: model.model_id)
+
+    def with_experiment(self, experiment: Experiment) -> Snapshot:
+        """This snapshot with one experiment put in the place of the one with its id."""
+        return replace(self, experiments={**self.experiments, experiment.experiment_id: experiment})
+
+    def with_run(self, run: Run) -> Snapshot:
+        """This snapshot with one detailed run put in the place of the one with its id."""
+        return replace(self, runs={**self.runs, run.run_id: run})
+
+
+def _numeric(key: str) -> tuple[int, int, str]:
+    return (0, int(key), "") if key.isdigit() else (1, 0, key)

@@ -1,0 +1,21 @@
+"""The one exception root of the program; the plugin is the one place that catches it."""
+
+
+class ComplianceError(Exception):
+    """Something that the user can mend. The message is one sentence that names the thing and the way out."""
+
+
+class SettingsError(ComplianceError):
+    """compliance.toml (or the table in pyproject.toml) cannot be used as it is."""
+
+
+class StoreError(ComplianceError):
+    """The store cannot be read or written: missing, locked, foreign, of another schema."""
+
+
+class ChangeError(ComplianceError):
+    """One change cannot be written: what it was planned on is no longer so, or the system refused."""
+
+
+class PlanError(ComplianceError):
+    """A plan that must not be applied: too large, or one that does not settle."""

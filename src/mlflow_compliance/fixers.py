@@ -1,0 +1,99 @@
+"""How a remedy is declared and loaded: functions from a finding to changes, tied to policies by id alone."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import pkgutil
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import TypeVar
+
+from mlflow_compliance.changes import Change
+from mlflow_compliance.entities import Snapshot
+from mlflow_compliance.errors import ComplianceError
+from mlflow_compliance.findings import Finding
+from mlflow_compliance.settings import Settings
+
+Remedy = Callable[[Finding, Snapshot, Settings], Iterator[Change]]
+R = TypeVar("R", bound=Remedy)
+
+ATTRIBUTE = "__compliance_fixer__"
+
+
+class CannotFix(Exception):  # noqa: N818  it is an answer, not an error
+    """Raised by a fixer: the finding stays, with this reason or advice beside it."""
+
+
+def fixer(policy_id: str) -> Callable[[R], R]:
+    """Declare the function below as the remedy for the findings of a policy."""
+
+    def declare(remedy: R) -> R:
+        setattr(remedy, ATTRIBUTE, policy_id)
+        return remedy
+
+    return declare
+
+
+def load_fixers(places: Sequence[str], base: Path) -> dict[str, Remedy]:
+    """The remedies in folders (relative to `base`) or importable packages, by policy id.
+
+    Raises ComplianceError for a place that is not there and for two remedies of one policy.
+    """
+    found: dict[str, Remedy] = {}
+    for place in places:
+        for module in _modules(place, base):
+            for name, value in vars(module).items():
+                policy_id = getattr(value, ATTRIBUTE, None)
+                if policy_id is None or getattr(value, "__module__", "") != module.__name__:
+                    continue
+                if policy_id in found:
+                    raise ComplianceError(f"two fixers for policy {policy_id}: {found[policy_id].__module__} and {module.__name__}.{name}; remove one")
+                found[policy_id] = value
+    return found
+
+
+def _modules(place: str, base: Path) -> Iterator[ModuleType]:
+    folder = base / place
+    if folder.is_dir():
+        package = _package_from(folder)
+    else:
+        try:
+            package = importlib.import_module(place)
+        except ModuleNotFoundError as error:
+            raise ComplianceError(f"fixers '{place}' are neither a folder in {base} nor a package: mend compliance_fixers in the pytest settings") from error
+    for info in pkgutil.iter_modules(package.__path__):
+        yield importlib.import_module(f"{package.__name__}.{info.name}")
+
+
+def _package_from(folder: Path) -> ModuleType:
+    """Import a folder as a package under a name that no installed package has, so that relative imports within work."""
+    name = f"_compliance_{folder.name}_{abs(hash(str(folder.resolve())))}"
+    if name in sys.modules:
+        return sys.modules[name]
+    start = folder / "__init__.py"
+    spec = importlib.util.spec_from_file_location(name, start, submodule_search_locations=[str(folder)])
+    if spec is None or spec.loader is None or not start.is_file():
+        raise ComplianceError(f"the fixers' folder {folder} needs an __init__.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def propose(remedies: Mapping[str, Remedy], finding: Finding, snapshot: Snapshot, settings: Settings) -> tuple[tuple[Change, ...], str]:
+    """The changes that would mend a finding, or none and the reason why not."""
+    remedy = remedies.get(finding.policy)
+    if remedy is None:
+        return (), "no fixer: to be mended by hand"
+    try:
+        return tuple(remedy(finding, snapshot, settings)), ""
+    except CannotFix as reason:
+        return (), str(reason)
+
+
+def summary_of(remedy: Remedy) -> str:
+    """What a remedy does, in the first line of its docstring."""
+    return next(iter((remedy.__doc__ or "").strip().splitlines()), "")

@@ -1,0 +1,82 @@
+"""The journal of a repair: one JSON line before and one after every change, on disk before the next step is taken."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from importlib.metadata import version
+from typing import Any
+
+from mlflow_compliance.changes import Change, dump
+from mlflow_compliance.errors import StoreError
+
+
+def user_name() -> str:
+    """Who runs this, as the system knows them."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return "unknown"
+
+
+class Journal:
+    """An append-only file `<id>.jsonl` in a folder that belongs to the store."""
+
+    def __init__(self, folder: str, at: datetime) -> None:
+        self.id = f"{at.astimezone(timezone.utc):%Y%m%dT%H%M%SZ}-{os.urandom(3).hex()}"
+        self.path = os.path.join(folder, f"{self.id}.jsonl")
+        try:
+            os.makedirs(folder, exist_ok=True)
+            self._file = open(self.path, "x", encoding="utf-8")  # noqa: SIM115  open as long as the repair
+        except OSError as error:
+            raise StoreError(f"no journal can be written in {folder} ({error.strerror}): nothing was changed; set [journal] folder to a writable one") from error
+
+    def header(self, store: str, at: datetime, changes: int) -> None:
+        versions = {name: version(name) for name in ("pytest-mlflow-compliance", "mlflow")}
+        self._write({"journal": self.id, "store": store, "user": user_name(), "at": at.isoformat(), "changes": changes, "versions": versions})
+
+    def begin(self, number: int, policy: str, change: Change, inverse: Change) -> None:
+        """Before a change: what it is, what it touches and how it is taken back."""
+        before, after = change.effect()
+        self._write({"change": number, "state": "begin", "policy": policy, "before": before, "after": after, "do": dump(change), "undo": dump(inverse)})
+
+    def done(self, number: int, bound: dict[str, str]) -> None:
+        """After a change: the ids that MLflow made for its symbols."""
+        self._write({"change": number, "state": "done", "bound": bound})
+
+    def failed(self, number: int, reason: str) -> None:
+        self._write({"change": number, "state": "failed", "reason": reason})
+
+    def close(self, applied: int, failed: int) -> None:
+        self._write({"state": "end", "applied": applied, "failed": failed})
+        self._file.close()
+
+    def _write(self, line: dict[str, Any]) -> None:
+        try:
+            self._file.write(json.dumps(line) + "\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise StoreError(f"the journal {self.path} cannot be written ({error.strerror}): the repair stopped before its next change") from error
+
+
+@contextmanager
+def only_one(folder: str) -> Iterator[None]:
+    """Keeps a second repair of the same store out. The lock goes with the process, however it ends."""
+    import fcntl
+
+    try:
+        os.makedirs(folder, exist_ok=True)
+        lock = open(os.path.join(folder, "lock"), "w")  # noqa: SIM115
+    except OSError as error:
+        raise StoreError(f"the folder {folder} cannot be written ({error.strerror}): nothing was changed; set [journal] folder to a writable one") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise StoreError(f"another repair of this store is running (it holds {lock.name}): wait for it to end") from None
+        yield

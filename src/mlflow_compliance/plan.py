@@ -1,0 +1,112 @@
+"""Plans a repair: folds proposed changes over a Snapshot and asks the policies again until nothing fixable is left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from mlflow_compliance.changes import Change
+from mlflow_compliance.entities import EntityRef, Snapshot
+from mlflow_compliance.errors import ChangeError, PlanError
+from mlflow_compliance.findings import Finding
+from mlflow_compliance.fixers import Remedy, propose
+from mlflow_compliance.policies import Policy, Verdict, cases, evaluate
+from mlflow_compliance.settings import Settings
+
+ROUNDS = 10
+"""A remedy may uncover work for another one; more rounds than this mean that two of them undo each other."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One finding and the changes that mend it, in order: the later ones rely on the earlier ones."""
+
+    finding: Finding
+    changes: tuple[Change, ...]
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A finding that stays, and why."""
+
+    finding: Finding
+    reason: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a repair will do, exactly. `outcome` is the store as it will be."""
+
+    start: Snapshot
+    steps: tuple[Step, ...]
+    refusals: tuple[Refusal, ...]
+    outcome: Snapshot
+
+    @property
+    def changes(self) -> tuple[Change, ...]:
+        return tuple(change for step in self.steps for change in step.changes)
+
+    @property
+    def entities(self) -> set[EntityRef]:
+        """The entities that it changes, by kind and key."""
+        return {EntityRef(change.entity.kind, change.entity.key) for change in self.changes}
+
+    def lines(self) -> Iterator[str]:
+        """The plan for people: the same text whether it is carried out or not."""
+        for step in self.steps:
+            yield f"{step.finding.policy}  {step.finding.entity}: {step.finding.message}"
+            for change in step.changes:
+                yield f"    + {change.says()}"
+        for refusal in self.refusals:
+            yield f"{refusal.finding.policy}  {refusal.finding.entity}: {refusal.finding.message}"
+            yield f"    ! not fixed: {refusal.reason}"
+        yield f"{len(self.changes)} changes to {len(self.entities)} entities; {len(self.refusals)} findings are left for people"
+
+
+def findings_of(policies: Sequence[Policy], snapshot: Snapshot, settings: Settings, only: Mapping[str, frozenset[str]] | None = None) -> list[Finding]:
+    """Every finding of the policies on a snapshot, by policy id; `only` limits a policy to some of its cases."""
+    found: list[Finding] = []
+    for rule in sorted(policies, key=lambda rule: rule.id):
+        for case in cases(rule, snapshot, settings):
+            if only is None or case.key in only.get(rule.id, frozenset()):
+                verdict: Verdict = evaluate(rule, case, snapshot, settings)
+                found += verdict.findings
+    return found
+
+
+def make_plan(
+    policies: Sequence[Policy], remedies: Mapping[str, Remedy], snapshot: Snapshot, settings: Settings, only: Mapping[str, frozenset[str]] | None = None
+) -> Plan:
+    """The plan that mends what can be mended. Raises PlanError, naming the culprits, where remedies do not settle."""
+    now = snapshot
+    steps: list[Step] = []
+    mended: dict[str, Finding] = {}
+    for _ in range(ROUNDS):
+        refusals: list[Refusal] = []
+        progressed = False
+        for finding in findings_of(policies, now, settings, only):
+            changes, reason = propose(remedies, finding, now, settings)
+            if not changes:
+                refusals.append(Refusal(finding, reason or "its fixer proposes nothing"))
+                continue
+            if finding.fingerprint in mended:
+                raise PlanError(f"{finding.policy} does not settle: its fixer changes {finding.entity}, and then the same finding is back")
+            try:
+                after = fold(changes, now)
+            except ChangeError as conflict:
+                refusals.append(Refusal(finding, str(conflict)))
+                continue
+            now, progressed = after, True
+            mended[finding.fingerprint] = finding
+            steps.append(Step(finding, changes))
+        if not progressed:
+            return Plan(snapshot, tuple(steps), tuple(refusals), now)
+    names = sorted({step.finding.policy for step in steps[-len(policies) :]})
+    raise PlanError(f"the plan does not settle after {ROUNDS} rounds; the last ones to change something were the fixers of {', '.join(names)}")
+
+
+def fold(changes: Sequence[Change], snapshot: Snapshot) -> Snapshot:
+    """The snapshot after changes, in order."""
+    for change in changes:
+        snapshot = change.on(snapshot)
+    return snapshot

@@ -1,0 +1,77 @@
+"""The pytest plugin: options, fixtures and short hooks that delegate to the Audit in config.stash."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from mlflow_compliance.session import begin, collected, cover, describe, finish, judge, repair, rows, status, summarize
+
+if TYPE_CHECKING:
+    from _pytest.terminal import TerminalReporter
+
+    from mlflow_compliance.session import Status
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("compliance", "policy as tests for MLflow stores")
+    group.addoption("--tracking-uri", metavar="URI", help="the MLflow store to audit; wins over MLFLOW_TRACKING_URI and the settings")
+    group.addoption("--compliance-config", metavar="FILE", help="settings file instead of the nearest compliance.toml or pyproject.toml")
+    group.addoption("--fix", action="store_true", help="repair what can be repaired and undone, then audit again")
+    group.addoption("--fix-dry-run", action="store_true", help="print the plan that --fix would carry out and change nothing")
+    group.addoption("--fix-max", metavar="N", type=int, help="refuse a plan that changes more than N entities")
+    parser.addini("compliance_fixers", "folders or packages with fixers", type="args", default=["mlflow_compliance.fixers"])
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config: pytest.Config) -> None:
+    begin(config)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pycollect_makeitem(collector: pytest.Collector, obj: object) -> None:
+    cover(collector, obj)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    rows(metafunc)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(session: pytest.Session, items: list[pytest.Item]) -> None:
+    collected(session, items)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
+    repair(session)
+    return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
+    result = yield
+    judge(pyfuncitem)
+    return result
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    describe(item, report)
+    return report
+
+
+def pytest_report_teststatus(report: pytest.TestReport) -> Status | None:
+    return status(report)
+
+
+def pytest_terminal_summary(terminalreporter: TerminalReporter, config: pytest.Config) -> None:
+    summarize(terminalreporter, config)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    finish(session)

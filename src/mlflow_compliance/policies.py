@@ -1,0 +1,163 @@
+"""How a rule is declared, what it may ask for, and how it is evaluated on a Snapshot outside a pytest run."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import itertools
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from mlflow_compliance.entities import EntityRef, Snapshot
+from mlflow_compliance.errors import ComplianceError
+from mlflow_compliance.findings import Finding, Severity, Violations
+from mlflow_compliance.settings import Settings
+
+Check = TypeVar("Check", bound=Callable[..., None])
+
+ATTRIBUTE = "__compliance_policy__"
+FACTS = ("store", "artifacts", "settings", "violations")
+"""Arguments that are the same for every case of a policy."""
+
+_ID = re.compile(r"[A-Z]{3}\d{3}")
+_PLAIN = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Entities that a policy is parametrized by: opaque case ids in order, and the entity behind each."""
+
+    members: Callable[[Snapshot, Settings], dict[str, object]]
+    ref: Callable[[object], EntityRef]
+
+
+def opaque(kind: str, key: str) -> str:
+    """An id that is safe in a report whatever the key holds: the key where it is plain, else a digest of it."""
+    return f"{kind}-{key if _PLAIN.fullmatch(key) else hashlib.sha256(key.encode(errors='surrogateescape')).hexdigest()[:12]}"
+
+
+def _experiments(snapshot: Snapshot, settings: Settings) -> dict[str, object]:
+    return {opaque("experiment", item.experiment_id): item for item in snapshot.active_experiments()}
+
+
+def _products(snapshot: Snapshot, settings: Settings) -> dict[str, object]:
+    return {opaque("product", item.name): item for item in settings.products}
+
+
+def _registered_models(snapshot: Snapshot, settings: Settings) -> dict[str, object]:
+    return {opaque("registered_model", name): snapshot.registered_models[name] for name in sorted(snapshot.registered_models)}
+
+
+def _artifact_roots(snapshot: Snapshot, settings: Settings) -> dict[str, object]:
+    return {f"artifact_root-{root.key}": root for root in (snapshot.artifacts.roots if snapshot.artifacts else ())}
+
+
+def _own_ref(item: object) -> EntityRef:
+    ref = item.ref  # type: ignore[attr-defined]
+    assert isinstance(ref, EntityRef)
+    return ref
+
+
+AXES: dict[str, Axis] = {
+    "experiment": Axis(_experiments, _own_ref),
+    "product": Axis(_products, lambda item: EntityRef("product", item.name, item.name)),  # type: ignore[attr-defined]
+    "registered_model": Axis(_registered_models, _own_ref),
+    "artifact_root": Axis(_artifact_roots, _own_ref),
+}
+
+MAY_BE_EMPTY = frozenset({"registered_model", "artifact_root"})
+"""Axes that a healthy store may have nothing of; an empty one of the others is a failure, not a pass."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A rule: id, title, severity, and the check that is a pytest test function."""
+
+    id: str
+    title: str
+    severity: Severity
+    check: Callable[..., None]
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        return tuple(inspect.signature(self.check).parameters)
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        return tuple(name for name in self.arguments if name in AXES)
+
+    @property
+    def reads_artifacts(self) -> bool:
+        return "artifacts" in self.arguments or "artifact_root" in self.arguments
+
+    @property
+    def evaluable(self) -> bool:
+        """Whether the engine can run it on a planned store: a check with fixtures of its own runs under pytest only."""
+        return all(name in AXES or name in FACTS for name in self.arguments)
+
+
+def policy(policy_id: str, title: str, severity: Severity) -> Callable[[Check], Check]:
+    """Declare the test function below as a rule of the store.
+
+    Raises ComplianceError where the id is not three capitals and three digits, or the check has no docstring that says why.
+    """
+
+    def declare(check: Check) -> Check:
+        if not _ID.fullmatch(policy_id):
+            raise ComplianceError(f"policy id {policy_id!r} of {check.__name__} must be three capital letters and three digits, as in EXP001")
+        if not (check.__doc__ or "").strip():
+            raise ComplianceError(f"policy {policy_id} ({check.__name__}) needs a docstring that says why the rule exists")
+        setattr(check, ATTRIBUTE, Policy(policy_id, title, severity, check))
+        return check
+
+    return declare
+
+
+def policy_of(function: object) -> Policy | None:
+    """The policy that a function was declared as, if it was."""
+    found = getattr(function, ATTRIBUTE, None)
+    return found if isinstance(found, Policy) else None
+
+
+@dataclass(frozen=True)
+class Case:
+    """A policy about one entity (or a combination of them): `key` is the parameter part of the test's id."""
+
+    key: str
+    arguments: Mapping[str, object]
+    subject: EntityRef
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one case said. A crash is never compliance."""
+
+    findings: tuple[Finding, ...]
+    notes: tuple[str, ...] = field(default=())
+    crash: str = ""
+
+
+def cases(rule: Policy, snapshot: Snapshot, settings: Settings) -> list[Case]:
+    """Every case of a policy in a stable order."""
+    members = [[(name, key, item) for key, item in AXES[name].members(snapshot, settings).items()] for name in rule.axes]
+    found = []
+    for combination in itertools.product(*members):
+        subject = AXES[combination[0][0]].ref(combination[0][2]) if combination else EntityRef("store", "store", snapshot.info.uri)
+        found.append(Case("-".join(key for _, key, _ in combination), {name: item for name, _, item in combination}, subject))
+    return found
+
+
+def evaluate(rule: Policy, case: Case, snapshot: Snapshot, settings: Settings) -> Verdict:
+    """Run one check on a snapshot as pytest would; an assertion is a finding about the case's entity."""
+    violations = Violations(rule.id, case.subject)
+    facts = {"store": snapshot, "artifacts": snapshot.artifacts, "settings": settings, "violations": violations}
+    wanted = {name: facts[name] for name in rule.arguments if name in facts}
+    try:
+        rule.check(**case.arguments, **wanted)
+    except AssertionError as failure:
+        violations.add(str(failure) or "the check does not hold")
+    except Exception as crash:  # noqa: BLE001  a user's check may raise anything; the pytest run shows its traceback
+        return Verdict((), (), f"{type(crash).__name__}: {crash}")
+    return Verdict(tuple(violations.findings), tuple(violations.notes))

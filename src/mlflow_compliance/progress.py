@@ -1,0 +1,61 @@
+"""How reading and hashing say how far they are: a protocol, one that is silent, one for a terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichBar
+    from rich.progress import TaskID
+
+
+class Progress(Protocol):
+    """One task at a time: started with what it is called, advanced, stopped."""
+
+    def start(self, label: str, total: int | None) -> None: ...
+
+    def advance(self, n: int) -> None: ...
+
+    def stop(self) -> None: ...
+
+
+class Silent:
+    """Says nothing: for pipes, logs and tests."""
+
+    def start(self, label: str, total: int | None) -> None:
+        """Nothing is shown."""
+
+    def advance(self, n: int) -> None:
+        """Nothing is shown."""
+
+    def stop(self) -> None:
+        """Nothing is shown."""
+
+
+class RichProgress:
+    """A bar on the terminal that is gone when the task is done."""
+
+    def __init__(self) -> None:
+        self._bar: RichBar | None = None
+        self._task: TaskID | None = None
+
+    def start(self, label: str, total: int | None) -> None:
+        # rich takes 50 ms to import: only a terminal pays for it.
+        from rich.console import Console  # noqa: PLC0415
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn  # noqa: PLC0415
+        from rich.progress import Progress as Bar  # noqa: PLC0415
+
+        self.stop()
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        self._bar = Bar(*columns, console=Console(stderr=True), transient=True)
+        self._bar.start()
+        self._task = self._bar.add_task(label, total=total)
+
+    def advance(self, n: int) -> None:
+        if self._bar is not None and self._task is not None:
+            self._bar.advance(self._task, n)
+
+    def stop(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+        self._bar = self._task = None

@@ -1,0 +1,70 @@
+"""The table at the end of the terminal's output."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from mlflow_compliance.audit import Audit, lines_of
+from mlflow_compliance.report.text import printable
+
+COLUMNS = (("policy", 8), ("entity", 24), ("what is wrong", None), ("what --fix would do", None))
+MOST = 200
+"""Rows of the table; a store with more findings than that is read in the HTML report."""
+
+
+def write_summary(reporter: Any, audit: Audit, facts: list[dict[str, Any]]) -> None:
+    """Write the audited store, notes, the repair's result and the open findings to pytest's terminal."""
+    reporter.section("compliance", sep="=")
+    for line in lines_of(audit):
+        reporter.write_line(printable(line))
+    for fact in facts:
+        for note in fact["notes"]:
+            reporter.write_line(printable(f"note: {fact['policy']}: {note}"))
+    _write_repair(reporter, audit)
+    rows = [(fact["policy"], finding) for fact in sorted(facts, key=lambda fact: str(fact["policy"])) for finding in fact["findings"]]
+    if rows:
+        for line in _table(rows[:MOST]).splitlines():
+            reporter.write_line(line.rstrip())
+        if len(rows) > MOST:
+            reporter.write_line(f"... and {len(rows) - MOST} findings more: see the report that --html=audit.html writes")
+
+
+def _write_repair(reporter: Any, audit: Audit) -> None:
+    made = audit.repair
+    if made is None:
+        return
+    if made.outcome is None:
+        reporter.write_line("repair: nothing to change" if not made.plan.changes else "dry run: nothing was changed")
+        return
+    reporter.write_line(f"repair: {len(made.outcome.applied)} of {len(made.plan.changes)} changes made; journal: {printable(made.journal)}")
+    for _, reason in made.outcome.failed:
+        reporter.write_line(printable(f"not done: {reason}"), red=True)
+    if not made.unlike:
+        reporter.write_line("verified: the store, read anew, is what was planned")
+    for line in made.unlike:
+        reporter.write_line(printable(f"not as planned: {line}"), red=True)
+
+
+def _table(rows: list[tuple[str, dict[str, str]]]) -> str:
+    table = Table(box=box.SIMPLE_HEAD, show_lines=False, pad_edge=False)
+    for name, width in COLUMNS:
+        table.add_column(name, width=width, overflow="fold")
+    for policy, finding in rows:
+        wrong = finding["message"]
+        if finding["observed"]:
+            wrong += f" (found: {finding['observed']})"
+        if finding["expected"]:
+            wrong += f" (expected: {finding['expected']})"
+        # Text, not str: what a store is named must not be read as markup.
+        table.add_row(policy, *[Text(printable(value)) for value in (finding["entity"], wrong, finding["remedy"])])
+    width = max(80, shutil.get_terminal_size((120, 24)).columns)
+    written = io.StringIO()
+    Console(file=written, width=width, color_system=None, force_terminal=False).print(table)
+    return written.getvalue()

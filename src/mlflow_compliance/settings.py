@@ -1,0 +1,229 @@
+"""What is true for one store (compliance.toml, or [tool.mlflow-compliance] in pyproject.toml) as frozen, validated models."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection, Iterable, Mapping
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import unquote
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, ValidatorFunctionWrapHandler, field_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from mlflow_compliance.artifacts import DuplicateRules
+from mlflow_compliance.entities import Experiment
+from mlflow_compliance.settings_errors import OWN, Loc, Source, problems_in, unknown
+from mlflow_compliance.settings_files import find_settings, read_settings
+
+__all__ = [
+    "DuplicateSettings",
+    "ExperimentSettings",
+    "JournalSettings",
+    "PolicySettings",
+    "Product",
+    "RunSettings",
+    "Settings",
+    "StoreSettings",
+    "find_settings",
+    "load_settings",
+]
+
+_SQLITE = re.compile(r"(sqlite(?:\+\w+)?:///)([^?]+)(.*)", re.DOTALL)
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
+_BARE_URIS = ("databricks", "databricks-uc", "uc")  # MLflow knows these words as stores, not as folders
+
+Text = Annotated[str, Field(min_length=1)]
+# TOML has lists, a frozen model wants tuples: only here is a conversion allowed.
+Texts = Annotated[tuple[Text, ...], Field(strict=False)]
+
+
+class _Table(BaseModel):
+    # Strict, so that "24" is no number and 1 is not true; extra keys are typing mistakes until shown otherwise.
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class StoreSettings(_Table):
+    """Where the store is. `busy_timeout` is in seconds; paths are as written until resolved against a folder."""
+
+    tracking_uri: Text | None = Field(default=None, repr=False)  # it may hold credentials
+    artifact_roots: Texts = ()
+    ignore: Texts = ()
+    busy_timeout: float = Field(default=5.0, ge=0, allow_inf_nan=False, description="a number of at least 0")
+    relocate: dict[str, Text] = {}
+
+    def resolved_uri(self, base: Path) -> str | None:
+        """The tracking URI with relative sqlite paths and folders made absolute from `base`; None where none is set."""
+        uri = self.tracking_uri
+        if uri is None or uri in _BARE_URIS:
+            return uri
+        if sqlite := _SQLITE.fullmatch(uri):
+            driver, path, query = sqlite.groups()
+            # SQLite's own 'file:' names and ':memory:' are no paths.
+            return uri if path.startswith(("file:", ":memory:")) else f"{driver}{_absolute(path, base)}{query}"
+        if uri.startswith("file:") and not uri.startswith("file:/"):
+            return Path(_absolute(unquote(uri[len("file:") :]), base)).as_uri()
+        return uri if _SCHEME.match(uri) else _absolute(uri, base)
+
+    def resolved_roots(self, base: Path) -> tuple[str, ...]:
+        """The extra artifact roots as absolute paths."""
+        return tuple(_absolute(root, base) for root in self.artifact_roots)
+
+    def resolved_relocate(self, base: Path) -> dict[str, str]:
+        """URI prefix -> absolute path of the folder that is read in its place."""
+        return {prefix: _absolute(folder, base) for prefix, folder in self.relocate.items()}
+
+
+class Product(_Table):
+    """One model in production, and how its experiments are told from others."""
+
+    name: Text
+    primary: Text | None = None
+    experiments: Texts = ("*",)
+    production_names: Texts = ("*production*", "*prod")
+    production_tags: dict[str, str] = {"stage": "production"}
+
+    def covers(self, experiment: Experiment) -> bool:
+        """Whether an experiment may belong to this product; its primary one always does."""
+        return experiment.name == self.primary or _matches(experiment.name, self.experiments)
+
+    def claims(self, experiment: Experiment) -> bool:
+        """Whether an experiment is active and says, by name or tag, that it is this product's production one."""
+        return (
+            experiment.active
+            and self.covers(experiment)
+            and (experiment.name == self.primary or _matches(experiment.name, self.production_names) or _tagged(experiment, self.production_tags))
+        )
+
+
+class ExperimentSettings(_Table):
+    """Which experiments are tests or development work, and what counts as classified."""
+
+    test_names: Texts = ("test", "test_*", "test-*", "*_test", "*-test")
+    test_tags: dict[str, str] = {}
+    development: Texts = ()
+    lifecycle_tag: Text = "lifecycle"
+    lifecycle_values: Texts = ("production", "archived", "development", "staging", "reference")
+
+
+class RunSettings(_Table):
+    """How long a run may be RUNNING, in hours."""
+
+    running_max_hours: float = Field(default=24.0, gt=0, allow_inf_nan=False, description="a number greater than 0")
+
+
+class DuplicateSettings(_Table):
+    """What counts as a duplicate file; `min_size` in bytes."""
+
+    min_size: int = Field(default=DuplicateRules().min_size, ge=1, description="a whole number of at least 1")
+    boilerplate: Texts = DuplicateRules().boilerplate
+    zip_members: bool = False
+
+
+class JournalSettings(_Table):
+    """Where changes are written down; None leaves it to the program."""
+
+    folder: Text | None = None
+
+    def resolved_folder(self, base: Path) -> str | None:
+        """The folder as an absolute path; None where none is set."""
+        return None if self.folder is None else _absolute(self.folder, base)
+
+
+class PolicySettings(_Table):
+    """What differs for one policy; a `severity` of None leaves the policy's own."""
+
+    enabled: bool = True
+    severity: Literal["low", "medium", "high", "critical"] | None = None
+
+
+class Settings(_Table):
+    """All settings. `path` is the file that they came from, None for the defaults."""
+
+    store: StoreSettings = StoreSettings()
+    products: Annotated[tuple[Product, ...], Field(strict=False)] = (Product(name="default"),)
+    experiments: ExperimentSettings = ExperimentSettings()
+    runs: RunSettings = RunSettings()
+    duplicates: DuplicateSettings = DuplicateSettings()
+    journal: JournalSettings = JournalSettings()
+    policies: dict[str, PolicySettings] = {}
+    _source: Source = PrivateAttr(default_factory=Source)
+
+    @property
+    def path(self) -> Path | None:
+        return self._source.path
+
+    @property
+    def base(self) -> Path:
+        """The folder that relative paths start from: that of the file, else the working directory."""
+        return self.path.parent if self.path else Path.cwd()
+
+    def is_test(self, experiment: Experiment) -> bool:
+        """Whether an experiment is a test one, by name (in any case) or by tag."""
+        rules = self.experiments
+        named = _matches(experiment.name.lower(), [pattern.lower() for pattern in rules.test_names])
+        return named or _tagged(experiment, rules.test_tags)
+
+    def is_development(self, experiment: Experiment) -> bool:
+        """Whether an experiment's work is development, to be archived."""
+        return _matches(experiment.name, self.experiments.development)
+
+    def duplicate_rules(self) -> DuplicateRules:
+        return DuplicateRules(self.duplicates.min_size, self.duplicates.boilerplate)
+
+    def check_policy_ids(self, known: Collection[str]) -> None:
+        """Raise SettingsError, with the line, for every policy id that is not among the known ones."""
+        problems: list[tuple[Loc, str]] = [(("policies", key), unknown("policy id", key, known)) for key in self.policies if key not in known]
+        if problems:
+            raise self._source.error(problems)
+
+    @field_validator("products", mode="wrap")
+    @classmethod
+    def _names_are_unique(cls, value: Any, handler: ValidatorFunctionWrapHandler) -> tuple[Product, ...]:
+        # Looks at the raw products, so that a repeated name is told along with everything else that is wrong with them.
+        errors: list[Any] = _repeated_names(value)
+        try:
+            products: tuple[Product, ...] = handler(value)
+        except ValidationError as error:
+            errors += error.errors(include_url=False)
+        if errors:
+            raise ValidationError.from_exception_data("products", errors)
+        return products
+
+
+def load_settings(path: Path | None) -> Settings:
+    """The settings in a file, the defaults for None. Raises SettingsError with one line a problem."""
+    if path is None:
+        return Settings()
+    source, table = read_settings(path.expanduser().absolute())
+    try:
+        settings = Settings.model_validate(table)
+    except ValidationError as error:
+        raise source.error(problems_in(error, Settings)) from None
+    settings._source = source
+    return settings
+
+
+def _repeated_names(products: Any) -> list[InitErrorDetails]:
+    seen: dict[str, int] = {}
+    errors = []
+    for index, product in enumerate(products if isinstance(products, (list, tuple)) else ()):
+        name = product.get("name") if isinstance(product, dict) else getattr(product, "name", None)
+        if isinstance(name, str) and seen.setdefault(name, index) != index:
+            problem = PydanticCustomError(OWN, "products[{first}] has this name already; names are unique", {"first": seen[name]})
+            errors.append(InitErrorDetails(type=problem, loc=(index, "name"), input=name))
+    return errors
+
+
+def _absolute(path: str, base: Path) -> str:
+    return os.path.abspath(base / os.path.expanduser(path))
+
+
+def _matches(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _tagged(experiment: Experiment, tags: Mapping[str, str]) -> bool:
+    return any(experiment.tags.get(key) == value for key, value in tags.items())

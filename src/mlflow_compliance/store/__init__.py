@@ -1,0 +1,1 @@
+"""The only package that imports mlflow or a database, or touches artifact files."""

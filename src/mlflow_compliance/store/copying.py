@@ -1,0 +1,203 @@
+"""Copies one run, whole or not at all: rows through MlflowClient, files by sharing or copying, both sides counted before it counts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mlflow.entities import Dataset, InputTag, LoggedModelInput, LoggedModelOutput, LoggedModelStatus, Metric, Param
+from mlflow.entities import DatasetInput as MlflowDatasetInput
+from mlflow.tracking import MlflowClient
+
+from mlflow_compliance.artifacts import QUARANTINE, DuplicateRules
+from mlflow_compliance.changes import copy_of
+from mlflow_compliance.changes.runs import COMPLETE, COPY_STATE, SOURCE_MODEL, planned_copy
+from mlflow_compliance.entities import TERMINAL_STATUSES, LoggedModel, Run
+from mlflow_compliance.errors import ChangeError
+from mlflow_compliance.store import files
+from mlflow_compliance.store.content import digest_of, opened
+from mlflow_compliance.store.manifests import write_manifest
+from mlflow_compliance.store.opening import Store, local_folder
+from mlflow_compliance.store.records import add_records
+
+BATCH = 1000
+"""Metrics in one log_batch call; MLflow's limit for all items together."""
+FEW = 100
+"""Params or tags in one log_batch call, MLflow's limit."""
+INCOMPLETE = "incomplete"
+
+
+@dataclass(frozen=True)
+class RunCopier:
+    """Copies runs within one store."""
+
+    client: MlflowClient
+    store: Store
+
+    def copy(self, run_id: str, experiment_id: str, tags: Mapping[str, str]) -> dict[str, str]:
+        """Copy a run and return symbol -> id for the run and its models. A failure soft-deletes what was begun and raises."""
+        source, models = self._details(run_id)
+        planned = planned_copy(source, tags)
+        new = self.client.create_run(
+            experiment_id,
+            start_time=source.start_time,
+            run_name=planned.name,
+            tags={**planned.tags, COPY_STATE: INCOMPLETE},
+        )
+        new_id = new.info.run_id
+        try:
+            ids = {model.model_id: self._create_model(model, experiment_id, new_id) for model in models}
+            self._log(new_id, source, models, ids)
+            self._copy_files(source, new, models, ids)
+            for model in models:
+                if model.status in ("READY", "FAILED"):
+                    self.client.finalize_logged_model(ids[model.model_id], LoggedModelStatus(model.status))
+            if planned.status in TERMINAL_STATUSES:
+                self.client.set_terminated(new_id, status=planned.status, end_time=planned.end_time)
+            elif planned.status != "RUNNING":
+                self.client.update_run(new_id, status=planned.status)
+            self._count(planned, new_id, len(models))
+            self.client.set_tag(new_id, COPY_STATE, COMPLETE)
+        except BaseException:
+            self.client.delete_run(new_id)
+            raise
+        return {copy_of("run", run_id): new_id, **{copy_of("logged model", old): made for old, made in ids.items()}}
+
+    def retract(self, run: Any, journal: str) -> None:
+        """Soft-delete a copy with its models and put its files aside: they are copies of what its source still holds."""
+        folders = [os.path.dirname(local_folder(run.info.artifact_uri) or "")]
+        for output in run.outputs.model_outputs if run.outputs else ():
+            model = self.client.get_logged_model(output.model_id)
+            if SOURCE_MODEL in (model.tags or {}):
+                folders.append(os.path.dirname(local_folder(model.artifact_location) or ""))
+                self.client.delete_logged_model(output.model_id)
+        self.client.delete_run(run.info.run_id)
+        root = os.path.dirname(os.path.dirname(folders[0]))
+        for folder in folders:
+            if os.path.isdir(folder):
+                target = os.path.join(root, QUARANTINE, f"{journal}-retracted", os.path.relpath(folder, root))
+                write_manifest(folder, target, root)
+                files.quarantine(folder, target)
+
+    def _details(self, run_id: str) -> tuple[Run, list[LoggedModel]]:
+        runs, models = self.store.details([run_id])
+        if run_id not in runs:
+            raise ChangeError(f"run {run_id} is not there any more: run again to plan anew")
+        return runs[run_id], sorted((model for model in models.values() if model.active), key=lambda model: model.model_id)
+
+    def _create_model(self, model: LoggedModel, experiment_id: str, run_id: str) -> str:
+        made = self.client.create_logged_model(
+            experiment_id,
+            name=model.name,
+            source_run_id=run_id,
+            tags={**model.tags, SOURCE_MODEL: model.model_id},
+            params=dict(model.params),
+            model_type=model.model_type or None,
+        )
+        return str(made.model_id)
+
+    def _log(self, new_id: str, source: Run, models: list[LoggedModel], ids: Mapping[str, str]) -> None:
+        params = [Param(key, value) for key, value in source.params.items()]
+        for start in range(0, len(params), FEW):
+            self.client.log_batch(new_id, params=params[start : start + FEW])
+        metrics = list(_metrics(new_id, source, models, ids))
+        for start in range(0, len(metrics), BATCH):
+            self.client.log_batch(new_id, metrics=metrics[start : start + BATCH])
+        datasets = [
+            MlflowDatasetInput(
+                Dataset(item.name, item.digest, item.source_type, item.source, item.schema, item.profile),
+                [InputTag(key, value) for key, value in item.tags],
+            )
+            for item in source.datasets
+        ]
+        read = [LoggedModelInput(ids.get(link.model_id, link.model_id)) for link in source.models if link.direction == "input"]
+        if datasets or read:
+            self.client.log_inputs(new_id, datasets, read)
+        written = [LoggedModelOutput(ids.get(link.model_id, link.model_id), link.step) for link in source.models if link.direction == "output"]
+        if written:
+            self.client.log_outputs(new_id, written)
+
+    def _copy_files(self, source: Run, new: Any, models: list[LoggedModel], ids: Mapping[str, str]) -> None:
+        places = [(source.artifact_uri, new.info.artifact_uri)]
+        places += [(model.artifact_location, self.client.get_logged_model(ids[model.model_id]).artifact_location) for model in models]
+        names = {source.run_id: new.info.run_id, **ids}
+        for old_uri, new_uri in places:
+            old, target = local_folder(old_uri), local_folder(new_uri)
+            if old is None or target is None:
+                raise ChangeError(f"the artifacts of run {source.run_id} at {old_uri} are not in a local folder: copy it with MLflow itself")
+            if os.path.isdir(old):
+                self._copy_folder(old, target, {**names, old_uri: new_uri})
+
+    def _copy_folder(self, old: str, target: str, names: Mapping[str, str]) -> None:
+        rules: DuplicateRules = self.store.settings.duplicate_rules()
+        count = size = 0
+        for folder, _, filenames in os.walk(old):
+            here = os.path.normpath(os.path.join(target, os.path.relpath(folder, old)))
+            os.makedirs(here, exist_ok=True)
+            for filename in filenames:
+                path, new = os.path.join(folder, filename), os.path.join(here, filename)
+                length = os.path.getsize(path)
+                if filename == "MLmodel":
+                    files.write_new(new, _renamed(path, names))
+                elif rules.apply_to(path, length):
+                    with opened(path) as content:
+                        digest = digest_of(content, path)
+                    add_records(self.store.folder, digest, path, new)
+                    files.place_shared(path, new, digest)
+                else:
+                    files.place(path, new)
+                count, size = count + 1, size + length
+        if sum(len(filenames) for _, _, filenames in os.walk(target)) != count:
+            raise ChangeError(f"of {count} files ({size} bytes) in {old} not all arrived in {target}: the copy was taken back")
+
+    def _count(self, planned: Run, new_id: str, models: int) -> None:
+        """Compare the copy, read anew, with what it should be; a difference takes it back."""
+        found, made = self.store.details([new_id])
+        copied = found[new_id]
+        wrong = [
+            name
+            for name, expected, actual in (
+                ("params", planned.params, copied.params),
+                ("metrics", planned.metrics, copied.metrics),
+                ("tags", planned.tags, {**copied.tags, COPY_STATE: COMPLETE}),
+                ("datasets", planned.datasets, copied.datasets),
+                ("logged models", models, len(made)),
+                ("times", (planned.start_time, planned.end_time), (copied.start_time, copied.end_time)),
+            )
+            if expected != actual
+        ]
+        if wrong:
+            raise ChangeError(f"the copy {new_id} of run {planned.run_id} differs from it in {', '.join(wrong)}: it was taken back")
+
+
+def _metrics(new_id: str, source: Run, models: list[LoggedModel], ids: Mapping[str, str]) -> Iterator[Metric]:
+    """The run's history; a point that was logged for a model too goes with the model's new id."""
+    linked = {(point.key, point.timestamp, point.step): (ids[model.model_id], point) for model in models for point in model.metrics}
+    for key, points in source.metrics.items():
+        for point in points:
+            model_id, fact = linked.pop((key, point.timestamp, point.step), (None, None))
+            yield Metric(
+                key,
+                point.value,
+                point.timestamp,
+                point.step,
+                model_id=model_id,
+                dataset_name=(fact.dataset_name or None) if fact else None,
+                dataset_digest=(fact.dataset_digest or None) if fact else None,
+                run_id=new_id,
+            )
+    if linked:
+        key = next(iter(linked))[0]
+        raise ChangeError(f"a model of run {source.run_id} has the metric {key!r} from another run: copying would have to invent a value")
+
+
+def _renamed(path: str, names: Mapping[str, str]) -> bytes:
+    """An MLmodel with the ids and the location of the copy: it embeds those of its run and model."""
+    with open(path, "rb") as file:
+        content = file.read()
+    for old, new in sorted(names.items(), key=lambda pair: -len(pair[0])):
+        content = content.replace(old.encode(), new.encode())
+    return content
+

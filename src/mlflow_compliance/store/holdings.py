@@ -1,0 +1,189 @@
+"""Which folder belongs to which row, and which rows' folders cannot be reached, before anything is walked."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from mlflow_compliance.artifacts import Unreachable
+from mlflow_compliance.entities import EntityRef, Location
+from mlflow_compliance.store.locations import NOT_FILES, Resolved, Resolver, scheme_of, shown
+
+_EVIDENT = frozenset({"mlruns", "mlartifacts"})
+
+
+class Claim(NamedTuple):
+    """A row's own folder: all below it is the owner's, what lies at or below `artifacts` is logged."""
+
+    owner: EntityRef
+    artifacts: str
+
+
+@dataclass
+class Holdings:
+    """The rows' side of the inventory. Paths are real paths; only what lies below an experiment's folder may still be a link."""
+
+    roots: dict[str, bool] = field(default_factory=dict)
+    """Root -> whether it is evidently MLflow's own: by its name, or because the settings name it."""
+    claims: dict[str, Claim] = field(default_factory=dict)
+    experiments: dict[str, EntityRef] = field(default_factory=dict)
+    containers: set[str] = field(default_factory=set)
+    """Folders that hold, or are going to hold, what rows own."""
+    links: set[str] = field(default_factory=set)
+    """Symbolic links that an experiment's location leads through: what they lead to is walked in its own place."""
+    locations: dict[tuple[str, str], str] = field(default_factory=dict)
+    relocated: Counter[str] = field(default_factory=Counter)
+    unread: dict[str, str] = field(default_factory=dict)
+    gone: dict[tuple[str, str], tuple[int, Location]] = field(default_factory=dict)
+    """(experiment id, reason) -> how many rows, and one of them."""
+
+    def unreachable(self) -> tuple[Unreachable, ...]:
+        """The rows that cannot be reached, by experiment and reason."""
+        return tuple(
+            Unreachable(experiment_id, example.uri, rows, example.owner, reason)
+            for (experiment_id, reason), (rows, example) in sorted(self.gone.items())
+        )
+
+
+def read_holdings(locations: Sequence[Location], relocate: Mapping[str, str], roots: Sequence[str], ready_models: Collection[str]) -> Holdings:
+    """Find every row's folder. Experiments come first: the others are understood by theirs."""
+    reader = _Reader(Resolver(relocate), frozenset(ready_models))
+    for given in roots:
+        reader.add_root(os.path.realpath(given), given=True)
+    order = {"experiment": 0, "model_version": 2}
+    for location in sorted(locations, key=lambda location: order.get(location.owner.kind, 1)):
+        if scheme_of(location.uri) not in NOT_FILES:
+            reader.add(location)
+    reader.close()
+    return reader.holdings
+
+
+class _Reader:
+    def __init__(self, resolve: Resolver, ready: frozenset[str]) -> None:
+        self.holdings = Holdings()
+        self._resolve = resolve
+        self._ready = ready
+        self._experiments: dict[str, str] = {}  # experiment id -> path of its location, as resolved
+        self._states: dict[str, str] = {}
+        self._bases: dict[tuple[str, str], str] = {}
+
+    def add(self, location: Location) -> None:
+        kind, key = location.owner.kind, location.owner.key
+        found = self._resolve(location.uri)
+        if found.prefix is not None:
+            self.holdings.relocated[found.prefix] += 1
+        if kind == "experiment":
+            self._experiments[location.experiment_id] = found.path
+        base, rest = self._split(location, found)
+        reason = found.reason or self._state(base) or self._own_state(location, base + rest)
+        if reason:
+            rows, example = self.holdings.gone.get((location.experiment_id, reason), (0, location))
+            self.holdings.gone[location.experiment_id, reason] = (rows + 1, example)
+            return
+        real = self._real(base, location.experiment_id)
+        path = real + rest
+        self.holdings.locations[kind, key] = path
+        if kind == "experiment":
+            self.holdings.experiments.setdefault(path, location.owner)
+        elif kind == "model_version":
+            self._lend(location.owner, path)
+        else:
+            folder = os.path.dirname(path) if path.endswith(f"/{key}/artifacts") else path
+            self.holdings.claims.setdefault(folder, Claim(location.owner, path))
+
+    def add_root(self, path: str, *, given: bool = False) -> None:
+        if path in self.holdings.roots:
+            return
+        if os.path.isdir(path):
+            self.holdings.roots[path] = given or os.path.basename(path) in _EVIDENT
+        elif given or os.path.lexists(path):
+            self.holdings.unread[path] = _missing(path) or "is not a folder"
+
+    def close(self) -> None:
+        """Note every folder on the way to something that a row owns."""
+        containers = self.holdings.containers
+        for folder in self.holdings.experiments:
+            _climb(folder + "/models", containers)
+        for folder in (*map(os.path.dirname, self.holdings.claims), *self.holdings.roots):
+            _climb(folder, containers)
+
+    def _split(self, location: Location, found: Resolved) -> tuple[str, str]:
+        """The experiment's folder that a location lies in, and the rest of its path."""
+        path, (kind, key, _) = found.path, location.owner
+        home = self._experiments.get(location.experiment_id, "")
+        if home and (path == home or path.startswith(home + "/")):
+            return home, path[len(home) :]
+        tails = {"run": (f"/{key}/artifacts",), "logged_model": (f"/models/{key}/artifacts", f"/{key}/artifacts")}
+        for tail in tails.get(kind, ()):
+            if path.endswith(tail):
+                return path[: -len(tail)], tail
+        return path, ""
+
+    def _state(self, base: str) -> str:
+        """Why nothing at an experiment's folder can be reached, '' where it can. The folder itself may be yet to come."""
+        if base not in self._states:
+            above = os.path.dirname(os.path.dirname(base))
+            missing = _missing(above)
+            self._states[base] = f"the folder {shown(above)} {missing}; map it with [store.relocate]" if missing else ""
+        return self._states[base]
+
+    def _own_state(self, location: Location, path: str) -> str:
+        kind, key, _ = location.owner
+        if kind == "model_version" or (kind == "logged_model" and key in self._ready):
+            missing = _missing(path)
+            return f"the folder {shown(path)} {missing}" if missing else ""
+        return ""
+
+    def _real(self, base: str, experiment_id: str) -> str:
+        """The real path of an experiment's folder; its root, and itself where a link leads out of the root, become roots."""
+        known = self._bases.get((base, experiment_id))
+        if known is not None:
+            return known
+        real = os.path.realpath(base)
+        parent, name = os.path.split(base)
+        if name == experiment_id and parent != "/":
+            root = os.path.realpath(parent)
+            self.add_root(root)
+            if real != f"{root}/{name}":
+                self.holdings.links.add(f"{root}/{name}")
+                self.add_root(real)
+        elif not any(above in self.holdings.roots for above in _upwards(real)):
+            self.add_root(real)
+        self._bases[base, experiment_id] = real
+        return real
+
+    def _lend(self, owner: EntityRef, path: str) -> None:
+        """A version owns its folder only where nobody else does: most are registered from a run's or a model's."""
+        if not any(above in self.holdings.claims for above in _upwards(path)) and path not in self.holdings.roots:
+            self.holdings.claims[path] = Claim(owner, path)
+
+
+def _missing(path: str) -> str:
+    try:
+        os.stat(path)
+    except PermissionError:
+        return "cannot be looked into (permission denied)"
+    except (FileNotFoundError, NotADirectoryError):
+        return "does not exist here"
+    except (OSError, ValueError) as error:
+        return f"cannot be looked into ({getattr(error, 'strerror', error)})"
+    return ""
+
+
+def _upwards(path: str) -> Iterable[str]:
+    while True:
+        yield path
+        above = os.path.dirname(path)
+        if above == path:
+            return
+        path = above
+
+
+def _climb(path: str, into: set[str]) -> None:
+    for above in _upwards(path):
+        if above in into:
+            return
+        into.add(above)

@@ -1,0 +1,233 @@
+"""One walk of the local artifact roots: every file, whose it is, and what nobody owns."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Collection, Mapping, Sequence
+from fnmatch import translate
+from typing import NamedTuple
+
+from mlflow_compliance.artifacts import QUARANTINE, ArtifactFile, ArtifactRoot, Artifacts, DuplicateRules
+from mlflow_compliance.entities import EntityRef, Location
+from mlflow_compliance.progress import Progress
+from mlflow_compliance.store import strays
+from mlflow_compliance.store.holdings import Holdings, read_holdings
+from mlflow_compliance.store.mlmodel import MLMODEL, inspect
+from mlflow_compliance.store.staging import TEMPORARY
+
+_SKIPPED = frozenset({QUARANTINE, ".compliance", ".trash"})
+_UPLOADING = ".artifact.uploading."
+_META = "meta.yaml"
+_FILE_STORE_OWN = (_META, "tags", "datasets")
+
+
+class _Where(NamedTuple):
+    """Where the walk is: below which root, and in whose folder or in which topmost folder that is nobody's."""
+
+    root: str
+    owner: EntityRef | None = None
+    artifacts: str = ""
+    logged: bool = False
+    stray: str = ""
+
+
+def read_artifacts(
+    locations: Sequence[Location],
+    *,
+    relocate: Mapping[str, str],
+    roots: Sequence[str],
+    ignore: Sequence[str],
+    rules: DuplicateRules,
+    file_store: bool,
+    ready_models: Collection[str],
+    recorded: Mapping[str, str],
+    progress: Progress,
+) -> Artifacts:
+    """Walk every root once and put each file to its row. `locations` names all rows, deleted ones too: what has no row is nobody's."""
+    holdings = read_holdings(locations, relocate, roots, ready_models)
+    walk = _Walk(holdings, ignore, file_store=file_store)
+    progress.start("Reading artifact folders", None)
+    try:
+        walk.run(progress)
+    finally:
+        progress.stop()
+    return Artifacts(
+        roots=tuple(ArtifactRoot(key, root, _device(root)) for root, key in walk.keys.items()),
+        files=walk.files,
+        locations=holdings.locations,
+        ownerless={item.path: item for item in walk.strays.entries(holdings.roots, walk.keys)},
+        unreachable=holdings.unreachable(),
+        relocated=dict(holdings.relocated),
+        # MLflow keeps a second MLmodel in `metadata`, without the files that it names.
+        models={
+            folder: inspect(folder, owner, walk.files)
+            for folder, owner in walk.models.items()
+            if os.path.basename(folder) != "metadata" or os.path.dirname(folder) not in walk.models
+        },
+        recorded=recorded,
+        unread=walk.unread,
+        rules=rules,
+    )
+
+
+class _Walk:
+    def __init__(self, holdings: Holdings, ignore: Sequence[str], *, file_store: bool) -> None:
+        self.files: dict[str, ArtifactFile] = {}
+        self.models: dict[str, EntityRef | None] = {}
+        self.unread = dict(holdings.unread)
+        self.strays = strays.Strays()
+        self.keys = {root: str(index) for index, root in enumerate(sorted(holdings.roots))}
+        self._holdings = holdings
+        self._ignored = re.compile("|".join(map(translate, ignore)) or r"(?!)")
+        self._file_store = file_store
+        self._stack: list[tuple[str, _Where]] = []
+
+    def run(self, progress: Progress) -> None:
+        """Visit every folder below the outermost roots, without recursion: a tree may be deeper than Python's stack."""
+        roots = self._holdings.roots
+        for root in roots:
+            if not any(root.startswith(other.rstrip("/") + "/") for other in roots if other != root):
+                self._stack.append((root, self._below(root, _Where(root))))
+        seen = 0
+        while self._stack:
+            seen += self._visit(*self._stack.pop())
+            if seen > 1000:
+                progress.advance(seen)
+                seen = 0
+        progress.advance(seen)
+
+    def _visit(self, folder: str, where: _Where) -> int:
+        try:
+            with os.scandir(folder) as found:
+                entries = list(found)
+        except FileNotFoundError:
+            return 0
+        except OSError as error:
+            self._failed(folder, error, where)
+            return 0
+        bookkeeping = {} if where.owner else self._bookkeeping(folder, entries)
+        for entry in entries:
+            name = entry.name
+            if name.startswith(TEMPORARY) or (name in _SKIPPED and folder == where.root):
+                continue
+            try:
+                link = entry.is_symlink()
+                if link and entry.path in self._holdings.links:
+                    continue
+                here: _Where | None = where
+                folder_itself = not link and entry.is_dir(follow_symlinks=False)
+                if where.owner is None:
+                    here = self._enter(entry.path, name, where, bookkeeping)
+                elif folder_itself:
+                    here = self._below(entry.path, where)
+                if here is None:
+                    continue
+                if folder_itself:
+                    self._stack.append((entry.path, here))
+                else:
+                    self._file(entry, here, folder, link=link)
+            except FileNotFoundError:
+                continue  # removed since the folder was listed: it is simply not there
+            except OSError as error:
+                self._failed(entry.path, error, where)
+        return len(entries)
+
+    def _file(self, entry: os.DirEntry[str], here: _Where, folder: str, *, link: bool) -> None:
+        path, name = entry.path, entry.name
+        facts = entry.stat(follow_symlinks=False)
+        copy, size, refused = f"{facts.st_dev}:{facts.st_ino}", facts.st_size, ""
+        uploading = name.startswith(_UPLOADING)
+        if link:
+            copy, (size, refused) = "link:" + copy, _target(path)
+        elif not stat.S_ISREG(facts.st_mode):
+            size, refused = 0, "it is a socket, a pipe or a device"
+        if refused:
+            self.unread[path] = refused
+        else:
+            self.files[path] = ArtifactFile(size, copy, here.owner, here.logged and not uploading and not link)
+            if name == MLMODEL:
+                self.models[folder] = here.owner
+        if here.stray:
+            self.strays.add(here.stray, path, size)
+            if link:
+                self.strays.mark(here.stray, path, strays.LINK)
+            elif refused:
+                self.strays.mark(here.stray, path)
+            elif uploading:
+                self.strays.mark(here.stray, path, strays.UPLOADING)
+            elif name == _META and "/artifacts/" not in path[len(here.stray) :]:
+                self.strays.mark(here.stray, path, strays.UNLISTED if self._file_store else strays.FILE_STORE)
+
+    def _below(self, path: str, where: _Where) -> _Where:
+        """A folder in an owner's folder."""
+        if path in self._holdings.claims:
+            return self._claimed(path, where.root)
+        if path in self._holdings.roots and path != where.root:
+            where = where._replace(root=path)
+        return where._replace(logged=True) if path == where.artifacts else where
+
+    def _enter(self, path: str, name: str, where: _Where, bookkeeping: Mapping[str, EntityRef]) -> _Where | None:
+        """An entry of a folder that is not any row's own. None where it is not looked at."""
+        holdings, root, top = self._holdings, where.root, where.stray
+        if not top:
+            if path in holdings.claims:
+                return self._claimed(path, root)
+            if path in holdings.roots:
+                return _Where(path)
+            if name in bookkeeping:
+                return _Where(root, bookkeeping[name])
+            # A temporary file of MLflow's may be an upload under way: nobody's, but not reported.
+            if path in holdings.containers or name.startswith(_UPLOADING):
+                return _Where(root)
+        if self._ignored.match(path, len(root.rstrip("/")) + 1):
+            if top:
+                self.strays.protect(top, path)
+            return None
+        if top:
+            return where
+        if not holdings.roots[root] and not strays.IDENTIFIER.fullmatch(name):
+            return None  # a project's folder used as artifact root: the rest of the project is none of our business
+        self.strays.open(path, root)
+        return _Where(root, stray=path)
+
+    def _claimed(self, path: str, root: str) -> _Where:
+        claim = self._holdings.claims[path]
+        return _Where(path if path in self._holdings.roots else root, claim.owner, claim.artifacts, path == claim.artifacts)
+
+    def _bookkeeping(self, folder: str, entries: Sequence[os.DirEntry[str]]) -> dict[str, EntityRef]:
+        """The entries of a folder that belong to the experiment or to the root, though they are no artifacts."""
+        own = {}
+        experiment = self._holdings.experiments.get(folder)
+        if experiment:
+            own["traces"] = experiment
+            # A store that was migrated from files has the old ones still.
+            if self._file_store or any(entry.name == _META for entry in entries):
+                own.update(dict.fromkeys(_FILE_STORE_OWN, experiment))
+        elif self._file_store and folder in self.keys:
+            own["models"] = EntityRef("artifact_root", self.keys[folder], folder)  # the file registry
+        return own
+
+    def _failed(self, path: str, error: OSError, where: _Where) -> None:
+        self.unread[path] = (error.strerror or "cannot be read").lower()
+        if where.stray:
+            self.strays.mark(where.stray, path)
+
+
+def _target(path: str) -> tuple[int, str]:
+    """Size of the file that a symbolic link leads to, or why it is not looked at."""
+    try:
+        facts = os.stat(path)
+    except OSError:
+        return 0, "a symbolic link that leads nowhere"
+    if stat.S_ISDIR(facts.st_mode):
+        return 0, "a symbolic link to a folder is not followed"
+    return (facts.st_size, "") if stat.S_ISREG(facts.st_mode) else (0, "a symbolic link to a socket, a pipe or a device")
+
+
+def _device(root: str) -> int:
+    try:
+        return os.stat(root).st_dev
+    except OSError:
+        return -1

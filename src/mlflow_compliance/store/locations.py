@@ -1,0 +1,73 @@
+"""From the location that a row names to a path on this machine, the way MLflow itself reads it."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+from urllib.parse import unquote, urlparse
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")  # two letters at least: one letter and a colon is a Windows drive
+_DRIVE = re.compile(r"[A-Za-z]:[\\/]")
+NOT_FILES = ("models", "runs")
+"""Schemes that name an entity and not a place."""
+
+
+class Resolved(NamedTuple):
+    """Where a uri is on this machine: `path`, or '' and the `reason`; `prefix` is the [store.relocate] key that was used."""
+
+    path: str
+    reason: str = ""
+    prefix: str | None = None
+
+
+class Resolver:
+    """Turns uris into paths under one set of [store.relocate] prefixes, the longest that matches first."""
+
+    def __init__(self, relocate: Mapping[str, str]) -> None:
+        self._relocate = sorted(((key.rstrip("/\\"), key, folder) for key, folder in relocate.items()), key=lambda item: -len(item[0]))
+
+    def __call__(self, uri: str) -> Resolved:
+        if "\0" in uri or not uri:
+            return Resolved("", "its location is not a path")
+        for start, key, folder in self._relocate:
+            # Only at a separator: /data/mlruns must not take in /data/mlruns-old.
+            if uri.startswith(start) and uri[len(start) : len(start) + 1] in ("", "/", "\\"):
+                return _inside(folder, uri[len(start) :], uri, key)
+        scheme = scheme_of(uri)
+        if scheme not in ("", "file"):
+            return Resolved("", f"{scheme} locations are not read by this version; map it with [store.relocate]")
+        path = unquote(plain(uri))
+        return Resolved("/" + os.path.normpath(path).lstrip("/") if path.startswith("/") else os.path.abspath(path))
+
+
+def scheme_of(uri: str) -> str:
+    """The scheme in lower case, '' for a plain path (a Windows path too)."""
+    found = _SCHEME.match(uri)
+    return found[1].lower() if found else ""
+
+
+def plain(uri: str) -> str:
+    """The path in a file uri or plain path, percent signs as they are. MLflow does not look at the host of a file uri either."""
+    path = urlparse(uri).path if uri[:5].lower() == "file:" else uri
+    if _DRIVE.match(path) or _DRIVE.match(path[1:]):
+        return "/" + path.lstrip("/").replace("\\", "/")
+    return path
+
+
+def shown(path: str) -> str:
+    """A path as its own machine writes it: without the slash that a file uri puts before a Windows drive."""
+    return path[1:] if _DRIVE.match(path[1:] + "/") else path
+
+
+def _inside(folder: str, rest: str, uri: str, key: str) -> Resolved:
+    if scheme_of(uri) in ("", "file"):
+        rest = unquote(rest)
+    if "\\" in rest and (_DRIVE.match(uri) or _DRIVE.match(plain(uri)[1:])):
+        rest = rest.replace("\\", "/")
+    folder = os.path.normpath(folder)
+    path = os.path.normpath(folder + "/" + rest)
+    if path != folder and not path.startswith(folder.rstrip("/") + "/"):
+        return Resolved("", f"its location leads out of the folder that [store.relocate] maps {key} to", key)
+    return Resolved(path, "", key)

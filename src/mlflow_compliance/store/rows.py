@@ -1,0 +1,14 @@
+"""What a reader knows beyond the Snapshot: where the rows say that files lie."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from mlflow_compliance.entities import Location
+
+
+class Rows(NamedTuple):
+    """Every artifact location in the store, deleted rows included, and the ids of the logged models that say READY."""
+
+    locations: tuple[Location, ...]
+    ready_models: frozenset[str]

@@ -1,0 +1,151 @@
+"""The effects of changes: through MlflowClient on rows, through `files` on artifacts. Every failure is a ChangeError."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from mlflow.entities import RunStatus
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from mlflow_compliance.changes import bind
+from mlflow_compliance.changes.runs import COPIED_BY, COPY_STATE, SOURCE_RUN
+from mlflow_compliance.entities import ACTIVE, Experiment
+from mlflow_compliance.errors import ChangeError, StoreError
+from mlflow_compliance.scope import RETRACTED
+from mlflow_compliance.store import files
+from mlflow_compliance.store.copying import RunCopier
+from mlflow_compliance.store.manifests import write_manifest
+from mlflow_compliance.store.opening import Store
+from mlflow_compliance.store.records import add_records
+from mlflow_compliance.store.sqlite import sqlite_path
+
+
+@contextmanager
+def one_sentence(what: str) -> Iterator[None]:
+    """MLflow's and the system's refusals as a ChangeError."""
+    try:
+        yield
+    except (MlflowException, OSError) as error:
+        first = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ChangeError(f"{what}: {first}") from error
+
+
+class StoreWriter:
+    """Writes to one store; `binding` gives symbols their values and grows as MLflow makes ids."""
+
+    def __init__(self, store: Store, binding: dict[str, str]) -> None:
+        logging.getLogger("mlflow").setLevel(logging.ERROR)
+        logging.getLogger("alembic").setLevel(logging.ERROR)
+        self.store = store
+        self.binding = binding
+        try:
+            self.client = MlflowClient(tracking_uri=store.uri, registry_uri=store.uri)
+            # The first call opens the database and checks its schema.
+            self.client.search_experiments(max_results=1)
+        except (MlflowException, OSError) as error:
+            raise StoreError(_refusal(store, str(error))) from error
+
+    def bind(self, text: str) -> str:
+        return bind(text, self.binding)
+
+    def experiment(self, experiment_id: str) -> Experiment:
+        """The experiment as it is now, its runs not counted."""
+        with one_sentence(f"experiment {experiment_id} could not be read"):
+            found = self.client.get_experiment(experiment_id)
+            return Experiment(experiment_id, found.name, found.lifecycle_stage, found.artifact_location, dict(found.tags), {})
+
+    def counted_experiment(self, experiment_id: str) -> Experiment:
+        """The experiment as it is now with what SQL counts about its runs."""
+        found = self.store.read(artifacts=False).experiments.get(experiment_id)
+        if found is None:
+            raise ChangeError(f"experiment {experiment_id} is not there any more: run again to plan anew")
+        return found
+
+    def set_experiment_tag(self, experiment_id: str, key: str, value: str) -> None:
+        with one_sentence(f"tag {key} of experiment {experiment_id} could not be set"):
+            self.client.set_experiment_tag(experiment_id, key, value)
+
+    def delete_experiment_tag(self, experiment_id: str, key: str) -> None:
+        with one_sentence(f"tag {key} of experiment {experiment_id} could not be deleted"):
+            self.client.delete_experiment_tag(experiment_id, key)
+
+    def rename_experiment(self, experiment_id: str, name: str) -> None:
+        with one_sentence(f"experiment {experiment_id} could not be renamed"):
+            self.client.rename_experiment(experiment_id, name)
+
+    def delete_experiment(self, experiment_id: str) -> None:
+        with one_sentence(f"experiment {experiment_id} could not be deleted"):
+            self.client.delete_experiment(experiment_id)
+
+    def restore_experiment(self, experiment_id: str, deleted_runs: tuple[str, ...]) -> None:
+        with one_sentence(f"experiment {experiment_id} could not be restored"):
+            self.client.restore_experiment(experiment_id)
+            for run_id in deleted_runs:
+                self.client.delete_run(run_id)
+
+    def run_status(self, run_id: str) -> tuple[str, str]:
+        with one_sentence(f"run {run_id} could not be read"):
+            info = self.client.get_run(run_id).info
+            return info.lifecycle_stage, info.status
+
+    def end_run(self, run_id: str, status: str, end_time: int) -> None:
+        with one_sentence(f"run {run_id} could not be ended"):
+            self.client.set_terminated(run_id, status=status, end_time=end_time)
+
+    def reopen_run(self, run_id: str) -> None:
+        with one_sentence(f"run {run_id} could not be set back to RUNNING"):
+            self.client.update_run(run_id, status=RunStatus.to_string(RunStatus.RUNNING))
+
+    def copy_run(self, source_run_id: str, experiment_id: str, tags: Mapping[str, str]) -> None:
+        with one_sentence(f"run {source_run_id} could not be copied"):
+            copier = RunCopier(self.client, self.store)
+            self.binding.update(copier.copy(source_run_id, experiment_id, tags))
+
+    def retract_copy(self, source_run_id: str, experiment_id: str, journal: str) -> None:
+        where = f"tags.`{SOURCE_RUN}` = '{source_run_id}' AND tags.`{COPIED_BY}` = '{journal}'"
+        with one_sentence(f"the copy of run {source_run_id} could not be taken back"):
+            for run in self.client.search_runs([experiment_id], filter_string=where):
+                if run.info.lifecycle_stage != ACTIVE:
+                    continue
+                self.client.set_tag(run.info.run_id, COPY_STATE, RETRACTED)
+                RunCopier(self.client, self.store).retract(run, journal)
+
+    def file_state(self, path: str) -> tuple[int, int]:
+        """Mode bits and modification time (nanoseconds)."""
+        with one_sentence(f"{path} could not be read"):
+            state = os.lstat(path)
+            return state.st_mode & 0o7777, state.st_mtime_ns
+
+    def contents(self, path: str) -> tuple[tuple[str, int], ...]:
+        """(path, size) of every file at or below a path, sorted."""
+        with one_sentence(f"{path} could not be read"):
+            return tuple((os.path.normpath(os.path.join(path, item["path"])), item["size"]) for item in files.manifest_of(path))
+
+    def share_file(self, path: str, kept: str, sha256: str) -> None:
+        # On record first: should the program die in between, the record is still true of both files.
+        add_records(self.store.folder, sha256, path, kept)
+        files.share(kept, path, sha256)
+
+    def unshare_file(self, path: str, sha256: str, mode: int, mtime_ns: int) -> None:
+        files.unshare(path, mode, mtime_ns, sha256)
+        add_records(self.store.folder, "", path)
+
+    def quarantine(self, path: str, target: str, root: str) -> None:
+        write_manifest(path, target, root)
+        files.quarantine(path, target)
+
+    def restore_from_quarantine(self, target: str, path: str) -> None:
+        files.restore(target, path)
+
+
+def _refusal(store: Store, message: str) -> str:
+    if "database schema" in message:
+        where = sqlite_path(store.uri) if store.info.backend == "sqlite" else store.info.uri
+        return f"the database {where} has another schema than the installed MLflow: take a backup, then run 'mlflow db upgrade {store.info.uri}'; nothing was changed"
+    first = next(iter(message.splitlines()), "no reason given")
+    return f"the store {store.info.uri} cannot be opened for writing: {first}"
+

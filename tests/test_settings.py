@@ -1,0 +1,515 @@
+"""Settings: what the models accept, what they say of mistakes, which file counts, where a key stands."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlflow_compliance.artifacts import DuplicateRules
+from mlflow_compliance.entities import Experiment
+from mlflow_compliance.errors import SettingsError
+from mlflow_compliance.settings import Product, Settings, StoreSettings, find_settings, load_settings
+from mlflow_compliance.toml_lines import line_of, parse
+
+EVERYTHING = """
+[store]
+tracking_uri = "sqlite:///mlflow.db"
+artifact_roots = ["mlruns"]
+ignore = ["notes/*"]
+busy_timeout = 1
+[store.relocate]
+"file:///D:/code/mlruns" = "mlruns"
+[[products]]
+name = "credit_scoring"
+primary = "final"
+experiments = ["credit_*"]
+production_names = ["*live"]
+production_tags = { stage = "live" }
+[experiments]
+test_names = ["try*"]
+test_tags = { kind = "test" }
+development = ["*_selection"]
+lifecycle_tag = "phase"
+lifecycle_values = ["done"]
+[runs]
+running_max_hours = 0.5
+[duplicates]
+min_size = 1
+boilerplate = ["*.yaml"]
+zip_members = true
+[journal]
+folder = ".compliance"
+[policies.EXP002]
+enabled = false
+severity = "low"
+"""
+
+
+def experiment(name: str, tags: dict[str, str] | None = None) -> Experiment:
+    return Experiment("1", name, "active", "mlruns/1", tags or {}, {})
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder that is the working directory, so that messages show plain file names."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def problems(folder: Path, text: str, name: str = "compliance.toml") -> list[str]:
+    (folder / name).write_text(text, encoding="utf-8")
+    with pytest.raises(SettingsError) as caught:
+        load_settings(folder / name)
+    return str(caught.value).splitlines()
+
+
+def test_defaults_need_no_file() -> None:
+    settings = load_settings(None)
+    assert settings == Settings()
+    assert settings.path is None
+    assert settings.base == Path.cwd()
+    assert [product.name for product in settings.products] == ["default"]
+    assert settings.duplicate_rules() == DuplicateRules()
+    assert settings.store.resolved_uri(settings.base) is None
+
+
+def test_every_key_is_read(folder: Path) -> None:
+    (folder / "compliance.toml").write_text(EVERYTHING)
+    settings = load_settings(Path("compliance.toml"))
+    assert (settings.path, settings.base) == (folder / "compliance.toml", folder)
+    assert settings.model_dump() == {
+        "store": {
+            "tracking_uri": "sqlite:///mlflow.db",
+            "artifact_roots": ("mlruns",),
+            "ignore": ("notes/*",),
+            "busy_timeout": 1.0,
+            "relocate": {"file:///D:/code/mlruns": "mlruns"},
+        },
+        "products": (
+            {
+                "name": "credit_scoring",
+                "primary": "final",
+                "experiments": ("credit_*",),
+                "production_names": ("*live",),
+                "production_tags": {"stage": "live"},
+            },
+        ),
+        "experiments": {
+            "test_names": ("try*",),
+            "test_tags": {"kind": "test"},
+            "development": ("*_selection",),
+            "lifecycle_tag": "phase",
+            "lifecycle_values": ("done",),
+        },
+        "runs": {"running_max_hours": 0.5},
+        "duplicates": {"min_size": 1, "boilerplate": ("*.yaml",), "zip_members": True},
+        "journal": {"folder": ".compliance"},
+        "policies": {"EXP002": {"enabled": False, "severity": "low"}},
+    }
+    assert settings.duplicate_rules() == DuplicateRules(1, ("*.yaml",))
+
+
+def test_pyproject_says_the_same(folder: Path) -> None:
+    table = EVERYTHING.replace("[[", "[[tool.mlflow-compliance.").replace("\n[", "\n[tool.mlflow-compliance.")
+    table = table.replace("[tool.mlflow-compliance.[tool.", "[[tool.")
+    (folder / "pyproject.toml").write_text(f"[project]\nname = 'x'\n{table}")
+    (folder / "compliance.toml").write_text(EVERYTHING)
+    assert load_settings(folder / "pyproject.toml").model_dump() == load_settings(folder / "compliance.toml").model_dump()
+
+
+def test_credentials_do_not_show() -> None:
+    assert "s3cret" not in repr(Settings(store=StoreSettings(tracking_uri="postgresql://user:s3cret@host/db")))
+
+
+class TestProblems:
+    def test_all_are_told_in_the_order_of_the_file(self, folder: Path) -> None:
+        text = '[runs]\nrunning_max_hours = "x"\n\n[[products]]\nname = "a"\nprimry = "b"\n[[products]]\nname = "a"\n[[products]]\n'
+        assert problems(folder, text) == [
+            "compliance.toml:2: runs.running_max_hours: must be a number greater than 0, not 'x'",
+            "compliance.toml:6: products[0].primry: unknown key; did you mean 'primary'?",
+            "compliance.toml:8: products[1].name: products[0] has this name already; names are unique",
+            "compliance.toml:9: products[2].name: is required",
+        ]
+
+    @pytest.mark.parametrize(
+        ("text", "problem"),
+        [
+            ("store = 3", "store: must be a table, not 3"),
+            ("products = 3", "products: must be a list, not 3"),
+            ("products = ['a']", "products[0]: must be a table, not 'a'"),
+            ("store.tracking_uri = 3", "store.tracking_uri: must be text in quotes, not 3"),
+            ("store.tracking_uri = ''", "store.tracking_uri: must not be empty"),
+            ("store.tracking_uri = 1979-05-27", "store.tracking_uri: must be text in quotes, not 1979-05-27"),
+            ("store.ignore = 'a'", "store.ignore: must be a list, not 'a'"),
+            ("store.ignore = ['a', ['b']]", "store.ignore[1]: must be text in quotes, not a list"),
+            ("store.busy_timeout = -0.5", "store.busy_timeout: must be a number of at least 0, not -0.5"),
+            ("store.relocate.'file:///x' = {}", 'store.relocate."file:///x": must be text in quotes, not a table'),
+            ("runs.running_max_hours = 0", "runs.running_max_hours: must be a number greater than 0, not 0"),
+            ("runs.running_max_hours = '24'", "runs.running_max_hours: must be a number greater than 0, not '24'"),
+            ("runs.running_max_hours = true", "runs.running_max_hours: must be a number greater than 0, not true"),
+            ("runs.running_max_hours = inf", "runs.running_max_hours: must be a finite number, not inf"),
+            ("duplicates.min_size = '24'", "duplicates.min_size: must be a whole number of at least 1, not '24'"),
+            ("duplicates.min_size = 24.0", "duplicates.min_size: must be a whole number of at least 1, not 24.0"),
+            ("duplicates.min_size = 0", "duplicates.min_size: must be a whole number of at least 1, not 0"),
+            ("duplicates.zip_members = 1", "duplicates.zip_members: must be true or false, not 1"),
+            ("experiments.test_tags.a = true", "experiments.test_tags.a: must be text in quotes, not true"),
+            ("policies.A.severity = 'hgih'", "policies.A.severity: must be 'low', 'medium', 'high' or 'critical', not 'hgih'"),
+            ("policies.A.enbled = true", "policies.A.enbled: unknown key; did you mean 'enabled'?"),
+            ("journal.where = 'x'", "journal.where: unknown key; known here: folder"),
+            ("path = 'x'", "path: unknown key; known here: duplicates, experiments, journal, policies, products, runs, store"),
+            ('"\\u001b[31m" = 1', '"\\u001b[31m": unknown key; known here: duplicates, experiments, journal, policies, products, runs, store'),
+            (f"runs.running_max_hours = '{'x' * 99}'", f"runs.running_max_hours: must be a number greater than 0, not '{'x' * 56}..."),
+        ],
+    )
+    def test_each_is_one_sentence(self, folder: Path, text: str, problem: str) -> None:
+        assert problems(folder, f"# a comment\n{text}\n") == [f"compliance.toml:2: {problem}"]
+
+    def test_pyproject_counts_its_own_lines(self, folder: Path) -> None:
+        text = "[project]\nname = 'x'\n[runs]\n[tool.mlflow-compliance.runs]\nrunning_hours = 3\n"
+        expected = "pyproject.toml:5: runs.running_hours: unknown key; did you mean 'running_max_hours'?"
+        assert problems(folder, text, "pyproject.toml") == [expected]
+
+    @pytest.mark.parametrize(
+        ("text", "problem"),
+        [
+            ("[project]\n", "pyproject.toml: there is no table [tool.mlflow-compliance]"),
+            ("\ntool = 3\n", "pyproject.toml:2: tool: must be a table"),
+            ("[tool]\nmlflow-compliance = []\n", "pyproject.toml:2: tool.mlflow-compliance: must be a table"),
+        ],
+    )
+    def test_pyproject_without_the_table(self, folder: Path, text: str, problem: str) -> None:
+        assert problems(folder, text, "pyproject.toml") == [problem]
+
+    def test_unknown_policy_ids(self, folder: Path) -> None:
+        (folder / "compliance.toml").write_text("[policies.exp002]\n[policies.EXP001]\n[policies.zzz]\nenabled = true\n")
+        settings = load_settings(folder / "compliance.toml")
+        settings.check_policy_ids({"EXP001", "exp002", "zzz"})
+        with pytest.raises(SettingsError) as caught:
+            settings.check_policy_ids(["EXP001", "EXP002"])
+        assert str(caught.value).splitlines() == [
+            "compliance.toml:1: policies.exp002: unknown policy id; did you mean 'EXP002'?",
+            "compliance.toml:3: policies.zzz: unknown policy id; known here: EXP001, EXP002",
+        ]
+
+    def test_not_toml(self, folder: Path) -> None:
+        assert problems(folder, "[runs]\nrunning_max_hours 3\n") == [
+            "compliance.toml:2: this is not TOML: Expected '=' after a key in a key/value pair at column 19"
+        ]
+        (problem,) = problems(folder, "[runs]\nx = [1,\n\n")
+        assert problem.startswith("compliance.toml:2: this is not TOML: ")
+        assert problem.endswith(" at the end of the file")
+        assert problems(folder, f"x = {'[' * 100_000}")[0].startswith("compliance.toml:1: this is not TOML: ")
+        assert problems(folder, f"x = {'9' * 100_000}")[0].startswith("compliance.toml:1: this is not TOML: ")
+
+    def test_not_utf8(self, folder: Path) -> None:
+        (folder / "compliance.toml").write_bytes(b"[runs]\n# caf\xe9\n")
+        with pytest.raises(SettingsError, match=r"^compliance\.toml:2: the settings are not UTF-8 text$"):
+            load_settings(folder / "compliance.toml")
+
+    def test_no_such_file(self, folder: Path) -> None:
+        with pytest.raises(SettingsError, match=r"^other\.toml: there is no such settings file$"):
+            load_settings(Path("other.toml"))
+
+    def test_unreadable_file(self, folder: Path) -> None:
+        (folder / "compliance.toml").mkdir()
+        with pytest.raises(SettingsError, match=r"^compliance\.toml: the settings cannot be read: Is a directory$"):
+            load_settings(folder / "compliance.toml")
+
+    def test_a_byte_order_mark_is_no_mistake(self, folder: Path) -> None:
+        (folder / "compliance.toml").write_bytes(b"\xef\xbb\xbf[runs]\r\nrunning_max_hours = 3\r\n")
+        assert load_settings(folder / "compliance.toml").runs.running_max_hours == 3
+
+
+class TestPaths:
+    @pytest.mark.parametrize(
+        ("uri", "resolved"),
+        [
+            ("sqlite:///mlflow.db", "sqlite:////base/mlflow.db"),
+            ("sqlite:///../a b/mlflow.db?timeout=3", "sqlite:////a b/mlflow.db?timeout=3"),
+            ("sqlite+pysqlite:///mlflow.db", "sqlite+pysqlite:////base/mlflow.db"),
+            ("sqlite:////abs/mlflow.db", "sqlite:////abs/mlflow.db"),
+            ("sqlite:///~/mlflow.db", "sqlite:////home/me/mlflow.db"),
+            ("sqlite:///:memory:", "sqlite:///:memory:"),
+            ("sqlite:///file:x.db?uri=true", "sqlite:///file:x.db?uri=true"),
+            ("sqlite://", "sqlite://"),
+            ("mlruns", "/base/mlruns"),
+            ("./mlruns/", "/base/mlruns"),
+            ("/abs/mlruns", "/abs/mlruns"),
+            ("~/mlruns", "/home/me/mlruns"),
+            ("file:./ml%20runs", "file:///base/ml%20runs"),
+            ("file:///abs/mlruns", "file:///abs/mlruns"),
+            ("https://host:5000", "https://host:5000"),
+            ("postgresql+psycopg2://user@host/db", "postgresql+psycopg2://user@host/db"),
+            ("databricks", "databricks"),
+            ("databricks://profile", "databricks://profile"),
+        ],
+    )
+    def test_tracking_uri(self, uri: str, resolved: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("HOME", "/home/me")
+        assert StoreSettings(tracking_uri=uri).resolved_uri(Path("/base")) == resolved
+
+    def test_folders(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("HOME", "/home/me")
+        text = "[store]\nartifact_roots = ['a', '/b', '~/c']\nrelocate = {'s3://x' = './d'}\n[journal]\nfolder = 'e'\n"
+        (folder / "compliance.toml").write_text(text)
+        monkeypatch.chdir("/")
+        settings = load_settings(folder / "compliance.toml")
+        assert settings.store.resolved_roots(settings.base) == (f"{folder}/a", "/b", "/home/me/c")
+        assert settings.store.resolved_relocate(settings.base) == {"s3://x": f"{folder}/d"}
+        assert settings.journal.resolved_folder(settings.base) == f"{folder}/e"
+        assert Settings().journal.resolved_folder(folder) is None
+
+
+class TestMatching:
+    def test_tests_by_name_in_any_case_or_by_tag(self) -> None:
+        settings = Settings.model_validate({"experiments": {"test_tags": {"kind": "test"}}})
+        for name in ("test", "TEST", "Test_experiment", "test-1", "my_Test", "my-test"):
+            assert settings.is_test(experiment(name)), name
+        for name in ("latest", "testing", "contest_entry", "Default"):
+            assert not settings.is_test(experiment(name)), name
+        assert settings.is_test(experiment("x", {"kind": "test"}))
+        assert Settings.model_validate({"experiments": {"test_names": ["TRY*"]}}).is_test(experiment("try_1"))
+        assert not settings.is_test(experiment("x", {"kind": "other"}))
+
+    def test_development_by_pattern(self) -> None:
+        settings = Settings.model_validate({"experiments": {"development": ["*_selection"]}})
+        assert settings.is_development(experiment("credit_model_selection"))
+        assert not settings.is_development(experiment("credit_production"))
+        assert not Settings().is_development(experiment("credit_model_selection"))
+
+    def test_a_product_claims_its_production_experiments(self) -> None:
+        product = Product(name="credit", primary="credit_final", experiments=("credit_*",))
+        for claimed in (experiment("credit_final"), experiment("credit_production"), experiment("credit_x", {"stage": "production"})):
+            assert product.claims(claimed), claimed
+            assert not product.claims(replace(claimed, lifecycle="deleted")), claimed
+        for other in (experiment("credit_x"), experiment("fraud_production"), experiment("credit_x", {"stage": "staging"})):
+            assert not product.claims(other), other
+
+    def test_a_product_covers_by_pattern_and_its_primary_always(self) -> None:
+        product = Product(name="credit", primary="final", experiments=("credit_*",))
+        assert [product.covers(experiment(name)) for name in ("credit_x", "final", "fraud")] == [True, True, False]
+        assert product.claims(experiment("final"))
+
+
+class TestFindSettings:
+    def write(self, folder: Path, name: str, text: str = "") -> Path:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+        return folder / name
+
+    def test_the_nearest_wins(self, folder: Path) -> None:
+        outer = self.write(folder, "compliance.toml")
+        inner = self.write(folder / "a/b", "pyproject.toml", "[tool.mlflow-compliance]\n")
+        assert find_settings(folder) == outer
+        assert find_settings(folder / "a") == outer
+        assert find_settings(folder / "a/b/c/not_there") == inner
+        assert find_settings(Path("a/b")) == inner
+
+    def test_compliance_toml_wins_over_pyproject_beside_it(self, folder: Path) -> None:
+        self.write(folder, "pyproject.toml", "[tool.mlflow-compliance]\n")
+        assert find_settings(folder) == folder / "pyproject.toml"
+        assert find_settings(self.write(folder, "compliance.toml")) == folder / "compliance.toml"
+
+    def test_pyproject_without_the_table_does_not_count(self, folder: Path) -> None:
+        outer = self.write(folder, "compliance.toml")
+        self.write(folder / "a", "pyproject.toml", "[tool.other]\n")
+        (folder / "a/compliance.toml").mkdir()
+        assert find_settings(folder / "a") == outer
+
+    def test_the_search_ends_with_the_repository(self, folder: Path) -> None:
+        self.write(folder, "compliance.toml")
+        subprocess.run(["git", "init", "-q", folder / "repo"], check=True)
+        (folder / "repo/sub").mkdir()
+        assert find_settings(folder / "repo/sub") is None
+        at_top = self.write(folder / "repo", "compliance.toml")
+        assert find_settings(folder / "repo/sub") == at_top
+
+    def test_what_cannot_be_read_is_not_passed_over(self, folder: Path) -> None:
+        self.write(folder, "compliance.toml")
+        broken = self.write(folder / "a", "pyproject.toml", "[tool")
+        assert find_settings(folder / "a") == broken
+        (folder / "b").mkdir()
+        os.symlink("nowhere", folder / "b/compliance.toml")
+        assert find_settings(folder / "b") == folder / "b/compliance.toml"
+
+
+class TestLineOf:
+    TEXT = '''\
+a.b."c d" = 1
+'e.f' = """
+[g]
+a.b = 2 \\""" "" """""
+g = { h = [ # ] }
+  1, {i = 2, "j\\u0041" = [
+  ]},
+], k = \'\'\'
+x\'\'\' }
+[ l . "m" ] # [n]
+n = 1979-05-27 07:32:00
+[[o]]
+[[o.p]]
+[[o]]
+[o.q]
+r = 1
+[[o.p]]
+[[o.p]]
+s = [[], [{}, -inf]]
+'''
+
+    @pytest.mark.parametrize(
+        ("loc", "line"),
+        [
+            ((), 1),
+            (("a", "b", "c d"), 1),
+            (("a", "x"), 1),
+            (("e.f",), 2),
+            (("g",), 5),
+            (("g", "h", 0), 6),
+            (("g", "h", 1, "jA"), 6),
+            (("g", "k"), 8),
+            (("l",), 10),
+            (("l", "m", "n"), 11),
+            (("l", "m", "missing", "too"), 10),
+            (("o", 0), 12),
+            (("o", 0, "p", 0), 13),
+            (("o", 1), 14),
+            (("o", 1, "q", "r"), 16),
+            (("o", 1, "p"), 17),
+            (("o", 1, "p", 1, "s", 1, 1), 19),
+            (("x",), 1),
+        ],
+    )
+    def test_places(self, loc: tuple[str | int, ...], line: int) -> None:
+        parse(self.TEXT)
+        assert line_of(self.TEXT, loc) == line
+        assert line_of(self.TEXT.replace("\n", "\r\n"), loc) == line
+
+    @given(st.lists(st.sampled_from(["a", "1", " ", ".", "=", "[", "]", "{", "}", ",", "'", '"', '"""', "\\", "#", "\n"])).map("".join))
+    def test_it_ends_for_any_text(self, text: str) -> None:
+        with contextlib.suppress(ValueError):
+            assert 1 <= line_of(text, ("a", 0, "a")) <= text.count("\n") + 1
+
+
+class Writer:
+    """Writes a document as TOML in one of its many forms, and notes the line of every key as it goes."""
+
+    def __init__(self, draw: st.DrawFn) -> None:
+        self.draw = draw
+        self.text = ""
+        self.lines: dict[tuple[str | int, ...], int] = {}
+
+    def note(self, loc: tuple[str | int, ...]) -> None:
+        self.lines.setdefault(loc, self.text.count("\n") + 1)
+
+    def noise(self) -> None:
+        self.text += self.draw(st.sampled_from(["", "\n", " \t\n", "# [x] = {\n", '# """ \'\n\n']))
+
+    def key(self, key: str) -> str:
+        if key and all(c.isascii() and (c.isalnum() or c in "-_") for c in key) and self.draw(st.booleans()):
+            return key
+        if key.isprintable() and "'" not in key and self.draw(st.booleans()):
+            return f"'{key}'"
+        return basic(key)
+
+    def table(self, loc: tuple[str | int, ...], header: str, table: dict[str, Any]) -> None:
+        later = []
+        for key, value in table.items():
+            self.noise()
+            headed = isinstance(value, dict) or (isinstance(value, list) and value and all(isinstance(item, dict) for item in value))
+            if headed and self.draw(st.booleans()):
+                later.append((key, value))
+            else:
+                self.pair(loc, key, value)
+                self.text += self.draw(st.sampled_from(["\n", " # = [\n"]))
+        for key, value in later:
+            inner = f"{header}.{self.key(key)}" if header else self.key(key)
+            for index, item in enumerate(value if isinstance(value, list) else [value]):
+                self.noise()
+                self.note((*loc, key))
+                here = (*loc, key, index) if isinstance(value, list) else (*loc, key)
+                self.note(here)
+                self.text += f"[[ {inner} ]]\n" if isinstance(value, list) else f"[{inner}]\n"
+                self.table(here, inner, item)
+
+    def pair(self, loc: tuple[str | int, ...], key: str, value: Any) -> None:
+        self.note((*loc, key))
+        self.text += self.key(key)
+        while isinstance(value, dict) and len(value) == 1 and self.draw(st.booleans()):
+            loc = (*loc, key)
+            ((key, value),) = value.items()
+            self.note((*loc, key))
+            self.text += f" . {self.key(key)}"
+        self.text += " = "
+        self.value((*loc, key), value)
+
+    def value(self, loc: tuple[str | int, ...], value: Any) -> None:
+        if isinstance(value, dict):
+            self.text += "{"
+            for number, (key, item) in enumerate(value.items()):
+                self.text += ", " if number else " "
+                self.pair(loc, key, item)
+            self.text += "}"
+        elif isinstance(value, list):
+            self.text += "["
+            for index, item in enumerate(value):
+                self.noise()
+                self.note((*loc, index))
+                self.value((*loc, index), item)
+                self.text += ","
+            self.noise()
+            self.text += "]"
+        elif isinstance(value, str):
+            self.text += self.string(value)
+        else:
+            self.text += json.dumps(value)
+
+    def string(self, value: str) -> str:
+        form = self.draw(st.sampled_from(["basic", "literal", "lines", "literal lines"]))
+        if form == "literal" and value.isprintable() and "'" not in value:
+            return f"'{value}'"
+        if form == "lines":
+            inner = basic(value)[1:-1].replace("\\n", "\n")
+            return f'"""\n{inner}"""'
+        if form == "literal lines" and value.replace("\n", "").isprintable() and "'''" not in value:
+            return f"'''\n{value}'''"
+        return basic(value)
+
+
+def basic(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\r"), max_size=5) | st.sampled_from(
+    ["a", "a.b", "[a]", "[[a]]\n", "a = 1\n", '"""', "''", "''\n'", "#", "\\", "{", "]\n[", '"', "\n\n", '\\"']
+)
+VALUES = st.recursive(
+    TEXTS | st.integers(-99, 99) | st.booleans(),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.lists(st.dictionaries(TEXTS, inner, max_size=2), max_size=3) | st.dictionaries(TEXTS, inner, max_size=3)
+    ),
+    max_leaves=12,
+)
+
+
+@st.composite
+def documents(draw: st.DrawFn) -> tuple[dict[str, Any], Writer]:
+    document = draw(st.dictionaries(TEXTS, VALUES, max_size=4))
+    writer = Writer(draw)
+    writer.table((), "", document)
+    return document, writer
+
+
+@given(documents())
+def test_the_line_found_holds_the_key(written: tuple[dict[str, Any], Writer]) -> None:
+    document, writer = written
+    assert parse(writer.text) == document
+    assert {loc: line_of(writer.text, loc) for loc in writer.lines} == writer.lines
