@@ -69,7 +69,9 @@ def test_model_folders_are_complete(artifact_root: ArtifactRoot, artifacts: Arti
             continue
         if model.error or model.missing or model.empty:
             entity = EntityRef("model_folder", path, artifacts.relative(path))
-            violations.add("an incomplete model", entity=entity, observed=model.problem, expected="every file that MLmodel names, none empty")
+            used = [key for (kind, key), place in sorted(artifacts.locations.items()) if kind == "model_version" and place == path]
+            what = f"an incomplete model, registered as {', '.join(used)}" if used else "an incomplete model"
+            violations.add(what, entity=entity, observed=model.problem, expected="every file that MLmodel names, none empty")
         elsewhere += _names_another_place(model.artifact_path, path)
     if elsewhere:
         violations.note(f"{elsewhere} MLmodel files name an artifact_path that is not where they lie (written on another machine, or copied)")

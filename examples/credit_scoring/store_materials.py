@@ -48,6 +48,7 @@ class Materials:
     by_feature_set: dict[str, Files]
     selection: Files
     interpretation: Files
+    explained_by_top_20: float  # the share of all SHAP values that the strongest 20 features have
     test_upload: Files
     stray: tuple[Files, Files, Files]
 
@@ -80,7 +81,7 @@ def make_materials(trees: int, seed: int) -> Materials:
     recalls = {f"threshold {threshold:.2f}": float((defaulted >= threshold).mean()) for threshold in np.arange(0.3, 0.7, 0.05)}
     abandoned = _classifier(seed + 1, n_estimators=9, max_depth=4).fit(train[:FITTED], train_target[:FITTED])
     contributions = pd.DataFrame(production.predict(held_out[:40], pred_contrib=True)[:, :-1], columns=list(FEATURES))
-    shap_size = contributions.abs().mean().sort_values(ascending=False).head(15)
+    shap_size = contributions.abs().mean().sort_values(ascending=False)
     return Materials(
         train=train,
         production_model=production,
@@ -91,10 +92,11 @@ def make_materials(trees: int, seed: int) -> Materials:
             "plots/recall_by_threshold.png": _bar_chart("Recall by threshold", recalls),
             "plots/target_distribution.png": distribution,
         },
+        explained_by_top_20=float(shap_size.head(20).sum() / shap_size.sum()),
         interpretation={
             "interpretation/feature_importance.csv": sets["all_189"]["feature_importance.csv"],
             "interpretation/shap_values_sample.csv": _csv(contributions.round(6)),
-            "interpretation/shap_summary.png": _bar_chart("mean |SHAP value|", shap_size),
+            "interpretation/shap_summary.png": _bar_chart("mean |SHAP value|", shap_size.head(15)),
         },
         test_upload={"sample_rows.csv": _csv(train.head(10)), "upload.csv": sets["application"]["feature_importance.csv"]},
         stray=(

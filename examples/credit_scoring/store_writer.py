@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,8 +22,9 @@ from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelOutput, Metric, Param, RunTag
 from mlflow.models import Model
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.store.db.utils import _initialize_tables
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-from sqlalchemy import event
+from sqlalchemy import create_engine, event
 from sqlalchemy.engine import Engine
 from store_history import RunSpec
 from store_materials import Files
@@ -82,6 +84,7 @@ class StoreWriter:
         self.artifact_root = folder / "mlruns"
         self.clock = clock
         uri = f"sqlite:///{(folder / 'mlflow.db').as_posix()}"
+        (folder / "mlflow.db").write_bytes(_empty_database())
         # A client alone would place Default in ./mlruns of whatever folder it is called from.
         self.store = SqlAlchemyStore(uri, self.artifact_root.as_posix())
         self.client = MlflowClient(tracking_uri=uri, registry_uri=uri)
@@ -139,6 +142,9 @@ class StoreWriter:
         with TemporaryDirectory() as staging:
             path = Path(staging) / "model"
             mlflow.lightgbm.save_model(booster, str(path), mlflow_model=description, pip_requirements=REQUIREMENTS)
+            # MLflow takes this list from a set, whose order changes from process to process.
+            description.flavors["lightgbm"]["skops_trusted_types"].sort()
+            description.save(str(path / "MLmodel"))
             _upload(str(path), logged.artifact_location)
         self.client.finalize_logged_model(logged.model_id, status="READY")
 
@@ -151,6 +157,17 @@ def write_files(folder: Path, files: Files) -> None:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
+
+
+@lru_cache(maxsize=1)
+def _empty_database() -> bytes:
+    """MLflow's tables, without Default: running all of MLflow's migrations takes as long as writing the runs, once is enough."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "empty.db"
+        engine = create_engine(f"sqlite:///{path.as_posix()}")
+        _initialize_tables(engine)
+        engine.dispose()
+        return path.read_bytes()
 
 
 def _upload(folder: str, artifact_uri: str) -> None:

@@ -169,11 +169,22 @@ class Audit:
         try:
             changes, reason = propose(self.remedies, finding, self.snapshot(artifacts=True), self.settings)
         except ComplianceError as error:
-            return f"cannot be planned: {error}"
+            return str(error)
         if not changes:
             return reason
         what = summary_of(self.remedies[finding.policy]) or changes[0].says()
-        return f"{what} ({len(changes)} change{'s' if len(changes) > 1 else ''})"
+        counted = f"{what} ({len(changes)} change{'s' if len(changes) > 1 else ''})"
+        return f"Only audited here, else: {counted}" if self._refusal() else counted
+
+    def _refusal(self) -> str:
+        """Why this store is not written to, empty where it may be."""
+        from mlflow_compliance.store.opening import refuse_writing
+
+        try:
+            refuse_writing(self.store, self.snapshot(artifacts=True))
+        except ComplianceError as error:
+            return str(error)
+        return ""
 
     def plan(self, only: Mapping[str, frozenset[str]]) -> Plan:
         """The plan for the findings of the collected cases. Raises PlanError where it is larger than --fix-max allows."""

@@ -1,4 +1,143 @@
-"""x"""
+"""The audit report: columns and a head for pytest-html, with everything that a store brought along escaped."""
+
 from __future__ import annotations
+
+from datetime import datetime, timezone
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from mlflow_compliance.report.text import printable
+
+if TYPE_CHECKING:
+    from mlflow_compliance.audit import Audit
+
+COLUMNS = ("policy", "severity", "entity", "outcome")
+MOST = 500
+"""Findings shown in one row; the number of those left out is told."""
+OPEN = 12
+"""A longer list starts folded."""
+STYLE = """<style>
+  body { min-width: 60rem; }
+  #results-table td { vertical-align: top; overflow-wrap: anywhere; }
+  #results-table td.col-outcome { min-width: 24rem; }
+  #results-table td.col-testId { max-width: 22rem; font-size: smaller; }
+  .compliance-FAILED { color: #a00; font-weight: bold; } .compliance-FIXED { color: #05630f; font-weight: bold; }
+  .compliance-PASSED { color: #05630f; } .compliance-head { margin: 0 0 1em; padding-left: 1.2em; overflow-wrap: anywhere; }
+  td.col-outcome ul { margin: .3em 0; padding-left: 1.2em; } td.col-outcome li { margin: .2em 0; } .compliance-remedy { color: #555; }
+  .compliance-head, #results-table td { color: #333; } td.col-policy { white-space: nowrap; }
+  td.col-severity.critical, td.col-severity.high { font-weight: bold; }
+</style>"""
+
+
 class HtmlReport:
-    def __init__(self, config: object) -> None: ...
+    """Hooks of pytest-html. Its own cells, summary and environment are not escaped, so nothing goes in as it is."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        self.header: list[str] = []
+        self.notes: list[str] = []
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionstart(self) -> None:
+        """The environment table comes from the surroundings (CI variables, --metadata) and is put into the page as HTML."""
+        from pytest_metadata.plugin import metadata_key
+
+        facts = self.config.stash.get(metadata_key, None)
+        if facts is not None:
+            for key in list(facts):
+                facts[_safe(key)] = _deep(facts.pop(key))
+
+    def pytest_html_report_title(self, report: Any) -> None:
+        report.title = f"Compliance audit: {report.title}"
+
+    def pytest_html_results_table_header(self, cells: list[str]) -> None:
+        self.header = [f'<th class="sortable compliance" data-column-type="{name}">{name.capitalize()}</th>' for name in COLUMNS]
+        cells[0] = cells[0].replace(">Result<", ">Gate<")
+        cells[1:1] = self.header
+
+    def pytest_collection_finish(self) -> None:
+        """Without policies in the session, its report looks as it would without this plugin."""
+        from mlflow_compliance.session import audit_of
+
+        if audit_of(self.config) is None and self.header:
+            for report in self._reports():
+                report._report.table_header = [cell.replace(">Gate<", ">Result<") for cell in report._report.table_header if cell not in self.header]
+                report._report.title = report._report.title.removeprefix("Compliance audit: ")
+            self.header = []
+
+    def _reports(self) -> list[Any]:
+        from pytest_html.basereport import BaseReport
+
+        return [plugin for plugin in self.config.pluginmanager.get_plugins() if isinstance(plugin, BaseReport)]
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_html_results_table_row(self, report: pytest.TestReport, cells: list[str]) -> None:
+        if not cells:
+            return
+        cells[1] = f'<td class="col-testId">{_safe(report.nodeid)}</td>'
+        if self.header:
+            facts = getattr(report, "compliance", None)
+            cells[1:1] = _cells(facts, report) if facts else [f'<td class="col-{name}"></td>' for name in COLUMNS]
+            self.notes += [f"{facts['policy']}: {note}" for note in facts["notes"]] if facts else []
+
+    def pytest_html_results_summary(self, prefix: list[str]) -> None:
+        from mlflow_compliance.session import audit_of
+
+        audit = audit_of(self.config)
+        if audit is not None and audit.opened:
+            lines = [*_head(audit), *(f"note: {note}" for note in self.notes)]
+            prefix += [STYLE, '<ul class="compliance-head">', *(f"<li>{_safe(line)}</li>" for line in lines), "</ul>"]
+
+
+def _head(audit: Audit) -> list[str]:
+    from mlflow_compliance.audit import lines_of
+
+    taken = datetime.fromtimestamp(audit.snapshot(artifacts=False).taken_at / 1000, timezone.utc)
+    lines = [*lines_of(audit), f"read at: {taken:%Y-%m-%d %H:%M:%S} UTC; {len(audit.examined)} entities examined by {len(audit.policies)} policies"]
+    off = [rule.id for rule in audit.policies.values() if not audit.enabled(rule)]
+    lines += [f"switched off in the settings: {', '.join(sorted(off))}"] if off else []
+    made = audit.repair
+    if made is not None and made.outcome is not None:
+        lines.append(f"repair: {len(made.outcome.applied)} of {len(made.plan.changes)} changes made; journal: {made.journal}")
+        lines += [f"not done: {reason}" for _, reason in made.outcome.failed]
+        lines += [f"not as planned: {line}" for line in made.unlike] or ["verified: the store, read anew, is what was planned"]
+    return [*lines, "A check that passes is evidence about this store at this time; it is not a statement of legal compliance."]
+
+
+def _cells(facts: dict[str, Any], report: pytest.TestReport) -> list[str]:
+    outcome = "FIXED (removed)" if facts["removed"] else "FIXED" if facts["fixed"] else report.outcome.upper()
+    return [
+        f'<td class="col-policy" title="{_safe(facts["title"])}">{_safe(facts["policy"])}</td>',
+        f'<td class="col-severity {_safe(facts["severity"])}">{_safe(facts["severity"])}</td>',
+        f'<td class="col-entity">{_safe(facts["entity"])}</td>',
+        f'<td class="col-outcome"><span class="compliance-{outcome.split()[0]}">{outcome}</span>: {_safe(facts["title"])}{_items(facts)}</td>',
+    ]
+
+
+def _items(facts: dict[str, Any]) -> str:
+    items = [f"<li>{_safe(line)}</li>" for line in facts["done"][:MOST]]
+    for finding in facts["findings"][:MOST]:
+        parts = [f"{finding['entity']}: {finding['message']}"]
+        parts += [f"found: {finding['observed']}"] if finding["observed"] else []
+        parts += [f"expected: {finding['expected']}"] if finding["expected"] else []
+        items.append(f'<li>{_safe("; ".join(parts))}<br><span class="compliance-remedy">--fix: {_safe(finding["remedy"])}</span></li>')
+    left = len(facts["done"]) + len(facts["findings"]) - len(items)
+    items += [f"<li>... and {left} more</li>"] if left else []
+    if not items:
+        return ""
+    listed = f"<ul>{''.join(items)}</ul>"
+    return listed if len(items) <= OPEN else f"<details><summary>{len(facts['done']) + len(facts['findings'])} entries</summary>{listed}</details>"
+
+
+def _safe(text: object) -> str:
+    return escape(printable(str(text), 2000), quote=True)
+
+
+def _deep(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {_safe(key): _deep(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_deep(item) for item in value]
+    return _safe(value)

@@ -10,6 +10,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+READING = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+"""Neither follows a link nor waits on a pipe that took a file's place."""
+
 _BUFFER = 1 << 18
 _own = threading.local()
 
@@ -23,8 +26,8 @@ class ChangedError(OSError):
 
 @contextmanager
 def opened(path: str) -> Iterator[int]:
-    """A regular file, open for reading. Does not follow a link or wait on a pipe that took the file's place."""
-    file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    """A regular file, open for reading."""
+    file = os.open(path, READING)
     try:
         if not stat.S_ISREG(os.fstat(file).st_mode):
             raise OSError(errno.EINVAL, "is not a regular file", path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
@@ -208,9 +209,20 @@ def _take_over(temporary: str, path: str, here: os.stat_result, mode: int) -> No
     new = os.lstat(temporary)
     if (new.st_uid, new.st_gid) != (here.st_uid, here.st_gid):
         os.chown(temporary, here.st_uid, here.st_gid)
-    for name in os.listxattr(path):
-        os.setxattr(temporary, name, os.getxattr(path, name))
+    for name, value in _attributes(path).items():
+        if _attributes(temporary).get(name) != value:
+            os.setxattr(temporary, name, value)
     os.chmod(temporary, mode)
+
+
+def _attributes(path: str) -> dict[str, bytes]:
+    """Access lists and what users note; the system sets its own labels by itself."""
+    try:
+        return {name: os.getxattr(path, name) for name in os.listxattr(path) if not name.startswith("security.")}
+    except OSError as error:
+        if error.errno == errno.EOPNOTSUPP:
+            return {}
+        raise
 
 
 def _publish(temporary: str, target: str) -> None:

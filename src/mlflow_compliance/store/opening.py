@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import logging
 import os
 import shutil
@@ -109,6 +110,10 @@ class Store:
         with tempfile.TemporaryDirectory(prefix="mlflow-compliance-") as copied:
             rows = os.path.join(copied, "mlruns")
             shutil.copytree(folder, rows, symlinks=True, ignore=_artifacts)
+            for meta in glob.glob(os.path.join(glob.escape(rows), "*", "*", "meta.yaml")):
+                # MLflow takes a run for one only with these folders, and git, say, does not keep empty ones.
+                for name in ("artifacts", "metrics", "params", "tags"):
+                    os.makedirs(os.path.join(os.path.dirname(meta), name), exist_ok=True)
             yield rows
 
     def _file_store(self) -> str:

@@ -39,6 +39,9 @@ def explained(path: str, what: str = "could not be changed") -> Iterator[None]:
         yield
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
+        other = error.filename
+        if isinstance(other, str) and other != path and TEMPORARY not in other:
+            reason = f"{other}: {reason}"
         way_out = _WAYS_OUT.get(error.errno or 0, "look at it by hand")
         raise ChangeError(f"{path} {what} ({reason}): {way_out}") from error
 
