@@ -101,7 +101,9 @@ def retire_test(finding: Finding, snapshot: Snapshot, settings: Settings) -> Ite
     """Rename so that the name is free again, tag with the reason, then soft-delete."""
     experiment = snapshot.experiments[finding.entity.key]
     refuse_what_is_relied_on(experiment, snapshot, settings)
-    marked = [run for run in snapshot.runs_of(experiment.experiment_id) for product in settings.products if _is_production(run, product.production_tags)]
+    marked = [
+        run for run in snapshot.runs_of(experiment.experiment_id) for product in settings.products if _is_production(run, product.production_tags)
+    ]
     if marked:
         raise CannotFix(f"its {marked[0].ref} is marked as production: take the mark off, or move the run")
     yield from retire(experiment, "test experiment")
@@ -121,5 +123,3 @@ def archive(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterato
     said = experiment.tags.get(NOTE, "")
     note = said if "ARCHIVED" in said else f"[ARCHIVED] Development work, kept as evidence; nothing here is in force.\n\n{said}".rstrip()
     yield from set_tags(experiment, {tag: "archived", NOTE: note})
-
-

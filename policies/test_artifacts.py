@@ -14,17 +14,24 @@ def test_every_artifact_is_stored_once(artifact_root: ArtifactRoot, artifacts: A
         extra = artifacts.extras(group)
         first = artifacts.relative(group.paths[0])
         violations.add(
-            f"stored {len(extra) + 1} times", entity=EntityRef("artifact", group.sha256, first), observed=f"{group.size * len(extra)} bytes too many", expected="1 copy"
+            f"stored {len(extra) + 1} times",
+            entity=EntityRef("artifact", group.sha256, first),
+            observed=f"{group.size * len(extra)} bytes too many",
+            expected="1 copy",
         )
     for path, reason in sorted(artifacts.unread.items()):
         if artifacts.root_of(path) == artifact_root:
-            violations.add("could not be compared", entity=EntityRef("unread", path, artifacts.relative(path)), observed=reason, expected="a readable file")
+            violations.add(
+                "could not be compared", entity=EntityRef("unread", path, artifacts.relative(path)), observed=reason, expected="a readable file"
+            )
     for twins in artifacts.twins:
         if artifacts.root_of(twins[0]) == artifact_root:
             first = artifacts.relative(twins[0])
             if settings.duplicates.zip_members:
                 entity = EntityRef("archive", twins[0], first)
-                violations.add(f"{len(twins)} archives with the same members", entity=entity, observed="bytes differ in time stamps only", expected="1 archive")
+                violations.add(
+                    f"{len(twins)} archives with the same members", entity=entity, observed="bytes differ in time stamps only", expected="1 archive"
+                )
             else:
                 violations.note(f"{len(twins)} archives hold the same members as {first}; their bytes differ, so they are left alone")
 
@@ -35,7 +42,12 @@ def test_every_artifact_has_an_owner(artifact_root: ArtifactRoot, artifacts: Art
     for path, item in sorted(artifacts.ownerless.items()):
         if artifacts.root_of(path) == artifact_root:
             entity = EntityRef("artifact", path, artifacts.relative(path))
-            violations.add("no run, model or experiment owns it", entity=entity, observed=f"{item.files} files, {item.size} bytes", expected="an owner in the store")
+            violations.add(
+                "no run, model or experiment owns it",
+                entity=entity,
+                observed=f"{item.files} files, {item.size} bytes",
+                expected="an owner in the store",
+            )
 
 
 @policy("ART003", "Every row's artifacts can be reached", Severity.HIGH)
@@ -57,7 +69,9 @@ def test_recorded_hashes_hold(artifact_root: ArtifactRoot, artifacts: Artifacts,
         found = artifacts.hashes.get(path)
         if artifacts.root_of(path) == artifact_root and found is not None and found != digest:
             entity = EntityRef("artifact", path, artifacts.relative(path))
-            violations.add("its bytes changed since they went on record", entity=entity, observed=f"sha256 {found[:16]}…", expected=f"sha256 {digest[:16]}…")
+            violations.add(
+                "its bytes changed since they went on record", entity=entity, observed=f"sha256 {found[:16]}…", expected=f"sha256 {digest[:16]}…"
+            )
 
 
 @policy("ART005", "Every model folder is complete", Severity.HIGH)

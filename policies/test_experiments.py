@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from mlflow_compliance.api import Experiment, Product, Settings, Severity, Snapshot, Violations, claimed_by, claims_in, is_archived, policy, primary_of
+from mlflow_compliance.api import (
+    Experiment,
+    Product,
+    Settings,
+    Severity,
+    Snapshot,
+    Violations,
+    claimed_by,
+    claims_in,
+    is_archived,
+    policy,
+    primary_of,
+)
 
 
 @policy("EXP001", "Exactly one production experiment per product", Severity.CRITICAL)

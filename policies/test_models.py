@@ -6,7 +6,9 @@ from mlflow_compliance.api import Artifacts, Product, Settings, Severity, Snapsh
 
 
 @policy("MOD001", "The production run has a model artifact", Severity.CRITICAL)
-def test_production_run_has_a_model_artifact(product: Product, store: Snapshot, artifacts: Artifacts, settings: Settings, violations: Violations) -> None:
+def test_production_run_has_a_model_artifact(
+    product: Product, store: Snapshot, artifacts: Artifacts, settings: Settings, violations: Violations
+) -> None:
     """A production run without its model cannot be served again, checked again or explained; READY in a row proves nothing."""
     runs = production_runs(product, store, settings)
     if not runs:
@@ -17,7 +19,11 @@ def test_production_run_has_a_model_artifact(product: Product, store: Snapshot, 
         places += [artifacts.locations.get(("logged_model", model.model_id)) for model in store.models_of(run.run_id)]
         models = [model for place in places if place for model in artifacts.models_in(place)]
         if not models:
-            violations.add("has no model artifact", entity=run.ref, observed="no MLmodel among its artifacts", expected="MLmodel and every file that it names")
+            violations.add(
+                "has no model artifact", entity=run.ref, observed="no MLmodel among its artifacts", expected="MLmodel and every file that it names"
+            )
         for model in models:
             if model.error or model.missing or model.empty:
-                violations.add("its model is not complete", entity=run.ref, observed=model.problem, expected="every file that MLmodel names, none empty")
+                violations.add(
+                    "its model is not complete", entity=run.ref, observed=model.problem, expected="every file that MLmodel names, none empty"
+                )

@@ -18,4 +18,6 @@ def test_no_run_is_stuck(experiment: Experiment, store: Snapshot, settings: Sett
         hours = (store.taken_at - run.last_known_time) / HOUR
         if run.status == "RUNNING" and hours > limit:
             since = datetime.fromtimestamp(run.last_known_time / 1000, timezone.utc)
-            violations.add("still RUNNING", entity=run.ref, observed=f"nothing logged since {since:%Y-%m-%d %H:%M} UTC", expected=f"ended within {limit:g} hours")
+            violations.add(
+                "still RUNNING", entity=run.ref, observed=f"nothing logged since {since:%Y-%m-%d %H:%M} UTC", expected=f"ended within {limit:g} hours"
+            )

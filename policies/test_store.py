@@ -10,4 +10,6 @@ def test_metric_points_are_written_once(store: Snapshot, violations: Violations)
     """MLflow gives file stores up; `mlflow migrate-filestore` stops at a metric point that a file holds twice."""
     for run_id, extra in sorted(store.repeated_points.items()):
         run = store.runs.get(run_id)
-        violations.add("metric points written more than once", entity=run.ref if run else EntityRef("run", run_id), observed=f"{extra} repeats", expected="0")
+        violations.add(
+            "metric points written more than once", entity=run.ref if run else EntityRef("run", run_id), observed=f"{extra} repeats", expected="0"
+        )

@@ -32,15 +32,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MARKER).touch()
 
-    _step(f"Building the store in {folder} and the same again, to stay untouched, in {folder / 'before'}")
-    _build(folder, folder / "before")
-
-    _step("The gate, before (it must fail)")
-    before = _pytest(folder, "audit-before")
+    _step(f"Building the store in {folder}")
+    print(_build(folder))
+    _step(f"The gate, before: it must fail (meanwhile the same store, to stay untouched, is built in {folder / 'before'})")
+    gate = _start_pytest(folder, "audit-before")
+    untouched = _build(folder / "before")
+    before = gate.wait()
+    print(untouched)
     _step("The repair")
-    fix = _pytest(folder, "audit-fix", "--fix")
+    fix = _start_pytest(folder, "audit-fix", "--fix").wait()
     _step("The gate, after")
-    after = _pytest(folder, "audit-after")
+    after = _start_pytest(folder, "audit-after").wait()
     left = _failed_tests(folder / "audit-after.xml")
 
     expected_tests = {TEST_OF_RULE[rule] for rule in EXPECTED_LEFT}
@@ -54,17 +56,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0 if as_expected else 1
 
 
-def _build(*folders: Path) -> None:
+def _build(folder: Path) -> str:
     gc.disable()  # a short process that makes many objects and drops few: looking for garbage is a fifth of its time
     from build import build_store, summary  # noqa: PLC0415 - MLflow takes seconds to import: first say what is going on
 
-    for folder in folders:
-        build_store(folder)
-        print(summary(folder), flush=True)
+    build_store(folder)
+    return summary(folder)
 
 
-def _pytest(folder: Path, report: str, *options: str) -> int:
-    """Run the rules on the store, write <report>.html and <report>.xml beside it, give pytest's exit code."""
+def _start_pytest(folder: Path, report: str, *options: str) -> subprocess.Popen[bytes]:
+    """The rules, run on the store; <report>.html and <report>.xml are written beside it."""
     arguments = [
         "policies",
         "-q",
@@ -76,7 +77,7 @@ def _pytest(folder: Path, report: str, *options: str) -> int:
         f"--junitxml={folder / report}.xml",
     ]
     print("pytest " + " ".join(arguments), flush=True)
-    return subprocess.run([sys.executable, "-m", "pytest", *arguments], cwd=CHECKOUT, check=False).returncode
+    return subprocess.Popen([sys.executable, "-m", "pytest", *arguments], cwd=CHECKOUT)
 
 
 def _failed_tests(junit: Path) -> set[str]:

@@ -38,8 +38,7 @@ def apply_plan(plan: Plan, writer: Writer, binding: dict[str, str], journal: Jou
             progress()
             known = set(binding)
             try:
-                if _key(change) in lost:
-                    raise ChangeError(f"an earlier change of {change.entity} failed")
+                _refuse_after_failure(change, lost)
                 journal.begin(number, step.finding.policy, change, change.inverse(writer))
                 change.write(writer)
             except ChangeError as error:
@@ -52,6 +51,11 @@ def apply_plan(plan: Plan, writer: Writer, binding: dict[str, str], journal: Jou
             outcome.done.setdefault(step.finding.fingerprint, []).append(bind(change.says(), binding))
     journal.close(len(outcome.applied), len(outcome.failed))
     return outcome
+
+
+def _refuse_after_failure(change: Change, lost: set[EntityRef]) -> None:
+    if _key(change) in lost:
+        raise ChangeError(f"an earlier change of {change.entity} failed")
 
 
 def _key(change: Change) -> EntityRef:
@@ -72,9 +76,7 @@ def bound(snapshot: Snapshot, binding: Mapping[str, str]) -> Snapshot:
     def ref(item: EntityRef | None) -> EntityRef | None:
         return item and EntityRef(item.kind, own(item.key), item.label)
 
-    experiments = {
-        key: replace(item, tags={tag: own(value) for tag, value in item.tags.items()}) for key, item in snapshot.experiments.items()
-    }
+    experiments = {key: replace(item, tags={tag: own(value) for tag, value in item.tags.items()}) for key, item in snapshot.experiments.items()}
     runs = {
         own(key): replace(
             run,
@@ -111,7 +113,9 @@ def differences(expected: Snapshot, actual: Snapshot) -> list[str]:
     """
     found = _unlike("experiment", expected.experiments, actual.experiments)
     found += _unlike("run", expected.runs, {key: run for key, run in actual.runs.items() if key in expected.runs})
-    found += _unlike("logged model", expected.logged_models, {key: item for key, item in actual.logged_models.items() if key in expected.logged_models})
+    found += _unlike(
+        "logged model", expected.logged_models, {key: item for key, item in actual.logged_models.items() if key in expected.logged_models}
+    )
     found += _unlike("registered model", expected.registered_models, actual.registered_models)
     if expected.artifacts and actual.artifacts:
         found += _unlike("artifact", _files(expected.artifacts), _sized_as(expected.artifacts, _files(actual.artifacts)))
@@ -138,9 +142,7 @@ def _files(artifacts: Artifacts) -> dict[str, tuple[int, str, EntityRef | None]]
     first: dict[str, str] = {}
     for path in sorted(artifacts.files):
         first.setdefault(artifacts.files[path].copy, path)
-    return {
-        path: (file.size, first[file.copy], file.owner and EntityRef(file.owner.kind, file.owner.key)) for path, file in artifacts.files.items()
-    }
+    return {path: (file.size, first[file.copy], file.owner and EntityRef(file.owner.kind, file.owner.key)) for path, file in artifacts.files.items()}
 
 
 def _sized_as(expected: Artifacts, actual: dict[str, tuple[int, str, EntityRef | None]]) -> dict[str, tuple[int, str, EntityRef | None]]:

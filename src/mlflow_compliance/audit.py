@@ -193,7 +193,8 @@ class Audit:
         made = make_plan(rules, self.remedies, self.snapshot(artifacts=files or bool(rules)), self.settings, only)
         limit = self.options.limit
         if limit is not None and len(made.entities) > limit:
-            raise PlanError(f"the plan changes {len(made.entities)} entities and --fix-max allows {limit}: nothing was changed; raise the limit or select policies with -k")
+            size = len(made.entities)
+            raise PlanError(f"the plan changes {size} entities and --fix-max allows {limit}: nothing was changed; raise it, or select with -k")
         return made
 
     def mend(self, only: Mapping[str, frozenset[str]], tell: Callable[[Plan], None]) -> None:

@@ -50,7 +50,9 @@ def load_fixers(places: Sequence[str], base: Path) -> dict[str, Remedy]:
                 if policy_id is None or getattr(value, "__module__", "") != module.__name__:
                     continue
                 if policy_id in found:
-                    raise ComplianceError(f"two fixers for policy {policy_id}: {found[policy_id].__module__} and {module.__name__}.{name}; remove one")
+                    raise ComplianceError(
+                        f"two fixers for policy {policy_id}: {found[policy_id].__module__} and {module.__name__}.{name}; remove one"
+                    )
                 found[policy_id] = value
     return found
 
@@ -63,7 +65,9 @@ def _modules(place: str, base: Path) -> Iterator[ModuleType]:
         try:
             package = importlib.import_module(place)
         except ModuleNotFoundError as error:
-            raise ComplianceError(f"fixers '{place}' are neither a folder in {base} nor a package: mend compliance_fixers in the pytest settings") from error
+            raise ComplianceError(
+                f"fixers '{place}' are neither a folder in {base} nor a package: mend compliance_fixers in the pytest settings"
+            ) from error
     for info in pkgutil.iter_modules(package.__path__):
         yield importlib.import_module(f"{package.__name__}.{info.name}")
 

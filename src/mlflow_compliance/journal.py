@@ -33,7 +33,9 @@ class Journal:
             os.makedirs(folder, exist_ok=True)
             self._file = open(self.path, "x", encoding="utf-8")  # noqa: SIM115  open as long as the repair
         except OSError as error:
-            raise StoreError(f"no journal can be written in {folder} ({error.strerror}): nothing was changed; set [journal] folder to a writable one") from error
+            raise StoreError(
+                f"no journal can be written in {folder} ({error.strerror}): nothing was changed; set [journal] folder to a writable one"
+            ) from error
 
     def header(self, store: str, at: datetime, changes: int) -> None:
         versions = {name: version(name) for name in ("pytest-mlflow-compliance", "mlflow")}
@@ -42,7 +44,9 @@ class Journal:
     def begin(self, number: int, policy: str, change: Change, inverse: Change) -> None:
         """Before a change: what it is, what it touches and how it is taken back."""
         before, after = change.effect()
-        self._write({"change": number, "state": "begin", "policy": policy, "before": before, "after": after, "do": dump(change), "undo": dump(inverse)})
+        self._write(
+            {"change": number, "state": "begin", "policy": policy, "before": before, "after": after, "do": dump(change), "undo": dump(inverse)}
+        )
 
     def done(self, number: int, bound: dict[str, str]) -> None:
         """After a change: the ids that MLflow made for its symbols."""
@@ -73,7 +77,9 @@ def only_one(folder: str) -> Iterator[None]:
         os.makedirs(folder, exist_ok=True)
         lock = open(os.path.join(folder, "lock"), "w")  # noqa: SIM115
     except OSError as error:
-        raise StoreError(f"the folder {folder} cannot be written ({error.strerror}): nothing was changed; set [journal] folder to a writable one") from error
+        raise StoreError(
+            f"the folder {folder} cannot be written ({error.strerror}): nothing was changed; set [journal] folder to a writable one"
+        ) from error
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

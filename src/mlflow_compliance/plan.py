@@ -63,7 +63,9 @@ class Plan:
         yield f"{len(self.changes)} changes to {len(self.entities)} entities; {len(self.refusals)} findings are left for people"
 
 
-def findings_of(policies: Sequence[Policy], snapshot: Snapshot, settings: Settings, only: Mapping[str, frozenset[str]] | None = None) -> list[Finding]:
+def findings_of(
+    policies: Sequence[Policy], snapshot: Snapshot, settings: Settings, only: Mapping[str, frozenset[str]] | None = None
+) -> list[Finding]:
     """Every finding of the policies on a snapshot, by policy id; `only` limits a policy to some of its cases."""
     found: list[Finding] = []
     for rule in sorted(policies, key=lambda rule: rule.id):
@@ -75,7 +77,11 @@ def findings_of(policies: Sequence[Policy], snapshot: Snapshot, settings: Settin
 
 
 def make_plan(
-    policies: Sequence[Policy], remedies: Mapping[str, Remedy], snapshot: Snapshot, settings: Settings, only: Mapping[str, frozenset[str]] | None = None
+    policies: Sequence[Policy],
+    remedies: Mapping[str, Remedy],
+    snapshot: Snapshot,
+    settings: Settings,
+    only: Mapping[str, frozenset[str]] | None = None,
 ) -> Plan:
     """The plan that mends what can be mended. Raises PlanError, naming the culprits, where remedies do not settle."""
     now = snapshot

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mlflow_compliance.plan import Plan
     from mlflow_compliance.policies import Policy
 
-Status = tuple[str, str, Union[str, tuple[str, Mapping[str, bool]]]]
+Status = tuple[str, str, str | tuple[str, Mapping[str, bool]]]
 AUDIT: pytest.StashKey[Audit] = pytest.StashKey()
 VIOLATIONS: pytest.StashKey[Violations] = pytest.StashKey()
 BEFORE: pytest.StashKey[dict[str, list[Finding]]] = pytest.StashKey()
@@ -276,7 +276,13 @@ def describe(item: pytest.Item, report: pytest.TestReport) -> None:
             "removed": isinstance(item, Removed),
             "done": done if fixed else [],
             "findings": [
-                {"entity": str(finding.entity), "message": finding.message, "observed": finding.observed, "expected": finding.expected, "remedy": audit.remedy(finding)}
+                {
+                    "entity": str(finding.entity),
+                    "message": finding.message,
+                    "observed": finding.observed,
+                    "expected": finding.expected,
+                    "remedy": audit.remedy(finding),
+                }
                 for finding in findings
             ],
             "notes": list(violations.notes) if violations else [],

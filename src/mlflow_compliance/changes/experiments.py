@@ -103,13 +103,13 @@ class DeleteExperiment(Change):
     def on(self, snapshot: Snapshot) -> Snapshot:
         experiment = experiment_in(snapshot, self.experiment_id)
         if experiment.assessed_runs:
-            raise ChangeError(f"experiment {self.experiment_id} has {experiment.assessed_runs} assessed runs: deleting a run deletes its assessments for good")
+            raise ChangeError(
+                f"experiment {self.experiment_id} has {experiment.assessed_runs} assessed runs: deleting a run deletes its assessments for good"
+            )
         counts: dict[tuple[str, str], int] = {}
         for (_, status), number in experiment.runs.items():
             counts[DELETED, status] = counts.get((DELETED, status), 0) + number
-        runs = {
-            key: replace(run, lifecycle=DELETED) if run.experiment_id == self.experiment_id else run for key, run in snapshot.runs.items()
-        }
+        runs = {key: replace(run, lifecycle=DELETED) if run.experiment_id == self.experiment_id else run for key, run in snapshot.runs.items()}
         deleted = replace(experiment, lifecycle=DELETED, runs=counts, deleted_runs=())
         return replace(snapshot.with_experiment(deleted), runs=runs)
 

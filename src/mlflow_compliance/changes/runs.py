@@ -183,7 +183,9 @@ class RetractCopy(Change):
         return f"soft-delete the copy of run {self.run_id} in experiment {self.experiment_id} that {self.journal} made"
 
     def on(self, snapshot: Snapshot) -> Snapshot:
-        copies = [run for run in snapshot.runs_of(self.experiment_id) if run.tags.get(SOURCE_RUN) == self.run_id and run.tags.get(COPIED_BY) == self.journal]
+        copies = [
+            run for run in snapshot.runs_of(self.experiment_id) if run.tags.get(SOURCE_RUN) == self.run_id and run.tags.get(COPIED_BY) == self.journal
+        ]
         for run in copies:
             snapshot = snapshot.with_experiment(_recount(snapshot.experiments[run.experiment_id], (run.lifecycle, run.status), None))
             gone = {model.model_id for model in snapshot.models_of(run.run_id)}

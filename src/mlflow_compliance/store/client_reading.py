@@ -173,7 +173,9 @@ class ClientReader:
         for item in sorted(pages(self.client.search_model_versions, max_results=PAGE), key=lambda item: int(item.version)):
             location = self.client.get_model_version_download_uri(item.name, item.version)
             stage = item.current_stage or "None"
-            facts = ModelVersion(item.name, str(item.version), item.run_id or None, item.source or "", location or "", item.status or "", stage, dict(item.tags))
+            facts = ModelVersion(
+                item.name, str(item.version), item.run_id or None, item.source or "", location or "", item.status or "", stage, dict(item.tags)
+            )
             versions[item.name].append(replace(facts, experiment_id=home_of(facts, homes)))
         return {
             item.name: RegisteredModel(
@@ -190,7 +192,7 @@ def _chunks(ids: list[str]) -> Iterator[list[str]]:
 
 
 def _number(value: float) -> float:
-    return NAN if value != value else value  # noqa: PLR0124  NaN is the value that differs from itself
+    return NAN if value != value else value
 
 
 def _dataset(item: Any) -> DatasetInput:

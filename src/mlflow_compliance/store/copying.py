@@ -200,4 +200,3 @@ def _renamed(path: str, names: Mapping[str, str]) -> bytes:
     for old, new in sorted(names.items(), key=lambda pair: -len(pair[0])):
         content = content.replace(old.encode(), new.encode())
     return content
-

@@ -67,6 +67,7 @@ class _Reader:
         self._resolve = resolve
         self._ready = ready
         self._experiments: dict[str, str] = {}  # experiment id -> path of its location, as resolved
+        self._versions: dict[str, EntityRef] = {}
         self._states: dict[str, str] = {}
         self._bases: dict[tuple[str, str], str] = {}
 
@@ -89,7 +90,7 @@ class _Reader:
         if kind == "experiment":
             self.holdings.experiments.setdefault(path, location.owner)
         elif kind == "model_version":
-            self._lend(location.owner, path)
+            self._versions.setdefault(path, location.owner)
         else:
             folder = os.path.dirname(path) if path.endswith(f"/{key}/artifacts") else path
             self.holdings.claims.setdefault(folder, Claim(location.owner, path))
@@ -103,12 +104,19 @@ class _Reader:
             self.holdings.unread[path] = _missing(path) or "is not a folder"
 
     def close(self) -> None:
-        """Note every folder on the way to something that a row owns."""
-        containers = self.holdings.containers
-        for folder in self.holdings.experiments:
-            _climb(folder + "/models", containers)
-        for folder in (*map(os.path.dirname, self.holdings.claims), *self.holdings.roots):
-            _climb(folder, containers)
+        """Note every folder on the way to something that a row owns, and what the versions own."""
+        holdings = self.holdings
+        for folder in holdings.experiments:
+            _climb(folder + "/models", holdings.containers)
+        for folder in holdings.claims:
+            _climb(os.path.dirname(folder), holdings.containers)
+        for path, owner in self._versions.items():
+            # Most versions are registered from a run's or a model's folder, which stays theirs.
+            if path not in holdings.containers and not any(above in holdings.claims for above in _upwards(path)):
+                holdings.claims[path] = Claim(owner, path)
+                _climb(os.path.dirname(path), holdings.containers)
+        for root in holdings.roots:
+            _climb(root, holdings.containers)
 
     def _split(self, location: Location, found: Resolved) -> tuple[str, str]:
         """The experiment's folder that a location lies in, and the rest of its path."""
@@ -154,11 +162,6 @@ class _Reader:
             self.add_root(real)
         self._bases[base, experiment_id] = real
         return real
-
-    def _lend(self, owner: EntityRef, path: str) -> None:
-        """A version owns its folder only where nobody else does: most are registered from a run's or a model's."""
-        if not any(above in self.holdings.claims for above in _upwards(path)) and path not in self.holdings.roots:
-            self.holdings.claims[path] = Claim(owner, path)
 
 
 def _missing(path: str) -> str:

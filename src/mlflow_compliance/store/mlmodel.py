@@ -107,9 +107,6 @@ def _parse(text: str) -> dict[Any, Any]:
     try:
         _refuse_depth(text)
         found = yaml.load(text, Loader=_LOADER)  # noqa: S506 - a safe loader, in C where there is one
-    except yaml.MarkedYAMLError as error:
-        line = f", line {error.problem_mark.line + 1} of its block" if error.problem_mark else ""
-        raise ValueError(f"MLmodel is not YAML{line}") from None
     except (yaml.YAMLError, ValueError, TypeError, OverflowError, RecursionError):
         # The text itself stays out of the message: a link may have led to any file.
         raise ValueError("MLmodel is not YAML") from None

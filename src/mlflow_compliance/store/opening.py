@@ -28,7 +28,7 @@ def without_credentials(uri: str) -> str:
     """A URI that may be shown: user, password and query cut."""
     parts = urlsplit(uri)
     if not parts.netloc or "@" not in parts.netloc:
-        return uri.split("?")[0]
+        return uri.split("?", maxsplit=1)[0]
     return urlunsplit((parts.scheme, "***@" + parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
@@ -42,7 +42,7 @@ class Store:
 
     @property
     def info(self) -> StoreInfo:
-        scheme = self.uri.split(":")[0].split("+")[0] if "://" in self.uri else "file"
+        scheme = self.uri.partition(":")[0].partition("+")[0] if "://" in self.uri else "file"
         return StoreInfo(without_credentials(self.uri), scheme)
 
     def read(self, *, artifacts: bool, also: Collection[str] = (), progress: Progress | None = None) -> Snapshot:
@@ -161,8 +161,8 @@ def open_store(uri: str, settings: Settings, rootdir: str) -> Store:
     """The store behind a tracking URI; it must exist. `rootdir` holds the journals of a store without a folder of its own."""
     if not uri:
         raise StoreError("no store is named: give --tracking-uri, set MLFLOW_TRACKING_URI, or write [store] tracking_uri in compliance.toml")
-    if uri.startswith("databricks") or uri.startswith("uc:"):
-        raise StoreError(f"stores of kind {uri.split(':')[0]!r} are not supported: only what open-source MLflow serves")
+    if uri.startswith(("databricks", "uc:")):
+        raise StoreError(f"stores of kind {uri.partition(':')[0]!r} are not supported: only what open-source MLflow serves")
     if uri.startswith("sqlite:"):
         home = os.path.dirname(sqlite_path(uri))
     elif "://" not in uri or uri.startswith("file:"):
@@ -177,6 +177,8 @@ def open_store(uri: str, settings: Settings, rootdir: str) -> Store:
 def refuse_writing(store: Store, snapshot: Snapshot) -> None:
     """Raise StoreError for a store that this version only audits."""
     if store.info.backend != "sqlite":
-        raise StoreError(f"--fix writes to SQLite stores only in this version, and {store.info.uri} is of kind {store.info.backend!r}: nothing was changed")
+        raise StoreError(
+            f"--fix writes to SQLite stores only in this version, and {store.info.uri} is of kind {store.info.backend!r}: nothing was changed"
+        )
     if snapshot.artifacts is not None and snapshot.artifacts.relocated:
         raise StoreError("--fix does not write to a store that is read through [store.relocate]: its rows point elsewhere; nothing was changed")

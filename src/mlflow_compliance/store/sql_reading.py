@@ -51,7 +51,7 @@ class SqlReader:
         self.columns = {table: {column["name"] for column in schema.get_columns(table)} for table in schema.get_table_names()}
         missing = {"experiments", "runs", "tags", "params", "metrics", "experiment_tags"} - self.columns.keys()
         if missing:
-            raise StoreError(f"the database holds no MLflow store: it has no table {sorted(missing)[0]!r}; check the tracking URI")
+            raise StoreError(f"the database holds no MLflow store: it has no table {min(missing)!r}; check the tracking URI")
         self.workspace = workspace
 
     def read(self, info: StoreInfo, settings: Settings, also: Collection[str] = ()) -> tuple[Snapshot, Rows]:
@@ -120,7 +120,7 @@ class SqlReader:
         assessed = self._assessed_runs()
         found = {}
         for experiment_id, name, location, lifecycle in self._all(
-            f"SELECT experiment_id, name, artifact_location, lifecycle_stage FROM experiments WHERE {self._workspace('experiments')}",  # noqa: S608
+            f"SELECT experiment_id, name, artifact_location, lifecycle_stage FROM experiments WHERE {self._workspace('experiments')}",
             workspace=self.workspace,
         ):
             key = str(experiment_id)
@@ -151,7 +151,10 @@ class SqlReader:
         if not self._has("assessments", "assessment_metadata"):
             return {}
         named = '%"mlflow.assessment.sourceRunId"%'
-        ids = {_source_run(metadata) for (metadata,) in self._all("SELECT assessment_metadata FROM assessments WHERE assessment_metadata LIKE :named", named=named)}
+        ids = {
+            _source_run(metadata)
+            for (metadata,) in self._all("SELECT assessment_metadata FROM assessments WHERE assessment_metadata LIKE :named", named=named)
+        }
         counts: dict[str, int] = defaultdict(int)
         for (experiment_id,) in self._in("SELECT experiment_id FROM runs WHERE lifecycle_stage = 'active' AND run_uuid IN :ids", ids - {""}):
             counts[str(experiment_id)] += 1
@@ -171,7 +174,8 @@ class SqlReader:
                 tagged.append((str(experiment_id), key, value))
                 wanted.add(run_id)
         for (run_id,) in self._all(
-            "SELECT runs.run_uuid FROM tags JOIN runs ON runs.run_uuid = tags.run_uuid WHERE tags.key = 'compliance.source_run_id' AND runs.lifecycle_stage = 'active'"
+            "SELECT runs.run_uuid FROM tags JOIN runs ON runs.run_uuid = tags.run_uuid "
+            "WHERE tags.key = 'compliance.source_run_id' AND runs.lifecycle_stage = 'active'"
         ):
             wanted.add(run_id)
         wanted |= {run_id for (run_id,) in self._all("SELECT run_uuid FROM runs WHERE status = 'RUNNING' AND lifecycle_stage = 'active'")}
@@ -196,7 +200,9 @@ class SqlReader:
         datasets, links = self._datasets(ids), self._links(ids)
         found = {}
         for run_id, experiment_id, name, status, lifecycle, start, end, user, uri in self._in(
-            "SELECT run_uuid, experiment_id, name, status, lifecycle_stage, start_time, end_time, user_id, artifact_uri FROM runs WHERE run_uuid IN :ids", ids
+            "SELECT run_uuid, experiment_id, name, status, lifecycle_stage, start_time, end_time, user_id, artifact_uri FROM runs "
+            "WHERE run_uuid IN :ids",
+            ids,
         ):
             if tags[run_id].get("compliance.copy") == RETRACTED:
                 continue
@@ -220,7 +226,7 @@ class SqlReader:
 
     def _pairs(self, table: str, ids: Collection[str]) -> dict[str, dict[str, str]]:
         found: dict[str, dict[str, str]] = defaultdict(dict)
-        for run_id, key, value in self._in(f"SELECT run_uuid, key, value FROM {table} WHERE run_uuid IN :ids", ids):  # noqa: S608  a constant of ours
+        for run_id, key, value in self._in(f"SELECT run_uuid, key, value FROM {table} WHERE run_uuid IN :ids", ids):
             found[run_id][key] = value or ""
         return found
 
@@ -239,8 +245,8 @@ class SqlReader:
         tags: dict[str, list[tuple[str, str]]] = defaultdict(list)
         for input_id, key, value in self._in("SELECT input_uuid, name, value FROM input_tags WHERE input_uuid IN :ids", {row[1] for row in rows}):
             tags[input_id].append((key, value))
-        for run_id, input_id, *facts in rows:
-            found[run_id].append(DatasetInput(*facts, tags=tuple(sorted(tags[input_id]))))
+        for run_id, input_id, name, digest, kind, source, schema, profile in rows:
+            found[run_id].append(DatasetInput(name, digest, kind, source, schema, profile, tuple(sorted(tags[input_id]))))
         return found
 
     def _links(self, ids: Collection[str]) -> dict[str, list[ModelLink]]:
@@ -248,7 +254,8 @@ class SqlReader:
         if not self._has("inputs", "step"):
             return found
         for run_id, kind, model_id, step in self._in(
-            "SELECT source_id, source_type, destination_id, step FROM inputs WHERE source_type IN ('RUN_INPUT', 'RUN_OUTPUT') AND source_id IN :ids", ids
+            "SELECT source_id, source_type, destination_id, step FROM inputs WHERE source_type IN ('RUN_INPUT', 'RUN_OUTPUT') AND source_id IN :ids",
+            ids,
         ):
             found[run_id].append(ModelLink("output" if kind == "RUN_OUTPUT" else "input", model_id, step if kind == "RUN_OUTPUT" else 0))
         return found
@@ -302,22 +309,24 @@ class SqlReader:
         aliases: dict[str, dict[str, str]] = defaultdict(dict)
         version_tags: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
         versions: dict[str, list[ModelVersion]] = defaultdict(list)
-        for name, key, value in self._all(f"SELECT name, key, value FROM registered_model_tags WHERE {self._workspace('registered_model_tags')}", **here):  # noqa: S608
+        for name, key, value in self._all(
+            f"SELECT name, key, value FROM registered_model_tags WHERE {self._workspace('registered_model_tags')}", **here
+        ):
             tags[name][key] = value or ""
         if "registered_model_aliases" in self.columns:
             for name, alias, version in self._all(
-                f"SELECT name, alias, version FROM registered_model_aliases WHERE {self._workspace('registered_model_aliases')}",  # noqa: S608
+                f"SELECT name, alias, version FROM registered_model_aliases WHERE {self._workspace('registered_model_aliases')}",
                 **here,
             ):
                 aliases[name][alias] = str(version)
         for name, version, key, value in self._all(
-            f"SELECT name, version, key, value FROM model_version_tags WHERE {self._workspace('model_version_tags')}",  # noqa: S608
+            f"SELECT name, version, key, value FROM model_version_tags WHERE {self._workspace('model_version_tags')}",
             **here,
         ):
             version_tags[name, str(version)][key] = value or ""
         location = "storage_location" if self._has("model_versions", "storage_location") else "NULL"
         for name, version, run_id, source, stored, status, stage in self._all(
-            f"SELECT name, version, run_id, source, {location}, status, current_stage FROM model_versions "  # noqa: S608
+            f"SELECT name, version, run_id, source, {location}, status, current_stage FROM model_versions "
             f"WHERE {self._workspace('model_versions')} AND current_stage <> 'Deleted_Internal' ORDER BY version",
             **here,
         ):
@@ -328,7 +337,7 @@ class SqlReader:
         versions.update({name: [replace(item, experiment_id=home_of(item, homes)) for item in found] for name, found in versions.items()})
         return {
             name: RegisteredModel(name, tags[name], aliases[name], tuple(versions[name]))
-            for (name,) in self._all(f"SELECT name FROM registered_models WHERE {self._workspace('registered_models')}", **here)  # noqa: S608
+            for (name,) in self._all(f"SELECT name FROM registered_models WHERE {self._workspace('registered_models')}", **here)
             if IS_PROMPT not in tags[name]
         }
 

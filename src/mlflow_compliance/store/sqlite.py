@@ -83,5 +83,5 @@ def _sentence(path: str, error: Exception) -> str:
     if "readonly database" in cause or "unable to open" in cause:
         return f"the database {path} was left in the middle of a write (see its -journal file): open it once with MLflow so that SQLite recovers it"
     if "no such column" in cause or "no such table" in cause:
-        return f"the database {path} has a schema that this version cannot read ({cause}): check that it is MLflow's, then run 'mlflow db upgrade' on a copy"
+        return f"the database {path} has a schema that cannot be read ({cause}): check that it is MLflow's, then run 'mlflow db upgrade' on a copy"
     return f"the database {path} cannot be read: {cause}"

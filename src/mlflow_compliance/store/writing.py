@@ -145,7 +145,7 @@ class StoreWriter:
 def _refusal(store: Store, message: str) -> str:
     if "database schema" in message:
         where = sqlite_path(store.uri) if store.info.backend == "sqlite" else store.info.uri
-        return f"the database {where} has another schema than the installed MLflow: take a backup, then run 'mlflow db upgrade {store.info.uri}'; nothing was changed"
+        way = f"take a backup, then run 'mlflow db upgrade {store.info.uri}'"
+        return f"the database {where} has another schema than the installed MLflow: {way}; nothing was changed"
     first = next(iter(message.splitlines()), "no reason given")
     return f"the store {store.info.uri} cannot be opened for writing: {first}"
-

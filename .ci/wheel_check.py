@@ -1,0 +1,44 @@
+"""Runs the policies of the installed wheel from an empty folder against a store: wheel_check.py FOLDER."""
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import mlflow_compliance
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+EXPECTED = {"EXP001", "EXP002", "EXP003", "MOD001", "ART001", "ART002"}
+
+
+def main(folder: Path) -> int:
+    """Exit status 0 when the wheel finds what it must, and --fix leaves MOD001 alone."""
+    if CHECKOUT in Path(mlflow_compliance.__file__).parents and "site-packages" not in mlflow_compliance.__file__:
+        print(f"the checkout is imported, not the wheel: {mlflow_compliance.__file__}")
+        return 1
+    folder.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(dir=folder))
+    store = work / "store"
+    subprocess.run([sys.executable, str(CHECKOUT / "examples/credit_scoring/build.py"), str(store)], check=True)
+    empty = work / "empty"
+    empty.mkdir()
+    for flags, expected in (((), EXPECTED), (("--fix",), {"MOD001"})):
+        command = [sys.executable, "-m", "pytest", "--pyargs", "mlflow_compliance.policies", "-q", "-p", "no:cacheprovider"]
+        command += ["--tracking-uri", f"sqlite:///{store}/mlflow.db", "--compliance-config", str(store / "compliance.toml"), *flags]
+        done = subprocess.run(command, cwd=empty, capture_output=True, text=True, check=False)
+        table = done.stdout.partition("what --fix would do")[2]
+        found = {line.split()[0] for line in table.splitlines() if line[1:7].strip().isalnum() and line[1:4].isupper()}
+        print(" ".join(command[2:]), "->", done.returncode, sorted(found))
+        if done.returncode != 1 or found != expected:
+            print(done.stdout, done.stderr)
+            return 1
+    if list(empty.iterdir()):
+        print(f"the empty folder is not empty any more: {list(empty.iterdir())}")
+        return 1
+    shutil.rmtree(work)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

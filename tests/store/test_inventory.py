@@ -1,0 +1,409 @@
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mlflow_compliance.artifacts import Artifacts
+from mlflow_compliance.entities import EntityRef, Location
+
+RUN, OTHER, GONE = "a" * 32, "b" * 32, "c" * 32
+MODEL = "m-" + "d" * 32
+DATA = Path(__file__).parents[3] / "shared" / "data" / "stores"
+
+Read = Callable[..., Artifacts]
+Row = Callable[..., Location]
+
+
+def write(path: Path, content: bytes = b"x" * 2000) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    folder = tmp_path / "mlruns"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def rows(root: Path, row: Row) -> list[Location]:
+    return [
+        row("experiment", "1", "1", root / "1"),
+        row("run", RUN, "1", root / "1" / RUN / "artifacts"),
+        row("logged_model", MODEL, "1", root / "1" / "models" / MODEL / "artifacts"),
+    ]
+
+
+class TestOwners:
+    def test_files_of_runs_models_and_traces_have_their_owner(self, read: Read, rows: list[Location], root: Path) -> None:
+        logged = write(root / "1" / RUN / "artifacts" / "plots" / "roc.png")
+        beside = write(root / "1" / RUN / "params" / "alpha")
+        model = write(root / "1" / "models" / MODEL / "artifacts" / "model.pkl")
+        trace = write(root / "1" / "traces" / "tr-1" / "artifacts" / "traces.json")
+        found = read(rows)
+        owners = {path: (file.owner and (file.owner.kind, file.owner.key), file.logged) for path, file in found.files.items()}
+        assert owners == {
+            str(logged): (("run", RUN), True),
+            str(beside): (("run", RUN), False),
+            str(model): (("logged_model", MODEL), True),
+            str(trace): (("experiment", "1"), False),
+        }
+        assert not found.ownerless
+        assert not found.unread
+
+    def test_sizes_and_copies(self, read: Read, rows: list[Location], root: Path) -> None:
+        one = write(root / "1" / RUN / "artifacts" / "one", b"123")
+        two = root / "1" / RUN / "artifacts" / "two"
+        two.hardlink_to(one)
+        three = write(root / "1" / RUN / "artifacts" / "three", b"123")
+        files = read(rows).files
+        assert {file.size for file in files.values()} == {3}
+        assert files[str(one)].copy == files[str(two)].copy != files[str(three)].copy
+
+    def test_a_run_with_a_location_of_its_own_owns_that_folder(self, read: Read, rows: list[Location], row: Row, tmp_path: Path) -> None:
+        path = write(tmp_path / "elsewhere" / "result.csv")
+        found = read([*rows, row("run", OTHER, "1", tmp_path / "elsewhere")])
+        assert found.files[str(path)].owner == EntityRef("run", OTHER, f"label of {OTHER}")
+        assert found.files[str(path)].logged
+        assert [item.path for item in found.roots] == [str(tmp_path / "elsewhere"), str(tmp_path / "mlruns")]
+
+    def test_a_version_owns_its_folder_only_where_nobody_else_does(self, read: Read, rows: list[Location], row: Row, root: Path, tmp_path: Path) -> None:
+        of_run = write(root / "1" / RUN / "artifacts" / "model" / "model.pkl")
+        copied = write(tmp_path / "registry" / "champion" / "model.pkl")
+        found = read(
+            [
+                row("model_version", "m/1", "1", of_run.parent),
+                row("model_version", "m/2", "1", copied.parent),
+                row("model_version", "m/3", "1", f"models:/{MODEL}"),
+                row("model_version", "m/4", "1", f"runs:/{RUN}/model"),
+                *rows,
+            ]
+        )
+        assert found.files[str(of_run)].owner == rows[1].owner
+        assert found.files[str(copied)].owner == EntityRef("model_version", "m/2", "label of m/2")
+        assert {key for kind, key in found.locations if kind == "model_version"} == {"m/1", "m/2"}
+        assert not found.unreachable
+
+    def test_locations_of_all_rows_that_can_be_reached(self, read: Read, rows: list[Location], root: Path) -> None:
+        assert read(rows).locations == {
+            ("experiment", "1"): str(root / "1"),
+            ("run", RUN): str(root / "1" / RUN / "artifacts"),
+            ("logged_model", MODEL): str(root / "1" / "models" / MODEL / "artifacts"),
+        }
+
+    def test_an_upload_under_way_is_no_artifact_and_never_ownerless(self, read: Read, rows: list[Location], root: Path) -> None:
+        own = write(root / "1" / RUN / "artifacts" / ".artifact.uploading.x1")
+        nobodys = write(root / ".artifact.uploading.x2")
+        write(root / OTHER / ".artifact.uploading.x3")
+        found = read(rows)
+        assert not found.files[str(own)].logged
+        assert not found.files[str(nobodys)].logged
+        assert {path: item.keep for path, item in found.ownerless.items()} == {str(root / OTHER): "an upload may be under way in it"}
+
+    def test_what_this_program_left_is_not_there(self, read: Read, rows: list[Location], root: Path) -> None:
+        write(root / "1" / RUN / "artifacts" / ".compliance.tmp.12.0")
+        for name in (".quarantine", ".compliance", ".trash"):
+            write(root / name / OTHER / "file")
+        kept = write(root / "1" / RUN / "artifacts" / ".trash" / "logged.csv")
+        found = read(rows)
+        assert list(found.files) == [str(kept)]
+        assert not found.ownerless
+
+    def test_a_file_store_keeps_its_rows_in_the_same_folders(self, read: Read, rows: list[Location], root: Path) -> None:
+        for name in ("1/meta.yaml", "1/tags/team", "1/datasets/d/meta.yaml", f"1/{RUN}/meta.yaml", "models/champion/meta.yaml"):
+            write(root / name)
+        found = read(rows, file_store=True)
+        assert not found.ownerless
+        assert {path[len(str(root)) + 1 :]: (file.owner.kind, file.logged) for path, file in found.files.items() if file.owner} == {
+            "1/meta.yaml": ("experiment", False),
+            "1/tags/team": ("experiment", False),
+            "1/datasets/d/meta.yaml": ("experiment", False),
+            f"1/{RUN}/meta.yaml": ("run", False),
+            "models/champion/meta.yaml": ("artifact_root", False),
+        }
+
+
+class TestOwnerless:
+    def test_the_topmost_folder_or_file_is_told_once(self, read: Read, rows: list[Location], root: Path) -> None:
+        write(root / "1" / RUN / "artifacts" / "fine.csv")
+        write(root / OTHER / "artifacts" / "a" / "1.csv", b"123")
+        write(root / OTHER / "artifacts" / "b" / "2.csv", b"4567")
+        write(root / "1" / GONE / "artifacts" / "3.csv", b"89")
+        write(root / "1" / "models" / f"m-{GONE}" / "artifacts" / "MLmodel", b"{}")
+        write(root / "1" / "notes.txt", b"")
+        found = read(rows)
+        assert {path[len(str(root)) + 1 :]: (item.root, item.files, item.size, item.keep) for path, item in found.ownerless.items()} == {
+            OTHER: ("0", 2, 7, ""),
+            f"1/{GONE}": ("0", 1, 2, ""),
+            f"1/models/m-{GONE}": ("0", 1, 2, ""),
+            "1/notes.txt": ("0", 1, 0, ""),
+        }
+        assert found.files[str(root / OTHER / "artifacts" / "a" / "1.csv")].owner is None
+
+    def test_empty_folders_count_where_their_name_is_an_id(self, read: Read, rows: list[Location], root: Path) -> None:
+        for name in ("1/models", "7", f"1/{OTHER}", f"1/models/m-{GONE}", "scratch", "8/deep/er"):
+            (root / name).mkdir(parents=True)
+        found = read(rows)
+        assert {path[len(str(root)) + 1 :]: item.files for path, item in found.ownerless.items()} == {
+            "7": 0,
+            "8": 0,
+            f"1/{OTHER}": 0,
+            f"1/models/m-{GONE}": 0,
+        }
+
+    def test_a_run_that_has_no_files_yet_keeps_its_experiments_folder(self, read: Read, rows: list[Location], row: Row, root: Path) -> None:
+        (root / "2").mkdir()
+        assert not read([*rows, row("experiment", "2", "2", root / "2"), row("run", OTHER, "2", root / "2" / OTHER / "artifacts")]).ownerless
+
+    def test_a_file_store_is_not_moved_from_under_its_rows(self, read: Read, rows: list[Location], root: Path) -> None:
+        write(root / "5" / "meta.yaml")
+        write(root / "6" / OTHER / "artifacts" / "meta.yaml")  # only somebody's artifact
+        found = read(rows)
+        assert found.ownerless[str(root / "5")].keep == "a file store's experiment lives here: migrate it first"
+        assert found.ownerless[str(root / "6")].keep == ""
+        assert read(rows, file_store=True).ownerless[str(root / "5")].keep.startswith("it holds a file store's meta.yaml")
+
+    def test_what_a_migrated_file_store_left_belongs_to_the_experiment(self, read: Read, rows: list[Location], root: Path) -> None:
+        write(root / "1" / "meta.yaml")
+        write(root / "1" / "tags" / "team")
+        assert not read(rows).ownerless
+
+    def test_ignored_paths_stay_and_so_does_what_holds_them(self, read: Read, rows: list[Location], root: Path) -> None:
+        write(root / "README.md")
+        write(root / OTHER / "artifacts" / "keep" / "me.csv")
+        write(root / OTHER / "artifacts" / "other.csv")
+        write(root / OTHER / "third.csv")
+        write(root / GONE / "artifacts" / "keep" / "me.csv")
+        found = read(rows, ignore=["*.md", "*/keep/*"])
+        assert sorted(path[len(str(root)) + 1 :] for path in found.ownerless) == [f"{OTHER}/artifacts/other.csv", f"{OTHER}/third.csv"]
+
+    def test_a_project_folder_as_root_is_left_alone(self, read: Read, row: Row, tmp_path: Path) -> None:
+        project = tmp_path / "project"
+        write(project / "1" / RUN / "artifacts" / "a.csv")
+        write(project / "src" / "main.py")
+        write(project / "2024" / "holiday.jpg")
+        write(project / "7" / OTHER / "artifacts" / "b.csv")
+        write(project / GONE / "artifacts" / "c.csv")
+        write(project / "1" / "notes.txt")
+        locations = [row("experiment", "1", "1", project / "1"), row("run", RUN, "1", project / "1" / RUN / "artifacts")]
+        found = read(locations)
+        assert {path[len(str(project)) + 1 :]: item.keep for path, item in found.ownerless.items()} == {
+            "2024": "it is not evidently MLflow's: name the folder in artifact_roots if it is",
+            "7": "",
+            GONE: "",
+        }
+        assert str(project / "src" / "main.py") not in found.files
+        named = read(locations, roots=[str(project)])
+        assert {path[len(str(project)) + 1 :]: item.keep for path, item in named.ownerless.items()} == dict.fromkeys(
+            ["1/notes.txt", "2024", "7", GONE, "src"], ""
+        )
+
+
+class TestRoots:
+    def test_a_location_without_the_id_is_a_root_itself(self, read: Read, row: Row, tmp_path: Path) -> None:
+        write(tmp_path / "custom" / RUN / "artifacts" / "a.csv")
+        found = read([row("experiment", "3", "3", tmp_path / "custom"), row("run", RUN, "3", tmp_path / "custom" / RUN / "artifacts")])
+        assert [item.path for item in found.roots] == [str(tmp_path / "custom")]
+        assert len(found.files) == 1
+
+    def test_overlapping_roots_are_walked_once(self, read: Read, rows: list[Location], row: Row, root: Path) -> None:
+        write(root / "1" / RUN / "artifacts" / "a.csv")
+        write(root / "inner" / "2" / OTHER / "artifacts" / "b.csv")
+        write(root / "inner" / GONE / "artifacts" / "c.csv")
+        inner = [row("experiment", "2", "2", root / "inner" / "2"), row("run", OTHER, "2", root / "inner" / "2" / OTHER / "artifacts")]
+        found = read([*rows, *inner], roots=[str(root), str(root / "inner"), str(root / "1")])
+        assert [(item.key, item.path) for item in found.roots] == [("0", str(root)), ("1", str(root / "1")), ("2", str(root / "inner"))]
+        assert len(found.files) == 3
+        assert [(item.path, item.root) for item in found.ownerless.values()] == [(str(root / "inner" / GONE), "2")]
+
+    def test_two_names_of_one_root_are_one(self, read: Read, rows: list[Location], row: Row, root: Path, tmp_path: Path) -> None:
+        (tmp_path / "linked").symlink_to(root)
+        path = write(root / "2" / OTHER / "artifacts" / "a.csv")
+        linked = tmp_path / "linked" / "2"
+        found = read([*rows, row("experiment", "2", "2", linked), row("run", OTHER, "2", linked / OTHER / "artifacts")])
+        assert len(found.roots) == 1
+        assert found.locations["run", OTHER] == str(path.parent)
+        assert found.files[str(path)].logged
+
+    def test_an_experiments_folder_may_be_a_link(self, read: Read, rows: list[Location], root: Path, tmp_path: Path) -> None:
+        path = write(tmp_path / "big disk" / "first" / RUN / "artifacts" / "a.csv")
+        (root / "1").symlink_to(tmp_path / "big disk" / "first")
+        found = read(rows)
+        assert found.files[str(path)].owner == rows[1].owner
+        assert not found.ownerless
+        assert not found.unread
+
+    def test_a_root_that_the_settings_name_but_is_not_there_is_told(self, read: Read, tmp_path: Path) -> None:
+        assert read([], roots=[str(tmp_path / "nowhere")]).unread == {str(tmp_path / "nowhere"): "does not exist here"}
+
+    def test_a_root_that_mlflow_has_not_made_yet_is_fine(self, read: Read, row: Row, tmp_path: Path) -> None:
+        found = read([row("experiment", "0", "0", tmp_path / "mlruns" / "0")])
+        assert (found.roots, found.unread, found.unreachable) == ((), {}, ())
+
+
+class TestUnreachable:
+    def test_another_machines_path_is_told_once_an_experiment(self, read: Read, row: Row) -> None:
+        where = "file:///D:/code/week-02/mlruns/1"
+        found = read(
+            [
+                row("model_version", "taxi/1", "1", f"{where}/{RUN}/artifacts/model"),
+                row("run", RUN, "1", f"{where}/{RUN}/artifacts"),
+                row("experiment", "1", "1", where),
+                row("run", OTHER, "1", f"{where}/{OTHER}/artifacts"),
+            ]
+        )
+        (item,) = found.unreachable
+        assert (item.experiment_id, item.uri, item.rows, item.example.kind) == ("1", where, 4, "experiment")
+        assert item.reason == "the folder D:/code/week-02 does not exist here; map it with [store.relocate]"
+        assert not found.locations
+
+    def test_relocated_rows_are_read_and_counted(self, read: Read, row: Row, root: Path) -> None:
+        where = "file:///D:/code/mlruns"
+        path = write(root / "1" / RUN / "artifacts" / "a.csv")
+        found = read(
+            [row("experiment", "1", "1", f"{where}/1"), row("run", RUN, "1", f"{where}/1/{RUN}/artifacts")],
+            relocate={where: str(root), "s3://unused": str(root)},
+        )
+        assert found.files[str(path)].logged
+        assert found.relocated == {where: 2}
+        assert not found.unreachable
+
+    def test_reasons_are_kept_apart(self, read: Read, rows: list[Location], row: Row) -> None:
+        more = [
+            row("experiment", "2", "2", "s3://bucket/2"),
+            row("run", OTHER, "2", f"s3://bucket/2/{OTHER}/artifacts"),
+            row("run", GONE, "2", f"/nowhere/at/all/2/{GONE}/artifacts"),
+            row("experiment", "3", "3", ""),
+        ]
+        assert [(item.experiment_id, item.rows, item.reason) for item in read([*rows, *more]).unreachable] == [
+            ("2", 2, "s3 locations are not read by this version; map it with [store.relocate]"),
+            ("2", 1, "the folder /nowhere/at does not exist here; map it with [store.relocate]"),
+            ("3", 1, "its location is not a path"),
+        ]
+
+    def test_absent_folders_of_ready_models_and_versions_are_told_each(self, read: Read, rows: list[Location], row: Row, root: Path) -> None:
+        folder = root / "1" / "models" / MODEL / "artifacts"
+        version = row("model_version", "m/1", "1", root / "1" / RUN / "artifacts" / "model")
+        assert not read(rows).unreachable  # a run or a model that is still being made has no folder yet
+        found = read([*rows, version], ready_models={MODEL})
+        assert [(item.example.key, item.reason) for item in found.unreachable] == [
+            ("m/1", f"the folder {root}/1/{RUN}/artifacts/model does not exist here"),
+            (MODEL, f"the folder {folder} does not exist here"),
+        ]
+        assert ("logged_model", MODEL) not in found.locations
+        folder.mkdir(parents=True)
+        (root / "1" / RUN / "artifacts" / "model").mkdir(parents=True)
+        assert not read([*rows, version], ready_models={MODEL}).unreachable
+
+
+class TestHostileTrees:
+    def test_links_pipes_and_sockets_are_told_and_never_opened(self, read: Read, rows: list[Location], root: Path, tmp_path: Path) -> None:
+        folder = root / "1" / RUN / "artifacts"
+        write(folder / "real.csv")
+        write(tmp_path / "outside" / "secret.csv")
+        (folder / "linked.csv").symlink_to("real.csv")
+        (folder / "away").symlink_to(tmp_path / "outside")
+        (folder / "round").symlink_to(".")
+        (folder / "broken").symlink_to("nowhere")
+        os.mkfifo(folder / "pipe")
+        with socket.socket(socket.AF_UNIX) as listener:
+            here = os.getcwd()
+            os.chdir(folder)  # the name of a socket may be no longer than 107 bytes
+            try:
+                listener.bind("socket")
+            finally:
+                os.chdir(here)
+        found = read(rows)
+        assert {path[len(str(folder)) + 1 :]: file.logged for path, file in found.files.items()} == {"real.csv": True, "linked.csv": False}
+        assert len({file.copy for file in found.files.values()}) == 2
+        assert {path[len(str(folder)) + 1 :]: why for path, why in found.unread.items()} == {
+            "away": "a symbolic link to a folder is not followed",
+            "round": "a symbolic link to a folder is not followed",
+            "broken": "a symbolic link that leads nowhere",
+            "pipe": "it is a socket, a pipe or a device",
+            "socket": "it is a socket, a pipe or a device",
+        }
+
+    def test_ownerless_links_stay(self, read: Read, rows: list[Location], root: Path, tmp_path: Path) -> None:
+        (root / OTHER).symlink_to(tmp_path)
+        write(root / GONE / "a.csv")
+        (root / GONE / "b.csv").symlink_to("a.csv")
+        assert {path: item.keep for path, item in read(rows).ownerless.items()} == dict.fromkeys(
+            [str(root / OTHER), str(root / GONE)], "it is, or holds, a symbolic link"
+        )
+
+    def test_names_that_are_not_text(self, read: Read, rows: list[Location], root: Path) -> None:
+        folder = root / "1" / RUN / "artifacts"
+        folder.mkdir(parents=True)
+        names = [b"\xff\xfe.csv", b"new\nline", b"<script>", "é".encode()]
+        for name in names:
+            with open(os.path.join(os.fsencode(folder), name), "wb") as file:
+                file.write(b"x")
+        assert sorted(os.path.basename(os.fsencode(path)) for path in read(rows).files) == sorted(names)
+
+    def test_a_tree_deeper_than_the_stack(self, read: Read, rows: list[Location], root: Path) -> None:
+        folder = root / "1" / RUN / "artifacts"
+        folder.mkdir(parents=True)
+        folders = [str(folder) + "/d" * depth for depth in range(1, 1500)]
+        for deep in folders:
+            os.mkdir(deep)
+        path = write(Path(folders[-1]) / "file")
+        try:
+            assert list(read(rows).files) == [str(path)]
+        finally:  # too deep for pytest to clear away
+            path.unlink()
+            for deep in reversed(folders):
+                os.rmdir(deep)
+
+    def test_what_may_not_be_read_is_told(self, ordinary_user: Callable[..., str], root: Path) -> None:
+        shut = write(root / "1" / RUN / "artifacts" / "shut" / "a.csv").parent
+        blind = write(root / "1" / RUN / "artifacts" / "blind" / "b.csv").parent
+        nobodys = write(root / OTHER / "inner" / "c.csv").parent
+        shut.chmod(0)
+        blind.chmod(0o444)
+        nobodys.chmod(0)
+        code = f"""
+import json, sys
+from mlflow_compliance.artifacts import DuplicateRules
+from mlflow_compliance.entities import EntityRef, Location
+from mlflow_compliance.progress import Silent
+from mlflow_compliance.store.inventory import read_artifacts
+drop()
+root = sys.argv[1]
+rows = [Location(EntityRef("experiment", "1"), "1", root + "/1"), Location(EntityRef("run", "{RUN}"), "1", root + "/1/{RUN}/artifacts")]
+found = read_artifacts(rows, relocate={{}}, roots=[], ignore=[], rules=DuplicateRules(), file_store=False, ready_models=(), recorded={{}},
+                       progress=Silent())
+print(json.dumps([found.unread, {{path: item.keep for path, item in found.ownerless.items()}}]))
+"""
+        try:
+            unread, ownerless = json.loads(ordinary_user(code, root))
+        finally:
+            for folder in (shut, blind, nobodys):
+                folder.chmod(0o755)
+        assert unread == dict.fromkeys([str(shut), str(blind / "b.csv"), str(nobodys)], "permission denied")
+        assert ownerless == {str(root / OTHER): "part of it cannot be read"}
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="needs the data of real stores beside the project")
+class TestRealStores:
+    def test_the_old_database_store(self, read: Read, row: Row) -> None:
+        root, where = DATA / "sqlite_zoomcamp" / "mlruns", "file:///D:/code/nda-mlops-zoomcamp-2024/week-02/mlruns"
+        runs = [path.name for path in (root / "1").iterdir()]
+        found = read(
+            [
+                *(row("experiment", key, key, f"{where}/{key}") for key in "012"),
+                *(row("run", key, "1", f"{where}/1/{key}/artifacts") for key in runs),
+            ],
+            relocate={where: str(root)},
+        )
+        assert not found.ownerless
+        assert not found.unreachable
+        assert {item.missing for item in found.models.values()} == {("model.xgb",)}
+        assert len(found.models) == 3
