@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _build(folder: Path) -> str:
     gc.disable()  # a short process that makes many objects and drops few: looking for garbage is a fifth of its time
-    from build import build_store, summary  # noqa: PLC0415 - MLflow takes seconds to import: first say what is going on
+    from build import build_store, summary  # here, not above: MLflow takes seconds to import, first say what is going on
 
     build_store(folder)
     return summary(folder)

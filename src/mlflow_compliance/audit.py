@@ -13,10 +13,10 @@ from mlflow_compliance.apply import Outcome, apply_plan, differences, expected_a
 from mlflow_compliance.entities import EntityRef, Snapshot
 from mlflow_compliance.errors import ComplianceError, PlanError
 from mlflow_compliance.findings import Finding, Severity
-from mlflow_compliance.fixers import Remedy, load_fixers, propose, summary_of
+from mlflow_compliance.remedies import Remedy, load_fixers, propose, summary_of
 from mlflow_compliance.journal import Journal, only_one
 from mlflow_compliance.plan import Plan, make_plan
-from mlflow_compliance.policies import AXES, Policy, cases, evaluate
+from mlflow_compliance.rules import AXES, Policy, cases, evaluate
 from mlflow_compliance.progress import Progress
 from mlflow_compliance.settings import Settings, find_settings, load_settings
 

@@ -9,8 +9,8 @@ from mlflow_compliance.changes import Change
 from mlflow_compliance.entities import EntityRef, Snapshot
 from mlflow_compliance.errors import ChangeError, PlanError
 from mlflow_compliance.findings import Finding
-from mlflow_compliance.fixers import Remedy, propose
-from mlflow_compliance.policies import Policy, Verdict, cases, evaluate
+from mlflow_compliance.remedies import Remedy, propose
+from mlflow_compliance.rules import Policy, Verdict, cases, evaluate
 from mlflow_compliance.settings import Settings
 
 ROUNDS = 10

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mlflow_compliance.audit import Audit
     from mlflow_compliance.findings import Finding, Violations
     from mlflow_compliance.plan import Plan
-    from mlflow_compliance.policies import Policy
+    from mlflow_compliance.rules import Policy
 
 Status = tuple[str, str, str | tuple[str, Mapping[str, bool]]]
 AUDIT: pytest.StashKey[Audit] = pytest.StashKey()
@@ -76,7 +76,7 @@ def cover(collector: pytest.Collector, value: object) -> None:
     module = collector.getparent(pytest.Module)
     if not hasattr(value, ATTRIBUTE) or module is None or module.stash.get(_COVERED, False):
         return
-    from mlflow_compliance.policies import AXES
+    from mlflow_compliance.rules import AXES
 
     module.stash[_COVERED] = True
     audit = _ensure(collector.config)
@@ -109,7 +109,7 @@ def _violations(request: pytest.FixtureRequest) -> Violations:
     """The collector of a check; what it holds when the check ends fails the check."""
     from mlflow_compliance.entities import EntityRef
     from mlflow_compliance.findings import Violations
-    from mlflow_compliance.policies import AXES
+    from mlflow_compliance.rules import AXES
 
     rule = _policy(request.node)
     subject = EntityRef("store", "store", request.config.stash[AUDIT].store.info.uri)
@@ -124,7 +124,7 @@ def rows(metafunc: pytest.Metafunc) -> None:
     rule = getattr(metafunc.function, ATTRIBUTE, None)
     if rule is None:
         return
-    from mlflow_compliance.policies import MAY_BE_EMPTY
+    from mlflow_compliance.rules import MAY_BE_EMPTY
 
     audit = _ensure(metafunc.config)
     audit.add(rule)

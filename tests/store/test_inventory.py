@@ -74,7 +74,9 @@ class TestOwners:
         assert found.files[str(path)].logged
         assert [item.path for item in found.roots] == [str(tmp_path / "elsewhere"), str(tmp_path / "mlruns")]
 
-    def test_a_version_owns_its_folder_only_where_nobody_else_does(self, read: Read, rows: list[Location], row: Row, root: Path, tmp_path: Path) -> None:
+    def test_a_version_owns_its_folder_only_where_nobody_else_does(
+        self, read: Read, rows: list[Location], row: Row, root: Path, tmp_path: Path
+    ) -> None:
         of_run = write(root / "1" / RUN / "artifacts" / "model" / "model.pkl")
         copied = write(tmp_path / "registry" / "champion" / "model.pkl")
         found = read(

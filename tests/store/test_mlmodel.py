@@ -100,7 +100,9 @@ def test_what_cannot_be_read_is_an_error_and_no_crash(tmp_path: Path, document: 
     assert look(tmp_path, document).error == error
 
 
-@pytest.mark.parametrize("document", ["{flavors: {f: {data: model.pkl}}}", "---\nflavors:\n  f: {data: model.pkl}\n", "# written by hand\nflavors: {f: {data: model.pkl}}"])
+@pytest.mark.parametrize(
+    "document", ["{flavors: {f: {data: model.pkl}}}", "---\nflavors:\n  f: {data: model.pkl}\n", "# written by hand\nflavors: {f: {data: model.pkl}}"]
+)
 def test_other_ways_to_write_the_same(tmp_path: Path, document: str) -> None:
     assert look(tmp_path, document).missing == ("model.pkl",)
 

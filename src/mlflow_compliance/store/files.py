@@ -11,7 +11,7 @@ from mlflow_compliance.store.content import digest_of, opened
 from mlflow_compliance.store.extents import shared_extents
 from mlflow_compliance.store.linking import cloned, linked, make_read_only, mode_restored, refuse_if_changed, refuse_unless_file, take_over
 from mlflow_compliance.store.moving import manifest_of, quarantine, restore
-from mlflow_compliance.store.staging import confirm, create, explained, staged, verified, write_bytes, write_copy
+from mlflow_compliance.store.staging import confirm, create, explained, staged, sweep, verified, write_bytes, write_copy
 
 __all__ = ["manifest_of", "place", "place_shared", "quarantine", "restore", "share", "unshare", "write_new"]
 
@@ -20,8 +20,8 @@ def share(kept: str, path: str, sha256: str) -> str:
     """Make `path` the same physical copy as `kept`: 'clone' where the file system has it, else 'hardlink', made read-only."""
     refuse_unless_file(kept)
     refuse_unless_file(path)
-    with explained(path), verified(kept, sha256) as source, verified(path, sha256) as target:
-        there, here = os.fstat(source), os.fstat(target)
+    with explained(path), verified(kept, sha256) as (source, there), verified(path, sha256) as (target, here):
+        sweep(os.path.dirname(path))
         if there.st_dev != here.st_dev:
             raise ChangeError(f"{path} lies on another file system than {kept}: they cannot share a copy, so leave both as they are")
         if there.st_ino == here.st_ino:
@@ -36,7 +36,7 @@ def share(kept: str, path: str, sha256: str) -> str:
                 os.utime(temporary, ns=(here.st_atime_ns, here.st_mtime_ns))
                 how = "clone"
             else:
-                linked(kept, source, temporary, here)
+                linked(kept, source, there, temporary, alike=here)
                 how = "hardlink"
             refuse_if_changed(path, here)
             os.replace(temporary, path)
@@ -46,8 +46,7 @@ def share(kept: str, path: str, sha256: str) -> str:
 def unshare(path: str, mode: int, mtime_ns: int, sha256: str) -> None:
     """The inverse of `share`: `path` becomes a copy of its own with the mode and time it had; no other path is touched."""
     refuse_unless_file(path)
-    with explained(path), verified(path, sha256) as source, staged(path) as temporary:
-        here = os.fstat(source)
+    with explained(path), verified(path, sha256) as (source, here), staged(path) as temporary:
         write_copy(source, temporary, sha256)
         take_over(temporary, path, here, stat.S_IMODE(mode))
         os.utime(temporary, ns=(here.st_atime_ns, mtime_ns))
@@ -72,18 +71,17 @@ def place(source: str, target: str) -> None:
 def place_shared(source: str, target: str, sha256: str) -> str:
     """Put the content of `source` at `target` without a second physical copy where that can be: 'clone', 'hardlink' or 'copy'."""
     refuse_unless_file(source)
-    with explained(target, "could not be written"), verified(source, sha256) as file:
+    with explained(target, "could not be written"), verified(source, sha256) as (file, facts):
         if _settled(target, sha256):
             return share(source, target, sha256) if _same_device(source, target) else "copy"
         os.makedirs(os.path.dirname(target), exist_ok=True)
-        facts = os.fstat(file)
         with staged(target) as temporary, mode_restored(file, facts):
             if cloned(file, temporary, sha256):
                 os.chmod(temporary, stat.S_IMODE(facts.st_mode))
                 os.utime(temporary, ns=(facts.st_atime_ns, facts.st_mtime_ns))
                 how = "clone"
             elif facts.st_dev == os.stat(os.path.dirname(target)).st_dev:
-                linked(source, file, temporary, None)
+                linked(source, file, facts, temporary)
                 how = "hardlink"
             else:
                 write_copy(file, temporary, sha256)

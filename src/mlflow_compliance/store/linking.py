@@ -16,6 +16,7 @@ _WRITE = 0o222
 
 
 def cloned(source: int, temporary: str, sha256: str) -> bool:
+    """A new file that shares the blocks of `source` until either is written to; False where the file system cannot."""
     with create(temporary) as target:
         if clone(source, target):
             confirm(target, temporary, sha256)
@@ -24,13 +25,15 @@ def cloned(source: int, temporary: str, sha256: str) -> bool:
     return False
 
 
-def linked(kept: str, source: int, temporary: str, here: os.stat_result | None) -> None:
-    """A second name for `source`, which nobody may write to from now on: logging again through one path would change the other."""
-    there = os.fstat(source)
+def linked(kept: str, source: int, there: os.stat_result, temporary: str, alike: os.stat_result | None = None) -> None:
+    """A second name for `kept`, which nobody may write to from now on: logging again through one path would change the other.
+
+    `source` is `kept`, open, and `there` its state when it was verified; `alike` is the state of the file that the name will replace.
+    """
     mode = stat.S_IMODE(there.st_mode) & ~_WRITE
-    if here is not None:
-        mode |= stat.S_IMODE(here.st_mode) & 0o555  # who could read the path can read it afterwards
-        if (there.st_uid, there.st_gid) != (here.st_uid, here.st_gid) and not mode & stat.S_IROTH:
+    if alike is not None:
+        mode |= stat.S_IMODE(alike.st_mode) & 0o555  # who could read the path can read it afterwards
+        if (there.st_uid, there.st_gid) != (alike.st_uid, alike.st_gid) and not mode & stat.S_IROTH:
             raise ChangeError(f"{kept} belongs to another user or group than its duplicate: give both to one, then run again")
     os.fsync(source)  # the replaced file was on the disk: the one that replaces it must be too
     os.link(kept, temporary, follow_symlinks=False)

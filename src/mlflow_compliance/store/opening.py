@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 
 from mlflow_compliance.entities import LoggedModel, Run, Snapshot, StoreInfo
 from mlflow_compliance.errors import StoreError
@@ -30,6 +30,17 @@ def without_credentials(uri: str) -> str:
     if not parts.netloc or "@" not in parts.netloc:
         return uri.split("?", maxsplit=1)[0]
     return urlunsplit((parts.scheme, "***@" + parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def _without_secrets(message: str, uri: str) -> str:
+    """What a library said about a URI, with what must not be shown cut out of it."""
+    parts = urlsplit(uri)
+    secrets = {parts.netloc.rpartition("@")[0], parts.password or "", unquote(parts.password or ""), parts.query}
+    secrets |= {value for _, value in parse_qsl(parts.query)} | {unquote(value) for value in secrets}
+    message = message.replace(uri, without_credentials(uri))
+    for secret in sorted(secrets - {""}, key=len, reverse=True):
+        message = message.replace(secret, "***")
+    return message
 
 
 @dataclass(frozen=True)
@@ -146,15 +157,16 @@ def _artifacts(folder: str, names: list[str]) -> set[str]:
 def _through_client(uri: str, info: StoreInfo, settings: Settings, also: Collection[str]) -> tuple[Snapshot, Rows]:
     from mlflow.exceptions import MlflowException
     from mlflow.tracking import MlflowClient
+    from sqlalchemy.exc import SQLAlchemyError
 
     from mlflow_compliance.store.client_reading import ClientReader
 
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     try:
         return ClientReader(MlflowClient(tracking_uri=uri), file_store=info.backend == "file").read(info, settings, also)
-    except (MlflowException, OSError) as error:
-        first = next(iter(str(error).splitlines()), type(error).__name__)
-        raise StoreError(f"the store {info.uri} cannot be read through MLflow: {first.replace(uri, info.uri)}") from error
+    except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
+        first = next(filter(None, map(str.strip, str(error).splitlines())), type(error).__name__)
+        raise StoreError(f"the store {info.uri} cannot be read through MLflow: {_without_secrets(first, uri)}") from error
 
 
 def open_store(uri: str, settings: Settings, rootdir: str) -> Store:

@@ -23,7 +23,10 @@ _WAL = 2
 
 def sqlite_path(uri: str) -> str:
     """The file behind a sqlite URI, as an absolute path. Raises StoreError for one that names no file."""
-    database = make_url(uri).database or ""
+    try:
+        database = make_url(uri).database or ""
+    except exc.ArgumentError:
+        database = ""
     if database.startswith("file:"):
         database = unquote(database.removeprefix("file:").split("?")[0])
     if database in ("", ":memory:"):

@@ -50,7 +50,7 @@ def explained(path: str, what: str = "could not be changed") -> Iterator[None]:
 def staged(path: str) -> Iterator[str]:
     """A free temporary name beside `path`; whatever is left under it at the end is removed."""
     folder = os.path.dirname(path)
-    _sweep(folder)
+    sweep(folder)
     temporary = os.path.join(folder, f"{TEMPORARY}{os.getpid()}.{next(_numbers)}")
     try:
         yield temporary
@@ -60,12 +60,13 @@ def staged(path: str) -> Iterator[str]:
 
 
 @contextmanager
-def verified(path: str, sha256: str) -> Iterator[int]:
-    """`path` open for reading, refused where it does not hold what it should."""
+def verified(path: str, sha256: str) -> Iterator[tuple[int, os.stat_result]]:
+    """`path` open for reading, and its state when it was verified; refused where it does not hold what it should."""
     with opened(path) as file:
+        facts = os.fstat(file)
         if digest_of(file, path) != sha256:
             raise ChangeError(f"{path} does not hold the content that was planned with any more: run again to plan anew")
-        yield file
+        yield file, facts
 
 
 def write_copy(source: int, temporary: str, sha256: str) -> None:
@@ -102,7 +103,7 @@ def confirm(target: int, temporary: str, sha256: str) -> None:
         raise ChangeError(f"{temporary} does not hold what was written to it: check the disk; nothing was changed")
 
 
-def _sweep(folder: str) -> None:
+def sweep(folder: str) -> None:
     """Remove what a process that is no more left behind. Its content is a copy: the name is only taken for those."""
     with os.scandir(folder) as found:
         names = [entry.name for entry in found if entry.name.startswith(TEMPORARY)]
