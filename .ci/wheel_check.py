@@ -1,5 +1,6 @@
 """Runs the policies of the installed wheel from an empty folder against a store: wheel_check.py FOLDER."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -28,7 +29,7 @@ def main(folder: Path) -> int:
         command += ["--tracking-uri", f"sqlite:///{store}/mlflow.db", "--compliance-config", str(store / "compliance.toml"), *flags]
         done = subprocess.run(command, cwd=empty, capture_output=True, text=True, check=False)
         table = done.stdout.partition("what --fix would do")[2]
-        found = {line.split()[0] for line in table.splitlines() if line[1:7].strip().isalnum() and line[1:4].isupper()}
+        found = set(re.findall(r"^ ([A-Z]{3}\d{3}) ", table, flags=re.MULTILINE))
         print(" ".join(command[2:]), "->", done.returncode, sorted(found))
         if done.returncode != 1 or found != expected:
             print(done.stdout, done.stderr)

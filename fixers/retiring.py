@@ -47,12 +47,13 @@ def retire(experiment: Experiment, reason: str) -> Iterator[Change]:
     yield from set_tags(
         experiment,
         {
-            "compliance.retired_from": experiment.name,
+            "compliance.retired_from": experiment.own_name,
             "compliance.retired_reason": reason,
             "compliance.retired_by": user_name(),
             "compliance.retired_at": NOW,
             "compliance.retired_in": JOURNAL,
         },
     )
-    yield RenameExperiment(experiment.experiment_id, f"{experiment.name} (retired {experiment.experiment_id})", experiment.name)
+    if experiment.name != experiment.retired_name:
+        yield RenameExperiment(experiment.experiment_id, experiment.retired_name, experiment.name)
     yield DeleteExperiment(experiment.experiment_id)

@@ -45,7 +45,7 @@ def test_every_artifact_has_an_owner(artifact_root: ArtifactRoot, artifacts: Art
             violations.add(
                 "no run, model or experiment owns it",
                 entity=entity,
-                observed=f"{item.files} files, {item.size} bytes",
+                observed=f"{item.files} file{'s' * (item.files != 1)}, {item.size} bytes",
                 expected="an owner in the store",
             )
 

@@ -15,7 +15,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 os.environ.update({"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"})
 
-pytest.register_assert_rewrite("stores", "repairs")
+pytest.register_assert_rewrite("stores", "repairs", "gates")
+pytest_plugins = ["pytester", "gates"]
 
 LabMaker = Callable[..., Any]
 
@@ -48,7 +49,7 @@ def make_lab(empty_store: bytes, tmp_path: Path) -> LabMaker:
     numbers = iter(range(1000))
 
     def make(**settings: Any) -> Lab:
-        return Lab(tmp_path / f"lab{next(numbers)}", empty_store, settings)
+        return Lab.new(tmp_path / f"lab{next(numbers)}", empty_store, settings)
 
     return make
 
@@ -66,3 +67,11 @@ def demo_built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     builder = Path(__file__).parents[1] / "examples" / "credit_scoring" / "build.py"
     subprocess.run([sys.executable, str(builder), str(folder)], check=True, capture_output=True)
     return folder
+
+
+@pytest.fixture
+def demo(demo_built: Path, empty_store: bytes, tmp_path: Path) -> Any:
+    """A demo store of the test's own."""
+    from stores import Lab
+
+    return Lab.moved(demo_built, tmp_path / "demo")

@@ -18,8 +18,8 @@ from mlflow_compliance.changes import (
 from mlflow_compliance.changes.runs import COMPLETE, COPIED_BY, COPY_STATE, PARENT, SOURCE_RUN
 from mlflow_compliance.entities import EntityRef, Experiment, LoggedModel, ModelVersion, RegisteredModel, Run, Snapshot
 from mlflow_compliance.findings import Finding, Severity, Violations
-from mlflow_compliance.remedies import CannotFix, fixer
 from mlflow_compliance.journal import user_name
+from mlflow_compliance.remedies import CannotFix, fixer
 from mlflow_compliance.rules import policy
 from mlflow_compliance.scope import claimed_by, claims_in, is_archived, primary_of, production_runs
 from mlflow_compliance.settings import Product, Settings

@@ -13,11 +13,11 @@ from mlflow_compliance.apply import Outcome, apply_plan, differences, expected_a
 from mlflow_compliance.entities import EntityRef, Snapshot
 from mlflow_compliance.errors import ComplianceError, PlanError
 from mlflow_compliance.findings import Finding, Severity
-from mlflow_compliance.remedies import Remedy, load_fixers, propose, summary_of
 from mlflow_compliance.journal import Journal, only_one
 from mlflow_compliance.plan import Plan, make_plan
-from mlflow_compliance.rules import AXES, Policy, cases, evaluate
 from mlflow_compliance.progress import Progress
+from mlflow_compliance.remedies import Remedy, load_fixers, propose, summary_of
+from mlflow_compliance.rules import AXES, Policy, cases, evaluate
 from mlflow_compliance.settings import Settings, find_settings, load_settings
 
 if TYPE_CHECKING:
@@ -226,7 +226,7 @@ class Audit:
         journal = Journal(self.store.folder, datetime.now(timezone.utc))
         repair.journal = journal.path
         progress = self.progress()
-        progress.start("repairing", len(repair.plan.changes))
+        progress.start("Repairing", len(repair.plan.changes))
         try:
             repair.outcome = apply_plan(repair.plan, writer, binding, journal, self.store.info.uri, lambda: progress.advance(1))
         finally:
@@ -262,3 +262,6 @@ def lines_of(audit: Audit) -> Iterator[str]:
         yield f"artifacts: {len(files)} files, {sum(file.size for file in files.values())} bytes in {len(snapshot.artifacts.roots)} roots"
         for prefix, rows in sorted(snapshot.artifacts.relocated.items()):
             yield f"relocated: {rows} rows say {prefix}, a place that is not used here; read through [store.relocate]"
+    off = sorted(rule.id for rule in audit.policies.values() if not audit.enabled(rule))
+    if off:
+        yield f"switched off in the settings: {', '.join(off)}"

@@ -96,6 +96,16 @@ class Experiment:
     def ref(self) -> EntityRef:
         return EntityRef("experiment", self.experiment_id, self.name)
 
+    @property
+    def retired_name(self) -> str:
+        """The name that frees its own one when it is retired."""
+        return f"{self.own_name} (retired {self.experiment_id})"
+
+    @property
+    def own_name(self) -> str:
+        """Its name without what a retirement adds: after one that was broken off, rules still know it by this."""
+        return self.name.removesuffix(f" (retired {self.experiment_id})")
+
     def count(self, lifecycle: str = ACTIVE, status: str | None = None) -> int:
         """The number of runs of a lifecycle, of one status or of all."""
         return sum(n for (stage, state), n in self.runs.items() if stage == lifecycle and status in (None, state))

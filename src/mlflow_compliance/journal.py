@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from mlflow_compliance.changes import Change, dump
@@ -20,6 +20,14 @@ def user_name() -> str:
     try:
         return getpass.getuser()
     except (OSError, KeyError):
+        return "unknown"
+
+
+def _version(distribution: str) -> str:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        # A checkout on the path, or mlflow-skinny in the place of mlflow.
         return "unknown"
 
 
@@ -38,7 +46,7 @@ class Journal:
             ) from error
 
     def header(self, store: str, at: datetime, changes: int) -> None:
-        versions = {name: version(name) for name in ("pytest-mlflow-compliance", "mlflow")}
+        versions = {name: _version(name) for name in ("pytest-mlflow-compliance", "mlflow")}
         self._write({"journal": self.id, "store": store, "user": user_name(), "at": at.isoformat(), "changes": changes, "versions": versions})
 
     def begin(self, number: int, policy: str, change: Change, inverse: Change) -> None:

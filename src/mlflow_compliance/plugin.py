@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mlflow_compliance.session import begin, collected, cover, describe, finish, judge, repair, rows, status, summarize
+from mlflow_compliance.session import begin, clean, collected, cover, describe, finish, hear, judge, repair, rows, status, stop, summarize
 
 if TYPE_CHECKING:
     from _pytest.terminal import TerminalReporter
@@ -47,12 +47,18 @@ def pytest_collection_modifyitems(session: pytest.Session, items: list[pytest.It
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
     repair(session)
-    return (yield)
+    result = yield
+    stop(session.config)
+    return result
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
-    result = yield
+    try:
+        result = yield
+    except AssertionError as failure:
+        clean(pyfuncitem, failure)
+        raise
     judge(pyfuncitem)
     return result
 
@@ -60,8 +66,13 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
-    describe(item, report)
+    describe(item, report, call)
     return report
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: object) -> None:
+    hear(node)
 
 
 def pytest_report_teststatus(report: pytest.TestReport) -> Status | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -33,9 +35,11 @@ class Silent:
 
 
 class RichProgress:
-    """A bar on the terminal that is gone when the task is done."""
+    """A bar on the terminal that is gone when the task is done; `shown` opens the way to the terminal while it stands there."""
 
-    def __init__(self) -> None:
+    def __init__(self, shown: Callable[[], AbstractContextManager[None]] = nullcontext) -> None:
+        self._shown = shown
+        self._way = ExitStack()
         self._bar: RichBar | None = None
         self._task: TaskID | None = None
 
@@ -46,6 +50,7 @@ class RichProgress:
         from rich.progress import Progress as Bar
 
         self.stop()
+        self._way.enter_context(self._shown())
         columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         self._bar = Bar(*columns, console=Console(stderr=True), transient=True)
         self._bar.start()
@@ -59,3 +64,4 @@ class RichProgress:
         if self._bar is not None:
             self._bar.stop()
         self._bar = self._task = None
+        self._way.close()

@@ -44,7 +44,7 @@ def load_fixers(places: Sequence[str], base: Path) -> dict[str, Remedy]:
     """
     found: dict[str, Remedy] = {}
     for place in places:
-        for module in _modules(place, base):
+        for module in _imported(place, base):
             for name, value in vars(module).items():
                 policy_id = getattr(value, ATTRIBUTE, None)
                 if policy_id is None or getattr(value, "__module__", "") != module.__name__:
@@ -57,6 +57,15 @@ def load_fixers(places: Sequence[str], base: Path) -> dict[str, Remedy]:
     return found
 
 
+def _imported(place: str, base: Path) -> list[ModuleType]:
+    try:
+        return list(_modules(place, base))
+    except ComplianceError:
+        raise
+    except Exception as error:  # importing a user's module may raise anything
+        raise ComplianceError(f"the fixers in '{place}' cannot be imported ({type(error).__name__}: {error}): mend them") from error
+
+
 def _modules(place: str, base: Path) -> Iterator[ModuleType]:
     folder = base / place
     if folder.is_dir():
@@ -65,9 +74,13 @@ def _modules(place: str, base: Path) -> Iterator[ModuleType]:
         try:
             package = importlib.import_module(place)
         except ModuleNotFoundError as error:
+            if not f"{place}.".startswith(f"{error.name}."):
+                raise
             raise ComplianceError(
                 f"fixers '{place}' are neither a folder in {base} nor a package: mend compliance_fixers in the pytest settings"
             ) from error
+    if not hasattr(package, "__path__"):
+        raise ComplianceError(f"fixers '{place}' are a module: give the folder or package that it is in")
     for info in pkgutil.iter_modules(package.__path__):
         yield importlib.import_module(f"{package.__name__}.{info.name}")
 
@@ -83,7 +96,11 @@ def _package_from(folder: Path) -> ModuleType:
         raise ComplianceError(f"the fixers' folder {folder} needs an __init__.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
     return module
 
 
@@ -96,6 +113,10 @@ def propose(remedies: Mapping[str, Remedy], finding: Finding, snapshot: Snapshot
         return tuple(remedy(finding, snapshot, settings)), ""
     except CannotFix as reason:
         return (), str(reason)
+    except ComplianceError:
+        raise
+    except Exception as crash:  # noqa: BLE001  a user's fixer may raise anything; the finding stays
+        return (), f"its fixer {remedy.__name__} crashed ({type(crash).__name__}: {crash}): mend it"
 
 
 def summary_of(remedy: Remedy) -> str:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+import pytest
+
 from mlflow_compliance.entities import EntityRef, Snapshot
 from mlflow_compliance.errors import ComplianceError
 from mlflow_compliance.findings import Finding, Severity, Violations
@@ -121,6 +123,11 @@ def policy_of(function: object) -> Policy | None:
     return found if isinstance(found, Policy) else None
 
 
+def said(failure: BaseException) -> str:
+    """What a failing check said of itself, in one line."""
+    return next(filter(None, map(str.strip, str(failure).splitlines())), "the check does not hold")
+
+
 @dataclass(frozen=True)
 class Case:
     """A policy about one entity (or a combination of them): `key` is the parameter part of the test's id."""
@@ -156,8 +163,11 @@ def evaluate(rule: Policy, case: Case, snapshot: Snapshot, settings: Settings) -
     wanted = {name: facts[name] for name in rule.arguments if name in facts}
     try:
         rule.check(**case.arguments, **wanted)
-    except AssertionError as failure:
-        violations.add(str(failure) or "the check does not hold")
+    except (AssertionError, pytest.fail.Exception) as failure:
+        if not violations.findings:
+            violations.add(said(failure))
+    except pytest.skip.Exception:
+        return Verdict((), tuple(violations.notes))
     except Exception as crash:  # noqa: BLE001  a user's check may raise anything; the pytest run shows its traceback
         return Verdict((), (), f"{type(crash).__name__}: {crash}")
     return Verdict(tuple(violations.findings), tuple(violations.notes))

@@ -9,7 +9,7 @@ from mlflow_compliance.entities import Experiment, Run, Snapshot
 from mlflow_compliance.settings import Product, Settings
 
 RETRACTED = "retracted"
-"""Value of the tag `compliance.copy` on a run that was copied and taken back: readers pass it over."""
+"""Value of the tag `compliance.copy` on a copy that was taken back: readers pass it over once it is deleted."""
 
 
 @dataclass(frozen=True)

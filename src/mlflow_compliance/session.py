@@ -5,8 +5,8 @@ The engine is imported when the first policy is collected, so that other test su
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,6 +15,7 @@ from mlflow_compliance.errors import ComplianceError
 
 if TYPE_CHECKING:
     from mlflow_compliance.audit import Audit
+    from mlflow_compliance.entities import EntityRef
     from mlflow_compliance.findings import Finding, Violations
     from mlflow_compliance.plan import Plan
     from mlflow_compliance.rules import Policy
@@ -29,6 +30,10 @@ MARK = "compliance"
 """Attribute of a report that carries plain values, so that it survives the way from a worker of pytest-xdist."""
 
 
+WORKER_ERROR = "compliance_error"
+"""Key under which a worker of pytest-xdist hands over why it could not collect: raised there, it would be an internal error."""
+
+
 def begin(config: pytest.Config) -> None:
     """Check the flags against each other; hook up the HTML report where pytest-html is used."""
     option = config.option
@@ -36,6 +41,8 @@ def begin(config: pytest.Config) -> None:
         raise pytest.UsageError("--fix and --fix-dry-run do not run under pytest-xdist: leave -n out (checks alone may run with it)")
     if option.fix and option.fix_dry_run:
         raise pytest.UsageError("--fix and --fix-dry-run exclude each other: the dry run shows what --fix will do")
+    if option.fix_max is not None and option.fix_max < 0:
+        raise pytest.UsageError("--fix-max takes a number of entities, 0 or more")
     if option.fix_max is not None and not (option.fix or option.fix_dry_run):
         raise pytest.UsageError("--fix-max limits --fix or --fix-dry-run: give one of them")
     if config.pluginmanager.hasplugin("html"):
@@ -56,7 +63,10 @@ def _ensure(config: pytest.Config) -> Audit:
         from mlflow_compliance.progress import RichProgress, Silent
 
         reporter = config.pluginmanager.getplugin("terminalreporter")
-        shown = reporter is not None and sys.stderr.isatty() and config.get_verbosity() >= 0
+        capture = config.pluginmanager.getplugin("capturemanager")
+        # The store is read while pytest collects, and what is written then goes into pytest's capture.
+        shown = capture.global_and_fixture_disabled if capture else nullcontext
+        on_terminal = reporter is not None and reporter.isatty and config.get_verbosity() >= 0
         options = Options(
             rootdir=config.rootpath,
             workdir=config.invocation_params.dir,
@@ -67,7 +77,7 @@ def _ensure(config: pytest.Config) -> Audit:
             dry_run=config.option.fix_dry_run,
             limit=config.option.fix_max,
         )
-        audit = config.stash[AUDIT] = Audit(options, RichProgress if shown else Silent)
+        audit = config.stash[AUDIT] = Audit(options, lambda: RichProgress(shown) if on_terminal else Silent())
     return audit
 
 
@@ -144,10 +154,16 @@ def collected(session: pytest.Session, items: list[pytest.Item]) -> None:
         if audit.error is not None:
             raise audit.error
         audit.check(_pack_ids(items))
+        rules = [rule for item in items if (rule := getattr(getattr(item, "function", None), ATTRIBUTE, None)) is not None]
+        if rules and not any(map(audit.enabled, rules)):
+            raise ComplianceError("every policy that was selected is switched off in the settings: nothing would be examined")
         if session.config.option.fix or session.config.option.fix_dry_run:
             audit.remedies  # noqa: B018  a broken fixer is told before anything is read or written
     except ComplianceError as error:
-        raise pytest.UsageError(str(error)) from error
+        if not hasattr(session.config, "workerinput"):
+            raise pytest.UsageError(str(error)) from error
+        session.config.workeroutput[WORKER_ERROR] = str(error)  # type: ignore[attr-defined]
+        items.clear()
     for item in items:
         rule = getattr(getattr(item, "function", None), ATTRIBUTE, None)
         if rule is not None and not audit.enabled(rule):
@@ -162,7 +178,11 @@ def _pack_ids(items: list[pytest.Item]) -> set[str]:
     found = {getattr(item.function, ATTRIBUTE).id for item in items if hasattr(getattr(item, "function", None), ATTRIBUTE)}  # type: ignore[attr-defined]
     for folder in folders:
         for path in folder.glob("test_*.py"):
-            for node in ast.walk(ast.parse(path.read_bytes())):
+            try:
+                tree = ast.parse(path.read_bytes())
+            except (OSError, SyntaxError, ValueError):
+                continue  # pytest tells of it when it is selected
+            for node in ast.walk(tree):
                 if isinstance(node, ast.Call) and getattr(node.func, "id", getattr(node.func, "attr", "")) == "policy" and node.args:
                     first = node.args[0]
                     if isinstance(first, ast.Constant):
@@ -177,6 +197,14 @@ def judge(item: pytest.Function) -> None:
         from mlflow_compliance.report.text import printable
 
         pytest.fail("\n".join(printable(str(finding)) for finding in violations.findings), pytrace=False)
+
+
+def clean(item: pytest.Function, failure: AssertionError) -> None:
+    """Make the message of a failing assertion safe to print: it may quote what somebody named in the store."""
+    if hasattr(item.function, ATTRIBUTE):
+        from mlflow_compliance.report.text import printable
+
+        failure.args = tuple("\n".join(map(printable, arg.splitlines())) if isinstance(arg, str) else arg for arg in failure.args)
 
 
 def _cases(items: list[pytest.Item]) -> dict[str, tuple[str, str]]:
@@ -240,6 +268,7 @@ def _recollect(session: pytest.Session, reporter: Any) -> None:
     if reporter is not None and hasattr(reporter, "_numcollected"):
         # Without this the second collection is announced as the sum of both.
         reporter._numcollected = 0
+        reporter.stats.pop("deselected", None)
     session.perform_collect()
     here = {item.nodeid for item in session.items}
     for nodeid in session.config.stash[BEFORE]:
@@ -250,7 +279,7 @@ def _recollect(session: pytest.Session, reporter: Any) -> None:
     session.testscollected = len(session.items)
 
 
-def describe(item: pytest.Item, report: pytest.TestReport) -> None:
+def describe(item: pytest.Item, report: pytest.TestReport, call: pytest.CallInfo[Any]) -> None:
     """Put on a report what the tables show: plain values only."""
     rule = item.rule if isinstance(item, Removed) else getattr(getattr(item, "function", None), ATTRIBUTE, None)
     if rule is None or not (report.when == "call" or report.outcome != "passed"):
@@ -263,7 +292,11 @@ def describe(item: pytest.Item, report: pytest.TestReport) -> None:
     fixed = report.when == "call" and report.outcome == "passed" and bool(before)
     if fixed and not done and not isinstance(item, Removed):
         done = ["mended along with another finding"]
-    subject = violations.subject if violations else (before[0].entity if before else None)
+    subject = violations.subject if violations else (before[0].entity if before else _subject(item, rule, audit))
+    remedies = {finding: audit.remedy(finding) for finding in findings}
+    if report.outcome == "failed" and not findings:
+        found, remedy = _own_failure(rule, subject, call, audit)
+        findings, remedies = [found], {found: remedy}
     setattr(
         report,
         MARK,
@@ -281,13 +314,59 @@ def describe(item: pytest.Item, report: pytest.TestReport) -> None:
                     "message": finding.message,
                     "observed": finding.observed,
                     "expected": finding.expected,
-                    "remedy": audit.remedy(finding),
+                    "remedy": remedies[finding],
                 }
                 for finding in findings
             ],
+            "told": bool(violations and violations.findings),
             "notes": list(violations.notes) if violations else [],
         },
     )
+
+
+def _subject(item: pytest.Item, rule: Policy, audit: Audit) -> EntityRef | None:
+    """What a check without a `violations` fixture is about."""
+    from mlflow_compliance.entities import EntityRef
+    from mlflow_compliance.rules import AXES
+
+    if not rule.axes:
+        return EntityRef("store", "store", audit.store.info.uri)
+    key = item.callspec.params.get(rule.axes[0]) if hasattr(item, "callspec") else None
+    found = audit.resolve(rule.axes[0], str(key), artifacts=rule.reads_artifacts)
+    return None if found is None else AXES[rule.axes[0]].ref(found)
+
+
+def _own_failure(rule: Policy, subject: EntityRef | None, call: pytest.CallInfo[Any], audit: Audit) -> tuple[Finding, str]:
+    """A check that failed by an assertion, or that could not be carried out, as a row of the tables; and what --fix would do."""
+    from mlflow_compliance.entities import EntityRef
+    from mlflow_compliance.findings import Finding
+    from mlflow_compliance.rules import said
+
+    error = call.excinfo.value if call.excinfo else None
+    entity = subject or EntityRef("store", "store", audit.store.info.uri)
+    if call.when == "call" and isinstance(error, (AssertionError, pytest.fail.Exception)):
+        finding = Finding(rule.id, entity, said(error))
+        return finding, audit.remedy(finding)
+    if isinstance(error, pytest.fail.Exception):
+        return Finding(rule.id, entity, said(error)), "nothing: the settings or the store must hold something to examine"
+    what = type(error).__name__ + (f": {said(error)}" if str(error).strip() else "") if error is not None else "no reason given"
+    return Finding(rule.id, entity, f"the check could not be carried out ({what})"), "nothing: mend the policy; a check that crashed proves nothing"
+
+
+def hear(node: Any) -> None:
+    """On the controller of pytest-xdist: keep what a worker handed over."""
+    error = getattr(node, "workeroutput", {}).get(WORKER_ERROR)
+    if error:
+        node.config.stash[FROM_WORKERS] = error
+
+
+FROM_WORKERS: pytest.StashKey[str] = pytest.StashKey()
+
+
+def stop(config: pytest.Config) -> None:
+    """On the controller of pytest-xdist: stop as a run without workers does."""
+    if FROM_WORKERS in config.stash:
+        raise pytest.UsageError(config.stash[FROM_WORKERS])
 
 
 def status(report: pytest.TestReport) -> Status | None:

@@ -87,14 +87,14 @@ class Product(_Table):
 
     def covers(self, experiment: Experiment) -> bool:
         """Whether an experiment may belong to this product; its primary one always does."""
-        return experiment.name == self.primary or _matches(experiment.name, self.experiments)
+        return experiment.name == self.primary or _matches(experiment.own_name, self.experiments)
 
     def claims(self, experiment: Experiment) -> bool:
         """Whether an experiment is active and says, by name or tag, that it is this product's production one."""
         return (
             experiment.active
             and self.covers(experiment)
-            and (experiment.name == self.primary or _matches(experiment.name, self.production_names) or _tagged(experiment, self.production_tags))
+            and (experiment.name == self.primary or _matches(experiment.own_name, self.production_names) or _tagged(experiment, self.production_tags))
         )
 
 
@@ -163,12 +163,12 @@ class Settings(_Table):
     def is_test(self, experiment: Experiment) -> bool:
         """Whether an experiment is a test one, by name (in any case) or by tag."""
         rules = self.experiments
-        named = _matches(experiment.name.lower(), [pattern.lower() for pattern in rules.test_names])
+        named = _matches(experiment.own_name.lower(), [pattern.lower() for pattern in rules.test_names])
         return named or _tagged(experiment, rules.test_tags)
 
     def is_development(self, experiment: Experiment) -> bool:
         """Whether an experiment's work is development, to be archived."""
-        return _matches(experiment.name, self.experiments.development)
+        return _matches(experiment.own_name, self.experiments.development)
 
     def duplicate_rules(self) -> DuplicateRules:
         return DuplicateRules(self.duplicates.min_size, self.duplicates.boilerplate)

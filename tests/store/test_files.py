@@ -347,6 +347,14 @@ files.share(*sys.argv[1:])
         assert share(*pair) == "hardlink"
         assert names(pair[1].parent) == {"path.pkl"}
 
+    def test_what_a_dead_process_left_is_cleared_away_where_nothing_is_left_to_share(self, pair: tuple[Path, Path]) -> None:
+        share(*pair)
+        with subprocess.Popen([sys.executable, "-c", ""]) as process:
+            pass
+        made(pair[1].parent / f".compliance.tmp.{process.pid}.0")
+        share(*pair)
+        assert names(pair[1].parent) == {"path.pkl"}
+
     def test_what_a_living_process_is_writing_is_left(self, pair: tuple[Path, Path]) -> None:
         mine = pair[1].parent / f".compliance.tmp.{os.getppid()}.0"
         other = pair[1].parent / ".compliance.tmp.notes"

@@ -208,6 +208,22 @@ class TestOwnerless:
         )
 
 
+class TestModels:
+    def test_each_folder_with_an_mlmodel_but_not_its_metadata(self, read: Read, rows: list[Location], root: Path) -> None:
+        document = b"flavors:\n  f:\n    data: model.pkl\n"
+        own = write(root / "1" / "models" / MODEL / "artifacts" / "MLmodel", document).parent
+        write(own / "model.pkl")
+        write(own / "metadata" / "MLmodel", document)
+        of_run = write(root / "1" / RUN / "artifacts" / "metadata" / "MLmodel", document).parent  # somebody's name for a model
+        nobodys = write(root / OTHER / "artifacts" / "model" / "MLmodel", document).parent
+        found = read(rows).models
+        assert {path: (item.owner and item.owner.kind, item.missing) for path, item in found.items()} == {
+            str(own): ("logged_model", ()),
+            str(of_run): ("run", ("model.pkl",)),
+            str(nobodys): (None, ("model.pkl",)),
+        }
+
+
 class TestRoots:
     def test_a_location_without_the_id_is_a_root_itself(self, read: Read, row: Row, tmp_path: Path) -> None:
         write(tmp_path / "custom" / RUN / "artifacts" / "a.csv")

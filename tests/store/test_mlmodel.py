@@ -69,6 +69,15 @@ def test_nothing_outside_the_folder_is_looked_at(tmp_path: Path, name: str) -> N
     assert look(tmp_path, f"flavors:\n  f:\n    data: {name}\n").missing == (name,)
 
 
+def test_not_even_a_file_that_the_walk_knows(tmp_path: Path) -> None:
+    beside = tmp_path / "secret.pkl"
+    beside.write_text("x")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "MLmodel").write_text(f"flavors:\n  f:\n    data: ../secret.pkl\n    model_data: {beside}\n")
+    files = {str(beside): ArtifactFile(1, "1:1", None, logged=True)}
+    assert inspect(str(tmp_path / "model"), None, files).missing == ("../secret.pkl", str(beside))
+
+
 def test_a_windows_spelling_is_found(tmp_path: Path) -> None:
     (tmp_path / "artifacts").mkdir()
     (tmp_path / "artifacts" / "a.csv").write_text("x")

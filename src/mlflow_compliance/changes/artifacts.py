@@ -35,11 +35,12 @@ class LinkDuplicate(Change):
         return replace(snapshot, artifacts=artifacts.linked(self.path, self.kept))
 
     def write(self, store: Writer) -> None:
-        store.share_file(self.path, self.kept, self.sha256)
+        store.share_file(store.bind(self.path), store.bind(self.kept), self.sha256)
 
     def inverse(self, store: Writer) -> Change:
-        mode, mtime_ns = store.file_state(self.path)
-        return UnlinkDuplicate(self.path, self.kept, self.sha256, self.size, mode, mtime_ns)
+        path, kept = store.bind(self.path), store.bind(self.kept)
+        mode, mtime_ns = store.file_state(path)
+        return UnlinkDuplicate(path, kept, self.sha256, self.size, mode, mtime_ns)
 
     def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return {"sha256": self.sha256, "copy": self.path}, {"sha256": self.sha256, "copy": self.kept}
@@ -98,7 +99,7 @@ class MoveToQuarantine(Change):
         return os.path.join(self.root, QUARANTINE, JOURNAL, os.path.relpath(self.path, self.root))
 
     def says(self) -> str:
-        return f"move {self.path} ({self.files} files, {self.size} bytes) to {self.target}"
+        return f"move {self.path} ({self.files} file{'s' * (self.files != 1)}, {self.size} bytes) to {self.target}"
 
     def on(self, snapshot: Snapshot) -> Snapshot:
         artifacts = artifacts_in(snapshot)
@@ -139,7 +140,8 @@ class RestoreFromQuarantine(Change):
 
     def on(self, snapshot: Snapshot) -> Snapshot:
         artifacts = artifacts_in(snapshot)
-        item = Ownerless(self.root, self.path, len(self.contents), self.size, "")
+        root = artifacts.root_of(self.path)
+        item = Ownerless(root.key if root else "", self.path, len(self.contents), self.size, "")
         files = {path: ArtifactFile(size, f"own:{path}", None, logged=False) for path, size in self.contents}
         return replace(snapshot, artifacts=replace(artifacts.with_files(files, {}), ownerless={**artifacts.ownerless, self.path: item}))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -60,13 +61,14 @@ class EndRun(Change):
         return snapshot.with_experiment(experiment).with_run(replace(run, status=self.status, end_time=self.end_time))
 
     def write(self, store: Writer) -> None:
-        lifecycle, status = store.run_status(self.run_id)
+        run_id = store.bind(self.run_id)
+        lifecycle, status = store.run_status(run_id)
         if (lifecycle, status) != (ACTIVE, self.before):
-            raise ChangeError(f"run {self.run_id} is {lifecycle} and {status} by now: run again to plan anew")
-        store.end_run(self.run_id, self.status, self.end_time)
+            raise ChangeError(f"run {run_id} is {lifecycle} and {status} by now: run again to plan anew")
+        store.end_run(run_id, self.status, self.end_time)
 
     def inverse(self, store: Writer) -> Change:
-        return ReopenRun(self.run_id, self.experiment_id, self.status, self.end_time)
+        return ReopenRun(store.bind(self.run_id), self.experiment_id, self.status, self.end_time)
 
     def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return {"status": self.before, "end_time": None}, {"status": self.status, "end_time": self.end_time}
@@ -144,6 +146,7 @@ class CopyRun(Change):
     def on(self, snapshot: Snapshot) -> Snapshot:
         source, target = run_in(snapshot, self.run_id), experiment_in(snapshot, self.experiment_id)
         models = {model.model_id: copy_model(model, self.copy_id, target) for model in snapshot.models_of(self.run_id)}
+        olds = {key: snapshot.logged_models[key].artifact_location for key in models}
         copied = replace(
             planned_copy(source, self.new_tags()),
             run_id=self.copy_id,
@@ -155,7 +158,7 @@ class CopyRun(Change):
         after = replace(after, logged_models={**after.logged_models, **{model.model_id: model for model in models.values()}})
         if after.artifacts is None:
             return after
-        return replace(after, artifacts=_copied_files(after.artifacts, source, copied, models))
+        return replace(after, artifacts=_copied_files(after.artifacts, source, copied, models, olds))
 
     def write(self, store: Writer) -> None:
         store.copy_run(self.run_id, self.experiment_id, {key: store.bind(value) for key, value in self.new_tags().items()})
@@ -189,7 +192,8 @@ class RetractCopy(Change):
         for run in copies:
             snapshot = snapshot.with_experiment(_recount(snapshot.experiments[run.experiment_id], (run.lifecycle, run.status), None))
             gone = {model.model_id for model in snapshot.models_of(run.run_id)}
-            folders = [snapshot.artifacts.locations.get(("run", run.run_id))] if snapshot.artifacts else []
+            places = [("run", run.run_id), *(("logged_model", key) for key in sorted(gone))]
+            folders = [snapshot.artifacts.locations.get(place) for place in places] if snapshot.artifacts else []
             snapshot = replace(
                 snapshot,
                 runs={key: value for key, value in snapshot.runs.items() if key != run.run_id},
@@ -236,21 +240,31 @@ def copy_model(model: LoggedModel, run_id: str, target: Experiment) -> LoggedMod
     )
 
 
+def renamed(text: str, names: Mapping[str, str]) -> str:
+    """A text of MLmodel with the ids and the location of the copy; the longest first, since a location holds ids."""
+    olds = sorted(filter(None, names), key=len, reverse=True)
+    return re.sub("|".join(map(re.escape, olds)), lambda match: names[match[0]], text)
+
+
 def _link(link: ModelLink, models: Mapping[str, LoggedModel]) -> ModelLink:
     return link._replace(model_id=models[link.model_id].model_id) if link.model_id in models else link
 
 
-def _copied_files(artifacts: Artifacts, source: Run, copied: Run, models: Mapping[str, LoggedModel]) -> Artifacts:
+def _copied_files(artifacts: Artifacts, source: Run, copied: Run, models: Mapping[str, LoggedModel], olds: Mapping[str, str]) -> Artifacts:
     """The files of a copied run: large ones share the source's bytes, small ones are copies, MLmodel is written with the new ids."""
-    moves: list[tuple[tuple[str, str], EntityRef, str]] = [(("run", source.run_id), copied.ref, copied.artifact_uri)]
-    moves += [(("logged_model", key), model.ref, model.artifact_location) for key, model in models.items()]
-    locations, files, hashes = dict(artifacts.locations), {}, {}
-    for place, owner, uri in moves:
+    moves = [(("run", source.run_id), copied.ref, source.artifact_uri, copied.artifact_uri)]
+    moves += [(("logged_model", key), model.ref, olds[key], model.artifact_location) for key, model in models.items()]
+    locations, files, hashes, folders = dict(artifacts.locations), {}, {}, dict(artifacts.models)
+    names = {source.run_id: copied.run_id, **{key: model.model_id for key, model in models.items()}}
+    for place, owner, old_uri, uri in moves:
         folder = artifacts.locations.get(place)
         if folder is None:
             continue
         target = uri.removeprefix("file://")
         locations[owner.kind, owner.key] = target
+        for model in artifacts.models_in(folder):
+            copy = target + model.path[len(folder) :]
+            folders[copy] = model._replace(path=copy, owner=owner, artifact_path=renamed(model.artifact_path, {**names, old_uri: uri}))
         for path, file in artifacts.under(folder).items():
             new = target + path[len(folder) :]
             if os.path.basename(path) == "MLmodel":
@@ -260,4 +274,4 @@ def _copied_files(artifacts: Artifacts, source: Run, copied: Run, models: Mappin
             files[new] = ArtifactFile(file.size, file.copy if shared else f"own:{new}", owner, logged=True)
             if path in artifacts.hashes:
                 hashes[new] = artifacts.hashes[path]
-    return replace(artifacts.with_files(files, hashes), locations=locations)
+    return replace(artifacts.with_files(files, hashes), locations=locations, models=folders)

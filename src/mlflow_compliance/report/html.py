@@ -26,6 +26,7 @@ STYLE = """<style>
   .compliance-FAILED { color: #a00; font-weight: bold; } .compliance-FIXED { color: #05630f; font-weight: bold; }
   .compliance-PASSED { color: #05630f; } .compliance-head { margin: 0 0 1em; padding-left: 1.2em; overflow-wrap: anywhere; }
   td.col-outcome ul { margin: .3em 0; padding-left: 1.2em; } td.col-outcome li { margin: .2em 0; } .compliance-remedy { color: #555; }
+  .logwrapper:not(:has(.log)) { display: none; }
   .compliance-head, #results-table td { color: #333; } td.col-policy { white-space: nowrap; }
   td.col-severity.critical, td.col-severity.high { font-weight: bold; }
 </style>"""
@@ -38,6 +39,8 @@ class HtmlReport:
         self.config = config
         self.header: list[str] = []
         self.notes: list[str] = []
+        self.policies = False
+        """Whether a row told of a policy."""
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionstart(self) -> None:
@@ -61,11 +64,27 @@ class HtmlReport:
         """Without policies in the session, its report looks as it would without this plugin."""
         from mlflow_compliance.session import audit_of
 
-        if audit_of(self.config) is None and self.header:
-            for report in self._reports():
-                report._report.table_header = [cell.replace(">Gate<", ">Result<") for cell in report._report.table_header if cell not in self.header]
-                report._report.title = report._report.title.removeprefix("Compliance audit: ")
-            self.header = []
+        if audit_of(self.config) is None:
+            self._as_without_us()
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self) -> None:
+        """The controller of pytest-xdist collects nothing: there the rows tell whether policies were run."""
+        from mlflow_compliance.session import audit_of
+
+        if audit_of(self.config) is None and not self.policies:
+            self._as_without_us()
+
+    def _as_without_us(self) -> None:
+        if not self.header:
+            return
+        for report in self._reports():
+            report._report.table_header = [cell.replace(">Gate<", ">Result<") for cell in report._report.table_header if cell not in self.header]
+            report._report.title = report._report.title.removeprefix("Compliance audit: ")
+            for rows in report._report.data["tests"].values():
+                for row in rows:
+                    del row["resultsTableRow"][1 : 1 + len(COLUMNS)]
+        self.header = []
 
     def _reports(self) -> list[Any]:
         from pytest_html.basereport import BaseReport
@@ -79,8 +98,15 @@ class HtmlReport:
         cells[1] = f'<td class="col-testId">{_safe(report.nodeid)}</td>'
         if self.header:
             facts = getattr(report, "compliance", None)
+            self.policies = self.policies or bool(facts)
             cells[1:1] = _cells(facts, report) if facts else [f'<td class="col-{name}"></td>' for name in COLUMNS]
             self.notes += [f"{facts['policy']}: {note}" for note in facts["notes"]] if facts else []
+
+    def pytest_html_results_table_html(self, report: pytest.TestReport, data: list[str]) -> None:
+        """The outcome column tells the findings, with what --fix would do: no need to tell them again below."""
+        facts = getattr(report, "compliance", None)
+        if facts and (facts["told"] or report.passed) and not report.sections:
+            data.clear()
 
     def pytest_html_results_summary(self, prefix: list[str]) -> None:
         from mlflow_compliance.session import audit_of
@@ -96,8 +122,6 @@ def _head(audit: Audit) -> list[str]:
 
     taken = datetime.fromtimestamp(audit.snapshot(artifacts=False).taken_at / 1000, timezone.utc)
     lines = [*lines_of(audit), f"read at: {taken:%Y-%m-%d %H:%M:%S} UTC; {len(audit.examined)} entities examined by {len(audit.policies)} policies"]
-    off = [rule.id for rule in audit.policies.values() if not audit.enabled(rule)]
-    lines += [f"switched off in the settings: {', '.join(sorted(off))}"] if off else []
     made = audit.repair
     if made is not None and made.outcome is not None:
         lines.append(f"repair: {len(made.outcome.applied)} of {len(made.plan.changes)} changes made; journal: {made.journal}")

@@ -62,12 +62,13 @@ class ClientReader:
         """The store without its files, and where its rows say that the files lie."""
         found = list(pages(self.client.search_experiments, view_type=ViewType.ALL, max_results=PAGE))
         ids = [item.experiment_id for item in found]
-        runs = [run for run in self._runs(ids) if run.data.tags.get("compliance.copy") != RETRACTED]
+        rows = list(self._runs(ids))
+        runs = [run for run in rows if not (run.info.lifecycle_stage == DELETED and run.data.tags.get("compliance.copy") == RETRACTED)]
         experiments = self._experiments(found, runs, self._assessed(ids, runs))
         models = [model for chunk in _chunks(ids) for model in pages(self.client.search_logged_models, experiment_ids=chunk, max_results=PAGE)]
         wanted = self._scope(settings, experiments, runs) | set(also)
         detailed = {run.info.run_id: self._run(run) for run in runs if run.info.run_id in wanted}
-        homes = {run.info.run_id: run.info.experiment_id for run in runs} | {model.model_id: model.experiment_id for model in models}
+        homes = {run.info.run_id: run.info.experiment_id for run in rows} | {model.model_id: model.experiment_id for model in models}
         registry = self._registered_models(homes)
         repeated = {run.info.run_id: extra for run in runs if self.file_store and (extra := self._repeated(run))}
         snapshot = Snapshot(
@@ -80,7 +81,7 @@ class ClientReader:
             repeated_points=repeated,
         )
         locations = [Location(item.ref, key, item.artifact_location) for key, item in experiments.items()]
-        locations += [Location(EntityRef("run", run.info.run_id), run.info.experiment_id, run.info.artifact_uri or "") for run in runs]
+        locations += [Location(EntityRef("run", run.info.run_id), run.info.experiment_id, run.info.artifact_uri or "") for run in rows]
         locations += [Location(EntityRef("logged_model", model.model_id), model.experiment_id, model.artifact_location) for model in models]
         for model in registry.values():
             locations += [Location(version.ref, version.experiment_id, version.location) for version in model.versions]
@@ -141,7 +142,9 @@ class ClientReader:
 
     def _run(self, run: Any) -> Run:
         info, data = run.info, run.data
-        links = [ModelLink("input", item.model_id, 0) for item in run.inputs.model_inputs or ()]
+        # A search leaves out the models that a run read; asking for the run itself does not.
+        read = self.client.get_run(info.run_id).inputs.model_inputs
+        links = [ModelLink("input", item.model_id, 0) for item in read or ()]
         links += [ModelLink("output", item.model_id, item.step) for item in (run.outputs.model_outputs if run.outputs else ())]
         return Run(
             run_id=info.run_id,

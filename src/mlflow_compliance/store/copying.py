@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +15,12 @@ from mlflow.tracking import MlflowClient
 
 from mlflow_compliance.artifacts import QUARANTINE, DuplicateRules
 from mlflow_compliance.changes import copy_of
-from mlflow_compliance.changes.runs import COMPLETE, COPY_STATE, SOURCE_MODEL, planned_copy
-from mlflow_compliance.entities import TERMINAL_STATUSES, LoggedModel, Run
+from mlflow_compliance.changes.runs import COMPLETE, COPIED_BY, COPY_STATE, SOURCE_MODEL, planned_copy
+from mlflow_compliance.entities import TERMINAL_STATUSES, LoggedModel, ModelMetric, Run
 from mlflow_compliance.errors import ChangeError
+from mlflow_compliance.scope import RETRACTED
 from mlflow_compliance.store import files
-from mlflow_compliance.store.content import digest_of, opened
+from mlflow_compliance.store.hashing import hash_file
 from mlflow_compliance.store.manifests import write_manifest
 from mlflow_compliance.store.opening import Store, local_folder
 from mlflow_compliance.store.records import add_records
@@ -58,23 +61,27 @@ class RunCopier:
                 self.client.set_terminated(new_id, status=planned.status, end_time=planned.end_time)
             elif planned.status != "RUNNING":
                 self.client.update_run(new_id, status=planned.status)
-            self._count(planned, new_id, len(models))
+            self._count(planned, new_id, models)
             self.client.set_tag(new_id, COPY_STATE, COMPLETE)
         except BaseException:
-            self.client.delete_run(new_id)
+            self.client.set_tag(new_id, COPY_STATE, RETRACTED)
+            self.retract(new, tags.get(COPIED_BY, new_id))
             raise
         return {copy_of("run", run_id): new_id, **{copy_of("logged model", old): made for old, made in ids.items()}}
 
     def retract(self, run: Any, journal: str) -> None:
         """Soft-delete a copy with its models and put its files aside: they are copies of what its source still holds."""
         folders = [os.path.dirname(local_folder(run.info.artifact_uri) or "")]
-        for output in run.outputs.model_outputs if run.outputs else ():
-            model = self.client.get_logged_model(output.model_id)
+        # By their source and not by the run's outputs: a copy that was broken off has not linked its models yet.
+        made = self.client.search_logged_models([run.info.experiment_id], filter_string=f"source_run_id = '{run.info.run_id}'", max_results=FEW)
+        for model in made:
             if SOURCE_MODEL in (model.tags or {}):
                 folders.append(os.path.dirname(local_folder(model.artifact_location) or ""))
-                self.client.delete_logged_model(output.model_id)
+                self.client.delete_logged_model(model.model_id)
         self.client.delete_run(run.info.run_id)
-        root = os.path.dirname(os.path.dirname(folders[0]))
+        home = os.path.dirname(folders[0])
+        # As the inventory has it: the folder above an experiment's is a root only where its name is the experiment's id.
+        root = os.path.dirname(home) if os.path.basename(home) == run.info.experiment_id else home
         for folder in folders:
             if os.path.isdir(folder):
                 target = os.path.join(root, QUARANTINE, f"{journal}-retracted", os.path.relpath(folder, root))
@@ -142,8 +149,7 @@ class RunCopier:
                 if filename == "MLmodel":
                     files.write_new(new, _renamed(path, names))
                 elif rules.apply_to(path, length):
-                    with opened(path) as content:
-                        digest = digest_of(content, path)
+                    digest = hash_file(path)
                     add_records(self.store.folder, digest, path, new)
                     files.place_shared(path, new, digest)
                 else:
@@ -152,7 +158,7 @@ class RunCopier:
         if sum(len(filenames) for _, _, filenames in os.walk(target)) != count:
             raise ChangeError(f"of {count} files ({size} bytes) in {old} not all arrived in {target}: the copy was taken back")
 
-    def _count(self, planned: Run, new_id: str, models: int) -> None:
+    def _count(self, planned: Run, new_id: str, models: list[LoggedModel]) -> None:
         """Compare the copy, read anew, with what it should be; a difference takes it back."""
         found, made = self.store.details([new_id])
         copied = found[new_id]
@@ -163,7 +169,7 @@ class RunCopier:
                 ("metrics", planned.metrics, copied.metrics),
                 ("tags", planned.tags, {**copied.tags, COPY_STATE: COMPLETE}),
                 ("datasets", planned.datasets, copied.datasets),
-                ("logged models", models, len(made)),
+                ("logged models", _named_metrics(models), _named_metrics(made.values())),
                 ("times", (planned.start_time, planned.end_time), (copied.start_time, copied.end_time)),
             )
             if expected != actual
@@ -172,22 +178,32 @@ class RunCopier:
             raise ChangeError(f"the copy {new_id} of run {planned.run_id} differs from it in {', '.join(wrong)}: it was taken back")
 
 
+def _named_metrics(models: Iterable[LoggedModel]) -> list[tuple[str, tuple[ModelMetric, ...]]]:
+    return sorted((model.name, model.metrics) for model in models)
+
+
 def _metrics(new_id: str, source: Run, models: list[LoggedModel], ids: Mapping[str, str]) -> Iterator[Metric]:
-    """The run's history; a point that was logged for a model too goes with the model's new id."""
-    linked = {(point.key, point.timestamp, point.step): (ids[model.model_id], point) for model in models for point in model.metrics}
+    """The run's history; a point that was logged for models too goes along once for each of them, with its new id."""
+    linked: dict[tuple[str, float, int, int], list[tuple[str, ModelMetric]]] = defaultdict(list)
+    for model in models:
+        for item in model.metrics:
+            linked[item.key, item.value, item.timestamp, item.step].append((ids[model.model_id], item))
     for key, points in source.metrics.items():
         for point in points:
-            model_id, fact = linked.pop((key, point.timestamp, point.step), (None, None))
-            yield Metric(
-                key,
-                point.value,
-                point.timestamp,
-                point.step,
-                model_id=model_id,
-                dataset_name=(fact.dataset_name or None) if fact else None,
-                dataset_digest=(fact.dataset_digest or None) if fact else None,
-                run_id=new_id,
-            )
+            # MLflow keeps 0 where a model's metric is NaN.
+            value = 0.0 if math.isnan(point.value) else point.value
+            facts: Sequence[tuple[str | None, ModelMetric | None]] = linked.pop((key, value, point.timestamp, point.step), ()) or ((None, None),)
+            for model_id, fact in facts:
+                yield Metric(
+                    key,
+                    point.value,
+                    point.timestamp,
+                    point.step,
+                    model_id=model_id,
+                    dataset_name=(fact.dataset_name or None) if fact else None,
+                    dataset_digest=(fact.dataset_digest or None) if fact else None,
+                    run_id=new_id,
+                )
     if linked:
         key = next(iter(linked))[0]
         raise ChangeError(f"a model of run {source.run_id} has the metric {key!r} from another run: copying would have to invent a value")

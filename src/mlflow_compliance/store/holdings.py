@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from mlflow_compliance.artifacts import Unreachable
 from mlflow_compliance.entities import EntityRef, Location
-from mlflow_compliance.store.locations import NOT_FILES, Resolved, Resolver, scheme_of, shown
+from mlflow_compliance.store.locations import NOT_FILES, Resolved, Resolver, scheme_of, shown, without_credentials
 
 _EVIDENT = frozenset({"mlruns", "mlartifacts"})
 
@@ -43,7 +43,7 @@ class Holdings:
     def unreachable(self) -> tuple[Unreachable, ...]:
         """The rows that cannot be reached, by experiment and reason."""
         return tuple(
-            Unreachable(experiment_id, example.uri, rows, example.owner, reason)
+            Unreachable(experiment_id, without_credentials(example.uri), rows, example.owner, reason)
             for (experiment_id, reason), (rows, example) in sorted(self.gone.items())
         )
 

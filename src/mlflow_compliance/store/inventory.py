@@ -140,7 +140,7 @@ class _Walk:
         copy, size, refused = f"{facts.st_dev}:{facts.st_ino}", facts.st_size, ""
         uploading = name.startswith(_UPLOADING)
         if link:
-            copy, (size, refused) = "link:" + copy, _target(path)
+            size, refused = _target(path)  # the link has an inode of its own, and so is a copy of its own
         elif not stat.S_ISREG(facts.st_mode):
             size, refused = 0, "it is a socket, a pipe or a device"
         if refused:

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from mlflow_compliance.entities import LoggedModel, Run, Snapshot, StoreInfo
 from mlflow_compliance.errors import StoreError
@@ -18,29 +18,10 @@ from mlflow_compliance.progress import Progress, Silent
 from mlflow_compliance.settings import Settings
 from mlflow_compliance.store.hashing import hash_candidates
 from mlflow_compliance.store.inventory import read_artifacts
-from mlflow_compliance.store.locations import Resolver
+from mlflow_compliance.store.locations import Resolver, without_credentials, without_secrets
 from mlflow_compliance.store.records import read_records
 from mlflow_compliance.store.rows import Rows
 from mlflow_compliance.store.sqlite import reading, sqlite_path
-
-
-def without_credentials(uri: str) -> str:
-    """A URI that may be shown: user, password and query cut."""
-    parts = urlsplit(uri)
-    if not parts.netloc or "@" not in parts.netloc:
-        return uri.split("?", maxsplit=1)[0]
-    return urlunsplit((parts.scheme, "***@" + parts.netloc.rpartition("@")[2], parts.path, "", ""))
-
-
-def _without_secrets(message: str, uri: str) -> str:
-    """What a library said about a URI, with what must not be shown cut out of it."""
-    parts = urlsplit(uri)
-    secrets = {parts.netloc.rpartition("@")[0], parts.password or "", unquote(parts.password or ""), parts.query}
-    secrets |= {value for _, value in parse_qsl(parts.query)} | {unquote(value) for value in secrets}
-    message = message.replace(uri, without_credentials(uri))
-    for secret in sorted(secrets - {""}, key=len, reverse=True):
-        message = message.replace(secret, "***")
-    return message
 
 
 @dataclass(frozen=True)
@@ -68,7 +49,7 @@ class Store:
         Raises StoreError where the store is missing, locked, foreign or out of reach.
         """
         progress = progress or Silent()
-        progress.start("reading the store", None)
+        progress.start("Reading the store", None)
         try:
             return self._rows(also)
         finally:
@@ -166,13 +147,17 @@ def _through_client(uri: str, info: StoreInfo, settings: Settings, also: Collect
         return ClientReader(MlflowClient(tracking_uri=uri), file_store=info.backend == "file").read(info, settings, also)
     except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
         first = next(filter(None, map(str.strip, str(error).splitlines())), type(error).__name__)
-        raise StoreError(f"the store {info.uri} cannot be read through MLflow: {_without_secrets(first, uri)}") from error
+        raise StoreError(f"the store {info.uri} cannot be read through MLflow: {without_secrets(first, uri)}") from error
 
 
 def open_store(uri: str, settings: Settings, rootdir: str) -> Store:
     """The store behind a tracking URI; it must exist. `rootdir` holds the journals of a store without a folder of its own."""
     if not uri:
         raise StoreError("no store is named: give --tracking-uri, set MLFLOW_TRACKING_URI, or write [store] tracking_uri in compliance.toml")
+    try:
+        urlsplit(uri)
+    except ValueError as error:
+        raise StoreError(f"the tracking URI cannot be read as one ({error}): check it") from error
     if uri.startswith(("databricks", "uc:")):
         raise StoreError(f"stores of kind {uri.partition(':')[0]!r} are not supported: only what open-source MLflow serves")
     if uri.startswith("sqlite:"):

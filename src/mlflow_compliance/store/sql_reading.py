@@ -141,7 +141,7 @@ class SqlReader:
             (str(experiment_id), lifecycle, status)
             for experiment_id, lifecycle, status in self._all(
                 "SELECT experiment_id, lifecycle_stage, status FROM runs JOIN tags ON tags.run_uuid = runs.run_uuid "
-                "WHERE tags.key = 'compliance.copy' AND tags.value = :retracted",
+                "WHERE tags.key = 'compliance.copy' AND tags.value = :retracted AND lifecycle_stage = 'deleted'",
                 retracted=RETRACTED,
             )
         ]
@@ -204,7 +204,7 @@ class SqlReader:
             "WHERE run_uuid IN :ids",
             ids,
         ):
-            if tags[run_id].get("compliance.copy") == RETRACTED:
+            if lifecycle == DELETED and tags[run_id].get("compliance.copy") == RETRACTED:
                 continue
             found[run_id] = Run(
                 run_id=run_id,
@@ -369,9 +369,10 @@ class SqlReader:
 
 
 def sources_of(version: ModelVersion) -> tuple[str, ...]:
-    """The ids that a version names as where it comes from: its run, and the logged model in its source."""
-    model = version.source.removeprefix("models:/") if version.source.startswith("models:/m-") else ""
-    return tuple(key for key in (version.run_id or "", model) if key)
+    """The ids that a version names as where it comes from: its run, and the logged model or run in its source."""
+    scheme, _, rest = version.source.partition(":/")
+    named = rest.strip("/").split("/")[0] if scheme == "runs" or rest.startswith("m-") else ""
+    return tuple(key for key in (version.run_id or "", named) if key)
 
 
 def home_of(version: ModelVersion, homes: Mapping[str, str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -13,7 +14,7 @@ from mlflow.tracking import MlflowClient
 
 from mlflow_compliance.changes import bind
 from mlflow_compliance.changes.runs import COPIED_BY, COPY_STATE, SOURCE_RUN
-from mlflow_compliance.entities import ACTIVE, Experiment
+from mlflow_compliance.entities import Experiment
 from mlflow_compliance.errors import ChangeError, StoreError
 from mlflow_compliance.scope import RETRACTED
 from mlflow_compliance.store import files
@@ -29,7 +30,7 @@ def one_sentence(what: str) -> Iterator[None]:
     """MLflow's and the system's refusals as a ChangeError."""
     try:
         yield
-    except (MlflowException, OSError) as error:
+    except (MlflowException, StoreError, OSError) as error:
         first = next(iter(str(error).splitlines()), type(error).__name__)
         raise ChangeError(f"{what}: {first}") from error
 
@@ -43,9 +44,12 @@ class StoreWriter:
         self.store = store
         self.binding = binding
         try:
-            self.client = MlflowClient(tracking_uri=store.uri, registry_uri=store.uri)
-            # The first call opens the database and checks its schema.
-            self.client.search_experiments(max_results=1)
+            with warnings.catch_warnings():
+                # MLflow's own models make SQLAlchemy warn; a user can do nothing about it.
+                warnings.simplefilter("ignore")
+                self.client = MlflowClient(tracking_uri=store.uri, registry_uri=store.uri)
+                # The first call opens the database and checks its schema.
+                self.client.search_experiments(max_results=1)
         except (MlflowException, OSError) as error:
             raise StoreError(_refusal(store, str(error))) from error
 
@@ -60,7 +64,8 @@ class StoreWriter:
 
     def counted_experiment(self, experiment_id: str) -> Experiment:
         """The experiment as it is now with what SQL counts about its runs."""
-        found = self.store.read(artifacts=False).experiments.get(experiment_id)
+        with one_sentence(f"experiment {experiment_id} could not be read"):
+            found = self.store.read(artifacts=False).experiments.get(experiment_id)
         if found is None:
             raise ChangeError(f"experiment {experiment_id} is not there any more: run again to plan anew")
         return found
@@ -84,7 +89,8 @@ class StoreWriter:
     def restore_experiment(self, experiment_id: str, deleted_runs: tuple[str, ...]) -> None:
         with one_sentence(f"experiment {experiment_id} could not be restored"):
             self.client.restore_experiment(experiment_id)
-            for run_id in deleted_runs:
+            retracted = self.client.search_runs([experiment_id], filter_string=f"tags.`{COPY_STATE}` = '{RETRACTED}'", max_results=1000)
+            for run_id in [*deleted_runs, *(run.info.run_id for run in retracted)]:
                 self.client.delete_run(run_id)
 
     def run_status(self, run_id: str) -> tuple[str, str]:
@@ -109,8 +115,6 @@ class StoreWriter:
         where = f"tags.`{SOURCE_RUN}` = '{source_run_id}' AND tags.`{COPIED_BY}` = '{journal}'"
         with one_sentence(f"the copy of run {source_run_id} could not be taken back"):
             for run in self.client.search_runs([experiment_id], filter_string=where):
-                if run.info.lifecycle_stage != ACTIVE:
-                    continue
                 self.client.set_tag(run.info.run_id, COPY_STATE, RETRACTED)
                 RunCopier(self.client, self.store).retract(run, journal)
 
@@ -127,12 +131,14 @@ class StoreWriter:
 
     def share_file(self, path: str, kept: str, sha256: str) -> None:
         # On record first: should the program die in between, the record is still true of both files.
-        add_records(self.store.folder, sha256, path, kept)
+        with one_sentence(f"the hash of {path} could not go on record"):
+            add_records(self.store.folder, sha256, path, kept)
         files.share(kept, path, sha256)
 
     def unshare_file(self, path: str, sha256: str, mode: int, mtime_ns: int) -> None:
         files.unshare(path, mode, mtime_ns, sha256)
-        add_records(self.store.folder, "", path)
+        with one_sentence(f"the hash of {path} could not be taken off the record"):
+            add_records(self.store.folder, "", path)
 
     def quarantine(self, path: str, target: str, root: str) -> None:
         write_manifest(path, target, root)

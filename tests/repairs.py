@@ -1,0 +1,141 @@
+"""Plans and carries out repairs of test stores with this checkout's own policies and fixers, and says what a store holds afterwards."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from stores import Lab
+
+from mlflow_compliance.apply import Outcome, apply_plan, differences, expected_after
+from mlflow_compliance.changes import load
+from mlflow_compliance.entities import Snapshot
+from mlflow_compliance.findings import Finding
+from mlflow_compliance.remedies import Remedy, load_fixers
+from mlflow_compliance.journal import Journal
+from mlflow_compliance.plan import Plan, Refusal, findings_of, make_plan
+from mlflow_compliance.rules import Policy, policy_of
+from mlflow_compliance.store.writing import StoreWriter
+
+CHECKOUT = Path(__file__).parents[1]
+
+
+@lru_cache(maxsize=1)
+def rules() -> tuple[Policy, ...]:
+    """The policies of this checkout."""
+    found = []
+    for path in sorted((CHECKOUT / "policies").glob("test_*.py")):
+        spec = importlib.util.spec_from_file_location(f"_policies_{path.stem}", path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        found += [rule for value in vars(module).values() if (rule := policy_of(value))]
+    return tuple(found)
+
+
+@lru_cache(maxsize=1)
+def remedies() -> Mapping[str, Remedy]:
+    """The fixers of this checkout."""
+    return load_fixers(["fixers"], CHECKOUT)
+
+
+def findings(lab: Lab, *ids: str) -> list[Finding]:
+    """What the policies find in a store; with `ids`, those policies alone."""
+    return found_in(lab.read(), lab, *ids)
+
+
+def found_in(snapshot: Snapshot, lab: Lab, *ids: str) -> list[Finding]:
+    return findings_of([rule for rule in rules() if not ids or rule.id in ids], snapshot, lab.settings)
+
+
+def plan_for(lab: Lab, *ids: str, others: Mapping[str, Remedy] | None = None) -> Plan:
+    """The plan that mends a store; with `ids`, for those policies alone."""
+    chosen = [rule for rule in rules() if not ids or rule.id in ids]
+    return make_plan(chosen, others or remedies(), lab.read(), lab.settings)
+
+
+def refusals(plan: Plan, policy: str) -> list[Refusal]:
+    return [refusal for refusal in plan.refusals if refusal.finding.policy == policy]
+
+
+@dataclass
+class Repaired:
+    """One repair: what was done, and its journal as it was read back."""
+
+    outcome: Outcome
+    unlike: list[str]
+    lines: list[dict[str, Any]]
+
+
+def carry_out(lab: Lab, plan: Plan) -> Repaired:
+    """Write a plan and compare the store with what was planned."""
+    binding: dict[str, str] = {}
+    journal = Journal(lab.store.folder, datetime.now(timezone.utc))
+    outcome = apply_plan(plan, StoreWriter(lab.store, binding), binding, journal, lab.store.info.uri, lambda: None)
+    expected = expected_after(plan.start, outcome.applied, binding)
+    return Repaired(outcome, differences(expected, lab.read(tuple(expected.runs))), lines_of(Path(journal.path)))
+
+
+def lines_of(journal: Path) -> list[dict[str, Any]]:
+    """The whole lines of a journal; a program that was killed may have left half a last one."""
+    return [json.loads(line) for line in journal.read_text().split("\n")[:-1]]
+
+
+def take_back(lab: Lab, lines: Sequence[dict[str, Any]]) -> None:
+    """Apply the inverses of what a journal says was done, backwards."""
+    done = {line["change"] for line in lines if line.get("state") == "done"}
+    writer = StoreWriter(lab.store, {})
+    for line in reversed(lines):
+        if line.get("state") == "begin" and line["change"] in done:
+            load(line["undo"]).write(writer)
+
+
+def hashes(folder: Path) -> Counter[str]:
+    """SHA-256 of every artifact below a store's mlruns, quarantine included, and how often it is there."""
+    files = (path for path in (folder / "mlruns").rglob("*") if path.is_file() and path.name not in ("manifest.jsonl", "MLmodel"))
+    return Counter(hashlib.sha256(path.read_bytes()).hexdigest() for path in files)
+
+
+def readable(lab: Lab) -> dict[str, str]:
+    """(run name, path below its artifacts) -> SHA-256, for every run that is active."""
+    found = {}
+    for key in lab.read(artifacts=False).experiments:
+        for run in lab.runs(key):
+            home = Path(run.info.artifact_uri)
+            if run.info.lifecycle_stage == "active" and home.is_dir():
+                found |= {
+                    f"{run.info.run_name} {path.relative_to(home)}": hashlib.sha256(path.read_bytes()).hexdigest()
+                    for path in sorted(home.rglob("*"))
+                    if path.is_file()
+                }
+    return found
+
+
+VOLATILE = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{6}|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00")
+
+
+def state(lab: Lab) -> dict[str, Any]:
+    """What must be the same after two repairs of the same store: all but the times and ids of the repair itself."""
+    snapshot = lab.read()
+    assert snapshot.artifacts is not None
+    return {
+        "experiments": {
+            key: (item.name, item.lifecycle, dict(item.runs), {tag: VOLATILE.sub("…", value) for tag, value in item.tags.items()})
+            for key, item in snapshot.experiments.items()
+        },
+        "copies": Counter(run.tags.get("compliance.copy") for run in snapshot.runs.values() if "compliance.copy" in run.tags),
+        "readable": readable(lab),
+        "duplicates": snapshot.artifacts.duplicates(),
+        "ownerless": sorted(snapshot.artifacts.ownerless),
+        "findings": [str(finding) for finding in found_in(snapshot, lab)],
+    }
