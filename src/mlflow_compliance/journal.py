@@ -49,11 +49,19 @@ class Journal:
         versions = {name: _version(name) for name in ("pytest-mlflow-compliance", "mlflow")}
         self._write({"journal": self.id, "store": store, "user": user_name(), "at": at.isoformat(), "changes": changes, "versions": versions})
 
-    def begin(self, number: int, policy: str, change: Change, inverse: Change) -> None:
+    def begin(self, number: int, policy: str, change: Change, inverse: Change | None) -> None:
         """Before a change: what it is, what it touches and how it is taken back."""
         before, after = change.effect()
         self._write(
-            {"change": number, "state": "begin", "policy": policy, "before": before, "after": after, "do": dump(change), "undo": dump(inverse)}
+            {
+                "change": number,
+                "state": "begin",
+                "policy": policy,
+                "before": before,
+                "after": after,
+                "do": dump(change),
+                "undo": inverse and dump(inverse),
+            }
         )
 
     def done(self, number: int, bound: dict[str, str]) -> None:

@@ -97,8 +97,8 @@ class Change(ABC):
         """Carry it out, or raise ChangeError and leave the store as it was."""
 
     @abstractmethod
-    def inverse(self, store: Writer) -> Change:
-        """How to take it back; asked before `write`, since some of it (a file's mode, an old tag) must be read first."""
+    def inverse(self, store: Writer) -> Change | None:
+        """How to take it back, None where nothing was there that anybody wants back; asked before `write`, since some of it (a file's mode, an old tag) must be read first."""
 
     @abstractmethod
     def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:

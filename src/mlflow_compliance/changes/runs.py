@@ -207,8 +207,8 @@ class RetractCopy(Change):
     def write(self, store: Writer) -> None:
         store.retract_copy(self.run_id, self.experiment_id, self.journal)
 
-    def inverse(self, store: Writer) -> Change:
-        raise ChangeError(f"the copy of run {self.run_id} can be made again from its source: plan anew")
+    def inverse(self, store: Writer) -> None:
+        """Its source was never changed and can be copied again; a copy that was broken off is worth nothing."""
 
     def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return {"source_run_id": self.run_id}, {}

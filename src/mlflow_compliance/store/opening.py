@@ -19,6 +19,7 @@ from mlflow_compliance.settings import Settings
 from mlflow_compliance.store.hashing import hash_candidates
 from mlflow_compliance.store.inventory import read_artifacts
 from mlflow_compliance.store.locations import Resolver, without_credentials, without_secrets
+from mlflow_compliance.store.neighbours import keep_what_neighbours_own
 from mlflow_compliance.store.records import read_records
 from mlflow_compliance.store.rows import Rows
 from mlflow_compliance.store.sqlite import reading, sqlite_path
@@ -70,6 +71,8 @@ class Store:
             recorded=read_records(self.folder),
             progress=progress,
         )
+        if found.ownerless and self.info.backend == "sqlite":
+            found = keep_what_neighbours_own(found, sqlite_path(self.uri))
         return replace(snapshot, artifacts=hash_candidates(found, progress))
 
     def details(self, run_ids: Collection[str]) -> tuple[dict[str, Run], dict[str, LoggedModel]]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sqlite3
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,10 +36,25 @@ def sqlite_path(uri: str) -> str:
     return os.path.abspath(database)
 
 
+def is_sqlite(path: str) -> bool:
+    """Whether a path is a readable file that begins as a SQLite database does."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(_MAGIC)) == _MAGIC
+    except OSError:
+        return False
+
+
 @contextmanager
 def reading(uri: str, busy_timeout: float) -> Iterator[Connection]:
     """A connection in one read transaction on a database that exists; `busy_timeout` in seconds."""
-    path = sqlite_path(uri)
+    with reading_file(sqlite_path(uri), busy_timeout) as connection:
+        yield connection
+
+
+@contextmanager
+def reading_file(path: str, busy_timeout: float) -> Iterator[Connection]:
+    """The same, by path."""
     with _unchanged(path) as source:
         engine = create_engine("sqlite://", creator=lambda: _connect(source, busy_timeout), poolclass=NullPool)
         try:
@@ -56,6 +73,8 @@ def _connect(source: str, busy_timeout: float) -> sqlite3.Connection:
 def _unchanged(path: str) -> Iterator[str]:
     """The URI under which SQLite reads the file without leaving anything beside it."""
     try:
+        if stat.S_ISFIFO(os.stat(path).st_mode):
+            raise OSError(errno.EINVAL, "is not a regular file")  # reading it would wait for ever
         with open(path, "rb") as file:
             head = file.read(20)
     except FileNotFoundError:
