@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from mlflow_compliance.api import (
     COMPLETE,
@@ -104,13 +104,15 @@ def retire_test(finding: Finding, snapshot: Snapshot, settings: Settings) -> Ite
     marked = [
         run for run in snapshot.runs_of(experiment.experiment_id) for product in settings.products if _is_production(run, product.production_tags)
     ]
+    if any(_is_production(experiment, product.production_tags) for product in settings.products):
+        raise CannotFix("it is itself marked as production: take the mark off, or give it another name")
     if marked:
         raise CannotFix(f"its {marked[0].ref} is marked as production: take the mark off, or move the run")
     yield from retire(experiment, "test experiment")
 
 
-def _is_production(run: Run, tags: object) -> bool:
-    return isinstance(tags, dict) and any(run.tags.get(key) == value for key, value in tags.items())
+def _is_production(item: Run | Experiment, tags: Mapping[str, str]) -> bool:
+    return any(item.tags.get(key) == value for key, value in tags.items())
 
 
 @fixer("EXP003")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 from mlflow_compliance.api import (
@@ -11,6 +12,7 @@ from mlflow_compliance.api import (
     Change,
     DeleteExperiment,
     Experiment,
+    ModelVersion,
     RenameExperiment,
     SetExperimentTag,
     Settings,
@@ -38,8 +40,15 @@ def refuse_what_is_relied_on(experiment: Experiment, snapshot: Snapshot, setting
         raise CannotFix(f"{experiment.assessed_runs} of its runs have assessments, which MLflow deletes for good with the run: export them first")
     for model in snapshot.registered_models.values():
         for version in model.versions:
-            if version.experiment_id == key:
+            if version.experiment_id == key or _lies_in(version, experiment, snapshot):
                 raise CannotFix(f"{version.ref} relies on a run or model in it: register the version from elsewhere first")
+
+
+def _lies_in(version: ModelVersion, experiment: Experiment, snapshot: Snapshot) -> bool:
+    """Whether a version's files lie in an experiment's folder: one may be registered from a path, or name another run than the one that wrote it."""
+    places = snapshot.artifacts.locations if snapshot.artifacts else {}
+    files, home = places.get(("model_version", version.ref.key)), places.get(("experiment", experiment.experiment_id))
+    return bool(files and home and files.startswith(home + os.sep))
 
 
 def retire(experiment: Experiment, reason: str) -> Iterator[Change]:

@@ -20,9 +20,9 @@ from mlflow_compliance.apply import Outcome, apply_plan, differences, expected_a
 from mlflow_compliance.changes import load
 from mlflow_compliance.entities import Snapshot
 from mlflow_compliance.findings import Finding
-from mlflow_compliance.remedies import Remedy, load_fixers
 from mlflow_compliance.journal import Journal
 from mlflow_compliance.plan import Plan, Refusal, findings_of, make_plan
+from mlflow_compliance.remedies import Remedy, load_fixers
 from mlflow_compliance.rules import Policy, policy_of
 from mlflow_compliance.store.writing import StoreWriter
 
@@ -96,7 +96,7 @@ def take_back(lab: Lab, lines: Sequence[dict[str, Any]]) -> None:
     done = {line["change"] for line in lines if line.get("state") == "done"}
     writer = StoreWriter(lab.store, {})
     for line in reversed(lines):
-        if line.get("state") == "begin" and line["change"] in done:
+        if line.get("state") == "begin" and line["change"] in done and line["undo"]:
             load(line["undo"]).write(writer)
 
 

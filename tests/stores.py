@@ -19,7 +19,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 
 from mlflow_compliance.apply import differences, expected_after
 from mlflow_compliance.artifacts import Artifacts
-from mlflow_compliance.changes import JOURNAL, NOW, Change, RetractCopy
+from mlflow_compliance.changes import JOURNAL, NOW, Change
 from mlflow_compliance.entities import Snapshot
 from mlflow_compliance.settings import Settings, load_settings
 from mlflow_compliance.store.opening import Store, open_store
@@ -171,7 +171,9 @@ class Lab:
         read = self.client.create_logged_model(experiment_id, name="base", source_run_id=None)
         self.client.log_inputs(run_id, models=[LoggedModelInput(read.model_id)])
         uri = str(self.folder_of(run_id))
-        old_style = {f"model/{key}": value for key, value in model_files(run_id, "", "model", {"model.pkl": pickle.dumps({"weights": [1, 2]})}).items()}
+        old_style = {
+            f"model/{key}": value for key, value in model_files(run_id, "", "model", {"model.pkl": pickle.dumps({"weights": [1, 2]})}).items()
+        }
         self.upload(uri, {"notes.txt": b"short", "empty.txt": b"", "data/big.bin": BIG, "data/deep/er/größe 1.csv": BIG * 2, **old_style})
         self.client.set_terminated(run_id, status="FINISHED", end_time=START + 60_000)
         return run_id
@@ -205,8 +207,8 @@ class Lab:
         writer = StoreWriter(self.store, binding)
         inverses = []
         for change in changes:
-            # The retraction of a copy is not taken back: its source is there to be copied again.
-            inverses += [] if isinstance(change, RetractCopy) else [change.inverse(writer)]
+            inverse = change.inverse(writer)
+            inverses += [inverse] if inverse else []
             change.write(writer)
         expected = expected_after(before, list(changes), binding)
         after = self.read(tuple(expected.runs))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,7 +17,9 @@ from repairs import CHECKOUT, Repaired, carry_out, findings, hashes, lines_of, p
 from stores import BIG, START, Lab
 
 from mlflow_compliance.changes import SetExperimentTag
+from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.plan import Plan, Step
+from mlflow_compliance.store.writing import StoreWriter
 
 Meanwhile = Callable[[Lab, dict[str, str]], Any]
 
@@ -105,15 +108,10 @@ def test_a_store_that_is_locked_meanwhile_is_a_reason_too(lab: Lab, make_lab: Ca
     untidy(lab)
     impatient = Lab(lab.folder, lab.settings.model_copy(update={"store": lab.settings.store.model_copy(update={"busy_timeout": 0.0})}))
     plan = plan_for(impatient, "EXP002")
-    import sqlite3
-
     last = [change for change in plan.changes if type(change).__name__ == "DeleteExperiment"]
     holder = sqlite3.connect(lab.database, isolation_level=None)
     holder.execute("BEGIN EXCLUSIVE")
     try:
-        from mlflow_compliance.errors import ChangeError
-        from mlflow_compliance.store.writing import StoreWriter
-
         writer = StoreWriter.__new__(StoreWriter)
         writer.store, writer.binding = impatient.store, {}
         with pytest.raises(ChangeError, match="locked"):
@@ -180,7 +178,15 @@ def undisturbed(demo_built: Path, tmp_path_factory: pytest.TempPathFactory) -> d
 
 def fixing(lab: Lab, *options: str, kill: str = "") -> subprocess.Popen[bytes]:
     """A user's own command."""
-    arguments = ["policies", "--fix", f"--tracking-uri={lab.uri}", f"--compliance-config={lab.folder}/compliance.toml", "-p", "no:cacheprovider", *options]
+    arguments = [
+        "policies",
+        "--fix",
+        f"--tracking-uri={lab.uri}",
+        f"--compliance-config={lab.folder}/compliance.toml",
+        "-p",
+        "no:cacheprovider",
+        *options,
+    ]
     environment = {**os.environ, "PYTHONPATH": str(CHECKOUT / "tests"), "KILL_AT": kill}
     return subprocess.Popen([sys.executable, "-m", "pytest", *arguments], cwd=CHECKOUT, env=environment, stdout=subprocess.DEVNULL)
 

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import sqlite3
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
-from gates import CHECKOUT, Gate, plan_in, state, told
+from gates import CHECKOUT, POLICIES, Gate, plan_in, state, told
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
 from stores import BIG, Lab
 
-NOBODY = 65534
 PUBLIC = CHECKOUT.parent / "shared" / "data" / "stores" / "sqlite_zoomcamp"
 
 
@@ -92,7 +93,7 @@ def _pipe(folder: Path) -> Path:
         (_pipe, "the database {path} cannot be read: is not a regular file"),
         (_truncated, "the database {path} cannot be read: database disk image is malformed"),
         (_foreign, "the database holds no MLflow store: it has no table"),
-        (_half_a_store, "the database {path} has a schema that this version cannot read"),
+        (_half_a_store, "the database {path} has a schema that"),
     ],
 )
 def test_what_is_no_store_is_told_and_left_alone(gate: Gate, tmp_path: Path, make: Callable[[Path], Path], said: str, flags: list[str]) -> None:
@@ -139,13 +140,23 @@ def test_a_store_that_somebody_reads_and_writes_is_audited(gate: Gate, messy: La
         assert gate().ret == 1
 
 
-def test_a_writer_in_the_way_of_a_repair_is_told_of_and_loses_nothing(gate: Gate, messy: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The store is read, and then another process writes while the repair wants to."""
-    monkeypatch.setenv("MLFLOW_SQLALCHEMYSTORE_POOLCLASS", "NullPool")
-    with another_process(messy.database, "BEGIN IMMEDIATE", "SELECT * FROM runs"):
-        result = gate("--fix", "-k", "is_classified", process=True)
-    assert result.ret in {1, 4}
-    assert "locked" in told(result)
+def _impatient(_connection: object, cursor: sqlite3.Cursor, *_: object) -> None:
+    cursor.execute("PRAGMA busy_timeout = 1")  # MLflow waits for 20 seconds
+
+
+def test_a_writer_in_the_way_of_a_repair_is_told_of_and_loses_nothing(gate: Gate, messy: Lab) -> None:
+    """The store can be read, and another process writes while the repair wants to."""
+    event.listen(Engine, "before_cursor_execute", _impatient)
+    try:
+        with another_process(messy.database, "BEGIN IMMEDIATE", "SELECT * FROM runs"):
+            rows = _rows(messy.database)
+            result = gate("--fix", "-k", "is_classified")
+    finally:
+        event.remove(Engine, "before_cursor_execute", _impatient)
+    assert result.ret == 1
+    assert "not done: set tag lifecycle of experiment 4 to 'archived'" in told(result)
+    assert "database is locked" in told(result)
+    assert _rows(messy.database) == rows
     assert gate("--fix").ret == 0
 
 
@@ -195,31 +206,19 @@ def test_a_write_ahead_log_is_read_and_left_as_it_is(gate: Gate, messy: Lab, tmp
     result = gate()
     assert result.ret == 1
     assert ("test_in_the_log" in told(result)) == (beside in {"wal and shm", "wal alone"})
-    assert state(folder) == before
+    after = state(folder)
+    # SQLite's index of the log is shared memory in a file: every reader of a log that is in use writes to it.
+    assert (before.pop("mlflow.db-shm", None) is None) == (after.pop("mlflow.db-shm", None) is None)
+    assert after == before
 
 
 @pytest.fixture
-def as_ordinary_user(gate: Gate, messy: Lab, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., pytest.RunResult]]:
-    """Runs the gate as a user for whom file modes count, on the messy store in a place that the user can reach."""
-    if os.geteuid() == 0 and not _works_for_nobody():
-        pytest.skip("the tests run as root, and this Python or package cannot be read by another user")
+def unprivileged(gate: Gate, messy: Lab) -> Iterator[Callable[..., pytest.RunResult]]:
+    """Runs the gate in a process for which file modes count, also where the tests run as root."""
 
     def run(*flags: str) -> pytest.RunResult:
-        user = {}
-        if os.geteuid() == 0:
-            for above in (gate.folder, *gate.folder.parents[:3], messy.folder.parent):
-                above.chmod(0o755)
-            monkeypatch.setenv("HOME", "/nonexistent")
-            user = {"user": NOBODY, "group": NOBODY, "extra_groups": []}
-        command = [sys.executable, "-m", "pytest", f"--rootdir={gate.folder}", f"-c={gate.folder / 'pytest.ini'}", "-p", "no:cacheprovider"]
-        done = subprocess.run(
-            [*command, str(CHECKOUT / "policies"), *flags],
-            capture_output=True,
-            text=True,
-            cwd=gate.folder,
-            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
-            **user,  # type: ignore[call-overload]
-        )
+        command = [sys.executable, "-m", "pytest", f"--rootdir={gate.folder}", f"-c={gate.folder / 'pytest.ini'}", str(POLICIES), *flags]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=gate.folder, preexec_fn=_without_the_power_to_pass_modes)  # noqa: PLW1509
         return pytest.RunResult(done.returncode, done.stdout.splitlines(), done.stderr.splitlines(), 0)
 
     yield run
@@ -227,46 +226,40 @@ def as_ordinary_user(gate: Gate, messy: Lab, monkeypatch: pytest.MonkeyPatch) ->
         path.chmod(0o755 if path.is_dir() else 0o644)
 
 
-def _works_for_nobody() -> bool:
-    code = f"import mlflow_compliance, pytest; open({str(CHECKOUT / 'policies' / '__init__.py')!r})"
-    return subprocess.run([sys.executable, "-c", code], user=NOBODY, group=NOBODY, extra_groups=[], cwd="/", capture_output=True).returncode == 0
-
-
-def _belongs_to_the_user(folder: Path) -> None:
+def _without_the_power_to_pass_modes() -> None:
+    """Root without CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH is the owner of its files and no more: modes count after the next exec."""
     if os.geteuid() == 0:
-        for path in (folder, *folder.rglob("*")):
-            os.chown(path, NOBODY, NOBODY)
+        libc = ctypes.CDLL(None, use_errno=True)
+        for capability in (1, 2):
+            if libc.prctl(24, capability, 0, 0, 0):  # PR_CAPBSET_DROP
+                raise OSError(ctypes.get_errno(), "the capability could not be dropped")
 
 
-def test_an_unreadable_database(messy: Lab, as_ordinary_user: Callable[..., pytest.RunResult]) -> None:
-    _belongs_to_the_user(messy.folder)
+def test_an_unreadable_database(messy: Lab, unprivileged: Callable[..., pytest.RunResult]) -> None:
     messy.database.chmod(0)
-    before = state(messy.folder) if os.geteuid() == 0 else None
-    result = as_ordinary_user("--fix")
+    result = unprivileged("--fix")
     assert result.ret == 4
     assert f"the database {messy.database} cannot be read: Permission denied" in told(result)
-    assert before is None or state(messy.folder) == before
+    assert set(os.listdir(messy.folder)) == {"mlflow.db", "mlruns"}
 
 
-def test_a_folder_that_cannot_be_written_to_is_audited_and_not_repaired(messy: Lab, as_ordinary_user: Callable[..., pytest.RunResult]) -> None:
-    _belongs_to_the_user(messy.folder)
+def test_a_folder_that_cannot_be_written_to_is_audited_and_not_repaired(messy: Lab, unprivileged: Callable[..., pytest.RunResult]) -> None:
     for path in (*messy.folder.rglob("*"), messy.folder):
         path.chmod(0o555 if path.is_dir() else 0o444)
     before = state(messy.folder)
-    gate = as_ordinary_user("-q")
+    gate = unprivileged("-q")
     assert gate.ret == 1
     assert "6 failed, 21 passed" in told(gate)
     assert state(messy.folder) == before
-    fix = as_ordinary_user("--fix")
+    fix = unprivileged("--fix")
     assert fix.ret == 4
     assert "cannot be written (Permission denied): nothing was changed; set [journal] folder to a writable one" in told(fix)
     assert state(messy.folder) == before
 
 
-def test_files_that_cannot_be_read_are_told_and_not_repaired(messy: Lab, as_ordinary_user: Callable[..., pytest.RunResult]) -> None:
-    _belongs_to_the_user(messy.folder)
+def test_files_that_cannot_be_read_are_told_and_not_repaired(messy: Lab, unprivileged: Callable[..., pytest.RunResult]) -> None:
     (copy := next(messy.mlruns.rglob("shap.bin"))).chmod(0)
-    result = as_ordinary_user("-k", "stored_once")
+    result = unprivileged("-k", "stored_once")
     assert result.ret == 1
     assert "could not be compared" in told(result)
     assert "permission denied" in told(result)
@@ -312,26 +305,24 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
-@pytest.mark.parametrize("left", [0, 4096, 20_000, 60_000])
+@pytest.mark.parametrize("left", [0, 4096, 30_000])
 def test_a_full_disk_stops_a_repair_and_loses_nothing(gate: Gate, empty_store: bytes, small_disk: Path, left: int) -> None:
     """However much room is left (in bytes): no traceback, no success, and everything that was there is still there."""
-    lab = Lab(small_disk / "lab", empty_store, {})
+    lab = Lab.new(small_disk / "lab", empty_store, {})
     delivery, production, scratch = (lab.experiment(name) for name in ("credit_delivery", "credit_production", "test_experiment"))
     lab.run(delivery, "delivery")
     champion = {"model/MLmodel": b"flavors: {f: {data: m.bin}}\n", "model/m.bin": os.urandom(50_000)}
     lab.run(production, "champion", files=champion, stage="production")
     for _ in range(2):
-        lab.run(scratch, "try", files={"shap.bin": os.urandom(10) + BIG, "twin.bin": BIG * 20})
+        lab.run(scratch, "try", files={"shap.bin": os.urandom(10) + BIG, "twin.bin": BIG})
     lab.stray("26", {"left.bin": b"left behind" * 200})
     gate.settings(lab.uri)
     contents = _contents(lab.mlruns)
     rows = _rows(lab.database)
-    with (small_disk / "ballast").open("wb") as ballast:
-        shutil.copyfileobj(tempfile.TemporaryFile(), ballast)
-        room = os.statvfs(small_disk)
-        ballast.write(b"\0" * max(0, room.f_bavail * room.f_frsize - left))
+    room = os.statvfs(small_disk)
+    (small_disk / "ballast").write_bytes(bytes(room.f_bavail * room.f_frsize - left))
 
-    result = gate("--fix", process=True)
+    result = gate("--fix")
     assert result.ret in {1, 4}
     text = told(result)
     assert "No space left on device" in text or "disk is full" in text or "disk I/O error" in text
@@ -340,7 +331,7 @@ def test_a_full_disk_stops_a_repair_and_loses_nothing(gate: Gate, empty_store: b
 
     # With room again, the next repair makes up for it.
     (small_disk / "ballast").unlink()
-    again = gate("--fix", process=True)
+    again = gate("--fix")
     assert again.ret == 0
     assert plan_in(again)[-1].endswith("0 findings are left for people")
     assert set(contents.values()) <= set(_contents(lab.mlruns).values())
@@ -375,12 +366,14 @@ HOSTILE = {
 @pytest.mark.parametrize("name", HOSTILE.values(), ids=HOSTILE.keys())
 def test_hostile_names_are_only_text(gate: Gate, messy: Lab, name: str) -> None:
     """Of experiments, runs, tags and registered models: printed on one line, in the table too, and written through `--fix`."""
-    (run, *_), _ = messy.runs("2"), messy.stray("27", {"x.bin": b"x" * 2000})
+    run = messy.runs("1")[0]
+    messy.folder_of(run.info.run_id).mkdir(parents=True)
     messy.client.create_registered_model("plain")
     messy.client.create_model_version("plain", str(messy.folder_of(run.info.run_id)))
     messy.sql("UPDATE experiments SET name = 'test_' || ? WHERE experiment_id = 3", name)
     messy.sql("UPDATE experiments SET name = ? || '_production' WHERE experiment_id = 2", f"credit_{name}")
     messy.sql("UPDATE runs SET name = ?", name)
+    messy.sql("UPDATE tags SET value = ? WHERE key = 'mlflow.runName'", name)
     messy.sql("UPDATE registered_models SET name = ?", name)
     messy.sql("UPDATE model_versions SET name = ?", name)
     messy.sql("INSERT INTO experiment_tags (experiment_id, key, value) VALUES (3, ?, ?)", name[:250], name)
@@ -400,7 +393,7 @@ def _nothing_steers(result: pytest.RunResult, name: str) -> None:
     text = told(result)
     assert not {char for char in text if char in "\x1b\x07\r\x00\u202e\u2066\U000e0001"}
     # An id that is read by people and by other programs holds nothing that somebody named.
-    ids = [line for line in result.outlines if "::" in line]
+    ids = [line for line in result.outlines if "::" in line and line.endswith("%]")]
     assert ids
     assert all(name.strip() not in line for line in ids if len(name) > 5)
     if "\n" in name:

@@ -9,14 +9,15 @@ import pytest
 from repairs import CHECKOUT, carry_out, findings, plan_for, refusals, remedies, rules
 from stores import BIG, START, Lab
 
+from mlflow_compliance.api import Experiment, Severity, Violations, policy
 from mlflow_compliance.audit import Audit, Options
 from mlflow_compliance.changes import Change, EndRun, RenameExperiment, SetExperimentTag
 from mlflow_compliance.entities import Snapshot
 from mlflow_compliance.errors import PlanError
 from mlflow_compliance.findings import Finding
-from mlflow_compliance.remedies import CannotFix, Remedy
 from mlflow_compliance.plan import make_plan
 from mlflow_compliance.progress import Silent
+from mlflow_compliance.remedies import CannotFix, Remedy
 from mlflow_compliance.settings import Settings
 
 
@@ -101,8 +102,6 @@ def test_fixers_that_never_end_are_named(lab: Lab) -> None:
     def on_and_on(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
         item = snapshot.experiments[finding.entity.key]
         yield RenameExperiment(item.experiment_id, f"test_{len(item.name)}" + "x" * len(item.name), item.name)
-
-    from mlflow_compliance.api import Experiment, Severity, Violations, policy
 
     @policy("XXX001", "Never satisfied", Severity.LOW)
     def test_never(experiment: Experiment, violations: Violations) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from mlflow_compliance.apply import Outcome, apply_plan, differences, expected_after
 from mlflow_compliance.entities import EntityRef, Snapshot
-from mlflow_compliance.errors import ComplianceError, PlanError
+from mlflow_compliance.errors import ChangeError, ComplianceError, PlanError
 from mlflow_compliance.findings import Finding, Severity
 from mlflow_compliance.journal import Journal, only_one
 from mlflow_compliance.plan import Plan, make_plan
@@ -208,6 +208,9 @@ class Audit:
         refuse_writing(self.store, self.snapshot(artifacts=True))
         self.repair = Repair(self.plan(only))
         if self.repair.plan.steps:
+            from mlflow_compliance.store.writing import refuse_other_schema
+
+            refuse_other_schema(self.store)
             with only_one(self.store.folder):
                 # Planned again under the lock: another repair may just have ended.
                 self._snapshot = None
@@ -232,7 +235,12 @@ class Audit:
         finally:
             progress.stop()
             self._snapshot = None
-        expected = expected_after(repair.plan.start, repair.outcome.applied, binding)
+        try:
+            expected = expected_after(repair.plan.start, repair.outcome.applied, binding)
+        except ChangeError as error:
+            # A change was made although one that it was planned on had failed.
+            repair.unlike = [f"what the store must be now cannot be told: {error}"]
+            return
         snapshot, self._rows = self.store.read_rows(tuple(expected.runs), self.progress())
         self._snapshot = self.store.read_files(snapshot, self._rows, self.progress())
         repair.unlike = differences(expected, self._snapshot)

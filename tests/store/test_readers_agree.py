@@ -24,7 +24,9 @@ INFO = StoreInfo("test", "test")
 
 def both(lab: Lab) -> tuple[tuple[Snapshot, Rows], tuple[Snapshot, Rows]]:
     """The store by SQL and through the client, with every other run in full besides those that rules need."""
-    also = sorted(run.info.run_id for run in lab.client.search_runs(list(lab.read(artifacts=False).experiments), run_view_type=3, max_results=50))[::2]
+    also = sorted(run.info.run_id for run in lab.client.search_runs(list(lab.read(artifacts=False).experiments), run_view_type=3, max_results=50))[
+        ::2
+    ]
     with reading(lab.uri, 5.0) as connection:
         by_sql = SqlReader(connection).read(INFO, lab.settings, also)
     return by_sql, ClientReader(lab.client).read(INFO, lab.settings, also)
@@ -80,7 +82,11 @@ def test_on_a_store_with_one_of_everything(lab: Lab) -> None:
 TEXT = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), max_size=12)
 KEYS = st.sampled_from(["stage", "owner", "mlflow.note.content", "a b/c"])
 VALUES = st.one_of(st.floats(width=32), st.sampled_from([math.nan, math.inf, -math.inf, 0.0]))
-POINTS = st.lists(st.tuples(st.sampled_from(["auc", "loss"]), VALUES, st.integers(0, 3), st.integers(-1, 3)), max_size=6, unique_by=lambda point: (point[0], *point[2:]))
+POINTS = st.lists(
+    st.tuples(st.sampled_from(["auc", "loss"]), VALUES, st.integers(0, 3), st.integers(-1, 3)),
+    max_size=6,
+    unique_by=lambda point: (point[0], *point[2:]),
+)
 RUN = st.fixed_dictionaries(
     {
         "experiment": st.integers(0, 2),
@@ -96,7 +102,9 @@ RUN = st.fixed_dictionaries(
         "copy": st.sampled_from(["", "", "incomplete", "complete", "retracted"]),
     }
 )
-EXPERIMENT = st.tuples(st.sampled_from(["credit_production", "credit_delivery", "test_1", "other"]), st.dictionaries(KEYS, TEXT, max_size=2), st.booleans())
+EXPERIMENT = st.tuples(
+    st.sampled_from(["credit_production", "credit_delivery", "test_1", "other"]), st.dictionaries(KEYS, TEXT, max_size=2), st.booleans()
+)
 
 
 @given(

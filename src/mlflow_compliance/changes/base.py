@@ -98,7 +98,10 @@ class Change(ABC):
 
     @abstractmethod
     def inverse(self, store: Writer) -> Change | None:
-        """How to take it back, None where nothing was there that anybody wants back; asked before `write`, since some of it (a file's mode, an old tag) must be read first."""
+        """How to take it back; None where nothing was there that anybody wants back.
+
+        Asked before `write`, since some of it (a file's mode, an old tag) must be read first.
+        """
 
     @abstractmethod
     def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 from mlflow_compliance.entities import LoggedModel, Run, Snapshot, StoreInfo
-from mlflow_compliance.errors import StoreError
+from mlflow_compliance.errors import StoreError, first_line
 from mlflow_compliance.progress import Progress, Silent
 from mlflow_compliance.settings import Settings
 from mlflow_compliance.store.hashing import hash_candidates
@@ -149,8 +149,8 @@ def _through_client(uri: str, info: StoreInfo, settings: Settings, also: Collect
     try:
         return ClientReader(MlflowClient(tracking_uri=uri), file_store=info.backend == "file").read(info, settings, also)
     except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
-        first = next(filter(None, map(str.strip, str(error).splitlines())), type(error).__name__)
-        raise StoreError(f"the store {info.uri} cannot be read through MLflow: {without_secrets(first, uri)}") from error
+        said = without_secrets(first_line(error), uri)
+        raise StoreError(f"the store {info.uri} cannot be read through MLflow: {said}") from error
 
 
 def open_store(uri: str, settings: Settings, rootdir: str) -> Store:

@@ -10,19 +10,20 @@ from contextlib import contextmanager
 
 from mlflow.entities import RunStatus
 from mlflow.exceptions import MlflowException
+from mlflow.store.db.utils import _get_latest_schema_revision
 from mlflow.tracking import MlflowClient
 
 from mlflow_compliance.changes import bind
 from mlflow_compliance.changes.runs import COPIED_BY, COPY_STATE, SOURCE_RUN
 from mlflow_compliance.entities import Experiment
-from mlflow_compliance.errors import ChangeError, StoreError
+from mlflow_compliance.errors import ChangeError, StoreError, first_line
 from mlflow_compliance.scope import RETRACTED
 from mlflow_compliance.store import files
 from mlflow_compliance.store.copying import RunCopier
 from mlflow_compliance.store.manifests import write_manifest
 from mlflow_compliance.store.opening import Store
 from mlflow_compliance.store.records import add_records
-from mlflow_compliance.store.sqlite import sqlite_path
+from mlflow_compliance.store.sqlite import reading, sqlite_path
 
 
 @contextmanager
@@ -31,16 +32,17 @@ def one_sentence(what: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, StoreError, OSError) as error:
-        first = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ChangeError(f"{what}: {first}") from error
+        raise ChangeError(f"{what}: {first_line(error)}") from error
 
 
 class StoreWriter:
     """Writes to one store; `binding` gives symbols their values and grows as MLflow makes ids."""
 
     def __init__(self, store: Store, binding: dict[str, str]) -> None:
-        logging.getLogger("mlflow").setLevel(logging.ERROR)
+        # Whatever MLflow has to say of a failure is in the exception; its log would add a traceback.
+        logging.getLogger("mlflow").setLevel(logging.CRITICAL + 1)
         logging.getLogger("alembic").setLevel(logging.ERROR)
+        refuse_other_schema(store)
         self.store = store
         self.binding = binding
         try:
@@ -146,6 +148,17 @@ class StoreWriter:
 
     def restore_from_quarantine(self, target: str, path: str) -> None:
         files.restore(target, path)
+
+
+def refuse_other_schema(store: Store) -> None:
+    """Raise StoreError where the tables are not those of the installed MLflow: of an old store that lacks some, opening it would migrate it."""
+    if store.info.backend != "sqlite":
+        return
+    latest = _get_latest_schema_revision()
+    with reading(store.uri, store.settings.store.busy_timeout) as connection:
+        found = {version for (version,) in connection.exec_driver_sql("SELECT version_num FROM alembic_version")}
+    if found != {latest}:
+        raise StoreError(_refusal(store, "database schema"))
 
 
 def _refusal(store: Store, message: str) -> str:
