@@ -4,25 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mlflow_compliance.api import CannotFix, Change, Finding, LinkDuplicate, MoveToQuarantine, Settings, Snapshot, fixer
+from mlflow_compliance.api import TERMINAL_STATUSES, CannotFix, Change, EntityRef, Finding, LinkDuplicate, MoveToQuarantine, Settings, Snapshot, fixer
 
 
 @fixer("ART001")
 def share(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
     """Give equal files one physical copy; every path and its bytes stay."""
     if finding.entity.kind == "unread":
-        raise CannotFix("make it readable for this user, or let what is writing it finish, then run again")
+        raise CannotFix("see to what is said of it (its permissions, the link, whoever writes to it), then run again")
     if finding.entity.kind == "archive":
         raise CannotFix("their bytes differ, so sharing one copy would change evidence: delete the run that is not needed")
     artifacts = snapshot.artifacts
     group = next((group for group in artifacts.duplicates() if group.sha256 == finding.entity.key), None) if artifacts else None
     if artifacts is None or group is None:
         return
+    for path in group.paths:
+        file = artifacts.files[path]
+        if file.copy in artifacts.linked_outside:
+            raise CannotFix(f"{artifacts.relative(path)} has a hard link outside the artifact roots, which would change with it: part them first")
+        if _is_being_written(file.owner, snapshot):
+            raise CannotFix(f"{file.owner} has not ended and may still write to {artifacts.relative(path)}")
     kept = group.paths[0]
     for path in artifacts.extras(group):
         if artifacts.device(path) != artifacts.device(kept):
             raise CannotFix("its copies lie on different file systems, which cannot share bytes")
         yield LinkDuplicate(path, kept, group.sha256, group.size)
+
+
+def _is_being_written(owner: EntityRef | None, snapshot: Snapshot) -> bool:
+    """Whether the run behind a file is still at work; the snapshot holds every RUNNING run."""
+    if owner is None or owner.kind not in ("run", "logged_model"):
+        return False
+    model = snapshot.logged_models.get(owner.key)
+    run = snapshot.runs.get(model.source_run_id or "" if model else owner.key)
+    return run is not None and run.active and run.status not in TERMINAL_STATUSES
 
 
 @fixer("ART002")

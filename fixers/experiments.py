@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 
 from mlflow_compliance.api import (
     COMPLETE,
     COPIED_BY,
     COPY_STATE,
+    LINK,
     PARENT,
     SOURCE_RUN,
+    Artifacts,
     CannotFix,
     Change,
     CopyRun,
@@ -22,6 +25,7 @@ from mlflow_compliance.api import (
     claimed_by,
     copy_of,
     fixer,
+    is_archived,
     primary_of,
 )
 
@@ -39,6 +43,11 @@ def merge(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[
     rival = snapshot.experiments[finding.entity.key]
     primary = _primary_for(rival, snapshot, settings)
     refuse_what_is_relied_on(rival, snapshot, settings)
+    if settings.is_test(primary) or is_archived(settings, primary):
+        raise CannotFix(f"the primary experiment {primary.name!r} is itself a test or archived one: nothing is merged into that")
+    left = [f"{number} {what}" for number, what in ((rival.traces, "traces"), (rival.loose_models, "logged models that no run wrote")) if number]
+    if left:
+        raise CannotFix(f"{' and '.join(left)} in it cannot be copied and would stay behind: move or delete them first")
     runs = snapshot.runs_of(rival.experiment_id)
     if len(runs) != rival.count():
         raise CannotFix(f"only {len(runs)} of its {rival.count()} runs could be read in full")
@@ -73,6 +82,7 @@ def _copies(runs: list[Run], rival: Experiment, primary: Experiment, snapshot: S
             raise CannotFix(f"run {run.run_id} has no start time, and MLflow would give its copy today's")
         if snapshot.artifacts is None or ("run", run.run_id) not in snapshot.artifacts.locations:
             raise CannotFix(f"the artifacts of run {run.run_id} cannot be reached from here, so they cannot be copied")
+        _refuse_what_cannot_be_copied(run, snapshot, snapshot.artifacts)
         parent = run.tags.get(PARENT)
         if parent in complete:
             parent = earlier[parent].run_id
@@ -81,6 +91,18 @@ def _copies(runs: list[Run], rival: Experiment, primary: Experiment, snapshot: S
         else:
             parent = None
         yield CopyRun(run.run_id, primary.experiment_id, rival.experiment_id, rival.name, run.user, parent)
+
+
+def _refuse_what_cannot_be_copied(run: Run, snapshot: Snapshot, artifacts: Artifacts) -> None:
+    """A link or an unreadable folder among a run's files would be missing in its copy."""
+    places = [("run", run.run_id), *(("logged_model", model.model_id) for model in snapshot.models_of(run.run_id))]
+    for folder in filter(None, map(artifacts.locations.get, places)):
+        for path, file in artifacts.under(folder).items():
+            if file.copy.startswith(LINK):
+                raise CannotFix(f"{artifacts.relative(path)} is a symbolic link, which a copy would lose: put the file itself there")
+        for path, reason in artifacts.unread.items():
+            if path.startswith(folder + os.sep):
+                raise CannotFix(f"{artifacts.relative(path)} cannot be copied ({reason})")
 
 
 def _parents_first(runs: list[Run]) -> list[Run]:

@@ -34,20 +34,34 @@ def refuse_what_is_relied_on(experiment: Experiment, snapshot: Snapshot, setting
     key = experiment.experiment_id
     if key == "0":
         raise CannotFix("MLflow's Default experiment cannot be retired: move its runs to an experiment of their own")
-    if any(product.primary == experiment.name for product in settings.products):
-        raise CannotFix("the settings name it as the primary experiment of a product and as a test one: decide in compliance.toml")
+    primary_of = [product.name for product in settings.products if product.primary == experiment.name]
+    if primary_of:
+        raise CannotFix(f"it is the primary experiment of product {primary_of[0]}: decide in compliance.toml what it is")
+    alive = experiment.count(status="RUNNING") + experiment.count(status="SCHEDULED")
+    if alive:
+        raise CannotFix(f"{alive} of its runs have not ended: what they log next would be lost; let them finish, or end them")
     if experiment.assessed_runs:
         raise CannotFix(f"{experiment.assessed_runs} of its runs have assessments, which MLflow deletes for good with the run: export them first")
     for model in snapshot.registered_models.values():
         for version in model.versions:
             if version.experiment_id == key or _lies_in(version, experiment, snapshot):
                 raise CannotFix(f"{version.ref} relies on a run or model in it: register the version from elsewhere first")
+    for run in snapshot.runs.values():
+        if run.active and run.experiment_id != key and any(_holds(link.model_id, experiment, snapshot) for link in run.models):
+            raise CannotFix(f"{run.ref} of experiment {run.experiment_id} relies on a model in it: log that model elsewhere first")
 
 
 def _lies_in(version: ModelVersion, experiment: Experiment, snapshot: Snapshot) -> bool:
     """Whether a version's files lie in an experiment's folder: one may be registered from a path, or name another run than the one that wrote it."""
     places = snapshot.artifacts.locations if snapshot.artifacts else {}
     files, home = places.get(("model_version", version.ref.key)), places.get(("experiment", experiment.experiment_id))
+    return bool(files and home and files.startswith(home + os.sep))
+
+
+def _holds(model_id: str, experiment: Experiment, snapshot: Snapshot) -> bool:
+    """Whether a logged model's files lie in an experiment's folder."""
+    places = snapshot.artifacts.locations if snapshot.artifacts else {}
+    files, home = places.get(("logged_model", model_id)), places.get(("experiment", experiment.experiment_id))
     return bool(files and home and files.startswith(home + os.sep))
 
 
@@ -65,4 +79,4 @@ def retire(experiment: Experiment, reason: str) -> Iterator[Change]:
     )
     if experiment.name != experiment.retired_name:
         yield RenameExperiment(experiment.experiment_id, experiment.retired_name, experiment.name)
-    yield DeleteExperiment(experiment.experiment_id)
+    yield DeleteExperiment(experiment.experiment_id, experiment.count())

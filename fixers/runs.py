@@ -11,6 +11,7 @@ from mlflow_compliance.api import CannotFix, Change, EndRun, Finding, Settings, 
 def end(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
     """Set it KILLED, ended when it last logged something: its real end is not known and none is invented."""
     run = snapshot.runs[finding.entity.key]
-    if not run.last_known_time:
+    known = snapshot.last_known_time(run)
+    if not known:
         raise CannotFix("nothing about it is dated, so no end can be given: end it by hand")
-    yield EndRun(run.run_id, run.experiment_id, "KILLED", run.last_known_time)
+    yield EndRun(run.run_id, run.experiment_id, "KILLED", known)

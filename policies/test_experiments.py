@@ -24,6 +24,9 @@ def test_product_has_exactly_one_production_experiment(product: Product, store: 
     primary = primary_of(product, store.experiments, claimed)
     if product.primary is not None and primary is None:
         violations.add("the primary experiment that the settings name is not there", observed=product.primary, expected="an active experiment")
+    main = store.experiments.get(primary or "")
+    if main is not None and (settings.is_test(main) or is_archived(settings, main)):
+        violations.add("its primary experiment is a test or archived one", entity=main.ref, expected="an experiment in force")
     if not claimed:
         violations.add("no experiment is marked as production", observed="0 production experiments", expected="exactly 1")
     elif primary is None:
@@ -31,8 +34,8 @@ def test_product_has_exactly_one_production_experiment(product: Product, store: 
         violations.add("more than one production experiment", observed=names, expected="exactly 1")
     for key in claimed:
         if primary is not None and key != primary:
-            main = store.experiments[primary].name
-            violations.add(f"a second production experiment of product {product.name}", entity=store.experiments[key].ref, expected=f"only {main!r}")
+            name = store.experiments[primary].name
+            violations.add(f"a second production experiment of product {product.name}", entity=store.experiments[key].ref, expected=f"only {name!r}")
 
 
 @policy("EXP002", "No test experiments", Severity.HIGH)

@@ -18,6 +18,8 @@ LabMaker = Any
 CHECKOUT = Path(__file__).parents[1]
 POLICIES = CHECKOUT / "policies"
 FIXERS = CHECKOUT / "fixers"
+WITHOUT = "-p no:cacheprovider -p no:hypothesispytest -p no:anyio"
+"""Hypothesis would be imported for the summary of every run."""
 SETTINGS = """
 [store]
 tracking_uri = {uri}
@@ -46,11 +48,9 @@ class Gate:
         monkeypatch.setenv("COLUMNS", "300")  # so that a row of the table is told in one line
         self.ini(FIXERS)
 
-    def ini(self, *fixers: object, more: str = "") -> None:
+    def ini(self, *fixers: object) -> None:
         places = "".join(f"\n    {place}" for place in fixers)
-        (self.folder / "pytest.ini").write_text(
-            f"[pytest]\naddopts = --import-mode=importlib -p no:cacheprovider -p no:hypothesispytest -p no:anyio -W ignore\ncompliance_fixers = {places}\n{more}\n"
-        )
+        (self.folder / "pytest.ini").write_text(f"[pytest]\naddopts = --import-mode=importlib -W ignore {WITHOUT}\ncompliance_fixers = {places}\n")
 
     def settings(self, uri: str = "", more: str = "") -> None:
         """Write compliance.toml; without a URI it names none."""

@@ -218,7 +218,7 @@ def unprivileged(gate: Gate, messy: Lab) -> Iterator[Callable[..., pytest.RunRes
 
     def run(*flags: str) -> pytest.RunResult:
         command = [sys.executable, "-m", "pytest", f"--rootdir={gate.folder}", f"-c={gate.folder / 'pytest.ini'}", str(POLICIES), *flags]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=gate.folder, preexec_fn=_without_the_power_to_pass_modes)  # noqa: PLW1509
+        done = subprocess.run(command, capture_output=True, text=True, cwd=gate.folder, preexec_fn=_without_the_power_to_pass_modes)
         return pytest.RunResult(done.returncode, done.stdout.splitlines(), done.stderr.splitlines(), 0)
 
     yield run

@@ -67,18 +67,22 @@ def unreachable(experiment: str, rows: int, folder: str, prefix: str) -> str:
 def test_the_old_sqlite_store_as_it_is(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its files lie on another machine's drive D:."""
     prefix, folder = THERE[ZOOMCAMP][0], "D:/code/nda-mlops-zoomcamp-2024/week-02"
-    lost = [("Default", 1, "0"), ("nyc-taxi-experiment", 17, "1"), ("my-experiment-1", 3, "2")]
+    lost = [("Default", 1, "0"), ("nyc-taxi-experiment", 20, "1"), ("my-experiment-1", 4, "2")]
     expected = [*ZOOMCAMP_ROWS, *(unreachable(name, rows, folder, f"{prefix}/{key}") for name, rows, key in lost)]
     assert sorted(findings(gate, ZOOMCAMP, monkeypatch, relocated=False)) == sorted(expected)
 
 
 def test_the_old_sqlite_store_relocated(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
     run, registered = "mlruns/1/821d9118ed7c4637bb3a0e020cc59e0d/artifacts", "mlruns/1/92025337761b47258bb509b166789a29/artifacts"
+    # A model that the run logged, by its own record; the run's artifact folder is not there.
+    logged = "2/05e1247c0ded4579835ec988a587c5a2/artifacts/models"
+    lost = f"its artifacts cannot be reached: the folder {ZOOMCAMP}/mlruns/{logged} does not exist here"
     missing = "found: missing: model.xgb; expected: every file that MLmodel names, none empty"
     expected = [
         *ZOOMCAMP_ROWS,
         f"artifact {run}/feature_importance_weight.json: stored 2 times; found: 6750 bytes too many; expected: 1 copy",
         f"artifact {run}/feature_importance_weight.png: stored 2 times; found: 320488 bytes too many; expected: 1 copy",
+        f"run_model 05e1247c0ded4579835ec988a587c5a2/models: {lost}; found: 1 rows below {THERE[ZOOMCAMP][0]}/{logged}",
         f"model_folder {run}/model: an incomplete model; {missing}",
         f"model_folder {registered}/model: an incomplete model, registered as nyc-taxi-model/1; {missing}",
         f"model_folder {registered}/models_mlflow: an incomplete model; {missing}",

@@ -1,6 +1,6 @@
 """The names that rules and remedies are written with, from one place."""
 
-from mlflow_compliance.artifacts import ArtifactRoot, Artifacts
+from mlflow_compliance.artifacts import LINK, ArtifactRoot, Artifacts
 from mlflow_compliance.changes import (
     JOURNAL,
     NOW,
@@ -16,7 +16,7 @@ from mlflow_compliance.changes import (
     copy_of,
 )
 from mlflow_compliance.changes.runs import COMPLETE, COPIED_BY, COPY_STATE, PARENT, SOURCE_RUN
-from mlflow_compliance.entities import EntityRef, Experiment, LoggedModel, ModelVersion, RegisteredModel, Run, Snapshot
+from mlflow_compliance.entities import TERMINAL_STATUSES, EntityRef, Experiment, LoggedModel, ModelVersion, RegisteredModel, Run, Snapshot
 from mlflow_compliance.findings import Finding, Severity, Violations
 from mlflow_compliance.journal import user_name
 from mlflow_compliance.remedies import CannotFix, fixer
@@ -29,9 +29,11 @@ __all__ = [
     "COPIED_BY",
     "COPY_STATE",
     "JOURNAL",
+    "LINK",
     "NOW",
     "PARENT",
     "SOURCE_RUN",
+    "TERMINAL_STATUSES",
     "ArtifactRoot",
     "Artifacts",
     "CannotFix",

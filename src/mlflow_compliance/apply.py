@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from datetime import datetime, timezone
 
 from mlflow_compliance.artifacts import Artifacts
@@ -133,9 +133,16 @@ def differences(expected: Snapshot, actual: Snapshot) -> list[str]:
 def _unlike(kind: str, expected: Mapping[str, object], actual: Mapping[str, object]) -> list[str]:
     lines = [f"{kind} {key} is missing" for key in sorted(expected.keys() - actual.keys())]
     lines += [f"{kind} {key} was not planned" for key in sorted(actual.keys() - expected.keys())]
-    return lines + [
-        f"{kind} {key} is {actual[key]} and not {expected[key]}" for key in sorted(expected.keys() & actual.keys()) if expected[key] != actual[key]
-    ]
+    both = sorted(key for key in expected.keys() & actual.keys() if expected[key] != actual[key])
+    return lines + [f"{kind} {key} {_difference(expected[key], actual[key])}" for key in both]
+
+
+def _difference(expected: object, actual: object) -> str:
+    """What differs, field by field where there are fields."""
+    if not is_dataclass(expected) or not is_dataclass(actual):
+        return f"is {actual} and not {expected}"
+    pairs = [(item.name, getattr(actual, item.name), getattr(expected, item.name)) for item in fields(expected)]
+    return "; ".join(f"has {name} {found} and not {planned}" for name, found, planned in pairs if found != planned)
 
 
 def _unlike_contents(expected: Artifacts, actual: Artifacts) -> list[str]:

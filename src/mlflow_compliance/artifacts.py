@@ -16,6 +16,8 @@ from typing import NamedTuple
 from mlflow_compliance.entities import EntityRef
 
 QUARANTINE = ".quarantine"
+LINK = "link:"
+"""How the `copy` of a symbolic link begins: a copy of its own, that is no file."""
 
 
 class ArtifactRoot(NamedTuple):
@@ -118,6 +120,10 @@ class Artifacts:
     """Path -> the SHA-256 on record since this program made it share a copy."""
     twins: tuple[tuple[str, ...], ...] = ()
     """Groups of zip containers that hold the same members but differ in bytes (time stamps)."""
+    newest: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """(kind, key) of an owner -> when the newest of its files was last written, in milliseconds."""
+    linked_outside: frozenset[str] = frozenset()
+    """Physical copies that have hard links which are not below any root: somebody else's files."""
     unread: Mapping[str, str] = field(default_factory=dict)
     """Path -> why it could not be read. Never silently left out."""
     rules: DuplicateRules = DuplicateRules()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -116,6 +116,12 @@ class Audit:
     def check(self, known_ids: set[str]) -> None:
         """Raise SettingsError where the settings speak of a policy that is in no pack at hand."""
         self.settings.check_policy_ids(known_ids | self.policies.keys())
+
+    def check_any_enabled(self, selected: Iterable[Policy]) -> None:
+        """Raise ComplianceError where the settings switch off every policy that was selected: no rule run is no compliance."""
+        rules = list(selected)
+        if rules and not any(map(self.enabled, rules)):
+            raise ComplianceError("every policy that was selected is switched off in the settings: nothing would be examined")
 
     def findings_by_case(self) -> dict[tuple[str, str], list[Finding]]:
         """(policy id, case key) -> findings in the store as it is now."""

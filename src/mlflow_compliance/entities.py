@@ -18,6 +18,9 @@ ACTIVE = "active"
 DELETED = "deleted"
 TERMINAL_STATUSES = frozenset({"FINISHED", "FAILED", "KILLED"})
 
+ALWAYS = 2**63 - 1
+"""A time after every other."""
+
 NAN = math.nan
 """The one NaN that readers use: tuples compare members by identity first, so two readings of NaN are equal."""
 
@@ -85,6 +88,9 @@ class Experiment:
     """(lifecycle, status) -> number of runs."""
     deleted_runs: tuple[str, ...] = ()
     """Ids of the runs that are soft-deleted, sorted: needed to restore the experiment as it was."""
+    traces: int = 0
+    loose_models: int = 0
+    """Active logged models that no run of this experiment wrote: a copy of its runs leaves them behind."""
     assessed_runs: int = 0
     """Runs with assessments that soft-deleting the run would delete for good."""
 
@@ -140,10 +146,9 @@ class Run:
     def ref(self) -> EntityRef:
         return EntityRef("run", self.run_id, self.name)
 
-    @property
-    def last_known_time(self) -> int:
-        """The latest time that anything about this run is dated, in milliseconds; 0 where nothing is."""
-        times = [point.timestamp for points in self.metrics.values() for point in points]
+    def last_known_time(self, now: int) -> int:
+        """The latest time that anything in its rows is dated, in milliseconds; 0 where nothing is. What lies after `now` is no time."""
+        times = [point.timestamp for points in self.metrics.values() for point in points if point.timestamp <= now]
         return max([self.start_time or 0, *times])
 
 
@@ -239,6 +244,11 @@ class Snapshot:
     """None where no rule that was collected looks at files."""
     repeated_points: Mapping[str, int] = field(default_factory=dict)
     """Run id -> metric points written more than once. Only a file store can hold such."""
+
+    def last_known_time(self, run: Run) -> int:
+        """The latest time that a run is known to have logged anything, files too, in milliseconds."""
+        written = self.artifacts.newest.get(("run", run.run_id), 0) if self.artifacts else 0
+        return max(run.last_known_time(self.taken_at), written)
 
     def active_experiments(self) -> Iterator[Experiment]:
         """The active experiments, by number where ids are numbers."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mlflow_compliance.session import begin, clean, collected, cover, describe, finish, hear, judge, repair, rows, status, stop, summarize
+from mlflow_compliance.session import begin, clean, collected, cover, describe, finish, hear, judge, name, repair, rows, status, stop, summarize
 
 if TYPE_CHECKING:
     from _pytest.terminal import TerminalReporter
@@ -33,6 +33,10 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_pycollect_makeitem(collector: pytest.Collector, obj: object) -> None:
     cover(collector, obj)
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    name(item)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

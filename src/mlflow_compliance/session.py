@@ -30,6 +30,8 @@ MARK = "compliance"
 """Attribute of a report that carries plain values, so that it survives the way from a worker of pytest-xdist."""
 
 
+STOPPED: pytest.StashKey[str] = pytest.StashKey()
+"""Why a run ended before its checks; a report says so, that it may not be taken for a good one."""
 WORKER_ERROR = "compliance_error"
 """Key under which a worker of pytest-xdist hands over why it could not collect: raised there, it would be an internal error."""
 
@@ -145,6 +147,13 @@ def rows(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize(axis, keys, ids=keys, indirect=True)
 
 
+def name(item: pytest.Item) -> None:
+    """Let `-k EXP001` select a policy by its id."""
+    rule = getattr(getattr(item, "function", None), ATTRIBUTE, None)
+    if rule is not None:
+        item.extra_keyword_matches.add(rule.id)
+
+
 def collected(session: pytest.Session, items: list[pytest.Item]) -> None:
     """Stop with one sentence where the store or the settings cannot be used; skip what the settings switch off."""
     audit = audit_of(session.config)
@@ -154,13 +163,12 @@ def collected(session: pytest.Session, items: list[pytest.Item]) -> None:
         if audit.error is not None:
             raise audit.error
         audit.check(_pack_ids(items))
-        rules = [rule for item in items if (rule := getattr(getattr(item, "function", None), ATTRIBUTE, None)) is not None]
-        if rules and not any(map(audit.enabled, rules)):
-            raise ComplianceError("every policy that was selected is switched off in the settings: nothing would be examined")
+        audit.check_any_enabled(rule for item in items if (rule := getattr(getattr(item, "function", None), ATTRIBUTE, None)) is not None)
         if session.config.option.fix or session.config.option.fix_dry_run:
             audit.remedies  # noqa: B018  a broken fixer is told before anything is read or written
     except ComplianceError as error:
         if not hasattr(session.config, "workerinput"):
+            session.config.stash[STOPPED] = str(error)
             raise pytest.UsageError(str(error)) from error
         session.config.workeroutput[WORKER_ERROR] = str(error)  # type: ignore[attr-defined]
         items.clear()
@@ -234,6 +242,7 @@ def repair(session: pytest.Session) -> None:
         before = audit.findings_by_case()
         audit.mend({policy_id: frozenset(keys) for policy_id, keys in only.items()}, lambda plan: _tell(reporter, plan))
     except ComplianceError as error:
+        session.config.stash[STOPPED] = str(error)
         raise pytest.UsageError(str(error)) from error
     session.config.stash[BEFORE] = {node: before[case] for node, case in selected.items() if before.get(case)}
     if audit.repair is not None and audit.repair.outcome is not None:
@@ -357,16 +366,13 @@ def hear(node: Any) -> None:
     """On the controller of pytest-xdist: keep what a worker handed over."""
     error = getattr(node, "workeroutput", {}).get(WORKER_ERROR)
     if error:
-        node.config.stash[FROM_WORKERS] = error
-
-
-FROM_WORKERS: pytest.StashKey[str] = pytest.StashKey()
+        node.config.stash[STOPPED] = error
 
 
 def stop(config: pytest.Config) -> None:
     """On the controller of pytest-xdist: stop as a run without workers does."""
-    if FROM_WORKERS in config.stash:
-        raise pytest.UsageError(config.stash[FROM_WORKERS])
+    if STOPPED in config.stash:
+        raise pytest.UsageError(config.stash[STOPPED])
 
 
 def status(report: pytest.TestReport) -> Status | None:

@@ -79,12 +79,25 @@ def test_rename_experiment(lab: Lab, scratch: str) -> None:
     assert between.experiments[scratch].name == "scratch ü/2"
 
 
+def delete(lab: Lab, key: str) -> DeleteExperiment:
+    return DeleteExperiment(key, lab.read(artifacts=False).experiments[key].count())
+
+
+def test_deleting_refuses_runs_that_came_since_the_plan(lab: Lab, scratch: str) -> None:
+    """They would go with the others, and no copy of them was planned."""
+    change = delete(lab, scratch)
+    late = lab.run(scratch, "late")
+    with pytest.raises(ChangeError, match="by now, not"):
+        change.write(StoreWriter(lab.store, {}))
+    assert lab.client.get_run(late).info.lifecycle_stage == "active"
+
+
 def test_trap_20_a_deleted_experiment_keeps_its_name_taken(lab: Lab, scratch: str) -> None:
     other = lab.experiment("other")
-    lab.carry_out(DeleteExperiment(scratch))
+    lab.carry_out(delete(lab, scratch))
     with pytest.raises(ChangeError, match="is taken"):
         RenameExperiment(other, "scratch", "other").on(lab.read())
-    for change in (RenameExperiment(scratch, "elsewhere", "scratch"), SetExperimentTag(scratch, "why", "test", None), DeleteExperiment(scratch)):
+    for change in (RenameExperiment(scratch, "elsewhere", "scratch"), SetExperimentTag(scratch, "why", "test", None), DeleteExperiment(scratch, 0)):
         with pytest.raises(ChangeError, match="is deleted"):
             change.on(lab.read())
     writer = StoreWriter(lab.store, {})
@@ -94,7 +107,7 @@ def test_trap_20_a_deleted_experiment_keeps_its_name_taken(lab: Lab, scratch: st
 
 def test_trap_21_restoring_leaves_deleted_what_had_been_deleted_before(lab: Lab, scratch: str) -> None:
     gone = [run.info.run_id for run in lab.runs(scratch) if run.info.lifecycle_stage == "deleted"]
-    between, _ = there_and_back(lab, DeleteExperiment(scratch))
+    between, _ = there_and_back(lab, delete(lab, scratch))
     assert between.experiments[scratch].count() == 0
     assert [run.info.run_id for run in lab.runs(scratch) if run.info.lifecycle_stage == "deleted"] == gone
 
@@ -104,7 +117,7 @@ def test_deleting_refuses_assessed_runs(lab: Lab, scratch: str) -> None:
     before = lab.read()
     assessed = replace(before.experiments[scratch], assessed_runs=1)
     with pytest.raises(ChangeError, match="1 assessed runs"):
-        DeleteExperiment(scratch).on(before.with_experiment(assessed))
+        delete(lab, scratch).on(before.with_experiment(assessed))
 
 
 def test_end_and_reopen_run(lab: Lab, scratch: str) -> None:
@@ -182,7 +195,7 @@ def test_a_copy_that_fails_leaves_the_store_as_it_was(lab: Lab) -> None:
     before = lab.everything()
     change = copy_change(lab, run_id, source, target)
     writer = StoreWriter(lab.store, {})
-    with pytest.raises(ChangeError, match="symbolic link"):
+    with pytest.raises(ChangeError, match="is a link or a device"):
         change.write(writer)
     assert differences(before, lab.read(tuple(before.runs))) == []
     assert not [model for model in lab.client.search_logged_models([target]) if model.name == "twin"]
@@ -206,7 +219,7 @@ def test_a_retracted_copy_stays_deleted_when_its_experiment_is_restored(lab: Lab
     change = copy_change(lab, lab.run(source), source, target)
     inverses, _, _ = lab.carry_out(change)
     lab.carry_out(*inverses)
-    there_and_back(lab, DeleteExperiment(target))
+    there_and_back(lab, delete(lab, target))
     assert [run.info.lifecycle_stage for run in lab.runs(target)] == ["deleted"]
 
 
@@ -366,14 +379,14 @@ def next_change(step: tuple[Any, ...], now: Snapshot) -> Change | None:
     if kind == "rename":
         return RenameExperiment(key, step[2], experiment.name)
     if kind == "delete":
-        return DeleteExperiment(key)
+        return DeleteExperiment(key, experiment.count())
     if kind == "copy":
         run = next((run for run in now.runs_of(key) if "⟨" not in run.run_id), None)
         known = run is not None and any(item.tags.get("compliance.source_run_id") == run.run_id for item in now.runs.values())
         return CopyRun(run.run_id, target, key, experiment.name, run.user) if run and not known else None
     if kind == "end":
         run = next((run for run in now.runs_of(key) if run.status == "RUNNING" and "⟨" not in run.run_id), None)
-        return EndRun(run.run_id, key, "KILLED", run.last_known_time) if run else None
+        return EndRun(run.run_id, key, "KILLED", now.last_known_time(run)) if run else None
     if kind == "quarantine":
         item = next(iter(artifacts.ownerless.values()), None)
         return MoveToQuarantine(item.path, artifacts.roots[int(item.root)].path, item.files, item.size) if item else None

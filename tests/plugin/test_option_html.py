@@ -18,10 +18,17 @@ def test_it_is_written_with_our_columns(gate: Gate, messy: Lab, flags: list[str]
     assert ("FIXED (removed)" in page) == ("--fix" in flags)
 
 
-def test_a_run_that_stops_leaves_no_page_that_looks_green(gate: Gate) -> None:
+@pytest.mark.parametrize("flags", [[], ["--fix"], ["-n", "2"]], ids=["gate", "fix", "workers"])
+def test_a_run_that_stops_leaves_a_page_that_says_so(gate: Gate, flags: list[str]) -> None:
     gate.settings(f"sqlite:///{gate.folder}/missing.db")
-    result = gate("--html=audit.html")
+    result = gate("--html=audit.html", *flags, process="-n" in flags)
     assert result.ret == 4
     assert "there is no database at" in told(result)
-    page = gate.folder / "audit.html"
-    assert not page.exists() or ("col-outcome" not in page.read_text() and "there is no database at" in page.read_text())
+    page = (gate.folder / "audit.html").read_text()
+    assert 'class="compliance-FAILED">Stopped before the checks: there is no database at' in page
+    assert 'class="compliance-head"' not in page
+
+
+def test_a_refused_repair_leaves_a_page_that_says_so(gate: Gate, messy: Lab) -> None:
+    assert gate("--html=audit.html", "--fix", "--fix-max=1").ret == 4
+    assert "Stopped before the checks: the plan changes 8 entities and --fix-max allows 1" in (gate.folder / "audit.html").read_text()

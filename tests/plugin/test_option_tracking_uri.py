@@ -87,7 +87,7 @@ class _Refusing(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(self.path.encode())
 
-    do_POST = do_GET
+    do_POST = do_GET  # noqa: N815
 
     def log_message(self, *arguments: object) -> None:
         """Keeps quiet."""
@@ -121,7 +121,9 @@ def test_secrets_of_a_server_are_not_shown(gate: Gate, refusing: str, monkeypatc
 def test_secrets_of_a_database_are_not_shown(gate: Gate, scheme: str) -> None:
     """Whether its driver is installed or not."""
     gate.settings()
-    result = gate("--html=audit.html", "-vv", "-l", f"--tracking-uri={scheme}://alice:s3cr%40et@127.0.0.1:9/x?key=t0ken&more=q%2Fz9&connect_timeout=1")
+    result = gate(
+        "--html=audit.html", "-vv", "-l", f"--tracking-uri={scheme}://alice:s3cr%40et@127.0.0.1:9/x?key=t0ken&more=q%2Fz9&connect_timeout=1"
+    )
     assert result.ret == 4
     text = told(result)
     assert f"the store {scheme}://***@127.0.0.1:9/x cannot be read" in text

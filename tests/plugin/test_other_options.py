@@ -44,11 +44,8 @@ def test_stop_at_the_first_failure(gate: Gate, messy: Lab) -> None:
 
 
 def test_only_what_failed_last(gate: Gate, messy: Lab) -> None:
-    gate.ini(gate.folder, more="")
-    text = (gate.folder / "pytest.ini").read_text()
-    from gates import FIXERS
-
-    (gate.folder / "pytest.ini").write_text(text.replace("-p no:cacheprovider ", "").replace(str(gate.folder), str(FIXERS)))
+    ini = gate.folder / "pytest.ini"
+    ini.write_text(ini.read_text().replace("-p no:cacheprovider ", ""))
     everything = gate()
     again = gate("--lf")
     assert again.parseoutcomes()["failed"] == 6

@@ -145,7 +145,9 @@ def test_the_built_in_rules_fail_without_products_too(gate: Gate, messy: Lab) ->
 def test_an_own_check_beside_a_plain_test_of_another_module(gate: Gate, messy: Lab) -> None:
     """The fixtures of policies reach into no module that has none."""
     pack(gate, own("test_store", "store: Snapshot", "assert store.experiments"))
-    gate.pytester.makeconftest("import pytest\n@pytest.fixture\ndef settings():\n    return 'mine'\n@pytest.fixture\ndef store():\n    return 'shop'\n")
+    gate.pytester.makeconftest(
+        "import pytest\n@pytest.fixture\ndef settings():\n    return 'mine'\n@pytest.fixture\ndef store():\n    return 'shop'\n"
+    )
     gate.pytester.makepyfile(test_mine="def test_mine(settings, store):\n    assert (settings, store) == ('mine', 'shop')\n")
     result = gate("-v", rules=["policies", "test_mine.py"])
     result.assert_outcomes(passed=2)

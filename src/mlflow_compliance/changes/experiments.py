@@ -89,9 +89,10 @@ class RenameExperiment(Change):
 
 @dataclass(frozen=True)
 class DeleteExperiment(Change):
-    """Soft-delete an experiment and with it its runs; files and rows stay until `mlflow gc`."""
+    """Soft-delete an experiment and with it its `runs` active runs; files and rows stay until `mlflow gc`."""
 
     experiment_id: str
+    runs: int
 
     @property
     def entity(self) -> EntityRef:
@@ -114,9 +115,17 @@ class DeleteExperiment(Change):
         return replace(snapshot.with_experiment(deleted), runs=runs)
 
     def write(self, store: Writer) -> None:
-        if store.counted_experiment(self.experiment_id).assessed_runs:
+        before = store.counted_experiment(self.experiment_id)
+        if before.assessed_runs:
             raise ChangeError(f"experiment {self.experiment_id} has assessed runs by now: deleting a run deletes its assessments for good")
+        if before.count() != self.runs:
+            raise ChangeError(f"experiment {self.experiment_id} has {before.count()} runs by now, not {self.runs}: run again to plan anew")
         store.delete_experiment(self.experiment_id)
+        after = store.counted_experiment(self.experiment_id)
+        if sum(after.runs.values()) != sum(before.runs.values()):
+            # Somebody logged a run in the instant between: it must not go with the others.
+            store.restore_experiment(self.experiment_id, before.deleted_runs)
+            raise ChangeError(f"somebody is logging runs to experiment {self.experiment_id}: it was restored; run again when that is done")
 
     def inverse(self, store: Writer) -> Change:
         before: Experiment = store.counted_experiment(self.experiment_id)
@@ -156,7 +165,7 @@ class RestoreExperiment(Change):
         store.restore_experiment(self.experiment_id, self.deleted_runs)
 
     def inverse(self, store: Writer) -> Change:
-        return DeleteExperiment(self.experiment_id)
+        return DeleteExperiment(self.experiment_id, sum(number for stage, _, number in self.counts if stage == ACTIVE))
 
     def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return {"lifecycle_stage": DELETED}, {"lifecycle_stage": ACTIVE}

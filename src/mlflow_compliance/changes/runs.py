@@ -10,7 +10,7 @@ from typing import Any
 
 from mlflow_compliance.artifacts import ArtifactFile, Artifacts
 from mlflow_compliance.changes.base import JOURNAL, NOW, Change, Writer, copy_of, experiment_in, run_in
-from mlflow_compliance.entities import ACTIVE, TERMINAL_STATUSES, EntityRef, Experiment, LoggedModel, ModelLink, Run, Snapshot
+from mlflow_compliance.entities import ACTIVE, ALWAYS, TERMINAL_STATUSES, EntityRef, Experiment, LoggedModel, ModelLink, Run, Snapshot
 from mlflow_compliance.errors import ChangeError
 
 SOURCE_RUN = "compliance.source_run_id"
@@ -217,7 +217,7 @@ class RetractCopy(Change):
 def planned_copy(source: Run, tags: Mapping[str, str]) -> Run:
     """A source run as its copy will be, but for ids and place. MLflow wants a name and an end of every run that ended."""
     name = source.name or source.run_id
-    ended = source.end_time or source.last_known_time if source.status in TERMINAL_STATUSES else None
+    ended = source.end_time or source.last_known_time(ALWAYS) if source.status in TERMINAL_STATUSES else None
     return replace(
         source,
         name=name,

@@ -70,9 +70,9 @@ class HtmlReport:
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self) -> None:
         """The controller of pytest-xdist collects nothing: there the rows tell whether policies were run."""
-        from mlflow_compliance.session import audit_of
+        from mlflow_compliance.session import STOPPED, audit_of
 
-        if audit_of(self.config) is None and not self.policies:
+        if audit_of(self.config) is None and not self.policies and STOPPED not in self.config.stash:
             self._as_without_us()
 
     def _as_without_us(self) -> None:
@@ -109,10 +109,12 @@ class HtmlReport:
             data.clear()
 
     def pytest_html_results_summary(self, prefix: list[str]) -> None:
-        from mlflow_compliance.session import audit_of
+        from mlflow_compliance.session import STOPPED, audit_of
 
-        audit = audit_of(self.config)
-        if audit is not None and audit.opened:
+        audit, stopped = audit_of(self.config), self.config.stash.get(STOPPED, None)
+        if stopped is not None:
+            prefix += [STYLE, f'<p class="compliance-FAILED">Stopped before the checks: {_safe(stopped)}</p>']
+        elif audit is not None and audit.opened:
             lines = [*_head(audit), *(f"note: {note}" for note in self.notes)]
             prefix += [STYLE, '<ul class="compliance-head">', *(f"<li>{_safe(line)}</li>" for line in lines), "</ul>"]
 

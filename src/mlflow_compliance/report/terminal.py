@@ -41,7 +41,13 @@ def _write_repair(reporter: Any, audit: Audit) -> None:
     if made is None:
         return
     if made.outcome is None:
-        reporter.write_line("repair: nothing to change" if not made.plan.changes else "dry run: nothing was changed")
+        reporter.write_line(
+            "repair: nothing to change"
+            if not made.plan.changes
+            else "repair: nothing was changed"
+            if audit.options.fix
+            else "dry run: nothing was changed"
+        )
         return
     reporter.write_line(f"repair: {len(made.outcome.applied)} of {len(made.plan.changes)} changes made; journal: {printable(made.journal)}")
     for _, reason in made.outcome.failed:

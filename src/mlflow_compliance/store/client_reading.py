@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -33,7 +33,7 @@ from mlflow_compliance.entities import (
 from mlflow_compliance.scope import RETRACTED, claims, primary_of, production_tags
 from mlflow_compliance.settings import Settings
 from mlflow_compliance.store.rows import Rows
-from mlflow_compliance.store.sql_reading import IS_PROMPT, home_of, sorted_points
+from mlflow_compliance.store.sql_reading import IS_PROMPT, MODEL_HISTORY, home_of, model_places, sorted_points
 
 PAGE = 1000
 FEW = 50
@@ -64,8 +64,11 @@ class ClientReader:
         ids = [item.experiment_id for item in found]
         rows = list(self._runs(ids))
         runs = [run for run in rows if not (run.info.lifecycle_stage == DELETED and run.data.tags.get("compliance.copy") == RETRACTED)]
-        experiments = self._experiments(found, runs, self._assessed(ids, runs))
         models = [model for chunk in _chunks(ids) for model in pages(self.client.search_logged_models, experiment_ids=chunk, max_results=PAGE)]
+        written = {(run.info.run_id, run.info.experiment_id) for run in rows}
+        loose = Counter(model.experiment_id for model in models if (model.source_run_id, model.experiment_id) not in written)
+        assessed, traces = self._traced(ids, runs)
+        experiments = self._experiments(found, runs, assessed, traces, loose)
         wanted = self._scope(settings, experiments, runs) | set(also)
         detailed = {run.info.run_id: self._run(run) for run in runs if run.info.run_id in wanted}
         homes = {run.info.run_id: run.info.experiment_id for run in rows} | {model.model_id: model.experiment_id for model in models}
@@ -83,6 +86,9 @@ class ClientReader:
         locations = [Location(item.ref, key, item.artifact_location) for key, item in experiments.items()]
         locations += [Location(EntityRef("run", run.info.run_id), run.info.experiment_id, run.info.artifact_uri or "") for run in rows]
         locations += [Location(EntityRef("logged_model", model.model_id), model.experiment_id, model.artifact_location) for model in models]
+        for run in runs:
+            if run.info.lifecycle_stage == ACTIVE and MODEL_HISTORY in run.data.tags:
+                locations += model_places(run.info.run_id, run.info.experiment_id, run.info.artifact_uri or "", run.data.tags[MODEL_HISTORY])
         for model in registry.values():
             locations += [Location(version.ref, version.experiment_id, version.location) for version in model.versions]
         ready = frozenset(model.model_id for model in models if str(model.status) == "READY")
@@ -92,19 +98,24 @@ class ClientReader:
         for chunk in _chunks(ids):
             yield from pages(self.client.search_runs, experiment_ids=chunk, run_view_type=ViewType.ALL, max_results=PAGE)
 
-    def _assessed(self, ids: list[str], runs: list[Any]) -> dict[str, int]:
+    def _traced(self, ids: list[str], runs: list[Any]) -> tuple[dict[str, int], Counter[str]]:
+        """By experiment: runs with assessments, and traces."""
+        traces: Counter[str] = Counter()
         active = {run.info.run_id: run.info.experiment_id for run in runs if run.info.lifecycle_stage == ACTIVE}
         found = set()
         for chunk in _chunks(ids):
             for trace in pages(self.client.search_traces, locations=chunk, max_results=500, include_spans=False):
+                traces[trace.info.experiment_id] += 1
                 for assessment in trace.info.assessments or ():
                     found.add((assessment.metadata or {}).get("mlflow.assessment.sourceRunId", ""))
         counts: dict[str, int] = defaultdict(int)
         for run_id in found & active.keys():
             counts[active[run_id]] += 1
-        return dict(counts)
+        return dict(counts), traces
 
-    def _experiments(self, found: list[Any], runs: list[Any], assessed: Mapping[str, int]) -> dict[str, Experiment]:
+    def _experiments(
+        self, found: list[Any], runs: list[Any], assessed: Mapping[str, int], traces: Mapping[str, int], loose: Mapping[str, int]
+    ) -> dict[str, Experiment]:
         counts: dict[str, dict[tuple[str, str], int]] = defaultdict(lambda: defaultdict(int))
         deleted: dict[str, list[str]] = defaultdict(list)
         for run in runs:
@@ -120,6 +131,8 @@ class ClientReader:
                 tags=dict(item.tags),
                 runs=dict(counts[item.experiment_id]),
                 deleted_runs=tuple(sorted(deleted[item.experiment_id])) if item.lifecycle_stage == ACTIVE else (),
+                traces=traces.get(item.experiment_id, 0),
+                loose_models=loose.get(item.experiment_id, 0),
                 assessed_runs=assessed.get(item.experiment_id, 0),
             )
             for item in found

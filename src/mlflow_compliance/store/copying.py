@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import stat
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -140,7 +141,11 @@ class RunCopier:
     def _copy_folder(self, old: str, target: str, names: Mapping[str, str]) -> None:
         rules: DuplicateRules = self.store.settings.duplicate_rules()
         count = size = 0
-        for folder, _, filenames in os.walk(old):
+        for folder, folders, filenames in os.walk(old, onerror=_refuse):
+            for name in (*folders, *filenames):
+                mode = os.lstat(os.path.join(folder, name)).st_mode
+                if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+                    raise ChangeError(f"{os.path.join(folder, name)} is a link or a device, which a copy would lose: put the file itself there")
             here = os.path.normpath(os.path.join(target, os.path.relpath(folder, old)))
             os.makedirs(here, exist_ok=True)
             for filename in filenames:
@@ -176,6 +181,11 @@ class RunCopier:
         ]
         if wrong:
             raise ChangeError(f"the copy {new_id} of run {planned.run_id} differs from it in {', '.join(wrong)}: it was taken back")
+
+
+def _refuse(error: OSError) -> None:
+    """A folder that cannot be listed would be missing in the copy without a word."""
+    raise error
 
 
 def _named_metrics(models: Iterable[LoggedModel]) -> list[tuple[str, tuple[ModelMetric, ...]]]:

@@ -9,7 +9,16 @@ import stat
 from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.store.content import digest_of, opened
 from mlflow_compliance.store.extents import shared_extents
-from mlflow_compliance.store.linking import cloned, linked, make_read_only, mode_restored, refuse_if_changed, refuse_unless_file, take_over
+from mlflow_compliance.store.linking import (
+    cloned,
+    linked,
+    make_read_only,
+    mode_restored,
+    refuse_if_changed,
+    refuse_if_written_to,
+    refuse_unless_file,
+    take_over,
+)
 from mlflow_compliance.store.moving import manifest_of, quarantine, restore
 from mlflow_compliance.store.staging import confirm, create, explained, staged, sweep, verified, write_bytes, write_copy
 
@@ -22,6 +31,8 @@ def share(kept: str, path: str, sha256: str) -> str:
     refuse_unless_file(path)
     with explained(path), verified(kept, sha256) as (source, there), verified(path, sha256) as (target, here):
         sweep(os.path.dirname(path))
+        refuse_if_written_to(source, kept)
+        refuse_if_written_to(target, path)
         if there.st_dev != here.st_dev:
             raise ChangeError(f"{path} lies on another file system than {kept}: they cannot share a copy, so leave both as they are")
         if there.st_ino == here.st_ino:
@@ -38,6 +49,7 @@ def share(kept: str, path: str, sha256: str) -> str:
             else:
                 linked(kept, source, there, temporary, alike=here)
                 how = "hardlink"
+            refuse_if_written_to(target, path)
             refuse_if_changed(path, here)
             os.replace(temporary, path)
             return how
@@ -72,6 +84,7 @@ def place_shared(source: str, target: str, sha256: str) -> str:
     """Put the content of `source` at `target` without a second physical copy where that can be: 'clone', 'hardlink' or 'copy'."""
     refuse_unless_file(source)
     with explained(target, "could not be written"), verified(source, sha256) as (file, facts):
+        refuse_if_written_to(file, source)
         if _settled(target, sha256):
             return share(source, target, sha256) if _same_device(source, target) else "copy"
         os.makedirs(os.path.dirname(target), exist_ok=True)

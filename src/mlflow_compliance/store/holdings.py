@@ -53,7 +53,9 @@ def read_holdings(locations: Sequence[Location], relocate: Mapping[str, str], ro
     reader = _Reader(Resolver(relocate), frozenset(ready_models))
     for given in roots:
         reader.add_root(os.path.realpath(given), given=True)
-    order = {"experiment": 0, "model_version": 2}
+    # A folder that rows use may be yet to come only while its root is there.
+    reader.used = {location.experiment_id for location in locations if location.owner.kind in ("run", "logged_model")}
+    order = {"experiment": 0, "model_version": 2, "run_model": 2}
     for location in sorted(locations, key=lambda location: order.get(location.owner.kind, 1)):
         if scheme_of(location.uri) not in NOT_FILES:
             reader.add(location)
@@ -70,6 +72,7 @@ class _Reader:
         self._versions: dict[str, EntityRef] = {}
         self._states: dict[str, str] = {}
         self._bases: dict[tuple[str, str], str] = {}
+        self.used: set[str] = set()
 
     def add(self, location: Location) -> None:
         kind, key = location.owner.kind, location.owner.key
@@ -79,7 +82,7 @@ class _Reader:
         if kind == "experiment":
             self._experiments[location.experiment_id] = found.path
         base, rest = self._split(location, found)
-        reason = found.reason or self._state(base) or self._own_state(location, base + rest)
+        reason = found.reason or self._state(base) or self._root_state(base, location.experiment_id) or self._own_state(location, base + rest)
         if reason:
             rows, example = self.holdings.gone.get((location.experiment_id, reason), (0, location))
             self.holdings.gone[location.experiment_id, reason] = (rows + 1, example)
@@ -91,6 +94,8 @@ class _Reader:
             self.holdings.experiments.setdefault(path, location.owner)
         elif kind == "model_version":
             self._versions.setdefault(path, location.owner)
+        elif kind == "run_model":
+            pass  # it lies in its run's folder
         else:
             folder = os.path.dirname(path) if path.endswith(f"/{key}/artifacts") else path
             self.holdings.claims.setdefault(folder, Claim(location.owner, path))
@@ -112,7 +117,7 @@ class _Reader:
             _climb(os.path.dirname(folder), holdings.containers)
         for path, owner in self._versions.items():
             # Most versions are registered from a run's or a model's folder, which stays theirs.
-            if path not in holdings.containers and not any(above in holdings.claims for above in _upwards(path)):
+            if path not in holdings.containers and not any(above in holdings.claims for above in upwards(path)):
                 holdings.claims[path] = Claim(owner, path)
                 _climb(os.path.dirname(path), holdings.containers)
         for root in holdings.roots:
@@ -138,9 +143,17 @@ class _Reader:
             self._states[base] = f"the folder {shown(above)} {missing}; map it with [store.relocate]" if missing else ""
         return self._states[base]
 
+    def _root_state(self, base: str, experiment_id: str) -> str:
+        """Why what an experiment's runs logged cannot be here, '' where it may be."""
+        root, name = os.path.split(base)
+        if name != experiment_id or experiment_id not in self.used:
+            return ""
+        missing = _missing(root)
+        return f"the artifact root {shown(root)} {missing}; if nothing was ever logged there, make the empty folder" if missing else ""
+
     def _own_state(self, location: Location, path: str) -> str:
         kind, key, _ = location.owner
-        if kind == "model_version" or (kind == "logged_model" and key in self._ready):
+        if kind in ("model_version", "run_model") or (kind == "logged_model" and key in self._ready):
             missing = _missing(path)
             return f"the folder {shown(path)} {missing}" if missing else ""
         return ""
@@ -158,7 +171,7 @@ class _Reader:
             if real != f"{root}/{name}":
                 self.holdings.links.add(f"{root}/{name}")
                 self.add_root(real)
-        elif not any(above in self.holdings.roots for above in _upwards(real)):
+        elif not any(above in self.holdings.roots for above in upwards(real)):
             self.add_root(real)
         self._bases[base, experiment_id] = real
         return real
@@ -176,7 +189,7 @@ def _missing(path: str) -> str:
     return ""
 
 
-def _upwards(path: str) -> Iterable[str]:
+def upwards(path: str) -> Iterable[str]:
     while True:
         yield path
         above = os.path.dirname(path)
@@ -186,7 +199,7 @@ def _upwards(path: str) -> Iterable[str]:
 
 
 def _climb(path: str, into: set[str]) -> None:
-    for above in _upwards(path):
+    for above in upwards(path):
         if above in into:
             return
         into.add(above)

@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from fnmatch import translate
 from typing import NamedTuple
 
-from mlflow_compliance.artifacts import QUARANTINE, ArtifactFile, ArtifactRoot, Artifacts, DuplicateRules
+from mlflow_compliance.artifacts import LINK, QUARANTINE, ArtifactFile, ArtifactRoot, Artifacts, DuplicateRules
 from mlflow_compliance.entities import EntityRef, Location
 from mlflow_compliance.progress import Progress
 from mlflow_compliance.store import strays
-from mlflow_compliance.store.holdings import Holdings, read_holdings
+from mlflow_compliance.store.holdings import Holdings, read_holdings, upwards
 from mlflow_compliance.store.mlmodel import MLMODEL, inspect
+from mlflow_compliance.store.sqlite import is_sqlite
 from mlflow_compliance.store.staging import TEMPORARY
 
 _SKIPPED = frozenset({QUARANTINE, ".compliance", ".trash"})
@@ -44,10 +46,14 @@ def read_artifacts(
     ready_models: Collection[str],
     recorded: Mapping[str, str],
     progress: Progress,
+    own: Collection[str] = (),
 ) -> Artifacts:
-    """Walk every root once and put each file to its row. `locations` names all rows, deleted ones too: what has no row is nobody's."""
+    """Walk every root once and put each file to its row. `locations` names all rows, deleted ones too: what has no row is nobody's.
+
+    `own` are files and folders of the store itself (its database, settings, journals): they are passed over wherever they lie.
+    """
     holdings = read_holdings(locations, relocate, roots, ready_models)
-    walk = _Walk(holdings, ignore, file_store=file_store)
+    walk = _Walk(holdings, ignore, frozenset(os.path.realpath(path) for path in own), file_store=file_store)
     progress.start("Reading artifact folders", None)
     try:
         walk.run(progress)
@@ -67,13 +73,19 @@ def read_artifacts(
             if os.path.basename(folder) != "metadata" or os.path.dirname(folder) not in walk.models
         },
         recorded=recorded,
+        newest=walk.newest,
+        linked_outside=walk.linked_outside(),
         unread=walk.unread,
         rules=rules,
     )
 
 
 class _Walk:
-    def __init__(self, holdings: Holdings, ignore: Sequence[str], *, file_store: bool) -> None:
+    def __init__(self, holdings: Holdings, ignore: Sequence[str], own: frozenset[str], *, file_store: bool) -> None:
+        self.newest: dict[tuple[str, str], int] = {}
+        self._names: dict[str, int] = {}  # physical copy -> how many hard links it has, where it has several
+        self._own = own
+        self._above_own = {above for path in own for above in upwards(os.path.dirname(path))}
         self.files: dict[str, ArtifactFile] = {}
         self.models: dict[str, EntityRef | None] = {}
         self.unread = dict(holdings.unread)
@@ -110,7 +122,7 @@ class _Walk:
         bookkeeping = {} if where.owner else self._bookkeeping(folder, entries)
         for entry in entries:
             name = entry.name
-            if name.startswith(TEMPORARY) or (name in _SKIPPED and folder == where.root):
+            if name.startswith(TEMPORARY) or (name in _SKIPPED and folder == where.root) or entry.path in self._own:
                 continue
             try:
                 link = entry.is_symlink()
@@ -140,9 +152,14 @@ class _Walk:
         copy, size, refused = f"{facts.st_dev}:{facts.st_ino}", facts.st_size, ""
         uploading = name.startswith(_UPLOADING)
         if link:
-            size, refused = _target(path)  # the link has an inode of its own, and so is a copy of its own
+            copy, (size, refused) = LINK + copy, _target(path)
         elif not stat.S_ISREG(facts.st_mode):
             size, refused = 0, "it is a socket, a pipe or a device"
+        if here.owner:
+            key = (here.owner.kind, here.owner.key)
+            self.newest[key] = max(self.newest.get(key, 0), facts.st_mtime_ns // 1_000_000)
+        if facts.st_nlink > 1 and not link:
+            self._names[copy] = facts.st_nlink
         if refused:
             self.unread[path] = refused
         else:
@@ -157,8 +174,17 @@ class _Walk:
                 self.strays.mark(here.stray, path)
             elif uploading:
                 self.strays.mark(here.stray, path, strays.UPLOADING)
+            elif path == here.stray and folder == here.root:
+                self.strays.mark(here.stray, path, strays.LOOSE)
+            elif is_sqlite(path):
+                self.strays.mark(here.stray, path, strays.DATABASE)
             elif name == _META and "/artifacts/" not in path[len(here.stray) :]:
                 self.strays.mark(here.stray, path, strays.UNLISTED if self._file_store else strays.FILE_STORE)
+
+    def linked_outside(self) -> frozenset[str]:
+        """The copies with more hard links than were found below the roots."""
+        found = Counter(file.copy for file in self.files.values() if file.copy in self._names)
+        return frozenset(copy for copy, names in self._names.items() if names > found[copy])
 
     def _below(self, path: str, where: _Where) -> _Where:
         """A folder in an owner's folder."""
@@ -179,7 +205,7 @@ class _Walk:
             if name in bookkeeping:
                 return _Where(root, bookkeeping[name])
             # A temporary file of MLflow's may be an upload under way: nobody's, but not reported.
-            if path in holdings.containers or name.startswith(_UPLOADING):
+            if path in holdings.containers or path in self._above_own or name.startswith(_UPLOADING):
                 return _Where(root)
         if self._ignored.match(path, len(root.rstrip("/")) + 1):
             if top:

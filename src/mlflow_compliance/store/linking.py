@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+import signal
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +15,7 @@ from mlflow_compliance.store.extents import clone
 from mlflow_compliance.store.staging import confirm, create, explained
 
 _WRITE = 0o222
+_F_SETSIG = 10  # of Linux; Python does not name it
 
 
 def cloned(source: int, temporary: str, sha256: str) -> bool:
@@ -78,6 +81,21 @@ def _attributes(path: str) -> dict[str, bytes]:
 def make_read_only(file: int, facts: os.stat_result) -> None:
     if facts.st_mode & _WRITE:
         os.fchmod(file, stat.S_IMODE(facts.st_mode) & ~_WRITE)
+
+
+def refuse_if_written_to(file: int, path: str) -> None:
+    """Refuse a file that some process has open for writing: what it writes next would go into the other paths, or into none.
+
+    The kernel tells by granting a read lease or not (fcntl(2), F_SETLEASE). Where it knows no leases, or not for this user, nobody can tell.
+    """
+    try:
+        # Should the lease be broken in the instant that it is held, the signal must not end the program, as its default would.
+        fcntl.fcntl(file, _F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except OSError as error:
+        if error.errno == errno.EAGAIN:
+            raise ChangeError(f"{path} is open for writing in some process: let that finish, then run again") from None
 
 
 def refuse_if_changed(path: str, before: os.stat_result) -> None:

@@ -27,11 +27,14 @@ def keep_what_neighbours_own(artifacts: Artifacts, database: str) -> Artifacts:
             kept = {path: item._replace(keep=item.keep or f"{neighbour} beside it cannot be read, and may own it") for path, item in kept.items()}
             continue
         held = _held(places, artifacts)
-        kept = {path: item._replace(keep=f"the store in {neighbour} owns it") if path in held else item for path, item in kept.items()}
+        owner = "another workspace of this store" if neighbour == database else f"the store in {neighbour}"
+        kept = {path: item._replace(keep=f"{owner} owns it") if path in held else item for path, item in kept.items()}
     return replace(artifacts, ownerless=kept)
 
 
 def _databases(folders: set[str], own: str) -> Iterator[str]:
+    # This one too: only the rows of one workspace were read.
+    yield own
     for folder in sorted(folders):
         try:
             names = sorted(os.listdir(folder))

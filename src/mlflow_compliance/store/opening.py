@@ -70,10 +70,19 @@ class Store:
             ready_models=rows.ready_models,
             recorded=read_records(self.folder),
             progress=progress,
+            own=self._own(),
         )
         if found.ownerless and self.info.backend == "sqlite":
             found = keep_what_neighbours_own(found, sqlite_path(self.uri))
         return replace(snapshot, artifacts=hash_candidates(found, progress))
+
+    def _own(self) -> list[str]:
+        """Files of the store itself that may lie below an artifact root: never anybody's strays."""
+        own = [self.folder, *([str(self.settings.path)] if self.settings.path else [])]
+        if self.info.backend == "sqlite":
+            database = sqlite_path(self.uri)
+            own += [database + ending for ending in ("", "-wal", "-shm", "-journal")]
+        return own
 
     def details(self, run_ids: Collection[str]) -> tuple[dict[str, Run], dict[str, LoggedModel]]:
         """Runs in full with the logged models that they wrote, as they are now; ids that are not there are left out."""

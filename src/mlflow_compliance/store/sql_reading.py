@@ -37,6 +37,8 @@ from mlflow_compliance.store.rows import Rows
 
 CHUNK = 500
 """Ids in one IN list: SQLite's oldest limit on parameters is 999."""
+MODEL_HISTORY = "mlflow.log-model.history"
+"""Tag in which a run records the models that it logged, before logged models were entities."""
 IS_PROMPT = "mlflow.prompt.is_prompt"
 """Tag of a registered 'model' that is a prompt: MLflow keeps both in the same tables."""
 _MODEL_STATUS = {0: "UNSPECIFIED", 1: "PENDING", 2: "READY", 3: "FAILED"}
@@ -117,7 +119,7 @@ class SqlReader:
             retracted=RETRACTED,
         ):
             deleted[str(experiment_id)].append(run_id)
-        assessed = self._assessed_runs()
+        assessed, traces, loose = self._assessed_runs(), self._traces(), self._loose_models()
         found = {}
         for experiment_id, name, location, lifecycle in self._all(
             f"SELECT experiment_id, name, artifact_location, lifecycle_stage FROM experiments WHERE {self._workspace('experiments')}",
@@ -132,6 +134,8 @@ class SqlReader:
                 tags=tags[key],
                 runs=counts[key],
                 deleted_runs=tuple(sorted(deleted[key])) if lifecycle == ACTIVE else (),
+                traces=traces.get(key, 0),
+                loose_models=loose.get(key, 0),
                 assessed_runs=assessed.get(key, 0),
             )
         return found
@@ -145,6 +149,21 @@ class SqlReader:
                 retracted=RETRACTED,
             )
         ]
+
+    def _traces(self) -> dict[str, int]:
+        if "trace_info" not in self.columns:
+            return {}
+        return {str(key): number for key, number in self._all("SELECT experiment_id, COUNT(*) FROM trace_info GROUP BY experiment_id")}
+
+    def _loose_models(self) -> dict[str, int]:
+        if "logged_models" not in self.columns:
+            return {}
+        rows = self._all(
+            "SELECT logged_models.experiment_id, COUNT(*) FROM logged_models LEFT JOIN runs "
+            "ON runs.run_uuid = logged_models.source_run_id AND runs.experiment_id = logged_models.experiment_id "
+            "WHERE logged_models.lifecycle_stage = 'active' AND runs.run_uuid IS NULL GROUP BY logged_models.experiment_id"
+        )
+        return {str(key): number for key, number in rows}
 
     def _assessed_runs(self) -> dict[str, int]:
         """Active runs with assessments, by experiment: MLflow ties them by text in `assessment_metadata`."""
@@ -351,9 +370,19 @@ class SqlReader:
 
     def _rows(self, experiments: Mapping[str, Experiment], registry: Mapping[str, RegisteredModel]) -> Rows:
         locations = [Location(item.ref, key, item.artifact_location) for key, item in experiments.items()]
+        homes: dict[str, tuple[str, str]] = {}
         for run_id, experiment_id, uri in self._all("SELECT run_uuid, experiment_id, artifact_uri FROM runs"):
             if str(experiment_id) in experiments:
                 locations.append(Location(EntityRef("run", run_id), str(experiment_id), uri or ""))
+                homes[run_id] = (str(experiment_id), uri or "")
+        for run_id, value in self._all(
+            "SELECT runs.run_uuid, tags.value FROM tags JOIN runs ON runs.run_uuid = tags.run_uuid "
+            "WHERE tags.key = :history AND runs.lifecycle_stage = 'active'",
+            history=MODEL_HISTORY,
+        ):
+            home = homes.get(run_id)
+            if home:
+                locations += model_places(run_id, *home, value)
         ready = set()
         if "logged_models" in self.columns:
             for model_id, experiment_id, uri, status, lifecycle in self._all(
@@ -366,6 +395,15 @@ class SqlReader:
         for model in registry.values():
             locations += [Location(version.ref, version.experiment_id, version.location) for version in model.versions]
         return Rows(tuple(locations), frozenset(ready))
+
+
+def model_places(run_id: str, experiment_id: str, uri: str, history: str) -> list[Location]:
+    """Where a run's own record says that it logged models (before MLflow 3): there must be something there."""
+    try:
+        paths = {str(entry["artifact_path"]) for entry in json.loads(history)}
+    except (ValueError, TypeError, KeyError):
+        return []
+    return [Location(EntityRef("run_model", f"{run_id}/{path}"), experiment_id, f"{uri}/{path}") for path in sorted(paths) if path and uri]
 
 
 def sources_of(version: ModelVersion) -> tuple[str, ...]:

@@ -69,13 +69,17 @@ def _connect(source: str, busy_timeout: float) -> sqlite3.Connection:
     return sqlite3.connect(source, uri=True, timeout=busy_timeout, isolation_level=None, check_same_thread=False)
 
 
+def _opener(path: str, flags: int) -> int:
+    if stat.S_ISFIFO(os.stat(path).st_mode):
+        raise OSError(errno.EINVAL, "is not a regular file")  # reading it would wait for ever
+    return os.open(path, flags | os.O_CLOEXEC)
+
+
 @contextmanager
 def _unchanged(path: str) -> Iterator[str]:
     """The URI under which SQLite reads the file without leaving anything beside it."""
     try:
-        if stat.S_ISFIFO(os.stat(path).st_mode):
-            raise OSError(errno.EINVAL, "is not a regular file")  # reading it would wait for ever
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=_opener) as file:
             head = file.read(20)
     except FileNotFoundError:
         raise StoreError(f"there is no database at {path}: check the tracking URI (nothing was created)") from None

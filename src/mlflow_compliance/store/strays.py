@@ -11,12 +11,14 @@ from mlflow_compliance.artifacts import Ownerless
 
 IDENTIFIER = re.compile(r"\d+|(m-)?[0-9a-f]{32}")
 """The names that MLflow itself gives to folders: of experiments, runs and logged models."""
-_RUN_OR_MODEL = re.compile(r"/(m-)?[0-9a-f]{32}(/|$)")
+_RUN_OR_MODEL = re.compile(r"/(m-)?[0-9a-f]{32}/artifacts/")
 
 FILE_STORE = "a file store's experiment lives here: migrate it first"
 UNLISTED = "it holds a file store's meta.yaml that MLflow does not list: mend or remove that first"
 UPLOADING = "an upload may be under way in it"
 LINK = "it is, or holds, a symbolic link"
+LOOSE = "a file directly in an artifact root is nothing that MLflow puts there: see whose it is"
+DATABASE = "it holds a database: see whose it is"
 _UNREAD = "part of it cannot be read"
 _FOREIGN = "it is not evidently MLflow's: name the folder in artifact_roots if it is"
 
@@ -87,5 +89,6 @@ def _topmost(path: str, top: str, holding: set[str]) -> str:
 
 
 def _foreign(top: str, files: list[tuple[str, int]]) -> bool:
-    """A folder called 2024 beside an experiment's may be anybody's; one that holds run or model folders is MLflow's."""
-    return len(os.path.basename(top)) < 32 and not any(_RUN_OR_MODEL.search(path, len(top)) for path, _ in files)
+    """A folder called 2024 or d41d8cd9... may be anybody's; one with nothing but artifacts of runs and models in it is MLflow's."""
+    start = len(os.path.dirname(top))
+    return not files or not all(_RUN_OR_MODEL.search(path, start) for path, _ in files)

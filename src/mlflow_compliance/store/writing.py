@@ -143,6 +143,9 @@ class StoreWriter:
             add_records(self.store.folder, "", path)
 
     def quarantine(self, path: str, target: str, root: str) -> None:
+        database = os.path.realpath(sqlite_path(self.store.uri)) if self.store.info.backend == "sqlite" else ""
+        if database == path or database.startswith(path + os.sep):
+            raise ChangeError(f"{path} is, or holds, the database of this store: it stays")
         write_manifest(path, target, root)
         files.quarantine(path, target)
 
