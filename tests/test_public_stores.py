@@ -121,3 +121,11 @@ def test_a_file_store_says_what_mlflow_needs(gate: Gate, monkeypatch: pytest.Mon
     result = gate(f"--tracking-uri={CREDIT_RISK / 'mlruns'}")
     assert result.ret == 4
     assert "set MLFLOW_ALLOW_FILE_STORE=true, or migrate it" in told(result)
+
+
+def test_a_dry_run_says_that_the_repair_would_refuse(gate: Gate) -> None:
+    prefix, folder = THERE[ZOOMCAMP]
+    relocate = f'[store.relocate]\n"{prefix}" = {json.dumps(str(folder))}\n'
+    (gate.folder / "compliance.toml").write_text(f'[store]\ntracking_uri = "sqlite:///{ZOOMCAMP}/mlflow.db"\n{relocate}')
+    result = gate("--fix-dry-run")
+    assert "--fix would not carry this plan out" in told(result)

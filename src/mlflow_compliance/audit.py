@@ -180,14 +180,18 @@ class Audit:
             return reason
         what = summary_of(self.remedies[finding.policy]) or changes[0].says()
         counted = f"{what} ({len(changes)} change{'s' if len(changes) > 1 else ''})"
-        return f"Only audited here, else: {counted}" if self._refusal() else counted
+        return f"Only audited here, else: {counted}" if self.refusal() else counted
 
-    def _refusal(self) -> str:
-        """Why this store is not written to, empty where it may be."""
+    def refusal(self, *, schema: bool = False) -> str:
+        """Why --fix would not write to this store, empty where it would; `schema` asks the installed MLflow too, which takes seconds."""
         from mlflow_compliance.store.opening import refuse_writing
 
         try:
             refuse_writing(self.store, self.snapshot(artifacts=True))
+            if schema:
+                from mlflow_compliance.store.writing import refuse_other_schema
+
+                refuse_other_schema(self.store)
         except ComplianceError as error:
             return str(error)
         return ""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -184,7 +185,8 @@ def _pack_ids(items: list[pytest.Item]) -> set[str]:
 
     folders = {item.path.parent for item in items if hasattr(getattr(item, "function", None), ATTRIBUTE)}
     found = {getattr(item.function, ATTRIBUTE).id for item in items if hasattr(getattr(item, "function", None), ATTRIBUTE)}  # type: ignore[attr-defined]
-    for folder in folders:
+    # The built-in rules too: settings may speak of them while only a user's own are run.
+    for folder in {*folders, Path(__file__).parent / "policies"}:
         for path in folder.glob("test_*.py"):
             try:
                 tree = ast.parse(path.read_bytes())

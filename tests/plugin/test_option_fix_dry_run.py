@@ -32,7 +32,7 @@ def test_a_store_in_order_has_an_empty_plan(gate: Gate, messy: Lab) -> None:
     dry = gate("--fix-dry-run")
     assert dry.ret == 0
     assert plan_in(dry) == ["0 changes to 0 entities; 0 findings are left for people"]
-    assert "repair: nothing to change" in told(dry)
+    assert "dry run: nothing to change" in told(dry)
     assert state(messy.folder) == before
 
 

@@ -41,13 +41,11 @@ def _write_repair(reporter: Any, audit: Audit) -> None:
     if made is None:
         return
     if made.outcome is None:
-        reporter.write_line(
-            "repair: nothing to change"
-            if not made.plan.changes
-            else "repair: nothing was changed"
-            if audit.options.fix
-            else "dry run: nothing was changed"
-        )
+        run = "repair" if audit.options.fix else "dry run"
+        reporter.write_line(f"{run}: nothing was changed" if made.plan.changes else f"{run}: nothing to change")
+        refusal = audit.refusal(schema=True) if made.plan.changes and not audit.options.fix else ""
+        if refusal:
+            reporter.write_line(printable(f"--fix would not carry this plan out: {refusal}"), red=True)
         return
     reporter.write_line(f"repair: {len(made.outcome.applied)} of {len(made.plan.changes)} changes made; journal: {printable(made.journal)}")
     for _, reason in made.outcome.failed:
