@@ -37,7 +37,6 @@ class Options:
     config: str | None = None
     fixers: tuple[str, ...] = ()
     fix: bool = False
-    dry_run: bool = False
     limit: int | None = None
 
 
@@ -276,8 +275,10 @@ def lines_of(audit: Audit) -> Iterator[str]:
     yield f"experiments: {active} active, {len(snapshot.experiments) - active} deleted; runs: {sum(runs.values())} ({counted})"
     yield f"registered models: {len(snapshot.registered_models)}, versions: {sum(len(item.versions) for item in snapshot.registered_models.values())}"
     if snapshot.artifacts is not None:
-        files = snapshot.artifacts.files
-        yield f"artifacts: {len(files)} files, {sum(file.size for file in files.values())} bytes in {len(snapshot.artifacts.roots)} roots"
+        files, roots = snapshot.artifacts.files, snapshot.artifacts.roots
+        stored = {file.copy: file.size for file in files.values()}
+        size, where = sum(file.size for file in files.values()), ", ".join(root.path for root in roots) or "no folder"
+        yield f"artifacts: {len(files)} files, {size} bytes, {sum(stored.values())} of them on disk, in {where}"
         for prefix, rows in sorted(snapshot.artifacts.relocated.items()):
             yield f"relocated: {rows} rows say {prefix}, a place that is not used here; read through [store.relocate]"
     off = sorted(rule.id for rule in audit.policies.values() if not audit.enabled(rule))

@@ -117,12 +117,6 @@ def policy(policy_id: str, title: str, severity: Severity) -> Callable[[Check], 
     return declare
 
 
-def policy_of(function: object) -> Policy | None:
-    """The policy that a function was declared as, if it was."""
-    found = getattr(function, ATTRIBUTE, None)
-    return found if isinstance(found, Policy) else None
-
-
 def said(failure: BaseException) -> str:
     """What a failing check said of itself, in one line."""
     return next(filter(None, map(str.strip, str(failure).splitlines())), "the check does not hold")

@@ -77,7 +77,6 @@ def _ensure(config: pytest.Config) -> Audit:
             config=config.option.compliance_config,
             fixers=tuple(config.getini("compliance_fixers")),
             fix=config.option.fix,
-            dry_run=config.option.fix_dry_run,
             limit=config.option.fix_max,
         )
         audit = config.stash[AUDIT] = Audit(options, lambda: RichProgress(shown) if on_terminal else Silent())

@@ -36,7 +36,8 @@ class Store:
     @property
     def info(self) -> StoreInfo:
         scheme = self.uri.partition(":")[0].partition("+")[0] if "://" in self.uri else "file"
-        return StoreInfo(without_credentials(self.uri), scheme)
+        shown = f"sqlite:///{sqlite_path(self.uri)}" if scheme == "sqlite" else without_credentials(self.uri)
+        return StoreInfo(shown, scheme)
 
     def read(self, *, artifacts: bool, also: Collection[str] = (), progress: Progress | None = None) -> Snapshot:
         """The store now; see `read_rows` and `read_files`."""
