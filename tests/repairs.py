@@ -23,7 +23,7 @@ from mlflow_compliance.findings import Finding
 from mlflow_compliance.journal import Journal
 from mlflow_compliance.plan import Plan, Refusal, findings_of, make_plan
 from mlflow_compliance.remedies import Remedy, load_fixers
-from mlflow_compliance.rules import Policy, policy_of
+from mlflow_compliance.rules import ATTRIBUTE, Policy
 from mlflow_compliance.store.writing import StoreWriter
 
 CHECKOUT = Path(__file__).parents[1]
@@ -39,7 +39,7 @@ def rules() -> tuple[Policy, ...]:
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-        found += [rule for value in vars(module).values() if (rule := policy_of(value))]
+        found += [rule for value in vars(module).values() if (rule := getattr(value, ATTRIBUTE, None))]
     return tuple(found)
 
 
