@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mlflow_compliance.session import begin, clean, collected, cover, describe, finish, hear, judge, name, repair, rows, status, stop, summarize
+from mlflow_compliance.session.repairing import repair
+from mlflow_compliance.session.starting import begin, collected, cover, hear, name, rows, stop
+from mlflow_compliance.session.telling import clean, describe, finish, judge, status, summarize
 
 if TYPE_CHECKING:
     from _pytest.terminal import TerminalReporter
 
-    from mlflow_compliance.session import Status
+    from mlflow_compliance.session.telling import Status
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -62,7 +62,7 @@ class HtmlReport:
 
     def pytest_collection_finish(self) -> None:
         """Without policies in the session, its report looks as it would without this plugin."""
-        from mlflow_compliance.session import audit_of
+        from mlflow_compliance.session.state import audit_of
 
         if audit_of(self.config) is None:
             self._as_without_us()
@@ -70,7 +70,7 @@ class HtmlReport:
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self) -> None:
         """The controller of pytest-xdist collects nothing: there the rows tell whether policies were run."""
-        from mlflow_compliance.session import STOPPED, audit_of
+        from mlflow_compliance.session.state import STOPPED, audit_of
 
         if audit_of(self.config) is None and not self.policies and STOPPED not in self.config.stash:
             self._as_without_us()
@@ -109,7 +109,7 @@ class HtmlReport:
             data.clear()
 
     def pytest_html_results_summary(self, prefix: list[str]) -> None:
-        from mlflow_compliance.session import STOPPED, audit_of
+        from mlflow_compliance.session.state import STOPPED, audit_of
 
         audit, stopped = audit_of(self.config), self.config.stash.get(STOPPED, None)
         if stopped is not None:

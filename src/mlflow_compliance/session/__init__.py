@@ -1,0 +1,1 @@
+"""What the plugin's hooks do, all on the Audit of a session."""

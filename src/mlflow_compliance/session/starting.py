@@ -1,0 +1,162 @@
+"""The start of a session and of its collection: flags, fixtures, parameters, and what stops a run before its checks."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from mlflow_compliance.errors import ComplianceError
+from mlflow_compliance.session.state import ATTRIBUTE, AUDIT, STOPPED, VIOLATIONS, audit_of, ensure_audit, rule_of
+
+if TYPE_CHECKING:
+    from mlflow_compliance.findings import Violations
+    from mlflow_compliance.rules import Policy
+
+WORKER_ERROR = "compliance_error"
+"""Key under which a worker of pytest-xdist hands over why it could not collect: raised there, it would be an internal error."""
+_COVERED: pytest.StashKey[bool] = pytest.StashKey()
+
+
+def begin(config: pytest.Config) -> None:
+    """Check the flags against each other; hook up the HTML report where pytest-html is used."""
+    option = config.option
+    if (option.fix or option.fix_dry_run) and (getattr(option, "numprocesses", None) or hasattr(config, "workerinput")):
+        raise pytest.UsageError("--fix and --fix-dry-run do not run under pytest-xdist: leave -n out (checks alone may run with it)")
+    if option.fix and option.fix_dry_run:
+        raise pytest.UsageError("--fix and --fix-dry-run exclude each other: the dry run shows what --fix will do")
+    if option.fix_max is not None and option.fix_max < 0:
+        raise pytest.UsageError("--fix-max takes a number of entities, 0 or more")
+    if option.fix_max is not None and not (option.fix or option.fix_dry_run):
+        raise pytest.UsageError("--fix-max limits --fix or --fix-dry-run: give one of them")
+    if config.pluginmanager.hasplugin("html"):
+        from mlflow_compliance.report.html import HtmlReport
+
+        config.pluginmanager.register(HtmlReport(config), "mlflow_compliance.report.html")
+
+
+def cover(collector: pytest.Collector, value: object) -> None:
+    """Give a module its fixtures when its first policy is met: a global fixture named `settings` would break other suites."""
+    module = collector.getparent(pytest.Module)
+    if not hasattr(value, ATTRIBUTE) or module is None or module.stash.get(_COVERED, False):
+        return
+    from mlflow_compliance.rules import AXES
+
+    module.stash[_COVERED] = True
+    audit = ensure_audit(collector.config)
+    for name in AXES:
+        pytest.register_fixture(name=name, func=_member, node=module)
+    pytest.register_fixture(name="store", func=lambda request: audit.snapshot(artifacts=_policy(request.node).reads_artifacts), node=module)
+    pytest.register_fixture(name="artifacts", func=lambda: audit.snapshot(artifacts=True).artifacts, node=module)
+    pytest.register_fixture(name="settings", func=lambda: audit.settings, node=module)
+    pytest.register_fixture(name="violations", func=_violations, node=module)
+
+
+def _policy(item: pytest.Item) -> Policy:
+    found = rule_of(item)
+    assert found is not None
+    return found
+
+
+def _member(request: pytest.FixtureRequest) -> object:
+    """The entity behind a parameter, from the store as it was last read."""
+    audit = request.config.stash[AUDIT]
+    found = audit.resolve(str(request.fixturename), request.param, artifacts=_policy(request.node).reads_artifacts)
+    if found is None:
+        pytest.fail(f"there is no {request.fixturename} to examine: a rule that looks at nothing proves nothing", pytrace=False)
+    return found
+
+
+def _violations(request: pytest.FixtureRequest) -> Violations:
+    """The collector of a check; what it holds when the check ends fails the check."""
+    from mlflow_compliance.entities import EntityRef
+    from mlflow_compliance.findings import Violations
+    from mlflow_compliance.rules import AXES
+
+    rule = _policy(request.node)
+    subject = EntityRef("store", "store", request.config.stash[AUDIT].store.info.uri)
+    if rule.axes:
+        subject = AXES[rule.axes[0]].ref(request.getfixturevalue(rule.axes[0]))
+    found = request.node.stash[VIOLATIONS] = Violations(rule.id, subject)
+    return found
+
+
+def rows(metafunc: pytest.Metafunc) -> None:
+    """Parametrize a policy by the entities of the store, under opaque ids that stay the same while the store changes."""
+    rule = getattr(metafunc.function, ATTRIBUTE, None)
+    if rule is None:
+        return
+    from mlflow_compliance.rules import MAY_BE_EMPTY
+
+    audit = ensure_audit(metafunc.config)
+    audit.add(rule)
+    for axis in rule.axes:
+        keys = audit.keys(rule, axis)
+        if not keys and axis not in MAY_BE_EMPTY:
+            keys = ["none"]
+        metafunc.parametrize(axis, keys, ids=keys, indirect=True)
+
+
+def name(item: pytest.Item) -> None:
+    """Let `-k EXP001` select a policy by its id."""
+    rule = rule_of(item)
+    if rule is not None:
+        item.extra_keyword_matches.add(rule.id)
+
+
+def collected(session: pytest.Session, items: list[pytest.Item]) -> None:
+    """Stop with one sentence where the store or the settings cannot be used; skip what the settings switch off."""
+    audit = audit_of(session.config)
+    if audit is None:
+        return
+    try:
+        if audit.error is not None:
+            raise audit.error
+        audit.check(_pack_ids(items))
+        audit.check_any_enabled(rule for item in items if (rule := rule_of(item)) is not None)
+        if session.config.option.fix or session.config.option.fix_dry_run:
+            audit.remedies  # noqa: B018  a broken fixer is told before anything is read or written
+    except ComplianceError as error:
+        if not hasattr(session.config, "workerinput"):
+            session.config.stash[STOPPED] = str(error)
+            raise pytest.UsageError(str(error)) from error
+        session.config.workeroutput[WORKER_ERROR] = str(error)  # type: ignore[attr-defined]
+        items.clear()
+    for item in items:
+        rule = rule_of(item)
+        if rule is not None and not audit.enabled(rule):
+            item.add_marker(pytest.mark.skip(reason=f"{rule.id} is switched off in the settings"))
+
+
+def _pack_ids(items: list[pytest.Item]) -> set[str]:
+    """Every policy id in the folders that policies were collected from, also where only some files were selected."""
+    rules = {item: rule for item in items if (rule := rule_of(item)) is not None}
+    folders, found = {item.path.parent for item in rules}, {rule.id for rule in rules.values()}
+    # The built-in rules too: settings may speak of them while only a user's own are run.
+    for folder in {*folders, Path(__file__).parents[1] / "policies"}:
+        for path in folder.glob("test_*.py"):
+            try:
+                tree = ast.parse(path.read_bytes())
+            except (OSError, SyntaxError, ValueError):
+                continue  # pytest tells of it when it is selected
+            for node in ast.walk(tree):
+                if isinstance(node, ast.Call) and getattr(node.func, "id", getattr(node.func, "attr", "")) == "policy" and node.args:
+                    first = node.args[0]
+                    if isinstance(first, ast.Constant):
+                        found.add(str(first.value))
+    return found
+
+
+def hear(node: Any) -> None:
+    """On the controller of pytest-xdist: keep what a worker handed over."""
+    error = getattr(node, "workeroutput", {}).get(WORKER_ERROR)
+    if error:
+        node.config.stash[STOPPED] = error
+
+
+def stop(config: pytest.Config) -> None:
+    """On the controller of pytest-xdist: stop as a run without workers does."""
+    if STOPPED in config.stash:
+        raise pytest.UsageError(config.stash[STOPPED])

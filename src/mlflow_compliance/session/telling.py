@@ -1,0 +1,137 @@
+"""What a check's result says: its failure, its row in the tables, the end of the session."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from mlflow_compliance.session.repairing import Removed
+from mlflow_compliance.session.state import ATTRIBUTE, AUDIT, BEFORE, MARK, VIOLATIONS, audit_of, rule_of
+
+if TYPE_CHECKING:
+    from mlflow_compliance.audit import Audit
+    from mlflow_compliance.entities import EntityRef
+    from mlflow_compliance.findings import Finding
+    from mlflow_compliance.rules import Policy
+
+Status = tuple[str, str, str | tuple[str, Mapping[str, bool]]]
+
+
+def judge(item: pytest.Function) -> None:
+    """Fail a check whose violations are not empty, all of them told."""
+    violations = item.stash.get(VIOLATIONS, None)
+    if violations is not None and violations.findings:
+        from mlflow_compliance.report.text import printable
+
+        pytest.fail("\n".join(printable(str(finding)) for finding in violations.findings), pytrace=False)
+
+
+def clean(item: pytest.Function, failure: AssertionError) -> None:
+    """Make the message of a failing assertion safe to print: it may quote what somebody named in the store."""
+    if hasattr(item.function, ATTRIBUTE):
+        from mlflow_compliance.report.text import printable
+
+        failure.args = tuple("\n".join(map(printable, arg.splitlines())) if isinstance(arg, str) else arg for arg in failure.args)
+
+
+def describe(item: pytest.Item, report: pytest.TestReport, call: pytest.CallInfo[Any]) -> None:
+    """Put on a report what the tables show: plain values only."""
+    rule = item.rule if isinstance(item, Removed) else rule_of(item)
+    if rule is None or not (report.when == "call" or report.outcome != "passed"):
+        return
+    audit = item.config.stash[AUDIT]
+    violations = item.stash.get(VIOLATIONS, None)
+    findings = violations.findings if violations else []
+    before = item.config.stash.get(BEFORE, {}).get(item.nodeid, [])
+    done = audit.done(before)
+    fixed = report.when == "call" and report.outcome == "passed" and bool(before)
+    if fixed and not done and not isinstance(item, Removed):
+        done = ["mended along with another finding"]
+    subject = violations.subject if violations else (before[0].entity if before else _subject(item, rule, audit))
+    remedies = {finding: audit.remedy(finding) for finding in findings}
+    if report.outcome == "failed" and not findings:
+        found, remedy = _own_failure(rule, subject, call, audit)
+        findings, remedies = [found], {found: remedy}
+    setattr(
+        report,
+        MARK,
+        {
+            "policy": rule.id,
+            "title": rule.title,
+            "severity": audit.severity(rule).value,
+            "entity": str(subject) if subject else "",
+            "fixed": fixed,
+            "removed": isinstance(item, Removed),
+            "done": done if fixed else [],
+            "findings": [
+                {
+                    "entity": str(finding.entity),
+                    "message": finding.message,
+                    "observed": finding.observed,
+                    "expected": finding.expected,
+                    "remedy": remedies[finding],
+                }
+                for finding in findings
+            ],
+            "told": bool(violations and violations.findings),
+            "notes": list(violations.notes) if violations else [],
+        },
+    )
+
+
+def _subject(item: pytest.Item, rule: Policy, audit: Audit) -> EntityRef | None:
+    """What a check without a `violations` fixture is about."""
+    from mlflow_compliance.entities import EntityRef
+    from mlflow_compliance.rules import AXES
+
+    if not rule.axes:
+        return EntityRef("store", "store", audit.store.info.uri)
+    key = item.callspec.params.get(rule.axes[0]) if hasattr(item, "callspec") else None
+    found = audit.resolve(rule.axes[0], str(key), artifacts=rule.reads_artifacts)
+    return None if found is None else AXES[rule.axes[0]].ref(found)
+
+
+def _own_failure(rule: Policy, subject: EntityRef | None, call: pytest.CallInfo[Any], audit: Audit) -> tuple[Finding, str]:
+    """A check that failed by an assertion, or that could not be carried out, as a row of the tables; and what --fix would do."""
+    from mlflow_compliance.entities import EntityRef
+    from mlflow_compliance.findings import Finding
+    from mlflow_compliance.rules import said
+
+    error = call.excinfo.value if call.excinfo else None
+    entity = subject or EntityRef("store", "store", audit.store.info.uri)
+    if call.when == "call" and isinstance(error, (AssertionError, pytest.fail.Exception)):
+        finding = Finding(rule.id, entity, said(error))
+        return finding, audit.remedy(finding)
+    if isinstance(error, pytest.fail.Exception):
+        return Finding(rule.id, entity, said(error)), "nothing: the settings or the store must hold something to examine"
+    what = type(error).__name__ + (f": {said(error)}" if str(error).strip() else "") if error is not None else "no reason given"
+    return Finding(rule.id, entity, f"the check could not be carried out ({what})"), "nothing: mend the policy; a check that crashed proves nothing"
+
+
+def status(report: pytest.TestReport) -> Status | None:
+    """FIXED for a check that failed before the repair and passes now."""
+    facts = getattr(report, MARK, None)
+    if facts and facts["fixed"]:
+        return "fixed", "f", ("FIXED (removed)" if facts["removed"] else "FIXED", {"green": True, "bold": True})
+    return None
+
+
+def summarize(reporter: Any, config: pytest.Config) -> None:
+    """The end of the terminal's output: what was audited, what is wrong and what --fix would do."""
+    audit = audit_of(config)
+    if audit is None or not audit.opened:
+        return
+    from mlflow_compliance.report.terminal import write_summary
+
+    facts = [getattr(report, MARK) for reports in reporter.stats.values() for report in reports if hasattr(report, MARK)]
+    write_summary(reporter, audit, facts)
+
+
+def finish(session: pytest.Session) -> None:
+    """A repair that failed in part, or a store that is not what was planned, is never a success."""
+    audit = audit_of(session.config)
+    made = audit.repair if audit else None
+    if made is not None and (made.unlike or (made.outcome and made.outcome.failed)) and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
