@@ -32,8 +32,8 @@ from mlflow_compliance.entities import (
 )
 from mlflow_compliance.scope import RETRACTED, claims, primary_of, production_tags
 from mlflow_compliance.settings import Settings
+from mlflow_compliance.store.common import IS_PROMPT, MODEL_HISTORY, home_of, model_places, sorted_points
 from mlflow_compliance.store.rows import Rows
-from mlflow_compliance.store.sql_reading import IS_PROMPT, MODEL_HISTORY, home_of, model_places, sorted_points
 
 PAGE = 1000
 FEW = 50

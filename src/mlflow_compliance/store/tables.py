@@ -1,0 +1,43 @@
+"""MLflow's tables over an open connection: which columns there are, and how they are asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, bindparam, inspect, text
+
+from mlflow_compliance.errors import StoreError
+
+CHUNK = 500
+"""Ids in one IN list: SQLite's oldest limit on parameters is 999."""
+
+
+class Tables:
+    """Asks one database. `workspace` is the caller's; a schema from before workspaces holds one only."""
+
+    def __init__(self, connection: Connection, workspace: str) -> None:
+        self.connection = connection
+        self.workspace = workspace
+        schema = inspect(connection)
+        self.columns = {table: {column["name"] for column in schema.get_columns(table)} for table in schema.get_table_names()}
+        missing = {"experiments", "runs", "tags", "params", "metrics", "experiment_tags"} - self.columns.keys()
+        if missing:
+            raise StoreError(f"the database holds no MLflow store: it has no table {min(missing)!r}; check the tracking URI")
+
+    def has(self, table: str, column: str) -> bool:
+        return column in self.columns.get(table, ())
+
+    def all(self, sql: str, **values: Any) -> Sequence[Any]:
+        return self.connection.execute(text(sql), values).fetchall()
+
+    def within(self, sql: str, ids: Iterable[str], **values: Any) -> Iterator[Any]:
+        """Rows of a query with `IN :ids`, for any number of ids."""
+        statement = text(sql).bindparams(bindparam("ids", expanding=True))
+        ordered = sorted(ids)
+        for start in range(0, len(ordered), CHUNK):
+            yield from self.connection.execute(statement, {"ids": ordered[start : start + CHUNK], **values})
+
+    def here(self, table: str) -> str:
+        """A condition that keeps a query inside the caller's workspace."""
+        return "workspace = :workspace" if self.has(table, "workspace") else ":workspace = :workspace"
