@@ -171,3 +171,26 @@ def test_a_hard_link_of_a_users_own_outside_the_roots_is_left_alone(lab: Lab) ->
     assert "outside the artifact roots" in reasons(lab, "ART001")
     (lab.folder / "mine.bin").unlink()
     assert carry_out(lab, plan_for(lab)).unlike == []
+
+
+@pytest.mark.parametrize("how", ["uri", "link"])
+def test_a_location_that_is_a_uri_or_leads_through_a_link_is_planned_as_it_is_read(lab: Lab, tmp_path: Path, how: str) -> None:
+    """The copy's files are predicted where the reader will find them, and their hashes go on record under that path."""
+    if how == "uri":
+        uris = [(lab.folder / "ml runs" / key).as_uri() for key in "12"]
+    else:
+        (tmp_path / "real").mkdir()
+        (lab.folder / "linked").symlink_to(tmp_path / "real")
+        uris = [str(lab.folder / "linked" / key) for key in "12"]
+    for name, uri in zip(("credit_delivery", "credit_production"), uris, strict=True):
+        lab.client.create_experiment(name, artifact_location=uri)
+    run = lab.client.create_run("2", start_time=START, run_name="champion")
+    lab.upload(run.info.artifact_uri, {"weights.bin": BIG, "note.txt": b"small"})
+    lab.client.set_terminated(run.info.run_id, end_time=START + 1000)
+    plan = plan_for(lab)
+    assert [change for change in plan.changes if isinstance(change, CopyRun)]
+    assert carry_out(lab, plan).unlike == []
+    artifacts = lab.read().artifacts
+    assert artifacts is not None
+    assert len(artifacts.recorded) == 2
+    assert artifacts.recorded.keys() <= artifacts.hashes.keys()

@@ -32,6 +32,11 @@ class EntityRef(NamedTuple):
     key: str
     label: str = ""
 
+    @property
+    def place(self) -> tuple[str, str]:
+        """What it is looked up by in `Artifacts.locations`."""
+        return self.kind, self.key
+
     def __str__(self) -> str:
         return f"{self.kind} {self.label or self.key}"
 

@@ -158,7 +158,7 @@ class CopyRun(Change):
         after = replace(after, logged_models={**after.logged_models, **{model.model_id: model for model in models.values()}})
         if after.artifacts is None:
             return after
-        return replace(after, artifacts=_copied_files(after.artifacts, source, copied, models, olds))
+        return replace(after, artifacts=_copied_files(after.artifacts, source, copied, models, olds, target))
 
     def write(self, store: Writer) -> None:
         store.copy_run(self.run_id, self.experiment_id, {key: store.bind(value) for key, value in self.new_tags().items()})
@@ -250,17 +250,23 @@ def _link(link: ModelLink, models: Mapping[str, LoggedModel]) -> ModelLink:
     return link._replace(model_id=models[link.model_id].model_id) if link.model_id in models else link
 
 
-def _copied_files(artifacts: Artifacts, source: Run, copied: Run, models: Mapping[str, LoggedModel], olds: Mapping[str, str]) -> Artifacts:
+def _copied_files(
+    artifacts: Artifacts, source: Run, copied: Run, models: Mapping[str, LoggedModel], olds: Mapping[str, str], into: Experiment
+) -> Artifacts:
     """The files of a copied run: large ones share the source's bytes, small ones are copies, MLmodel is written with the new ids."""
     moves = [(("run", source.run_id), copied.ref, source.artifact_uri, copied.artifact_uri)]
     moves += [(("logged_model", key), model.ref, olds[key], model.artifact_location) for key, model in models.items()]
     locations, files, hashes, folders = dict(artifacts.locations), {}, {}, dict(artifacts.models)
     names = {source.run_id: copied.run_id, **{key: model.model_id for key, model in models.items()}}
+    home = artifacts.locations.get(into.ref.place)
+    if home is None:
+        raise ChangeError(f"the artifacts of experiment {into.experiment_id} cannot be reached from here: nothing can be copied into it")
     for place, owner, old_uri, uri in moves:
         folder = artifacts.locations.get(place)
         if folder is None:
             continue
-        target = uri.removeprefix("file://")
+        # Through the folder that the reader found for the experiment: a location may be a URI, or lead through a link.
+        target = home + uri[len(into.artifact_location) :]
         locations[owner.kind, owner.key] = target
         for model in artifacts.models_in(folder):
             copy = target + model.path[len(folder) :]

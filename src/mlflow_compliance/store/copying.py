@@ -22,8 +22,9 @@ from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.scope import RETRACTED
 from mlflow_compliance.store import files
 from mlflow_compliance.store.hashing import hash_file
+from mlflow_compliance.store.locations import local_folder
 from mlflow_compliance.store.manifests import write_manifest
-from mlflow_compliance.store.opening import Store, local_folder
+from mlflow_compliance.store.opening import Store
 from mlflow_compliance.store.records import add_records
 
 BATCH = 1000

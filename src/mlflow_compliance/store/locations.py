@@ -42,6 +42,12 @@ class Resolver:
         return Resolved("/" + os.path.normpath(path).lstrip("/") if path.startswith("/") else os.path.abspath(path))
 
 
+def local_folder(uri: str) -> str | None:
+    """The real path behind an artifact URI as MLflow writes it on this machine, or None where it is not local."""
+    path = Resolver({})(uri).path
+    return os.path.realpath(path) if path else None
+
+
 def scheme_of(uri: str) -> str:
     """The scheme in lower case, '' for a plain path (a Windows path too)."""
     found = _SCHEME.match(uri)

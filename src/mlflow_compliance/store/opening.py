@@ -18,7 +18,7 @@ from mlflow_compliance.progress import Progress, Silent
 from mlflow_compliance.settings import Settings
 from mlflow_compliance.store.hashing import hash_candidates
 from mlflow_compliance.store.inventory import read_artifacts
-from mlflow_compliance.store.locations import Resolver, without_credentials, without_secrets
+from mlflow_compliance.store.locations import without_credentials, without_secrets
 from mlflow_compliance.store.neighbours import keep_what_neighbours_own
 from mlflow_compliance.store.records import read_records
 from mlflow_compliance.store.rows import Rows
@@ -135,11 +135,6 @@ class Store:
 
 def _workspace() -> str:
     return os.environ.get("MLFLOW_WORKSPACE") or "default"
-
-
-def local_folder(uri: str) -> str | None:
-    """The folder behind an artifact URI as MLflow writes it on this machine, or None where it is not local."""
-    return Resolver({})(uri).path or None
 
 
 def _artifacts(folder: str, names: list[str]) -> set[str]:
