@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from mlflow_compliance.api import (
     COMPLETE,
@@ -80,7 +80,7 @@ def _copies(runs: list[Run], rival: Experiment, primary: Experiment, snapshot: S
             yield RetractCopy(run.run_id, primary.experiment_id, earlier[run.run_id].tags.get(COPIED_BY, ""))
         if not run.start_time:
             raise CannotFix(f"run {run.run_id} has no start time, and MLflow would give its copy today's")
-        if snapshot.artifacts is None or ("run", run.run_id) not in snapshot.artifacts.locations:
+        if snapshot.artifacts is None or run.ref.place not in snapshot.artifacts.locations:
             raise CannotFix(f"the artifacts of run {run.run_id} cannot be reached from here, so they cannot be copied")
         _refuse_what_cannot_be_copied(run, snapshot, snapshot.artifacts)
         parent = run.tags.get(PARENT)
@@ -95,7 +95,7 @@ def _copies(runs: list[Run], rival: Experiment, primary: Experiment, snapshot: S
 
 def _refuse_what_cannot_be_copied(run: Run, snapshot: Snapshot, artifacts: Artifacts) -> None:
     """A link or an unreadable folder among a run's files would be missing in its copy."""
-    places = [("run", run.run_id), *(("logged_model", model.model_id) for model in snapshot.models_of(run.run_id))]
+    places = [run.ref.place, *(model.ref.place for model in snapshot.models_of(run.run_id))]
     for folder in filter(None, map(artifacts.locations.get, places)):
         for path, file in artifacts.under(folder).items():
             if file.copy.startswith(LINK):
@@ -123,18 +123,12 @@ def retire_test(finding: Finding, snapshot: Snapshot, settings: Settings) -> Ite
     """Rename so that the name is free again, tag with the reason, then soft-delete."""
     experiment = snapshot.experiments[finding.entity.key]
     refuse_what_is_relied_on(experiment, snapshot, settings)
-    marked = [
-        run for run in snapshot.runs_of(experiment.experiment_id) for product in settings.products if _is_production(run, product.production_tags)
-    ]
-    if any(_is_production(experiment, product.production_tags) for product in settings.products):
+    marked = [run for run in snapshot.runs_of(experiment.experiment_id) if any(product.marks(run) for product in settings.products)]
+    if any(product.marks(experiment) for product in settings.products):
         raise CannotFix("it is itself marked as production: take the mark off, or give it another name")
     if marked:
         raise CannotFix(f"its {marked[0].ref} is marked as production: take the mark off, or move the run")
     yield from retire(experiment, "test experiment")
-
-
-def _is_production(item: Run | Experiment, tags: Mapping[str, str]) -> bool:
-    return any(item.tags.get(key) == value for key, value in tags.items())
 
 
 @fixer("EXP003")

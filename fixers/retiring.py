@@ -12,7 +12,6 @@ from mlflow_compliance.api import (
     Change,
     DeleteExperiment,
     Experiment,
-    ModelVersion,
     RenameExperiment,
     SetExperimentTag,
     Settings,
@@ -44,24 +43,17 @@ def refuse_what_is_relied_on(experiment: Experiment, snapshot: Snapshot, setting
         raise CannotFix(f"{experiment.assessed_runs} of its runs have assessments, which MLflow deletes for good with the run: export them first")
     for model in snapshot.registered_models.values():
         for version in model.versions:
-            if version.experiment_id == key or _lies_in(version, experiment, snapshot):
+            if version.experiment_id == key or _lies_in(version.ref.place, experiment, snapshot):
                 raise CannotFix(f"{version.ref} relies on a run or model in it: register the version from elsewhere first")
     for run in snapshot.runs.values():
-        if run.active and run.experiment_id != key and any(_holds(link.model_id, experiment, snapshot) for link in run.models):
+        if run.active and run.experiment_id != key and any(_lies_in(("logged_model", link.model_id), experiment, snapshot) for link in run.models):
             raise CannotFix(f"{run.ref} of experiment {run.experiment_id} relies on a model in it: log that model elsewhere first")
 
 
-def _lies_in(version: ModelVersion, experiment: Experiment, snapshot: Snapshot) -> bool:
-    """Whether a version's files lie in an experiment's folder: one may be registered from a path, or name another run than the one that wrote it."""
+def _lies_in(place: tuple[str, str], experiment: Experiment, snapshot: Snapshot) -> bool:
+    """Whether the files of a version or model lie in an experiment's folder: a version may name a path, or another run than the one that wrote it."""
     places = snapshot.artifacts.locations if snapshot.artifacts else {}
-    files, home = places.get(("model_version", version.ref.key)), places.get(("experiment", experiment.experiment_id))
-    return bool(files and home and files.startswith(home + os.sep))
-
-
-def _holds(model_id: str, experiment: Experiment, snapshot: Snapshot) -> bool:
-    """Whether a logged model's files lie in an experiment's folder."""
-    places = snapshot.artifacts.locations if snapshot.artifacts else {}
-    files, home = places.get(("logged_model", model_id)), places.get(("experiment", experiment.experiment_id))
+    files, home = places.get(place), places.get(experiment.ref.place)
     return bool(files and home and files.startswith(home + os.sep))
 
 

@@ -50,6 +50,18 @@ class Repair:
     unlike: list[str] = field(default_factory=list)
     """Where the store read afterwards differs from the plan. Anything here fails the run."""
 
+    def lines(self) -> Iterator[tuple[str, bool]]:
+        """What was done, in lines for people, each with whether all is well with it; none where nothing was carried out."""
+        if self.outcome is None:
+            return
+        yield f"repair: {len(self.outcome.applied)} of {len(self.plan.changes)} changes made; journal: {self.journal}", True
+        for _, reason in self.outcome.failed:
+            yield f"not done: {reason}", False
+        if not self.unlike:
+            yield "verified: the store, read anew, is what was planned", True
+        for line in self.unlike:
+            yield f"not as planned: {line}", False
+
 
 class Audit:
     """Reads the store once, hands entities to checks, and repairs when asked."""
@@ -61,7 +73,6 @@ class Audit:
         self.repair: Repair | None = None
         self.error: ComplianceError | None = None
         self.examined: set[EntityRef] = set()
-        self.notes: dict[str, list[str]] = {}
         self._settings: Settings | None = None
         self._store: Store | None = None
         self._snapshot: Snapshot | None = None
@@ -198,8 +209,7 @@ class Audit:
     def plan(self, only: Mapping[str, frozenset[str]]) -> Plan:
         """The plan for the findings of the collected cases. Raises PlanError where it is larger than --fix-max allows."""
         rules = [rule for rule in self.policies.values() if rule.id in only and rule.evaluable]
-        files = any(rule.reads_artifacts for rule in rules)
-        made = make_plan(rules, self.remedies, self.snapshot(artifacts=files or bool(rules)), self.settings, only)
+        made = make_plan(rules, self.remedies, self.snapshot(artifacts=True), self.settings, only)
         limit = self.options.limit
         if limit is not None and len(made.entities) > limit:
             size = len(made.entities)

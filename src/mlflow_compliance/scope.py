@@ -70,9 +70,4 @@ def claimed_by(product: Product, snapshot: Snapshot, settings: Settings) -> list
 
 def production_runs(product: Product, snapshot: Snapshot, settings: Settings) -> list[Run]:
     """The active runs marked as a product's production in the experiments that claim it, oldest first."""
-    return [
-        run
-        for experiment_id in claimed_by(product, snapshot, settings)
-        for run in snapshot.runs_of(experiment_id)
-        if any(run.tags.get(key) == value for key, value in product.production_tags.items())
-    ]
+    return [run for experiment_id in claimed_by(product, snapshot, settings) for run in snapshot.runs_of(experiment_id) if product.marks(run)]

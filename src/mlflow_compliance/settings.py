@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError,
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from mlflow_compliance.artifacts import DuplicateRules
-from mlflow_compliance.entities import Experiment
+from mlflow_compliance.entities import Experiment, Run
 from mlflow_compliance.settings_errors import OWN, Loc, Source, problems_in, unknown
 from mlflow_compliance.settings_files import find_settings, read_settings
 
@@ -89,12 +89,16 @@ class Product(_Table):
         """Whether an experiment may belong to this product; its primary one always does."""
         return experiment.name == self.primary or _matches(experiment.own_name, self.experiments)
 
+    def marks(self, item: Experiment | Run) -> bool:
+        """Whether a tag of an experiment or run says that it is production."""
+        return _tagged(item, self.production_tags)
+
     def claims(self, experiment: Experiment) -> bool:
         """Whether an experiment is active and says, by name or tag, that it is this product's production one."""
         return (
             experiment.active
             and self.covers(experiment)
-            and (experiment.name == self.primary or _matches(experiment.own_name, self.production_names) or _tagged(experiment, self.production_tags))
+            and (experiment.name == self.primary or _matches(experiment.own_name, self.production_names) or self.marks(experiment))
         )
 
 
@@ -225,5 +229,5 @@ def _matches(name: str, patterns: Iterable[str]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def _tagged(experiment: Experiment, tags: Mapping[str, str]) -> bool:
-    return any(experiment.tags.get(key) == value for key, value in tags.items())
+def _tagged(item: Experiment | Run, tags: Mapping[str, str]) -> bool:
+    return any(item.tags.get(key) == value for key, value in tags.items())

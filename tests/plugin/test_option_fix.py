@@ -25,6 +25,15 @@ def names(lab: Lab) -> dict[str, str]:
         return dict(connection.execute("SELECT name, lifecycle_stage FROM experiments"))
 
 
+def refused(gate: Gate, messy: Lab) -> str:
+    """What a repair says that stops before anything is written."""
+    before = state(messy.folder)
+    result = gate("--fix")
+    assert result.ret == 4
+    assert state(messy.folder) == before
+    return told(result)
+
+
 def test_it_mends_what_the_gate_found_and_is_done_the_second_time(gate: Gate, messy: Lab) -> None:
     before = gate("-v")
     assert before.ret == 1
@@ -145,21 +154,15 @@ def test_a_store_read_elsewhere_is_not_written_to(gate: Gate, messy: Lab) -> Non
     # The prefix that the rows say is not where the files are read.
     messy.sql("UPDATE runs SET artifact_uri = replace(artifact_uri, ?, 'file:///D:/code/mlruns')", str(messy.mlruns))
     gate.settings(messy.uri, f'\n[store.relocate]\n"file:///D:/code/mlruns" = "{messy.mlruns}"\n')
-    before = state(messy.folder)
-    result = gate("--fix")
-    assert result.ret == 4
-    assert "--fix does not write to a store that is read through [store.relocate]" in told(result)
-    assert state(messy.folder) == before
+    said = refused(gate, messy)
+    assert "--fix does not write to a store that is read through [store.relocate]" in said
 
 
 def test_a_missing_fixer_folder_stops_before_anything_is_written(gate: Gate, messy: Lab) -> None:
     gate.ini(FIXERS, "remedies_of_ours")
-    before = state(messy.folder)
-    result = gate("--fix")
-    assert result.ret == 4
-    assert "fixers 'remedies_of_ours' are neither a folder in" in told(result)
-    assert "compliance_fixers" in told(result)
-    assert state(messy.folder) == before
+    said = refused(gate, messy)
+    assert "fixers 'remedies_of_ours' are neither a folder in" in said
+    assert "compliance_fixers" in said
 
 
 def test_two_fixers_for_one_policy_stop_before_anything_is_written(gate: Gate, messy: Lab) -> None:
@@ -174,11 +177,8 @@ def test_two_fixers_for_one_policy_stop_before_anything_is_written(gate: Gate, m
         """,
     )
     gate.ini(FIXERS, "own_fixers")
-    before = state(messy.folder)
-    result = gate("--fix")
-    assert result.ret == 4
-    assert "two fixers for policy RUN001" in told(result)
-    assert state(messy.folder) == before
+    said = refused(gate, messy)
+    assert "two fixers for policy RUN001" in said
 
 
 @pytest.mark.parametrize(
@@ -191,11 +191,8 @@ def test_two_fixers_for_one_policy_stop_before_anything_is_written(gate: Gate, m
 def test_a_fixer_file_that_cannot_be_imported_stops_in_one_sentence(gate: Gate, messy: Lab, text: str, why: str) -> None:
     gate.pack("own_fixers", broken=text)
     gate.ini(FIXERS, "own_fixers")
-    before = state(messy.folder)
-    result = gate("--fix")
-    assert result.ret == 4
-    assert f"the fixers in 'own_fixers' cannot be imported ({why}" in told(result)
-    assert state(messy.folder) == before
+    said = refused(gate, messy)
+    assert f"the fixers in 'own_fixers' cannot be imported ({why}" in said
 
 
 def test_a_fixer_that_crashes_leaves_its_finding_with_the_reason(gate: Gate, messy: Lab) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mlflow_compliance.report.text import printable
+from mlflow_compliance.session.state import MARK, STOPPED, audit_of
 
 if TYPE_CHECKING:
     from mlflow_compliance.audit import Audit
@@ -62,16 +63,12 @@ class HtmlReport:
 
     def pytest_collection_finish(self) -> None:
         """Without policies in the session, its report looks as it would without this plugin."""
-        from mlflow_compliance.session.state import audit_of
-
         if audit_of(self.config) is None:
             self._as_without_us()
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self) -> None:
         """The controller of pytest-xdist collects nothing: there the rows tell whether policies were run."""
-        from mlflow_compliance.session.state import STOPPED, audit_of
-
         if audit_of(self.config) is None and not self.policies and STOPPED not in self.config.stash:
             self._as_without_us()
 
@@ -97,20 +94,18 @@ class HtmlReport:
             return
         cells[1] = f'<td class="col-testId">{_safe(report.nodeid)}</td>'
         if self.header:
-            facts = getattr(report, "compliance", None)
+            facts = getattr(report, MARK, None)
             self.policies = self.policies or bool(facts)
             cells[1:1] = _cells(facts, report) if facts else [f'<td class="col-{name}"></td>' for name in COLUMNS]
             self.notes += [f"{facts['policy']}: {note}" for note in facts["notes"]] if facts else []
 
     def pytest_html_results_table_html(self, report: pytest.TestReport, data: list[str]) -> None:
         """The outcome column tells the findings, with what --fix would do: no need to tell them again below."""
-        facts = getattr(report, "compliance", None)
+        facts = getattr(report, MARK, None)
         if facts and (facts["told"] or report.passed) and not report.sections:
             data.clear()
 
     def pytest_html_results_summary(self, prefix: list[str]) -> None:
-        from mlflow_compliance.session.state import STOPPED, audit_of
-
         audit, stopped = audit_of(self.config), self.config.stash.get(STOPPED, None)
         if stopped is not None:
             prefix += [STYLE, f'<p class="compliance-FAILED">Stopped before the checks: {_safe(stopped)}</p>']
@@ -124,11 +119,7 @@ def _head(audit: Audit) -> list[str]:
 
     taken = datetime.fromtimestamp(audit.snapshot(artifacts=False).taken_at / 1000, timezone.utc)
     lines = [*lines_of(audit), f"read at: {taken:%Y-%m-%d %H:%M:%S} UTC; {len(audit.examined)} entities examined by {len(audit.policies)} policies"]
-    made = audit.repair
-    if made is not None and made.outcome is not None:
-        lines.append(f"repair: {len(made.outcome.applied)} of {len(made.plan.changes)} changes made; journal: {made.journal}")
-        lines += [f"not done: {reason}" for _, reason in made.outcome.failed]
-        lines += [f"not as planned: {line}" for line in made.unlike] or ["verified: the store, read anew, is what was planned"]
+    lines += [line for line, _ in audit.repair.lines()] if audit.repair else []
     return [*lines, "A check that passes is evidence about this store at this time; it is not a statement of legal compliance."]
 
 
@@ -144,11 +135,10 @@ def _cells(facts: dict[str, Any], report: pytest.TestReport) -> list[str]:
 
 def _items(facts: dict[str, Any]) -> str:
     items = [f"<li>{_safe(line)}</li>" for line in facts["done"][:MOST]]
-    for finding in facts["findings"][:MOST]:
-        parts = [f"{finding['entity']}: {finding['message']}"]
-        parts += [f"found: {finding['observed']}"] if finding["observed"] else []
-        parts += [f"expected: {finding['expected']}"] if finding["expected"] else []
-        items.append(f'<li>{_safe("; ".join(parts))}<br><span class="compliance-remedy">--fix: {_safe(finding["remedy"])}</span></li>')
+    items += [
+        f'<li>{_safe(finding["text"])}<br><span class="compliance-remedy">--fix: {_safe(finding["remedy"])}</span></li>'
+        for finding in facts["findings"][:MOST]
+    ]
     left = len(facts["done"]) + len(facts["findings"]) - len(items)
     items += [f"<li>... and {left} more</li>"] if left else []
     if not items:

@@ -47,13 +47,8 @@ def _write_repair(reporter: Any, audit: Audit) -> None:
         if refusal:
             reporter.write_line(printable(f"--fix would not carry this plan out: {refusal}"), red=True)
         return
-    reporter.write_line(f"repair: {len(made.outcome.applied)} of {len(made.plan.changes)} changes made; journal: {printable(made.journal)}")
-    for _, reason in made.outcome.failed:
-        reporter.write_line(printable(f"not done: {reason}"), red=True)
-    if not made.unlike:
-        reporter.write_line("verified: the store, read anew, is what was planned")
-    for line in made.unlike:
-        reporter.write_line(printable(f"not as planned: {line}"), red=True)
+    for line, well in made.lines():
+        reporter.write_line(printable(line), red=not well)
 
 
 def _table(rows: list[tuple[str, dict[str, str]]]) -> str:

@@ -67,6 +67,7 @@ def describe(item: pytest.Item, report: pytest.TestReport, call: pytest.CallInfo
             "done": done if fixed else [],
             "findings": [
                 {
+                    "text": str(finding),
                     "entity": str(finding.entity),
                     "message": finding.message,
                     "observed": finding.observed,

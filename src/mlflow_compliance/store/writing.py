@@ -50,10 +50,10 @@ class StoreWriter:
                 # MLflow's own models make SQLAlchemy warn; a user can do nothing about it.
                 warnings.simplefilter("ignore")
                 self.client = MlflowClient(tracking_uri=store.uri, registry_uri=store.uri)
-                # The first call opens the database and checks its schema.
+                # The first call opens the database.
                 self.client.search_experiments(max_results=1)
         except (MlflowException, OSError) as error:
-            raise StoreError(_refusal(store, str(error))) from error
+            raise StoreError(f"the store {store.info.uri} cannot be opened for writing: {first_line(error)}") from error
 
     def bind(self, text: str) -> str:
         return bind(text, self.binding)
@@ -161,13 +161,9 @@ def refuse_other_schema(store: Store) -> None:
     with reading(store.uri, store.settings.store.busy_timeout) as connection:
         found = {version for (version,) in connection.exec_driver_sql("SELECT version_num FROM alembic_version")}
     if found != {latest}:
-        raise StoreError(_refusal(store, "database schema"))
+        raise StoreError(_other_schema(store))
 
 
-def _refusal(store: Store, message: str) -> str:
-    if "database schema" in message:
-        where = sqlite_path(store.uri) if store.info.backend == "sqlite" else store.info.uri
-        way = f"take a backup, then run 'mlflow db upgrade {store.info.uri}'"
-        return f"the database {where} has another schema than the installed MLflow: {way}; nothing was changed"
-    first = next(iter(message.splitlines()), "no reason given")
-    return f"the store {store.info.uri} cannot be opened for writing: {first}"
+def _other_schema(store: Store) -> str:
+    way = f"take a backup, then run 'mlflow db upgrade {store.info.uri}'"
+    return f"the database {sqlite_path(store.uri)} has another schema than the installed MLflow: {way}; nothing was changed"
