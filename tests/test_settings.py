@@ -20,6 +20,7 @@ from mlflow_compliance.errors import SettingsError
 from mlflow_compliance.settings import Product, Settings, StoreSettings, find_settings, load_settings
 from mlflow_compliance.toml_lines import line_of, parse
 
+TABLES = "duplicates, experiments, journal, models, policies, products, runs, store"
 EVERYTHING = """
 [store]
 tracking_uri = "sqlite:///mlflow.db"
@@ -34,6 +35,36 @@ primary = "final"
 experiments = ["credit_*"]
 production_names = ["*live"]
 production_tags = { stage = "live" }
+[products.production]
+run_name = "v2"
+model = "model.pkl"
+predictions = "predictions.parquet"
+target = "Y"
+probability = "P"
+threshold = 0
+false_negative_cost = 10
+false_positive_cost = 2
+features = "rows.csv"
+row = "N"
+serialization = "cloudpickle"
+model_name = "lightgbm"
+registered_model = "credit"
+alias = "live"
+description = "in force"
+largest_predictions = 0
+tolerance = 0.01
+required_params = ["a"]
+required_metrics = ["b"]
+required_tags = ["c"]
+required_artifacts = ["d/*"]
+facts = { threshold = ["t"] }
+decisions = { cost = "10" }
+[models]
+allowed_globals = ["own.Scaler"]
+loaders = ["own.flavor"]
+allow_code = true
+time_limit = 5
+memory_limit = 512
 [experiments]
 test_names = ["try*"]
 test_tags = { kind = "test" }
@@ -101,6 +132,31 @@ def test_every_key_is_read(folder: Path) -> None:
                 "experiments": ("credit_*",),
                 "production_names": ("*live",),
                 "production_tags": {"stage": "live"},
+                "production": {
+                    "run_name": "v2",
+                    "model": "model.pkl",
+                    "predictions": "predictions.parquet",
+                    "target": "Y",
+                    "probability": "P",
+                    "threshold": 0.0,
+                    "false_negative_cost": 10.0,
+                    "false_positive_cost": 2.0,
+                    "features": "rows.csv",
+                    "row": "N",
+                    "serialization": "cloudpickle",
+                    "model_name": "lightgbm",
+                    "registered_model": "credit",
+                    "alias": "live",
+                    "description": "in force",
+                    "largest_predictions": 0,
+                    "tolerance": 0.01,
+                    "required_params": ("a",),
+                    "required_metrics": ("b",),
+                    "required_tags": ("c",),
+                    "required_artifacts": ("d/*",),
+                    "facts": {"threshold": ("t",)},
+                    "decisions": {"cost": "10"},
+                },
             },
         ),
         "experiments": {
@@ -111,6 +167,13 @@ def test_every_key_is_read(folder: Path) -> None:
             "lifecycle_values": ("done",),
         },
         "runs": {"running_max_hours": 0.5},
+        "models": {
+            "allowed_globals": ("own.Scaler",),
+            "loaders": ("own.flavor",),
+            "allow_code": True,
+            "time_limit": 5.0,
+            "memory_limit": 512,
+        },
         "duplicates": {"min_size": 1, "boilerplate": ("*.yaml",), "zip_members": True},
         "journal": {"folder": ".compliance"},
         "policies": {"EXP002": {"enabled": False, "severity": "low"}},
@@ -153,6 +216,15 @@ class TestProblems:
             ("store.ignore = ['a', ['b']]", "store.ignore[1]: must be text in quotes, not a list"),
             ("store.busy_timeout = -0.5", "store.busy_timeout: must be a number of at least 0, not -0.5"),
             ("store.relocate.'file:///x' = {}", 'store.relocate."file:///x": must be text in quotes, not a table'),
+            (
+                "products = [{ name = 'a', production = { threshold = 48 } }]",
+                "products[0].production.threshold: must be a number from 0 to 1, not 48",
+            ),
+            (
+                "products = [{ name = 'a', production = { treshold = 0.4 } }]",
+                "products[0].production.treshold: unknown key; did you mean 'threshold'?",
+            ),
+            ("models.memory_limit = 1", "models.memory_limit: must be a whole number of at least 256, not 1"),
             ("runs.running_max_hours = 0", "runs.running_max_hours: must be a number greater than 0, not 0"),
             ("runs.running_max_hours = '24'", "runs.running_max_hours: must be a number greater than 0, not '24'"),
             ("runs.running_max_hours = true", "runs.running_max_hours: must be a number greater than 0, not true"),
@@ -165,8 +237,8 @@ class TestProblems:
             ("policies.A.severity = 'hgih'", "policies.A.severity: must be 'low', 'medium', 'high' or 'critical', not 'hgih'"),
             ("policies.A.enbled = true", "policies.A.enbled: unknown key; did you mean 'enabled'?"),
             ("journal.where = 'x'", "journal.where: unknown key; known here: folder"),
-            ("path = 'x'", "path: unknown key; known here: duplicates, experiments, journal, policies, products, runs, store"),
-            ('"\\u001b[31m" = 1', '"\\u001b[31m": unknown key; known here: duplicates, experiments, journal, policies, products, runs, store'),
+            ("path = 'x'", f"path: unknown key; known here: {TABLES}"),
+            ('"\\u001b[31m" = 1', f'"\\u001b[31m": unknown key; known here: {TABLES}'),
             (f"runs.running_max_hours = '{'x' * 99}'", f"runs.running_max_hours: must be a number greater than 0, not '{'x' * 56}..."),
         ],
     )

@@ -22,8 +22,10 @@ __all__ = [
     "DuplicateSettings",
     "ExperimentSettings",
     "JournalSettings",
+    "ModelSettings",
     "PolicySettings",
     "Product",
+    "ProductionSettings",
     "RunSettings",
     "Settings",
     "StoreSettings",
@@ -76,6 +78,44 @@ class StoreSettings(_Table):
         return {prefix: _absolute(folder, base) for prefix, folder in self.relocate.items()}
 
 
+class ProductionSettings(_Table):
+    """What a product's production run is built from and what it must carry. Paths are as written until resolved; sizes in bytes."""
+
+    run_name: Text | None = None
+    model: Text | None = None
+    predictions: Text | None = None
+    target: Text = "TARGET"
+    probability: Text = "PROBABILITY"
+    threshold: float | None = Field(default=None, ge=0, le=1, allow_inf_nan=False, description="a number from 0 to 1")
+    false_negative_cost: float = Field(default=1.0, ge=0, allow_inf_nan=False, description="a number of at least 0")
+    false_positive_cost: float = Field(default=1.0, ge=0, allow_inf_nan=False, description="a number of at least 0")
+    features: Text | None = None
+    row: Text = "ROW"
+    serialization: Literal["skops", "cloudpickle"] = "skops"
+    model_name: Text = "model"
+    registered_model: Text | None = None
+    alias: Text = "production"
+    description: str = ""
+    largest_predictions: int = Field(default=50_000_000, ge=0, description="a whole number of at least 0")
+    tolerance: float = Field(default=0.0005, ge=0, allow_inf_nan=False, description="a number of at least 0")
+    required_params: Texts = ()
+    required_metrics: Texts = ()
+    required_tags: Texts = ()
+    required_artifacts: Texts = ()
+    facts: dict[str, Texts] = {"threshold": ("optimal_threshold", "threshold"), "n_features": ("n_features",)}
+    decisions: dict[str, Text] = {}
+
+    def resolved(self, base: Path, name: Literal["model", "predictions", "features"]) -> str | None:
+        """One of the files as an absolute path; None where none is set."""
+        path: str | None = getattr(self, name)
+        return None if path is None else _absolute(path, base)
+
+    @property
+    def decided(self) -> dict[str, str]:
+        """Fact -> the value that the settings give it."""
+        return {**({} if self.threshold is None else {"threshold": str(self.threshold)}), **self.decisions}
+
+
 class Product(_Table):
     """One model in production, and how its experiments are told from others."""
 
@@ -84,6 +124,7 @@ class Product(_Table):
     experiments: Texts = ("*",)
     production_names: Texts = ("*production*", "*prod")
     production_tags: dict[str, str] = {"stage": "production"}
+    production: ProductionSettings = ProductionSettings()
 
     def covers(self, experiment: Experiment) -> bool:
         """Whether an experiment may belong to this product; its primary one always does."""
@@ -118,6 +159,16 @@ class RunSettings(_Table):
     running_max_hours: float = Field(default=24.0, gt=0, allow_inf_nan=False, description="a number greater than 0")
 
 
+class ModelSettings(_Table):
+    """What a model may hold and how it is tried out: `time_limit` in seconds, `memory_limit` in MiB of address space."""
+
+    allowed_globals: Texts = ()
+    loaders: Texts = ()
+    allow_code: bool = False
+    time_limit: float = Field(default=120.0, gt=0, allow_inf_nan=False, description="a number greater than 0")
+    memory_limit: int = Field(default=4096, ge=256, description="a whole number of at least 256")
+
+
 class DuplicateSettings(_Table):
     """What counts as a duplicate file; `min_size` in bytes."""
 
@@ -150,6 +201,7 @@ class Settings(_Table):
     products: Annotated[tuple[Product, ...], Field(strict=False)] = (Product(name="default"),)
     experiments: ExperimentSettings = ExperimentSettings()
     runs: RunSettings = RunSettings()
+    models: ModelSettings = ModelSettings()
     duplicates: DuplicateSettings = DuplicateSettings()
     journal: JournalSettings = JournalSettings()
     policies: dict[str, PolicySettings] = {}

@@ -1,0 +1,184 @@
+"""What files prove beyond their names: recomputed metrics, what loading a model would do, that it loads and scores.
+
+Every value here was computed from a file whose SHA-256 stands beside it; `problem` says in words why there is none.
+"""
+
+from __future__ import annotations
+
+from collections import ChainMap
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar, cast
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Metrics recomputed from a file of predictions at a threshold; `values` is empty where there is a `problem`."""
+
+    path: str
+    sha256: str = ""
+    rows: int = 0
+    threshold: float = 0.0
+    values: Mapping[str, float] = field(default_factory=dict)
+    """accuracy, precision, recall, f1, roc_auc, business_cost, tn, fp, fn, tp."""
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What loading a model folder could do, told without loading it. No problems: nothing in it is unknown."""
+
+    problems: tuple[str, ...] = ()
+    """One a thing that is not known to be safe, naming the file: 'model.pkl: os.system would run on load'."""
+    hashes: Mapping[str, str] = field(default_factory=dict)
+    """Path relative to the folder -> SHA-256 (hex) of every file in it, as it was when it was scanned."""
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What a model folder says about itself."""
+
+    inputs: tuple[str, ...] = ()
+    """Names of the columns in its signature; empty without one."""
+    signed: bool = False
+    example: str = ""
+    """Relative path of its input example, empty without one."""
+    requirements: tuple[str, ...] = ()
+    unpinned: tuple[str, ...] = ()
+    """Requirements that do not say one version."""
+    flavors: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a model did in a process of its own: `problem` is empty where it loaded and scored its input example."""
+
+    problem: str = ""
+    params: Mapping[str, str] = field(default_factory=dict)
+    """`get_params()` of the model, as text; empty where it has none."""
+    features: tuple[str, ...] = ()
+    """Feature names in the model itself (LightGBM's booster), in order."""
+    example: tuple[float, ...] = ()
+    """What it gave for its input example: probabilities where it is a classifier."""
+    sampled: int = 0
+    """Rows of the features at hand that were scored again."""
+    worst: float = 0.0
+    """The largest difference between a served and a recorded probability among them."""
+    sample_problem: str = ""
+
+
+@dataclass(frozen=True)
+class RunEvidence:
+    """What the files of a bundle prove, before it is logged."""
+
+    card: ModelCard = ModelCard()
+    probe: Probe | None = None
+    scored: Scored | None = None
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A production run as it was built beside the store, ready to be logged. Paths in `files` and `model_files` are relative."""
+
+    folder: str
+    """Holds `artifacts/` and `model/`."""
+    files: tuple[tuple[str, int, str], ...] = ()
+    """(path, size in bytes, SHA-256) of the run's artifacts."""
+    model_files: tuple[tuple[str, int, str], ...] = ()
+    """The same for the MLflow model."""
+    sources: Mapping[str, str] = field(default_factory=dict)
+    """'model' and 'predictions' -> SHA-256 of the file that it was built from."""
+    scan: Scan = Scan()
+    evidence: RunEvidence = RunEvidence()
+    origins: Mapping[str, tuple[str, int, str]] = field(default_factory=dict)
+    """'model' and 'predictions' -> (path as the settings spell it, size in bytes, SHA-256)."""
+    libraries: Mapping[str, str] = field(default_factory=dict)
+    """Name -> version of what wrote the model, and of Python."""
+    example: str = ""
+    """'recorded' or 'synthetic': where the rows of the input example come from."""
+    commit: str = ""
+    """The git commit of the folder that the settings lie in, empty where there is none."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """What the settings name for a product's production run: the built bundle, or the `problem` that stands against it."""
+
+    bundle: Bundle | None = None
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Served:
+    """What a tracking server gave when it was asked as the UI asks it."""
+
+    problems: tuple[str, ...] = ()
+    checked: int = 0
+    """Answers that were compared with the store."""
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """The model_metadata.json of a run: the document, or the `problem` with it."""
+
+    document: Mapping[str, Any] = field(default_factory=dict)
+    problem: str = ""
+
+
+class Computed(Mapping[str, Value]):
+    """A mapping whose values are computed when they are first looked up, and once: a session pays for what its rules ask."""
+
+    def __init__(self, keys: Iterable[str], compute: Callable[[str], Value]) -> None:
+        self._keys = tuple(keys)
+        self._compute = compute
+        self._known: dict[str, Value] = {}
+
+    def __getitem__(self, key: str) -> Value:
+        if key not in self._known:
+            if key not in self._keys:
+                raise KeyError(key)
+            self._known[key] = self._compute(key)
+        return self._known[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Everything that can be computed from files for the rules that ask for it."""
+
+    scans: Mapping[str, Scan] = field(default_factory=dict)
+    """Model folder -> what loading it could do."""
+    cards: Mapping[str, ModelCard] = field(default_factory=dict)
+    """Model folder of a production run -> what it says about itself."""
+    probes: Mapping[str, Probe] = field(default_factory=dict)
+    """Model folder of a production run -> what the model did. One that is not known to be safe was not loaded, and says so."""
+    scored: Mapping[str, Scored] = field(default_factory=dict)
+    """Production run id -> its metrics, recomputed. A run is missing here where no predictions are recorded or named."""
+    metadata: Mapping[str, Metadata] = field(default_factory=dict)
+    """Production run id -> its model_metadata.json. A run is missing here where it has none."""
+    served: Mapping[str, Served] = field(default_factory=dict)
+    """Production run id -> what a tracking server gave."""
+
+    def with_run(self, run_id: str, folder: str, bundle: Bundle, document: Mapping[str, Any]) -> Evidence:
+        """As this, with what is known beforehand of a run that is going to be logged from a bundle."""
+        proved = bundle.evidence
+        return Evidence(
+            scans=ChainMap({folder: bundle.scan}, _writable(self.scans)),
+            cards=ChainMap({folder: proved.card}, _writable(self.cards)),
+            probes=ChainMap({folder: proved.probe} if proved.probe else {}, _writable(self.probes)),
+            scored=ChainMap({run_id: proved.scored} if proved.scored else {}, _writable(self.scored)),
+            metadata=ChainMap({run_id: Metadata(document)}, _writable(self.metadata)),
+            served=ChainMap({run_id: Served()}, _writable(self.served)),
+        )
+
+
+def _writable(mapping: Mapping[str, Value]) -> MutableMapping[str, Value]:
+    """As ChainMap's type wants it; only its first map is ever written to, and that one is new."""
+    return cast("MutableMapping[str, Value]", mapping)
