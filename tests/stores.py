@@ -66,9 +66,20 @@ class Lab:
         """A copy of a store elsewhere, its rows pointing to the copied files, with the settings beside it."""
         shutil.copytree(built, folder)
         made = cls(folder, load_settings(folder / "compliance.toml"))
-        for table, column in (("experiments", "artifact_location"), ("runs", "artifact_uri"), ("logged_models", "artifact_location")):
+        places = {
+            "experiments": "artifact_location",
+            "runs": "artifact_uri",
+            "logged_models": "artifact_location",
+            "model_versions": "storage_location",
+        }
+        for table, column in places.items():
             made.sql(f"UPDATE {table} SET {column} = replace({column}, ?, ?)", f"{built}/", f"{folder}/")
         return made
+
+    def reload(self) -> None:
+        """Take the settings from the compliance.toml that lies beside the store by now."""
+        self.settings = load_settings(self.folder / "compliance.toml")
+        self.store = open_store(self.uri, self.settings, str(self.folder))
 
     def sql(self, statement: str, *values: Any) -> None:
         """Set-up that MLflow has no call for."""
@@ -217,6 +228,26 @@ class Lab:
         return inverses, after, binding
 
 
+def there_and_back(lab: Lab, *changes: Change) -> tuple[Snapshot, dict[str, str]]:
+    """Carry changes out and take them back, both under the law; the store in between."""
+    before = lab.everything()
+    inverses, between, binding = lab.carry_out(*changes)
+    assert unlike(before, between), "the change changed nothing, so nothing was shown"
+    _, after, _ = lab.carry_out(*reversed(inverses))
+    assert unlike(before, lab.read(tuple(before.runs))) == []
+    assert differences(before, after) == []
+    return between, binding
+
+
+def without_production(lab: Lab) -> Lab:
+    """The same store, its settings without what a production run is built from and must carry."""
+    path = lab.folder / "compliance.toml"
+    before, _, rest = path.read_text().partition("[products.production]")
+    path.write_text(before + rest[rest.index("[experiments]") :])
+    lab.reload()
+    return lab
+
+
 def model_files(run_id: str, model_id: str, place: str, files: Mapping[str, bytes]) -> dict[str, bytes]:
     """A model folder with an MLmodel as MLflow writes it, naming its files."""
     names = files or {"model.pkl": b"weights"}
@@ -254,7 +285,7 @@ def _file_facts(artifacts: Artifacts) -> dict[str, Any]:
     return {
         "files": {
             path: (
-                "any size" if os.path.basename(path) == "MLmodel" else file.size,
+                "any size" if os.path.basename(path) in ("MLmodel", "model_metadata.json") else file.size,
                 first[file.copy],
                 file.owner and (file.owner.kind, file.owner.key),
                 file.logged,

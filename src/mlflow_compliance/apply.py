@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 from mlflow_compliance.artifacts import Artifacts
 from mlflow_compliance.changes import JOURNAL, NOW, Change, Writer, bind
 from mlflow_compliance.changes.runs import UNKNOWN_SIZE
-from mlflow_compliance.entities import EntityRef, Snapshot
+from mlflow_compliance.entities import EntityRef, RegisteredModel, Snapshot
 from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.journal import Journal
 from mlflow_compliance.plan import Plan, Step, fold
@@ -94,9 +94,11 @@ def bound(snapshot: Snapshot, binding: Mapping[str, str]) -> Snapshot:
             model_id=own(model.model_id),
             source_run_id=own(model.source_run_id) if model.source_run_id else None,
             artifact_location=own(model.artifact_location),
+            tags={tag: own(value) for tag, value in model.tags.items()},
         )
         for key, model in snapshot.logged_models.items()
     }
+    registered = {name: _bound_model(model, own) for name, model in snapshot.registered_models.items()}
     artifacts = snapshot.artifacts
     if artifacts is not None:
         artifacts = replace(
@@ -109,7 +111,21 @@ def bound(snapshot: Snapshot, binding: Mapping[str, str]) -> Snapshot:
                 for path, model in artifacts.models.items()
             },
         )
-    return replace(snapshot, experiments=experiments, runs=runs, logged_models=models, artifacts=artifacts)
+    return replace(snapshot, experiments=experiments, runs=runs, logged_models=models, registered_models=registered, artifacts=artifacts)
+
+
+def _bound_model(model: RegisteredModel, own: Callable[[str], str]) -> RegisteredModel:
+    versions = tuple(
+        replace(
+            version,
+            version=own(version.version),
+            run_id=own(version.run_id) if version.run_id else None,
+            source=own(version.source),
+            location=own(version.location),
+        )
+        for version in model.versions
+    )
+    return replace(model, versions=versions, aliases={alias: own(version) for alias, version in model.aliases.items()})
 
 
 def differences(expected: Snapshot, actual: Snapshot) -> list[str]:

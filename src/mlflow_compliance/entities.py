@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from mlflow_compliance.artifacts import Artifacts
+    from mlflow_compliance.evidence import Evidence, Source
 
 ACTIVE = "active"
 DELETED = "deleted"
@@ -215,6 +216,10 @@ class RegisteredModel:
     def ref(self) -> EntityRef:
         return EntityRef("registered_model", self.name, self.name)
 
+    def version(self, number: str | None) -> ModelVersion | None:
+        """The version with a number, None where there is none."""
+        return next((version for version in self.versions if version.version == number), None)
+
 
 class Location(NamedTuple):
     """Where a row says that its files lie, as written in the row."""
@@ -247,6 +252,10 @@ class Snapshot:
     registered_models: Mapping[str, RegisteredModel]
     artifacts: Artifacts | None = None
     """None where no rule that was collected looks at files."""
+    evidence: Evidence | None = None
+    """None where no rule that was collected asks what files prove."""
+    sources: Mapping[str, Source] = field(default_factory=dict)
+    """Product -> what the settings name for its production run. Built when it is first looked up: only remedies do."""
     repeated_points: Mapping[str, int] = field(default_factory=dict)
     """Run id -> metric points written more than once. Only a file store can hold such."""
 
@@ -271,9 +280,20 @@ class Snapshot:
         found = [model for model in self.logged_models.values() if model.source_run_id == run_id and model.active]
         return sorted(found, key=lambda model: model.model_id)
 
+    def model_folders(self, run: Run) -> list[str]:
+        """The folders with an MLmodel that a run logged: its logged models, and what lies among its own artifacts (before MLflow 3)."""
+        if self.artifacts is None:
+            return []
+        places = [self.artifacts.locations.get(item.place) for item in (*(model.ref for model in self.models_of(run.run_id)), run.ref)]
+        return [model.path for place in places if place for model in self.artifacts.models_in(place)]
+
     def with_experiment(self, experiment: Experiment) -> Snapshot:
         """This snapshot with one experiment put in the place of the one with its id."""
         return replace(self, experiments={**self.experiments, experiment.experiment_id: experiment})
+
+    def with_registered(self, model: RegisteredModel) -> Snapshot:
+        """This snapshot with one registered model put in the place of the one with its name."""
+        return replace(self, registered_models={**self.registered_models, model.name: model})
 
     def with_run(self, run: Run) -> Snapshot:
         """This snapshot with one detailed run put in the place of the one with its id."""

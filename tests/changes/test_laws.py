@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from stores import BIG, START, Lab, unlike
+from stores import BIG, START, Lab, there_and_back, unlike
 
 from mlflow_compliance.apply import differences
 from mlflow_compliance.changes import (
@@ -22,18 +22,24 @@ from mlflow_compliance.changes import (
     DeleteExperiment,
     EndRun,
     LinkDuplicate,
+    LogProductionRun,
     MoveToQuarantine,
+    RegisterVersion,
     RenameExperiment,
     ReopenRun,
     RestoreExperiment,
     RestoreFromQuarantine,
     RetractCopy,
+    RetractProductionRun,
+    RetractVersion,
+    SetAlias,
     SetExperimentTag,
+    SetRunTag,
     UnlinkDuplicate,
     dump,
     load,
 )
-from mlflow_compliance.entities import Snapshot
+from mlflow_compliance.entities import DatasetInput, Snapshot
 from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.store.writing import StoreWriter
 
@@ -41,17 +47,6 @@ from mlflow_compliance.store.writing import StoreWriter
 def copy_change(lab: Lab, run_id: str, source: str, target: str, parent: str | None = None) -> CopyRun:
     found = lab.read([run_id])
     return CopyRun(run_id, target, source, found.experiments[source].name, found.runs[run_id].user, parent)
-
-
-def there_and_back(lab: Lab, *changes: Change) -> tuple[Snapshot, dict[str, str]]:
-    """Carry changes out and take them back, both under the law; the store in between."""
-    before = lab.everything()
-    inverses, between, binding = lab.carry_out(*changes)
-    assert unlike(before, between), "the change changed nothing, so nothing was shown"
-    _, after, _ = lab.carry_out(*reversed(inverses))
-    assert unlike(before, lab.read(tuple(before.runs))) == []
-    assert differences(before, after) == []
-    return between, binding
 
 
 @pytest.fixture
@@ -319,6 +314,8 @@ TEXT = st.text(st.characters(codec="utf-8"), max_size=20)
 PATHS = st.binary(min_size=1, max_size=20).map(lambda raw: "/mlruns/" + os.fsdecode(raw.replace(b"\0", b"")))
 NUMBERS = st.integers(0, 2**63 - 1)
 DIGESTS = st.from_regex(r"[0-9a-f]{64}", fullmatch=True)
+PAIRS = st.lists(st.tuples(TEXT, TEXT), max_size=2).map(tuple)
+FILES = st.lists(st.tuples(PATHS, NUMBERS, DIGESTS), max_size=2).map(tuple)
 EVERY_CHANGE: dict[str, st.SearchStrategy[Change]] = {
     "SetExperimentTag": st.builds(SetExperimentTag, TEXT, TEXT, st.none() | TEXT, st.none() | TEXT),
     "RenameExperiment": st.builds(RenameExperiment, TEXT, TEXT, TEXT),
@@ -333,6 +330,28 @@ EVERY_CHANGE: dict[str, st.SearchStrategy[Change]] = {
     "ReopenRun": st.builds(ReopenRun, TEXT, TEXT, TEXT, NUMBERS),
     "CopyRun": st.builds(CopyRun, TEXT, TEXT, TEXT, TEXT, TEXT, st.none() | TEXT),
     "RetractCopy": st.builds(RetractCopy, TEXT, TEXT, TEXT),
+    "SetRunTag": st.builds(SetRunTag, TEXT, TEXT, st.none() | TEXT, st.none() | TEXT),
+    "RegisterVersion": st.builds(RegisterVersion, TEXT, TEXT, TEXT, TEXT, st.booleans()),
+    "RetractVersion": st.builds(RetractVersion, TEXT, TEXT, st.booleans()),
+    "SetAlias": st.builds(SetAlias, TEXT, TEXT, st.none() | TEXT, st.none() | TEXT),
+    "LogProductionRun": st.builds(
+        LogProductionRun,
+        product=TEXT,
+        name=TEXT,
+        experiment_id=TEXT,
+        at=NUMBERS,
+        user=TEXT,
+        params=st.dictionaries(TEXT, TEXT, max_size=2),
+        metrics=st.dictionaries(TEXT, st.floats(allow_nan=False, allow_infinity=False), max_size=2),
+        tags=st.dictionaries(TEXT, TEXT, max_size=2),
+        datasets=st.lists(st.builds(DatasetInput, TEXT, TEXT, TEXT, TEXT, st.none() | TEXT, TEXT, PAIRS), max_size=1).map(tuple),
+        model_name=TEXT,
+        bundle=PATHS,
+        files=FILES,
+        model_files=FILES,
+        metadata=TEXT,
+    ),
+    "RetractProductionRun": st.builds(RetractProductionRun, TEXT, TEXT, TEXT),
     "LinkDuplicate": st.builds(LinkDuplicate, PATHS, PATHS, DIGESTS, NUMBERS),
     "UnlinkDuplicate": st.builds(UnlinkDuplicate, PATHS, PATHS, DIGESTS, NUMBERS, NUMBERS, NUMBERS),
     "MoveToQuarantine": st.builds(MoveToQuarantine, PATHS, PATHS, NUMBERS, NUMBERS),

@@ -3,7 +3,10 @@
 from mlflow_compliance.changes.artifacts import LinkDuplicate, MoveToQuarantine, RestoreFromQuarantine, UnlinkDuplicate
 from mlflow_compliance.changes.base import JOURNAL, NOW, Change, Writer, bind, copy_of, dump, load
 from mlflow_compliance.changes.experiments import DeleteExperiment, RenameExperiment, RestoreExperiment, SetExperimentTag
+from mlflow_compliance.changes.production import LogProductionRun, RetractProductionRun
+from mlflow_compliance.changes.registry import RegisterVersion, RetractVersion, SetAlias
 from mlflow_compliance.changes.runs import CopyRun, EndRun, ReopenRun, RetractCopy
+from mlflow_compliance.changes.tags import SetRunTag
 
 __all__ = [
     "JOURNAL",
@@ -13,13 +16,19 @@ __all__ = [
     "DeleteExperiment",
     "EndRun",
     "LinkDuplicate",
+    "LogProductionRun",
     "MoveToQuarantine",
+    "RegisterVersion",
     "RenameExperiment",
     "ReopenRun",
     "RestoreExperiment",
     "RestoreFromQuarantine",
     "RetractCopy",
+    "RetractProductionRun",
+    "RetractVersion",
+    "SetAlias",
     "SetExperimentTag",
+    "SetRunTag",
     "UnlinkDuplicate",
     "Writer",
     "bind",

@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from pydantic import TypeAdapter
 
 from mlflow_compliance.artifacts import Artifacts
 from mlflow_compliance.entities import EntityRef, Experiment, Run, Snapshot
 from mlflow_compliance.errors import ChangeError
+
+if TYPE_CHECKING:
+    from mlflow_compliance.changes.production import LogProductionRun
 
 NOW = "⟨time of writing⟩"
 JOURNAL = "⟨journal⟩"
@@ -56,6 +59,22 @@ class Writer(Protocol):
     def copy_run(self, source_run_id: str, experiment_id: str, tags: Mapping[str, str]) -> None: ...
 
     def retract_copy(self, source_run_id: str, experiment_id: str, journal: str) -> None: ...
+
+    def run_tags(self, run_id: str) -> Mapping[str, str]: ...
+
+    def set_run_tag(self, run_id: str, key: str, value: str | None) -> None: ...
+
+    def log_production_run(self, change: LogProductionRun) -> None: ...
+
+    def retract_production_run(self, experiment_id: str, journal: str, product: str) -> None: ...
+
+    def register_version(self, name: str, model_id: str, run_id: str, symbol: str, *, makes_model: bool) -> None: ...
+
+    def retract_version(self, name: str, model_id: str, *, removes_model: bool) -> None: ...
+
+    def aliases(self, name: str) -> Mapping[str, str]: ...
+
+    def set_alias(self, name: str, alias: str, version: str | None) -> None: ...
 
     def file_state(self, path: str) -> tuple[int, int]: ...
 
@@ -121,6 +140,12 @@ def load(data: Mapping[str, Any]) -> Change:
         raise ChangeError(f"the journal holds a change of kind {data.get('kind')!r}, which this version does not know: use the version that wrote it")
     loaded: Change = TypeAdapter(kind).validate_python(fields)
     return loaded
+
+
+def still(found: object, planned: object, what: str) -> None:
+    """Nothing is written on top of what somebody else changed since the plan was made."""
+    if found != planned:
+        raise ChangeError(f"{what} is now {found!r} and was {planned!r} when the plan was made: run again to plan anew")
 
 
 def experiment_in(snapshot: Snapshot, experiment_id: str) -> Experiment:

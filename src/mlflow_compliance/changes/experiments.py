@@ -5,15 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mlflow_compliance.changes.base import Change, Writer, experiment_in
+from mlflow_compliance.changes.base import Change, Writer, experiment_in, still
 from mlflow_compliance.entities import ACTIVE, DELETED, EntityRef, Experiment, Snapshot
 from mlflow_compliance.errors import ChangeError
-
-
-def _still(found: object, planned: object, what: str) -> None:
-    """Nothing is written on top of what somebody else changed since the plan was made."""
-    if found != planned:
-        raise ChangeError(f"{what} is now {found!r} and was {planned!r} when the plan was made: run again to plan anew")
 
 
 @dataclass(frozen=True)
@@ -42,7 +36,7 @@ class SetExperimentTag(Change):
         return snapshot.with_experiment(replace(experiment, tags=tags))
 
     def write(self, store: Writer) -> None:
-        _still(store.experiment(self.experiment_id).tags.get(self.key), self.before, f"tag {self.key} of experiment {self.experiment_id}")
+        still(store.experiment(self.experiment_id).tags.get(self.key), self.before, f"tag {self.key} of experiment {self.experiment_id}")
         if self.value is None:
             store.delete_experiment_tag(self.experiment_id, self.key)
         else:
@@ -77,7 +71,7 @@ class RenameExperiment(Change):
         return snapshot.with_experiment(replace(experiment, name=self.name))
 
     def write(self, store: Writer) -> None:
-        _still(store.experiment(self.experiment_id).name, self.before, f"the name of experiment {self.experiment_id}")
+        still(store.experiment(self.experiment_id).name, self.before, f"the name of experiment {self.experiment_id}")
         store.rename_experiment(self.experiment_id, self.name)
 
     def inverse(self, store: Writer) -> Change:

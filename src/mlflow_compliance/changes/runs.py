@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,7 +27,8 @@ UNKNOWN_SIZE = -1
 """Of a file that is written anew with the ids of its copy: known once written."""
 
 
-def _recount(experiment: Experiment, old: tuple[str, str] | None, new: tuple[str, str] | None) -> Experiment:
+def recount(experiment: Experiment, old: tuple[str, str] | None, new: tuple[str, str] | None) -> Experiment:
+    """An experiment with one run less of (lifecycle, status) `old` and one more of `new`."""
     counts = dict(experiment.runs)
     if old:
         counts[old] -= 1
@@ -57,7 +58,7 @@ class EndRun(Change):
 
     def on(self, snapshot: Snapshot) -> Snapshot:
         run = run_in(snapshot, self.run_id)
-        experiment = _recount(experiment_in(snapshot, run.experiment_id), (run.lifecycle, run.status), (run.lifecycle, self.status))
+        experiment = recount(experiment_in(snapshot, run.experiment_id), (run.lifecycle, run.status), (run.lifecycle, self.status))
         return snapshot.with_experiment(experiment).with_run(replace(run, status=self.status, end_time=self.end_time))
 
     def write(self, store: Writer) -> None:
@@ -92,7 +93,7 @@ class ReopenRun(Change):
 
     def on(self, snapshot: Snapshot) -> Snapshot:
         run = run_in(snapshot, self.run_id)
-        experiment = _recount(experiment_in(snapshot, run.experiment_id), (run.lifecycle, run.status), (run.lifecycle, "RUNNING"))
+        experiment = recount(experiment_in(snapshot, run.experiment_id), (run.lifecycle, run.status), (run.lifecycle, "RUNNING"))
         return snapshot.with_experiment(experiment).with_run(replace(run, status="RUNNING", end_time=None))
 
     def write(self, store: Writer) -> None:
@@ -154,7 +155,7 @@ class CopyRun(Change):
             artifact_uri=f"{target.artifact_location}/{self.copy_id}/artifacts",
             models=tuple(sorted(_link(link, models) for link in source.models)),
         )
-        after = snapshot.with_experiment(_recount(target, None, (ACTIVE, source.status))).with_run(copied)
+        after = snapshot.with_experiment(recount(target, None, (ACTIVE, source.status))).with_run(copied)
         after = replace(after, logged_models={**after.logged_models, **{model.model_id: model for model in models.values()}})
         if after.artifacts is None:
             return after
@@ -189,20 +190,7 @@ class RetractCopy(Change):
         copies = [
             run for run in snapshot.runs_of(self.experiment_id) if run.tags.get(SOURCE_RUN) == self.run_id and run.tags.get(COPIED_BY) == self.journal
         ]
-        for run in copies:
-            snapshot = snapshot.with_experiment(_recount(snapshot.experiments[run.experiment_id], (run.lifecycle, run.status), None))
-            gone = {model.model_id for model in snapshot.models_of(run.run_id)}
-            places = [("run", run.run_id), *(("logged_model", key) for key in sorted(gone))]
-            folders = [snapshot.artifacts.locations.get(place) for place in places] if snapshot.artifacts else []
-            snapshot = replace(
-                snapshot,
-                runs={key: value for key, value in snapshot.runs.items() if key != run.run_id},
-                logged_models={key: value for key, value in snapshot.logged_models.items() if key not in gone},
-            )
-            for folder in folders:
-                if folder and snapshot.artifacts:
-                    snapshot = replace(snapshot, artifacts=snapshot.artifacts.without(os.path.dirname(folder)))
-        return snapshot
+        return without_runs(snapshot, copies)
 
     def write(self, store: Writer) -> None:
         store.retract_copy(self.run_id, self.experiment_id, self.journal)
@@ -212,6 +200,24 @@ class RetractCopy(Change):
 
     def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return {"source_run_id": self.run_id}, {}
+
+
+def without_runs(snapshot: Snapshot, runs: Iterable[Run]) -> Snapshot:
+    """A snapshot as it is when runs that a repair made are taken back: without them, their models and their files."""
+    for run in runs:
+        snapshot = snapshot.with_experiment(recount(snapshot.experiments[run.experiment_id], (run.lifecycle, run.status), None))
+        gone = {model.model_id for model in snapshot.models_of(run.run_id)}
+        places = [("run", run.run_id), *(("logged_model", key) for key in sorted(gone))]
+        folders = [snapshot.artifacts.locations.get(place) for place in places] if snapshot.artifacts else []
+        snapshot = replace(
+            snapshot,
+            runs={key: value for key, value in snapshot.runs.items() if key != run.run_id},
+            logged_models={key: value for key, value in snapshot.logged_models.items() if key not in gone},
+        )
+        for folder in folders:
+            if folder and snapshot.artifacts:
+                snapshot = replace(snapshot, artifacts=snapshot.artifacts.without(os.path.dirname(folder)))
+    return snapshot
 
 
 def planned_copy(source: Run, tags: Mapping[str, str]) -> Run:

@@ -14,18 +14,17 @@ from mlflow.entities import Dataset, InputTag, LoggedModelInput, LoggedModelOutp
 from mlflow.entities import DatasetInput as MlflowDatasetInput
 from mlflow.tracking import MlflowClient
 
-from mlflow_compliance.artifacts import QUARANTINE, DuplicateRules
+from mlflow_compliance.artifacts import DuplicateRules
 from mlflow_compliance.changes import copy_of
 from mlflow_compliance.changes.runs import COMPLETE, COPIED_BY, COPY_STATE, SOURCE_MODEL, planned_copy
 from mlflow_compliance.entities import TERMINAL_STATUSES, LoggedModel, ModelMetric, Run
 from mlflow_compliance.errors import ChangeError
-from mlflow_compliance.scope import RETRACTED
 from mlflow_compliance.store import files
 from mlflow_compliance.store.hashing import hash_file
 from mlflow_compliance.store.locations import local_folder
-from mlflow_compliance.store.manifests import write_manifest
 from mlflow_compliance.store.opening import Store
 from mlflow_compliance.store.records import add_records
+from mlflow_compliance.store.retracting import retract
 
 BATCH = 1000
 """Metrics in one log_batch call; MLflow's limit for all items together."""
@@ -66,29 +65,9 @@ class RunCopier:
             self._count(planned, new_id, models)
             self.client.set_tag(new_id, COPY_STATE, COMPLETE)
         except BaseException:
-            self.client.set_tag(new_id, COPY_STATE, RETRACTED)
-            self.retract(new, tags.get(COPIED_BY, new_id))
+            retract(self.client, new, tags.get(COPIED_BY, new_id), SOURCE_MODEL)
             raise
         return {copy_of("run", run_id): new_id, **{copy_of("logged model", old): made for old, made in ids.items()}}
-
-    def retract(self, run: Any, journal: str) -> None:
-        """Soft-delete a copy with its models and put its files aside: they are copies of what its source still holds."""
-        folders = [os.path.dirname(local_folder(run.info.artifact_uri) or "")]
-        # By their source and not by the run's outputs: a copy that was broken off has not linked its models yet.
-        made = self.client.search_logged_models([run.info.experiment_id], filter_string=f"source_run_id = '{run.info.run_id}'", max_results=FEW)
-        for model in made:
-            if SOURCE_MODEL in (model.tags or {}):
-                folders.append(os.path.dirname(local_folder(model.artifact_location) or ""))
-                self.client.delete_logged_model(model.model_id)
-        self.client.delete_run(run.info.run_id)
-        home = os.path.dirname(folders[0])
-        # As the inventory has it: the folder above an experiment's is a root only where its name is the experiment's id.
-        root = os.path.dirname(home) if os.path.basename(home) == run.info.experiment_id else home
-        for folder in folders:
-            if os.path.isdir(folder):
-                target = os.path.join(root, QUARANTINE, f"{journal}-retracted", os.path.relpath(folder, root))
-                write_manifest(folder, target, root)
-                files.quarantine(folder, target)
 
     def _details(self, run_id: str) -> tuple[Run, list[LoggedModel]]:
         runs, models = self.store.details([run_id])

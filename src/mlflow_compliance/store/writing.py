@@ -12,9 +12,11 @@ from mlflow.entities import RunStatus
 from mlflow.exceptions import MlflowException
 from mlflow.store.db.utils import _get_latest_schema_revision
 from mlflow.tracking import MlflowClient
+from mlflow.tracking._tracking_service.utils import _use_tracking_uri
 
 from mlflow_compliance.changes import bind
-from mlflow_compliance.changes.runs import COPIED_BY, COPY_STATE, SOURCE_RUN
+from mlflow_compliance.changes.production import BUILT_FOR, BUILT_IN, LogProductionRun
+from mlflow_compliance.changes.runs import COPIED_BY, COPY_STATE, SOURCE_MODEL, SOURCE_RUN
 from mlflow_compliance.entities import Experiment
 from mlflow_compliance.errors import ChangeError, StoreError, first_line
 from mlflow_compliance.scope import RETRACTED
@@ -22,7 +24,9 @@ from mlflow_compliance.store import files
 from mlflow_compliance.store.copying import RunCopier
 from mlflow_compliance.store.manifests import write_manifest
 from mlflow_compliance.store.opening import Store
+from mlflow_compliance.store.production import ProductionLogger
 from mlflow_compliance.store.records import add_records
+from mlflow_compliance.store.retracting import retract
 from mlflow_compliance.store.sqlite import reading, sqlite_path
 
 
@@ -33,6 +37,19 @@ def one_sentence(what: str) -> Iterator[None]:
         yield
     except (MlflowException, StoreError, OSError) as error:
         raise ChangeError(f"{what}: {first_line(error)}") from error
+
+
+@contextmanager
+def default_store(uri: str) -> Iterator[None]:
+    """MLflow looks up the source of a version in the store of the process, whatever the client's is."""
+    named = os.environ.get("MLFLOW_TRACKING_URI")
+    try:
+        with _use_tracking_uri(uri):
+            yield
+    finally:
+        # It takes the variable away where no URI had been set by a call.
+        if named is not None:
+            os.environ["MLFLOW_TRACKING_URI"] = named
 
 
 class StoreWriter:
@@ -117,8 +134,57 @@ class StoreWriter:
         where = f"tags.`{SOURCE_RUN}` = '{source_run_id}' AND tags.`{COPIED_BY}` = '{journal}'"
         with one_sentence(f"the copy of run {source_run_id} could not be taken back"):
             for run in self.client.search_runs([experiment_id], filter_string=where):
-                self.client.set_tag(run.info.run_id, COPY_STATE, RETRACTED)
-                RunCopier(self.client, self.store).retract(run, journal)
+                retract(self.client, run, journal, SOURCE_MODEL)
+
+    def run_tags(self, run_id: str) -> Mapping[str, str]:
+        with one_sentence(f"run {run_id} could not be read"):
+            return dict(self.client.get_run(run_id).data.tags)
+
+    def set_run_tag(self, run_id: str, key: str, value: str | None) -> None:
+        with one_sentence(f"tag {key} of run {run_id} could not be changed"):
+            if value is None:
+                self.client.delete_tag(run_id, key)
+            else:
+                self.client.set_tag(run_id, key, value)
+
+    def log_production_run(self, change: LogProductionRun) -> None:
+        with one_sentence(f"production run {change.name!r} could not be logged"):
+            self.binding.update(ProductionLogger(self.client, self.store, self.binding).log(change))
+
+    def retract_production_run(self, experiment_id: str, journal: str, product: str) -> None:
+        where = f"tags.`{BUILT_IN}` = '{journal}'"
+        with one_sentence(f"the production run of {product} could not be taken back"):
+            for run in self.client.search_runs([experiment_id], filter_string=where):
+                if run.data.tags.get(BUILT_FOR) == product:
+                    retract(self.client, run, journal, BUILT_IN)
+
+    def register_version(self, name: str, model_id: str, run_id: str, symbol: str, *, makes_model: bool) -> None:
+        with one_sentence(f"a version of registered model {name!r} could not be made"):
+            if makes_model:
+                self.client.create_registered_model(name)
+            with default_store(self.store.uri):
+                made = self.client.create_model_version(name, f"models:/{self.bind(model_id)}", run_id=self.bind(run_id))
+            self.binding[symbol] = str(made.version)
+
+    def retract_version(self, name: str, model_id: str, *, removes_model: bool) -> None:
+        with one_sentence(f"the version of registered model {name!r} could not be taken back"):
+            versions = self.client.search_model_versions(f"name = '{name}'")
+            made = [version for version in versions if version.source == f"models:/{model_id}"]
+            for version in made:
+                self.client.delete_model_version(name, version.version)
+            if removes_model and len(made) == len(versions):
+                self.client.delete_registered_model(name)
+
+    def aliases(self, name: str) -> Mapping[str, str]:
+        with one_sentence(f"registered model {name!r} could not be read"):
+            return {alias: str(version) for alias, version in self.client.get_registered_model(name).aliases.items()}
+
+    def set_alias(self, name: str, alias: str, version: str | None) -> None:
+        with one_sentence(f"alias {alias!r} of registered model {name!r} could not be changed"):
+            if version is None:
+                self.client.delete_registered_model_alias(name, alias)
+            else:
+                self.client.set_registered_model_alias(name, alias, version)
 
     def file_state(self, path: str) -> tuple[int, int]:
         """Mode bits and modification time (nanoseconds)."""

@@ -1,0 +1,196 @@
+"""The change that logs a production run with its model, whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from mlflow_compliance.artifacts import ArtifactFile, Artifacts, ModelFolder
+from mlflow_compliance.changes.base import JOURNAL, Change, Writer, experiment_in
+from mlflow_compliance.changes.runs import UNKNOWN_SIZE, recount, without_runs
+from mlflow_compliance.entities import (
+    ACTIVE,
+    DatasetInput,
+    EntityRef,
+    Experiment,
+    LoggedModel,
+    MetricPoint,
+    ModelLink,
+    ModelMetric,
+    Run,
+    Snapshot,
+)
+from mlflow_compliance.errors import ChangeError
+
+BUILT_FOR = "compliance.built_for"
+"""Tag of a run that --fix built: the product."""
+BUILT_IN = "compliance.built_in"
+"""The journal of the repair that built it."""
+BUILD = "compliance.build"
+"""'complete', or 'incomplete' while it is being logged."""
+COMPLETE_BUILD = "complete"
+METADATA = "model_metadata.json"
+MLMODEL = "MLmodel"
+
+Files = tuple[tuple[str, int, str], ...]
+"""(path, size in bytes, SHA-256 in hex) of files, relative to their folder."""
+
+
+@dataclass(frozen=True)
+class LogProductionRun(Change):
+    """Log a run with everything that the settings want of a production run, from a bundle that was built beside the store.
+
+    `at` is its start, end and the time of its metrics, in milliseconds; `metadata` the text of its model_metadata.json, which may hold symbols.
+    """
+
+    product: str
+    name: str
+    experiment_id: str
+    at: int
+    user: str
+    params: Mapping[str, str]
+    metrics: Mapping[str, float]
+    tags: Mapping[str, str]
+    datasets: tuple[DatasetInput, ...]
+    model_name: str
+    bundle: str
+    files: Files
+    model_files: Files
+    metadata: str
+
+    @property
+    def entity(self) -> EntityRef:
+        return EntityRef("run", self.run_id)
+
+    @property
+    def run_id(self) -> str:
+        """The symbol for the id that MLflow will give to it."""
+        return f"⟨production run of {self.product}⟩"
+
+    @property
+    def model_id(self) -> str:
+        """The symbol for the id of its logged model."""
+        return f"⟨production model of {self.product}⟩"
+
+    def says(self) -> str:
+        counted = f"{len(self.params)} params, {len(self.metrics)} metrics, {len(self.files) + 1} artifacts and its MLflow model"
+        return f"log production run {self.name!r} into experiment {self.experiment_id}, in one go, with {counted}"
+
+    def all_tags(self) -> dict[str, str]:
+        """Its tags when it is complete."""
+        own = {"mlflow.user": self.user, "mlflow.runName": self.name}
+        return {**own, **self.tags, BUILT_FOR: self.product, BUILT_IN: JOURNAL, BUILD: COMPLETE_BUILD}
+
+    def points(self) -> dict[str, tuple[MetricPoint, ...]]:
+        return {key: (MetricPoint(value, self.at, 0),) for key, value in self.metrics.items()}
+
+    def on(self, snapshot: Snapshot) -> Snapshot:
+        target = experiment_in(snapshot, self.experiment_id)
+        run = Run(
+            run_id=self.run_id,
+            experiment_id=self.experiment_id,
+            name=self.name,
+            status="FINISHED",
+            lifecycle=ACTIVE,
+            start_time=self.at,
+            end_time=self.at,
+            user=self.user,
+            artifact_uri=f"{target.artifact_location}/{self.run_id}/artifacts",
+            params=self.params,
+            tags=self.all_tags(),
+            metrics=self.points(),
+            datasets=tuple(sorted(self.datasets)),
+            models=(ModelLink("output", self.model_id, 0),),
+        )
+        model = LoggedModel(
+            model_id=self.model_id,
+            experiment_id=self.experiment_id,
+            name=self.model_name,
+            lifecycle=ACTIVE,
+            status="READY",
+            source_run_id=self.run_id,
+            artifact_location=f"{target.artifact_location}/models/{self.model_id}/artifacts",
+            params=self.params,
+            tags={BUILT_IN: JOURNAL},
+            metrics=tuple(ModelMetric(key, value, self.at, 0, *self.measured_on()) for key, value in sorted(self.metrics.items())),
+        )
+        after = snapshot.with_experiment(recount(target, None, (ACTIVE, run.status))).with_run(run)
+        after = replace(after, logged_models={**after.logged_models, model.model_id: model})
+        if after.artifacts is None:
+            return after
+        artifacts, folder = self._files(after.artifacts, target, run, model)
+        after = replace(after, artifacts=artifacts)
+        source = snapshot.sources.get(self.product) if self.product in snapshot.sources else None
+        if after.evidence is None or source is None or source.bundle is None:
+            return after
+        return replace(after, evidence=after.evidence.with_run(self.run_id, folder, source.bundle, json.loads(self.metadata)))
+
+    def measured_on(self) -> tuple[str, str]:
+        """Name and digest of the dataset that its metrics were measured on."""
+        found = next((item for item in self.datasets if ("mlflow.data.context", "evaluation") in item.tags), None)
+        return (found.name, found.digest) if found else ("", "")
+
+    def _files(self, artifacts: Artifacts, target: Experiment, run: Run, model: LoggedModel) -> tuple[Artifacts, str]:
+        """The artifacts with those of the run, and the folder of its model."""
+        home = artifacts.locations.get(target.ref.place)
+        if home is None:
+            raise ChangeError(f"the artifacts of experiment {target.experiment_id} cannot be reached from here: nothing can be logged into it")
+        locations, files, hashes = dict(artifacts.locations), {}, {}
+        named = (*self.files, (METADATA, UNKNOWN_SIZE, ""))
+        folders = {run.ref: home + run.artifact_uri[len(target.artifact_location) :]}
+        folders[model.ref] = home + model.artifact_location[len(target.artifact_location) :]
+        for owner, listed in ((run.ref, named), (model.ref, self.model_files)):
+            locations[owner.place] = folders[owner]
+            for relative, size, digest in listed:
+                path = os.path.join(folders[owner], relative)
+                written = relative == MLMODEL or not digest
+                files[path] = ArtifactFile(UNKNOWN_SIZE if written else size, f"own:{path}", owner, logged=True)
+                if not written:
+                    hashes[path] = digest
+        folder = folders[model.ref]
+        card = ModelFolder(folder, model.ref, (), (), model.artifact_location, "")
+        found = artifacts.with_files(files, hashes)
+        return replace(found, locations=locations, models={**artifacts.models, folder: card}), folder
+
+    def write(self, store: Writer) -> None:
+        store.log_production_run(self)
+
+    def inverse(self, store: Writer) -> Change:
+        return RetractProductionRun(self.product, self.experiment_id, store.bind(JOURNAL))
+
+    def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        return {}, {"run_id": self.run_id, "model_id": self.model_id, "experiment_id": self.experiment_id, "metrics": dict(self.metrics)}
+
+
+@dataclass(frozen=True)
+class RetractProductionRun(Change):
+    """Take back the production run that one journal built: soft-delete it and its model. What it was built from was never changed."""
+
+    product: str
+    experiment_id: str
+    journal: str
+
+    @property
+    def entity(self) -> EntityRef:
+        return EntityRef("product", self.product)
+
+    def says(self) -> str:
+        return f"soft-delete the production run of {self.product} in experiment {self.experiment_id} that {self.journal} built"
+
+    def on(self, snapshot: Snapshot) -> Snapshot:
+        built = [
+            run for run in snapshot.runs_of(self.experiment_id) if run.tags.get(BUILT_IN) == self.journal and run.tags.get(BUILT_FOR) == self.product
+        ]
+        return without_runs(snapshot, built)
+
+    def write(self, store: Writer) -> None:
+        store.retract_production_run(self.experiment_id, self.journal, self.product)
+
+    def inverse(self, store: Writer) -> None:
+        """It can be built again from what it was built from; one that was broken off is worth nothing."""
+
+    def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        return {"product": self.product, "journal": self.journal}, {}

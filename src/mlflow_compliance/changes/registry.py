@@ -1,0 +1,134 @@
+"""Changes of the model registry: a version, an alias."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from mlflow_compliance.changes.base import Change, Writer, still
+from mlflow_compliance.entities import EntityRef, ModelVersion, RegisteredModel, Snapshot
+from mlflow_compliance.errors import ChangeError
+
+
+def version_of(model_id: str) -> str:
+    """The symbol for the number that MLflow will give to the version made of a logged model."""
+    return f"⟨version of logged model {model_id.strip('⟨⟩')}⟩"
+
+
+@dataclass(frozen=True)
+class RegisterVersion(Change):
+    """Register a logged model as a new version of a registered model, which is made where it is not there yet."""
+
+    name: str
+    model_id: str
+    run_id: str
+    experiment_id: str
+    makes_model: bool
+
+    @property
+    def entity(self) -> EntityRef:
+        return EntityRef("registered_model", self.name, self.name)
+
+    @property
+    def version(self) -> str:
+        return version_of(self.model_id)
+
+    def says(self) -> str:
+        return f"register model {self.model_id} as a version of {'the new ' if self.makes_model else ''}registered model {self.name!r}"
+
+    def on(self, snapshot: Snapshot) -> Snapshot:
+        model, found = snapshot.logged_models.get(self.model_id), snapshot.registered_models.get(self.name)
+        if model is None:
+            raise ChangeError(f"logged model {self.model_id} is not there: it cannot be registered")
+        if self.makes_model == (found is not None):
+            raise ChangeError(f"registered model {self.name!r} is {'there already' if found else 'not there'}: run again to plan anew")
+        registered = found or RegisteredModel(self.name, {}, {}, ())
+        source, stage = f"models:/{self.model_id}", "None"
+        version = ModelVersion(
+            self.name, self.version, self.run_id, source, model.artifact_location, "READY", stage, experiment_id=self.experiment_id
+        )
+        after = snapshot.with_registered(replace(registered, versions=(*registered.versions, version)))
+        folder = snapshot.artifacts.locations.get(model.ref.place) if snapshot.artifacts else None
+        if snapshot.artifacts is None or folder is None:
+            return after
+        return replace(after, artifacts=replace(snapshot.artifacts, locations={**snapshot.artifacts.locations, version.ref.place: folder}))
+
+    def write(self, store: Writer) -> None:
+        store.register_version(self.name, self.model_id, self.run_id, self.version, makes_model=self.makes_model)
+
+    def inverse(self, store: Writer) -> Change:
+        # Its number is known once it is written: it is found again by what it was made of.
+        return RetractVersion(self.name, store.bind(self.model_id), self.makes_model)
+
+    def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        return {}, {"registered_model": self.name, "version": self.version, "model_id": self.model_id, "run_id": self.run_id}
+
+
+@dataclass(frozen=True)
+class RetractVersion(Change):
+    """Take a version back that a repair registered, and the registered model too where the repair made it."""
+
+    name: str
+    model_id: str
+    removes_model: bool
+
+    @property
+    def entity(self) -> EntityRef:
+        return EntityRef("registered_model", self.name, self.name)
+
+    def says(self) -> str:
+        return f"take the version of registered model {self.name!r} that was made of {self.model_id} back"
+
+    def on(self, snapshot: Snapshot) -> Snapshot:
+        registered = snapshot.registered_models[self.name]
+        left = tuple(version for version in registered.versions if version.source != f"models:/{self.model_id}")
+        if self.removes_model and not left:
+            return replace(snapshot, registered_models={key: item for key, item in snapshot.registered_models.items() if key != self.name})
+        return snapshot.with_registered(replace(registered, versions=left))
+
+    def write(self, store: Writer) -> None:
+        store.retract_version(self.name, self.model_id, removes_model=self.removes_model)
+
+    def inverse(self, store: Writer) -> None:
+        """What it was made of is still there and can be registered again."""
+
+    def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        return {"registered_model": self.name, "model_id": self.model_id}, {}
+
+
+@dataclass(frozen=True)
+class SetAlias(Change):
+    """Let an alias name a version, or take it away where `version` is None; `before` is what it named, None where it was not there."""
+
+    name: str
+    alias: str
+    version: str | None
+    before: str | None
+
+    @property
+    def entity(self) -> EntityRef:
+        return EntityRef("registered_model", self.name, self.name)
+
+    def says(self) -> str:
+        if self.version is None:
+            return f"take alias {self.alias!r} of registered model {self.name!r} away"
+        return f"let alias {self.alias!r} of registered model {self.name!r} name version {self.version}"
+
+    def on(self, snapshot: Snapshot) -> Snapshot:
+        registered = snapshot.registered_models.get(self.name)
+        if registered is None or (self.version is not None and registered.version(self.version) is None):
+            raise ChangeError(f"registered model {self.name!r} has no version {self.version}: run again to plan anew")
+        aliases = {key: value for key, value in registered.aliases.items() if key != self.alias}
+        if self.version is not None:
+            aliases[self.alias] = self.version
+        return snapshot.with_registered(replace(registered, aliases=aliases))
+
+    def write(self, store: Writer) -> None:
+        still(store.aliases(self.name).get(self.alias), self.before, f"alias {self.alias} of registered model {self.name}")
+        store.set_alias(self.name, self.alias, None if self.version is None else store.bind(self.version))
+
+    def inverse(self, store: Writer) -> Change:
+        return SetAlias(self.name, self.alias, self.before, None if self.version is None else store.bind(self.version))
+
+    def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        return {self.alias: self.before}, {self.alias: self.version}

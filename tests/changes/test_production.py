@@ -1,0 +1,111 @@
+"""Logging a production run: held to the laws of every Change, whole or not at all, wherever it is broken off."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gates import CHECKOUT
+from producing import copied, unproduced
+from repairs import carry_out, findings, plan_for, refusals
+from stores import Lab, there_and_back
+
+from mlflow_compliance.changes import LogProductionRun
+from mlflow_compliance.errors import ChangeError
+from mlflow_compliance.metadata import problems_in
+from mlflow_compliance.store.writing import StoreWriter
+
+KILLED = {
+    "before anything is logged": "mlflow_compliance.store.production:ProductionLogger.log:1",
+    "before the files": "mlflow_compliance.store.production:ProductionLogger._place:1",
+    "before the metadata": "mlflow_compliance.store.production:ProductionLogger._write_metadata:1",
+    "before it is marked": "mlflow_compliance.store.production:ProductionLogger._read_back:1",
+    "before the old run is superseded": "mlflow_compliance.changes.tags:SetRunTag.write:1",
+    "between version and alias": "mlflow_compliance.changes.registry:SetAlias.write:1",
+}
+
+
+@pytest.fixture(scope="module")
+def unbuilt(empty_store: bytes, tmp_path_factory: pytest.TempPathFactory) -> Lab:
+    """A store with sources beside it and no production run yet: to be copied, not to be changed."""
+    return unproduced(lambda: Lab.new(tmp_path_factory.mktemp("unbuilt") / "store", empty_store, {}))
+
+
+@pytest.fixture
+def lab(unbuilt: Lab, tmp_path: Path) -> Lab:
+    return copied(unbuilt, tmp_path / "store")
+
+
+def logged(lab: Lab) -> list[LogProductionRun]:
+    return [change for change in plan_for(lab).changes if isinstance(change, LogProductionRun)]
+
+
+def production(lab: Lab) -> list[Any]:
+    """The runs that call themselves production."""
+    return [run for run in lab.runs("1") if run.data.tags.get("stage") == "production" and run.info.lifecycle_stage == "active"]
+
+
+def test_there_and_back(lab: Lab) -> None:
+    (change,) = logged(lab)
+    between, binding = there_and_back(lab, change)
+    assert between.runs[binding[change.run_id]].tags["stage"] == "production"
+
+
+def test_its_metadata_keeps_the_schema_and_names_the_run(produced_built: Lab) -> None:
+    (run,) = production(produced_built)
+    document = json.loads((Path(run.info.artifact_uri) / "model_metadata.json").read_text())
+    assert problems_in(document) == []
+    (model,) = produced_built.client.search_logged_models(["1"])
+    assert (document["run_id"], document["model_id"], document["experiment_id"]) == (run.info.run_id, model.model_id, "1")
+    assert [item["role"] for item in document["sources"]] == ["model", "predictions"]
+    assert document["supersedes"] == [item.info.run_id for item in produced_built.runs("1") if item.info.run_name == "old"]
+
+
+def test_a_refusal_half_way_leaves_nothing_that_looks_complete(lab: Lab) -> None:
+    (change,) = logged(lab)
+    (Path(change.bundle) / "artifacts" / "feature_importance.csv").write_text("something else\n")
+    binding = {"⟨journal⟩": "20250601T000000Z-abcdef", "⟨time of writing⟩": "2025-06-01T00:00:00+00:00"}
+    with pytest.raises(ChangeError, match="does not hold what was planned"):
+        change.write(StoreWriter(lab.store, binding))
+    assert [run.info.run_name for run in production(lab)] == ["old"]
+    assert [run.info.run_name for run in lab.runs("1") if run.info.lifecycle_stage == "active"] == ["old"]
+    assert not list((lab.mlruns / "1" / "models").glob("m-*"))
+
+
+@pytest.mark.parametrize("moment", KILLED)
+def test_killed_at_any_moment_and_finished_by_the_next_repair(lab: Lab, moment: str) -> None:
+    rules = ["policies", "--fix", "-k", "MOD001 or RUN002 or REG001", "-p", "no:cacheprovider", "-p", "killing"]
+    command = [sys.executable, "-m", "pytest", *rules]
+    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT / "tests"), "KILL_AT": KILLED[moment]}
+    options = [f"--tracking-uri={lab.uri}", f"--compliance-config={lab.folder}/compliance.toml"]
+    assert subprocess.run([*command, *options], cwd=CHECKOUT, env=environment, stdout=subprocess.DEVNULL).returncode == -signal.SIGKILL
+    for run in production(lab):
+        assert run.info.run_name == "old" or run.data.tags["compliance.build"] == "complete"
+    done = carry_out(lab, plan_for(lab))
+    assert (done.unlike, done.outcome.failed) == ([], [])
+    assert findings(lab) == []
+    assert [run.info.run_name for run in production(lab)] == ["production_v2"]
+    assert plan_for(lab).steps == ()
+
+
+SOURCES: dict[str, tuple[Callable[[Lab], object], str]] = {
+    "no model": (lambda lab: (lab.folder / "models" / "model.pkl").unlink(), "models/model.pkl (products.production.model) cannot be read"),
+    "hostile model": (lambda lab: (lab.folder / "models" / "model.pkl").write_bytes(b"cos\nsystem\n(S'true'\ntR."), "is not safe to load"),
+    "no predictions": (lambda lab: (lab.folder / "results" / "predictions.parquet").write_bytes(b"x"), "results/predictions.parquet"),
+}
+
+
+@pytest.mark.parametrize("harm", SOURCES)
+def test_sources_that_cannot_be_used_are_told_and_nothing_is_built(lab: Lab, harm: str) -> None:
+    break_it, told = SOURCES[harm]
+    break_it(lab)
+    plan = plan_for(lab)
+    assert not [change for change in plan.changes if isinstance(change, LogProductionRun)]
+    assert told in refusals(plan, "MOD001")[0].reason
