@@ -35,7 +35,7 @@ def inspect(folder: str, owner: EntityRef | None, files: Mapping[str, ArtifactFi
     except ValueError as error:
         return ModelFolder(folder, owner, (), (), "", str(error))
     missing, empty = [], []
-    for name in sorted(set(_named(flavors, document))):
+    for name in sorted(set(named_files(flavors, document))):
         size = _size(folder, name, files)
         if size is None:
             missing.append(name)
@@ -45,7 +45,7 @@ def inspect(folder: str, owner: EntityRef | None, files: Mapping[str, ArtifactFi
     return ModelFolder(folder, owner, tuple(missing), tuple(empty), path if isinstance(path, str) else "", "")
 
 
-def _named(flavors: dict[Any, Any], document: dict[Any, Any]) -> Iterator[str]:
+def named_files(flavors: dict[Any, Any], document: dict[Any, Any]) -> Iterator[str]:
     for flavor in flavors.values():
         if not isinstance(flavor, dict):
             continue
@@ -105,7 +105,7 @@ def _read(path: str) -> dict[Any, Any]:
 @lru_cache(maxsize=1024)
 def _parse(text: str) -> dict[Any, Any]:
     try:
-        _refuse_depth(text)
+        refuse_depth(text)
         found = yaml.load(text, Loader=_LOADER)  # noqa: S506 - a safe loader, in C where there is one
     except (yaml.YAMLError, ValueError, TypeError, OverflowError, RecursionError):
         # The text itself stays out of the message: a link may have led to any file.
@@ -115,7 +115,7 @@ def _parse(text: str) -> dict[Any, Any]:
     raise ValueError("MLmodel is not a mapping")
 
 
-def _refuse_depth(text: str) -> None:
+def refuse_depth(text: str) -> None:
     """The C loader recurses on the C stack: a file of brackets would end the process. Its event stream does not recurse."""
     if text.count("[") + text.count("{") < _DEEPEST and max(map(len, text.split("\n"))) < _DEEPEST:
         return
