@@ -1,1 +1,19 @@
 """Policy as tests for MLflow stores: the public names."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mlflow_compliance.store.loading import ProductionModel, find_production_model, load_production_model
+
+__all__ = ["ProductionModel", "find_production_model", "load_production_model"]
+
+
+def __getattr__(name: str) -> object:
+    # pytest imports this package in every session: MLflow is imported by those who load a model.
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from mlflow_compliance.store import loading
+
+    return getattr(loading, name)
