@@ -1,14 +1,343 @@
-"""Remedies for production runs."""
+"""Remedies for production runs: one complete run, built from what the settings name; the run in force; what it replaces."""
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Iterator
+from dataclasses import replace
+from fnmatch import fnmatch
 
-from mlflow_compliance.api import CannotFix, Change, Finding, Settings, Snapshot, fixer
+from mlflow_compliance.api import (
+    BUILD,
+    BUILT_FOR,
+    BUILT_IN,
+    COMPLETE_BUILD,
+    JOURNAL,
+    METADATA,
+    NOW,
+    SUPERSEDED_BY,
+    Bundle,
+    CannotFix,
+    Change,
+    DatasetInput,
+    Experiment,
+    Finding,
+    LogProductionRun,
+    Product,
+    RetractProductionRun,
+    Run,
+    SetRunTag,
+    Settings,
+    Snapshot,
+    claimed_by,
+    current_run,
+    fact_values,
+    fixer,
+    metadata_document,
+    metadata_text,
+    number,
+    primary_of,
+    production_runs,
+    user_name,
+)
+
+from .recording import Fact, facts_of
+from .retiring import set_tags
+
+LIMITATIONS = (
+    "The metrics were computed from the recorded predictions, on the data that these were made for; they say nothing about other people or times. "
+    "The record shows what was found and when. It is evidence for an assessment, not the assessment."
+)
+NOTE = "mlflow.note.content"
+"""The description that the MLflow UI shows."""
+ADVICE = "log the model to this run with mlflow.<flavor>.log_model, mark the run that has it as production, or name what to build one from: {missing}"
+
+
+def product_of(finding: Finding, snapshot: Snapshot, settings: Settings) -> Product:
+    """The product that a finding is about: by its own name, by a name that it requires, or by its run."""
+    kind, key, _ = finding.entity
+    for product in settings.products:
+        named = kind == "product" and key == product.name
+        required = kind.startswith("required_") and key.startswith(f"{product.name}/")
+        if named or required or (kind == "run" and any(run.run_id == key for run in production_runs(product, snapshot, settings))):
+            return product
+    raise CannotFix("the run is no production run any more: plan anew")
 
 
 @fixer("MOD001")
-def advise_logging(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
-    """A model is evidence: it comes from whoever trained it."""
-    raise CannotFix("log the model to this run with mlflow.<flavor>.log_model, or mark the run that has it as production")
+def build(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
+    """Build one complete production run from the model and the predictions that the settings name, and supersede the others."""
+    yield from build_for(product_of(finding, snapshot, settings), snapshot, settings)
+
+
+def build_for(product: Product, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
+    """The changes that log a production run of a product; none where this very plan has logged it already."""
+    runs = production_runs(product, snapshot, settings)
+    if any(run.tags.get(BUILT_IN) == JOURNAL for run in runs):
+        return
+    primary = snapshot.experiments.get(primary_of(product, snapshot.experiments, claimed_by(product, snapshot, settings)) or "")
+    if primary is None:
+        raise CannotFix("first one experiment must be the product's production: name it as `primary` in compliance.toml")
+    bundle = bundle_for(product, snapshot)
+    replaced = [run for run in runs if run.status != "RUNNING"]
+    if len(replaced) != len(runs):
+        raise CannotFix("a run that is marked as production has not ended: let it finish, or end it")
+    change = _planned(product, primary, bundle, replaced, snapshot, settings)
+    for run in snapshot.runs_of(primary.experiment_id):
+        if run.tags.get(BUILT_FOR) == product.name and run.tags.get(BUILD) != COMPLETE_BUILD:
+            yield RetractProductionRun(product.name, primary.experiment_id, run.tags.get(BUILT_IN, ""))
+    yield change
+    for run in replaced:
+        yield from supersede(run, change.run_id, product)
+    said = primary.tags.get(NOTE, "")
+    marks = ", ".join(f"{key}={value}" for key, value in sorted(product.production_tags.items()))
+    note = said if "PRODUCTION" in said else f"[PRODUCTION] What is in force for {product.name}: the run with the tag {marks}.\n\n{said}"
+    yield from set_tags(primary, {settings.experiments.lifecycle_tag: "production", NOTE: note.rstrip()})
+
+
+def bundle_for(product: Product, snapshot: Snapshot) -> Bundle:
+    """What the product's production run can be built from, or CannotFix."""
+    wanted = product.production
+    missing = [name for name in ("run_name", "model", "predictions", "threshold") if getattr(wanted, name) is None]
+    if missing:
+        raise CannotFix(ADVICE.format(missing=", ".join(f"products.production.{name}" for name in missing)))
+    source = snapshot.sources[product.name]
+    if source.bundle is None:
+        raise CannotFix(source.problem)
+    return source.bundle
+
+
+def supersede(run: Run, by: str, product: Product) -> Iterator[Change]:
+    """Take the marks of production off a run and say which run took its place. What a mark said stays, in a tag beside it."""
+    for key, value in sorted(product.production_tags.items()):
+        if run.tags.get(key) == value:
+            yield SetRunTag(run.run_id, f"compliance.superseded.{key}", value, run.tags.get(f"compliance.superseded.{key}"))
+            yield SetRunTag(run.run_id, key, "superseded", value)
+    yield SetRunTag(run.run_id, SUPERSEDED_BY, by, run.tags.get(SUPERSEDED_BY))
+
+
+def _planned(product: Product, primary: Experiment, bundle: Bundle, replaced: list[Run], snapshot: Snapshot, settings: Settings) -> LogProductionRun:
+    wanted, proved = product.production, bundle.evidence
+    assert wanted.run_name is not None
+    assert wanted.threshold is not None
+    assert proved.probe is not None
+    assert proved.scored is not None
+    own = {
+        **proved.probe.params,
+        "optimal_threshold": f"{wanted.threshold:g}",
+        "n_features": str(len(proved.probe.features)),
+        "false_negative_cost": f"{wanted.false_negative_cost:g}",
+        "false_positive_cost": f"{wanted.false_positive_cost:g}",
+    }
+    facts = facts_of(product, own, frozenset(proved.probe.params), replaced, fact_values(product, snapshot, snapshot.evidence, settings))
+    params = {**own, **{fact.name: fact.value for fact in facts if fact.name not in own and fact.name not in wanted.facts}}
+    digests = {f"compliance.sha256.{role}": digest for role, digest in bundle.sources.items()}
+    tags = {
+        **product.production_tags,
+        "status": "deployed",
+        NOTE: wanted.description or _description(product, bundle),
+        **({"mlflow.source.git.commit": bundle.commit} if bundle.commit else {}),
+        **digests,
+    }
+    change = LogProductionRun(
+        product=product.name,
+        name=wanted.run_name,
+        experiment_id=primary.experiment_id,
+        at=snapshot.taken_at,
+        user=user_name(),
+        params=params,
+        metrics=dict(proved.scored.values),
+        tags=tags,
+        datasets=_datasets(product, bundle),
+        model_name=wanted.model_name,
+        bundle=bundle.folder,
+        files=bundle.files,
+        model_files=bundle.model_files,
+        metadata="",
+    )
+    return replace(change, metadata=_metadata(change, product, bundle, facts, replaced))
+
+
+def _metadata(change: LogProductionRun, product: Product, bundle: Bundle, facts: list[Fact], replaced: list[Run]) -> str:
+    """The text of model_metadata.json; ids and times that only writing brings stand in it as symbols."""
+    wanted, proved = product.production, bundle.evidence
+    assert wanted.threshold is not None
+    assert proved.probe is not None
+    return metadata_text(
+        metadata_document(
+            product=product.name,
+            run_name=change.name,
+            run_id=change.run_id,
+            experiment_id=change.experiment_id,
+            model_id=change.model_id,
+            created_at=NOW,
+            threshold=wanted.threshold,
+            false_negative_cost=wanted.false_negative_cost,
+            false_positive_cost=wanted.false_positive_cost,
+            features=proved.probe.features,
+            hyperparameters=proved.probe.params,
+            metrics=change.metrics,
+            libraries=bundle.libraries,
+            sources=bundle.origins,
+            files=change.files,
+            model_files=change.model_files,
+            facts=[fact.record() for fact in facts],
+            supersedes=[run.run_id for run in replaced],
+            example=bundle.example,
+            limitations=LIMITATIONS,
+        )
+    )
+
+
+def _description(product: Product, bundle: Bundle) -> str:
+    wanted, scored = product.production, bundle.evidence.scored
+    rows = scored.rows if scored else 0
+    return (
+        f"Production model of {product.name}, decisions at threshold {wanted.threshold}. Built from {wanted.model} "
+        f"and {wanted.predictions} ({rows} rows); model_metadata.json holds their hashes and where each fact comes from."
+    )
+
+
+def _datasets(product: Product, bundle: Bundle) -> tuple[DatasetInput, ...]:
+    """The predictions, as the dataset that the metrics were measured on."""
+    wanted, scored = product.production, bundle.evidence.scored
+    assert wanted.predictions is not None
+    assert scored is not None
+    columns = [{"type": "long", "name": wanted.target, "required": True}, {"type": "double", "name": wanted.probability, "required": True}]
+    name = os.path.splitext(os.path.basename(wanted.predictions))[0]
+    return (
+        DatasetInput(
+            name=name,
+            # MLflow takes 36 characters at most.
+            digest=bundle.sources["predictions"][:36],
+            source_type="local",
+            source=json.dumps({"uri": wanted.predictions}),
+            schema=json.dumps({"mlflow_colspec": columns}),
+            profile=json.dumps({"num_rows": scored.rows}),
+            tags=(("mlflow.data.context", "evaluation"),),
+        ),
+    )
+
+
+@fixer("PRD001")
+def build_with_param(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
+    """Build a production run that carries it."""
+    yield from _build_with(finding, snapshot, settings)
+
+
+@fixer("PRD002")
+def build_with_metric(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
+    """Build a production run that carries it."""
+    yield from _build_with(finding, snapshot, settings)
+
+
+@fixer("PRD003")
+def build_with_tag(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
+    """Build a production run that carries it."""
+    yield from _build_with(finding, snapshot, settings)
+
+
+@fixer("PRD004")
+def build_with_artifact(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
+    """Build a production run that carries it."""
+    yield from _build_with(finding, snapshot, settings)
+
+
+@fixer("PRD005")
+def build_with_metrics(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
+    """Build a production run with metrics that were computed; what was logged before stays on the run that it supersedes."""
+    yield from _build_with(finding, snapshot, settings)
+
+
+@fixer("PRD007")
+def build_with_params(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
+    """Build a production run with the model's own parameters: those of a run can never be changed."""
+    yield from _build_with(finding, snapshot, settings)
+
+
+@fixer("MOD004")
+def build_described(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
+    """Build a production run whose model has signature, example and pinned environment."""
+    yield from _build_with(finding, snapshot, settings)
+
+
+def _build_with(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
+    product = product_of(finding, snapshot, settings)
+    changes = list(build_for(product, snapshot, settings))
+    planned = next((change for change in changes if isinstance(change, LogProductionRun)), None)
+    kind, _, name = finding.entity.kind.partition("_")
+    if planned is not None and kind == "required" and not _offers(planned, name, finding.entity.label):
+        raise CannotFix(f"nothing that the settings name gives a run the {name} {finding.entity.label}: log it to the run, or take it off the list")
+    yield from changes
+
+
+def _offers(change: LogProductionRun, kind: str, name: str) -> bool:
+    """Whether the run that is going to be logged carries something that is required."""
+    if kind != "artifact":
+        return name in {"param": change.params, "metric": change.metrics, "tag": change.all_tags()}[kind]
+    paths = [path for path, _, _ in change.files] + [f"{change.model_name}/{path}" for path, _, _ in change.model_files] + [METADATA]
+    folders = {above for path in paths for above in _folders_of(path)}
+    return any(fnmatch(path, name) for path in (*paths, *folders))
+
+
+def _folders_of(path: str) -> Iterator[str]:
+    while path := os.path.dirname(path):
+        yield path
+
+
+@fixer("RUN002")
+def settle(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
+    """Supersede every production run but the one that a repair built last; build one where none is fit."""
+    product = product_of(finding, snapshot, settings)
+    current = current_run(product, snapshot, settings)
+    if finding.entity.kind == "run" and current is not None and finding.entity.key != current.run_id:
+        yield from supersede(snapshot.runs[finding.entity.key], current.run_id, product)
+    else:
+        yield from build_for(product, snapshot, settings)
+
+
+@fixer("PRD006")
+def keep_one_value(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
+    """Mark the runs whose value the settings overrule as superseded; both values stay on record."""
+    product = product_of(finding, snapshot, settings)
+    current = current_run(product, snapshot, settings)
+    for fact, values in sorted(fact_values(product, snapshot, snapshot.evidence, settings).items()):
+        decided = product.production.decided.get(fact)
+        found = {number(item.value) for item in values}
+        if len(found) < 2:
+            continue
+        if decided is None:
+            raise CannotFix(f"{fact} has the values {', '.join(sorted(found))} and nobody has decided: say which under products.production.decisions")
+        if current is None:
+            raise CannotFix(f"{decided} is decided for {fact}, and there is no one production run that has it")
+        overruled = {item.owner.key for item in values if item.owner.kind == "run" and number(item.value) != number(decided)}
+        if current.run_id in overruled:
+            yield from build_for(product, snapshot, settings)
+            return
+        for run_id in sorted(overruled):
+            run = snapshot.runs[run_id]
+            yield SetRunTag(run_id, SUPERSEDED_BY, current.run_id, run.tags.get(SUPERSEDED_BY))
+            yield SetRunTag(run_id, f"compliance.overruled.{fact}", decided, run.tags.get(f"compliance.overruled.{fact}"))
+
+
+@fixer("MOD002")
+def advise_safe_format(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
+    """A pickle cannot be made safe, only replaced by whoever trusts where it comes from."""
+    raise CannotFix(
+        "log the model again as skops or in its native format; what you know to be harmless goes into [models] allowed_globals, loaders or allow_code"
+    )
+    yield
+
+
+@fixer("MOD003")
+def advise_loading(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
+    """Build a production run whose model loads; it is tried before it is logged."""
+    yield from _build_with(finding, snapshot, settings)
+
+
+@fixer("MOD005")
+def advise_predictions(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
+    """Which of the two is right, the model or the predictions, is not for this program to guess."""
+    raise CannotFix("score the features again with the model that is to serve, and name those predictions; or name the model that made these")
     yield

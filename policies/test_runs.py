@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timezone
 
-from mlflow_compliance.api import Artifacts, Experiment, Settings, Severity, Snapshot, Violations, policy
+from mlflow_compliance.api import Artifacts, Experiment, Product, Settings, Severity, Snapshot, Violations, current_run, policy, production_runs
 
 HOUR = 3_600_000
 """Milliseconds."""
@@ -22,3 +22,17 @@ def test_no_run_is_stuck(experiment: Experiment, store: Snapshot, artifacts: Art
             violations.add(
                 "still RUNNING", entity=run.ref, observed=f"nothing logged since {since:%Y-%m-%d %H:%M} UTC", expected=f"ended within {limit:g} hours"
             )
+
+
+@policy("RUN002", "Exactly one active production run per product, FINISHED", Severity.CRITICAL)
+def test_product_has_one_production_run(product: Product, store: Snapshot, settings: Settings, violations: Violations) -> None:
+    """With two of them nobody can say which numbers are in force; one that has not ended may still change."""
+    runs = production_runs(product, store, settings)
+    current = current_run(product, store, settings)
+    if not runs:
+        violations.add("no run is marked as production", observed="0 production runs", expected="exactly 1")
+    for run in runs:
+        if len(runs) > 1 and run != current:
+            violations.add(f"one of {len(runs)} production runs of product {product.name}", entity=run.ref, expected="exactly 1")
+        if run.status != "FINISHED":
+            violations.add("is marked as production and has not finished well", entity=run.ref, observed=run.status, expected="FINISHED")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 os.environ.update({"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"})
 
-pytest.register_assert_rewrite("stores", "repairs", "gates")
+pytest.register_assert_rewrite("stores", "repairs", "gates", "producing")
 pytest_plugins = ["pytester", "gates"]
 
 LabMaker = Callable[..., Any]
@@ -71,7 +72,32 @@ def demo_built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def demo(demo_built: Path, empty_store: bytes, tmp_path: Path) -> Any:
-    """A demo store of the test's own."""
+    """A demo store of the test's own, with settings that name nothing to build a production run from: building takes seconds."""
+    from stores import Lab, without_production
+
+    return without_production(Lab.moved(demo_built, tmp_path / "demo"))
+
+
+@pytest.fixture(scope="session")
+def produced_built(empty_store: bytes, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A store with one production run that a repair built: to be copied, not to be changed."""
+    from producing import produced
     from stores import Lab
 
-    return Lab.moved(demo_built, tmp_path / "demo")
+    return produced(lambda: Lab.new(tmp_path_factory.mktemp("produced") / "store", empty_store, {}))
+
+
+FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update")
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A headless Chromium, the one that is installed."""
+    api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if path is None:
+        pytest.skip("needs an installed chromium (Debian: apt-get install chromium)")
+    with api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=path, headless=True, args=[*FLAGS, "--disable-sync"])
+        yield started
+        started.close()

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from repairs import CHECKOUT, Repaired, carry_out, findings, hashes, lines_of, plan_for, readable, state
-from stores import BIG, START, Lab
+from stores import BIG, START, Lab, without_production
 
 from mlflow_compliance.changes import SetExperimentTag
 from mlflow_compliance.errors import ChangeError
@@ -170,7 +170,7 @@ KILLED = {
 
 @pytest.fixture(scope="module")
 def undisturbed(demo_built: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    lab = Lab.moved(demo_built, tmp_path_factory.mktemp("undisturbed") / "demo")
+    lab = without_production(Lab.moved(demo_built, tmp_path_factory.mktemp("undisturbed") / "demo"))
     done = carry_out(lab, plan_for(lab))
     assert done.unlike == []
     return state(lab)

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import subprocess
 import sys
 from collections import defaultdict
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import pytest
 from gates import CHECKOUT
 from mlflow.entities import ViewType
 from stores import Lab
 
-FOUND = {"EXP001", "EXP002", "EXP003", "MOD001", "ART001", "ART002"}
+from mlflow_compliance.store.tracking_server import tracking_server
+
+pytestmark = pytest.mark.xdist_group("demo")
+
+FOUND = {"ART001", "ART002", "EXP001", "EXP002", "EXP003", "MOD001", "MOD003", "MOD004", "MOD005"}
+FOUND |= {"PRD002", "PRD003", "PRD004", "PRD006", "PRD007", "REG001", "SRV001"}
 
 
 def gate(demo: Lab, *flags: str) -> tuple[int, set[str], str]:
@@ -44,20 +52,69 @@ def contents(folder: Path) -> dict[str, set[str]]:
     return found
 
 
-def test_the_whole_path(demo: Lab) -> None:
-    before = contents(demo.mlruns)
-    surviving = [run for key in "1234" for run in demo.runs(key)]
-    assert gate(demo)[:2] == (1, FOUND)
+def assert_complete(demo: Lab, run: Any) -> None:
+    """One run with everything that the settings want of it."""
+    assert (run.info.run_name, run.info.status) == ("production_lightgbm_189features_v2", "FINISHED")
+    assert run.data.tags.items() >= {"stage": "production", "status": "deployed"}.items()
+    params = {
+        "class_weight": "balanced",
+        "learning_rate": "0.0188",
+        "max_depth": "10",
+        "n_estimators": "12",
+        "optimal_threshold": "0.48",
+        "n_features": "189",
+    }
+    assert run.data.params.items() >= params.items()
+    assert run.data.metrics.keys() == {"accuracy", "precision", "recall", "f1", "roc_auc", "business_cost", "tn", "fp", "fn", "tp"}
+    assert run.data.metrics["tn"] + run.data.metrics["fp"] + run.data.metrics["fn"] + run.data.metrics["tp"] == 4000
+    folder = Path(run.info.artifact_uri)
+    assert (folder / "model.pkl").read_bytes() == (demo.folder / "models" / "production_model.pkl").read_bytes()
+    assert {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} == {
+        "confusion_matrix.png",
+        "feature_importance.csv",
+        "model.pkl",
+        "model_metadata.json",
+        "predictions/static_model_predictions.parquet",
+        "threshold_curve.png",
+    }
+    document = json.loads((folder / "model_metadata.json").read_text())
+    (threshold,) = [fact for fact in document["facts"] if fact["name"] == "threshold"]
+    assert (threshold["value"], threshold["decided_by"]) == ("0.48", "settings")
+    assert {item["value"] for item in threshold["values"]} == {"0.338", "0.48"}
+    version = demo.client.get_model_version_by_alias("credit_scoring", "production")
+    assert version.run_id == run.info.run_id
 
-    code, found, dry = gate(demo, "--fix-dry-run")
-    assert (code, found, contents(demo.mlruns)) == (1, FOUND, before)
-    code, found, fixed = gate(demo, "--fix")
-    assert (code, found) == (1, {"MOD001"})
-    assert "verified: the store, read anew, is what was planned" in fixed
-    assert plan_in(dry) == plan_in(fixed)
-    code, found, again = gate(demo, "--fix")
-    assert (code, found) == (1, {"MOD001"})
-    assert "0 changes to 0 entities" in again
+
+class Story(NamedTuple):
+    """What a team does with the store, in order: exit code, policies with findings, all that was printed."""
+
+    demo: Lab
+    before: dict[str, set[str]]
+    surviving: list[Any]
+    gate: tuple[int, set[str], str]
+    dry: tuple[int, set[str], str]
+    after_dry: dict[str, set[str]]
+    fix: tuple[int, set[str], str]
+    again: tuple[int, set[str], str]
+
+
+@pytest.fixture(scope="module")
+def story(demo_built: Path, tmp_path_factory: pytest.TempPathFactory) -> Story:
+    demo = Lab.moved(demo_built, tmp_path_factory.mktemp("story") / "demo")
+    before, surviving = contents(demo.mlruns), [run for key in "1234" for run in demo.runs(key)]
+    first, dry, after_dry = gate(demo), gate(demo, "--fix-dry-run"), contents(demo.mlruns)
+    return Story(demo, before, surviving, first, dry, after_dry, gate(demo, "--fix"), gate(demo, "--fix"))
+
+
+def test_the_whole_path(story: Story) -> None:
+    demo, before, surviving = story.demo, story.before, story.surviving
+    assert story.gate[:2] == (1, FOUND)
+    assert (*story.dry[:2], story.after_dry) == (1, FOUND, before)
+    assert story.fix[:2] == (0, set()), story.fix[2]
+    assert "verified: the store, read anew, is what was planned" in story.fix[2]
+    assert plan_in(story.dry[2]) == plan_in(story.fix[2])
+    assert story.again[:2] == (0, set())
+    assert "0 changes to 0 entities" in story.again[2]
 
     experiments = {item.experiment_id: item for item in demo.client.search_experiments(view_type=ViewType.ALL)}
     assert [experiments[key].tags.get("lifecycle") for key in "1234"] == ["archived"] * 3 + ["production"]
@@ -67,7 +124,13 @@ def test_the_whole_path(demo: Lab) -> None:
     (copied,) = [run for run in demo.runs("4") if run.data.tags.get("compliance.source_run_id") == source.info.run_id]
     assert (copied.data.params, copied.data.metrics) == (source.data.params, source.data.metrics)
     assert (copied.info.start_time, copied.info.end_time) == (source.info.start_time, source.info.end_time)
-    assert source.data.tags.items() <= copied.data.tags.items()
+    assert (source.data.tags.items() - {("stage", "production")}) <= copied.data.tags.items()
+    (production,) = [run for run in demo.runs("4") if run.data.tags.get("stage") == "production"]
+    assert_complete(demo, production)
+    # What it replaces keeps its place, and both thresholds stay on record.
+    assert copied.data.tags["compliance.superseded_by"] == production.info.run_id
+    (overruled,) = [run for run in demo.runs("4") if run.info.run_name == "final_model_application"]
+    assert (overruled.data.params["optimal_threshold"], overruled.data.tags["compliance.overruled.threshold"]) == ("0.338", "0.48")
 
     after = contents(demo.mlruns)
     assert before.keys() <= after.keys()
@@ -85,3 +148,39 @@ def test_the_whole_path(demo: Lab) -> None:
     for paths in large:
         inodes = {os.stat(path).st_ino for path in paths if ".quarantine" not in path and os.path.basename(path) != "MLmodel"}
         assert len(inodes) <= 1, paths
+
+
+def test_people_see_it_in_the_ui(story: Story, browser: Any, tmp_path: Path) -> None:
+    """MLflow's own UI in a real browser. COMPLIANCE_SCREENSHOTS names the folder for the pictures of it."""
+    pictures = Path(os.environ.get("COMPLIANCE_SCREENSHOTS", tmp_path))
+    (run,) = [run for run in story.demo.runs("4") if run.data.tags.get("stage") == "production"]
+    page = browser.new_page(viewport={"width": 1800, "height": 1000})
+    page.set_default_timeout(120_000)
+    with tracking_server(str(story.demo.database)) as url:
+        page.route("**/*", lambda route: route.continue_() if route.request.url.startswith(url) else route.abort())
+
+        def see(name: str, place: str, *texts: str) -> None:
+            page.goto(f"{url}/#/{place}")
+            for text in texts:
+                page.get_by_text(text, exact=True).first.wait_for()
+            page.screenshot(path=pictures / f"{name}.png")
+
+        note = "[ARCHIVED] Development work, kept as evidence; nothing here is in force."
+        see("ui-experiments", "experiments", "credit_scoring_final_delivery", "credit_scoring_model_selection", note)
+        listed = page.inner_text("body")
+        assert listed.count("[ARCHIVED]") == 3
+        assert listed.count("[PRODUCTION]") == 1
+        assert "test_experiment" not in listed
+        assert "credit_scoring_production" not in listed
+        see("ui-run", f"experiments/4/runs/{run.info.run_id}", run.info.run_name, "optimal_threshold", "Finished", "roc_auc")
+        shown = page.inner_text("body").split("\n")
+        for name, value in {**run.data.params, **{key: f"{value:.16g}" for key, value in run.data.metrics.items()}}.items():
+            assert any(shown[at : at + 2] == [name, value] for at in range(len(shown))), (name, value)
+        assert "stage: production" in page.inner_text("body").replace("\n", " ").replace(" : ", ": ")
+        files = ("confusion_matrix.png", "feature_importance.csv", "model.pkl", "model_metadata.json", "predictions", "threshold_curve.png")
+        see("ui-artifacts", f"experiments/4/runs/{run.info.run_id}/artifacts", *files)
+        page.get_by_text("threshold_curve.png", exact=True).first.click()
+        page.locator("img[src^='blob:'], img[src*='get-artifact'], img[src^='data:image/png']").first.wait_for()
+        page.screenshot(path=pictures / "ui-threshold-curve.png")
+        see("ui-registry", "models/credit_scoring", "Version 1", "@ production")
+    page.close()

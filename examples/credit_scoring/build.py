@@ -25,7 +25,7 @@ STORE_CREATED = datetime(2025, 4, 2, 8, tzinfo=timezone.utc)
 
 
 def build_store(folder: Path, *, trees: int = TREES, seed: int = SEED) -> None:
-    """Write mlflow.db, mlruns/, models/, results/ and compliance.toml into the folder; the same bytes for the same arguments,
+    """Write mlflow.db, mlruns/, models/, results/, data/ and compliance.toml into the folder; the same bytes for the same arguments,
     but for the absolute paths that MLflow keeps in its database and in MLmodel.
     """
     folder = folder.resolve()
@@ -88,10 +88,11 @@ def _write_strays(artifact_root: Path, materials: Materials, seed: int) -> None:
 
 
 def _write_beside(folder: Path, materials: Materials) -> None:
-    for name in ("models", "results"):
+    for name in ("models", "results", "data"):
         (folder / name).mkdir(exist_ok=True)
     (folder / "models" / "production_model.pkl").write_bytes(pickle.dumps(materials.production_model))
     materials.predictions.to_parquet(folder / "results" / "static_model_predictions.parquet", index=False)
+    materials.features.to_parquet(folder / "data" / "holdout_sample.parquet", index=False)
     shutil.copyfile(Path(__file__).with_name("compliance.toml"), folder / "compliance.toml")
 
 

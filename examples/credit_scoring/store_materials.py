@@ -21,6 +21,7 @@ Files = dict[str, bytes]  # path below the artifact folder -> content
 FEATURES = tuple(Path(__file__).with_name("features.txt").read_text(encoding="utf-8").split())
 TRAIN_ROWS = 4_000
 HELD_OUT_ROWS = 4_000
+SAMPLE_EVERY = 20  # of the rows that were held out: what can be scored again
 FITTED = 2_000  # of the training rows: what an experiment fitted its model on; it scored the rest
 POSITIVE_SHARE = 0.0807  # as in the Home Credit data
 COST_FN, COST_FP = 10, 1  # a loan that defaults costs ten times a good customer turned away
@@ -44,6 +45,7 @@ class Materials:
     train: Any  # a pandas DataFrame, the columns in the order of FEATURES
     production_model: Any  # an LGBMClassifier: beside the store, never in it
     predictions: Any  # a pandas DataFrame of TARGET and PROBABILITY
+    features: Any  # a pandas DataFrame: the features of some of the rows that were predicted, ROW tells which
     selection_booster: Any  # the lightgbm.Booster that two runs of the model selection logged
     by_feature_set: dict[str, Files]
     selection: Files
@@ -86,6 +88,7 @@ def make_materials(trees: int, seed: int) -> Materials:
         train=train,
         production_model=production,
         predictions=pd.DataFrame({"TARGET": held_out_target.astype("int64"), "PROBABILITY": probability.astype("float64")}),
+        features=held_out.iloc[::SAMPLE_EVERY].assign(ROW=range(0, HELD_OUT_ROWS, SAMPLE_EVERY)).reset_index(drop=True),
         selection_booster=selected.booster_,
         by_feature_set=sets,
         selection={

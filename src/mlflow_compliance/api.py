@@ -9,62 +9,124 @@ from mlflow_compliance.changes import (
     DeleteExperiment,
     EndRun,
     LinkDuplicate,
+    LogProductionRun,
     MoveToQuarantine,
+    RegisterVersion,
     RenameExperiment,
     RetractCopy,
+    RetractProductionRun,
+    SetAlias,
     SetExperimentTag,
+    SetRunTag,
     copy_of,
 )
+from mlflow_compliance.changes.production import BUILD, BUILT_FOR, BUILT_IN, COMPLETE_BUILD, METADATA
+from mlflow_compliance.changes.registry import version_of
 from mlflow_compliance.changes.runs import COMPLETE, COPIED_BY, COPY_STATE, PARENT, SOURCE_RUN
-from mlflow_compliance.entities import TERMINAL_STATUSES, EntityRef, Experiment, LoggedModel, ModelVersion, RegisteredModel, Run, Snapshot
+from mlflow_compliance.entities import (
+    TERMINAL_STATUSES,
+    DatasetInput,
+    EntityRef,
+    Experiment,
+    LoggedModel,
+    ModelVersion,
+    RegisteredModel,
+    Run,
+    Snapshot,
+)
+from mlflow_compliance.errors import ComplianceError
+from mlflow_compliance.evidence import Bundle, Evidence
+from mlflow_compliance.facts import FactValue, fact_values, in_run, number
 from mlflow_compliance.findings import Finding, Severity, Violations
 from mlflow_compliance.journal import user_name
+from mlflow_compliance.metadata import as_text as metadata_text
+from mlflow_compliance.metadata import document as metadata_document
+from mlflow_compliance.metrics import agree, differs
 from mlflow_compliance.remedies import CannotFix, fixer
-from mlflow_compliance.rules import policy
-from mlflow_compliance.scope import claimed_by, claims_in, is_archived, primary_of, production_runs
+from mlflow_compliance.resolution import SnapshotLookup, resolve
+from mlflow_compliance.rules import Requirement, policy
+from mlflow_compliance.scope import (
+    SUPERSEDED_BY,
+    claimed_by,
+    claims_in,
+    current_run,
+    is_archived,
+    primary_of,
+    production_models,
+    production_runs,
+)
 from mlflow_compliance.settings import Product, Settings
 
 __all__ = [
+    "BUILD",
+    "BUILT_FOR",
+    "BUILT_IN",
     "COMPLETE",
+    "COMPLETE_BUILD",
     "COPIED_BY",
     "COPY_STATE",
     "JOURNAL",
     "LINK",
+    "METADATA",
     "NOW",
     "PARENT",
     "SOURCE_RUN",
+    "SUPERSEDED_BY",
     "TERMINAL_STATUSES",
     "ArtifactRoot",
     "Artifacts",
+    "Bundle",
     "CannotFix",
     "Change",
+    "ComplianceError",
     "CopyRun",
+    "DatasetInput",
     "DeleteExperiment",
     "EndRun",
     "EntityRef",
+    "Evidence",
     "Experiment",
+    "FactValue",
     "Finding",
     "LinkDuplicate",
+    "LogProductionRun",
     "LoggedModel",
     "ModelVersion",
     "MoveToQuarantine",
     "Product",
+    "RegisterVersion",
     "RegisteredModel",
     "RenameExperiment",
+    "Requirement",
     "RetractCopy",
+    "RetractProductionRun",
     "Run",
+    "SetAlias",
     "SetExperimentTag",
+    "SetRunTag",
     "Settings",
     "Severity",
     "Snapshot",
+    "SnapshotLookup",
     "Violations",
+    "agree",
     "claimed_by",
     "claims_in",
     "copy_of",
+    "current_run",
+    "differs",
+    "fact_values",
     "fixer",
+    "in_run",
     "is_archived",
+    "metadata_document",
+    "metadata_text",
+    "number",
     "policy",
     "primary_of",
+    "production_models",
     "production_runs",
+    "resolve",
     "user_name",
+    "version_of",
 ]

@@ -133,9 +133,9 @@ class Audit:
         if rules and not any(map(self.enabled, rules)):
             raise ComplianceError("every policy that was selected is switched off in the settings: nothing would be examined")
 
-    def findings_by_case(self) -> dict[tuple[str, str], list[Finding]]:
-        """(policy id, case key) -> findings in the store as it is now."""
-        rules = [rule for rule in self.policies.values() if rule.evaluable]
+    def findings_by_case(self, only: Mapping[str, frozenset[str]]) -> dict[tuple[str, str], list[Finding]]:
+        """(policy id, case key) -> findings in the store as it is now, for the policies that were selected."""
+        rules = [rule for rule in self.policies.values() if rule.id in only and rule.evaluable]
         snapshot = self.snapshot(artifacts=True)
         return {
             (rule.id, case.key): list(evaluate(rule, case, snapshot, self.settings).findings)

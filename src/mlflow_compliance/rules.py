@@ -8,23 +8,35 @@ import itertools
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import pytest
 
 from mlflow_compliance.entities import EntityRef, Snapshot
 from mlflow_compliance.errors import ComplianceError
 from mlflow_compliance.findings import Finding, Severity, Violations
-from mlflow_compliance.settings import Settings
+from mlflow_compliance.settings import Product, Settings
 
 Check = TypeVar("Check", bound=Callable[..., None])
 
 ATTRIBUTE = "__compliance_policy__"
-FACTS = ("store", "artifacts", "settings", "violations")
+FACTS = ("store", "artifacts", "evidence", "settings", "violations")
 """Arguments that are the same for every case of a policy."""
 
 _ID = re.compile(r"[A-Z]{3}\d{3}")
 _PLAIN = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+
+
+class Requirement(NamedTuple):
+    """One name that the production run of a product must carry; `kind` is 'param', 'metric', 'tag' or 'artifact'."""
+
+    product: Product
+    kind: str
+    name: str
+
+    @property
+    def ref(self) -> EntityRef:
+        return EntityRef(f"required_{self.kind}", f"{self.product.name}/{self.name}", self.name)
 
 
 @dataclass(frozen=True)
@@ -36,8 +48,13 @@ class Axis:
 
 
 def opaque(kind: str, key: str) -> str:
-    """An id that is safe in a report whatever the key holds: the key where it is plain, else a digest of it."""
-    return f"{kind}-{key if _PLAIN.fullmatch(key) else hashlib.sha256(key.encode(errors='surrogateescape')).hexdigest()[:12]}"
+    """An id that is safe in a report whatever the key holds."""
+    return f"{kind}-{_plain(key)}"
+
+
+def _plain(key: str) -> str:
+    """The key where it is plain, else a digest of it."""
+    return key if _PLAIN.fullmatch(key) else hashlib.sha256(key.encode(errors="surrogateescape")).hexdigest()[:12]
 
 
 def _experiments(snapshot: Snapshot, settings: Settings) -> dict[str, object]:
@@ -56,6 +73,22 @@ def _artifact_roots(snapshot: Snapshot, settings: Settings) -> dict[str, object]
     return {f"artifact_root-{root.key}": root for root in (snapshot.artifacts.roots if snapshot.artifacts else ())}
 
 
+def _required(kind: str) -> Callable[[Snapshot, Settings], dict[str, object]]:
+    def members(snapshot: Snapshot, settings: Settings) -> dict[str, object]:
+        found: dict[str, object] = {}
+        for product in settings.products:
+            # The bare name is what people look for in a report; the product is named where there are several.
+            prefix = f"{_plain(product.name)}-" if len(settings.products) > 1 else ""
+            for name in getattr(product.production, f"required_{kind}s"):
+                key = prefix + re.sub(r"[^A-Za-z0-9_.-]", "_", name)
+                while key in found:
+                    key += "_"
+                found[key] = Requirement(product, kind, name)
+        return found
+
+    return members
+
+
 def _own_ref(item: object) -> EntityRef:
     ref = item.ref  # type: ignore[attr-defined]
     assert isinstance(ref, EntityRef)
@@ -67,9 +100,10 @@ AXES: dict[str, Axis] = {
     "product": Axis(_products, lambda item: EntityRef("product", item.name, item.name)),  # type: ignore[attr-defined]
     "registered_model": Axis(_registered_models, _own_ref),
     "artifact_root": Axis(_artifact_roots, _own_ref),
+    **{f"required_{kind}": Axis(_required(kind), _own_ref) for kind in ("param", "metric", "tag", "artifact")},
 }
 
-MAY_BE_EMPTY = frozenset({"registered_model", "artifact_root"})
+MAY_BE_EMPTY = frozenset(AXES) - {"experiment", "product"}
 """Axes that a healthy store may have nothing of; an empty one of the others is a failure, not a pass."""
 
 
@@ -92,7 +126,11 @@ class Policy:
 
     @property
     def reads_artifacts(self) -> bool:
-        return "artifacts" in self.arguments or "artifact_root" in self.arguments
+        return not {"artifacts", "artifact_root", "evidence"}.isdisjoint(self.arguments)
+
+    @property
+    def reads_evidence(self) -> bool:
+        return "evidence" in self.arguments
 
     @property
     def evaluable(self) -> bool:
@@ -153,7 +191,13 @@ def cases(rule: Policy, snapshot: Snapshot, settings: Settings) -> list[Case]:
 def evaluate(rule: Policy, case: Case, snapshot: Snapshot, settings: Settings) -> Verdict:
     """Run one check on a snapshot as pytest would; an assertion is a finding about the case's entity."""
     violations = Violations(rule.id, case.subject)
-    facts = {"store": snapshot, "artifacts": snapshot.artifacts, "settings": settings, "violations": violations}
+    facts = {
+        "store": snapshot,
+        "artifacts": snapshot.artifacts,
+        "evidence": snapshot.evidence,
+        "settings": settings,
+        "violations": violations,
+    }
     wanted = {name: facts[name] for name in rule.arguments if name in facts}
     try:
         rule.check(**case.arguments, **wanted)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from mlflow_compliance.entities import Experiment, Run, Snapshot
+from mlflow_compliance.entities import Experiment, RegisteredModel, Run, Snapshot
 from mlflow_compliance.settings import Product, Settings
 
+MADE_BY_US = ("compliance.source_run_id", "compliance.built_for")
+"""Tags of the runs that a repair made: copies and production runs, whole ones and those that were broken off."""
 RETRACTED = "retracted"
 """Value of the tag `compliance.copy` on a copy that was taken back: readers pass it over once it is deleted."""
 
@@ -54,6 +56,22 @@ def production_tags(settings: Settings) -> set[tuple[str, str]]:
     return {pair for product in settings.products for pair in product.production_tags.items()}
 
 
+def fact_keys(product: Product) -> frozenset[str]:
+    """The names under which runs may carry a fact that must have one value: as param, metric or tag."""
+    return frozenset(key for keys in product.production.facts.values() for key in keys)
+
+
+def served_runs(settings: Settings, registry: Mapping[str, RegisteredModel]) -> set[str]:
+    """Ids of the runs behind the versions that programs load: those that the products' aliases name."""
+    found = set()
+    for product in settings.products:
+        registered = registry.get(product.production.registered_model or "")
+        version = registered.version(registered.aliases.get(product.production.alias)) if registered else None
+        if version is not None and version.run_id:
+            found.add(version.run_id)
+    return found
+
+
 def claims_in(snapshot: Snapshot, settings: Settings) -> set[Claim]:
     """The production claims in a snapshot, whose detailed runs hold every run with a production tag."""
     marks = production_tags(settings)
@@ -66,6 +84,22 @@ def claims_in(snapshot: Snapshot, settings: Settings) -> set[Claim]:
 def claimed_by(product: Product, snapshot: Snapshot, settings: Settings) -> list[str]:
     """Ids of the experiments that claim to be a product's production, sorted."""
     return sorted(claim.experiment_id for claim in claims_in(snapshot, settings) if claim.product == product.name)
+
+
+SUPERSEDED_BY = "compliance.superseded_by"
+"""Tag of a run whose place another one has taken: its values are history and contradict nothing."""
+
+
+def current_run(product: Product, snapshot: Snapshot, settings: Settings) -> Run | None:
+    """The production run that is in force where there is no doubt: the only one, or else the one that a repair built last."""
+    runs = production_runs(product, snapshot, settings)
+    built = [run for run in runs if run.tags.get("compliance.built_for") == product.name and run.tags.get("compliance.build") == "complete"]
+    return runs[0] if len(runs) == 1 else max(built, key=lambda run: (run.start_time or 0, run.run_id), default=None)
+
+
+def production_models(product: Product, snapshot: Snapshot, settings: Settings) -> list[tuple[Run, str]]:
+    """Each production run of a product with each folder of a model that it logged."""
+    return [(run, folder) for run in production_runs(product, snapshot, settings) for folder in snapshot.model_folders(run)]
 
 
 def production_runs(product: Product, snapshot: Snapshot, settings: Settings) -> list[Run]:

@@ -31,3 +31,40 @@ def test_run001_a_run_without_any_date_is_for_people(lab: Lab) -> None:
     run_id = lab.run("0", status="RUNNING")
     lab.sql("UPDATE runs SET start_time = NULL WHERE run_uuid = ?", run_id)
     assert "no end can be given" in refusals(plan_for(lab), "RUN001")[0].reason
+
+
+def test_run002_one_production_run_that_finished(lab: Lab) -> None:
+    key = lab.experiment("credit_delivery")
+    lab.run(key, stage="production")
+    lab.run(key, "another", stage="superseded")
+    assert findings(lab, "RUN002") == []
+
+
+def test_run002_none_or_one_that_did_not_finish(lab: Lab) -> None:
+    key = lab.experiment("credit_delivery")
+    assert [finding.message for finding in findings(lab, "RUN002")] == ["no run is marked as production"]
+    lab.run(key, status="FAILED", stage="production")
+    assert [finding.observed for finding in findings(lab, "RUN002")] == ["FAILED"]
+
+
+def test_run002_two_production_runs_of_which_none_is_known_to_be_in_force(lab: Lab) -> None:
+    key = lab.experiment("credit_delivery")
+    runs = {lab.run(key, name, stage="production") for name in ("one", "two")}
+    assert {finding.entity.key for finding in findings(lab, "RUN002")} == runs
+    # Nothing says which of them is in force, and there is nothing to build a third one from.
+    assert {"products.production.model" in refusal.reason for refusal in refusals(plan_for(lab), "RUN002")} == {True}
+
+
+def test_run002_keeps_the_run_that_a_repair_built_last(lab: Lab) -> None:
+    key = lab.experiment("credit_delivery")
+    old = lab.run(key, "old", stage="production", note="keep me")
+    built = {"compliance.built_for": "credit", "compliance.build": "complete"}
+    earlier = lab.run(key, "built", stage="production", **built)
+    new = lab.run(key, "built again", start=START + 1, stage="production", **built)
+    done = carry_out(lab, plan_for(lab, "RUN002"))
+    assert (done.unlike, findings(lab, "RUN002")) == ([], [])
+    tags = {run_id: lab.client.get_run(run_id).data.tags for run_id in (old, earlier, new)}
+    assert [tags[run_id]["stage"] for run_id in (old, earlier, new)] == ["superseded", "superseded", "production"]
+    assert {tags[run_id]["compliance.superseded_by"] for run_id in (old, earlier)} == {new}
+    # What the tag said stays on record.
+    assert (tags[old]["compliance.superseded.stage"], tags[old]["note"]) == ("production", "keep me")

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from gates import Gate, told
 from stores import Lab
-
-api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
 
 # Any of these sets `pwned`, or asks a question, where it is taken for more than text.
 ATTACKS = (
@@ -26,18 +23,6 @@ ATTACKS = (
     "]]>--><details open ontoggle=window.pwned=1>",
     "\x1b[31m<img src=x onerror=window.pwned=1>\x1b[0m",
 )
-FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if path is None:
-        pytest.skip("needs an installed chromium")
-    with api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=path, headless=True, args=[*FLAGS, "--disable-sync"])
-        yield started
-        started.close()
 
 
 @pytest.fixture

@@ -33,13 +33,14 @@ def repair(session: pytest.Session) -> None:
     if audit is None:
         raise pytest.UsageError("--fix needs policies: none was collected here")
     selected = _cases(session.items)
-    only: dict[str, set[str]] = {}
+    cases: dict[str, set[str]] = {}
     for policy_id, key in selected.values():
-        only.setdefault(policy_id, set()).add(key)
+        cases.setdefault(policy_id, set()).add(key)
+    only = {policy_id: frozenset(keys) for policy_id, keys in cases.items()}
     reporter = session.config.pluginmanager.getplugin("terminalreporter")
     try:
-        before = audit.findings_by_case()
-        audit.mend({policy_id: frozenset(keys) for policy_id, keys in only.items()}, lambda plan: _tell(reporter, plan))
+        before = audit.findings_by_case(only)
+        audit.mend(only, lambda plan: _tell(reporter, plan))
     except ComplianceError as error:
         session.config.stash[STOPPED] = str(error)
         raise pytest.UsageError(str(error)) from error

@@ -30,7 +30,7 @@ from mlflow_compliance.entities import (
     Snapshot,
     StoreInfo,
 )
-from mlflow_compliance.scope import RETRACTED, claims, primary_of, production_tags
+from mlflow_compliance.scope import MADE_BY_US, RETRACTED, claims, fact_keys, primary_of, production_tags, served_runs
 from mlflow_compliance.settings import Settings
 from mlflow_compliance.store.common import IS_PROMPT, MODEL_HISTORY, home_of, model_places, sorted_points
 from mlflow_compliance.store.rows import Rows
@@ -69,10 +69,10 @@ class ClientReader:
         loose = Counter(model.experiment_id for model in models if (model.source_run_id, model.experiment_id) not in written)
         assessed, traces = self._traced(ids, runs)
         experiments = self._experiments(found, runs, assessed, traces, loose)
-        wanted = self._scope(settings, experiments, runs) | set(also)
-        detailed = {run.info.run_id: self._run(run) for run in runs if run.info.run_id in wanted}
         homes = {run.info.run_id: run.info.experiment_id for run in rows} | {model.model_id: model.experiment_id for model in models}
         registry = self._registered_models(homes)
+        wanted = self._scope(settings, experiments, runs) | served_runs(settings, registry) | set(also)
+        detailed = {run.info.run_id: self._run(run) for run in runs if run.info.run_id in wanted}
         repeated = {run.info.run_id: extra for run in runs if self.file_store and (extra := self._repeated(run))}
         snapshot = Snapshot(
             info=info,
@@ -144,11 +144,17 @@ class ClientReader:
         active = [run for run in runs if run.info.lifecycle_stage == ACTIVE]
         tagged = [(run, key, value) for run in active for key, value in run.data.tags.items() if (key, value) in marks]
         wanted = {run.info.run_id for run, _, _ in tagged}
-        wanted |= {run.info.run_id for run in active if "compliance.source_run_id" in run.data.tags or run.info.status == "RUNNING"}
+        wanted |= {run.info.run_id for run in active if run.info.status == "RUNNING" or not run.data.tags.keys().isdisjoint(MADE_BY_US)}
         found = claims(settings, experiments, [(run.info.experiment_id, key, value) for run, key, value in tagged])
         for product in settings.products:
             ids = {claim.experiment_id for claim in found if claim.product == product.name}
             primary = primary_of(product, experiments, ids)
+            keys = fact_keys(product)
+            wanted |= {
+                run.info.run_id
+                for run in active
+                if run.info.experiment_id in ids and not keys.isdisjoint({*run.data.params, *run.data.metrics, *run.data.tags})
+            }
             rivals = ids - {primary} if primary and len(ids) > 1 else set()
             wanted |= {run.info.run_id for run in active if run.info.experiment_id in rivals}
         return wanted

@@ -10,6 +10,8 @@ import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from mlflow_compliance.entities import LoggedModel, Run, Snapshot, StoreInfo
@@ -23,6 +25,9 @@ from mlflow_compliance.store.neighbours import keep_what_neighbours_own
 from mlflow_compliance.store.records import read_records
 from mlflow_compliance.store.rows import Rows
 from mlflow_compliance.store.sqlite import reading, sqlite_path
+
+if TYPE_CHECKING:
+    from mlflow_compliance.store.evidence_reading import Workshop
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,7 @@ class Store:
             progress.stop()
 
     def read_files(self, snapshot: Snapshot, rows: Rows, progress: Progress | None = None) -> Snapshot:
-        """A snapshot with its artifact side: one walk over the local roots, and hashes where files may be duplicates."""
+        """A snapshot with its artifact side: one walk over the local roots, hashes where files may be duplicates, and evidence for who asks."""
         progress = progress or Silent()
         base = self.settings.base
         found = read_artifacts(
@@ -75,7 +80,16 @@ class Store:
         )
         if found.ownerless and self.info.backend == "sqlite":
             found = keep_what_neighbours_own(found, sqlite_path(self.uri))
-        return replace(snapshot, artifacts=hash_candidates(found, progress))
+        from mlflow_compliance.store.evidence_reading import with_evidence
+
+        return with_evidence(replace(snapshot, artifacts=hash_candidates(found, progress)), self.workshop, self.uri, progress)
+
+    @cached_property
+    def workshop(self) -> Workshop:
+        """What was computed from this store's files, and from those that the settings name."""
+        from mlflow_compliance.store.evidence_reading import Workshop
+
+        return Workshop(self.settings)
 
     def _own(self) -> list[str]:
         """Files of the store itself that may lie below an artifact root: never anybody's strays."""

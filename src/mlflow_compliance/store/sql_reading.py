@@ -22,8 +22,8 @@ from mlflow_compliance.entities import (
     Snapshot,
     StoreInfo,
 )
-from mlflow_compliance.scope import RETRACTED, claims, primary_of, production_tags
-from mlflow_compliance.settings import Settings
+from mlflow_compliance.scope import MADE_BY_US, RETRACTED, claims, fact_keys, primary_of, production_tags, served_runs
+from mlflow_compliance.settings import Product, Settings
 from mlflow_compliance.store.common import MODEL_HISTORY, model_places
 from mlflow_compliance.store.rows import Rows
 from mlflow_compliance.store.sql_registry import RegistryReader
@@ -44,10 +44,10 @@ class SqlReader:
         if "alembic_version" in self.tables.columns:
             schema = ",".join(sorted(version for (version,) in self.tables.all("SELECT version_num FROM alembic_version")))
         experiments = self._experiments()
-        wanted = self._scope(settings, experiments) | set(also)
+        registry = RegistryReader(self.tables).registered_models()
+        wanted = self._scope(settings, experiments) | served_runs(settings, registry) | set(also)
         runs = {key: run for key, run in self.full.runs(wanted).items() if run.experiment_id in experiments}
         models = self.full.logged_models(runs)
-        registry = RegistryReader(self.tables).registered_models()
         snapshot = Snapshot(
             info=replace(info, schema=schema, workspace=self.tables.workspace if self.tables.has("experiments", "workspace") else ""),
             taken_at=int(time.time() * 1000),
@@ -159,9 +159,9 @@ class SqlReader:
             ):
                 tagged.append((str(experiment_id), key, value))
                 wanted.add(run_id)
-        for (run_id,) in self.tables.all(
-            "SELECT runs.run_uuid FROM tags JOIN runs ON runs.run_uuid = tags.run_uuid "
-            "WHERE tags.key = 'compliance.source_run_id' AND runs.lifecycle_stage = 'active'"
+        for (run_id,) in self.tables.within(
+            "SELECT runs.run_uuid FROM tags JOIN runs ON runs.run_uuid = tags.run_uuid WHERE tags.key IN :ids AND runs.lifecycle_stage = 'active'",
+            MADE_BY_US,
         ):
             wanted.add(run_id)
         wanted |= {run_id for (run_id,) in self.tables.all("SELECT run_uuid FROM runs WHERE status = 'RUNNING' AND lifecycle_stage = 'active'")}
@@ -169,12 +169,28 @@ class SqlReader:
         for product in settings.products:
             ids = {claim.experiment_id for claim in found if claim.product == product.name}
             primary = primary_of(product, experiments, ids)
+            for experiment_id in sorted(ids):
+                wanted |= self._with_facts(product, experiment_id)
             rivals = ids - {primary} if primary and len(ids) > 1 else set()
             wanted |= {
                 run_id
                 for (run_id,) in self.tables.within("SELECT run_uuid FROM runs WHERE lifecycle_stage = 'active' AND experiment_id IN :ids", rivals)
             }
         return wanted
+
+    def _with_facts(self, product: Product, experiment_id: str) -> set[str]:
+        """Ids of the active runs of a production experiment that carry one of the product's facts."""
+        return {
+            run_id
+            for table in ("params", "latest_metrics", "tags")
+            if table in self.tables.columns
+            for (run_id,) in self.tables.within(
+                f"SELECT DISTINCT runs.run_uuid FROM runs JOIN {table} ON {table}.run_uuid = runs.run_uuid "
+                f"WHERE runs.lifecycle_stage = 'active' AND runs.experiment_id = :experiment AND {table}.key IN :ids",
+                fact_keys(product),
+                experiment=int(experiment_id),
+            )
+        }
 
     def _rows(self, experiments: Mapping[str, Experiment], registry: Mapping[str, RegisteredModel]) -> Rows:
         locations = [Location(item.ref, key, item.artifact_location) for key, item in experiments.items()]

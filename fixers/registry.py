@@ -1,0 +1,64 @@
+"""Remedies for the model registry: the production run's model as a version with the alias."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mlflow_compliance.api import (
+    CannotFix,
+    Change,
+    Finding,
+    Product,
+    RegisterVersion,
+    SetAlias,
+    Settings,
+    Snapshot,
+    current_run,
+    fixer,
+    version_of,
+)
+
+
+@fixer("REG001")
+def point_alias(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
+    """Register the production run's model where it is no version yet, and let the alias name it. Earlier versions stay."""
+    product = _product_of(finding, settings)
+    current = current_run(product, snapshot, settings)
+    if current is None:
+        raise CannotFix("there is no one production run whose model the alias could name: see RUN002")
+    models = snapshot.models_of(current.run_id)
+    if len(models) != 1:
+        raise CannotFix(f"its {current.ref} has {len(models)} logged models: which one is meant is not for this program to guess")
+    name, alias = product.production.registered_model or "", product.production.alias
+    registered = snapshot.registered_models.get(name)
+    versions = registered.versions if registered else ()
+    version = next((item.version for item in versions if item.source == f"models:/{models[0].model_id}"), None)
+    if version is None:
+        yield RegisterVersion(name, models[0].model_id, current.run_id, current.experiment_id, makes_model=registered is None)
+        version = version_of(models[0].model_id)
+    before = registered.aliases.get(alias) if registered else None
+    if before != version:
+        yield SetAlias(name, alias, version, before)
+
+
+def _product_of(finding: Finding, settings: Settings) -> Product:
+    """The product that a finding is about: by its own name, or by that of its registered model."""
+    for product in settings.products:
+        name = product.production.registered_model
+        if finding.entity.key in (product.name, name) or (name and finding.entity.key.startswith(f"{name}/")):
+            return product
+    raise CannotFix("no product in the settings has this registered model")
+
+
+@fixer("REG002")
+def advise_source(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
+    """Nobody can invent a model file."""
+    raise CannotFix("put the files back, or delete the version in MLflow if nothing relies on it")
+    yield
+
+
+@fixer("REG003")
+def advise_alias(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
+    """Who still asks for the stage is not known here."""
+    raise CannotFix("give the version an alias, move who asks for the stage over to it, then set the stage to None")
+    yield

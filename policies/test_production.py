@@ -1,0 +1,156 @@
+"""Rules about what a production run carries: each required name, numbers that follow from the predictions, one value for one fact."""
+
+from __future__ import annotations
+
+import os
+from fnmatch import fnmatch
+
+from mlflow_compliance.api import (
+    Artifacts,
+    Evidence,
+    Product,
+    Requirement,
+    Run,
+    Settings,
+    Severity,
+    Snapshot,
+    Violations,
+    agree,
+    differs,
+    fact_values,
+    number,
+    policy,
+    production_models,
+    production_runs,
+)
+
+
+def _missing(requirement: Requirement, store: Snapshot, settings: Settings, violations: Violations) -> list[Run]:
+    """The production runs that are to carry something; that there is none is a finding of its own."""
+    runs = production_runs(requirement.product, store, settings)
+    if not runs:
+        violations.add(f"there is no production run of product {requirement.product.name} to carry this {requirement.kind}")
+    return runs
+
+
+@policy("PRD001", "The production run has each required param", Severity.HIGH)
+def test_production_run_has_param(required_param: Requirement, store: Snapshot, settings: Settings, violations: Violations) -> None:
+    """What a model was made with cannot be asked of anybody later."""
+    for run in _missing(required_param, store, settings, violations):
+        if not run.params.get(required_param.name, "").strip():
+            violations.add(f"has no param {required_param.name}", entity=run.ref)
+
+
+@policy("PRD002", "The production run has each required metric", Severity.HIGH)
+def test_production_run_has_metric(required_metric: Requirement, store: Snapshot, settings: Settings, violations: Violations) -> None:
+    """A model is accepted on numbers; without them nobody can say why it was."""
+    for run in _missing(required_metric, store, settings, violations):
+        points = run.metrics.get(required_metric.name)
+        if not points:
+            violations.add(f"has no metric {required_metric.name}", entity=run.ref)
+        elif points[-1].value != points[-1].value:
+            violations.add(f"its metric {required_metric.name} is not a number", entity=run.ref, observed="NaN")
+
+
+@policy("PRD003", "The production run has each required tag", Severity.MEDIUM)
+def test_production_run_has_tag(required_tag: Requirement, store: Snapshot, settings: Settings, violations: Violations) -> None:
+    """Tags are what searches, people and programs find it by."""
+    for run in _missing(required_tag, store, settings, violations):
+        if not run.tags.get(required_tag.name, "").strip():
+            violations.add(f"has no tag {required_tag.name}", entity=run.ref)
+
+
+@policy("PRD004", "The production run has each required artifact", Severity.HIGH)
+def test_production_run_has_artifact(
+    required_artifact: Requirement, store: Snapshot, artifacts: Artifacts, settings: Settings, violations: Violations
+) -> None:
+    """An explanation that cannot be opened explains nothing."""
+    for run in _missing(required_artifact, store, settings, violations):
+        if not _has_artifact(required_artifact.name, run, store, artifacts):
+            violations.add(f"has no artifact {required_artifact.name}", entity=run.ref, expected="a file that is not empty")
+
+
+def _has_artifact(pattern: str, run: Run, store: Snapshot, artifacts: Artifacts) -> bool:
+    """Whether a run logged a file, or a folder with files, that a pattern names; a logged model counts under its name, as in the UI."""
+    places = [("", artifacts.locations.get(run.ref.place))]
+    places += [(model.name, artifacts.locations.get(model.ref.place)) for model in store.models_of(run.run_id)]
+    for prefix, folder in places:
+        for path, file in artifacts.under(folder).items() if folder else ():
+            name = os.path.join(prefix, os.path.relpath(path, folder))
+            above = [name]
+            while os.path.dirname(above[-1]):
+                above.append(os.path.dirname(above[-1]))
+            # A plan does not know the size of what is written with its ids: it is never 0.
+            if file.size and any(fnmatch(item, pattern) for item in above):
+                return True
+    return False
+
+
+@policy("PRD005", "Metrics follow from the recorded predictions, and from one another", Severity.CRITICAL)
+def test_metrics_follow_from_predictions(product: Product, store: Snapshot, evidence: Evidence, settings: Settings, violations: Violations) -> None:
+    """A number that was typed in, or that belongs to another model, looks like any other number."""
+    wanted = product.production
+    runs = production_runs(product, store, settings)
+    if not runs:
+        violations.add("there is no production run to look at")
+    for run in runs:
+        recorded = {key: points[-1].value for key, points in run.metrics.items() if points}
+        scored = evidence.scored.get(run.run_id)
+        if scored is not None and scored.problem:
+            violations.add("its metrics cannot be recomputed", entity=run.ref, observed=scored.problem)
+        for name, value in sorted((scored.values if scored else {}).items()):
+            if scored and name in recorded and differs(name, recorded[name], value, wanted.tolerance):
+                expected = f"{value:.6g} from {os.path.basename(scored.path)} ({scored.rows} rows) at threshold {scored.threshold:g}"
+                violations.add(
+                    f"metric {name} does not follow from its predictions", entity=run.ref, observed=f"{recorded[name]:g}", expected=expected
+                )
+        costs = (wanted.false_negative_cost, wanted.false_positive_cost)
+        for sentence in agree(recorded, false_negative_cost=costs[0], false_positive_cost=costs[1], tolerance=wanted.tolerance):
+            violations.add("its metrics contradict one another", entity=run.ref, observed=sentence)
+        if scored is None:
+            violations.note(f"{run.ref}: no predictions are recorded or named, so its metrics were only compared with one another")
+
+
+@policy("PRD006", "One fact has one value", Severity.HIGH)
+def test_one_fact_has_one_value(product: Product, store: Snapshot, evidence: Evidence, settings: Settings, violations: Violations) -> None:
+    """With two thresholds on record, the next person will use the wrong one."""
+    for fact, found in sorted(fact_values(product, store, evidence, settings).items()):
+        values: dict[str, list[str]] = {}
+        for item in found:
+            values.setdefault(number(item.value), []).append(item.place)
+        if len(values) > 1:
+            told = "; ".join(f"{value} in {', '.join(places[:3])}{' ...' if len(places) > 3 else ''}" for value, places in sorted(values.items()))
+            decided = product.production.decided.get(fact)
+            expected = f"one value, {decided} by the settings" if decided else "one value; say which in the settings"
+            violations.add(f"{fact} has {len(values)} values", observed=told, expected=expected)
+
+
+@policy("PRD007", "Hyperparameters on the run, in its metadata and in the model agree", Severity.HIGH)
+def test_hyperparameters_agree(product: Product, store: Snapshot, evidence: Evidence, settings: Settings, violations: Violations) -> None:
+    """Params are text that somebody logged; the model knows what it was really made with."""
+    models = production_models(product, store, settings)
+    if not models:
+        violations.add("there is no production model to ask")
+    for run, folder in models:
+        probe, card = evidence.probes[folder], evidence.cards[folder]
+        if probe.problem:
+            violations.add("its model could not be asked", entity=run.ref, observed=probe.problem)
+            continue
+        metadata = evidence.metadata.get(run.run_id)
+        if metadata is not None and metadata.problem:
+            violations.add("its model_metadata.json cannot be used", entity=run.ref, observed=metadata.problem)
+        document = metadata.document if metadata else {}
+        described = {key: str(value) for key, value in document.get("hyperparameters", {}).items()}
+        for key, value in sorted(probe.params.items()):
+            for where, other in (("on the run", run.params.get(key)), ("in model_metadata.json", described.get(key))):
+                if other is not None and number(other) != number(value):
+                    violations.add(f"{key} differs from the model {where}", entity=run.ref, observed=other, expected=value)
+        counts = {"on the run": run.params.get("n_features"), "in model_metadata.json": document.get("n_features")}
+        for where, count in counts.items():
+            if count is not None and probe.features and number(str(count)) != str(len(probe.features)):
+                violations.add(f"n_features differs from the model {where}", entity=run.ref, observed=count, expected=len(probe.features))
+        names = {"in the signature": list(card.inputs), "in model_metadata.json": document.get("features")}
+        for where, listed in names.items():
+            if listed and probe.features and list(listed) != list(probe.features):
+                differing = next((f"{a!r} and not {b!r}" for a, b in zip(listed, probe.features, strict=False) if a != b), f"{len(listed)} names")
+                violations.add(f"feature names differ from the model {where}", entity=run.ref, observed=differing)

@@ -1,0 +1,178 @@
+"""PRD001 to PRD007: what a production run carries, and whether its numbers are true."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow.entities import Metric, Param
+from producing import THRESHOLD, copied, settings_for
+from repairs import carry_out, findings, plan_for, refusals
+from stores import START, Lab
+
+LabMaker = Callable[..., Lab]
+
+
+@pytest.fixture
+def whole(produced_built: Lab, tmp_path: Path) -> Lab:
+    """A store with a production run that a repair built: it keeps every rule."""
+    return copied(produced_built, tmp_path / "store")
+
+
+def current(lab: Lab) -> Any:
+    """The production run, as MLflow gives it."""
+    (run,) = [run for run in lab.runs("1") if run.data.tags.get("stage") == "production"]
+    return run
+
+
+def test_a_whole_run_keeps_every_rule(whole: Lab) -> None:
+    assert [str(finding) for finding in findings(whole)] == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "kind", "name"),
+    [
+        ("PRD001", "params", "max_depth"),
+        ("PRD001", "params", "optimal_threshold"),
+        ("PRD002", "metrics", "roc_auc"),
+        ("PRD003", "tags", "status"),
+        ("PRD004", "artifacts", "model.pkl"),
+        ("PRD004", "artifacts", "predictions/*"),
+        ("PRD004", "artifacts", "model"),
+    ],
+)
+def test_a_required_name_that_is_missing(whole: Lab, rule: str, kind: str, name: str) -> None:
+    run = current(whole)
+    table = {"params": "params", "metrics": "latest_metrics", "tags": "tags"}.get(kind)
+    if table:
+        whole.sql(f"DELETE FROM {table} WHERE run_uuid = ? AND key = ?", run.info.run_id, name)
+        if kind == "metrics":
+            whole.sql("DELETE FROM metrics WHERE run_uuid = ? AND key = ?", run.info.run_id, name)
+    else:
+        folder = Path(run.info.artifact_uri)
+        for path in folder.glob(name) if name != "model" else (folder.parents[1] / "models").rglob("*.*"):
+            path.unlink() if path.is_file() else None
+        for path in (folder.parents[1] / "models").rglob("MLmodel") if name == "model" else ():
+            path.unlink()
+    found = findings(whole, rule)
+    assert [(finding.entity.key, finding.message) for finding in found] == [(run.info.run_id, f"has no {kind[:-1]} {name}")]
+    if kind == "tags":  # all of them are mended the same way, and building takes seconds
+        done = carry_out(whole, plan_for(whole, rule, "RUN002"))
+        assert (done.unlike, done.outcome.failed, findings(whole, rule)) == ([], [], [])
+        assert current(whole).info.run_id != run.info.run_id
+        assert whole.client.get_run(run.info.run_id).data.tags["compliance.superseded_by"] == current(whole).info.run_id
+
+
+def test_an_empty_artifact_is_none(whole: Lab) -> None:
+    (Path(current(whole).info.artifact_uri) / "model.pkl").write_bytes(b"")
+    assert [finding.message for finding in findings(whole, "PRD004")] == ["has no artifact model.pkl"]
+
+
+def test_a_name_that_nothing_gives_is_for_people(make_lab: LabMaker) -> None:
+    lab = make_lab(**settings_for(required_metrics=["lift"]))
+    lab.run(lab.experiment("credit_delivery"), stage="production")
+    assert [finding.message for finding in findings(lab, "PRD002")] == ["has no metric lift"]
+    assert "products.production.model" in refusals(plan_for(lab, "PRD002"), "PRD002")[0].reason
+
+
+def test_without_a_production_run_nothing_is_carried(make_lab: LabMaker) -> None:
+    lab = make_lab(**settings_for(required_params=["a"], required_metrics=["b"], required_tags=["c"], required_artifacts=["d"]))
+    lab.experiment("credit_delivery")
+    assert len(findings(lab, "PRD001", "PRD002", "PRD003", "PRD004")) == 4
+
+
+def metrics(lab: Lab, run_id: str, **values: float) -> None:
+    lab.client.log_batch(run_id, metrics=[Metric(key, value, START + 10**11, 1) for key, value in values.items()])
+
+
+def test_prd005_a_number_that_does_not_follow(whole: Lab) -> None:
+    run = current(whole)
+    metrics(whole, run.info.run_id, roc_auc=0.9)
+    (found,) = findings(whole, "PRD005")
+    assert found.message == "metric roc_auc does not follow from its predictions"
+    assert found.observed == "0.9"
+    assert found.expected == f"{run.data.metrics['roc_auc']:.6g} from predictions.parquet (600 rows) at threshold {THRESHOLD:g}"
+
+
+def test_prd005_numbers_that_contradict_one_another_need_no_predictions(lab: Lab) -> None:
+    key = lab.experiment("credit_delivery")
+    run_id = lab.run(key, stage="production", metrics={"precision": 0.192, "recall": 0.671, "f1": 0.299})
+    assert findings(lab, "PRD005") == []
+    metrics(lab, run_id, f1=0.35)
+    (found,) = findings(lab, "PRD005")
+    assert found.observed.startswith("f1 is 0.35 and follows as 0.29")
+
+
+def test_prd005_predictions_that_are_not_those_on_record(whole: Lab) -> None:
+    path = Path(current(whole).info.artifact_uri) / "predictions" / "predictions.parquet"
+    import pandas as pd
+
+    frame = pd.read_parquet(path)
+    frame["PROBABILITY"] = 1 - frame["PROBABILITY"]
+    frame.to_parquet(path)
+    (found,) = findings(whole, "PRD005")
+    assert "is not the file on record" in found.observed
+
+
+def test_prd005_rounding_is_no_contradiction(whole: Lab) -> None:
+    run = current(whole)
+    ratios = {key: round(value, 3) for key, value in run.data.metrics.items() if key in ("accuracy", "precision", "recall", "f1", "roc_auc")}
+    metrics(whole, run.info.run_id, **ratios)
+    assert findings(whole, "PRD005") == []
+
+
+def test_prd006_two_thresholds(whole: Lab) -> None:
+    other = whole.run("1", "earlier work")
+    whole.client.log_batch(other, params=[Param("optimal_threshold", "0.338")])
+    (found,) = findings(whole, "PRD006")
+    assert found.message == "threshold has 2 values"
+    assert f"0.338 in param optimal_threshold of run {other}" in found.observed
+    assert found.expected == f"one value, {THRESHOLD} by the settings"
+    done = carry_out(whole, plan_for(whole, "PRD006"))
+    assert (done.unlike, findings(whole, "PRD006")) == ([], [])
+    kept = whole.client.get_run(other).data
+    assert kept.params == {"optimal_threshold": "0.338"}
+    assert kept.tags["compliance.superseded_by"] == current(whole).info.run_id
+
+
+def test_prd006_without_a_decision_it_is_a_finding_and_not_a_guess(lab: Lab) -> None:
+    key = lab.experiment("credit_delivery")
+    for name, value in (("one", "0.338"), ("two", "0.480"), ("three", "0.48")):
+        lab.client.log_batch(lab.run(key, name), params=[Param("optimal_threshold", value)])
+    (found,) = findings(lab, "PRD006")
+    assert found.message == "threshold has 2 values"
+    assert "nobody has decided" in refusals(plan_for(lab, "PRD006"), "PRD006")[0].reason
+
+
+def test_prd006_sees_the_registry(whole: Lab) -> None:
+    whole.client.set_model_version_tag("credit", "1", "threshold", "0.9")
+    (found,) = findings(whole, "PRD006")
+    assert "0.9 in tag threshold of model_version credit version 1" in found.observed
+
+
+@pytest.mark.parametrize(("key", "value"), [("max_depth", "9"), ("n_features", "11")])
+def test_prd007_a_param_that_is_not_the_models(whole: Lab, key: str, value: str) -> None:
+    whole.sql("UPDATE params SET value = ? WHERE key = ? AND run_uuid = ?", value, key, current(whole).info.run_id)
+    (found,) = findings(whole, "PRD007")
+    assert found.message == f"{key} differs from the model on the run"
+    assert found.observed == value
+
+
+def test_prd007_metadata_that_is_not_the_models(whole: Lab) -> None:
+    path = Path(current(whole).info.artifact_uri) / "model_metadata.json"
+    document = json.loads(path.read_text())
+    document["features"][0], document["features"][1] = document["features"][1], document["features"][0]
+    document["hyperparameters"]["num_leaves"] = "7"
+    path.write_text(json.dumps(document))
+    assert [finding.message for finding in findings(whole, "PRD007")] == [
+        "num_leaves differs from the model in model_metadata.json",
+        "feature names differ from the model in model_metadata.json",
+    ]
+
+
+def test_prd007_metadata_that_cannot_be_read(whole: Lab) -> None:
+    (Path(current(whole).info.artifact_uri) / "model_metadata.json").write_text("{")
+    assert [finding.message for finding in findings(whole, "PRD007")] == ["its model_metadata.json cannot be used"]

@@ -1,0 +1,63 @@
+"""SRV001 and SRV002: what programs would load, and what people see."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from producing import copied, model_folder
+from repairs import findings
+from stores import Lab
+
+
+@pytest.fixture
+def whole(produced_built: Lab, tmp_path: Path) -> Lab:
+    return copied(produced_built, tmp_path / "store")
+
+
+def production(lab: Lab) -> str:
+    (run,) = [run for run in lab.runs("1") if run.data.tags.get("stage") == "production"]
+    return str(run.info.run_id)
+
+
+def test_srv001_the_production_runs_model(whole: Lab) -> None:
+    assert findings(whole, "SRV001") == []
+    whole.client.delete_registered_model("credit")
+    assert findings(whole, "SRV001") == []  # found by its run then
+
+
+def test_srv001_the_alias_names_another_model(whole: Lab) -> None:
+    other = whole.run("1", "other")
+    whole.registered("credit", f"models:/{whole.model('1', other)}", other, alias="production")
+    (found,) = findings(whole, "SRV001")
+    assert found.message == "another model would be loaded"
+    assert f"made by run {other}" in found.observed
+
+
+def test_srv001_one_byte_of_it_changed(whole: Lab) -> None:
+    path = model_folder(whole) / "requirements.txt"
+    path.write_bytes(path.read_bytes() + b"# one more\n")
+    (found,) = findings(whole, "SRV001")
+    assert found.message == "the files that would be loaded are not those on record"
+    assert found.observed.startswith("requirements.txt has sha256 ")
+
+
+def test_srv001_nothing_would_be_loaded(lab: Lab) -> None:
+    lab.experiment("credit_delivery")
+    (found,) = findings(lab, "SRV001")
+    assert found.message == "no model would be loaded"
+
+
+def test_srv002_everything_is_shown_and_given(whole: Lab) -> None:
+    snapshot = whole.read()
+    assert snapshot.evidence is not None
+    served = snapshot.evidence.served[production(whole)]
+    assert served.problems == ()
+    assert served.checked > 40
+
+
+def test_srv002_a_file_that_is_gone_when_it_is_asked_for(whole: Lab) -> None:
+    snapshot = whole.read()
+    (Path(whole.client.get_run(production(whole)).info.artifact_uri) / "model.pkl").unlink()
+    assert snapshot.evidence is not None
+    assert any("model.pkl" in problem for problem in snapshot.evidence.served[production(whole)].problems)
