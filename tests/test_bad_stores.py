@@ -13,7 +13,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
-from gates import CHECKOUT, POLICIES, Gate, plan_in, state, told
+from gates import CHECKOUT, RULES, Gate, plan_in, state, told
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 from stores import BIG, Lab
@@ -217,7 +217,7 @@ def unprivileged(gate: Gate, messy: Lab) -> Iterator[Callable[..., pytest.RunRes
     """Runs the gate in a process for which file modes count, also where the tests run as root."""
 
     def run(*flags: str) -> pytest.RunResult:
-        command = [sys.executable, "-m", "pytest", f"--rootdir={gate.folder}", f"-c={gate.folder / 'pytest.ini'}", str(POLICIES), *flags]
+        command = [sys.executable, "-m", "pytest", f"--rootdir={gate.folder}", f"-c={gate.folder / 'pytest.ini'}", *map(str, RULES), *flags]
         done = subprocess.run(command, capture_output=True, text=True, cwd=gate.folder, preexec_fn=_without_the_power_to_pass_modes)
         return pytest.RunResult(done.returncode, done.stdout.splitlines(), done.stderr.splitlines(), 0)
 
@@ -249,7 +249,7 @@ def test_a_folder_that_cannot_be_written_to_is_audited_and_not_repaired(messy: L
     before = state(messy.folder)
     gate = unprivileged("-q")
     assert gate.ret == 1
-    assert "6 failed, 21 passed" in told(gate)
+    assert "6 failed, 22 passed" in told(gate)
     assert state(messy.folder) == before
     fix = unprivileged("--fix")
     assert fix.ret == 4

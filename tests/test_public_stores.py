@@ -19,6 +19,7 @@ STUCK = "run sneaky-mouse-871: still RUNNING; found: nothing logged since 2024-0
 NO_PRODUCTION = [
     "product default: no experiment is marked as production; found: 0 production experiments; expected: exactly 1",
     "product default: no run is marked as production; found: 0 production runs; expected: a run with the tag stage=production",
+    "product default: no run is marked as production; found: 0 production runs; expected: exactly 1",
 ]
 LIFECYCLE = "expected: tag lifecycle with one of production, archived, development, staging, reference"
 ZOOMCAMP_ROWS = [

@@ -64,7 +64,7 @@ allowed_globals = ["own.Scaler"]
 loaders = ["own.flavor"]
 allow_code = true
 time_limit = 5
-memory_limit = 512
+memory_limit = 2048
 [experiments]
 test_names = ["try*"]
 test_tags = { kind = "test" }
@@ -172,7 +172,7 @@ def test_every_key_is_read(folder: Path) -> None:
             "loaders": ("own.flavor",),
             "allow_code": True,
             "time_limit": 5.0,
-            "memory_limit": 512,
+            "memory_limit": 2048,
         },
         "duplicates": {"min_size": 1, "boilerplate": ("*.yaml",), "zip_members": True},
         "journal": {"folder": ".compliance"},
@@ -224,7 +224,7 @@ class TestProblems:
                 "products = [{ name = 'a', production = { treshold = 0.4 } }]",
                 "products[0].production.treshold: unknown key; did you mean 'threshold'?",
             ),
-            ("models.memory_limit = 1", "models.memory_limit: must be a whole number of at least 256, not 1"),
+            ("models.memory_limit = 1", "models.memory_limit: must be a whole number of at least 1024, not 1"),
             ("runs.running_max_hours = 0", "runs.running_max_hours: must be a number greater than 0, not 0"),
             ("runs.running_max_hours = '24'", "runs.running_max_hours: must be a number greater than 0, not '24'"),
             ("runs.running_max_hours = true", "runs.running_max_hours: must be a number greater than 0, not true"),

@@ -97,7 +97,7 @@ class ProductionSettings(_Table):
     alias: Text = "production"
     description: str = ""
     largest_predictions: int = Field(default=50_000_000, ge=0, description="a whole number of at least 0")
-    tolerance: float = Field(default=0.0005, ge=0, allow_inf_nan=False, description="a number of at least 0")
+    tolerance: float = Field(default=0.001, ge=0, allow_inf_nan=False, description="a number of at least 0")
     required_params: Texts = ()
     required_metrics: Texts = ()
     required_tags: Texts = ()
@@ -166,7 +166,7 @@ class ModelSettings(_Table):
     loaders: Texts = ()
     allow_code: bool = False
     time_limit: float = Field(default=120.0, gt=0, allow_inf_nan=False, description="a number greater than 0")
-    memory_limit: int = Field(default=4096, ge=256, description="a whole number of at least 256")
+    memory_limit: int = Field(default=4096, ge=1024, description="a whole number of at least 1024")
 
 
 class DuplicateSettings(_Table):

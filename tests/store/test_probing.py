@@ -34,7 +34,16 @@ ENOUGH = Limits(120, 4096)
 SHORT = Limits(1, 1024)
 NAMES = ["income", "own car", "age"]
 LIGHTGBM_NAMES = ("income", "own_car", "age")
-SMALL_THINGS = "import gc\ngc.disable()\nheld = [None] * 10**7\nfor number in range(10**7): held[number] = [number]"
+SMALL_THINGS = """
+import gc
+gc.disable()
+sys.held = ()
+for size in range(512, 0, -16):
+    try:
+        while True: sys.held = (sys.held, bytes(size))
+    except MemoryError: pass
+raise MemoryError
+"""
 """Leave not even the room for a sentence."""
 LANDLOCK: int = ctypes.CDLL(None).syscall(ctypes.c_long(444), None, ctypes.c_size_t(0), ctypes.c_uint32(1))
 
@@ -148,8 +157,7 @@ class TestKindsOfModels:
 
     def test_wrapper_is_called_as_it_is_served(self, models: Path, features: pd.DataFrame, tmp_path: Path) -> None:
         totals = features.sum(axis=1)
-        sample = sample_of(tmp_path, features[NAMES[::-1]].assign(ROW=features.index), totals + 0.25)
-        found = probe_child.tried(str(models / "pyfunc"), sample)
+        found = probe_child.tried(str(models / "pyfunc"), sample_of(tmp_path, features.assign(ROW=features.index), totals + 0.25))
         assert found.pop("example") == pytest.approx(totals[:5])
         assert found.pop("worst") == pytest.approx(0.25)
         assert found == {"params": {}, "features": [], "sampled": 120}
@@ -165,6 +173,18 @@ class TestKindsOfModels:
         assert found["features"] == NAMES
         assert found["example"] == pytest.approx(model.predict_proba(features.head(5))[:, 1])
         assert "n_estimators" not in found["params"]
+
+    def test_model_without_names_is_given_the_columns_of_its_signature(self, features: pd.DataFrame, tmp_path: Path) -> None:
+        model = LogisticRegression().fit(features.to_numpy(), features["age"] > 0)
+        mlflow.sklearn.save_model(model, tmp_path / "model", input_example=features.head(2), pip_requirements=["scikit-learn"])
+        sample = sample_of(tmp_path, features[NAMES[::-1]].assign(ROW=features.index), model.predict_proba(features.to_numpy())[:, 1])
+        found = probe_child.tried(str(tmp_path / "model"), sample)
+        assert (found["features"], found["sampled"]) == ([], 120)
+        assert found["worst"] == pytest.approx(0)
+
+    def test_text_of_a_parameter_is_bounded_and_can_be_written(self) -> None:
+        model = LogisticRegression(C="\ud800" + "x" * 9999)
+        assert probe_child._params(model)["C"] == "\\ud800" + "x" * 5999
 
     def test_model_without_example_has_nothing_to_score(self, models: Path) -> None:
         found = probe_child.tried(str(models / "no example"), ())
@@ -362,9 +382,10 @@ class TestLimits:
             ("while True: [os.write(pipe, b'noise' * 9999) for pipe in (1, 2)]", SHORT, "did not finish within 1 s"),
             ("signal.signal(signal.SIGTERM, signal.SIG_IGN)\nwhile True: pass", SHORT, "did not finish within 1 s"),
             ("held = [bytearray(1 << 24) for _ in range(1000)]", ENOUGH._replace(megabytes=300), "needed more than 300 MiB of memory"),
-            (SMALL_THINGS, ENOUGH._replace(megabytes=300), "needed more than 300 MiB of memory"),
+            pytest.param(SMALL_THINGS, ENOUGH._replace(megabytes=300), "needed more than 300 MiB of memory", id="small things"),
             ("os.truncate('script.py', 400 << 20)", ENOUGH._replace(megabytes=300), "its process failed: [Errno 27] File too large: 'script.py'"),
             ("os.write(2, b'a lie\\n')\nos._exit(3)", ENOUGH, "called exit (3)"),
+            ("os.kill(os.getpid(), signal.SIGTERM)", ENOUGH, "the process died by signal 15 (terminated)"),
             ("import ctypes\nctypes.string_at(0)", ENOUGH, "the process died by signal 11 (segmentation fault)"),
             ("sys.exit(0)", ENOUGH, "its process called exit"),
             ("raise ValueError('first\\nsecond')", ENOUGH, "its process failed: first"),
@@ -525,6 +546,17 @@ class TestLimits:
         monkeypatch.setattr(site, "USER_SITE", str(tmp_path / "installed"))
         assert run_limited("installed_by_the_user", [], str(tmp_path), ENOUGH) == ""
 
+    def test_supervisor_that_does_not_answer_is_ended_with_all_others(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(probing, "_GRACE", 0)
+        deaf = "import os, signal\nsignal.signal(15, signal.SIG_IGN)\nchild = os.fork()\nif child: print(child, flush=True)\nsignal.pause()"
+        process = subprocess.Popen([sys.executable, "-c", deaf], stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0, start_new_session=True)
+        assert process.stdout
+        child = os.pidfd_open(int(process.stdout.readline()))
+        probing._end(process)
+        assert process.returncode == -signal.SIGKILL
+        assert readable(child)
+        os.close(child)
+
     def test_it_runs_the_program_that_started_it(self, tmp_path: Path) -> None:
         """Not another version of it that is installed."""
         shutil.copytree(Path(probing.__file__).parents[1], tmp_path / "src" / "mlflow_compliance")
@@ -532,12 +564,12 @@ class TestLimits:
             from mlflow_compliance.store.probing import Limits, run_limited
             print(run_limited("mlflow_compliance.where", [], {str(tmp_path)!r}, Limits(60, 1024)))
         """
-        (tmp_path / "src" / "mlflow_compliance" / "where.py").write_text("open('where', 'w').close()")
+        (tmp_path / "src" / "mlflow_compliance" / "where.py").write_text("import sys\nwith open('path', 'w') as f: print(*sys.path, file=f)")
         done = subprocess.run(
             [sys.executable, "-c", dedent(starter)], env={**os.environ, "PYTHONPATH": str(tmp_path / "src")}, capture_output=True, text=True
         )
         assert (done.stdout, done.stderr) == ("\n", "")
-        assert (tmp_path / "where").exists()
+        assert str(tmp_path) not in (tmp_path / "path").read_text()
 
     def test_temporary_folder_is_removed_whatever_its_rights(self, tmp_path: Path, ordinary_user: Callable[..., str]) -> None:
         code = """

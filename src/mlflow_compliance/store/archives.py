@@ -54,6 +54,8 @@ class _Room:
 def zip_problems(data: bytes, where: str, rules: ModelSettings, *, skops: bool, room: _Room | None = None) -> Iterator[str]:
     """What the members of an archive could do; `skops` where it will be loaded as such a file."""
     room = room or _Room()
+    # A pickle of text may hold the few bytes that make the end of an archive: that alone is no archive.
+    certain = skops or data.startswith(ZIP)
     try:
         if data.count(b"PK\x01\x02") > _MOST_MEMBERS:
             yield f"{where}: holds more than {_MOST_MEMBERS:,} members, {UNKNOWN}"
@@ -61,6 +63,7 @@ def zip_problems(data: bytes, where: str, rules: ModelSettings, *, skops: bool, 
         with zipfile.ZipFile(BytesIO(data)) as archive:
             members = archive.infolist()
             names = {member.filename for member in members}
+            certain = certain or bool(members)
             if len(names) != len(members):
                 yield f"{where}: holds two members of one name, {UNKNOWN}"
             elif not room.take(sum(member.file_size for member in members)):
@@ -71,7 +74,8 @@ def zip_problems(data: bytes, where: str, rules: ModelSettings, *, skops: bool, 
             else:
                 yield from _member_problems(archive, where, rules, room)
     except Exception:  # noqa: BLE001 - zipfile lets errors of many modules through, and after each the rest is unknown
-        yield f"{where}: is a damaged zip archive, {UNKNOWN}"
+        if certain:
+            yield f"{where}: is a damaged zip archive, {UNKNOWN}"
 
 
 def numpy_problems(stream: IO[bytes], where: str, rules: ModelSettings) -> Iterator[str]:

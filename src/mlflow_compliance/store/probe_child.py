@@ -47,12 +47,10 @@ def start(parent: str, seconds: str, megabytes: str, home: str, module: str, *ar
     libc.prctl(_PARENT_DEATH, signal.SIGTERM)
     if os.getppid() != int(parent):
         _give_up()
-    supervisor = os.getpid()
     worker = os.fork()
     if not worker:
-        libc.prctl(_PARENT_DEATH, signal.SIGKILL)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        _work(supervisor, float(seconds), int(megabytes), home, module, arguments)
+        _work(float(seconds), int(megabytes), home, module, arguments)
     _, status = os.waitpid(worker, 0)
     _end_children()
     os.write(1, str(os.waitstatus_to_exitcode(status)).encode())
@@ -85,14 +83,12 @@ def _parent_of(pid: str) -> int:
         return int(file.read().rpartition(b")")[2].split()[1])  # the name before may hold anything
 
 
-def _work(supervisor: int, seconds: float, megabytes: int, home: str, module: str, arguments: Sequence[str]) -> NoReturn:
+def _work(seconds: float, megabytes: int, home: str, module: str, arguments: Sequence[str]) -> NoReturn:
     code, report = 1, os.dup(2)
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
     os.dup2(null, 2)
     short = _short_of_memory(megabytes).encode()
-    if os.getppid() != supervisor:
-        os._exit(code)
     try:
         _confine(seconds, megabytes, (os.getcwd(), home))
         sys.argv[:] = [module, *arguments]
@@ -128,7 +124,7 @@ def _limit(kind: int, value: int) -> None:
 
 
 def _cut_network(libc: ctypes.CDLL) -> None:
-    """A network of its own with nothing in it, where the kernel gives one: to root as it is, to others as the root of nobody else."""
+    """A network of its own with nothing in it, where the kernel gives one: to root at once, to others along with a space of users of their own."""
     uid, gid = os.getuid(), os.getgid()
     if libc.unshare(_NEW_NETWORK) == 0 or libc.unshare(_NEW_USER | _NEW_NETWORK) != 0:
         return

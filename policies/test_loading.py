@@ -1,0 +1,84 @@
+"""Rules about loading models: safe, possible, described, and with the predictions that are on record."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from mlflow_compliance.api import (
+    ArtifactRoot,
+    Artifacts,
+    EntityRef,
+    Evidence,
+    Product,
+    Settings,
+    Severity,
+    Snapshot,
+    Violations,
+    policy,
+    production_models,
+)
+
+CLOSE = 1e-6
+"""The largest difference between a served and a recorded probability: both come from the same trees, one perhaps through a file of text."""
+
+
+@policy("MOD002", "Models are safe to load", Severity.HIGH)
+def test_models_are_safe_to_load(artifact_root: ArtifactRoot, artifacts: Artifacts, evidence: Evidence, violations: Violations) -> None:
+    """Loading a pickle runs what it says. What is not known to be harmless is not loaded, by this program or by anybody."""
+    for path in sorted(evidence.scans):
+        if artifacts.root_of(path) == artifact_root:
+            for problem in evidence.scans[path].problems:
+                entity = EntityRef("model_folder", path, artifacts.relative(path))
+                violations.add(problem, entity=entity, expected="only what is known to be safe")
+
+
+@policy("MOD003", "The production model loads and scores", Severity.CRITICAL)
+def test_production_model_loads_and_scores(product: Product, store: Snapshot, evidence: Evidence, settings: Settings, violations: Violations) -> None:
+    """Files that are complete may still not load. Tried in a process of its own, with limits and without anybody's credentials."""
+    models = production_models(product, store, settings)
+    if not models:
+        violations.add("there is no production model to try")
+    for run, folder in models:
+        if evidence.probes[folder].problem:
+            violations.add("its model does not load and score", entity=run.ref, observed=evidence.probes[folder].problem)
+
+
+@policy("MOD004", "The production model is described", Severity.HIGH)
+def test_production_model_is_described(product: Product, store: Snapshot, evidence: Evidence, settings: Settings, violations: Violations) -> None:
+    """Without signature, example and pinned environment nobody can say later what went in, what came out, and with which versions."""
+    models = production_models(product, store, settings)
+    if not models:
+        violations.add("there is no production model to look at")
+    for run, folder in models:
+        card = evidence.cards[folder]
+        if not card.signed:
+            violations.add("its model has no signature", entity=run.ref, expected="names and types of inputs and outputs")
+        if not card.example:
+            violations.add("its model has no input example", entity=run.ref)
+        if not card.requirements:
+            violations.add("its model names no environment", entity=run.ref, expected="requirements.txt beside MLmodel")
+        elif card.unpinned:
+            violations.add(
+                "its model's environment is not pinned", entity=run.ref, observed=", ".join(card.unpinned), expected="one version each, with =="
+            )
+
+
+@policy("MOD005", "Served probabilities are the recorded ones", Severity.HIGH)
+def test_served_probabilities_are_the_recorded_ones(
+    product: Product, store: Snapshot, evidence: Evidence, settings: Settings, violations: Violations
+) -> None:
+    """Metrics of another model's predictions say nothing about the one that is served."""
+    if product.production.features is None:
+        pytest.skip(f"the settings name no features of product {product.name} to score again (products.production.features)")
+    models = production_models(product, store, settings)
+    if not models:
+        violations.add("there is no production model to score with")
+    for run, folder in models:
+        probe = evidence.probes[folder]
+        if probe.problem or probe.sample_problem:
+            violations.add("its model could not score the features at hand", entity=run.ref, observed=probe.problem or probe.sample_problem)
+        elif not probe.sampled or probe.worst > CLOSE:
+            observed = f"{probe.sampled} rows of {os.path.basename(product.production.features)}, largest difference {probe.worst:g}"
+            violations.add("serves other probabilities than were recorded", entity=run.ref, observed=observed, expected=f"at most {CLOSE:g} apart")
