@@ -180,7 +180,7 @@ def test_people_see_it_in_the_ui(story: Story, browser: Any, tmp_path: Path) -> 
         files = ("confusion_matrix.png", "feature_importance.csv", "model.pkl", "model_metadata.json", "predictions", "threshold_curve.png")
         see("ui-artifacts", f"experiments/4/runs/{run.info.run_id}/artifacts", *files)
         page.get_by_text("threshold_curve.png", exact=True).first.click()
-        page.locator("img[src^='blob:'], img[src*='get-artifact'], img[src^='data:image/png']").first.wait_for()
+        page.wait_for_function("[...document.images].some(image => image.src.startsWith('blob:') && image.naturalWidth === 900)")
         page.screenshot(path=pictures / "ui-threshold-curve.png")
         see("ui-registry", "models/credit_scoring", "Version 1", "@ production")
     page.close()
