@@ -360,7 +360,7 @@ PLAIN = st.recursive(
 
 @settings(max_examples=60, deadline=None)
 @given(PLAIN, st.integers(0, pickle.HIGHEST_PROTOCOL), st.booleans())
-@example(b"PK\x05\x06" + bytes(18), 5, False)  # as an archive ends
+@example(b"PK\x05\x06" + b"\xff" * 18, 5, False)  # as an archive ends
 @example(b"\x93NUMPY", 5, True)
 def test_plain_data_is_harmless_in_every_protocol(tmp_path_factory: pytest.TempPathFactory, value: Any, protocol: int, shared: bool) -> None:
     data = pickle.dumps([value, value] if shared else value, protocol)
@@ -789,8 +789,8 @@ def test_a_deep_folder_is_looked_at_to_its_end(tmp_path: Path) -> None:
 # ---- archives -------------------------------------------------------------------------------------------------------------------------------------
 
 
-def zipped(**members: bytes) -> bytes:
-    with zipfile.ZipFile(made := io.BytesIO(), "w", zipfile.ZIP_DEFLATED) as archive:
+def zipped(*, stored: bool = False, **members: bytes) -> bytes:
+    with zipfile.ZipFile(made := io.BytesIO(), "w", zipfile.ZIP_STORED if stored else zipfile.ZIP_DEFLATED) as archive:
         for member, content in members.items():
             archive.writestr(member, content)
     return made.getvalue()
@@ -824,6 +824,8 @@ def archives() -> dict[str, tuple[str, bytes]]:
         "objects for NumPy": ("model.zip: a.npy: posix.system would run", zipped(**{"a.npy": objects})),
         "a damaged array": ("model.zip: a.npy: is a damaged NumPy file", zipped(**{"a.npy": objects[:40]})),
         "a damaged archive": ("model.zip: is a damaged zip archive", good[:36] + b"\xff" * 5 + good[41:]),
+        "a damaged archive behind something": ("model.zip: is a damaged zip archive", b"text" + good[:36] + b"\xff" * 5 + good[41:]),
+        "too many members": ("model.zip: holds more than 100,000 members", zipped(a=b"PK\x01\x02" * 100_001, stored=True)),
         "half an archive": (UNREADABLE, good[10:]),
         "a password": ("model.zip: is a damaged zip archive", good[:6] + b"\x01" + good[7 : central + 8] + b"\x01" + good[central + 9 :]),
         "a bomb": ("model.zip: unpacks to more than 1 GiB", good[: central + 24] + struct.pack("<I", 1 << 31) + good[central + 28 :]),
@@ -907,6 +909,10 @@ SKOPS: dict[str, tuple[str, bytes]] = {
         "lightgbm.basic.Booster would run",
         skops_file(node("ConstructorFromReduceNode", "lightgbm.basic.Booster", content=tuple_of(TEXT, TEXT, TEXT))),
     ),
+    "a Booster as a function of old": (
+        "lightgbm.basic.Booster would run",
+        skops_file(node("FunctionNode", "builtins.len", content={"module_path": "lightgbm.basic", "function": "Booster"}), protocol=0),
+    ),
     "a Booster as a function": ("lightgbm.basic.Booster would run", skops_file(node("FunctionNode", "lightgbm.basic.Booster"))),
     "an array at an address": (
         "attributes that have a meaning to Python",
@@ -935,6 +941,16 @@ def test_a_hostile_skops_file_is_told(case: str, tmp_path: Path) -> None:
     expected, data = SKOPS[case]
     problems = problems_of(tmp_path, data, name="model.skops")
     assert any(problem.startswith("model.skops: ") and expected in problem for problem in problems), problems
+
+
+def test_a_skops_file_is_known_by_its_content(tmp_path: Path) -> None:
+    (told,) = problems_of(tmp_path, SKOPS["a function"][1], name="model.zip")
+    assert told.startswith("model.zip: posix.system would run")
+
+
+def test_plain_bytes_in_a_skops_file_are_no_pickle(tmp_path: Path) -> None:
+    content = zipped(**{"schema.json": json.dumps({**node("BytesNode", "builtins.bytes", file="x.bin"), "protocol": 2}).encode(), "x.bin": b"plain"})
+    assert problems_of(tmp_path, content, name="model.skops") == ()
 
 
 def test_trust_that_the_model_claims_is_not_taken_over(tmp_path: Path) -> None:

@@ -12,8 +12,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 
 from mlflow_compliance.evidence import ModelCard
 from mlflow_compliance.store.content import opened
-from mlflow_compliance.store.mlmodel import MLMODEL
-from mlflow_compliance.store.mlmodel import _read as read_mlmodel
+from mlflow_compliance.store.mlmodel import MLMODEL, read_mlmodel
 
 REQUIREMENTS = "requirements.txt"
 

@@ -26,7 +26,7 @@ _SCALAR = re.compile(r"(\w+): (?:'([^'\n]*)'|([A-Za-z0-9_/.](?:[\w/.+@=:-]*[\w/.
 def inspect(folder: str, owner: EntityRef | None, files: Mapping[str, ArtifactFile]) -> ModelFolder:
     """The model folder as its MLmodel describes it; `files` is what the walk found."""
     try:
-        document = _read(os.path.join(folder, MLMODEL))
+        document = read_mlmodel(os.path.join(folder, MLMODEL))
         flavors = document.get("flavors")
         if not isinstance(flavors, dict):
             return ModelFolder(folder, owner, (), (), "", "MLmodel names no flavors")
@@ -73,7 +73,8 @@ def _size(folder: str, name: str, files: Mapping[str, ArtifactFile]) -> int | No
     return None
 
 
-def _read(path: str) -> dict[Any, Any]:
+def read_mlmodel(path: str) -> dict[Any, Any]:
+    """An MLmodel file as a mapping, read with a safe loader. Raises ValueError with a reason that quotes nothing of it, OSError where it cannot be read."""
     file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         size = os.fstat(file).st_size
