@@ -74,7 +74,7 @@ def _size(folder: str, name: str, files: Mapping[str, ArtifactFile]) -> int | No
 
 
 def read_mlmodel(path: str) -> dict[Any, Any]:
-    """An MLmodel file as a mapping, read with a safe loader. Raises ValueError with a reason that quotes nothing of it, OSError where it cannot be read."""
+    """An MLmodel file as a mapping. Raises ValueError with a reason that quotes nothing of it, OSError where it cannot be read."""
     file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         size = os.fstat(file).st_size
