@@ -95,7 +95,7 @@ def test_killed_at_any_moment_and_finished_by_the_next_repair(lab: Lab, moment: 
 SOURCES: dict[str, tuple[Callable[[Lab], object], str]] = {
     "no model": (lambda lab: (lab.folder / "models" / "model.pkl").unlink(), "models/model.pkl (products.production.model) cannot be read"),
     "hostile model": (lambda lab: (lab.folder / "models" / "model.pkl").write_bytes(b"cos\nsystem\n(S'true'\ntR."), "is not safe to load"),
-    "no predictions": (lambda lab: (lab.folder / "results" / "predictions.parquet").write_bytes(b"x"), "results/predictions.parquet"),
+    "no predictions": (lambda lab: (lab.folder / "results" / "predictions.parquet").write_bytes(b"x"), "predictions.parquet"),
 }
 
 
