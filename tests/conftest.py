@@ -20,6 +20,21 @@ pytest.register_assert_rewrite("stores", "repairs", "gates", "producing")
 pytest_plugins = ["pytester", "gates"]
 
 LabMaker = Callable[..., Any]
+ON_ONE_WORKER = ("tests/test_api.py", "tests/test_demo_store.py", "tests/test_apply.py")
+"""Files with a fixture that takes long: under xdist each of them stays on one worker."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFileOrAlone(LoadScopeScheduling):
+        # xdist's own groups have no effect: it writes them to an attribute that pytest 9.2 reads no more.
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return file if file in ON_ONE_WORKER else nodeid
+
+    return ByFileOrAlone(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -137,5 +137,6 @@ def state(lab: Lab) -> dict[str, Any]:
         "readable": readable(lab),
         "duplicates": snapshot.artifacts.duplicates(),
         "ownerless": sorted(snapshot.artifacts.ownerless),
-        "findings": [str(finding) for finding in found_in(snapshot, lab)],
+        # The id of a copied run is another one in each repair.
+        "findings": sorted(re.sub(r"\b[0-9a-f]{32}\b", "…", str(finding)) for finding in found_in(snapshot, lab)),
     }

@@ -19,8 +19,6 @@ from serving import FEATURES, SETTINGS, Evil, Logged, Server, api, applicants, e
 
 from mlflow_compliance import load_production_model
 
-pytestmark = pytest.mark.xdist_group("api")  # one tracking server for all of them
-
 FRAME = applicants(4)
 ROWS = [numbers(row) for row in FRAME.to_dict("records")]
 ROW = ROWS[0]

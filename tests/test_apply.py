@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gates import RULES
 from repairs import CHECKOUT, Repaired, carry_out, findings, hashes, lines_of, plan_for, readable, state
 from stores import BIG, START, Lab, without_production
 
@@ -179,7 +180,7 @@ def undisturbed(demo_built: Path, tmp_path_factory: pytest.TempPathFactory) -> d
 def fixing(lab: Lab, *options: str, kill: str = "") -> subprocess.Popen[bytes]:
     """A user's own command."""
     arguments = [
-        "policies",
+        *map(str, RULES),
         "--fix",
         f"--tracking-uri={lab.uri}",
         f"--compliance-config={lab.folder}/compliance.toml",

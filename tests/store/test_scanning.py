@@ -634,6 +634,7 @@ DOCUMENTS: dict[str, tuple[str, str]] = {
         "a0: &a0 {k: 1}\n" + "".join(f"a{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}]}}\n" for n in range(1, 60)) + FINE,
     ),
     "too much": ("MLmodel: cannot be read as an MLmodel", FINE + "#" * (1 << 20)),
+    "too many parts": ("MLmodel: cannot be read as an MLmodel", FINE + "more:\n" + "- a\n" * 100_000),
     "nothing": ("MLmodel: cannot be read as an MLmodel", ""),
 }
 
@@ -917,6 +918,10 @@ SKOPS: dict[str, tuple[str, bytes]] = {
     "an array at an address": (
         "attributes that have a meaning to Python",
         skops_file(node("ObjectNode", "sklearn.dummy.DummyClassifier", content=dict_of(__array_interface__=dict_of()))),
+    ),
+    "an array at an address beside a loader": (
+        "attributes that have a meaning to Python",
+        skops_file(node("ObjectNode", "sklearn.dummy.DummyClassifier", content=dict_of(__loader__=dict_of(), __array_interface__=dict_of()))),
     ),
     "something behind an id": (
         "posix.system would run",
