@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mlflow_compliance.store.loading import ProductionModel, find_production_model, load_production_model
+    from mlflow_compliance.store.loading import find_production_model, load_production_model
+    from mlflow_compliance.store.production_model import ProductionModel
 
 __all__ = ["ProductionModel", "find_production_model", "load_production_model"]
 
@@ -14,6 +15,6 @@ def __getattr__(name: str) -> object:
     # pytest imports this package in every session: MLflow is imported by those who load a model.
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from mlflow_compliance.store import loading
+    from mlflow_compliance.store import loading, production_model
 
-    return getattr(loading, name)
+    return getattr(production_model if name == "ProductionModel" else loading, name)

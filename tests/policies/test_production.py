@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gates import CHECKOUT, POLICIES, Gate
 from mlflow.entities import Metric, Param
 from producing import THRESHOLD, copied, settings_for
 from repairs import carry_out, findings, plan_for, refusals
 from stores import START, Lab
 
+REAL = CHECKOUT.parent / "shared" / "data" / "credit_scoring" / "static_model_predictions.parquet"
 LabMaker = Callable[..., Lab]
 
 
@@ -115,6 +117,34 @@ def test_prd005_predictions_that_are_not_those_on_record(whole: Lab) -> None:
     frame.to_parquet(path)
     (found,) = findings(whole, "PRD005")
     assert "is not the file on record" in found.observed
+
+
+@pytest.mark.skipif(not REAL.exists(), reason="the shared folder with real predictions is not there")
+@pytest.mark.parametrize(
+    ("metrics", "code"),
+    [
+        ({"accuracy": 0.712, "roc_auc": 0.812}, pytest.ExitCode.TESTS_FAILED),
+        ({"accuracy": 0.7459, "roc_auc": 0.7839, "business_cost": 151536.0}, pytest.ExitCode.OK),
+    ],
+)
+def test_prd005_real_predictions_through_the_command_line(lab: Lab, gate: Gate, metrics: dict[str, float], code: pytest.ExitCode) -> None:
+    run_id = lab.run(lab.experiment("credit_delivery"), "real", stage="production", metrics=metrics)
+    lab.client.log_param(run_id, "optimal_threshold", "0.48")
+    lab.client.log_artifact(run_id, str(REAL), "predictions")
+    gate.settings(lab.uri, f'[products.production]\npredictions = "{REAL.name}"\nfalse_negative_cost = 10\n')
+    done = gate("--html=audit.html", "--self-contained-html", rules=[POLICIES / "test_production.py"])
+    text = done.stdout.str()
+    if code:
+        # A run with nothing else breaks other rules too: what is asked is that both numbers, said and true, are shown.
+        assert done.ret == code
+        report = (gate.folder / "audit.html").read_text()
+        for said, true in (("0.712", "0.74586"), ("0.812", "0.783854")):
+            assert said in text
+            assert true in text
+            assert said in report
+            assert true in report
+    else:
+        assert not [line for line in text.splitlines() if line.startswith(" PRD005")]
 
 
 def test_prd005_rounding_is_no_contradiction(whole: Lab) -> None:

@@ -27,7 +27,8 @@ import mlflow_compliance
 from mlflow_compliance import ProductionModel, find_production_model, load_production_model
 from mlflow_compliance.errors import ComplianceError, SettingsError, StoreError
 from mlflow_compliance.resolution import ResolutionError
-from mlflow_compliance.store.loading import HASH_OF_PICKLE, ModelError, UnreachableError
+from mlflow_compliance.store.loading import HASH_OF_PICKLE
+from mlflow_compliance.store.production_model import ModelError, UnreachableError
 from mlflow_compliance.store.writing import default_store
 
 FRAME = applicants(5)
@@ -127,6 +128,13 @@ def test_a_run_that_recorded_nothing_is_loaded_and_told(production: Production) 
     loaded = production.load()
     assert loaded.why.endswith("; nothing was recorded to compare its files with")
     assert loaded.probabilities(FRAME) == expected(0, FRAME)
+
+
+def test_a_run_that_was_built_with_metadata_is_not_loaded_without(production: Production) -> None:
+    production.lab.tag_run(production.logged.run_id, **{"compliance.build": "complete"})
+    production.load()
+    production.notes.unlink()
+    assert production.refused() == f"run {production.logged.run_id} was built with a model_metadata.json that is not there any more: put it back"
 
 
 def test_a_run_without_a_threshold_is_loaded_and_told(production: Production) -> None:

@@ -12,8 +12,8 @@ from importlib import metadata
 from typing import Any
 
 from mlflow_compliance.errors import ComplianceError
+from mlflow_compliance.store.confining import why
 from mlflow_compliance.store.plots import costs_by_threshold, draw_confusion_matrix, draw_threshold_curve
-from mlflow_compliance.store.probe_child import why
 from mlflow_compliance.store.scoring import predictions_in
 
 REQUEST, RESULT = "request.json", "child.json"

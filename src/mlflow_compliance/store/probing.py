@@ -23,12 +23,12 @@ from mlflow_compliance.store.content import digest_of, opened, why_unread
 from mlflow_compliance.store.staging import create, write_bytes
 
 _CHILD = "mlflow_compliance.store.probe_child"
-_START = f"""import site, sys
+_START = """import site, sys
 sys.path.insert(0, sys.argv[1])
 import mlflow_compliance
 del sys.path[0]
 if sys.argv[2]: site.addsitedir(sys.argv[2])
-from {_CHILD} import start
+from mlflow_compliance.store.confining import start
 start(*sys.argv[3:])"""
 _HERE = str(Path(__file__).parents[2])
 """An isolated interpreter finds installed packages alone, and of this one perhaps another version."""
