@@ -15,6 +15,6 @@ def __getattr__(name: str) -> object:
     # pytest imports this package in every session: MLflow is imported by those who load a model.
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from mlflow_compliance.store import loading, production_model
+    from mlflow_compliance.store import loading
 
-    return getattr(production_model if name == "ProductionModel" else loading, name)
+    return getattr(loading, name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -92,7 +91,7 @@ class Audit:
     def uri(self) -> str:
         """The tracking URI: --tracking-uri, else MLFLOW_TRACKING_URI, else the settings."""
         settings = self.settings
-        return self.options.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or settings.store.resolved_uri(settings.base) or ""
+        return settings.store.wanted_uri(self.options.tracking_uri, settings.base)
 
     @property
     def store(self) -> Store:
@@ -199,9 +198,7 @@ class Audit:
         try:
             refuse_writing(self.store, self.snapshot(artifacts=True))
             if schema:
-                from mlflow_compliance.store.writing import refuse_other_schema
-
-                refuse_other_schema(self.store)
+                self.store.backend.refuse_other_schema()
         except ComplianceError as error:
             return str(error)
         return ""
@@ -227,9 +224,7 @@ class Audit:
         refuse_writing(self.store, self.snapshot(artifacts=True))
         self.repair = Repair(self.plan(only))
         if self.repair.plan.steps:
-            from mlflow_compliance.store.writing import refuse_other_schema
-
-            refuse_other_schema(self.store)
+            self.store.backend.refuse_other_schema()
             with only_one(self.store.folder):
                 # Planned again under the lock: another repair may just have ended.
                 self._snapshot = None

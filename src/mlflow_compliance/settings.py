@@ -69,6 +69,10 @@ class StoreSettings(_Table):
             return Path(_absolute(unquote(uri[len("file:") :]), base)).as_uri()
         return uri if _SCHEME.match(uri) else _absolute(uri, base)
 
+    def wanted_uri(self, given: str | None, base: Path) -> str:
+        """The tracking URI that counts: `given` by the caller, else MLFLOW_TRACKING_URI, else these settings; '' where none of them names one."""
+        return given or os.environ.get("MLFLOW_TRACKING_URI") or self.resolved_uri(base) or ""
+
     def resolved_roots(self, base: Path) -> tuple[str, ...]:
         """The extra artifact roots as absolute paths."""
         return tuple(_absolute(root, base) for root in self.artifact_roots)

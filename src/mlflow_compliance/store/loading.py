@@ -39,7 +39,6 @@ from mlflow_compliance.store.production_model import (
 )
 from mlflow_compliance.store.scanning import scan_model
 from mlflow_compliance.store.sqlite import sqlite_path
-from mlflow_compliance.store.writing import refuse_other_schema
 
 HASH_OF_PICKLE = "compliance.sha256.model"
 """Tag of a production run: SHA-256 (hex) of the pickle that its model was built from."""
@@ -97,7 +96,7 @@ class _Wanted:
     @classmethod
     def of(cls, tracking_uri: str | None, config: str | Path | None, product: str | None) -> _Wanted:
         settings = load_settings(Path(config) if config else find_settings(Path.cwd()))
-        uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or settings.store.resolved_uri(settings.base) or ""
+        uri = settings.store.wanted_uri(tracking_uri, settings.base)
         store = open_store(uri, settings, os.getcwd())
         if store.info.backend == "file":
             raise StoreError(f"{store.info.uri} is a file store: a production model is loaded from a database or a tracking server, so migrate it")
@@ -117,7 +116,7 @@ class _Wanted:
         if not os.path.exists(path):
             raise UnreachableError(f"there is no database at {path}: check the tracking URI (nothing was created)")
         try:
-            refuse_other_schema(self.store)
+            self.store.backend.refuse_other_schema()
         except StoreError as error:
             if "locked" in str(error.__cause__):
                 raise UnreachableError(str(error)) from error

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 
 from mlflow.entities import RunStatus
 from mlflow.exceptions import MlflowException
-from mlflow.store.db.utils import _get_latest_schema_revision
 from mlflow.tracking import MlflowClient
 from mlflow.tracking._tracking_service.utils import _use_tracking_uri
 
@@ -27,7 +26,7 @@ from mlflow_compliance.store.opening import Store
 from mlflow_compliance.store.production import ProductionLogger
 from mlflow_compliance.store.records import add_records
 from mlflow_compliance.store.retracting import retract
-from mlflow_compliance.store.sqlite import reading, sqlite_path
+from mlflow_compliance.store.sqlite import sqlite_path
 
 
 @contextmanager
@@ -59,7 +58,7 @@ class StoreWriter:
         # Whatever MLflow has to say of a failure is in the exception; its log would add a traceback.
         logging.getLogger("mlflow").setLevel(logging.CRITICAL + 1)
         logging.getLogger("alembic").setLevel(logging.ERROR)
-        refuse_other_schema(store)
+        store.backend.refuse_other_schema()
         self.store = store
         self.binding = binding
         try:
@@ -217,19 +216,3 @@ class StoreWriter:
 
     def restore_from_quarantine(self, target: str, path: str) -> None:
         files.restore(target, path)
-
-
-def refuse_other_schema(store: Store) -> None:
-    """Raise StoreError where the tables are not those of the installed MLflow: of an old store that lacks some, opening it would migrate it."""
-    if store.info.backend != "sqlite":
-        return
-    latest = _get_latest_schema_revision()
-    with reading(store.uri, store.settings.store.busy_timeout) as connection:
-        found = {version for (version,) in connection.exec_driver_sql("SELECT version_num FROM alembic_version")}
-    if found != {latest}:
-        raise StoreError(_other_schema(store))
-
-
-def _other_schema(store: Store) -> str:
-    way = f"take a backup, then run 'mlflow db upgrade {store.info.uri}'"
-    return f"the database {sqlite_path(store.uri)} has another schema than the installed MLflow: {way}; nothing was changed"

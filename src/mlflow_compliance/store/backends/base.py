@@ -1,0 +1,65 @@
+"""What every kind of store can be asked, whatever keeps its rows."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import ClassVar
+
+from mlflow_compliance.entities import LoggedModel, Run, Snapshot, StoreInfo
+from mlflow_compliance.errors import StoreError
+from mlflow_compliance.settings import Settings
+from mlflow_compliance.store.locations import without_credentials
+from mlflow_compliance.store.rows import Rows
+
+
+@dataclass(frozen=True)
+class Backend(ABC):
+    """The rows of one store, behind one tracking URI."""
+
+    uri: str
+    settings: Settings
+
+    writes: ClassVar[bool] = False
+    """Whether --fix may write to stores of this kind."""
+
+    @property
+    def info(self) -> StoreInfo:
+        """What the store is, without credentials."""
+        return StoreInfo(without_credentials(self.uri), self.uri.partition(":")[0].partition("+")[0])
+
+    @property
+    def home(self) -> str | None:
+        """The folder that the store lies in, None where it lies in none on this machine."""
+        return None
+
+    def own(self) -> list[str]:
+        """Files of the store itself that may lie below an artifact root: never anybody's strays."""
+        return []
+
+    @abstractmethod
+    def read(self, also: Collection[str]) -> tuple[Snapshot, Rows]:
+        """The store without its files, and where its rows say that files lie. `also` are run ids to bring in full.
+
+        Raises StoreError where the store is missing, locked, foreign or out of reach.
+        """
+
+    def details(self, run_ids: Collection[str]) -> tuple[dict[str, Run], dict[str, LoggedModel]]:
+        """Runs in full with the logged models that they wrote, as they are now; ids that are not there are left out."""
+        snapshot, _ = self.read(run_ids)
+        return {key: run for key, run in snapshot.runs.items() if key in run_ids}, dict(snapshot.logged_models)
+
+    def refuse_writing(self) -> None:
+        """Raise StoreError for a store that this version only audits."""
+        if not self.writes:
+            raise StoreError(f"--fix does not write to stores of kind {self.info.backend!r}, as {self.info.uri} is: nothing was changed")
+
+    def refuse_other_schema(self) -> None:  # noqa: B027  most kinds have none of their own
+        """Raise StoreError where the tables are not those of the installed MLflow."""
+
+
+def workspace() -> str:
+    """The caller's workspace, as MLflow itself takes it from the environment."""
+    return os.environ.get("MLFLOW_WORKSPACE") or "default"
