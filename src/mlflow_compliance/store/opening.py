@@ -78,11 +78,10 @@ class Store:
             progress=progress,
             own=[self.folder, *([str(self.settings.path)] if self.settings.path else []), *self.backend.own()],
         )
-        if found.ownerless and self.info.backend == "sqlite":
+        if found.ownerless:
             from mlflow_compliance.store.neighbours import keep_what_neighbours_own
-            from mlflow_compliance.store.sqlite import sqlite_path
 
-            found = keep_what_neighbours_own(found, sqlite_path(self.uri))
+            found = keep_what_neighbours_own(found, self.backend)
         return with_evidence(replace(snapshot, artifacts=hash_candidates(found, progress)), self.workshop, self.uri, progress)
 
     @cached_property
@@ -121,6 +120,10 @@ def _backend(uri: str, settings: Settings) -> Backend:
         from mlflow_compliance.store.backends.file_stores import FileBackend
 
         return FileBackend(uri if uri.startswith("file:") else "file://" + os.path.abspath(uri), settings)
+    if uri.partition(":")[0].partition("+")[0] in ("postgresql", "mysql"):
+        from mlflow_compliance.store.backends.databases import DatabaseBackend
+
+        return DatabaseBackend(uri, settings)
     from mlflow_compliance.store.backends.servers import ClientBackend
 
     return ClientBackend(uri, settings)
