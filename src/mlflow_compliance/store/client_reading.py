@@ -1,14 +1,16 @@
-"""Reads a Snapshot through MlflowClient: any store that MLflow can open, at the price of paging over every run."""
+"""Reads a Snapshot through MlflowClient and a listing of the rows: tracking servers, and stores that MLflow alone understands."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mlflow.entities import ViewType
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from mlflow_compliance.entities import (
@@ -32,138 +34,171 @@ from mlflow_compliance.entities import (
 )
 from mlflow_compliance.scope import MADE_BY_US, RETRACTED, claims, fact_keys, primary_of, production_tags, served_runs
 from mlflow_compliance.settings import Settings
-from mlflow_compliance.store.common import IS_PROMPT, MODEL_HISTORY, home_of, model_places, sorted_points
+from mlflow_compliance.store.common import IS_PROMPT, MODEL_HISTORY, home_of, model_places, sorted_points, sources_of
+from mlflow_compliance.store.listing import PAGE, ClientListing, Listing, RunRow, pages
 from mlflow_compliance.store.rows import Rows
 
-PAGE = 1000
-FEW = 50
-"""Experiments in one search: their ids travel in one request."""
+_AT_ONCE = 4
+"""Questions about single runs that a server is asked at the same time: what MLflow's own server has workers for."""
 
 
-def pages(search: Callable[..., Any], **arguments: Any) -> Iterator[Any]:
-    """Every item of a paged search: MLflow's defaults stop after the first page."""
-    token = None
-    while True:
-        page = search(page_token=token, **arguments)
-        yield from page
-        token = page.token
-        if not token:
-            return
+@dataclass
+class _Tally:
+    """What one pass over all runs leaves behind: counts, and the ids of the runs to bring in full."""
+
+    counts: dict[str, Counter[tuple[str, str]]] = field(default_factory=lambda: defaultdict(Counter))
+    deleted: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    assessed: Counter[str] = field(default_factory=Counter)
+    loose: Counter[str] = field(default_factory=Counter)
+    wanted: set[str] = field(default_factory=set)
+    tagged: set[tuple[str, str, str]] = field(default_factory=set)
+    repeated: dict[str, int] = field(default_factory=dict)
+    homes: dict[str, str] = field(default_factory=dict)
+    locations: list[Location] = field(default_factory=list)
 
 
 class ClientReader:
     """Reads one store through its client. `file_store` looks for metric points written twice, which only a file store can hold."""
 
-    def __init__(self, client: MlflowClient, *, file_store: bool = False) -> None:
+    def __init__(self, client: MlflowClient, listing: Listing | None = None, *, file_store: bool = False) -> None:
         self.client = client
+        self.listing = listing or ClientListing(client)
         self.file_store = file_store
 
-    def read(self, info: StoreInfo, settings: Settings, also: Collection[str] = ()) -> tuple[Snapshot, Rows]:
-        """The store without its files, and where its rows say that the files lie."""
+    def read(self, info: StoreInfo, settings: Settings, also: Collection[str] = (), *, locations: bool = True) -> tuple[Snapshot, Rows]:
+        """The store without its files, and where its rows say that the files lie (unless `locations` says that nobody asks).
+
+        All runs pass by once, page by page; what stays of them is counts, and in full only those that a rule looks into.
+        """
         found = list(pages(self.client.search_experiments, view_type=ViewType.ALL, max_results=PAGE))
         ids = [item.experiment_id for item in found]
-        rows = list(self._runs(ids))
-        runs = [run for run in rows if not (run.info.lifecycle_stage == DELETED and run.data.tags.get("compliance.copy") == RETRACTED)]
-        models = [model for chunk in _chunks(ids) for model in pages(self.client.search_logged_models, experiment_ids=chunk, max_results=PAGE)]
-        written = {(run.info.run_id, run.info.experiment_id) for run in rows}
-        loose = Counter(model.experiment_id for model in models if (model.source_run_id, model.experiment_id) not in written)
-        assessed, traces = self._traced(ids, runs)
-        experiments = self._experiments(found, runs, assessed, traces, loose)
-        homes = {run.info.run_id: run.info.experiment_id for run in rows} | {model.model_id: model.experiment_id for model in models}
-        registry = self._registered_models(homes)
-        wanted = self._scope(settings, experiments, runs) | served_runs(settings, registry) | set(also)
-        detailed = {run.info.run_id: self._run(run) for run in runs if run.info.run_id in wanted}
-        repeated = {run.info.run_id: extra for run in runs if self.file_store and (extra := self._repeated(run))}
+        registry = self._registered_models()
+        traces, assessing = self._traced(ids)
+        tally = _Tally()
+        models: dict[str, list[tuple[str, str]]] = defaultdict(list)
+        sources = {key for item in registry.values() for version in item.versions for key in sources_of(version)}
+        ready = set()
+        for model in self.listing.models(ids):
+            models[model.source_run_id].append((model.model_id, model.experiment_id))
+            tally.loose[model.experiment_id] += 1
+            if model.model_id in sources:
+                tally.homes[model.model_id] = model.experiment_id
+            if locations:
+                tally.locations.append(Location(EntityRef("logged_model", model.model_id), model.experiment_id, model.artifact_location))
+                if model.ready:
+                    ready.add(model.model_id)
+        experiments = {item.experiment_id: _experiment(item) for item in found}
+        tally.wanted |= served_runs(settings, registry)
+        needs = _needs(settings, experiments, ())
+        asked, marks = set(also), production_tags(settings)
+        for run in self.listing.runs(ids):
+            self._count(run, tally, assessing, models, sources, locations=locations)
+            if run.lifecycle == DELETED and run.tags.get("compliance.copy") == RETRACTED:
+                continue
+            if run.run_id in asked:
+                tally.wanted.add(run.run_id)
+            if run.lifecycle == ACTIVE:
+                tally.tagged |= {(run.experiment_id, key, value) for key, value in run.tags.items() if (key, value) in marks}
+                if _in_scope(run, marks, needs.get(run.experiment_id)):
+                    tally.wanted.add(run.run_id)
+        # An experiment may have shown itself to be production by a run in it: its other runs have passed by already.
+        now = _needs(settings, experiments, tally.tagged)
+        again = sorted(key for key, need in now.items() if need != needs.get(key))
+        tally.wanted |= {run.run_id for run in self.listing.runs(again) if run.lifecycle == ACTIVE and _in_scope(run, marks, now[run.experiment_id])}
+        runs = self._full(tally.wanted)
+        written = sorted(model_id for key in runs for model_id, _ in models.get(key, ()))
+        experiments = {key: _counted(item, tally, traces) for key, item in experiments.items()}
+        registry = {
+            name: replace(item, versions=tuple(replace(version, experiment_id=home_of(version, tally.homes)) for version in item.versions))
+            for name, item in registry.items()
+        }
         snapshot = Snapshot(
             info=info,
             taken_at=int(time.time() * 1000),
             experiments=experiments,
-            runs=detailed,
-            logged_models={model.model_id: _model(model) for model in models if model.source_run_id in detailed},
+            runs=runs,
+            logged_models={model.model_id: _model(model) for model in self._each(self.client.get_logged_model, written)},
             registered_models=registry,
-            repeated_points=repeated,
+            repeated_points=tally.repeated,
         )
-        locations = [Location(item.ref, key, item.artifact_location) for key, item in experiments.items()]
-        locations += [Location(EntityRef("run", run.info.run_id), run.info.experiment_id, run.info.artifact_uri or "") for run in rows]
-        locations += [Location(EntityRef("logged_model", model.model_id), model.experiment_id, model.artifact_location) for model in models]
-        for run in runs:
-            if run.info.lifecycle_stage == ACTIVE and MODEL_HISTORY in run.data.tags:
-                locations += model_places(run.info.run_id, run.info.experiment_id, run.info.artifact_uri or "", run.data.tags[MODEL_HISTORY])
-        for model in registry.values():
-            locations += [Location(version.ref, version.experiment_id, version.location) for version in model.versions]
-        ready = frozenset(model.model_id for model in models if str(model.status) == "READY")
-        return snapshot, Rows(tuple(locations), ready)
+        places = [Location(item.ref, key, item.artifact_location) for key, item in experiments.items()] + tally.locations
+        places += [Location(version.ref, version.experiment_id, version.location) for model in registry.values() for version in model.versions]
+        return snapshot, Rows(tuple(places) if locations else (), frozenset(ready))
 
-    def _runs(self, ids: list[str]) -> Iterator[Any]:
-        for chunk in _chunks(ids):
-            yield from pages(self.client.search_runs, experiment_ids=chunk, run_view_type=ViewType.ALL, max_results=PAGE)
+    def details(self, run_ids: Collection[str]) -> tuple[dict[str, Run], dict[str, LoggedModel]]:
+        """Runs in full and the active logged models that they wrote."""
+        runs = self._full(run_ids)
+        found = {}
+        for key, run in runs.items():
+            where = {"experiment_ids": [run.experiment_id], "filter_string": f"source_run_id = '{key}'", "max_results": PAGE}
+            found.update({model.model_id: _model(model) for model in pages(self.client.search_logged_models, **where)})
+        return runs, found
 
-    def _traced(self, ids: list[str], runs: list[Any]) -> tuple[dict[str, int], Counter[str]]:
-        """By experiment: runs with assessments, and traces."""
+    def _count(
+        self,
+        run: RunRow,
+        tally: _Tally,
+        assessing: Collection[str],
+        models: Mapping[str, Iterable[tuple[str, str]]],
+        sources: Collection[str],
+        *,
+        locations: bool,
+    ) -> None:
+        home = run.experiment_id
+        tally.loose[home] -= sum(experiment_id == home for _, experiment_id in models.get(run.run_id, ()))
+        if run.run_id in sources:
+            tally.homes[run.run_id] = home
+        retracted = run.lifecycle == DELETED and run.tags.get("compliance.copy") == RETRACTED
+        if locations:
+            tally.locations.append(Location(EntityRef("run", run.run_id), home, run.artifact_uri))
+            if run.lifecycle == ACTIVE and MODEL_HISTORY in run.tags:
+                tally.locations += model_places(run.run_id, home, run.artifact_uri, run.tags[MODEL_HISTORY])
+        if retracted:
+            return
+        tally.counts[home][run.lifecycle, run.status] += 1
+        if run.lifecycle == DELETED:
+            tally.deleted[home].append(run.run_id)
+        elif run.run_id in assessing:
+            tally.assessed[home] += 1
+        if self.file_store and (extra := self._repeated(run)):
+            tally.repeated[run.run_id] = extra
+
+    def _traced(self, ids: list[str]) -> tuple[Counter[str], set[str]]:
+        """Traces by experiment, and the ids of the runs that assessments come from."""
         traces: Counter[str] = Counter()
-        active = {run.info.run_id: run.info.experiment_id for run in runs if run.info.lifecycle_stage == ACTIVE}
-        found = set()
-        for chunk in _chunks(ids):
-            for trace in pages(self.client.search_traces, locations=chunk, max_results=500, include_spans=False):
-                traces[trace.info.experiment_id] += 1
-                for assessment in trace.info.assessments or ():
-                    found.add((assessment.metadata or {}).get("mlflow.assessment.sourceRunId", ""))
-        counts: dict[str, int] = defaultdict(int)
-        for run_id in found & active.keys():
-            counts[active[run_id]] += 1
-        return dict(counts), traces
+        assessing: set[str] = set()
+        for trace in self.listing.traces(ids):
+            traces[trace.experiment_id] += 1
+            assessing.update(trace.assessed)
+        return traces, assessing
 
-    def _experiments(
-        self, found: list[Any], runs: list[Any], assessed: Mapping[str, int], traces: Mapping[str, int], loose: Mapping[str, int]
-    ) -> dict[str, Experiment]:
-        counts: dict[str, dict[tuple[str, str], int]] = defaultdict(lambda: defaultdict(int))
-        deleted: dict[str, list[str]] = defaultdict(list)
-        for run in runs:
-            counts[run.info.experiment_id][run.info.lifecycle_stage, run.info.status] += 1
-            if run.info.lifecycle_stage == DELETED:
-                deleted[run.info.experiment_id].append(run.info.run_id)
-        return {
-            item.experiment_id: Experiment(
-                experiment_id=item.experiment_id,
-                name=item.name,
-                lifecycle=item.lifecycle_stage,
-                artifact_location=item.artifact_location or "",
-                tags=dict(item.tags),
-                runs=dict(counts[item.experiment_id]),
-                deleted_runs=tuple(sorted(deleted[item.experiment_id])) if item.lifecycle_stage == ACTIVE else (),
-                traces=traces.get(item.experiment_id, 0),
-                loose_models=loose.get(item.experiment_id, 0),
-                assessed_runs=assessed.get(item.experiment_id, 0),
-            )
-            for item in found
-        }
+    def _each(self, get: Callable[[str], Any], keys: Iterable[str]) -> Iterator[Any]:
+        """What a call gives for every key, in the order of the keys; what is not there any more is left out."""
 
-    def _scope(self, settings: Settings, experiments: Mapping[str, Experiment], runs: list[Any]) -> set[str]:
-        """The same runs as SqlReader brings in full."""
-        marks = production_tags(settings)
-        active = [run for run in runs if run.info.lifecycle_stage == ACTIVE]
-        tagged = [(run, key, value) for run in active for key, value in run.data.tags.items() if (key, value) in marks]
-        wanted = {run.info.run_id for run, _, _ in tagged}
-        wanted |= {run.info.run_id for run in active if run.info.status == "RUNNING" or not run.data.tags.keys().isdisjoint(MADE_BY_US)}
-        found = claims(settings, experiments, [(run.info.experiment_id, key, value) for run, key, value in tagged])
-        for product in settings.products:
-            ids = {claim.experiment_id for claim in found if claim.product == product.name}
-            primary = primary_of(product, experiments, ids)
-            keys = fact_keys(product)
-            wanted |= {
-                run.info.run_id
-                for run in active
-                if run.info.experiment_id in ids and not keys.isdisjoint({*run.data.params, *run.data.metrics, *run.data.tags})
-            }
-            rivals = ids - {primary} if primary and len(ids) > 1 else set()
-            wanted |= {run.info.run_id for run in active if run.info.experiment_id in rivals}
-        return wanted
+        def one(key: str) -> Any:
+            try:
+                return get(key)
+            except MlflowException as error:
+                if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                    return None
+                raise
 
-    def _run(self, run: Any) -> Run:
+        with ThreadPoolExecutor(1 if self.file_store else _AT_ONCE, "one") as asking:
+            try:
+                yield from (item for item in asking.map(one, keys) if item is not None)
+            finally:
+                # The first refusal is the answer: those that wait in line are not asked any more.
+                asking.shutdown(wait=False, cancel_futures=True)
+
+    def _full(self, ids: Collection[str]) -> dict[str, Run]:
+        # One by one and not from the listing, which leaves out the models that a run read, and the history of its metrics.
+        runs = {run.run_id: run for run in self._each(self._run, sorted(ids))}
+        return {key: run for key, run in runs.items() if run.active or run.tags.get("compliance.copy") != RETRACTED}
+
+    def _run(self, run_id: str) -> Run:
+        run = self.client.get_run(run_id)
         info, data = run.info, run.data
-        # A search leaves out the models that a run read; asking for the run itself does not.
-        read = self.client.get_run(info.run_id).inputs.model_inputs
-        links = [ModelLink("input", item.model_id, 0) for item in read or ()]
+        links = [ModelLink("input", item.model_id, 0) for item in run.inputs.model_inputs or ()]
         links += [ModelLink("output", item.model_id, item.step) for item in (run.outputs.model_outputs if run.outputs else ())]
         return Run(
             run_id=info.run_id,
@@ -186,11 +221,12 @@ class ClientReader:
         points = self.client.get_metric_history(run_id, key)
         return sorted_points(MetricPoint(_number(point.value), point.timestamp, point.step) for point in points)
 
-    def _repeated(self, run: Any) -> int:
-        histories = [self._history(run.info.run_id, key) for key in run.data.metrics]
+    def _repeated(self, run: RunRow) -> int:
+        histories = [self._history(run.run_id, key) for key in run.metrics]
         return sum(len(points) - len(set(points)) for points in histories)
 
-    def _registered_models(self, homes: Mapping[str, str]) -> dict[str, RegisteredModel]:
+    def _registered_models(self) -> dict[str, RegisteredModel]:
+        """Every one by name; the experiments that their versions come from are filled in later."""
         versions: dict[str, list[ModelVersion]] = defaultdict(list)
         for item in sorted(pages(self.client.search_model_versions, max_results=PAGE), key=lambda item: int(item.version)):
             location = self.client.get_model_version_download_uri(item.name, item.version)
@@ -198,7 +234,7 @@ class ClientReader:
             facts = ModelVersion(
                 item.name, str(item.version), item.run_id or None, item.source or "", location or "", item.status or "", stage, dict(item.tags)
             )
-            versions[item.name].append(replace(facts, experiment_id=home_of(facts, homes)))
+            versions[item.name].append(facts)
         return {
             item.name: RegisteredModel(
                 item.name, dict(item.tags), {alias: str(version) for alias, version in item.aliases.items()}, tuple(versions[item.name])
@@ -208,9 +244,43 @@ class ClientReader:
         }
 
 
-def _chunks(ids: list[str]) -> Iterator[list[str]]:
-    for start in range(0, len(ids), FEW):
-        yield ids[start : start + FEW]
+_ALL = frozenset({""})
+"""Stands for every run of an experiment where names of facts stand otherwise."""
+
+
+def _needs(settings: Settings, experiments: Mapping[str, Experiment], tagged: Iterable[tuple[str, str, str]]) -> dict[str, frozenset[str]]:
+    """Experiment -> which of its active runs a rule looks into, as SqlReader has it: those with one of these names, or all of them."""
+    found = claims(settings, experiments, tagged)
+    needs: dict[str, frozenset[str]] = {}
+    for product in settings.products:
+        ids = {claim.experiment_id for claim in found if claim.product == product.name}
+        primary = primary_of(product, experiments, ids)
+        rivals = ids - {primary} if primary and len(ids) > 1 else set()
+        for key in ids:
+            needs[key] = needs.get(key, frozenset()) | fact_keys(product) | (_ALL if key in rivals else frozenset())
+    return needs
+
+
+def _in_scope(run: RunRow, marks: Collection[tuple[str, str]], need: frozenset[str] | None) -> bool:
+    if run.status == "RUNNING" or any(key in run.tags for key in MADE_BY_US) or any(run.tags.get(key) == value for key, value in marks):
+        return True
+    return need is not None and ("" in need or not need.isdisjoint(run.names))
+
+
+def _experiment(item: Any) -> Experiment:
+    return Experiment(item.experiment_id, item.name, item.lifecycle_stage, item.artifact_location or "", dict(item.tags), {})
+
+
+def _counted(item: Experiment, tally: _Tally, traces: Mapping[str, int]) -> Experiment:
+    key = item.experiment_id
+    return replace(
+        item,
+        runs=dict(tally.counts[key]),
+        deleted_runs=tuple(sorted(tally.deleted[key])) if item.active else (),
+        traces=traces.get(key, 0),
+        loose_models=tally.loose[key],
+        assessed_runs=tally.assessed[key],
+    )
 
 
 def _number(value: float) -> float:

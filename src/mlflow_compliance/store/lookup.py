@@ -16,7 +16,7 @@ from mlflow_compliance.entities import Experiment
 from mlflow_compliance.resolution import ModelFacts, RunFacts, VersionFacts
 from mlflow_compliance.scope import claims
 from mlflow_compliance.settings import Product, Settings
-from mlflow_compliance.store.client_reading import FEW, PAGE, pages
+from mlflow_compliance.store.listing import FEW, PAGE, pages
 from mlflow_compliance.store.locations import Resolver
 
 

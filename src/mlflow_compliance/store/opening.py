@@ -124,9 +124,9 @@ def _backend(uri: str, settings: Settings) -> Backend:
         from mlflow_compliance.store.backends.databases import DatabaseBackend
 
         return DatabaseBackend(uri, settings)
-    from mlflow_compliance.store.backends.servers import ClientBackend
+    from mlflow_compliance.store.backends.servers import ClientBackend, ServerBackend
 
-    return ClientBackend(uri, settings)
+    return (ServerBackend if uri.startswith(("http:", "https:")) else ClientBackend)(uri, settings)
 
 
 def refuse_writing(store: Store, snapshot: Snapshot) -> None:

@@ -1,17 +1,36 @@
-"""Stores that are reached through MlflowClient: tracking servers, and databases of other kinds than SQLite."""
+"""Stores behind a tracking server, and those that MlflowClient alone opens."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from mlflow_compliance.entities import Snapshot, StoreInfo
+from mlflow_compliance.entities import LoggedModel, Run, Snapshot, StoreInfo
 from mlflow_compliance.errors import StoreError, first_line
 from mlflow_compliance.settings import Settings
 from mlflow_compliance.store.backends.base import Backend
 from mlflow_compliance.store.locations import without_secrets
 from mlflow_compliance.store.rows import Rows
+
+if TYPE_CHECKING:
+    from mlflow_compliance.store.client_reading import ClientReader
+
+
+@dataclass(frozen=True)
+class ServerBackend(Backend):
+    """A tracking server, asked over HTTP."""
+
+    def read(self, also: Collection[str]) -> tuple[Snapshot, Rows]:
+        with answering(self.uri, self.info) as reader:
+            snapshot, rows = reader.read(self.info, self.settings, also)
+        return replace(snapshot, info=replace(snapshot.info, workspace=_workspace())), rows
+
+    def details(self, run_ids: Collection[str]) -> tuple[dict[str, Run], dict[str, LoggedModel]]:
+        with answering(self.uri, self.info) as reader:
+            return reader.details(run_ids)
 
 
 @dataclass(frozen=True)
@@ -20,6 +39,29 @@ class ClientBackend(Backend):
 
     def read(self, also: Collection[str]) -> tuple[Snapshot, Rows]:
         return through_client(self.uri, self.info, self.settings, also)
+
+
+@contextmanager
+def answering(uri: str, info: StoreInfo) -> Iterator[ClientReader]:
+    """A reader of a server that showed that it is one and hides nothing from the caller. Refusals are told as StoreError."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.tracking import MlflowClient
+
+    from mlflow_compliance.store.client_reading import ClientReader
+    from mlflow_compliance.store.listing import RestListing
+    from mlflow_compliance.store.refusals import refusal
+    from mlflow_compliance.store.rest import SEARCH_EXPERIMENTS, AnswerError, Rest
+    from mlflow_compliance.store.visibility import refuse_if_hidden
+
+    logging.getLogger("mlflow").setLevel(logging.ERROR)
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # it would tell of every retry
+    rest = Rest(uri)
+    try:
+        rest.post(SEARCH_EXPERIMENTS, {"max_results": 1})
+        refuse_if_hidden(rest, info.uri)
+        yield ClientReader(MlflowClient(tracking_uri=uri, registry_uri=uri), RestListing(rest))
+    except (MlflowException, AnswerError, OSError) as error:
+        raise StoreError(f"the tracking server {info.uri} cannot be read: {refusal(error, uri)}") from error
 
 
 def through_client(uri: str, info: StoreInfo, settings: Settings, also: Collection[str]) -> tuple[Snapshot, Rows]:
@@ -36,3 +78,10 @@ def through_client(uri: str, info: StoreInfo, settings: Settings, also: Collecti
     except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
         said = without_secrets(first_line(error), uri)
         raise StoreError(f"the store {info.uri} cannot be read through MLflow: {said}") from error
+
+
+def _workspace() -> str:
+    """The one that MLflow's client names in its header; without one the server chooses."""
+    from mlflow.utils.workspace_context import get_request_workspace
+
+    return get_request_workspace() or ""
