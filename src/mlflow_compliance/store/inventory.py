@@ -47,13 +47,14 @@ def read_artifacts(
     recorded: Mapping[str, str],
     progress: Progress,
     own: Collection[str] = (),
+    stamped: bool = False,
 ) -> Artifacts:
     """Walk every root once and put each file to its row. `locations` names all rows, deleted ones too: what has no row is nobody's.
 
     `own` are files and folders of the store itself (its database, settings, journals): they are passed over wherever they lie.
     """
     holdings = read_holdings(locations, relocate, roots, ready_models)
-    walk = _Walk(holdings, ignore, frozenset(os.path.realpath(path) for path in own), file_store=file_store)
+    walk = _Walk(holdings, ignore, frozenset(os.path.realpath(path) for path in own), file_store=file_store, stamped=stamped)
     progress.start("Reading artifact folders", None)
     try:
         walk.run(progress)
@@ -77,11 +78,14 @@ def read_artifacts(
         linked_outside=walk.linked_outside(),
         unread=walk.unread,
         rules=rules,
+        stamps=walk.stamps,
     )
 
 
 class _Walk:
-    def __init__(self, holdings: Holdings, ignore: Sequence[str], own: frozenset[str], *, file_store: bool) -> None:
+    def __init__(self, holdings: Holdings, ignore: Sequence[str], own: frozenset[str], *, file_store: bool, stamped: bool) -> None:
+        self.stamps: dict[str, tuple[int, int]] = {}
+        self._stamped = stamped
         self.newest: dict[tuple[str, str], int] = {}
         self._names: dict[str, int] = {}  # physical copy -> how many hard links it has, where it has several
         self._own = own
@@ -163,6 +167,8 @@ class _Walk:
         if refused:
             self.unread[path] = refused
         else:
+            if self._stamped and not link:
+                self.stamps[copy] = (facts.st_mtime_ns, facts.st_ctime_ns)
             self.files[path] = ArtifactFile(size, copy, here.owner, here.logged and not uploading and not link)
             if name == MLMODEL:
                 self.models[folder] = here.owner
