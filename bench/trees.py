@@ -14,7 +14,7 @@ LARGE = 500 << 20
 
 
 def model_folders(folder: Path, runs: int) -> None:
-    """`runs` artifact folders of five files, 45,000 bytes a file on average. Every second model.pkl is one of 3,000, requirements.txt is one for all."""
+    """`runs` artifact folders of five files, 45,000 bytes a file on average. Every second model.pkl is one of 3,000."""
     rng = random.Random(1)
     models = [rng.randbytes(200_000 + number % 7 * 1_000) for number in range(_CONTENTS)]
     for run in range(runs):
@@ -70,7 +70,20 @@ def store_of(tree: Path, database: Path) -> str:
                 rows.execute(f"INSERT INTO experiments ({names}) VALUES (?, ?, ?, ?, ?, ?, ?)", values)
             names = "run_uuid, name, source_type, source_name, source_version, entry_point_name, user_id, status, start_time, end_time"
             made = [
-                (run, run[-6:], "LOCAL", "", "", "", "team", "FINISHED", 1_750_000_000_000, 1_750_000_060_000, "active", f"{tree}/{experiment}/{run}/artifacts")
+                (
+                    run,
+                    run[-6:],
+                    "LOCAL",
+                    "",
+                    "",
+                    "",
+                    "team",
+                    "FINISHED",
+                    1_750_000_000_000,
+                    1_750_000_060_000,
+                    "active",
+                    f"{tree}/{experiment}/{run}/artifacts",
+                )
                 for run in sorted(os.listdir(tree / experiment))
             ]
             rows.executemany(

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from itertools import islice
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 from mlflow_compliance.errors import ComplianceError, first_line
 
@@ -53,6 +54,7 @@ def _cluster(address: str) -> Iterator[Executor]:
             "--executor=dask:... needs the Dask library, which is not installed: pip install 'pytest-mlflow-compliance[dask]'"
         ) from None
     try:
+        _refuse_if_nobody_listens(address)
         client = Client(address, timeout=_CONNECTING, set_as_default=False)
     except (OSError, ValueError, TypeError) as error:
         raise ComplianceError(
@@ -64,6 +66,12 @@ def _cluster(address: str) -> Iterator[Executor]:
         yield pool
     finally:
         client.close()
+
+
+def _refuse_if_nobody_listens(address: str) -> None:
+    """Dask would try again until its time is up."""
+    parts = urlsplit(address)
+    socket.create_connection((parts.hostname, parts.port), timeout=_CONNECTING).close()
 
 
 def _greet(pool: Executor, address: str) -> None:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-import time
 import zlib
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from time import time_ns as now
 from typing import NamedTuple
 
 from mlflow_compliance.artifacts import Artifacts
@@ -49,7 +49,7 @@ class HashCache:
         roots = "\0".join(root.path for root in artifacts.roots).encode(errors="surrogateescape")
         self.path = os.path.join(folder, f"{hashlib.sha256(roots).hexdigest()[:32]}.hashes")
         self._artifacts = artifacts
-        self._before = min(started, time.time_ns()) - _SAFE
+        self._before = min(started, now()) - _SAFE
         self._found = _read(self.path)
 
     def look_up(self, copies: Iterable[Copy]) -> dict[str, Entry]:
@@ -58,7 +58,7 @@ class HashCache:
         if self._found:
             for copy in copies:
                 value = self._found.get(self._key(copy))
-                if value is not None:
+                if value:
                     token, _, digest = value.partition(" ")
                     known[copy.path] = Entry(token, digest)
         return known
@@ -68,14 +68,15 @@ class HashCache:
         stamps, files = self._artifacts.stamps, self._artifacts.files
         entries = {}
         for copy, token, digest in told:
-            if max(stamps[files[copy.path].copy]) < self._before:
+            stamp = stamps.get(files[copy.path].copy)
+            if stamp and max(stamp) < self._before:
                 entries[self._key(copy)] = f"{token} {digest}"
         if entries != self._found:
             _write(self.path, entries)
 
     def _key(self, copy: Copy) -> str:
         own = self._artifacts.files[copy.path].copy
-        written, changed = self._artifacts.stamps[own]
+        written, changed = self._artifacts.stamps.get(own, (0, 0))
         return f"{own} {copy.size} {written} {changed} {copy.path}"
 
 

@@ -73,6 +73,7 @@ def hash_file(path: str) -> str:
     with explained(path, "could not be read"), opened(path) as file:
         return digest_of(file, path)
 
+
 def _candidates(artifacts: Artifacts) -> list[Copy]:
     """One path for each physical copy that was logged and that the rules look at."""
     rules, smallest = artifacts.rules, artifacts.rules.min_size
