@@ -32,9 +32,19 @@ class Told(NamedTuple):
     failure: str = ""
 
 
-def samples(copies: Sequence[Copy]) -> list[Told]:
-    """Of small files the SHA-256; of others what tells most of those apart that differ, and proves nothing of the rest."""
-    return [_one(copy) for copy in copies]
+def samples(copies: Sequence[Copy]) -> tuple[list[str], dict[Copy, str]]:
+    """Of small files the SHA-256; of others what tells most of those apart that differ, and proves nothing of the rest.
+
+    In the order of the copies, '' for those that could not be read; and why.
+    """
+    tokens, failed = [], {}
+    for copy in copies:
+        try:
+            tokens.append(_one(copy))
+        except OSError as error:
+            tokens.append("")
+            failed[copy] = why_unread(error)
+    return tokens, failed
 
 
 def contents(groups: Sequence[Sequence[Copy]]) -> list[Told]:
@@ -42,25 +52,22 @@ def contents(groups: Sequence[Sequence[Copy]]) -> list[Told]:
     return [told for group in groups for told in _compared(group)]
 
 
-def _one(copy: Copy) -> Told:
+def _one(copy: Copy) -> str:
     # As `opened` does, spelled out: of small files there may be a million.
     path, size = copy
+    file = os.open(path, READING)
     try:
-        file = os.open(path, READING)
-        try:
-            facts = os.fstat(file)
-            if facts.st_size != size or not stat.S_ISREG(facts.st_mode):
-                raise ChangedError(path)
-            if size > SMALL:
-                # Headers are alike in files of one kind: the middle tells more.
-                return Told(copy, f"{zlib.crc32(os.pread(file, _SAMPLE, size // 2)):08x}")
-            data = os.read(file, SMALL + 1)
-            _refuse_if_changed(path, facts, os.fstat(file), len(data))
-            return Told(copy, hashlib.sha256(data).hexdigest())
-        finally:
-            os.close(file)
-    except OSError as error:
-        return Told(copy, "", why_unread(error))
+        facts = os.fstat(file)
+        if facts.st_size != size or not stat.S_ISREG(facts.st_mode):
+            raise ChangedError(path)
+        if size > SMALL:
+            # Headers are alike in files of one kind: the middle tells more.
+            return f"{zlib.crc32(os.pread(file, _SAMPLE, size // 2)):08x}"
+        data = os.read(file, SMALL + 1)
+        _refuse_if_changed(path, facts, os.fstat(file), len(data))
+        return hashlib.sha256(data).hexdigest()
+    finally:
+        os.close(file)
 
 
 def _refuse_if_changed(path: str, before: os.stat_result, after: os.stat_result, count: int) -> None:

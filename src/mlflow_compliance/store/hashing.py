@@ -41,7 +41,8 @@ def hash_candidates(artifacts: Artifacts, progress: Progress, executor: Executor
         alike = [copy for group in _groups(candidates, lambda copy: copy.size) for copy in group]
         known = cache.look_up(copy for copy in alike if files[copy.path].copy not in recorded) if cache else {}
         tokens = {path: entry.token for path, entry in known.items()}
-        tokens.update(_sampled(pool, [copy for copy in alike if copy.path not in known], unread, progress))
+        for batch, found in _sampled(pool, [copy for copy in alike if copy.path not in known], unread, progress):
+            tokens.update((copy.path, token) for copy, token in zip(batch, found, strict=True) if token)
         digests: dict[str, str] = {}
         wanted: list[list[Copy]] = []
         for group in _groups((copy for copy in alike if copy.path in tokens), lambda copy: (copy.size, tokens[copy.path])):
@@ -121,15 +122,18 @@ def _groups(items: Iterable[_T], key: Callable[[_T], Hashable]) -> list[list[_T]
     return [group for group in found.values() if len(group) > 1]
 
 
-def _sampled(pool: Executor, copies: Sequence[Copy], unread: dict[str, str], progress: Progress) -> Iterator[tuple[str, str]]:
+def _sampled(
+    pool: Executor, copies: Sequence[Copy], unread: dict[str, str], progress: Progress
+) -> Iterator[tuple[Sequence[Copy], list[str]]]:
     batches = [copies[start : start + _SAMPLES] for start in range(0, len(copies), _SAMPLES)]
     progress.start("Comparing samples", len(copies))
     try:
         # Threads that read a few bytes each wait for one another more than for the files.
         told = ((samples(batch), "") for batch in batches) if isinstance(pool, ThreadPoolExecutor) else run(pool, samples, batches)
-        for found, host in told:
-            progress.advance(len(found))
-            yield from _good(found, host, unread)
+        for batch, ((tokens, failed), host) in zip(batches, told, strict=True):
+            progress.advance(len(batch))
+            unread.update((copy.path, _why(failure, host)) for copy, failure in failed.items())
+            yield batch, tokens
     finally:
         progress.stop()
 
@@ -149,9 +153,13 @@ def _good(found: Iterable[Told], host: str, unread: dict[str, str]) -> Iterator[
     """(path, value) of those that were read; the others are noted in `unread`."""
     for (path, _), value, failure in found:
         if failure:
-            unread[path] = f"{failure} on {host}" if host else failure
+            unread[path] = _why(failure, host)
         else:
             yield path, value
+
+
+def _why(failure: str, host: str) -> str:
+    return f"{failure} on {host}" if host else failure
 
 
 def _parts(group: Sequence[Copy]) -> Iterator[list[Copy]]:

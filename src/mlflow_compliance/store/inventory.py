@@ -123,8 +123,12 @@ class _Walk:
         except OSError as error:
             self._failed(folder, error, where)
             return 0
+        if where.owner and not where.stray and folder != where.root and folder not in self._above_own:
+            others = self._owned(folder, entries, where)
+        else:
+            others = entries
         bookkeeping = {} if where.owner else self._bookkeeping(folder, entries)
-        for entry in entries:
+        for entry in others:
             name = entry.name
             if name.startswith(TEMPORARY) or (name in _SKIPPED and folder == where.root) or entry.path in self._own:
                 continue
@@ -149,6 +153,37 @@ class _Walk:
             except OSError as error:
                 self._failed(entry.path, error, where)
         return len(entries)
+
+    def _owned(self, folder: str, entries: Sequence[os.DirEntry[str]], where: _Where) -> list[os.DirEntry[str]]:
+        """Take in the ordinary files of an owner's folder, which most files of a store are; gives back what is to be looked at closely."""
+        others, newest, stamped = [], 0, self._stamped
+        owner, logged, files = where.owner, where.logged, self.files
+        assert owner is not None
+        for entry in entries:
+            name = entry.name
+            try:
+                if name[0] == "." or not entry.is_file(follow_symlinks=False):
+                    others.append(entry)
+                    continue
+                facts = entry.stat(follow_symlinks=False)
+            except OSError:
+                others.append(entry)
+                continue
+            written = facts.st_mtime_ns
+            if facts.st_nlink > 1 or not stat.S_ISREG(facts.st_mode):
+                others.append(entry)
+                continue
+            copy, path = f"{facts.st_dev}:{facts.st_ino}", entry.path
+            newest = max(written, newest)
+            if stamped:
+                self.stamps[copy] = (written, facts.st_ctime_ns)
+            files[path] = ArtifactFile(facts.st_size, copy, owner, logged)
+            if name == MLMODEL:
+                self.models[folder] = owner
+        if newest:
+            key = (owner.kind, owner.key)
+            self.newest[key] = max(self.newest.get(key, 0), newest // 1_000_000)
+        return others
 
     def _file(self, entry: os.DirEntry[str], here: _Where, folder: str, *, link: bool) -> None:
         path, name = entry.path, entry.name
