@@ -127,6 +127,8 @@ class Artifacts:
     unread: Mapping[str, str] = field(default_factory=dict)
     """Path -> why it could not be read. Never silently left out."""
     rules: DuplicateRules = DuplicateRules()
+    stamps: Mapping[str, tuple[int, int]] = field(default_factory=dict, repr=False, compare=False)
+    """Physical copy -> when it was last written to and last changed in any way (ns), between the walk and the hashing, where a cache is used."""
 
     def root_of(self, path: str) -> ArtifactRoot | None:
         """The innermost root that holds a path."""

@@ -37,6 +37,9 @@ class Options:
     fixers: tuple[str, ...] = ()
     fix: bool = False
     limit: int | None = None
+    executor: str = "threads"
+    hash_cache: str | None = None
+    """What --hash-cache says; None leaves it to the settings."""
 
 
 @dataclass
@@ -98,8 +101,16 @@ class Audit:
         if self._store is None:
             from mlflow_compliance.store.opening import open_store
 
-            self._store = open_store(self.uri, self.settings, str(self.options.rootdir))
+            self._store = open_store(self.uri, self.settings, str(self.options.rootdir), executor=self.options.executor, hash_cache=self._hash_cache)
         return self._store
+
+    @property
+    def _hash_cache(self) -> str | None:
+        """What names the folder of the hash cache: the flag, from where the command was given, else the settings."""
+        given = self.options.hash_cache
+        if given is None:
+            return None
+        return given if given in ("user", "off") else str(self.options.workdir / Path(given).expanduser())
 
     @property
     def opened(self) -> bool:

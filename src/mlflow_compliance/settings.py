@@ -19,6 +19,7 @@ from mlflow_compliance.settings_errors import OWN, Loc, Source, problems_in, unk
 from mlflow_compliance.settings_files import find_settings, read_settings
 
 __all__ = [
+    "ArtifactSettings",
     "DuplicateSettings",
     "ExperimentSettings",
     "JournalSettings",
@@ -181,6 +182,16 @@ class DuplicateSettings(_Table):
     zip_members: bool = False
 
 
+class ArtifactSettings(_Table):
+    """How artifact files are read; `hash_cache` is a folder, 'user' or 'off'."""
+
+    hash_cache: Text = "off"
+
+    def resolved_cache(self, base: Path) -> str:
+        """The folder as an absolute path; the two words as they are."""
+        return self.hash_cache if self.hash_cache in ("user", "off") else _absolute(self.hash_cache, base)
+
+
 class JournalSettings(_Table):
     """Where changes are written down; None leaves it to the program."""
 
@@ -207,6 +218,7 @@ class Settings(_Table):
     runs: RunSettings = RunSettings()
     models: ModelSettings = ModelSettings()
     duplicates: DuplicateSettings = DuplicateSettings()
+    artifacts: ArtifactSettings = ArtifactSettings()
     journal: JournalSettings = JournalSettings()
     policies: dict[str, PolicySettings] = {}
     _source: Source = PrivateAttr(default_factory=Source)

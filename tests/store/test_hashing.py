@@ -16,7 +16,7 @@ from mlflow_compliance.artifacts import Artifacts, DuplicateRules
 from mlflow_compliance.entities import Location
 from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.progress import Silent
-from mlflow_compliance.store import content, files, hashing
+from mlflow_compliance.store import comparing, content, files
 from mlflow_compliance.store.hashing import hash_candidates, hash_file
 
 RUN = "a" * 32
@@ -45,7 +45,7 @@ def groups(found: Artifacts) -> list[set[str]]:
 
 
 # Few contents, alike for longer than the first stage looks, so that every stage has something to tell apart.
-CONTENTS = st.builds(lambda length, end: b"\0" * length + end, st.sampled_from([0, 1, 50, 4095, 4096, 4097, 9000]), st.binary(max_size=2))
+CONTENTS = st.builds(lambda length, end: b"\0" * length + end, st.sampled_from([0, 1, 50, 4095, 4096, 4097, 9000, 300_000]), st.binary(max_size=2))
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -75,14 +75,15 @@ def test_duplicates_are_what_comparing_every_pair_finds(
 
 def test_only_what_may_be_a_duplicate_is_read(search: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "artifacts"
-    put(folder, alone=b"1", one=b"x" * 5000, two=b"x" * 5000, begins=b"y" + b"x" * 4999, small=b"", empty=b"")
+    put(folder, alone=b"1", one=b"x" * 5000, two=b"x" * 5000, begins=b"x" * 2500 + b"y" + b"x" * 2499, small=b"", empty=b"")
     put(folder, **{"requirements.txt": b"x" * 5000, "uv.lock": b"x" * 5000})
     (folder / "three").hardlink_to(folder / "two")
     put(folder, linked=b"z" * 70)
     (folder / "linked2").hardlink_to(folder / "linked")
-    begun, whole = [], []
-    monkeypatch.setattr(hashing, "_beginning", spy(hashing._beginning, begun))
-    monkeypatch.setattr(hashing, "_content", spy(hashing._content, whole))
+    begun: list[comparing.Copy] = []
+    whole: list[comparing.Copy] = []
+    monkeypatch.setattr(comparing, "_one", spy(comparing._one, begun))
+    monkeypatch.setattr(comparing, "_Member", spy(comparing._Member, whole))
     found = search(folder)
     assert groups(found) == [{"one", "two", "three"}]
     names = [os.path.basename(copy.path) for copy in begun]
@@ -92,8 +93,8 @@ def test_only_what_may_be_a_duplicate_is_read(search: Search, tmp_path: Path, mo
     assert {os.path.basename(path) for path in found.hashes} == {"one", "two", "three"}
 
 
-def spy(function: Callable[..., str], seen: list[hashing._Copy]) -> Callable[..., str]:
-    def seeing(copy: hashing._Copy) -> str:
+def spy(function: Callable[..., object], seen: list[comparing.Copy]) -> Callable[..., object]:
+    def seeing(copy: comparing.Copy) -> object:
         seen.append(copy)
         return function(copy)
 
@@ -125,13 +126,13 @@ def test_a_file_that_changes_while_it_is_read_is_told(search: Search, tmp_path: 
     assert groups(found) == [{"one", "three"}]
 
 
-@pytest.mark.parametrize("stage", ["_beginning", "_content"])
+@pytest.mark.parametrize("stage", ["_one", "_Member"])
 def test_a_file_that_grew_or_went_since_the_walk_is_told(search: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str) -> None:
     folder = tmp_path / "artifacts"
     put(folder, grown=b"x" * 9000, two=b"x" * 9000, three=b"x" * 9000, gone=b"x" * 9000, pipe=b"x" * 9000)
-    reading = getattr(hashing, stage)
+    reading = getattr(comparing, stage)
 
-    def late(copy: hashing._Copy) -> str:
+    def late(copy: comparing.Copy) -> object:
         if copy.path.endswith("grown"):
             put(folder, grown=b"x" * 9001)
         elif copy.path.endswith("gone"):
@@ -139,9 +140,9 @@ def test_a_file_that_grew_or_went_since_the_walk_is_told(search: Search, tmp_pat
         elif copy.path.endswith("pipe"):
             os.unlink(copy.path)
             os.mkfifo(copy.path)  # opening it must not wait for a writer
-        return str(reading(copy))
+        return reading(copy)
 
-    monkeypatch.setattr(hashing, stage, late)
+    monkeypatch.setattr(comparing, stage, late)
     found = search(folder)
     assert found.unread[str(folder / "grown")] == "changed while it was read"
     assert found.unread[str(folder / "gone")] == "no such file or directory"

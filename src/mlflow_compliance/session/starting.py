@@ -31,6 +31,15 @@ def begin(config: pytest.Config) -> None:
         raise pytest.UsageError("--fix-max takes a number of entities, 0 or more")
     if option.fix_max is not None and not (option.fix or option.fix_dry_run):
         raise pytest.UsageError("--fix-max limits --fix or --fix-dry-run: give one of them")
+    if option.executor != "threads":
+        from mlflow_compliance.executors import check_executor
+
+        try:
+            check_executor(option.executor)
+        except ComplianceError as error:
+            raise pytest.UsageError(str(error)) from error
+    if option.hash_cache is not None and not option.hash_cache.strip():
+        raise pytest.UsageError("--hash-cache takes a folder, 'user' for the user's cache folder, or 'off'")
     if config.pluginmanager.hasplugin("html"):
         from mlflow_compliance.report.html import HtmlReport
 

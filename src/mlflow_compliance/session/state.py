@@ -57,6 +57,8 @@ def ensure_audit(config: pytest.Config) -> Audit:
             fixers=tuple(config.getini("compliance_fixers")),
             fix=config.option.fix,
             limit=config.option.fix_max,
+            executor=config.option.executor,
+            hash_cache=config.option.hash_cache,
         )
         audit = config.stash[AUDIT] = Audit(options, lambda: RichProgress(shown) if on_terminal else Silent())
     return audit

@@ -14,6 +14,7 @@ from mlflow_compliance.changes.production import METADATA
 from mlflow_compliance.entities import Run, Snapshot
 from mlflow_compliance.errors import ComplianceError, StoreError
 from mlflow_compliance.evidence import Bundle, Computed, Evidence, Metadata, ModelCard, Probe, Scan, Scored, Served, Source
+from mlflow_compliance.executors import THREADS, executor_of, run
 from mlflow_compliance.facts import in_run
 from mlflow_compliance.metadata import problems_in
 from mlflow_compliance.progress import Progress
@@ -28,14 +29,17 @@ from mlflow_compliance.store.scoring import score
 from mlflow_compliance.store.sqlite import sqlite_path
 
 _LOOSE = (".pkl", ".pickle", ".joblib", ".cloudpickle", ".skops")
+_Trial = tuple[str, dict[str, str], Limits, Sample | None]
+"""The arguments of `probe`."""
 _LARGEST_METADATA = 1 << 24
 
 
 class Workshop:
     """What one session computed from bytes that do not change: kept while they stay the same, so that reading the store again costs nothing twice."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, executor: str = THREADS) -> None:
         self.settings = settings
+        self._executor = executor
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._probes: dict[tuple[object, ...], Probe] = {}
         self._sources: dict[tuple[object, ...], Source] = {}
@@ -73,8 +77,24 @@ class Workshop:
         key = (folder, tuple(sorted(scan.hashes.items())), sample, *map(_state, files))
         if key not in self._probes:
             models = self.settings.models
-            self._probes[key] = probe(folder, scan.hashes, Limits(models.time_limit, models.memory_limit), sample)
+            limits = Limits(models.time_limit, models.memory_limit)
+            self._probes[key] = self._tried((folder, dict(scan.hashes), limits, sample))
         return self._probes[key]
+
+    def _tried(self, unit: _Trial) -> Probe:
+        if self._executor == THREADS:
+            return _probe(unit)
+        try:
+            with executor_of(self._executor) as pool:
+                ((found, host),) = run(pool, _probe, [unit])
+        except ComplianceError:  # it was there when the files were read
+            return _probe(unit)
+        return replace(found, problem=f"{found.problem} (tried on {host})") if found.problem and host else found
+
+
+def _probe(unit: _Trial) -> Probe:
+    """`probe` as a work unit."""
+    return probe(*unit)
 
 
 def with_evidence(snapshot: Snapshot, workshop: Workshop, uri: str, progress: Progress) -> Snapshot:

@@ -1,66 +1,71 @@
-"""The duplicate search: by size, then by the first bytes, then by whole content, each stage only on what is left."""
+"""The duplicate search: by size, then by a sample, then by whole content, each stage only on what is left."""
 
 from __future__ import annotations
 
-import os
-import stat
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from functools import lru_cache
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from mlflow_compliance.artifacts import Artifacts
+from mlflow_compliance.executors import THREADS, executor_of, run
 from mlflow_compliance.progress import Progress
-from mlflow_compliance.store.content import READING, ChangedError, digest_of, opened, why_unread
-from mlflow_compliance.store.extents import shared_extents
+from mlflow_compliance.store.comparing import SMALL, Copy, Told, contents, samples
+from mlflow_compliance.store.content import digest_of, opened
+from mlflow_compliance.store.extents import has_clones, shared_extents
+from mlflow_compliance.store.hash_cache import HashCache
 from mlflow_compliance.store.staging import explained
 from mlflow_compliance.store.twins import find_twins
 
-_PREFIX = 4096
 _BATCH_FILES, _BATCH_BYTES = 64, 1 << 24
-_WORKERS = min(8, (os.cpu_count() or 1) + 1)  # one more than there are cores: some wait for the disk
+_PART_FILES, _PART_BYTES = 64, 1 << 32
+_SAMPLES = 512
 
 _T = TypeVar("_T")
 
 
-class _Copy(NamedTuple):
-    """One physical copy, by one of its paths."""
+def hash_candidates(artifacts: Artifacts, progress: Progress, executor: Executor | None = None, cache: HashCache | None = None) -> Artifacts:
+    """As this, with hashes for all that may be a duplicate or is on record, and with clones told as one physical copy.
 
-    path: str
-    size: int
-
-
-class _Read(NamedTuple):
-    """What reading a copy gave, or why it failed."""
-
-    copy: _Copy
-    digest: str
-    failure: str
-
-
-def hash_candidates(artifacts: Artifacts, progress: Progress) -> Artifacts:
-    """As this, with hashes for all that may be a duplicate or is on record, and with clones told as one physical copy."""
+    `cache` spares reading what did not change since; what is on record is read all the same.
+    """
     files = artifacts.files
     candidates = _candidates(artifacts)
-    sizes = _groups(candidates, lambda copy: copy.size)
-    wanted = {files[path].copy: _Copy(path, files[path].size) for path in artifacts.recorded if path in files}
+    recorded = {files[path].copy: Copy(path, files[path].size) for path in artifacts.recorded if path in files}
     unread: dict[str, str] = {}
-    with ThreadPoolExecutor(_WORKERS) as pool:
-        beginnings = _read(pool, _beginning, [copy for group in sizes for copy in group], "Comparing beginnings", progress)
-        for group in _groups(_good(beginnings, unread), lambda read: (read.copy.size, read.digest)):
-            wanted.update((files[read.copy.path].copy, read.copy) for read in group)
-        contents = _read(pool, _content, list(wanted.values()), "Comparing contents", progress)
-        digests = {files[read.copy.path].copy: read.digest for read in _good(contents, unread)}
-    hashes = {path: digests[file.copy] for path, file in files.items() if file.copy in digests}
-    merged = _clones(digests, wanted)
+    # An executor that the caller made stays the caller's.
+    using: AbstractContextManager[Executor] = nullcontext(executor) if executor else executor_of(THREADS)
+    with using as pool:
+        alike = [copy for group in _groups(candidates, lambda copy: copy.size) for copy in group]
+        known = cache.look_up(copy for copy in alike if files[copy.path].copy not in recorded) if cache else {}
+        tokens = {path: entry.token for path, entry in known.items()}
+        for batch, found in _sampled(pool, [copy for copy in alike if copy.path not in known], unread, progress):
+            tokens.update((copy.path, token) for copy, token in zip(batch, found, strict=True) if token)
+        digests: dict[str, str] = {}
+        wanted: list[list[Copy]] = []
+        for group in _groups((copy for copy in alike if copy.path in tokens), lambda copy: (copy.size, tokens[copy.path])):
+            if group[0].size <= SMALL:
+                digests.update((copy.path, tokens[copy.path]) for copy in group)
+                continue
+            digests.update((copy.path, known[copy.path].digest) for copy in group if copy.path in known and known[copy.path].digest)
+            wanted += _parts([copy for copy in group if copy.path not in digests])
+        reading = {files[copy.path].copy for group in wanted for copy in group} | {files[path].copy for path in digests}
+        wanted += [[copy] for own, copy in recorded.items() if own not in reading]
+        digests.update(_compared(pool, wanted, unread, progress))
+    if cache:
+        cache.keep((copy, tokens[copy.path], digests.get(copy.path, "")) for copy in alike if copy.path in tokens)
+    read = {files[path].copy: digest for path, digest in digests.items()}
+    merged = _clones(read, {files[path].copy: path for path in digests})
+    hashes = {path: read[file.copy] for path, file in files.items() if file.copy in read}
     return replace(
         artifacts,
         files={path: file._replace(copy=merged[file.copy]) if file.copy in merged else file for path, file in files.items()} if merged else files,
         hashes=hashes,
         twins=find_twins(candidates, hashes),
         unread={**artifacts.unread, **unread},
+        stamps={},
     )
 
 
@@ -70,25 +75,32 @@ def hash_file(path: str) -> str:
         return digest_of(file, path)
 
 
-def _candidates(artifacts: Artifacts) -> list[_Copy]:
+def _candidates(artifacts: Artifacts) -> list[Copy]:
     """One path for each physical copy that was logged and that the rules look at."""
-    rules = artifacts.rules
+    rules, smallest = artifacts.rules, artifacts.rules.min_size
     # The patterns see the name only: ask once a name, not once a file.
-    looked_at = lru_cache(maxsize=None)(lambda name: rules.apply_to(name, rules.min_size))
-    found: dict[str, _Copy] = {}
-    for path, file in artifacts.files.items():
-        if file.logged and file.owner and file.size >= rules.min_size and file.copy not in found and looked_at(os.path.basename(path)):
-            found[file.copy] = _Copy(path, file.size)
+    looked_at: dict[str, bool] = {}
+    found: dict[str, Copy] = {}
+    for path, (size, copy, owner, logged) in artifacts.files.items():
+        if logged and owner and size >= smallest and copy not in found:
+            name = path[path.rfind("/") + 1 :]
+            if name not in looked_at:
+                looked_at[name] = rules.apply_to(name, smallest)
+            if looked_at[name]:
+                found[copy] = Copy(path, size)
     return list(found.values())
 
 
-def _clones(digests: Mapping[str, str], wanted: Mapping[str, _Copy]) -> dict[str, str]:
+def _clones(digests: Mapping[str, str], paths: Mapping[str, str]) -> dict[str, str]:
     """Physical copy -> the one it shares every block with, where the file system says so."""
+    devices = {copy.split(":", 1)[0] for copy in digests}
+    able = {device for device in devices if not device.isdecimal() or has_clones(int(device))}
     merged: dict[str, str] = {}
-    for group in _groups(sorted(digests), lambda copy: (digests[copy], copy.split(":")[0])):
+    some = sorted(copy for copy in digests if copy.split(":", 1)[0] in able) if able else []
+    for group in _groups(some, lambda copy: (digests[copy], copy.split(":", 1)[0])):
         first: dict[tuple[tuple[int, int, int], ...], str] = {}
         for copy in group:
-            extents = _extents(wanted[copy].path)
+            extents = _extents(paths[copy])
             if extents and first.setdefault(extents, copy) != copy:
                 merged[copy] = first[extents]
     return merged
@@ -110,64 +122,66 @@ def _groups(items: Iterable[_T], key: Callable[[_T], Hashable]) -> list[list[_T]
     return [group for group in found.values() if len(group) > 1]
 
 
-def _read(pool: ThreadPoolExecutor, how: Callable[[_Copy], str], copies: Sequence[_Copy], label: str, progress: Progress) -> Iterator[_Read]:
-    def read(batch: list[_Copy]) -> list[_Read]:
-        return [_one(copy, how) for copy in batch]
-
-    progress.start(label, len(copies))
+def _sampled(
+    pool: Executor, copies: Sequence[Copy], unread: dict[str, str], progress: Progress
+) -> Iterator[tuple[Sequence[Copy], list[str]]]:
+    batches = [copies[start : start + _SAMPLES] for start in range(0, len(copies), _SAMPLES)]
+    progress.start("Comparing samples", len(copies))
     try:
-        for found in pool.map(read, _batches(copies)):
-            progress.advance(len(found))
-            yield from found
+        # Threads that read a few bytes each wait for one another more than for the files.
+        told = ((samples(batch), "") for batch in batches) if isinstance(pool, ThreadPoolExecutor) else run(pool, samples, batches)
+        for batch, ((tokens, failed), host) in zip(batches, told, strict=True):
+            progress.advance(len(batch))
+            unread.update((copy.path, _why(failure, host)) for copy, failure in failed.items())
+            yield batch, tokens
     finally:
         progress.stop()
 
 
-def _good(reads: Iterable[_Read], unread: dict[str, str]) -> Iterator[_Read]:
-    """Those that were read; the others are noted in `unread`."""
-    for read in reads:
-        if read.failure:
-            unread[read.copy.path] = read.failure
-        else:
-            yield read
-
-
-def _one(copy: _Copy, how: Callable[[_Copy], str]) -> _Read:
+def _compared(pool: Executor, groups: Sequence[list[Copy]], unread: dict[str, str], progress: Progress) -> Iterator[tuple[str, str]]:
+    progress.start("Comparing contents", sum(map(len, groups)))
     try:
-        return _Read(copy, how(copy), "")
-    except OSError as error:
-        return _Read(copy, "", why_unread(error))
+        # The largest first, so that no worker begins with one when the others are done.
+        for found, host in run(pool, contents, _batches(sorted(groups, key=_bytes, reverse=True))):
+            progress.advance(len(found))
+            yield from _good(found, host, unread)
+    finally:
+        progress.stop()
 
 
-def _batches(copies: Sequence[_Copy]) -> Iterator[list[_Copy]]:
+def _good(found: Iterable[Told], host: str, unread: dict[str, str]) -> Iterator[tuple[str, str]]:
+    """(path, value) of those that were read; the others are noted in `unread`."""
+    for (path, _), value, failure in found:
+        if failure:
+            unread[path] = _why(failure, host)
+        else:
+            yield path, value
+
+
+def _why(failure: str, host: str) -> str:
+    return f"{failure} on {host}" if host else failure
+
+
+def _parts(group: Sequence[Copy]) -> Iterator[list[Copy]]:
+    """A group in parts that are each compared within themselves; their hashes bring them together again."""
+    number = max(1, min(_PART_FILES, _PART_BYTES // group[0].size)) if group else 1
+    yield from (list(group[start : start + number]) for start in range(0, len(group), number))
+
+
+def _batches(groups: Iterable[list[Copy]]) -> Iterator[list[list[Copy]]]:
     """Handing one small file to a thread costs more than reading it."""
-    batch: list[_Copy] = []
-    held = 0
-    for copy in copies:
-        batch.append(copy)
-        held += copy.size
-        if len(batch) >= _BATCH_FILES or held >= _BATCH_BYTES:
+    batch: list[list[Copy]] = []
+    files = held = 0
+    for group in groups:
+        batch.append(group)
+        files += len(group)
+        held += _bytes(group)
+        if files >= _BATCH_FILES or held >= _BATCH_BYTES:
             yield batch
-            batch, held = [], 0
+            batch, files, held = [], 0, 0
     if batch:
         yield batch
 
 
-def _beginning(copy: _Copy) -> str:
-    """Only tells files apart, within this process: what is alike is read as a whole afterwards."""
-    # As `opened` does, spelled out: of small files there may be a million.
-    file = os.open(copy.path, READING)
-    try:
-        facts = os.fstat(file)
-        if facts.st_size != copy.size or not stat.S_ISREG(facts.st_mode):
-            raise ChangedError(copy.path)
-        return str(hash(os.read(file, _PREFIX)))
-    finally:
-        os.close(file)
-
-
-def _content(copy: _Copy) -> str:
-    with opened(copy.path) as file:
-        if os.fstat(file).st_size != copy.size:
-            raise ChangedError(copy.path)
-        return digest_of(file, copy.path)
+def _bytes(group: Sequence[Copy]) -> int:
+    return len(group) * group[0].size

@@ -47,13 +47,14 @@ def read_artifacts(
     recorded: Mapping[str, str],
     progress: Progress,
     own: Collection[str] = (),
+    stamped: bool = False,
 ) -> Artifacts:
     """Walk every root once and put each file to its row. `locations` names all rows, deleted ones too: what has no row is nobody's.
 
     `own` are files and folders of the store itself (its database, settings, journals): they are passed over wherever they lie.
     """
     holdings = read_holdings(locations, relocate, roots, ready_models)
-    walk = _Walk(holdings, ignore, frozenset(os.path.realpath(path) for path in own), file_store=file_store)
+    walk = _Walk(holdings, ignore, frozenset(os.path.realpath(path) for path in own), file_store=file_store, stamped=stamped)
     progress.start("Reading artifact folders", None)
     try:
         walk.run(progress)
@@ -77,11 +78,14 @@ def read_artifacts(
         linked_outside=walk.linked_outside(),
         unread=walk.unread,
         rules=rules,
+        stamps=walk.stamps,
     )
 
 
 class _Walk:
-    def __init__(self, holdings: Holdings, ignore: Sequence[str], own: frozenset[str], *, file_store: bool) -> None:
+    def __init__(self, holdings: Holdings, ignore: Sequence[str], own: frozenset[str], *, file_store: bool, stamped: bool) -> None:
+        self.stamps: dict[str, tuple[int, int]] = {}
+        self._stamped = stamped
         self.newest: dict[tuple[str, str], int] = {}
         self._names: dict[str, int] = {}  # physical copy -> how many hard links it has, where it has several
         self._own = own
@@ -119,8 +123,12 @@ class _Walk:
         except OSError as error:
             self._failed(folder, error, where)
             return 0
+        if where.owner and not where.stray and folder != where.root and folder not in self._above_own:
+            others = self._owned(folder, entries, where)
+        else:
+            others = entries
         bookkeeping = {} if where.owner else self._bookkeeping(folder, entries)
-        for entry in entries:
+        for entry in others:
             name = entry.name
             if name.startswith(TEMPORARY) or (name in _SKIPPED and folder == where.root) or entry.path in self._own:
                 continue
@@ -146,6 +154,37 @@ class _Walk:
                 self._failed(entry.path, error, where)
         return len(entries)
 
+    def _owned(self, folder: str, entries: Sequence[os.DirEntry[str]], where: _Where) -> list[os.DirEntry[str]]:
+        """Take in the ordinary files of an owner's folder, which most files of a store are; gives back what is to be looked at closely."""
+        others, newest, stamped = [], 0, self._stamped
+        owner, logged, files = where.owner, where.logged, self.files
+        assert owner is not None
+        for entry in entries:
+            name = entry.name
+            try:
+                if name[0] == "." or not entry.is_file(follow_symlinks=False):
+                    others.append(entry)
+                    continue
+                facts = entry.stat(follow_symlinks=False)
+            except OSError:
+                others.append(entry)
+                continue
+            written = facts.st_mtime_ns
+            if facts.st_nlink > 1 or not stat.S_ISREG(facts.st_mode):
+                others.append(entry)
+                continue
+            copy, path = f"{facts.st_dev}:{facts.st_ino}", entry.path
+            newest = max(written, newest)
+            if stamped:
+                self.stamps[copy] = (written, facts.st_ctime_ns)
+            files[path] = ArtifactFile(facts.st_size, copy, owner, logged)
+            if name == MLMODEL:
+                self.models[folder] = owner
+        if newest:
+            key = (owner.kind, owner.key)
+            self.newest[key] = max(self.newest.get(key, 0), newest // 1_000_000)
+        return others
+
     def _file(self, entry: os.DirEntry[str], here: _Where, folder: str, *, link: bool) -> None:
         path, name = entry.path, entry.name
         facts = entry.stat(follow_symlinks=False)
@@ -163,6 +202,8 @@ class _Walk:
         if refused:
             self.unread[path] = refused
         else:
+            if self._stamped and not link:
+                self.stamps[copy] = (facts.st_mtime_ns, facts.st_ctime_ns)
             self.files[path] = ArtifactFile(size, copy, here.owner, here.logged and not uploading and not link)
             if name == MLMODEL:
                 self.models[folder] = here.owner

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -11,6 +12,7 @@ from urllib.parse import urlsplit
 
 from mlflow_compliance.entities import LoggedModel, Run, Snapshot, StoreInfo
 from mlflow_compliance.errors import StoreError
+from mlflow_compliance.executors import THREADS, executor_of
 from mlflow_compliance.progress import Progress, Silent
 from mlflow_compliance.settings import Settings
 from mlflow_compliance.store.backends.base import Backend
@@ -26,6 +28,8 @@ class Store:
 
     backend: Backend
     folder: str
+    executor: str = THREADS
+    hash_cache: str = "off"
 
     @property
     def uri(self) -> str:
@@ -60,12 +64,14 @@ class Store:
     def read_files(self, snapshot: Snapshot, rows: Rows, progress: Progress | None = None) -> Snapshot:
         """A snapshot with its artifact side: one walk over the local roots, hashes where files may be duplicates, and evidence for who asks."""
         from mlflow_compliance.store.evidence_reading import with_evidence
+        from mlflow_compliance.store.hash_cache import HashCache, cache_folder
         from mlflow_compliance.store.hashing import hash_candidates
         from mlflow_compliance.store.inventory import read_artifacts
         from mlflow_compliance.store.records import read_records
 
         progress = progress or Silent()
-        base = self.settings.base
+        base, cache, started = self.settings.base, cache_folder(self.hash_cache), time.time_ns()
+        own = [self.folder, *([str(self.settings.path)] if self.settings.path else []), *([cache] if cache else []), *self.backend.own()]
         found = read_artifacts(
             rows.locations,
             relocate=self.settings.store.resolved_relocate(base),
@@ -76,31 +82,37 @@ class Store:
             ready_models=rows.ready_models,
             recorded=read_records(self.folder),
             progress=progress,
-            own=[self.folder, *([str(self.settings.path)] if self.settings.path else []), *self.backend.own()],
+            own=own,
+            stamped=cache is not None,
         )
         if found.ownerless:
             from mlflow_compliance.store.neighbours import keep_what_neighbours_own
 
             found = keep_what_neighbours_own(found, self.backend)
-        return with_evidence(replace(snapshot, artifacts=hash_candidates(found, progress)), self.workshop, self.uri, progress)
+        with executor_of(self.executor) as pool:
+            found = hash_candidates(found, progress, pool, HashCache(cache, found, started) if cache else None)
+        return with_evidence(replace(snapshot, artifacts=found), self.workshop, self.uri, progress)
 
     @cached_property
     def workshop(self) -> Workshop:
         """What was computed from this store's files, and from those that the settings name."""
         from mlflow_compliance.store.evidence_reading import Workshop
 
-        return Workshop(self.settings)
+        return Workshop(self.settings, self.executor)
 
     def details(self, run_ids: Collection[str]) -> tuple[dict[str, Run], dict[str, LoggedModel]]:
         """Runs in full with the logged models that they wrote, as they are now; ids that are not there are left out."""
         return self.backend.details(run_ids)
 
 
-def open_store(uri: str, settings: Settings, rootdir: str) -> Store:
-    """The store behind a tracking URI; it must exist. `rootdir` holds the journals of a store without a folder of its own."""
+def open_store(uri: str, settings: Settings, rootdir: str, *, executor: str = THREADS, hash_cache: str | None = None) -> Store:
+    """The store behind a tracking URI; it must exist. `rootdir` holds the journals of a store without a folder of its own.
+
+    `executor` is what --executor takes; `hash_cache` wins over the settings.
+    """
     backend = _backend(uri, settings)
     folder = settings.journal.resolved_folder(settings.base) or os.path.join(backend.home or rootdir, ".compliance")
-    return Store(backend, folder)
+    return Store(backend, folder, executor, hash_cache or settings.artifacts.resolved_cache(settings.base))
 
 
 def _backend(uri: str, settings: Settings) -> Backend:

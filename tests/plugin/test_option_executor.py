@@ -1,0 +1,107 @@
+"""--executor: files are read and models are tried on a real Dask cluster, and nothing is missed when a part of it dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gates import Gate, told
+from stores import Lab
+
+from mlflow_compliance.artifacts import ArtifactFile, Artifacts, DuplicateRules
+from mlflow_compliance.entities import EntityRef
+from mlflow_compliance.evidence import Scan
+from mlflow_compliance.executors import executor_of
+from mlflow_compliance.progress import Silent
+from mlflow_compliance.settings import Settings
+from mlflow_compliance.store import hashing
+from mlflow_compliance.store.evidence_reading import Workshop
+from mlflow_compliance.store.hashing import hash_candidates
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Any]:
+    """A scheduler with two worker processes."""
+    distributed = pytest.importorskip("distributed", reason="needs the extra [dask]")
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address=None) as started:
+        yield started
+
+
+def outcomes(result: pytest.RunResult) -> list[str]:
+    return sorted(line for line in result.outlines if "passed" not in line and " in " not in line and line.strip())
+
+
+def test_the_report_is_the_same_on_a_cluster(gate: Gate, messy: Lab, cluster: Any) -> None:
+    here, there = gate(), gate(f"--executor=dask:{cluster.scheduler_address}")
+    assert here.ret == there.ret == 1
+    assert outcomes(here) == outcomes(there)
+
+
+class Killing(Silent):
+    """Kills one process when the first contents have come back."""
+
+    def __init__(self, kill: Callable[[], None]) -> None:
+        self.kill, self.label, self.killed = kill, "", 0
+
+    def start(self, label: str, total: int | None) -> None:
+        self.label = label
+
+    def advance(self, n: int) -> None:
+        if self.label == "Comparing contents" and not self.killed:
+            self.killed += 1
+            self.kill()
+
+
+def test_a_worker_that_is_killed_half_way_loses_nothing(cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hashing, "_BATCH_FILES", 2)
+    owner, files = EntityRef("run", "a", "a"), {}
+    for number in range(400):
+        path = tmp_path / f"f{number}"
+        path.write_bytes(b"\0" * 300_000 + bytes([number % 150]))
+        files[str(path)] = ArtifactFile(300_001, f"0:{number}", owner, True)
+    artifacts = Artifacts((), files, {}, rules=DuplicateRules(1))
+    with cluster.get_client() as client, executor_of(f"dask:{cluster.scheduler_address}") as pool:
+        pids = sorted(client.run(os.getpid).values())
+        killing = Killing(lambda: os.kill(pids[0], signal.SIGKILL))
+        found = hash_candidates(artifacts, killing, pool)
+        client.wait_for_workers(2, timeout=60)
+        assert pids[0] not in client.run(os.getpid).values()
+    assert killing.killed
+    assert found == hash_candidates(artifacts, Silent())
+    assert not found.unread
+    assert len(found.hashes) == 400
+
+
+def test_a_model_is_tried_on_the_cluster(cluster: Any, tmp_path: Path) -> None:
+    # The scan named a file that is gone: the attempt is made, and its problem told.
+    workshop = Workshop(Settings(), f"dask:{cluster.scheduler_address}")
+    assert workshop.probe(str(tmp_path), Scan((), {"model.pkl": "0" * 64}), None).problem == "model.pkl was removed after the folder was scanned"
+
+
+@pytest.mark.parametrize("word", ["", "dask", "dask:", "dask:tcp://", "dask:127.0.0.1:8786", "dask:tcp://user:secret@host:1", "processes", "Threads"])
+def test_what_names_no_executor_is_a_usage_error(gate: Gate, messy: Lab, word: str) -> None:
+    result = gate(f"--executor={word}")
+    assert result.ret == 4
+    assert "--executor takes threads (the default) or dask:tcp://host:port" in told(result)
+    assert "secret" not in told(result)
+
+
+def test_a_scheduler_that_is_not_there_is_told_in_one_sentence(gate: Gate, messy: Lab) -> None:
+    pytest.importorskip("distributed", reason="needs the extra [dask]")
+    for address in ("tcp://127.0.0.1:9", "tcp://no-such-host.invalid:8786", "tcp://127.0.0.1:99999"):
+        result = gate(f"--executor=dask:{address}")
+        assert result.ret == 4
+        assert f"the Dask scheduler at {address} cannot be reached" in told(result)
+        assert "Traceback" not in told(result)
+
+
+def test_without_the_extra_the_sentence_says_what_to_install(gate: Gate, messy: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    result = gate("--executor=dask:tcp://127.0.0.1:9")
+    assert result.ret == 4
+    assert "pip install 'pytest-mlflow-compliance[dask]'" in told(result)

@@ -1,0 +1,139 @@
+"""The hash cache: nothing that did not change is read twice, and no state of the cache's file leads to another answer."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mlflow_compliance.artifacts import Artifacts, DuplicateRules
+from mlflow_compliance.entities import Location
+from mlflow_compliance.progress import Silent
+from mlflow_compliance.store import comparing, hash_cache
+from mlflow_compliance.store.hash_cache import HashCache
+from mlflow_compliance.store.hashing import hash_candidates
+
+RUN = "a" * 32
+LATER = 3_600_000_000_000
+Audit = Callable[..., Artifacts]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Large and small files, equal and not, with a name that is no text."""
+    place = tmp_path / "artifacts"
+    place.mkdir()
+    same = b"x" * 300_000
+    contents = {"one": same, "two": same, "last": same[:-1] + b"y", "other": os.urandom(300_000), "s1": b"small", "s2": b"small", "s3": b"SMALL"}
+    for name, content in {**contents, os.fsdecode(b"\xff"): same}.items():
+        (place / name).write_bytes(content)
+    return place
+
+
+@pytest.fixture
+def audit(read: Callable[..., Artifacts], row: Callable[..., Location], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Audit:
+    """An audit with a cache, an hour from now (so that files made just now are old); `audit.read` is the names that were read."""
+    seen: list[str] = []
+
+    def spy(reading: Callable[[comparing.Copy], object]) -> Callable[[comparing.Copy], object]:
+        def seeing(copy: comparing.Copy) -> object:
+            seen.append(os.path.basename(copy.path))
+            return reading(copy)
+
+        return seeing
+
+    for name in ("_one", "_Member", "_digest"):
+        monkeypatch.setattr(comparing, name, spy(getattr(comparing, name)))
+
+    def auditing(cache: Path | None = tmp_path / "cache", later: int = LATER, **given: object) -> Artifacts:
+        seen.clear()
+        found = read([row("run", RUN, "1", folder)], rules=DuplicateRules(1), stamped=True, **given)
+        if cache is None:
+            return hash_candidates(found, Silent())
+        monkeypatch.setattr(hash_cache, "now", lambda: time.time_ns() + later)
+        made = HashCache(str(cache), found, time.time_ns() + later)
+        return hash_candidates(found, Silent(), None, made)
+
+    auditing.read = seen  # type: ignore[attr-defined]
+    return auditing
+
+
+def test_what_did_not_change_is_not_read_again(audit: Audit, folder: Path, tmp_path: Path) -> None:
+    first = audit()
+    assert first == audit(None)
+    second = audit()
+    assert audit.read == []  # type: ignore[attr-defined]
+    assert second == first
+    assert (tmp_path / "cache").stat().st_mode & 0o077 == 0
+    times = (folder / "two").stat()
+    (folder / "two").write_bytes(b"x" * 299_999 + b"z")
+    os.utime(folder / "two", ns=(times.st_atime_ns, times.st_mtime_ns))  # its size and time are as before: only the time of change tells
+    third = audit()
+    assert set(audit.read) == {"two"}  # type: ignore[attr-defined]
+    assert third == audit(None)
+    assert third != first
+    (folder / "one").rename(folder / "uno")  # the same inode at another path
+    assert audit() == audit(None)
+
+
+def test_a_file_written_within_the_clocks_tick_is_not_kept(audit: Audit, folder: Path) -> None:
+    assert audit(later=0) == audit(later=0)
+    assert len(set(audit.read)) == 8  # type: ignore[attr-defined]  all files are younger than two seconds
+    audit(later=-LATER)  # likewise where the clock was set back
+    audit()
+    assert audit.read  # type: ignore[attr-defined]
+
+
+def test_what_is_on_record_is_read_whatever_the_cache_says(audit: Audit, folder: Path, tmp_path: Path) -> None:
+    audit()
+    (entries,) = (tmp_path / "cache").iterdir()
+    body = entries.read_bytes().partition(b"\n")[2].replace(hashlib.sha256(b"x" * 300_000).hexdigest().encode(), b"0" * 64)
+    entries.write_bytes(hash_cache._head(body) + b"\n" + body)  # a lie that is well formed
+    recorded = {str(folder / name): "1" * 64 for name in ("one", "s1", "other")}
+    found = audit(recorded=recorded)
+    for path in recorded:
+        assert found.hashes[path] == hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def test_a_cache_that_is_spoiled_changes_nothing(audit: Audit, tmp_path: Path) -> None:
+    expected = audit()
+    (entries,) = (tmp_path / "cache").iterdir()
+    good = entries.read_bytes()
+    spoiled = [good[:index] + bytes([good[index] ^ 1]) + good[index + 1 :] for index in range(0, len(good), 41)]
+    others = [b"", b"\n", good[:-1], good + b"\0", good.replace(b"hashes 1", b"hashes 2"), os.urandom(1000), b"\x80\x04."]
+    for content in (*spoiled[:40], *others):
+        entries.write_bytes(content)
+        assert audit() == expected
+        assert audit.read  # type: ignore[attr-defined]
+    assert entries.read_bytes() == good  # and it is put right
+
+
+def test_a_folder_that_cannot_be_used_costs_the_cache_only(audit: Audit, tmp_path: Path) -> None:
+    expected = audit(None)
+    (tmp_path / "file").write_bytes(b"")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for place in (tmp_path / "file", tmp_path / "file" / "below", tmp_path / "loop", Path("/proc/nowhere"), tmp_path / ("n" * 300)):
+        assert audit(place) == expected
+    audit()
+    (entries,) = (tmp_path / "cache").iterdir()
+    entries.unlink()
+    entries.mkdir()
+    assert audit() == expected
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == [entries.name]  # no half-written files stay
+
+
+def test_two_audits_at_once(audit: Audit, tmp_path: Path) -> None:
+    expected, found = audit(None), list[Artifacts]()
+    threads = [threading.Thread(target=lambda: found.extend(audit() for _ in range(5))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [expected] * 20
+    audit()
+    assert audit.read == []  # type: ignore[attr-defined]
