@@ -103,6 +103,9 @@ AXES: dict[str, Axis] = {
     **{f"required_{kind}": Axis(_required(kind), _own_ref) for kind in ("param", "metric", "tag", "artifact")},
 }
 
+OF_FILES = frozenset({"artifact_root"})
+"""Axes whose entities are found among the files; those of the others are rows or settings."""
+
 MAY_BE_EMPTY = frozenset(AXES) - {"experiment", "product"}
 """Axes that a healthy store may have nothing of; an empty one of the others is a failure, not a pass."""
 

@@ -41,6 +41,10 @@ class SqliteBackend(Backend):
         with reading(self.uri, self.settings.store.busy_timeout) as connection:
             return SqlReader(connection, workspace()).read(self.info, self.settings, also)
 
+    def read_metadata(self, also: Collection[str]) -> tuple[Snapshot, None]:
+        with reading(self.uri, self.settings.store.busy_timeout) as connection:
+            return SqlReader(connection, workspace()).snapshot(self.info, self.settings, also), None
+
     def details(self, run_ids: Collection[str]) -> tuple[dict[str, Run], dict[str, LoggedModel]]:
         with reading(self.uri, self.settings.store.busy_timeout) as connection:
             return SqlReader(connection, workspace()).details(run_ids)
