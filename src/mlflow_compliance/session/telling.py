@@ -28,6 +28,14 @@ def judge(item: pytest.Function) -> None:
         pytest.fail("\n".join(printable(str(finding)) for finding in violations.findings), pytrace=False)
 
 
+def shorten(item: pytest.Item, call: pytest.CallInfo[Any]) -> None:
+    """Keep one frame of what `judge` raised: it is shown without a traceback, and pytest would look up the source of every frame for that."""
+    violations = item.stash.get(VIOLATIONS, None)
+    if call.when == "call" and call.excinfo is not None and violations is not None and violations.findings:
+        if isinstance(call.excinfo.value, pytest.fail.Exception) and not call.excinfo.value.pytrace:
+            call.excinfo.traceback = type(call.excinfo.traceback)(call.excinfo.traceback[-1:])
+
+
 def clean(item: pytest.Function, failure: AssertionError) -> None:
     """Make the message of a failing assertion safe to print: it may quote what somebody named in the store."""
     if hasattr(item.function, ATTRIBUTE):
