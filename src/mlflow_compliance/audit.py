@@ -15,14 +15,14 @@ from mlflow_compliance.findings import Finding, Severity
 from mlflow_compliance.journal import Journal, only_one
 from mlflow_compliance.plan import Plan, make_plan
 from mlflow_compliance.progress import Progress
+from mlflow_compliance.readings import Alone, FilesNotRead, Readings, Sharing
 from mlflow_compliance.remedies import Remedy, load_fixers, propose, summary_of
-from mlflow_compliance.rules import AXES, Policy, cases, evaluate
+from mlflow_compliance.rules import AXES, OF_FILES, Policy, cases, evaluate
 from mlflow_compliance.settings import Settings, find_settings, load_settings
 
 if TYPE_CHECKING:
     # The store package is imported when a store is opened: a test session without policies pays nothing for it.
     from mlflow_compliance.store.opening import Store
-    from mlflow_compliance.store.rows import Rows
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Repair:
 class Audit:
     """Reads the store once, hands entities to checks, and repairs when asked."""
 
-    def __init__(self, options: Options, progress: Callable[[], Progress]) -> None:
+    def __init__(self, options: Options, progress: Callable[[], Progress], sharing: Sharing | None = None) -> None:
         self.options = options
         self.progress = progress
         self.policies: dict[str, Policy] = {}
@@ -77,8 +77,7 @@ class Audit:
         self.examined: set[EntityRef] = set()
         self._settings: Settings | None = None
         self._store: Store | None = None
-        self._snapshot: Snapshot | None = None
-        self._rows: Rows | None = None
+        self._readings = Readings(sharing or Alone())
         self._remedies: Mapping[str, Remedy] | None = None
 
     @property
@@ -115,16 +114,16 @@ class Audit:
     @property
     def opened(self) -> bool:
         """Whether a store was read in this session."""
-        return self._snapshot is not None
+        return self._readings.latest is not None
 
     def snapshot(self, *, artifacts: bool) -> Snapshot:
         """The store as it was when this session last read it; its files too, where a check asks for them."""
-        progress = self.progress()
-        if self._snapshot is None or self._rows is None:
-            self._snapshot, self._rows = self.store.read_rows(progress=progress)
-        if artifacts and self._snapshot.artifacts is None:
-            self._snapshot = self.store.read_files(self._snapshot, self._rows, progress)
-        return self._snapshot
+        return self._readings.snapshot(self.store, self.progress(), artifacts=artifacts)
+
+    @property
+    def moved(self) -> int:
+        """When the rows that rules without files were told of had been read, 0 where all rules saw the store of one moment."""
+        return self._readings.moved
 
     def add(self, rule: Policy) -> None:
         """Take in a collected policy. Raises ComplianceError where another one has its id."""
@@ -163,7 +162,7 @@ class Audit:
         if self.error is not None:
             return ["unread"]
         try:
-            return list(AXES[axis].members(self.snapshot(artifacts=rule.reads_artifacts), self.settings))
+            return list(AXES[axis].members(self.snapshot(artifacts=axis in OF_FILES), self.settings))
         except ComplianceError as error:
             self.error = error
             return ["unread"]
@@ -193,7 +192,7 @@ class Audit:
     def remedy(self, finding: Finding) -> str:
         """What --fix would do about a finding, or why it would not, in one line."""
         try:
-            changes, reason = propose(self.remedies, finding, self.snapshot(artifacts=True), self.settings)
+            changes, reason = propose(self.remedies, finding, self._for_remedies(), self.settings)
         except ComplianceError as error:
             return str(error)
         if not changes:
@@ -202,12 +201,17 @@ class Audit:
         counted = f"{what} ({len(changes)} change{'s' if len(changes) > 1 else ''})"
         return f"Only audited here, else: {counted}" if self.refusal() else counted
 
+    def _for_remedies(self) -> Snapshot:
+        """What remedies are shown for a report: files only where a rule has read them, or where it depends on them whether --fix writes at all."""
+        snapshot = self.snapshot(artifacts=bool(self.settings.store.relocate))
+        return snapshot if snapshot.artifacts is not None else FilesNotRead.of(snapshot)
+
     def refusal(self, *, schema: bool = False) -> str:
         """Why --fix would not write to this store, empty where it would; `schema` asks the installed MLflow too, which takes seconds."""
         from mlflow_compliance.store.opening import refuse_writing
 
         try:
-            refuse_writing(self.store, self.snapshot(artifacts=True))
+            refuse_writing(self.store, self.snapshot(artifacts=bool(self.settings.store.relocate)))
             if schema:
                 self.store.backend.refuse_other_schema()
         except ComplianceError as error:
@@ -238,7 +242,7 @@ class Audit:
             self.store.backend.refuse_other_schema()
             with only_one(self.store.folder), self.store.backend.lock():
                 # Planned again under the lock: another repair may just have ended.
-                self._snapshot = None
+                self._readings.forget()
                 self.repair = Repair(self.plan(only))
                 tell(self.repair.plan)
                 if self.repair.plan.steps:
@@ -259,20 +263,24 @@ class Audit:
             repair.outcome = apply_plan(repair.plan, writer, binding, journal, self.store.info.uri, lambda: progress.advance(1))
         finally:
             progress.stop()
-            self._snapshot = None
+            self._readings.forget()
         try:
             expected = expected_after(repair.plan.start, repair.outcome.applied, binding)
         except ChangeError as error:
             # A change was made although one that it was planned on had failed.
             repair.unlike = [f"what the store must be now cannot be told: {error}"]
             return
-        snapshot, self._rows = self.store.read_rows(tuple(expected.runs), self.progress())
-        self._snapshot = self.store.read_files(snapshot, self._rows, self.progress())
-        repair.unlike = differences(expected, self._snapshot)
+        found = self.store.read(artifacts=True, also=tuple(expected.runs), progress=self.progress())
+        self._readings.put(found)
+        repair.unlike = differences(expected, found)
 
 
 def _place(rule: Policy) -> str:
     return f"{rule.check.__code__.co_filename}::{rule.check.__qualname__}"
+
+
+def _time(milliseconds: int) -> str:
+    return f"{datetime.fromtimestamp(milliseconds / 1000, timezone.utc):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def lines_of(audit: Audit) -> Iterator[str]:
@@ -290,6 +298,8 @@ def lines_of(audit: Audit) -> Iterator[str]:
     yield f"store: {snapshot.info.uri} ({snapshot.info.backend}{', schema ' + snapshot.info.schema if snapshot.info.schema else ''})"
     yield f"experiments: {active} active, {len(snapshot.experiments) - active} deleted; runs: {sum(runs.values())} ({counted})"
     yield f"registered models: {len(snapshot.registered_models)}, versions: {sum(len(item.versions) for item in snapshot.registered_models.values())}"
+    if audit.moved:
+        yield f"the store was changed during the audit: rules about files saw it as it was later than {_time(audit.moved)}, when the others did"
     if snapshot.artifacts is not None:
         files, roots = snapshot.artifacts.files, snapshot.artifacts.roots
         stored = {file.copy: file.size for file in files.values()}

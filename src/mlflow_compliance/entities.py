@@ -7,13 +7,15 @@ construction: strict typing keeps the code to that, and every step that changes 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
     from mlflow_compliance.artifacts import Artifacts
     from mlflow_compliance.evidence import Evidence, Source
+
+Kept = TypeVar("Kept")
 
 ACTIVE = "active"
 DELETED = "deleted"
@@ -259,6 +261,14 @@ class Snapshot:
     repeated_points: Mapping[str, int] = field(default_factory=dict)
     """Run id -> metric points written more than once. Only a file store can hold such."""
 
+    def remembered(self, name: str, compute: Callable[[], Kept], given: object = None) -> Kept:
+        """What follows from this value and from another immutable one that is `given`, computed once: rules ask the same for every entity."""
+        known: dict[tuple[str, int], tuple[object, Kept]] = vars(self).setdefault("_remembered", {})
+        key = name, id(given)
+        if key not in known:
+            known[key] = given, compute()  # held as well as its result: its id stands for it as long as it lives
+        return known[key][1]
+
     def last_known_time(self, run: Run) -> int:
         """The latest time that a run is known to have logged anything, files too, in milliseconds."""
         written = self.artifacts.newest.get(("run", run.run_id), 0) if self.artifacts else 0
@@ -272,8 +282,13 @@ class Snapshot:
 
     def runs_of(self, experiment_id: str, lifecycle: str = ACTIVE) -> list[Run]:
         """The detailed runs of one experiment, oldest first."""
-        found = [run for run in self.runs.values() if run.experiment_id == experiment_id and run.lifecycle == lifecycle]
-        return sorted(found, key=lambda run: (run.start_time or 0, run.run_id))
+        return list(self.remembered("runs by experiment", self._runs_by_experiment).get((experiment_id, lifecycle), ()))
+
+    def _runs_by_experiment(self) -> dict[tuple[str, str], list[Run]]:
+        found: dict[tuple[str, str], list[Run]] = {}
+        for run in sorted(self.runs.values(), key=lambda run: (run.start_time or 0, run.run_id)):
+            found.setdefault((run.experiment_id, run.lifecycle), []).append(run)
+        return found
 
     def models_of(self, run_id: str) -> list[LoggedModel]:
         """The active logged models that a run wrote, by id."""

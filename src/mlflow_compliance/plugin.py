@@ -9,7 +9,7 @@ import pytest
 
 from mlflow_compliance.session.repairing import repair
 from mlflow_compliance.session.starting import begin, collected, cover, hear, name, rows, stop
-from mlflow_compliance.session.telling import clean, describe, finish, judge, status, summarize
+from mlflow_compliance.session.telling import clean, describe, finish, judge, shorten, status, summarize
 
 if TYPE_CHECKING:
     from _pytest.terminal import TerminalReporter
@@ -73,6 +73,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    shorten(item, call)
     report = yield
     describe(item, report, call)
     return report

@@ -8,6 +8,7 @@ import itertools
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple, TypeVar
 
 import pytest
@@ -43,8 +44,12 @@ class Requirement(NamedTuple):
 class Axis:
     """Entities that a policy is parametrized by: opaque case ids in order, and the entity behind each."""
 
-    members: Callable[[Snapshot, Settings], dict[str, object]]
+    name: str
+    found: Callable[[Snapshot, Settings], dict[str, object]]
     ref: Callable[[object], EntityRef]
+
+    def members(self, snapshot: Snapshot, settings: Settings) -> Mapping[str, object]:
+        return snapshot.remembered(f"axis {self.name}", lambda: self.found(snapshot, settings), settings)
 
 
 def opaque(kind: str, key: str) -> str:
@@ -96,12 +101,18 @@ def _own_ref(item: object) -> EntityRef:
 
 
 AXES: dict[str, Axis] = {
-    "experiment": Axis(_experiments, _own_ref),
-    "product": Axis(_products, lambda item: EntityRef("product", item.name, item.name)),  # type: ignore[attr-defined]
-    "registered_model": Axis(_registered_models, _own_ref),
-    "artifact_root": Axis(_artifact_roots, _own_ref),
-    **{f"required_{kind}": Axis(_required(kind), _own_ref) for kind in ("param", "metric", "tag", "artifact")},
+    axis.name: axis
+    for axis in (
+        Axis("experiment", _experiments, _own_ref),
+        Axis("product", _products, lambda item: EntityRef("product", item.name, item.name)),  # type: ignore[attr-defined]
+        Axis("registered_model", _registered_models, _own_ref),
+        Axis("artifact_root", _artifact_roots, _own_ref),
+        *(Axis(f"required_{kind}", _required(kind), _own_ref) for kind in ("param", "metric", "tag", "artifact")),
+    )
 }
+
+OF_FILES = frozenset({"artifact_root"})
+"""Axes whose entities are found among the files; those of the others are rows or settings."""
 
 MAY_BE_EMPTY = frozenset(AXES) - {"experiment", "product"}
 """Axes that a healthy store may have nothing of; an empty one of the others is a failure, not a pass."""
@@ -116,15 +127,15 @@ class Policy:
     severity: Severity
     check: Callable[..., None]
 
-    @property
+    @cached_property
     def arguments(self) -> tuple[str, ...]:
         return tuple(inspect.signature(self.check).parameters)
 
-    @property
+    @cached_property
     def axes(self) -> tuple[str, ...]:
         return tuple(name for name in self.arguments if name in AXES)
 
-    @property
+    @cached_property
     def reads_artifacts(self) -> bool:
         return not {"artifacts", "artifact_root", "evidence"}.isdisjoint(self.arguments)
 

@@ -74,6 +74,10 @@ def served_runs(settings: Settings, registry: Mapping[str, RegisteredModel]) -> 
 
 def claims_in(snapshot: Snapshot, settings: Settings) -> set[Claim]:
     """The production claims in a snapshot, whose detailed runs hold every run with a production tag."""
+    return snapshot.remembered("claims", lambda: _claims_in(snapshot, settings), settings)
+
+
+def _claims_in(snapshot: Snapshot, settings: Settings) -> set[Claim]:
     marks = production_tags(settings)
     tagged = [
         (run.experiment_id, key, value) for run in snapshot.runs.values() if run.active for key, value in run.tags.items() if (key, value) in marks

@@ -125,7 +125,10 @@ def collected(session: pytest.Session, items: list[pytest.Item]) -> None:
         if audit.error is not None:
             raise audit.error
         audit.check(_pack_ids(items))
-        audit.check_any_enabled(rule for item in items if (rule := rule_of(item)) is not None)
+        rules = [rule for item in items if (rule := rule_of(item)) is not None]
+        audit.check_any_enabled(rules)
+        if any(rule.reads_artifacts and audit.enabled(rule) for rule in rules) and not session.config.option.collectonly:
+            audit.snapshot(artifacts=True)  # here, that a store whose files cannot be read stops the session as any other
         if session.config.option.fix or session.config.option.fix_dry_run:
             audit.remedies  # noqa: B018  a broken fixer is told before anything is read or written
     except ComplianceError as error:

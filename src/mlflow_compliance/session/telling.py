@@ -28,6 +28,15 @@ def judge(item: pytest.Function) -> None:
         pytest.fail("\n".join(printable(str(finding)) for finding in violations.findings), pytrace=False)
 
 
+def shorten(item: pytest.Item, call: pytest.CallInfo[Any]) -> None:
+    """Keep one frame of what `judge` raised: it is shown without a traceback, and pytest would look up the source of every frame for that."""
+    violations, raised = item.stash.get(VIOLATIONS, None), call.excinfo
+    if call.when != "call" or raised is None or violations is None or not violations.findings:
+        return
+    if isinstance(raised.value, pytest.fail.Exception) and not raised.value.pytrace:
+        raised.traceback = type(raised.traceback)(raised.traceback[-1:])
+
+
 def clean(item: pytest.Function, failure: AssertionError) -> None:
     """Make the message of a failing assertion safe to print: it may quote what somebody named in the store."""
     if hasattr(item.function, ATTRIBUTE):

@@ -122,9 +122,7 @@ def _groups(items: Iterable[_T], key: Callable[[_T], Hashable]) -> list[list[_T]
     return [group for group in found.values() if len(group) > 1]
 
 
-def _sampled(
-    pool: Executor, copies: Sequence[Copy], unread: dict[str, str], progress: Progress
-) -> Iterator[tuple[Sequence[Copy], list[str]]]:
+def _sampled(pool: Executor, copies: Sequence[Copy], unread: dict[str, str], progress: Progress) -> Iterator[tuple[Sequence[Copy], list[str]]]:
     batches = [copies[start : start + _SAMPLES] for start in range(0, len(copies), _SAMPLES)]
     progress.start("Comparing samples", len(copies))
     try:

@@ -46,8 +46,18 @@ class Store:
     def read(self, *, artifacts: bool, also: Collection[str] = (), progress: Progress | None = None) -> Snapshot:
         """The store now; see `read_rows` and `read_files`."""
         progress = progress or Silent()
-        snapshot, rows = self.read_rows(also, progress)
-        return self.read_files(snapshot, rows, progress) if artifacts else snapshot
+        if not artifacts:
+            return self.read_metadata(also, progress)[0]
+        return self.read_files(*self.read_rows(also, progress), progress)
+
+    def read_metadata(self, also: Collection[str] = (), progress: Progress | None = None) -> tuple[Snapshot, Rows | None]:
+        """The store for rules that look at no files, and the locations where they came along; see `Backend.read_metadata`."""
+        progress = progress or Silent()
+        progress.start("Reading the store", None)
+        try:
+            return self.backend.read_metadata(also)
+        finally:
+            progress.stop()
 
     def read_rows(self, also: Collection[str] = (), progress: Progress | None = None) -> tuple[Snapshot, Rows]:
         """The store without its files, and where its rows say that files lie. `also` are run ids to bring in full.
@@ -62,14 +72,23 @@ class Store:
             progress.stop()
 
     def read_files(self, snapshot: Snapshot, rows: Rows, progress: Progress | None = None) -> Snapshot:
-        """A snapshot with its artifact side: one walk over the local roots, hashes where files may be duplicates, and evidence for who asks."""
+        """A snapshot with its artifact side and evidence for who asks: see `walk` and `with_evidence`."""
+        progress = progress or Silent()
+        return self.with_evidence(self.walk(snapshot, rows, progress), progress)
+
+    def with_evidence(self, snapshot: Snapshot, progress: Progress) -> Snapshot:
+        """A snapshot of which may be asked what files prove: computed then, by whoever asks."""
         from mlflow_compliance.store.evidence_reading import with_evidence
+
+        return with_evidence(snapshot, self.workshop, self.uri, progress)
+
+    def walk(self, snapshot: Snapshot, rows: Rows, progress: Progress) -> Snapshot:
+        """A snapshot with its files: one walk over the local roots, hashes where files may be duplicates."""
         from mlflow_compliance.store.hash_cache import HashCache, cache_folder
         from mlflow_compliance.store.hashing import hash_candidates
         from mlflow_compliance.store.inventory import read_artifacts
         from mlflow_compliance.store.records import read_records
 
-        progress = progress or Silent()
         base, cache, started = self.settings.base, cache_folder(self.hash_cache), time.time_ns()
         own = [self.folder, *([str(self.settings.path)] if self.settings.path else []), *([cache] if cache else []), *self.backend.own()]
         found = read_artifacts(
@@ -91,7 +110,7 @@ class Store:
             found = keep_what_neighbours_own(found, self.backend)
         with executor_of(self.executor) as pool:
             found = hash_candidates(found, progress, pool, HashCache(cache, found, started) if cache else None)
-        return with_evidence(replace(snapshot, artifacts=found), self.workshop, self.uri, progress)
+        return replace(snapshot, artifacts=found)
 
     @cached_property
     def workshop(self) -> Workshop:

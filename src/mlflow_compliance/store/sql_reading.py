@@ -39,7 +39,12 @@ class SqlReader:
         self.full = RunReader(self.tables)
 
     def read(self, info: StoreInfo, settings: Settings, also: Collection[str] = ()) -> tuple[Snapshot, Rows]:
-        """The store without its files, and where its rows say that the files lie. `also` are runs to bring in full besides those in scope."""
+        """The store without its files, and where its rows say that the files lie: the only query whose answer grows with the runs."""
+        snapshot = self.snapshot(info, settings, also)
+        return snapshot, self._rows(snapshot.experiments, snapshot.registered_models)
+
+    def snapshot(self, info: StoreInfo, settings: Settings, also: Collection[str] = ()) -> Snapshot:
+        """The store without its files. `also` are runs to bring in full besides those in scope."""
         schema = ""
         if "alembic_version" in self.tables.columns:
             schema = ",".join(sorted(version for (version,) in self.tables.all("SELECT version_num FROM alembic_version")))
@@ -48,7 +53,7 @@ class SqlReader:
         wanted = self._scope(settings, experiments) | served_runs(settings, registry) | set(also)
         runs = {key: run for key, run in self.full.runs(wanted).items() if run.experiment_id in experiments}
         models = self.full.logged_models(runs)
-        snapshot = Snapshot(
+        return Snapshot(
             info=replace(info, schema=schema, workspace=self.tables.workspace if self.tables.has("experiments", "workspace") else ""),
             taken_at=int(time.time() * 1000),
             experiments=experiments,
@@ -56,7 +61,6 @@ class SqlReader:
             logged_models=models,
             registered_models=registry,
         )
-        return snapshot, self._rows(experiments, registry)
 
     def details(self, run_ids: Collection[str]) -> tuple[dict[str, Run], dict[str, LoggedModel]]:
         """Runs in full and the active logged models that they wrote."""

@@ -47,6 +47,13 @@ class Backend(ABC):
         Raises StoreError where the store is missing, locked, foreign or out of reach.
         """
 
+    def read_metadata(self, also: Collection[str]) -> tuple[Snapshot, Rows | None]:
+        """The store for rules that look at no files; Rows are None where not reading them spares work.
+
+        Whoever needs them then calls `read`, for both as of one moment: locations must never be older than the walk that they are for.
+        """
+        return self.read(also)
+
     def details(self, run_ids: Collection[str]) -> tuple[dict[str, Run], dict[str, LoggedModel]]:
         """Runs in full with the logged models that they wrote, as they are now; ids that are not there are left out."""
         snapshot, _ = self.read(run_ids)

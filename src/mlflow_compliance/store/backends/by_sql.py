@@ -31,6 +31,10 @@ class SqlBackend(Backend):
         with self.reading() as connection:
             return SqlReader(connection, workspace()).read(self.info, self.settings, also)
 
+    def read_metadata(self, also: Collection[str]) -> tuple[Snapshot, None]:
+        with self.reading() as connection:
+            return SqlReader(connection, workspace()).snapshot(self.info, self.settings, also), None
+
     def details(self, run_ids: Collection[str]) -> tuple[dict[str, Run], dict[str, LoggedModel]]:
         with self.reading() as connection:
             return SqlReader(connection, workspace()).details(run_ids)
