@@ -48,7 +48,7 @@ def test_trap_15_archives_that_differ_in_time_stamps_only_are_told_and_left_alon
     assert [len(group) for group in artifacts.twins] == [2]
     strict = Lab(lab.folder, lab.settings.model_copy(update={"duplicates": lab.settings.duplicates.model_copy(update={"zip_members": True})}))
     assert [finding.message for finding in findings(strict, "ART001")] == ["2 archives with the same members"]
-    assert "would change evidence" in refusals(plan_for(strict), "ART001")[0].reason
+    assert "would change evidence" in refusals(plan_for(strict, "ART001"), "ART001")[0].reason
 
 
 def test_trap_16_two_paths_of_one_inode_are_one_copy(lab: Lab) -> None:
@@ -102,7 +102,7 @@ def test_art003_a_location_on_another_machine(lab: Lab) -> None:
     found = findings(lab, "ART003")
     assert {finding.entity.key for finding in found} == {away}
     assert all("D:" in finding.message for finding in found)
-    assert "[store.relocate]" in refusals(plan_for(lab), "ART003")[0].reason
+    assert "[store.relocate]" in refusals(plan_for(lab, "ART003"), "ART003")[0].reason
 
 
 def test_art003_the_files_of_a_version_are_gone(lab: Lab) -> None:
@@ -119,7 +119,7 @@ def test_art004_recorded_hashes(lab: Lab) -> None:
     changed.replace(paths[0])
     (found,) = findings(lab, "ART004")
     assert found.entity.key == str(paths[0])
-    assert "backup" in refusals(plan_for(lab), "ART004")[0].reason
+    assert "backup" in refusals(plan_for(lab, "ART004"), "ART004")[0].reason
 
 
 @pytest.mark.parametrize(("harm", "observed"), [("unlink", "missing: model.pkl"), ("write", "empty: model.pkl")])
@@ -134,4 +134,4 @@ def test_art005_model_folders(lab: Lab, harm: str, observed: str) -> None:
         weights.write_bytes(b"")
     (found,) = findings(lab, "ART005")
     assert (found.message, found.observed) == ("an incomplete model, registered as scorer/1", observed)
-    assert "put the missing file back" in refusals(plan_for(lab), "ART005")[0].reason
+    assert "put the missing file back" in refusals(plan_for(lab, "ART005"), "ART005")[0].reason

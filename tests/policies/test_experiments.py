@@ -56,7 +56,7 @@ def test_exp001_rivals_without_a_primary_are_for_people(make_lab: Callable[..., 
     for name in ("a_production", "b_production"):
         lab.experiment(name)
     assert said(lab, "EXP001") == ["product credit: more than one production experiment"]
-    assert "`primary`" in refusals(plan_for(lab), "EXP001")[0].reason
+    assert "`primary`" in refusals(plan_for(lab, "EXP001"), "EXP001")[0].reason
 
 
 def test_exp001_a_child_run_is_copied_after_its_parent(lab: Lab) -> None:
@@ -124,7 +124,7 @@ def test_trap_6_the_default_experiment_is_no_finding_while_empty_and_is_never_re
     lab = make_lab(experiments={"test_names": ["Default"]})
     assert said(lab, "EXP003") == []
     lab.run("0")
-    assert "Default experiment cannot be retired" in refusals(plan_for(lab), "EXP002")[0].reason
+    assert "Default experiment cannot be retired" in refusals(plan_for(lab, "EXP002"), "EXP002")[0].reason
     used = make_lab()
     used.run("0")
     assert said(used, "EXP003") == ["experiment 0: real work in MLflow's Default experiment"]

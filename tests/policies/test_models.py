@@ -53,4 +53,4 @@ def test_mod001_ready_proves_nothing(lab: Lab, harm: str, message: str, observed
     assert found.entity.key == run_id
     assert found.message == message
     assert observed in found.observed
-    assert "log the model" in refusals(plan_for(lab), "MOD001")[0].reason
+    assert "log the model" in refusals(plan_for(lab, "MOD001"), "MOD001")[0].reason

@@ -11,7 +11,7 @@ import pytest
 from gates import CHECKOUT, POLICIES, Gate
 from mlflow.entities import Metric, Param
 from producing import THRESHOLD, copied, settings_for
-from repairs import carry_out, findings, plan_for, refusals
+from repairs import EVERY, carry_out, findings, plan_for, refusals
 from stores import START, Lab
 
 REAL = CHECKOUT.parent / "shared" / "data" / "credit_scoring" / "static_model_predictions.parquet"
@@ -31,7 +31,7 @@ def current(lab: Lab) -> Any:
 
 
 def test_a_whole_run_keeps_every_rule(whole: Lab) -> None:
-    assert [str(finding) for finding in findings(whole)] == []
+    assert [str(finding) for finding in findings(whole, EVERY)] == []
 
 
 @pytest.mark.parametrize(

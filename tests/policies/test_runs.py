@@ -30,7 +30,7 @@ def test_run001_a_stuck_run_is_killed_at_its_last_known_time(lab: Lab) -> None:
 def test_run001_a_run_without_any_date_is_for_people(lab: Lab) -> None:
     run_id = lab.run("0", status="RUNNING")
     lab.sql("UPDATE runs SET start_time = NULL WHERE run_uuid = ?", run_id)
-    assert "no end can be given" in refusals(plan_for(lab), "RUN001")[0].reason
+    assert "no end can be given" in refusals(plan_for(lab, "RUN001"), "RUN001")[0].reason
 
 
 def test_run002_one_production_run_that_finished(lab: Lab) -> None:
@@ -52,7 +52,7 @@ def test_run002_two_production_runs_of_which_none_is_known_to_be_in_force(lab: L
     runs = {lab.run(key, name, stage="production") for name in ("one", "two")}
     assert {finding.entity.key for finding in findings(lab, "RUN002")} == runs
     # Nothing says which of them is in force, and there is nothing to build a third one from.
-    assert {"products.production.model" in refusal.reason for refusal in refusals(plan_for(lab), "RUN002")} == {True}
+    assert {"products.production.model" in refusal.reason for refusal in refusals(plan_for(lab, "RUN002"), "RUN002")} == {True}
 
 
 def test_run002_keeps_the_run_that_a_repair_built_last(lab: Lab) -> None:
