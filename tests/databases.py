@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -32,6 +33,8 @@ class Server(ABC):
     """One server with its data in a folder of its own. `user` with PASSWORD may do everything."""
 
     user = "tester"
+    deadly = signal.SIGKILL
+    """The signal that ends it at once with its children."""
     driver = ""
 
     def __init__(self, binaries: Path) -> None:
@@ -69,7 +72,7 @@ class Server(ABC):
     def stop(self) -> None:
         """End the server at once, with every connection to it."""
         if self.process is not None:
-            self.process.kill()
+            self.process.send_signal(self.deadly)
             self.process.wait(timeout=60)
             self.process = None
 
@@ -137,6 +140,7 @@ class Server(ABC):
 
 class Postgresql(Server):
     driver = "postgresql"
+    deadly = signal.SIGQUIT
     home = "postgres"
 
     def prepare(self) -> None:
@@ -161,13 +165,6 @@ class Postgresql(Server):
         quick = [f"-c{name}=off" for name in ("fsync", "synchronous_commit", "full_page_writes")]
         alone = ["-clisten_addresses=127.0.0.1", "-cunix_socket_directories="]
         return [str(self.binaries / "postgres"), "-D", str(self.data), "-p", str(self.port), *alone, *quick, "-cshared_buffers=32MB"]
-
-    def stop(self) -> None:
-        if self.process is not None:
-            # 'Immediate' shutdown: the server ends its children, as it cannot when it is killed.
-            self.process.send_signal(3)
-            self.process.wait(timeout=60)
-            self.process = None
 
     def copied(self) -> str:
         template, name = self.template, f"db{next(self._numbers)}"
