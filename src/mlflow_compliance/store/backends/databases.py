@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ DIALECTS = ("postgresql", "mysql")
 """What MLflow takes; it calls MariaDB mysql."""
 _BROUGHT = {"postgresql": "postgresql+psycopg2", "mysql": "mysql+pymysql"}
 """The drivers that the extras of this package bring."""
+_PORTS = {"postgresql": 5432, "mysql": 3306}
 _CONNECT = 10
 """Seconds for a server to take a connection, where the URI does not say."""
 _SNAPSHOT: Mapping[str, tuple[str, ...]] = {
@@ -57,6 +59,17 @@ class DatabaseBackend(SqlBackend):
     def reach(self) -> None:
         with self._connected():
             pass
+
+    def silent(self, timeout: float = _CONNECT) -> str:
+        """Why nobody answers where the URI says that the server is, empty where somebody does; `timeout` in seconds."""
+        url = make_url(self.uri)
+        if not url.host:
+            return ""  # a socket in the file system, which the driver finds
+        try:
+            socket.create_connection((url.host, url.port or _PORTS[url.get_backend_name()]), timeout=timeout).close()
+        except OSError as error:
+            return (error.strerror or str(error)).lower()
+        return ""
 
     @contextmanager
     def lock(self) -> Iterator[None]:
