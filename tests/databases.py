@@ -190,7 +190,14 @@ class Mariadb(Server):
             "--innodb-buffer-pool-size=32M",
             "--performance-schema=OFF",
         ]
-        alone = ["--skip-log-bin", "--bind-address=127.0.0.1", f"--port={self.port}", f"--socket={self.folder}/socket", "--skip-name-resolve"]
+        alone = [
+            "--skip-log-bin",
+            "--character-set-server=utf8mb4",
+            "--bind-address=127.0.0.1",
+            f"--port={self.port}",
+            f"--socket={self.folder}/socket",
+            "--skip-name-resolve",
+        ]
         return [str(self.binaries / "mariadbd"), "--no-defaults", f"--datadir={self.data}", f"--init-file={self.folder}/init.sql", *alone, *quick]
 
     @cached_property

@@ -1,4 +1,4 @@
-"""Stores that are reached through MlflowClient: tracking servers, and databases of other kinds than SQLite."""
+"""Stores that are reached through MlflowClient: tracking servers, and databases of kinds that are not read by SQL."""
 
 from __future__ import annotations
 
