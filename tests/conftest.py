@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -59,7 +60,8 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[bytes]:
 
 def _without_waiting_for_the_disk(connection: Any, _record: object) -> None:
     # Holds for the connection, not for the file. A program that is killed loses nothing by it, a machine without power would.
-    connection.execute("PRAGMA synchronous = OFF")
+    if isinstance(connection, sqlite3.Connection):
+        connection.execute("PRAGMA synchronous = OFF")
 
 
 @pytest.fixture

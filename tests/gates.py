@@ -10,6 +10,10 @@ from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
+# pytester forgets the modules that a run in this process imported first. Those of SQLAlchemy would be imported again, beside the
+# mappers that the first ones made, and MLflow could open no database any more.
+import mlflow.store.model_registry.sqlalchemy_store
+import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
 import pytest
 from stores import BIG, Lab, model_files
 

@@ -1,10 +1,15 @@
-"""A pytest plugin for a process that is to die: at the n-th call of one function of the program, given as KILL_AT=module:function:n."""
+"""A pytest plugin for a process that is to die at the n-th call of one function of the program, given as KILL_AT=module:function:n.
+
+With KILL_SERVER=pid:signal:port that server dies in its stead, and the call goes on once nobody answers at the port.
+"""
 
 from __future__ import annotations
 
 import importlib
 import os
 import signal
+import socket
+import time
 from typing import Any
 
 
@@ -18,7 +23,22 @@ def pytest_collection_finish() -> None:
 
     def dying(*arguments: Any, **named: Any) -> Any:
         if next(calls) == int(number):
-            os.kill(os.getpid(), signal.SIGKILL)
+            if "KILL_SERVER" in os.environ:
+                _end(*map(int, os.environ["KILL_SERVER"].split(":")))
+            else:
+                os.kill(os.getpid(), signal.SIGKILL)
         return real(*arguments, **named)
 
     setattr(owner, name, dying)
+
+
+def _end(pid: int, number: int, port: int) -> None:
+    os.kill(pid, number)
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+        except ConnectionRefusedError:
+            return
+        time.sleep(0.02)
+    raise RuntimeError("the server does not end")

@@ -11,7 +11,7 @@ from mlflow_compliance.artifacts import Artifacts
 from mlflow_compliance.changes import JOURNAL, NOW, Change, Writer, bind
 from mlflow_compliance.changes.runs import UNKNOWN_SIZE
 from mlflow_compliance.entities import EntityRef, RegisteredModel, Snapshot
-from mlflow_compliance.errors import ChangeError
+from mlflow_compliance.errors import ChangeError, StoreError
 from mlflow_compliance.journal import Journal
 from mlflow_compliance.plan import Plan, Step, fold
 
@@ -46,12 +46,22 @@ def apply_plan(plan: Plan, writer: Writer, binding: dict[str, str], journal: Jou
                 journal.failed(number, str(error))
                 outcome.failed.append((step, f"{change.says()}: {error}"))
                 lost.update(_key(other) for other in step.changes)
+                _refuse_to_go_on_without(writer, journal, len(outcome.applied), len(plan.changes))
                 break
             journal.done(number, {symbol: value for symbol, value in binding.items() if symbol not in known})
             outcome.applied.append(change)
             outcome.done.setdefault(step.finding.fingerprint, []).append(bind(change.says(), binding))
     journal.close(len(outcome.applied), len(outcome.failed))
     return outcome
+
+
+def _refuse_to_go_on_without(writer: Writer, journal: Journal, made: int, planned: int) -> None:
+    """A change may have failed because its store went away: every other one would fail too."""
+    try:
+        writer.reach()
+    except StoreError as gone:
+        done = f"{made} of {planned} changes were made, journal: {journal.path}"
+        raise StoreError(f"the store went away during the repair ({done}): bring it back, then run --fix again to finish; {gone}") from gone
 
 
 def _refuse_after_failure(change: Change, lost: set[EntityRef]) -> None:

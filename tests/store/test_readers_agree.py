@@ -5,19 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+from databases import mariadb_server, postgresql_server
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from mlflow.entities import DatasetInput, InputTag, LoggedModelInput, Metric, Param
-from stores import EVAL, START, TRAIN, Lab
+from places import Guest, Place
+from stores import CREDIT, EVAL, START, TRAIN, Lab
 
 from mlflow_compliance.entities import Snapshot, StoreInfo
+from mlflow_compliance.settings import Settings
+from mlflow_compliance.store.backends.by_sql import SqlBackend
 from mlflow_compliance.store.client_reading import ClientReader
 from mlflow_compliance.store.rows import Rows
 from mlflow_compliance.store.sql_reading import SqlReader
-from mlflow_compliance.store.sqlite import reading
 
 INFO = StoreInfo("test", "test")
 
@@ -27,7 +31,8 @@ def both(lab: Lab) -> tuple[tuple[Snapshot, Rows], tuple[Snapshot, Rows]]:
     also = sorted(run.info.run_id for run in lab.client.search_runs(list(lab.read(artifacts=False).experiments), run_view_type=3, max_results=50))[
         ::2
     ]
-    with reading(lab.uri, 5.0) as connection:
+    assert isinstance(lab.store.backend, SqlBackend)
+    with lab.store.backend.reading() as connection:
         by_sql = SqlReader(connection).read(INFO, lab.settings, also)
     return by_sql, ClientReader(lab.client).read(INFO, lab.settings, also)
 
@@ -44,7 +49,22 @@ def assert_agree(lab: Lab, hidden_models: frozenset[str] = frozenset()) -> Snaps
     return by_sql
 
 
-def test_on_a_store_with_one_of_everything(lab: Lab) -> None:
+SERVERS = {"postgresql": postgresql_server, "mariadb": mariadb_server}
+
+
+def on_server(name: str, folder: Path) -> Lab:
+    """A new store on a server."""
+    place = Place(SERVERS[name]().store(f"{folder}/mlruns"), f"{folder}/mlruns")
+    return Guest(place, folder, Settings.model_validate({"products": [CREDIT]}))
+
+
+@pytest.fixture(params=["sqlite", *SERVERS])
+def anywhere(request: pytest.FixtureRequest, make_lab: Callable[[], Lab], tmp_path: Path) -> Lab:
+    return make_lab() if request.param == "sqlite" else on_server(request.param, tmp_path)
+
+
+def test_on_a_store_with_one_of_everything(anywhere: Lab) -> None:
+    lab = anywhere
     production, delivery = lab.experiment("credit_production", owner="ann"), lab.experiment("credit_delivery")
     scratch = lab.experiment("scratch", note="größer <b>")
     rich = lab.rich_run(production, stage="production")
@@ -107,16 +127,32 @@ EXPERIMENT = st.tuples(
 )
 
 
-@given(
-    experiments=st.lists(EXPERIMENT, min_size=2, max_size=2, unique_by=lambda item: item[0]),
-    runs=st.lists(RUN, max_size=4),
-    aliases=st.lists(st.sampled_from(["champion", "old"]), max_size=2),
+STORE = {
+    "experiments": st.lists(EXPERIMENT, min_size=2, max_size=2, unique_by=lambda item: item[0]),
+    "runs": st.lists(RUN, max_size=4),
+    "aliases": st.lists(st.sampled_from(["champion", "old"]), max_size=2),
+}
+AS_IT_COMES = settings(
+    max_examples=12, deadline=None, phases=[Phase.generate], suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
-@settings(max_examples=12, deadline=None, phases=[Phase.generate], suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-def test_on_random_stores(
-    make_lab: Callable[[], Lab], experiments: list[tuple[str, dict[str, str], bool]], runs: list[dict[str, Any]], aliases: list[str]
-) -> None:
-    lab = make_lab()
+
+
+@given(**STORE)
+@AS_IT_COMES
+def test_on_random_stores(make_lab: Callable[[], Lab], **parts: Any) -> None:
+    fill(lab := make_lab(), **parts)
+    assert_agree(lab)
+
+
+@pytest.mark.parametrize("name", SERVERS)
+@given(**STORE)
+@settings(AS_IT_COMES, max_examples=3)
+def test_on_random_stores_on_a_server(tmp_path: Path, name: str, **parts: Any) -> None:
+    fill(lab := on_server(name, tmp_path), **parts)
+    assert_agree(lab)
+
+
+def fill(lab: Lab, experiments: list[tuple[str, dict[str, str], bool]], runs: list[dict[str, Any]], aliases: list[str]) -> None:
     keys = ["0", *(lab.experiment(name, **tags) for name, tags, _ in experiments)]
     read = lab.client.create_logged_model("0", name="base").model_id
     for spec in runs:
@@ -126,7 +162,6 @@ def test_on_random_stores(
     for key, (_, _, deleted) in zip(keys[1:], experiments, strict=True):
         if deleted:
             lab.client.delete_experiment(key)
-    assert_agree(lab)
 
 
 def write_run(lab: Lab, experiment_id: str, spec: dict[str, Any], read: str) -> None:

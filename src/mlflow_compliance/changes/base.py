@@ -32,9 +32,11 @@ def bind(text: str, binding: Mapping[str, str]) -> str:
 
 
 class Writer(Protocol):
-    """What a Change may do to a store; the methods raise ChangeError with one sentence."""
+    """What a Change may do to a store; the methods raise ChangeError with one sentence, `reach` StoreError where the store is gone."""
 
     def bind(self, text: str) -> str: ...
+
+    def reach(self) -> None: ...
 
     def experiment(self, experiment_id: str) -> Experiment: ...
 

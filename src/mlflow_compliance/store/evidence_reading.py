@@ -211,7 +211,10 @@ class _Reader:
             with tracking_server(sqlite_path(self.uri), self.settings.store.busy_timeout) as base_url:
                 yield base_url
         else:
-            raise StoreError("no tracking server is started for a store of this kind: audit it through the one that people use (--tracking-uri)")
+            raise StoreError(
+                "no tracking server was started on this database, because one would write to it: "
+                "ask through the server that people use, --tracking-uri=http://... -k SRV002"
+            )
 
     def _listed(self, place: tuple[str, str]) -> dict[str, tuple[int, str | None]]:
         """Relative path -> size and SHA-256 of the files in a row's folder."""

@@ -23,6 +23,7 @@ from mlflow_compliance.changes.production import BUILD, COMPLETE_BUILD, METADATA
 from mlflow_compliance.errors import SettingsError, StoreError, first_line
 from mlflow_compliance.resolution import Resolution, resolve
 from mlflow_compliance.settings import Product, Settings, find_settings, load_settings
+from mlflow_compliance.store.backends.databases import DatabaseBackend
 from mlflow_compliance.store.fallback import TEMPORARY_PREFIX, from_pickle, with_record
 from mlflow_compliance.store.locations import without_secrets
 from mlflow_compliance.store.lookup import ClientLookup, place, there
@@ -106,6 +107,8 @@ class _Wanted:
         """Raise UnreachableError where the store does not answer; `timeout` in seconds for a server, MLflow's own without one."""
         if self.store.info.backend == "sqlite":
             self._reach_database()
+        elif isinstance(self.store.backend, DatabaseBackend):
+            self._reach_server(self.store.backend, timeout)
         elif timeout is not None and self.store.info.backend.startswith("http"):
             with self.asking():
                 creds = get_default_host_creds(self.store.uri)
@@ -122,6 +125,13 @@ class _Wanted:
                 raise UnreachableError(str(error)) from error
             raise
 
+    def _reach_server(self, backend: DatabaseBackend, timeout: float | None = None) -> None:
+        reason = backend.silent(timeout) if timeout is not None else backend.silent()
+        if reason:
+            raise UnreachableError(f"MLflow's database at {backend.info.uri} cannot be reached ({reason}): start it, or check the tracking URI")
+        # Opened through MLflow, an old store that lacks some tables would be migrated, and one that is none would become one.
+        backend.refuse_other_schema()
+
     def client(self) -> MlflowClient:
         return MlflowClient(tracking_uri=self.store.uri, registry_uri=self.store.uri)
 
@@ -137,7 +147,8 @@ class _Wanted:
             yield
         except (MlflowException, requests.RequestException, SQLAlchemyError, OSError) as error:
             at = f"MLflow at {self.store.info.uri}"
-            reason = _why_silent(error)
+            backend = self.store.backend
+            reason = _why_silent(error) or (backend.silent() if isinstance(backend, DatabaseBackend) else "")
             if reason:
                 raise UnreachableError(f"{at} cannot be reached ({reason}): start it, or check the tracking URI") from error
             said = without_secrets(first_line(error), self.store.uri)

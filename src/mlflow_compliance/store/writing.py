@@ -70,6 +70,10 @@ class StoreWriter:
         except (MlflowException, OSError) as error:
             raise StoreError(f"the store {store.info.uri} cannot be opened for writing: {first_line(error)}") from error
 
+    def reach(self) -> None:
+        """Raise StoreError where the store cannot be reached any more."""
+        self.store.backend.reach()
+
     def bind(self, text: str) -> str:
         return bind(text, self.binding)
 

@@ -59,6 +59,9 @@ class Backend(ABC):
         snapshot, _ = self.read(run_ids)
         return {key: run for key, run in snapshot.runs.items() if key in run_ids}, dict(snapshot.logged_models)
 
+    def reach(self) -> None:  # noqa: B027  a file does not go away
+        """Raise StoreError where a server that keeps the rows does not answer."""
+
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Keep a second repair of this store out, from other machines too where the store can do that. Raises StoreError where one is running."""

@@ -15,6 +15,7 @@ from mlflow_compliance.errors import StoreError
 from mlflow_compliance.store.backends.base import Backend, workspace
 from mlflow_compliance.store.rows import Rows
 from mlflow_compliance.store.sql_reading import SqlReader
+from mlflow_compliance.store.tables import Tables
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class SqlBackend(Backend):
 
         latest = _get_latest_schema_revision()
         with self.reading() as connection:
+            Tables(connection, workspace())  # raises StoreError where this is no store at all
             found = {version for (version,) in connection.exec_driver_sql("SELECT version_num FROM alembic_version")}
         if found != {latest}:
             way = f"take a backup, then run 'mlflow db upgrade {self.info.uri}'"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import ClassVar
+from urllib.parse import unquote, urlsplit
 
 from sqlalchemy import Connection, Engine, create_engine, exc, text
 from sqlalchemy.engine import URL, make_url
@@ -19,6 +21,9 @@ from mlflow_compliance.store.locations import without_secrets
 
 DIALECTS = ("postgresql", "mysql")
 """What MLflow takes; it calls MariaDB mysql."""
+_BROUGHT = {"postgresql": "postgresql+psycopg2", "mysql": "mysql+pymysql"}
+"""The drivers that the extras of this package bring."""
+_PORTS = {"postgresql": 5432, "mysql": 3306}
 _CONNECT = 10
 """Seconds for a server to take a connection, where the URI does not say."""
 _SNAPSHOT: Mapping[str, tuple[str, ...]] = {
@@ -50,6 +55,21 @@ class DatabaseBackend(SqlBackend):
             for statement in _SNAPSHOT[connection.dialect.name]:
                 connection.exec_driver_sql(statement.format(seconds=seconds, milliseconds=seconds * 1000))
             yield connection
+
+    def reach(self) -> None:
+        with self._connected():
+            pass
+
+    def silent(self, timeout: float = _CONNECT) -> str:
+        """Why nobody answers where the URI says that the server is, empty where somebody does; `timeout` in seconds."""
+        url = make_url(self.uri)
+        if not url.host:
+            return ""  # a socket in the file system, which the driver finds
+        try:
+            socket.create_connection((url.host, url.port or _PORTS[url.get_backend_name()]), timeout=timeout).close()
+        except OSError as error:
+            return (error.strerror or str(error)).lower()
+        return ""
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -89,7 +109,7 @@ class DatabaseBackend(SqlBackend):
             return create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT", connect_args=_arguments(url), pool_reset_on_return=None)
         except ImportError as error:
             extra = self.uri.partition(":")[0].partition("+")[0]
-            how = f"pip install 'pytest-mlflow-compliance[{extra}]'" + (", and name its driver: mysql+pymysql://" if extra == "mysql" else "")
+            how = f"install it, or pip install 'pytest-mlflow-compliance[{extra}]' and write {_BROUGHT[extra]}://"
             raise StoreError(f"the store {self.info.uri} cannot be read: the driver {error.name} is not installed ({how})") from error
         except (exc.ArgumentError, exc.NoSuchModuleError, ValueError) as error:
             raise StoreError(self._sentence(error)) from error
@@ -97,9 +117,11 @@ class DatabaseBackend(SqlBackend):
     def _sentence(self, error: Exception) -> str:
         cause = getattr(error, "orig", None) or error
         said = cause.args[1] if len(cause.args) > 1 and isinstance(cause.args[0], int) else first_line(cause)  # MySQL: a number and a text
-        user = make_url(self.uri).username if not isinstance(error, exc.ArgumentError) else None
         said = without_secrets(str(said), self.uri)
-        return f"the store {self.info.uri} cannot be read: {said.replace(user, '***') if user else said}"
+        user = unquote(urlsplit(self.uri).username or "")
+        for quote in "\"'" if user else "":
+            said = said.replace(f"{quote}{user}{quote}", f"{quote}***{quote}")
+        return f"the store {self.info.uri} cannot be read ({said}): check the tracking URI, and that its server runs and lets you in"
 
 
 def _arguments(url: URL) -> dict[str, object]:
