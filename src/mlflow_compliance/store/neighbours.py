@@ -16,10 +16,13 @@ from mlflow_compliance.store.sqlite import is_sqlite, reading_file
 _PLACES = {"experiments": "artifact_location", "runs": "artifact_uri", "logged_models": "artifact_location"}
 
 
-def keep_what_neighbours_own(artifacts: Artifacts, database: str) -> Artifacts:
-    """Mark ownerless entries that a database in the same folder, or beside a root, may own: they must not be moved."""
+def keep_what_neighbours_own(artifacts: Artifacts, database: str | None) -> Artifacts:
+    """Mark ownerless entries that a database in the same folder, or beside a root, may own: they must not be moved.
+
+    `database` is that of the store itself, None where it is in no file on this machine.
+    """
     kept = dict(artifacts.ownerless)
-    folders = {os.path.dirname(database), *(os.path.dirname(root.path) for root in artifacts.roots)}
+    folders = {os.path.dirname(root.path) for root in artifacts.roots} | ({os.path.dirname(database)} if database else set())
     for neighbour in _databases(folders, database):
         try:
             places = _places(neighbour)
@@ -32,9 +35,9 @@ def keep_what_neighbours_own(artifacts: Artifacts, database: str) -> Artifacts:
     return replace(artifacts, ownerless=kept)
 
 
-def _databases(folders: set[str], own: str) -> Iterator[str]:
-    # This one too: only the rows of one workspace were read.
-    yield own
+def _databases(folders: set[str], own: str | None) -> Iterator[str]:
+    if own:
+        yield own  # only the rows of one workspace were read
     for folder in sorted(folders):
         try:
             names = sorted(os.listdir(folder))
@@ -42,7 +45,7 @@ def _databases(folders: set[str], own: str) -> Iterator[str]:
             continue
         for name in names:
             path = os.path.join(folder, name)
-            if name.endswith((".db", ".sqlite", ".sqlite3")) and is_sqlite(path) and not os.path.samefile(path, own):
+            if name.endswith((".db", ".sqlite", ".sqlite3")) and is_sqlite(path) and not (own and os.path.samefile(path, own)):
                 yield path
 
 

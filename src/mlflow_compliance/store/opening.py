@@ -78,11 +78,8 @@ class Store:
             progress=progress,
             own=[self.folder, *([str(self.settings.path)] if self.settings.path else []), *self.backend.own()],
         )
-        if found.ownerless and self.info.backend == "sqlite":
-            from mlflow_compliance.store.neighbours import keep_what_neighbours_own
-            from mlflow_compliance.store.sqlite import sqlite_path
-
-            found = keep_what_neighbours_own(found, sqlite_path(self.uri))
+        if found.ownerless:
+            found = self.backend.keep_what_others_own(found)
         return with_evidence(replace(snapshot, artifacts=hash_candidates(found, progress)), self.workshop, self.uri, progress)
 
     @cached_property
@@ -131,3 +128,5 @@ def refuse_writing(store: Store, snapshot: Snapshot) -> None:
     store.backend.refuse_writing()
     if snapshot.artifacts is not None and snapshot.artifacts.relocated:
         raise StoreError("--fix does not write to a store that is read through [store.relocate]: its rows point elsewhere; nothing was changed")
+    if snapshot.artifacts is not None:
+        store.backend.refuse_other_files(snapshot.artifacts)

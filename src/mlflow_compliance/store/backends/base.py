@@ -8,6 +8,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import ClassVar
 
+from mlflow_compliance.artifacts import Artifacts
 from mlflow_compliance.entities import LoggedModel, Run, Snapshot, StoreInfo
 from mlflow_compliance.errors import StoreError
 from mlflow_compliance.settings import Settings
@@ -50,6 +51,13 @@ class Backend(ABC):
         """Runs in full with the logged models that they wrote, as they are now; ids that are not there are left out."""
         snapshot, _ = self.read(run_ids)
         return {key: run for key, run in snapshot.runs.items() if key in run_ids}, dict(snapshot.logged_models)
+
+    def keep_what_others_own(self, artifacts: Artifacts) -> Artifacts:
+        """Artifacts whose ownerless entries are marked where rows that were not read may own them."""
+        return artifacts
+
+    def refuse_other_files(self, artifacts: Artifacts) -> None:  # noqa: B027  most kinds know their files by their paths
+        """Raise StoreError where the files here are not those that the rows speak of."""
 
     def refuse_writing(self) -> None:
         """Raise StoreError for a store that this version only audits."""

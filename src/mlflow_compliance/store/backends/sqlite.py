@@ -7,6 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import ClassVar
 
+from mlflow_compliance.artifacts import Artifacts
 from mlflow_compliance.entities import LoggedModel, Run, Snapshot, StoreInfo
 from mlflow_compliance.errors import StoreError
 from mlflow_compliance.store.backends.base import Backend, workspace
@@ -40,6 +41,11 @@ class SqliteBackend(Backend):
     def read(self, also: Collection[str]) -> tuple[Snapshot, Rows]:
         with reading(self.uri, self.settings.store.busy_timeout) as connection:
             return SqlReader(connection, workspace()).read(self.info, self.settings, also)
+
+    def keep_what_others_own(self, artifacts: Artifacts) -> Artifacts:
+        from mlflow_compliance.store.neighbours import keep_what_neighbours_own
+
+        return keep_what_neighbours_own(artifacts, self.path)
 
     def details(self, run_ids: Collection[str]) -> tuple[dict[str, Run], dict[str, LoggedModel]]:
         with reading(self.uri, self.settings.store.busy_timeout) as connection:
