@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -34,8 +35,11 @@ def tracking_server(folder: Path, database: str, artifacts: Path, *, users: str 
         settings.write_text(
             f"[mlflow]\ndefault_permission = {users}\ndatabase_uri = sqlite:///{folder}/users.db\nadmin_username = {ADMIN}\n"
             f"admin_password = {PASSWORD}\nauthorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
+            # Without it every request hashes the password for long.
+            "auth_cache_ttl_seconds = 600\n"
         )
         environment |= {"MLFLOW_AUTH_CONFIG_PATH": str(settings), "MLFLOW_FLASK_SERVER_SECRET_KEY": "for tests"}
+        environment["_MLFLOW_SGI_NAME"] = "uvicorn"  # as `mlflow server` tells the factory what serves it
         app = ["--factory", "mlflow.server.auth:create_app"]
     server = Server(folder / "server", "uvicorn", *app, "--log-level", "warning", **environment)
     try:
@@ -49,6 +53,7 @@ class Proxy:
 
     def __init__(self, port: int, interfere: Callable[[bytes], bytes | None]) -> None:
         self.port, self.interfere, self.asked = port, interfere, 0
+        self.tls: ssl.SSLContext | None = None
         self.listening = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self.listening.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
@@ -69,10 +74,13 @@ class Proxy:
 
     def _serve(self, client: socket.socket) -> None:
         # One request for each connection: every one of them is seen here.
-        with client:
+        with suppress(OSError), self.tls.wrap_socket(client, server_side=True) if self.tls else client as client:
             request = b""
             while b"\r\n\r\n" not in request:
-                request += client.recv(65536)
+                received = client.recv(65536)
+                if not received:
+                    return
+                request += received
             head, _, body = request.partition(b"\r\n\r\n")
             length = next((int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")), 0)
             while len(body) < length:

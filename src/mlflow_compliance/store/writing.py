@@ -62,6 +62,8 @@ class StoreWriter:
         # Whatever MLflow has to say of a failure is in the exception; its log would add a traceback.
         logging.getLogger("mlflow").setLevel(logging.CRITICAL + 1)
         logging.getLogger("alembic").setLevel(logging.ERROR)
+        # It would print the address of every run that ends, with the password that a URI may hold.
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
         store.backend.refuse_other_schema()
         self.store = store
         self.binding = binding
