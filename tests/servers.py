@@ -62,6 +62,7 @@ class Proxy:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.listening.shutdown(socket.SHUT_RDWR)  # which ends the waiting for connections
         self.listening.close()
 
     def _accept(self) -> None:
