@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import requests
-from gates import Gate, make_messy, plan_in, state, told
+from gates import POLICIES, Gate, make_messy, plan_in, state, told
 from servers import ADMIN, PASSWORD, Proxy, answer, tracking_server
 from serving import Server
 from stores import Lab
@@ -122,6 +122,8 @@ def test_a_reader_audits_and_may_not_repair(guarded: tuple[Server, Lab], gate: G
     audited = gate()
     assert audited.ret == 1
     assert "test_experiment" in told(audited)
+    served = gate("-k", "SRV002", rules=(POLICIES / "test_serving.py",))
+    assert served.ret == 0, told(served)
     fixed = gate("--fix", "-k", "EXP002")
     assert fixed.ret == 1
     assert "the user may not do this (HTTP 403)" in told(fixed)

@@ -24,8 +24,8 @@ def refuse_other_files(rest: Rest, server: str, artifacts: Artifacts) -> None:
         if listed != _here(path):
             what = f"{kind.replace('_', ' ')} {key}"
             raise StoreError(
-                f"--fix does not write through the tracking server {server}: for {what} it lists other artifacts than lie in {path} here, so these are not the files "
-                "that it serves; run it where they are (nothing was changed)"
+                f"--fix does not write through the tracking server {server}: for {what} it lists other artifacts than lie in {path} here, so these "
+                "are not the files that it serves; run it where they are (nothing was changed)"
             )
 
 
