@@ -105,9 +105,7 @@ class Store:
             stamped=cache is not None,
         )
         if found.ownerless:
-            from mlflow_compliance.store.neighbours import keep_what_neighbours_own
-
-            found = keep_what_neighbours_own(found, self.backend)
+            found = self.backend.keep_what_others_own(found)
         with executor_of(self.executor) as pool:
             found = hash_candidates(found, progress, pool, HashCache(cache, found, started) if cache else None)
         return replace(snapshot, artifacts=found)
@@ -165,3 +163,5 @@ def refuse_writing(store: Store, snapshot: Snapshot) -> None:
     store.backend.refuse_writing()
     if snapshot.artifacts is not None and snapshot.artifacts.relocated:
         raise StoreError("--fix does not write to a store that is read through [store.relocate]: its rows point elsewhere; nothing was changed")
+    if snapshot.artifacts is not None:
+        store.backend.refuse_other_files(snapshot.artifacts)

@@ -17,6 +17,7 @@ from mlflow_compliance.store.rest import AnswerError
 _GAVE_UP = re.compile(r"too many (\d{3}) error responses")
 _STATUS = re.compile(r"failed with error code (\d{3})")
 _SYSTEM = re.compile(r"\[Errno -?\d+\] ([A-Z][\w ]+)")
+_USER = re.compile(r"//[^/@\s]+@")
 _CERTIFICATE = re.compile(r"certificate verify failed: ([^(\]]+)")
 
 
@@ -47,7 +48,14 @@ def refusal(error: BaseException, uri: str) -> str:
         return "the user may not do this (HTTP 403): ask with one that has the permission"
     if isinstance(error, AnswerError) or (status == HTTPStatus.NOT_FOUND and _STATUS.search(told)):
         return f"what answers there ({_named(status)}) is no MLflow tracking server: check the tracking URI"
-    return without_secrets(first_line(error), uri)
+    return _USER.sub("//***@", without_secrets(first_line(error), uri) if uri else first_line(error))
+
+
+def is_gone(error: BaseException) -> bool:
+    """Whether a server does not answer at all, or refuses every question for now, also after the retries."""
+    chain = list(_chain(error))
+    unanswered = (requests.exceptions.ConnectionError, requests.exceptions.Timeout, requests.exceptions.RetryError)
+    return any(isinstance(item, unanswered) for item in chain)
 
 
 def _status(error: BaseException) -> int:

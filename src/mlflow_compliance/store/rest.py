@@ -12,6 +12,7 @@ from mlflow.exceptions import RestException
 from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import http_request
 
+SERVER_INFO = "/api/3.0/mlflow/server-info"
 SEARCH_EXPERIMENTS = "/api/2.0/mlflow/experiments/search"
 SEARCH_RUNS = "/api/2.0/mlflow/runs/search"
 SEARCH_MODELS = "/api/2.0/mlflow/logged-models/search"

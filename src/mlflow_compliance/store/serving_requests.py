@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
 import requests
+from mlflow.tracking.request_header.registry import resolve_request_headers
+from mlflow.utils.credentials import get_default_host_creds
 
 from mlflow_compliance.evidence import Served
 
@@ -40,11 +41,14 @@ class Asking:
         self._session = requests.Session()
         # A proxy for the world outside does not know this machine's own ports.
         self._session.trust_env = urlsplit(base_url).hostname != "127.0.0.1"
-        name, password, token = (os.environ.get(f"MLFLOW_TRACKING_{part}") for part in ("USERNAME", "PASSWORD", "TOKEN"))
-        if token:
-            self._session.headers["Authorization"] = f"Bearer {token}"
-        elif name and password:
-            self._session.auth = (name, password)
+        # As MLflow's own client takes them, from the environment and its file of credentials.
+        granted = get_default_host_creds(base_url)
+        self._session.verify, self._session.cert = granted.verify, granted.client_cert_path
+        self._session.headers.update(resolve_request_headers())
+        if granted.username and granted.password:
+            self._session.auth = (granted.username, granted.password)
+        elif granted.token:
+            self._session.headers["Authorization"] = f"Bearer {granted.token}"
 
     def __enter__(self) -> Asking:
         return self

@@ -17,7 +17,7 @@ from mlflow_compliance.changes import bind
 from mlflow_compliance.changes.production import BUILT_FOR, BUILT_IN, LogProductionRun
 from mlflow_compliance.changes.runs import COPIED_BY, COPY_STATE, SOURCE_MODEL, SOURCE_RUN
 from mlflow_compliance.entities import Experiment
-from mlflow_compliance.errors import ChangeError, StoreError, first_line
+from mlflow_compliance.errors import ChangeError, StoreError
 from mlflow_compliance.scope import RETRACTED
 from mlflow_compliance.store import files
 from mlflow_compliance.store.copying import RunCopier
@@ -25,16 +25,20 @@ from mlflow_compliance.store.manifests import write_manifest
 from mlflow_compliance.store.opening import Store
 from mlflow_compliance.store.production import ProductionLogger
 from mlflow_compliance.store.records import add_records
+from mlflow_compliance.store.refusals import is_gone, refusal
 from mlflow_compliance.store.retracting import retract
 
 
 @contextmanager
 def one_sentence(what: str) -> Iterator[None]:
-    """MLflow's and the system's refusals as a ChangeError."""
+    """MLflow's and the system's refusals as a ChangeError; a server that is gone ends the repair, as StoreError: nothing else could be done."""
     try:
         yield
     except (MlflowException, StoreError, OSError) as error:
-        raise ChangeError(f"{what}: {first_line(error)}") from error
+        if is_gone(error):
+            way = "the repair stopped here, its journal says how far it came; run --fix again when the server answers"
+            raise StoreError(f"{what}, because the tracking server is gone: {way}") from error
+        raise ChangeError(f"{what}: {refusal(error, '')}") from error
 
 
 @contextmanager
@@ -57,6 +61,8 @@ class StoreWriter:
         # Whatever MLflow has to say of a failure is in the exception; its log would add a traceback.
         logging.getLogger("mlflow").setLevel(logging.CRITICAL + 1)
         logging.getLogger("alembic").setLevel(logging.ERROR)
+        # It would print the address of every run that ends, with the password that a URI may hold.
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
         store.backend.refuse_other_schema()
         self.store = store
         self.binding = binding
@@ -68,7 +74,7 @@ class StoreWriter:
                 # The first call opens the database.
                 self.client.search_experiments(max_results=1)
         except (MlflowException, OSError) as error:
-            raise StoreError(f"the store {store.info.uri} cannot be opened for writing: {first_line(error)}") from error
+            raise StoreError(f"the store {store.info.uri} cannot be opened for writing: {refusal(error, store.uri)}") from error
 
     def reach(self) -> None:
         """Raise StoreError where the store cannot be reached any more."""

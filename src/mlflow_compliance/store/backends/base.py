@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar
 
+from mlflow_compliance.artifacts import Artifacts
 from mlflow_compliance.entities import LoggedModel, Run, Snapshot, StoreInfo
 from mlflow_compliance.errors import StoreError
 from mlflow_compliance.settings import Settings
@@ -66,6 +67,15 @@ class Backend(ABC):
     def lock(self) -> Iterator[None]:
         """Keep a second repair of this store out, from other machines too where the store can do that. Raises StoreError where one is running."""
         yield
+
+    def keep_what_others_own(self, artifacts: Artifacts) -> Artifacts:
+        """Artifacts whose ownerless entries are marked where rows that were not read may own them."""
+        from mlflow_compliance.store.neighbours import keep_what_neighbours_own
+
+        return keep_what_neighbours_own(artifacts, self)
+
+    def refuse_other_files(self, artifacts: Artifacts) -> None:  # noqa: B027  most kinds know their files by their paths
+        """Raise StoreError where the files here are not those that the rows speak of."""
 
     def refuse_writing(self) -> None:
         """Raise StoreError for a store that this version only audits."""

@@ -6,8 +6,10 @@ import logging
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, ClassVar
 
+from mlflow_compliance.artifacts import Artifacts
 from mlflow_compliance.entities import LoggedModel, Run, Snapshot, StoreInfo
 from mlflow_compliance.errors import StoreError, first_line
 from mlflow_compliance.settings import Settings
@@ -17,20 +19,54 @@ from mlflow_compliance.store.rows import Rows
 
 if TYPE_CHECKING:
     from mlflow_compliance.store.client_reading import ClientReader
+    from mlflow_compliance.store.rest import Rest
 
 
 @dataclass(frozen=True)
 class ServerBackend(Backend):
     """A tracking server, asked over HTTP."""
 
+    writes: ClassVar[bool] = True
+
     def read(self, also: Collection[str]) -> tuple[Snapshot, Rows]:
-        with answering(self.uri, self.info) as reader:
-            snapshot, rows = reader.read(self.info, self.settings, also)
+        return self._read(also, locations=True)
+
+    def read_metadata(self, also: Collection[str]) -> tuple[Snapshot, Rows | None]:
+        """The store for rules that look at no files: where files lie is not kept."""
+        return self._read(also, locations=False)[0], None
+
+    def _read(self, also: Collection[str], *, locations: bool) -> tuple[Snapshot, Rows]:
+        with answering(self.uri, self.info) as (reader, _):
+            snapshot, rows = reader.read(self.info, self.settings, also, locations=locations)
         return replace(snapshot, info=replace(snapshot.info, workspace=_workspace())), rows
 
     def details(self, run_ids: Collection[str]) -> tuple[dict[str, Run], dict[str, LoggedModel]]:
-        with answering(self.uri, self.info) as reader:
+        with answering(self.uri, self.info) as (reader, _):
             return reader.details(run_ids)
+
+    def keep_what_others_own(self, artifacts: Artifacts) -> Artifacts:
+        from mlflow_compliance.store.same_files import keep_what_may_be_owned
+
+        return keep_what_may_be_owned(super().keep_what_others_own(artifacts), workspaces=self._has_workspaces)
+
+    def refuse_other_files(self, artifacts: Artifacts) -> None:
+        from mlflow_compliance.store.same_files import refuse_other_files
+
+        # Asked of every finding that a report shows: the answer of the first time counts.
+        if self.__dict__.get("_compared") is not artifacts.roots:
+            with answering(self.uri, self.info) as (_, rest):
+                refuse_other_files(rest, self.info.uri, artifacts)
+            self.__dict__["_compared"] = artifacts.roots
+
+    @cached_property
+    def _has_workspaces(self) -> bool:
+        from mlflow_compliance.store.rest import SERVER_INFO, AnswerError
+
+        with answering(self.uri, self.info) as (_, rest):
+            try:
+                return bool(rest.get(SERVER_INFO).get("workspaces_enabled"))
+            except AnswerError:
+                return False  # a server from before workspaces
 
 
 @dataclass(frozen=True)
@@ -42,7 +78,7 @@ class ClientBackend(Backend):
 
 
 @contextmanager
-def answering(uri: str, info: StoreInfo) -> Iterator[ClientReader]:
+def answering(uri: str, info: StoreInfo) -> Iterator[tuple[ClientReader, Rest]]:
     """A reader of a server that showed that it is one and hides nothing from the caller. Refusals are told as StoreError."""
     from mlflow.exceptions import MlflowException
     from mlflow.tracking import MlflowClient
@@ -59,7 +95,7 @@ def answering(uri: str, info: StoreInfo) -> Iterator[ClientReader]:
     try:
         rest.post(SEARCH_EXPERIMENTS, {"max_results": 1})
         refuse_if_hidden(rest, info.uri)
-        yield ClientReader(MlflowClient(tracking_uri=uri, registry_uri=uri), RestListing(rest))
+        yield ClientReader(MlflowClient(tracking_uri=uri, registry_uri=uri), RestListing(rest)), rest
     except (MlflowException, AnswerError, OSError) as error:
         raise StoreError(f"the tracking server {info.uri} cannot be read: {refusal(error, uri)}") from error
 
