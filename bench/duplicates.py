@@ -33,7 +33,9 @@ def main() -> None:
     ours, cache = [sys.executable, str(HERE / "audited.py"), uri], folder / "cache"
     settings = folder / "compliance.toml"
     settings.write_text('[duplicates]\nmin_size = 1\nboilerplate = ["*.nothing"]\n')
-    gate = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "--import-mode=importlib", f"--rootdir={folder}", "-c", "/dev/null"]
+    ini = folder / "pytest.ini"
+    ini.write_text(f"[pytest]\ncompliance_fixers = {HERE.parent / 'fixers'}\n")
+    gate = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "--import-mode=importlib", f"--rootdir={folder}", "-c", str(ini)]
     gate += [str(HERE.parent / "policies"), f"--tracking-uri={uri}", f"--compliance-config={settings}", "-k", RULES]
 
     expected = compared(tree, ours)
