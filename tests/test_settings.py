@@ -20,7 +20,7 @@ from mlflow_compliance.errors import SettingsError
 from mlflow_compliance.settings import Product, Settings, StoreSettings, find_settings, load_settings
 from mlflow_compliance.toml_lines import line_of, parse
 
-TABLES = "duplicates, experiments, journal, models, policies, products, runs, store"
+TABLES = "artifacts, duplicates, experiments, journal, models, policies, products, runs, store"
 EVERYTHING = """
 [store]
 tracking_uri = "sqlite:///mlflow.db"
