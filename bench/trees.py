@@ -23,7 +23,7 @@ def model_folders(folder: Path, runs: int) -> None:
         # The order of these draws makes the tree: it is the one that the published numbers were measured on.
         model = models[rng.randrange(_CONTENTS)] if run % 2 else rng.randbytes(200_000)
         (place / "model.pkl").write_bytes(model)
-        (place / "MLmodel").write_bytes(f"run: {run}\nflavors: lightgbm\n".encode() * 10)
+        (place / "MLmodel").write_text(f"run_id: {run:032x}\nflavors:\n  lightgbm:\n    data: model.pkl\nmodel_size_bytes: {run}\n")
         (place / "feature_importance.csv").write_bytes(rng.randbytes(5_000))
         (place / "requirements.txt").write_bytes(b"mlflow==3.17\nlightgbm==4.7\n")
         (place / "confusion_matrix.png").write_bytes(rng.randbytes(20_000))

@@ -15,7 +15,7 @@ def share(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[
     if finding.entity.kind == "archive":
         raise CannotFix("their bytes differ, so sharing one copy would change evidence: delete the run that is not needed")
     artifacts = snapshot.artifacts
-    group = next((group for group in artifacts.duplicates() if group.sha256 == finding.entity.key), None) if artifacts else None
+    group = artifacts.duplicate(finding.entity.key) if artifacts else None
     if artifacts is None or group is None:
         return
     for path in group.paths:

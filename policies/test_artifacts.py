@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 
 from mlflow_compliance.api import ArtifactRoot, Artifacts, EntityRef, Experiment, Settings, Severity, Snapshot, Violations, policy
 
@@ -78,12 +79,16 @@ def test_recorded_hashes_hold(artifact_root: ArtifactRoot, artifacts: Artifacts,
 def test_model_folders_are_complete(artifact_root: ArtifactRoot, artifacts: Artifacts, violations: Violations) -> None:
     """MLmodel names the files that loading needs; a row that says READY does not look at them."""
     elsewhere = 0
+    versions: dict[str, list[str]] = defaultdict(list)
+    for (kind, key), place in sorted(artifacts.locations.items()):
+        if kind == "model_version":
+            versions[place].append(key)
     for path, model in sorted(artifacts.models.items()):
         if artifacts.root_of(path) != artifact_root:
             continue
         if model.error or model.missing or model.empty:
             entity = EntityRef("model_folder", path, artifacts.relative(path))
-            used = [key for (kind, key), place in sorted(artifacts.locations.items()) if kind == "model_version" and place == path]
+            used = versions.get(path)
             what = f"an incomplete model, registered as {', '.join(used)}" if used else "an incomplete model"
             violations.add(what, entity=entity, observed=model.problem, expected="every file that MLmodel names, none empty")
         elsewhere += _names_another_place(model.artifact_path, path)

@@ -20,7 +20,7 @@ from mlflow_compliance.errors import SettingsError
 from mlflow_compliance.settings import Product, Settings, StoreSettings, find_settings, load_settings
 from mlflow_compliance.toml_lines import line_of, parse
 
-TABLES = "duplicates, experiments, journal, models, policies, products, runs, store"
+TABLES = "artifacts, duplicates, experiments, journal, models, policies, products, runs, store"
 EVERYTHING = """
 [store]
 tracking_uri = "sqlite:///mlflow.db"
@@ -77,6 +77,8 @@ running_max_hours = 0.5
 min_size = 1
 boilerplate = ["*.yaml"]
 zip_members = true
+[artifacts]
+hash_cache = "cache"
 [journal]
 folder = ".compliance"
 [policies.EXP002]
@@ -175,6 +177,7 @@ def test_every_key_is_read(folder: Path) -> None:
             "memory_limit": 2048,
         },
         "duplicates": {"min_size": 1, "boilerplate": ("*.yaml",), "zip_members": True},
+        "artifacts": {"hash_cache": "cache"},
         "journal": {"folder": ".compliance"},
         "policies": {"EXP002": {"enabled": False, "severity": "low"}},
     }

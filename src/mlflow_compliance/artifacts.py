@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
+from functools import cached_property
 from typing import NamedTuple
 
 from mlflow_compliance.entities import EntityRef
@@ -156,18 +157,29 @@ class Artifacts:
 
     def duplicates(self, root: str | None = None) -> list[DuplicateGroup]:
         """Groups of owned artifacts with one content in several physical copies; with `root`, those whose first extra copy lies there."""
+        return [group for group in self._groups.values() if root is None or self._home(group) == root]
+
+    def duplicate(self, sha256: str) -> DuplicateGroup | None:
+        """The group with this content, None where it is in one physical copy at most."""
+        return self._groups.get(sha256)
+
+    @cached_property
+    def _groups(self) -> dict[str, DuplicateGroup]:
+        """By content, in the order of the paths. Found once: every finding and every remedy asks again."""
         groups: dict[str, list[str]] = defaultdict(list)
         for path, digest in self.hashes.items():
-            file = self.files.get(path)
-            if file and file.owner and file.logged and self.rules.apply_to(path, file.size):
-                groups[digest].append(path)
+            groups[digest].append(path)
         found = []
-        for digest, paths in groups.items():
-            if len({self.files[path].copy for path in paths}) > 1:
-                group = DuplicateGroup(digest, self.files[paths[0]].size, tuple(sorted(paths)))
-                if root is None or self._home(group) == root:
-                    found.append(group)
-        return sorted(found, key=lambda group: group.paths)
+        for digest, same in groups.items():
+            if len(same) > 1:
+                paths = [path for path in same if self._counts(path)]
+                if len({self.files[path].copy for path in paths}) > 1:
+                    found.append(DuplicateGroup(digest, self.files[paths[0]].size, tuple(sorted(paths))))
+        return {group.sha256: group for group in sorted(found, key=lambda group: group.paths)}
+
+    def _counts(self, path: str) -> bool:
+        file = self.files.get(path)
+        return file is not None and file.owner is not None and file.logged and self.rules.apply_to(path, file.size)
 
     def extras(self, group: DuplicateGroup) -> list[str]:
         """The paths of a group that are not yet the same physical copy as its first path."""

@@ -8,6 +8,7 @@ import socket
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as Late
 from contextlib import contextmanager
 from importlib.metadata import version
 from itertools import islice
@@ -56,7 +57,7 @@ def _cluster(address: str) -> Iterator[Executor]:
     try:
         _refuse_if_nobody_listens(address)
         client = Client(address, timeout=_CONNECTING, set_as_default=False)
-    except (OSError, ValueError, TypeError) as error:
+    except Exception as error:
         raise ComplianceError(
             f"the Dask scheduler at {address} cannot be reached ({first_line(error)}): start it, or leave --executor out"
         ) from error
@@ -80,7 +81,7 @@ def _greet(pool: Executor, address: str) -> None:
     asked: Future[str] = pool.submit(_version)
     try:
         theirs = asked.result(timeout=_CONNECTING)
-    except TimeoutError as error:
+    except Late as error:
         raise ComplianceError(f"no worker of the Dask scheduler at {address} answers: start one, or leave --executor out") from error
     except Exception as error:
         raise ComplianceError(

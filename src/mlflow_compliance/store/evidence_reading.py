@@ -130,10 +130,11 @@ class _Reader:
         if artifacts is None:
             return []
         found, seen = list(artifacts.models), set[str]()
-        for path, file in sorted(artifacts.files.items()):
-            loose = path.endswith(_LOOSE) and not any(above in artifacts.models for above in _above(path))
-            if loose and file.logged and file.copy not in seen:
-                seen.add(file.copy)
+        pickles = sorted(path for path, file in artifacts.files.items() if path.endswith(_LOOSE) and file.logged)
+        for path in pickles:
+            copy = artifacts.files[path].copy
+            if copy not in seen and not any(above in artifacts.models for above in _above(path)):
+                seen.add(copy)
                 found.append(path)
         return found
 
@@ -279,12 +280,11 @@ def _state(path: str) -> tuple[str, int, int, int]:
     return path, facts.st_size, facts.st_mtime_ns, facts.st_ino
 
 
-def _above(path: str) -> list[str]:
-    found = []
+def _above(path: str) -> Iterator[str]:
+    """The folders that hold a path, the innermost first."""
     while (above := os.path.dirname(path)) != path:
-        found.append(above)
+        yield above
         path = above
-    return found
 
 
 def _commit(folder: str) -> str:

@@ -51,6 +51,11 @@ class HashCache:
         self._artifacts = artifacts
         self._before = min(started, now()) - _SAFE
         self._found = _read(self.path)
+        self._keys: dict[str, str] = {}
+
+    def __len__(self) -> int:
+        """Entries that earlier audits left."""
+        return len(self._found)
 
     def look_up(self, copies: Iterable[Copy]) -> dict[str, Entry]:
         """Path -> what is known of it."""
@@ -70,14 +75,15 @@ class HashCache:
         for copy, token, digest in told:
             stamp = stamps.get(files[copy.path].copy)
             if stamp and max(stamp) < self._before:
-                entries[self._key(copy)] = f"{token} {digest}"
+                entries[self._keys.get(copy.path) or self._key(copy)] = f"{token} {digest}"
         if entries != self._found:
             _write(self.path, entries)
 
     def _key(self, copy: Copy) -> str:
         own = self._artifacts.files[copy.path].copy
         written, changed = self._artifacts.stamps.get(own, (0, 0))
-        return f"{own} {copy.size} {written} {changed} {copy.path}"
+        key = self._keys[copy.path] = f"{own} {copy.size} {written} {changed} {copy.path}"
+        return key
 
 
 def _read(path: str) -> Mapping[str, str]:

@@ -39,7 +39,7 @@ def hash_candidates(artifacts: Artifacts, progress: Progress, executor: Executor
     using: AbstractContextManager[Executor] = nullcontext(executor) if executor else executor_of(THREADS)
     with using as pool:
         alike = [copy for group in _groups(candidates, lambda copy: copy.size) for copy in group]
-        known = cache.look_up(copy for copy in alike if files[copy.path].copy not in recorded) if cache else {}
+        known = cache.look_up(copy for copy in alike if files[copy.path].copy not in recorded) if cache is not None else {}
         tokens = {path: entry.token for path, entry in known.items()}
         for batch, found in _sampled(pool, [copy for copy in alike if copy.path not in known], unread, progress):
             tokens.update((copy.path, token) for copy, token in zip(batch, found, strict=True) if token)
@@ -54,7 +54,7 @@ def hash_candidates(artifacts: Artifacts, progress: Progress, executor: Executor
         reading = {files[copy.path].copy for group in wanted for copy in group} | {files[path].copy for path in digests}
         wanted += [[copy] for own, copy in recorded.items() if own not in reading]
         digests.update(_compared(pool, wanted, unread, progress))
-    if cache:
+    if cache is not None and (wanted or len(known) < len(alike) or len(known) != len(cache)):
         cache.keep((copy, tokens[copy.path], digests.get(copy.path, "")) for copy in alike if copy.path in tokens)
     read = {files[path].copy: digest for path, digest in digests.items()}
     merged = _clones(read, {files[path].copy: path for path in digests})

@@ -62,6 +62,9 @@ def named_files(flavors: dict[Any, Any], document: dict[Any, Any]) -> Iterator[s
 
 def _size(folder: str, name: str, files: Mapping[str, ArtifactFile]) -> int | None:
     """Bytes at a name in the folder, 1 for a folder that holds something; None where nothing is, or where it leads outside."""
+    found = files.get(f"{folder}/{name}")
+    if found is not None:
+        return found.size
     for spelling in (name, name.replace("\\", "/")):  # MLflow on Windows has written backslashes
         path = os.path.normpath(os.path.join(folder, spelling))
         if not path.startswith(folder + os.sep) or "\0" in path:

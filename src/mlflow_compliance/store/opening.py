@@ -16,6 +16,7 @@ from mlflow_compliance.executors import THREADS, executor_of
 from mlflow_compliance.progress import Progress, Silent
 from mlflow_compliance.settings import Settings
 from mlflow_compliance.store.backends.base import Backend
+from mlflow_compliance.store.collecting import without_collecting
 from mlflow_compliance.store.rows import Rows
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ class Store:
         finally:
             progress.stop()
 
+    @without_collecting()
     def read_files(self, snapshot: Snapshot, rows: Rows, progress: Progress | None = None) -> Snapshot:
         """A snapshot with its artifact side and evidence for who asks: see `walk` and `with_evidence`."""
         progress = progress or Silent()
