@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlflow_compliance.apply import Outcome, apply_plan, differences, expected_after
-from mlflow_compliance.entities import EntityRef, Snapshot
+from mlflow_compliance.entities import Snapshot
 from mlflow_compliance.errors import ChangeError, ComplianceError, PlanError
 from mlflow_compliance.findings import Finding, Severity
 from mlflow_compliance.journal import Journal, only_one
@@ -71,7 +71,6 @@ class Audit:
         self.policies: dict[str, Policy] = {}
         self.repair: Repair | None = None
         self.error: ComplianceError | None = None
-        self.examined: set[EntityRef] = set()
         self._settings: Settings | None = None
         self._store: Store | None = None
         self._readings = Readings(sharing or Alone())
@@ -158,10 +157,7 @@ class Audit:
 
     def resolve(self, axis: str, key: str, *, artifacts: bool) -> object | None:
         """The entity behind a case id in the current snapshot, None when it is gone."""
-        found = AXES[axis].members(self.snapshot(artifacts=artifacts), self.settings).get(key)
-        if found is not None:
-            self.examined.add(AXES[axis].ref(found))
-        return found
+        return AXES[axis].members(self.snapshot(artifacts=artifacts), self.settings).get(key)
 
     def severity(self, rule: Policy) -> Severity:
         """A policy's severity; the settings may say another."""
@@ -272,10 +268,21 @@ def _time(milliseconds: int) -> str:
     return f"{datetime.fromtimestamp(milliseconds / 1000, timezone.utc):%Y-%m-%d %H:%M:%S} UTC"
 
 
-def lines_of(audit: Audit) -> Iterator[str]:
-    """What was audited, for the head of a report."""
-    if not audit.opened:
-        return
+@dataclass(frozen=True)
+class Heading:
+    """What a report says of an audit as a whole: plain values, so that a worker of pytest-xdist can hand it over."""
+
+    lines: tuple[str, ...]
+    read_at: str
+    policies: int
+
+
+def heading(audit: Audit) -> Heading:
+    """The head of the reports on a store that was read."""
+    return Heading(tuple(_lines_of(audit)), _time(audit.snapshot(artifacts=False).taken_at), len(audit.policies))
+
+
+def _lines_of(audit: Audit) -> Iterator[str]:
     snapshot = audit.snapshot(artifacts=False)
     runs: dict[str, int] = {}
     for item in snapshot.experiments.values():

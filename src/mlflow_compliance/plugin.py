@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mlflow_compliance.session.repairing import repair
+from mlflow_compliance.session.sharing import prepare
 from mlflow_compliance.session.starting import begin, collected, cover, hear, name, rows, stop
 from mlflow_compliance.session.telling import clean, describe, finish, judge, shorten, status, summarize
 
@@ -75,6 +76,11 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> 
     report = yield
     describe(item, report, call)
     return report
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: object) -> None:
+    prepare(node)
 
 
 @pytest.hookimpl(optionalhook=True)

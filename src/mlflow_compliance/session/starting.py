@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mlflow_compliance.errors import ComplianceError
-from mlflow_compliance.session.state import ATTRIBUTE, AUDIT, STOPPED, VIOLATIONS, audit_of, ensure_audit, rule_of
+from mlflow_compliance.session.sharing import share_heading
+from mlflow_compliance.session.state import ATTRIBUTE, AUDIT, EXAMINED, STOPPED, VIOLATIONS, audit_of, ensure_audit, rule_of
 
 if TYPE_CHECKING:
     from mlflow_compliance.findings import Violations
@@ -63,9 +64,13 @@ def _policy(item: pytest.Item) -> Policy:
 
 def _member(request: pytest.FixtureRequest) -> object:
     """The entity behind a parameter, from the store as it was last read."""
+    from mlflow_compliance.rules import AXES
+
     audit = request.config.stash[AUDIT]
     found = audit.resolve(str(request.fixturename), request.param, artifacts=_policy(request.node).reads_artifacts)
-    if found is None:
+    if found is not None:
+        request.node.stash.setdefault(EXAMINED, []).append(AXES[str(request.fixturename)].ref(found))
+    else:
         pytest.fail(f"there is no {request.fixturename} to examine: a rule that looks at nothing proves nothing", pytrace=False)
     return found
 
@@ -128,6 +133,8 @@ def collected(session: pytest.Session, items: list[pytest.Item]) -> None:
             raise pytest.UsageError(str(error)) from error
         session.config.workeroutput[WORKER_ERROR] = str(error)  # type: ignore[attr-defined]
         items.clear()
+    else:
+        share_heading(session.config, audit)
     for item in items:
         rule = rule_of(item)
         if rule is not None and not audit.enabled(rule):
