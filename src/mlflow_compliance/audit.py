@@ -37,6 +37,7 @@ class Options:
     fixers: tuple[str, ...] = ()
     fix: bool = False
     limit: int | None = None
+    metadata_only: bool = False
 
 
 @dataclass
@@ -167,6 +168,10 @@ class Audit:
     def enabled(self, rule: Policy) -> bool:
         own = self.settings.policies.get(rule.id)
         return own is None or own.enabled
+
+    def left_out(self, rule: Policy) -> bool:
+        """Whether --metadata-only leaves a policy out."""
+        return self.options.metadata_only and rule.reads_artifacts
 
     @property
     def remedies(self) -> Mapping[str, Remedy]:
@@ -303,6 +308,9 @@ def _lines_of(audit: Audit) -> Iterator[str]:
         yield f"artifacts: {len(files)} files, {size} bytes, {sum(stored.values())} of them on disk, in {where}"
         for prefix, rows in sorted(snapshot.artifacts.relocated.items()):
             yield f"relocated: {rows} rows say {prefix}, a place that is not used here; read through [store.relocate]"
+    left = sorted(rule.id for rule in audit.policies.values() if audit.left_out(rule))
+    if left:
+        yield f"left out by --metadata-only, so nothing is said of files: {', '.join(left)}"
     off = sorted(rule.id for rule in audit.policies.values() if not audit.enabled(rule))
     if off:
         yield f"switched off in the settings: {', '.join(off)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tempfile
 from html import unescape
@@ -18,10 +19,24 @@ import os, sys
 def watch(event, arguments):
     if event in ("sqlite3.connect", "os.scandir"):
         with open({log!r}, "a") as log:
-            log.write(f"{{event}} {{arguments[0]}}\\n")
+            log.write(f"{{os.getpid()}} {{event}} {{arguments[0]}}\\n")
 
-sys.addaudithook(watch)
+if not hasattr(sys, "watched"):
+    sys.watched = True
+    sys.addaudithook(watch)
 """
+COUNTING = """
+def pytest_unconfigure():
+    watch("os.scandir", [f"mlflow: {'mlflow' in sys.modules}"])
+
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+
+@event.listens_for(Engine, "before_cursor_execute")
+def tell(connection, cursor, statement, *rest):
+    watch("os.scandir", [" ".join(statement.split())])
+"""
+"""What is asked of the database, as SQLAlchemy tells it."""
 WHEN = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC|\d+ (microsecond|second)s?|\d+\.\d+s")
 
 
@@ -41,21 +56,25 @@ def page(gate: Gate, name: str) -> tuple[list[str], set[str]]:
     text = (gate.folder / name).read_text()
     head = re.search(r'<ul class="compliance-head">(.*?)</ul>', text, re.DOTALL)
     assert head is not None
-    rows = re.findall(r'col-policy.*?col-outcome.*?</td>', unescape(text).replace('\\"', '"'), re.DOTALL)
-    assert rows
-    return WHEN.sub("", head.group(1)).split("<li>"), set(rows)
+    blob = json.loads(unescape(re.search(r'data-jsonblob="(.*?)"', text, re.DOTALL).group(1)))  # type: ignore[union-attr]
+    rows = {"".join(row["resultsTableRow"][:6]) for made in blob["tests"].values() for row in made}
+    assert len(rows) == 28
+    return WHEN.sub("", head.group(1)).split("<li>"), {WHEN.sub("", row) for row in rows}
 
 
 def table(result: pytest.RunResult) -> list[str]:
     """What the terminal says of the audit."""
     text = told(result)
     assert " compliance ===" in text
-    return sorted(WHEN.sub("", text.partition(" compliance ===")[2].partition("short test summary")[0]).splitlines())
+    said = re.split(r"\n===|\n---", text.partition(" compliance ===")[2])[0]
+    return sorted(line.strip(" =") for line in WHEN.sub("", said).splitlines())
 
 
 def junit(gate: Gate, name: str) -> set[tuple[str, str, str]]:
     cases = ElementTree.parse(gate.folder / name).getroot().iter("testcase")
-    return {(str(case.get("classname")), str(case.get("name")), "".join(str(part.get("message")) + str(part.text) for part in case)) for case in cases}
+    return {
+        (str(case.get("classname")), str(case.get("name")), "".join(str(part.get("message")) + str(part.text) for part in case)) for case in cases
+    }
 
 
 def test_reports_are_the_same_and_the_store_is_read_once(gate: Gate, messy: Lab, log: Path) -> None:
@@ -71,11 +90,38 @@ def test_reports_are_the_same_and_the_store_is_read_once(gate: Gate, messy: Lab,
     assert table(alone) == table(shared)
     assert page(gate, "alone.html") == page(gate, "shared.html")
     assert junit(gate, "alone.xml") == junit(gate, "shared.xml")
-    assert sum(line.startswith("sqlite3.connect") for line in opened) == 1
-    below = [line for line in opened if line.startswith(f"os.scandir {messy.folder}")]
+    # Once for its rows, once more for those of other workspaces, which may own what nobody here owns.
+    assert sum(" sqlite3.connect " in line for line in opened) == 2
+    below = [line for line in opened if f" os.scandir {messy.folder}" in line]
     assert len(below) > 5
-    assert sorted(line for line in opened_by_workers if line.startswith(("sqlite3.connect", f"os.scandir {messy.folder}"))) == sorted(
-        line for line in opened if line.startswith(("sqlite3.connect", f"os.scandir {messy.folder}"))
+    assert sum(" sqlite3.connect " in line for line in opened_by_workers) == 2
+    assert sorted(line.split(" ", 1)[1] for line in opened_by_workers if f" os.scandir {messy.folder}" in line) == sorted(
+        line.split(" ", 1)[1] for line in below
     )
     assert state(messy.folder) == before
     assert set(Path(tempfile.gettempdir()).glob("mlflow-compliance-*")) <= folders, "the readings are gone with the session"
+
+
+def test_metadata_only(gate: Gate, messy: Lab, log: Path) -> None:
+    """No folder is listed, no location is read, MLflow stays unimported: the same alone and through workers."""
+    (gate.folder / "watching.py").write_text(WATCH.format(log=str(log)) + COUNTING)
+    log.write_text("")
+    alone = gate("--metadata-only", process=True)
+    assert alone.parseoutcomes()["deselected"] >= 5
+    assert "what is wrong" in told(alone)
+    assert "left out by --metadata-only, so nothing is said of files: ART001," in told(alone)
+    assert "depends on files, which no rule of this session reads" in told(alone)
+    assert failed(alone) == {"EXP001", "EXP002", "EXP003"}
+    said = log.read_text()
+    assert str(messy.folder / "mlruns") not in said
+    assert "SELECT" in said
+    assert not re.findall(r"artifact_uri FROM runs(?! WHERE run_uuid IN)", said)
+    assert "mlflow: False" in said
+    log.write_text("")
+    shared = gate("--metadata-only", "-n", "2", process=True)
+    assert table(alone) == table(shared)
+    assert log.read_text().count("sqlite3.connect") == 1
+
+
+def failed(result: pytest.RunResult) -> set[str]:
+    return set(re.findall(r"^ ([A-Z]{3}\d{3}) ", "\n".join(result.outlines), re.MULTILINE))

@@ -34,7 +34,7 @@ def prepare(node: Any) -> None:
 
 
 def share_heading(config: pytest.Config, audit: Audit) -> None:
-    """On a worker: leave the head of the reports for the controller, which reads no store. Every worker collects the same and would write the same."""
+    """On a worker: leave the head of the reports for the controller, which reads no store. All workers collect the same."""
     folder = getattr(config, "workerinput", {}).get(_INPUT, "")
     if folder and os.path.isdir(folder) and audit.opened:
         from mlflow_compliance.audit import heading

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 WORKER_ERROR = "compliance_error"
 """Key under which a worker of pytest-xdist hands over why it could not collect: raised there, it would be an internal error."""
+_LEFT_OUT = "left-out"
+"""Case of a rule that `--metadata-only` deselects: its cases are not looked for, since that may read files."""
 _COVERED: pytest.StashKey[bool] = pytest.StashKey()
 
 
@@ -99,7 +101,7 @@ def rows(metafunc: pytest.Metafunc) -> None:
     audit = ensure_audit(metafunc.config)
     audit.add(rule)
     for axis in rule.axes:
-        keys = audit.keys(rule, axis)
+        keys = [_LEFT_OUT] if audit.left_out(rule) else audit.keys(rule, axis)
         if not keys and axis not in MAY_BE_EMPTY:
             keys = ["none"]
         metafunc.parametrize(axis, keys, ids=keys, indirect=True)
@@ -117,6 +119,10 @@ def collected(session: pytest.Session, items: list[pytest.Item]) -> None:
     audit = audit_of(session.config)
     if audit is None:
         return
+    left = [item for item in items if (rule := rule_of(item)) is not None and audit.left_out(rule)]
+    if left:
+        items[:] = [item for item in items if item not in set(left)]
+        session.config.hook.pytest_deselected(items=left)
     try:
         if audit.error is not None:
             raise audit.error

@@ -61,6 +61,7 @@ def ensure_audit(config: pytest.Config) -> Audit:
             fixers=tuple(config.getini("compliance_fixers")),
             fix=config.option.fix,
             limit=config.option.fix_max,
+            metadata_only=config.option.metadata_only,
         )
         audit = config.stash[AUDIT] = Audit(options, lambda: RichProgress(shown) if on_terminal else Silent(), sharing_of(config))
     return audit
