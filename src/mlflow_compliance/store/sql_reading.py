@@ -76,18 +76,16 @@ class SqlReader:
             "SELECT experiment_id, lifecycle_stage, status, COUNT(*) FROM runs GROUP BY experiment_id, lifecycle_stage, status"
         ):
             counts[str(experiment_id)][lifecycle, status] = number
-        for experiment_id, lifecycle, status in self._retracted_runs():
+        # Each of the questions that follow is another scan of the runs, which the counts make needless in most stores.
+        any_deleted = any(lifecycle == DELETED for counted in counts.values() for lifecycle, _ in counted)
+        for experiment_id, lifecycle, status in self._retracted_runs() if any_deleted else ():
             left = counts[experiment_id][lifecycle, status] - 1
             counts[experiment_id][lifecycle, status] = left
             if not left:
                 del counts[experiment_id][lifecycle, status]
         deleted: dict[str, list[str]] = defaultdict(list)
-        for run_id, experiment_id in self.tables.all(
-            "SELECT run_uuid, experiment_id FROM runs WHERE lifecycle_stage = 'deleted' AND NOT EXISTS "
-            "(SELECT 1 FROM tags WHERE tags.run_uuid = runs.run_uuid AND tags.key = 'compliance.copy' AND tags.value = :retracted)",
-            retracted=RETRACTED,
-        ):
-            deleted[str(experiment_id)].append(run_id)
+        for run_id, experiment_id in self._deleted_runs() if any_deleted else ():
+            deleted[experiment_id].append(run_id)
         assessed, traces, loose = self._assessed_runs(), self._traces(), self._loose_models()
         found = {}
         for experiment_id, name, location, lifecycle in self.tables.all(
@@ -108,6 +106,16 @@ class SqlReader:
                 assessed_runs=assessed.get(key, 0),
             )
         return found
+
+    def _deleted_runs(self) -> list[tuple[str, str]]:
+        return [
+            (run_id, str(experiment_id))
+            for run_id, experiment_id in self.tables.all(
+                "SELECT run_uuid, experiment_id FROM runs WHERE lifecycle_stage = 'deleted' AND NOT EXISTS "
+                "(SELECT 1 FROM tags WHERE tags.run_uuid = runs.run_uuid AND tags.key = 'compliance.copy' AND tags.value = :retracted)",
+                retracted=RETRACTED,
+            )
+        ]
 
     def _retracted_runs(self) -> list[tuple[str, str, str]]:
         return [
@@ -168,7 +176,8 @@ class SqlReader:
             MADE_BY_US,
         ):
             wanted.add(run_id)
-        wanted |= {run_id for (run_id,) in self.tables.all("SELECT run_uuid FROM runs WHERE status = 'RUNNING' AND lifecycle_stage = 'active'")}
+        if any((ACTIVE, "RUNNING") in item.runs for item in experiments.values()):
+            wanted |= {run_id for (run_id,) in self.tables.all("SELECT run_uuid FROM runs WHERE status = 'RUNNING' AND lifecycle_stage = 'active'")}
         found = claims(settings, experiments, tagged)
         for product in settings.products:
             ids = {claim.experiment_id for claim in found if claim.product == product.name}
