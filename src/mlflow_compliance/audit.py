@@ -17,7 +17,7 @@ from mlflow_compliance.plan import Plan, make_plan
 from mlflow_compliance.progress import Progress
 from mlflow_compliance.readings import Alone, FilesNotRead, Readings, Sharing
 from mlflow_compliance.remedies import Remedy, load_fixers, propose, summary_of
-from mlflow_compliance.rules import AXES, OF_FILES, Policy, cases, evaluate
+from mlflow_compliance.rules import AXES, OF_FILES, Policy, cases, verdict_of
 from mlflow_compliance.settings import Settings, find_settings, load_settings
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ class Audit:
         rules = [rule for rule in self.policies.values() if rule.id in only and rule.evaluable]
         snapshot = self.snapshot(artifacts=True)
         return {
-            (rule.id, case.key): list(evaluate(rule, case, snapshot, self.settings).findings)
+            (rule.id, case.key): list(verdict_of(rule, case, snapshot, self.settings).findings)
             for rule in rules
             for case in cases(rule, snapshot, self.settings)
         }
