@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlflow_compliance.apply import Outcome, apply_plan, differences, expected_after
-from mlflow_compliance.entities import EntityRef, Snapshot
+from mlflow_compliance.entities import Snapshot
 from mlflow_compliance.errors import ChangeError, ComplianceError, PlanError
 from mlflow_compliance.findings import Finding, Severity
 from mlflow_compliance.journal import Journal, only_one
@@ -17,7 +17,7 @@ from mlflow_compliance.plan import Plan, make_plan
 from mlflow_compliance.progress import Progress
 from mlflow_compliance.readings import Alone, FilesNotRead, Readings, Sharing
 from mlflow_compliance.remedies import Remedy, load_fixers, propose, summary_of
-from mlflow_compliance.rules import AXES, OF_FILES, Policy, cases, evaluate
+from mlflow_compliance.rules import AXES, OF_FILES, Policy, cases, verdict_of
 from mlflow_compliance.settings import Settings, find_settings, load_settings
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ class Options:
     executor: str = "threads"
     hash_cache: str | None = None
     """What --hash-cache says; None leaves it to the settings."""
+    metadata_only: bool = False
 
 
 @dataclass
@@ -74,7 +75,6 @@ class Audit:
         self.policies: dict[str, Policy] = {}
         self.repair: Repair | None = None
         self.error: ComplianceError | None = None
-        self.examined: set[EntityRef] = set()
         self._settings: Settings | None = None
         self._store: Store | None = None
         self._readings = Readings(sharing or Alone())
@@ -147,7 +147,7 @@ class Audit:
         rules = [rule for rule in self.policies.values() if rule.id in only and rule.evaluable]
         snapshot = self.snapshot(artifacts=True)
         return {
-            (rule.id, case.key): list(evaluate(rule, case, snapshot, self.settings).findings)
+            (rule.id, case.key): list(verdict_of(rule, case, snapshot, self.settings).findings)
             for rule in rules
             for case in cases(rule, snapshot, self.settings)
         }
@@ -169,10 +169,7 @@ class Audit:
 
     def resolve(self, axis: str, key: str, *, artifacts: bool) -> object | None:
         """The entity behind a case id in the current snapshot, None when it is gone."""
-        found = AXES[axis].members(self.snapshot(artifacts=artifacts), self.settings).get(key)
-        if found is not None:
-            self.examined.add(AXES[axis].ref(found))
-        return found
+        return AXES[axis].members(self.snapshot(artifacts=artifacts), self.settings).get(key)
 
     def severity(self, rule: Policy) -> Severity:
         """A policy's severity; the settings may say another."""
@@ -182,6 +179,10 @@ class Audit:
     def enabled(self, rule: Policy) -> bool:
         own = self.settings.policies.get(rule.id)
         return own is None or own.enabled
+
+    def left_out(self, rule: Policy) -> bool:
+        """Whether --metadata-only leaves a policy out."""
+        return self.options.metadata_only and rule.reads_artifacts
 
     @property
     def remedies(self) -> Mapping[str, Remedy]:
@@ -283,10 +284,21 @@ def _time(milliseconds: int) -> str:
     return f"{datetime.fromtimestamp(milliseconds / 1000, timezone.utc):%Y-%m-%d %H:%M:%S} UTC"
 
 
-def lines_of(audit: Audit) -> Iterator[str]:
-    """What was audited, for the head of a report."""
-    if not audit.opened:
-        return
+@dataclass(frozen=True)
+class Heading:
+    """What a report says of an audit as a whole: plain values, so that a worker of pytest-xdist can hand it over."""
+
+    lines: tuple[str, ...]
+    read_at: str
+    policies: int
+
+
+def heading(audit: Audit) -> Heading:
+    """The head of the reports on a store that was read."""
+    return Heading(tuple(_lines_of(audit)), _time(audit.snapshot(artifacts=False).taken_at), len(audit.policies))
+
+
+def _lines_of(audit: Audit) -> Iterator[str]:
     snapshot = audit.snapshot(artifacts=False)
     runs: dict[str, int] = {}
     for item in snapshot.experiments.values():
@@ -307,6 +319,9 @@ def lines_of(audit: Audit) -> Iterator[str]:
         yield f"artifacts: {len(files)} files, {size} bytes, {sum(stored.values())} of them on disk, in {where}"
         for prefix, rows in sorted(snapshot.artifacts.relocated.items()):
             yield f"relocated: {rows} rows say {prefix}, a place that is not used here; read through [store.relocate]"
+    left = sorted(rule.id for rule in audit.policies.values() if audit.left_out(rule))
+    if left:
+        yield f"left out by --metadata-only, so nothing is said of files: {', '.join(left)}"
     off = sorted(rule.id for rule in audit.policies.values() if not audit.enabled(rule))
     if off:
         yield f"switched off in the settings: {', '.join(off)}"

@@ -10,7 +10,7 @@ from mlflow_compliance.entities import EntityRef, Snapshot
 from mlflow_compliance.errors import ChangeError, PlanError
 from mlflow_compliance.findings import Finding
 from mlflow_compliance.remedies import Remedy, propose
-from mlflow_compliance.rules import Policy, Verdict, cases, evaluate
+from mlflow_compliance.rules import Policy, Verdict, cases, verdict_of
 from mlflow_compliance.settings import Settings
 
 ROUNDS = 10
@@ -71,7 +71,7 @@ def findings_of(
     for rule in sorted(policies, key=lambda rule: rule.id):
         for case in cases(rule, snapshot, settings):
             if only is None or case.key in only.get(rule.id, frozenset()):
-                verdict: Verdict = evaluate(rule, case, snapshot, settings)
+                verdict: Verdict = verdict_of(rule, case, snapshot, settings)
                 found += verdict.findings
     return found
 

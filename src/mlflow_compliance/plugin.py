@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mlflow_compliance.session.repairing import repair
+from mlflow_compliance.session.sharing import prepare
 from mlflow_compliance.session.starting import begin, collected, cover, hear, name, rows, stop
 from mlflow_compliance.session.telling import clean, describe, finish, judge, shorten, status, summarize
 
@@ -21,6 +22,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("compliance", "policy as tests for MLflow stores")
     group.addoption("--tracking-uri", metavar="URI", help="the MLflow store to audit; wins over MLFLOW_TRACKING_URI and the settings")
     group.addoption("--compliance-config", metavar="FILE", help="settings file instead of the nearest compliance.toml or pyproject.toml")
+    group.addoption("--metadata-only", action="store_true", help="leave out the rules that look at files: no artifact row and no file is read")
     group.addoption("--fix", action="store_true", help="repair what can be repaired and undone, then audit again")
     group.addoption("--fix-dry-run", action="store_true", help="print the plan that --fix would carry out and change nothing")
     group.addoption("--fix-max", metavar="N", type=int, help="refuse a plan that changes more than N entities")
@@ -77,6 +79,11 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> 
     report = yield
     describe(item, report, call)
     return report
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: object) -> None:
+    prepare(node)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -199,6 +199,12 @@ def cases(rule: Policy, snapshot: Snapshot, settings: Settings) -> list[Case]:
     return found
 
 
+def verdict_of(rule: Policy, case: Case, snapshot: Snapshot, settings: Settings) -> Verdict:
+    """What `evaluate` gives, once for each snapshot: a repair asks before it plans, and its plan begins with the same store."""
+    # The rule is kept beside its verdict, so that its id stays its own.
+    return snapshot.remembered(f"verdict {id(rule)} {case.key}", lambda: (rule, evaluate(rule, case, snapshot, settings)), settings)[1]
+
+
 def evaluate(rule: Policy, case: Case, snapshot: Snapshot, settings: Settings) -> Verdict:
     """Run one check on a snapshot as pytest would; an assertion is a finding about the case's entity."""
     violations = Violations(rule.id, case.subject)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from mlflow_compliance.report.text import printable
+from mlflow_compliance.session.sharing import heading_of
 from mlflow_compliance.session.state import MARK, STOPPED, audit_of
 
 if TYPE_CHECKING:
-    from mlflow_compliance.audit import Audit
+    from mlflow_compliance.audit import Audit, Heading
 
 COLUMNS = ("policy", "severity", "entity", "outcome")
 MOST = 500
@@ -40,6 +40,7 @@ class HtmlReport:
         self.config = config
         self.header: list[str] = []
         self.notes: list[str] = []
+        self.examined: set[tuple[str, str]] = set()
         self.policies = False
         """Whether a row told of a policy."""
 
@@ -97,7 +98,9 @@ class HtmlReport:
             facts = getattr(report, MARK, None)
             self.policies = self.policies or bool(facts)
             cells[1:1] = _cells(facts, report) if facts else [f'<td class="col-{name}"></td>' for name in COLUMNS]
-            self.notes += [f"{facts['policy']}: {note}" for note in facts["notes"]] if facts else []
+            if facts:
+                self.notes += [f"{facts['policy']}: {note}" for note in facts["notes"]]
+                self.examined |= set(map(tuple, facts["examined"]))
 
     def pytest_html_results_table_html(self, report: pytest.TestReport, data: list[str]) -> None:
         """The outcome column tells the findings, with what --fix would do: no need to tell them again below."""
@@ -106,20 +109,17 @@ class HtmlReport:
             data.clear()
 
     def pytest_html_results_summary(self, prefix: list[str]) -> None:
-        audit, stopped = audit_of(self.config), self.config.stash.get(STOPPED, None)
+        head, stopped = heading_of(self.config), self.config.stash.get(STOPPED, None)
         if stopped is not None:
             prefix += [STYLE, f'<p class="compliance-FAILED">Stopped before the checks: {_safe(stopped)}</p>']
-        elif audit is not None and audit.opened:
-            lines = [*_head(audit), *(f"note: {note}" for note in self.notes)]
+        elif head is not None:
+            lines = [*_head(head, len(self.examined), audit_of(self.config)), *(f"note: {note}" for note in sorted(self.notes))]
             prefix += [STYLE, '<ul class="compliance-head">', *(f"<li>{_safe(line)}</li>" for line in lines), "</ul>"]
 
 
-def _head(audit: Audit) -> list[str]:
-    from mlflow_compliance.audit import lines_of
-
-    taken = datetime.fromtimestamp(audit.snapshot(artifacts=False).taken_at / 1000, timezone.utc)
-    lines = [*lines_of(audit), f"read at: {taken:%Y-%m-%d %H:%M:%S} UTC; {len(audit.examined)} entities examined by {len(audit.policies)} policies"]
-    lines += [line for line, _ in audit.repair.lines()] if audit.repair else []
+def _head(head: Heading, examined: int, audit: Audit | None) -> list[str]:
+    lines = [*head.lines, f"read at: {head.read_at}; {examined} entities examined by {head.policies} policies"]
+    lines += [line for line, _ in audit.repair.lines()] if audit and audit.repair else []
     return [*lines, "A check that passes is evidence about this store at this time; it is not a statement of legal compliance."]
 
 

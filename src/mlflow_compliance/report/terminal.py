@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mlflow_compliance.audit import Audit, lines_of
+from mlflow_compliance.audit import Audit, Heading
 from mlflow_compliance.report.text import printable
 
 COLUMNS = (("policy", 8), ("entity", 24), ("what is wrong", None), ("what --fix would do", None))
@@ -19,16 +19,18 @@ MOST = 200
 """Rows of the table; a store with more findings than that is read in the HTML report."""
 
 
-def write_summary(reporter: Any, audit: Audit, facts: list[dict[str, Any]]) -> None:
+def write_summary(reporter: Any, head: Heading, audit: Audit | None, facts: list[dict[str, Any]]) -> None:
     """Write the audited store, notes, the repair's result and the open findings to pytest's terminal."""
     reporter.section("compliance", sep="=")
-    for line in lines_of(audit):
+    for line in head.lines:
         reporter.write_line(printable(line))
+    facts.sort(key=lambda fact: str(fact["policy"]))
     for fact in facts:
         for note in fact["notes"]:
             reporter.write_line(printable(f"note: {fact['policy']}: {note}"))
-    _write_repair(reporter, audit)
-    rows = [(fact["policy"], finding) for fact in sorted(facts, key=lambda fact: str(fact["policy"])) for finding in fact["findings"]]
+    if audit is not None:
+        _write_repair(reporter, audit)
+    rows = [(fact["policy"], finding) for fact in facts for finding in fact["findings"]]
     if rows:
         for line in _table(rows[:MOST]).splitlines():
             reporter.write_line(line.rstrip())

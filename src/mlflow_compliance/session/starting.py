@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mlflow_compliance.errors import ComplianceError
-from mlflow_compliance.session.state import ATTRIBUTE, AUDIT, STOPPED, VIOLATIONS, audit_of, ensure_audit, rule_of
+from mlflow_compliance.session.sharing import share_heading
+from mlflow_compliance.session.state import ATTRIBUTE, AUDIT, EXAMINED, STOPPED, VIOLATIONS, audit_of, ensure_audit, rule_of
 
 if TYPE_CHECKING:
     from mlflow_compliance.findings import Violations
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 WORKER_ERROR = "compliance_error"
 """Key under which a worker of pytest-xdist hands over why it could not collect: raised there, it would be an internal error."""
+_LEFT_OUT = "left-out"
+"""Case of a rule that `--metadata-only` deselects: its cases are not looked for, since that may read files."""
 _COVERED: pytest.StashKey[bool] = pytest.StashKey()
 
 
@@ -72,9 +75,13 @@ def _policy(item: pytest.Item) -> Policy:
 
 def _member(request: pytest.FixtureRequest) -> object:
     """The entity behind a parameter, from the store as it was last read."""
+    from mlflow_compliance.rules import AXES
+
     audit = request.config.stash[AUDIT]
     found = audit.resolve(str(request.fixturename), request.param, artifacts=_policy(request.node).reads_artifacts)
-    if found is None:
+    if found is not None:
+        request.node.stash.setdefault(EXAMINED, []).append(AXES[str(request.fixturename)].ref(found))
+    else:
         pytest.fail(f"there is no {request.fixturename} to examine: a rule that looks at nothing proves nothing", pytrace=False)
     return found
 
@@ -103,7 +110,7 @@ def rows(metafunc: pytest.Metafunc) -> None:
     audit = ensure_audit(metafunc.config)
     audit.add(rule)
     for axis in rule.axes:
-        keys = audit.keys(rule, axis)
+        keys = [_LEFT_OUT] if audit.left_out(rule) else audit.keys(rule, axis)
         if not keys and axis not in MAY_BE_EMPTY:
             keys = ["none"]
         metafunc.parametrize(axis, keys, ids=keys, indirect=True)
@@ -121,6 +128,10 @@ def collected(session: pytest.Session, items: list[pytest.Item]) -> None:
     audit = audit_of(session.config)
     if audit is None:
         return
+    left = [item for item in items if (rule := rule_of(item)) is not None and audit.left_out(rule)]
+    if left:
+        items[:] = [item for item in items if item not in set(left)]
+        session.config.hook.pytest_deselected(items=left)
     try:
         if audit.error is not None:
             raise audit.error
@@ -137,6 +148,8 @@ def collected(session: pytest.Session, items: list[pytest.Item]) -> None:
             raise pytest.UsageError(str(error)) from error
         session.config.workeroutput[WORKER_ERROR] = str(error)  # type: ignore[attr-defined]
         items.clear()
+    else:
+        share_heading(session.config, audit)
     for item in items:
         rule = rule_of(item)
         if rule is not None and not audit.enabled(rule):

@@ -12,11 +12,14 @@ import pytest
 
 if TYPE_CHECKING:
     from mlflow_compliance.audit import Audit
+    from mlflow_compliance.entities import EntityRef
     from mlflow_compliance.findings import Finding, Violations
     from mlflow_compliance.rules import Policy
 
 AUDIT: pytest.StashKey[Audit] = pytest.StashKey()
 VIOLATIONS: pytest.StashKey[Violations] = pytest.StashKey()
+EXAMINED: pytest.StashKey[list[EntityRef]] = pytest.StashKey()
+"""On a check: the entities that it was given."""
 BEFORE: pytest.StashKey[dict[str, list[Finding]]] = pytest.StashKey()
 """Node id -> its findings before the repair."""
 STOPPED: pytest.StashKey[str] = pytest.StashKey()
@@ -43,6 +46,7 @@ def ensure_audit(config: pytest.Config) -> Audit:
     if audit is None:
         from mlflow_compliance.audit import Audit, Options
         from mlflow_compliance.progress import RichProgress, Silent
+        from mlflow_compliance.session.sharing import sharing_of
 
         reporter = config.pluginmanager.getplugin("terminalreporter")
         capture = config.pluginmanager.getplugin("capturemanager")
@@ -59,6 +63,7 @@ def ensure_audit(config: pytest.Config) -> Audit:
             limit=config.option.fix_max,
             executor=config.option.executor,
             hash_cache=config.option.hash_cache,
+            metadata_only=config.option.metadata_only,
         )
-        audit = config.stash[AUDIT] = Audit(options, lambda: RichProgress(shown) if on_terminal else Silent())
+        audit = config.stash[AUDIT] = Audit(options, lambda: RichProgress(shown) if on_terminal else Silent(), sharing_of(config))
     return audit

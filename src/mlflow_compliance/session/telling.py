@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mlflow_compliance.session.repairing import Removed
-from mlflow_compliance.session.state import ATTRIBUTE, AUDIT, BEFORE, MARK, VIOLATIONS, audit_of, rule_of
+from mlflow_compliance.session.sharing import heading_of
+from mlflow_compliance.session.state import ATTRIBUTE, AUDIT, BEFORE, EXAMINED, MARK, VIOLATIONS, audit_of, rule_of
 
 if TYPE_CHECKING:
     from mlflow_compliance.audit import Audit
@@ -87,6 +88,7 @@ def describe(item: pytest.Item, report: pytest.TestReport, call: pytest.CallInfo
             ],
             "told": bool(violations and violations.findings),
             "notes": list(violations.notes) if violations else [],
+            "examined": [ref.place for ref in item.stash.get(EXAMINED, ())],
         },
     )
 
@@ -130,13 +132,13 @@ def status(report: pytest.TestReport) -> Status | None:
 
 def summarize(reporter: Any, config: pytest.Config) -> None:
     """The end of the terminal's output: what was audited, what is wrong and what --fix would do."""
-    audit = audit_of(config)
-    if audit is None or not audit.opened:
+    head = heading_of(config)
+    if head is None:
         return
     from mlflow_compliance.report.terminal import write_summary
 
     facts = [getattr(report, MARK) for reports in reporter.stats.values() for report in reports if hasattr(report, MARK)]
-    write_summary(reporter, audit, facts)
+    write_summary(reporter, head, audit_of(config), facts)
 
 
 def finish(session: pytest.Session) -> None:

@@ -76,14 +76,18 @@ class SqlReader:
             "SELECT experiment_id, lifecycle_stage, status, COUNT(*) FROM runs GROUP BY experiment_id, lifecycle_stage, status"
         ):
             counts[str(experiment_id)][lifecycle, status] = number
-        retracted = self._retracted_runs()
+        # Each of the questions that follow is another scan of the runs, which the counts make needless in most stores.
+        any_deleted = any(lifecycle == DELETED for counted in counts.values() for lifecycle, _ in counted)
+        retracted = self._retracted_runs() if any_deleted else {}
         for experiment_id, lifecycle, status in retracted.values():
             left = counts[experiment_id][lifecycle, status] - 1
             counts[experiment_id][lifecycle, status] = left
             if not left:
                 del counts[experiment_id][lifecycle, status]
         deleted: dict[str, list[str]] = defaultdict(list)
-        for run_id, experiment_id in self.tables.all("SELECT run_uuid, experiment_id FROM runs WHERE lifecycle_stage = 'deleted'"):
+        for run_id, experiment_id in (
+            self.tables.all("SELECT run_uuid, experiment_id FROM runs WHERE lifecycle_stage = 'deleted'") if any_deleted else ()
+        ):
             if run_id not in retracted:
                 deleted[str(experiment_id)].append(run_id)
         assessed, traces, loose = self._assessed_runs(), self._traces(), self._loose_models()
@@ -172,7 +176,8 @@ class SqlReader:
         ):
             if key in MADE_BY_US:
                 wanted.add(run_id)
-        wanted |= {run_id for (run_id,) in self.tables.all("SELECT run_uuid FROM runs WHERE status = 'RUNNING' AND lifecycle_stage = 'active'")}
+        if any((ACTIVE, "RUNNING") in item.runs for item in experiments.values()):
+            wanted |= {run_id for (run_id,) in self.tables.all("SELECT run_uuid FROM runs WHERE status = 'RUNNING' AND lifecycle_stage = 'active'")}
         claimed = claims(settings, experiments, tagged)
         for product in settings.products:
             ids = {claim.experiment_id for claim in claimed if claim.product == product.name}
