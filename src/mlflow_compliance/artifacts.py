@@ -136,7 +136,7 @@ class Artifacts:
     def relative(self, path: str) -> str:
         """A path as people read it: from its root's own name on."""
         root = self.root_of(path)
-        return os.path.join(os.path.basename(root.path), os.path.relpath(path, root.path)) if root else path
+        return os.path.basename(root.path) + path[len(root.path) :] if root else path
 
     def under(self, folder: str) -> dict[str, ArtifactFile]:
         """The files at or below a folder."""

@@ -18,6 +18,7 @@ from mlflow_compliance.store.rows import Rows
 
 if TYPE_CHECKING:
     from mlflow_compliance.store.evidence_reading import Workshop
+    from mlflow_compliance.store.remote.places import Places
 
 
 @dataclass(frozen=True)
@@ -58,18 +59,25 @@ class Store:
             progress.stop()
 
     def read_files(self, snapshot: Snapshot, rows: Rows, progress: Progress | None = None) -> Snapshot:
-        """A snapshot with its artifact side: one walk over the local roots, hashes where files may be duplicates, and evidence for who asks."""
+        """A snapshot with its artifact side: one walk over the local roots, one listing of the remote ones, hashes where files may be duplicates,
+        and evidence for who asks.
+        """
         from mlflow_compliance.store.evidence_reading import with_evidence
         from mlflow_compliance.store.hashing import hash_candidates
         from mlflow_compliance.store.inventory import read_artifacts
         from mlflow_compliance.store.records import read_records
+        from mlflow_compliance.store.remote.hashing import hash_remote
+        from mlflow_compliance.store.remote.inventory import with_remote
+        from mlflow_compliance.store.remote.places import is_remote, split
 
         progress = progress or Silent()
         base = self.settings.base
+        relocate, roots = self.settings.store.resolved_relocate(base), self.settings.store.resolved_roots(base)
+        local, remote = split(rows.locations, relocate)
         found = read_artifacts(
-            rows.locations,
-            relocate=self.settings.store.resolved_relocate(base),
-            roots=self.settings.store.resolved_roots(base),
+            local,
+            relocate=relocate,
+            roots=[root for root in roots if not is_remote(root)],
             ignore=self.settings.store.ignore,
             rules=self.settings.duplicate_rules(),
             file_store=self.info.backend == "file",
@@ -83,7 +91,20 @@ class Store:
             from mlflow_compliance.store.sqlite import sqlite_path
 
             found = keep_what_neighbours_own(found, sqlite_path(self.uri))
-        return with_evidence(replace(snapshot, artifacts=hash_candidates(found, progress)), self.workshop, self.uri, progress)
+        found = hash_candidates(found, progress)
+        away = [root for root in roots if is_remote(root)]
+        if remote or away:
+            ignore, ready = self.settings.store.ignore, rows.ready_models
+            found = with_remote(found, remote, places=self.places, roots=away, ignore=ignore, ready_models=ready, progress=progress)
+            found = hash_remote(found, self.places, progress)
+        return with_evidence(replace(snapshot, artifacts=found), self.workshop, self.uri, progress)
+
+    @cached_property
+    def places(self) -> Places:
+        """The object stores and servers that this store's artifacts may lie in."""
+        from mlflow_compliance.store.remote.places import Places
+
+        return Places(self.uri)
 
     @cached_property
     def workshop(self) -> Workshop:
