@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-# Tests are imported one by one (--import-mode=importlib): this makes `stores` and `repairs` importable to all of them.
-sys.path.insert(0, str(Path(__file__).parent))
+# Tests are imported one by one (--import-mode=importlib): this makes `stores`, `repairs` and `places` importable to all of them.
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent / "acceptance")]
 os.environ.update({"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"})
 
 pytest.register_assert_rewrite("stores", "repairs", "gates", "producing")
@@ -35,6 +35,11 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             return file if file in ON_ONE_WORKER else nodeid
 
     return ByFileOrAlone(config, log)
+
+
+def pytest_sessionfinish() -> None:
+    if databases := sys.modules.get("databases"):
+        databases.stop_all()
 
 
 @pytest.fixture(scope="session")

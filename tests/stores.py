@@ -127,13 +127,13 @@ class Lab:
         return run_id
 
     def upload(self, uri: str, files: Mapping[str, bytes]) -> None:
-        """Log artifacts as MLflow's local artifact repository does."""
+        """Log artifacts as MLflow's own artifact repository for that place does."""
         staging = self.folder / "staging"
         for name, content in files.items():
             path = staging / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-        get_artifact_repository(uri).log_artifacts(str(staging))
+        get_artifact_repository(uri, tracking_uri=self.uri).log_artifacts(str(staging))
         shutil.rmtree(staging)
 
     def folder_of(self, run_id: str) -> Path:
@@ -151,8 +151,11 @@ class Lab:
     def location_of(self, model_id: str) -> Path:
         return Path(self.client.get_logged_model(model_id).artifact_location)
 
-    def rich_run(self, experiment_id: str, name: str = "rich", **tags: str) -> str:
-        """A run with everything that MLflow keeps of one: history with NaN and infinity, datasets, models, nested artifacts."""
+    def rich_run(self, experiment_id: str, name: str = "rich", *, base_in: str = "", **tags: str) -> str:
+        """A run with everything that MLflow keeps of one: history with NaN and infinity, datasets, models, nested artifacts.
+
+        A model that it reads is in the experiment `base_in`, in its own where that is empty.
+        """
         run_id = self.run(experiment_id, name, status="RUNNING", note="größer <b>& 'quoted'", **tags)
         values = [0.5, math.nan, math.inf, -math.inf, 0.25, 0.25]
         history = [Metric("loss", value, START + 100 * step, step) for step, value in enumerate(values)]
@@ -179,9 +182,9 @@ class Lab:
                 Metric("broken", math.nan, START + 700, 0, model_id=second),
             ],
         )
-        read = self.client.create_logged_model(experiment_id, name="base", source_run_id=None)
+        read = self.client.create_logged_model(base_in or experiment_id, name="base", source_run_id=None)
         self.client.log_inputs(run_id, models=[LoggedModelInput(read.model_id)])
-        uri = str(self.folder_of(run_id))
+        uri = self.client.get_run(run_id).info.artifact_uri
         old_style = {
             f"model/{key}": value for key, value in model_files(run_id, "", "model", {"model.pkl": pickle.dumps({"weights": [1, 2]})}).items()
         }

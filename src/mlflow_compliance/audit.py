@@ -225,7 +225,7 @@ class Audit:
         self.repair = Repair(self.plan(only))
         if self.repair.plan.steps:
             self.store.backend.refuse_other_schema()
-            with only_one(self.store.folder):
+            with only_one(self.store.folder), self.store.backend.lock():
                 # Planned again under the lock: another repair may just have ended.
                 self._snapshot = None
                 self.repair = Repair(self.plan(only))

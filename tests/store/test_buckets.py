@@ -110,9 +110,8 @@ def test_a_listing_puts_objects_to_their_rows(bucket_lab: BucketLab, s3: Any) ->
     assert not any("invoices" in path or ".quarantine" in path for path in found.files)
     assert found.models[f"{root}/{one}/models/{model}/artifacts"].problem == ""
     assert found.models[f"{root}/{one}/models/{broken}/artifacts"].missing == ("weights.bin",)
-    assert [(item.example.key, item.reason) for item in found.unreachable] == [
-        (gone, f"the folder {root}/{one}/models/{gone}/artifacts holds no object")
-    ]
+    place = f"{root}/{one}/models/{gone}/artifacts"
+    assert [(item.example.key, item.reason) for item in found.unreachable] == [(gone, f"the folder {place} holds no object")]
     assert found.relative(f"{root}/stray") == "mlruns/stray"
     assert found.newest["run", run] > 1_700_000_000_000
 
@@ -195,8 +194,8 @@ def test_refusals_are_one_sentence(
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))  # bound and not listening: nobody else gets it
         for key, value in changed.items():
-            value = f"http://127.0.0.1:{closed.getsockname()[1]}" if value == "closed port" else value
-            monkeypatch.setenv(key, value) if value else monkeypatch.delenv(key)
+            given = f"http://127.0.0.1:{closed.getsockname()[1]}" if value == "closed port" else value
+            monkeypatch.setenv(key, given) if given else monkeypatch.delenv(key)
         buckets.forget_clients()
         found = lab.artifacts()
     (item,) = found.unreachable

@@ -86,11 +86,10 @@ class Store:
             progress=progress,
             own=[self.folder, *([str(self.settings.path)] if self.settings.path else []), *self.backend.own()],
         )
-        if found.ownerless and self.info.backend == "sqlite":
+        if found.ownerless:
             from mlflow_compliance.store.neighbours import keep_what_neighbours_own
-            from mlflow_compliance.store.sqlite import sqlite_path
 
-            found = keep_what_neighbours_own(found, sqlite_path(self.uri))
+            found = keep_what_neighbours_own(found, self.backend)
         found = hash_candidates(found, progress)
         away = [root for root in roots if is_remote(root)]
         if remote or away:
@@ -111,7 +110,7 @@ class Store:
         """What was computed from this store's files, and from those that the settings name."""
         from mlflow_compliance.store.evidence_reading import Workshop
 
-        return Workshop(self.settings)
+        return Workshop(self.settings, self.places)
 
     def details(self, run_ids: Collection[str]) -> tuple[dict[str, Run], dict[str, LoggedModel]]:
         """Runs in full with the logged models that they wrote, as they are now; ids that are not there are left out."""
@@ -142,6 +141,10 @@ def _backend(uri: str, settings: Settings) -> Backend:
         from mlflow_compliance.store.backends.file_stores import FileBackend
 
         return FileBackend(uri if uri.startswith("file:") else "file://" + os.path.abspath(uri), settings)
+    if uri.partition(":")[0].partition("+")[0] in ("postgresql", "mysql"):
+        from mlflow_compliance.store.backends.databases import DatabaseBackend
+
+        return DatabaseBackend(uri, settings)
     from mlflow_compliance.store.backends.servers import ClientBackend
 
     return ClientBackend(uri, settings)

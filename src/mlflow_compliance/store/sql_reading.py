@@ -65,25 +65,23 @@ class SqlReader:
 
     def _experiments(self) -> dict[str, Experiment]:
         tags: dict[str, dict[str, str]] = defaultdict(dict)
-        for key, value, experiment_id in self.tables.all("SELECT key, value, experiment_id FROM experiment_tags"):
+        for key, value, experiment_id in self.tables.all("SELECT experiment_tags.key, value, experiment_id FROM experiment_tags"):
             tags[str(experiment_id)][key] = value or ""
         counts: dict[str, dict[tuple[str, str], int]] = defaultdict(dict)
         for experiment_id, lifecycle, status, number in self.tables.all(
             "SELECT experiment_id, lifecycle_stage, status, COUNT(*) FROM runs GROUP BY experiment_id, lifecycle_stage, status"
         ):
             counts[str(experiment_id)][lifecycle, status] = number
-        for experiment_id, lifecycle, status in self._retracted_runs():
+        retracted = self._retracted_runs()
+        for experiment_id, lifecycle, status in retracted.values():
             left = counts[experiment_id][lifecycle, status] - 1
             counts[experiment_id][lifecycle, status] = left
             if not left:
                 del counts[experiment_id][lifecycle, status]
         deleted: dict[str, list[str]] = defaultdict(list)
-        for run_id, experiment_id in self.tables.all(
-            "SELECT run_uuid, experiment_id FROM runs WHERE lifecycle_stage = 'deleted' AND NOT EXISTS "
-            "(SELECT 1 FROM tags WHERE tags.run_uuid = runs.run_uuid AND tags.key = 'compliance.copy' AND tags.value = :retracted)",
-            retracted=RETRACTED,
-        ):
-            deleted[str(experiment_id)].append(run_id)
+        for run_id, experiment_id in self.tables.all("SELECT run_uuid, experiment_id FROM runs WHERE lifecycle_stage = 'deleted'"):
+            if run_id not in retracted:
+                deleted[str(experiment_id)].append(run_id)
         assessed, traces, loose = self._assessed_runs(), self._traces(), self._loose_models()
         found = {}
         for experiment_id, name, location, lifecycle in self.tables.all(
@@ -105,15 +103,17 @@ class SqlReader:
             )
         return found
 
-    def _retracted_runs(self) -> list[tuple[str, str, str]]:
-        return [
-            (str(experiment_id), lifecycle, status)
-            for experiment_id, lifecycle, status in self.tables.all(
-                "SELECT experiment_id, lifecycle_stage, status FROM runs JOIN tags ON tags.run_uuid = runs.run_uuid "
+    def _retracted_runs(self) -> dict[str, tuple[str, str, str]]:
+        """Run id -> experiment, lifecycle, status of the copies that were taken back."""
+        return {
+            run_id: (str(experiment_id), lifecycle, status)
+            for run_id, experiment_id, lifecycle, status, key, value in self.tables.all(
+                "SELECT runs.run_uuid, experiment_id, lifecycle_stage, status, tags.key, value FROM runs JOIN tags ON tags.run_uuid = runs.run_uuid "
                 "WHERE tags.key = 'compliance.copy' AND tags.value = :retracted AND lifecycle_stage = 'deleted'",
                 retracted=RETRACTED,
             )
-        ]
+            if (key, value) == ("compliance.copy", RETRACTED)
+        }
 
     def _traces(self) -> dict[str, int]:
         if "trace_info" not in self.tables.columns:
@@ -151,45 +151,53 @@ class SqlReader:
         tagged: list[tuple[str, str, str]] = []
         wanted: set[str] = set()
         for key, value in sorted(production_tags(settings)):
-            for run_id, experiment_id in self.tables.all(
-                "SELECT runs.run_uuid, runs.experiment_id FROM tags JOIN runs ON runs.run_uuid = tags.run_uuid "
+            for run_id, experiment_id, *found in self.tables.all(
+                "SELECT runs.run_uuid, runs.experiment_id, tags.key, tags.value FROM tags JOIN runs ON runs.run_uuid = tags.run_uuid "
                 "WHERE tags.key = :key AND tags.value = :value AND runs.lifecycle_stage = 'active'",
                 key=key,
                 value=value,
             ):
+                if found != [key, value]:
+                    continue  # MySQL compares without regard to case
                 tagged.append((str(experiment_id), key, value))
                 wanted.add(run_id)
-        for (run_id,) in self.tables.within(
-            "SELECT runs.run_uuid FROM tags JOIN runs ON runs.run_uuid = tags.run_uuid WHERE tags.key IN :ids AND runs.lifecycle_stage = 'active'",
+        for run_id, key in self.tables.within(
+            "SELECT runs.run_uuid, tags.key FROM tags JOIN runs ON runs.run_uuid = tags.run_uuid "
+            "WHERE tags.key IN :ids AND runs.lifecycle_stage = 'active'",
             MADE_BY_US,
         ):
-            wanted.add(run_id)
+            if key in MADE_BY_US:
+                wanted.add(run_id)
         wanted |= {run_id for (run_id,) in self.tables.all("SELECT run_uuid FROM runs WHERE status = 'RUNNING' AND lifecycle_stage = 'active'")}
-        found = claims(settings, experiments, tagged)
+        claimed = claims(settings, experiments, tagged)
         for product in settings.products:
-            ids = {claim.experiment_id for claim in found if claim.product == product.name}
+            ids = {claim.experiment_id for claim in claimed if claim.product == product.name}
             primary = primary_of(product, experiments, ids)
             for experiment_id in sorted(ids):
                 wanted |= self._with_facts(product, experiment_id)
             rivals = ids - {primary} if primary and len(ids) > 1 else set()
             wanted |= {
                 run_id
-                for (run_id,) in self.tables.within("SELECT run_uuid FROM runs WHERE lifecycle_stage = 'active' AND experiment_id IN :ids", rivals)
+                for (run_id,) in self.tables.within(
+                    "SELECT run_uuid FROM runs WHERE lifecycle_stage = 'active' AND experiment_id IN :ids", map(int, rivals)
+                )
             }
         return wanted
 
     def _with_facts(self, product: Product, experiment_id: str) -> set[str]:
         """Ids of the active runs of a production experiment that carry one of the product's facts."""
+        keys = fact_keys(product)
         return {
             run_id
             for table in ("params", "latest_metrics", "tags")
             if table in self.tables.columns
-            for (run_id,) in self.tables.within(
-                f"SELECT DISTINCT runs.run_uuid FROM runs JOIN {table} ON {table}.run_uuid = runs.run_uuid "
+            for run_id, key in self.tables.within(
+                f"SELECT DISTINCT runs.run_uuid, {table}.key FROM runs JOIN {table} ON {table}.run_uuid = runs.run_uuid "
                 f"WHERE runs.lifecycle_stage = 'active' AND runs.experiment_id = :experiment AND {table}.key IN :ids",
-                fact_keys(product),
+                keys,
                 experiment=int(experiment_id),
             )
+            if key in keys
         }
 
     def _rows(self, experiments: Mapping[str, Experiment], registry: Mapping[str, RegisteredModel]) -> Rows:
@@ -199,12 +207,12 @@ class SqlReader:
             if str(experiment_id) in experiments:
                 locations.append(Location(EntityRef("run", run_id), str(experiment_id), uri or ""))
                 homes[run_id] = (str(experiment_id), uri or "")
-        for run_id, value in self.tables.all(
-            "SELECT runs.run_uuid, tags.value FROM tags JOIN runs ON runs.run_uuid = tags.run_uuid "
+        for run_id, key, value in self.tables.all(
+            "SELECT runs.run_uuid, tags.key, tags.value FROM tags JOIN runs ON runs.run_uuid = tags.run_uuid "
             "WHERE tags.key = :history AND runs.lifecycle_stage = 'active'",
             history=MODEL_HISTORY,
         ):
-            home = homes.get(run_id)
+            home = homes.get(run_id) if key == MODEL_HISTORY else None
             if home:
                 locations += model_places(run_id, *home, value)
         ready = set()

@@ -27,7 +27,7 @@ class RegistryReader:
         version_tags: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
         versions: dict[str, list[ModelVersion]] = defaultdict(list)
         for name, key, value in self.tables.all(
-            f"SELECT name, key, value FROM registered_model_tags WHERE {self.tables.here('registered_model_tags')}", **here
+            f"SELECT name, registered_model_tags.key, value FROM registered_model_tags WHERE {self.tables.here('registered_model_tags')}", **here
         ):
             tags[name][key] = value or ""
         if "registered_model_aliases" in self.tables.columns:
@@ -37,7 +37,7 @@ class RegistryReader:
             ):
                 aliases[name][alias] = str(version)
         for name, version, key, value in self.tables.all(
-            f"SELECT name, version, key, value FROM model_version_tags WHERE {self.tables.here('model_version_tags')}",
+            f"SELECT name, version, model_version_tags.key, value FROM model_version_tags WHERE {self.tables.here('model_version_tags')}",
             **here,
         ):
             version_tags[name, str(version)][key] = value or ""

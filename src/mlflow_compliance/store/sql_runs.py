@@ -35,7 +35,7 @@ class RunReader:
         tags = self._pairs("tags", ids)
         metrics: dict[str, dict[str, list[MetricPoint]]] = defaultdict(lambda: defaultdict(list))
         for run_id, key, value, timestamp, step, is_nan in self.tables.within(
-            "SELECT run_uuid, key, value, timestamp, step, is_nan FROM metrics WHERE run_uuid IN :ids", ids
+            "SELECT run_uuid, metrics.key, value, timestamp, step, is_nan FROM metrics WHERE run_uuid IN :ids", ids
         ):
             metrics[run_id][key].append(MetricPoint(NAN if is_nan else value, timestamp, step))
         datasets, links = self._datasets(ids), self._links(ids)
@@ -67,7 +67,7 @@ class RunReader:
 
     def _pairs(self, table: str, ids: Collection[str]) -> dict[str, dict[str, str]]:
         found: dict[str, dict[str, str]] = defaultdict(dict)
-        for run_id, key, value in self.tables.within(f"SELECT run_uuid, key, value FROM {table} WHERE run_uuid IN :ids", ids):
+        for run_id, key, value in self.tables.within(f"SELECT run_uuid, {table}.key, value FROM {table} WHERE run_uuid IN :ids", ids):
             found[run_id][key] = value or ""
         return found
 

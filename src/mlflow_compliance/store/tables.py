@@ -12,6 +12,22 @@ from mlflow_compliance.errors import StoreError
 CHUNK = 500
 """Ids in one IN list: SQLite's oldest limit on parameters is 999."""
 
+_HERE = {"postgresql": "current_schema()", "mysql": "DATABASE()"}
+"""What limits the catalogue of a server to the database at hand."""
+
+
+def columns_of(connection: Connection) -> dict[str, set[str]]:
+    """Table -> its columns. A server is asked once: reflecting would ask for each table."""
+    here = _HERE.get(connection.dialect.name)
+    if here is None:
+        schema = inspect(connection)
+        return {table: {column["name"] for column in schema.get_columns(table)} for table in schema.get_table_names()}
+    found: dict[str, set[str]] = {}
+    catalogue = f"SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = {here}"  # noqa: S608  a constant of ours
+    for table, column in connection.exec_driver_sql(catalogue):
+        found.setdefault(table, set()).add(column)
+    return found
+
 
 class Tables:
     """Asks one database. `workspace` is the caller's; a schema from before workspaces holds one only."""
@@ -19,8 +35,7 @@ class Tables:
     def __init__(self, connection: Connection, workspace: str) -> None:
         self.connection = connection
         self.workspace = workspace
-        schema = inspect(connection)
-        self.columns = {table: {column["name"] for column in schema.get_columns(table)} for table in schema.get_table_names()}
+        self.columns = columns_of(connection)
         missing = {"experiments", "runs", "tags", "params", "metrics", "experiment_tags"} - self.columns.keys()
         if missing:
             raise StoreError(f"the database holds no MLflow store: it has no table {min(missing)!r}; check the tracking URI")
@@ -31,7 +46,7 @@ class Tables:
     def all(self, sql: str, **values: Any) -> Sequence[Any]:
         return self.connection.execute(text(sql), values).fetchall()
 
-    def within(self, sql: str, ids: Iterable[str], **values: Any) -> Iterator[Any]:
+    def within(self, sql: str, ids: Iterable[Any], **values: Any) -> Iterator[Any]:
         """Rows of a query with `IN :ids`, for any number of ids."""
         statement = text(sql).bindparams(bindparam("ids", expanding=True))
         ordered = sorted(ids)

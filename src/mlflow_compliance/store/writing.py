@@ -26,7 +26,6 @@ from mlflow_compliance.store.opening import Store
 from mlflow_compliance.store.production import ProductionLogger
 from mlflow_compliance.store.records import add_records
 from mlflow_compliance.store.retracting import retract
-from mlflow_compliance.store.sqlite import sqlite_path
 
 
 @contextmanager
@@ -208,8 +207,7 @@ class StoreWriter:
             add_records(self.store.folder, "", path)
 
     def quarantine(self, path: str, target: str, root: str) -> None:
-        database = os.path.realpath(sqlite_path(self.store.uri)) if self.store.info.backend == "sqlite" else ""
-        if database == path or database.startswith(path + os.sep):
+        if any(own == path or own.startswith(path + os.sep) for own in map(os.path.realpath, self.store.backend.own())):
             raise ChangeError(f"{path} is, or holds, the database of this store: it stays")
         write_manifest(path, target, root)
         files.quarantine(path, target)

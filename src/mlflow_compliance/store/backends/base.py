@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -50,6 +51,11 @@ class Backend(ABC):
         """Runs in full with the logged models that they wrote, as they are now; ids that are not there are left out."""
         snapshot, _ = self.read(run_ids)
         return {key: run for key, run in snapshot.runs.items() if key in run_ids}, dict(snapshot.logged_models)
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep a second repair of this store out, from other machines too where the store can do that. Raises StoreError where one is running."""
+        yield
 
     def refuse_writing(self) -> None:
         """Raise StoreError for a store that this version only audits."""

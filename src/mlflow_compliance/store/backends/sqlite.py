@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import ClassVar
 
-from mlflow_compliance.entities import LoggedModel, Run, Snapshot, StoreInfo
-from mlflow_compliance.errors import StoreError
-from mlflow_compliance.store.backends.base import Backend, workspace
-from mlflow_compliance.store.rows import Rows
-from mlflow_compliance.store.sql_reading import SqlReader
+from sqlalchemy import Connection
+
+from mlflow_compliance.entities import StoreInfo
+from mlflow_compliance.store.backends.by_sql import SqlBackend
 from mlflow_compliance.store.sqlite import reading, sqlite_path
 
 
 @dataclass(frozen=True)
-class SqliteBackend(Backend):
+class SqliteBackend(SqlBackend):
     """A database in a file."""
-
-    writes: ClassVar[bool] = True
 
     @property
     def path(self) -> str:
         """The file, as an absolute path."""
         return sqlite_path(self.uri)
+
+    @property
+    def name(self) -> str:
+        return self.path
 
     @property
     def info(self) -> StoreInfo:
@@ -37,21 +37,5 @@ class SqliteBackend(Backend):
     def own(self) -> list[str]:
         return [self.path + ending for ending in ("", "-wal", "-shm", "-journal")]
 
-    def read(self, also: Collection[str]) -> tuple[Snapshot, Rows]:
-        with reading(self.uri, self.settings.store.busy_timeout) as connection:
-            return SqlReader(connection, workspace()).read(self.info, self.settings, also)
-
-    def details(self, run_ids: Collection[str]) -> tuple[dict[str, Run], dict[str, LoggedModel]]:
-        with reading(self.uri, self.settings.store.busy_timeout) as connection:
-            return SqlReader(connection, workspace()).details(run_ids)
-
-    def refuse_other_schema(self) -> None:
-        """Of an old store that lacks some tables, opening it would migrate it."""
-        from mlflow.store.db.utils import _get_latest_schema_revision
-
-        latest = _get_latest_schema_revision()
-        with reading(self.uri, self.settings.store.busy_timeout) as connection:
-            found = {version for (version,) in connection.exec_driver_sql("SELECT version_num FROM alembic_version")}
-        if found != {latest}:
-            way = f"take a backup, then run 'mlflow db upgrade {self.info.uri}'"
-            raise StoreError(f"the database {self.path} has another schema than the installed MLflow: {way}; nothing was changed")
+    def reading(self) -> AbstractContextManager[Connection]:
+        return reading(self.uri, self.settings.store.busy_timeout)

@@ -1,0 +1,52 @@
+"""What stores have in common whose rows are read by SQL over one connection that cannot write."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Collection
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import ClassVar
+
+from sqlalchemy import Connection
+
+from mlflow_compliance.entities import LoggedModel, Run, Snapshot
+from mlflow_compliance.errors import StoreError
+from mlflow_compliance.store.backends.base import Backend, workspace
+from mlflow_compliance.store.rows import Rows
+from mlflow_compliance.store.sql_reading import SqlReader
+
+
+@dataclass(frozen=True)
+class SqlBackend(Backend):
+    """A database with MLflow's tables."""
+
+    writes: ClassVar[bool] = True
+
+    @abstractmethod
+    def reading(self) -> AbstractContextManager[Connection]:
+        """A connection in one read-only transaction. Nothing is created; raises StoreError of one sentence where it cannot be had."""
+
+    def read(self, also: Collection[str]) -> tuple[Snapshot, Rows]:
+        with self.reading() as connection:
+            return SqlReader(connection, workspace()).read(self.info, self.settings, also)
+
+    def details(self, run_ids: Collection[str]) -> tuple[dict[str, Run], dict[str, LoggedModel]]:
+        with self.reading() as connection:
+            return SqlReader(connection, workspace()).details(run_ids)
+
+    def refuse_other_schema(self) -> None:
+        """Of an old store that lacks some tables, opening it would migrate it."""
+        from mlflow.store.db.utils import _get_latest_schema_revision
+
+        latest = _get_latest_schema_revision()
+        with self.reading() as connection:
+            found = {version for (version,) in connection.exec_driver_sql("SELECT version_num FROM alembic_version")}
+        if found != {latest}:
+            way = f"take a backup, then run 'mlflow db upgrade {self.info.uri}'"
+            raise StoreError(f"the database {self.name} has another schema than the installed MLflow: {way}; nothing was changed")
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """The database as sentences call it."""

@@ -1,0 +1,115 @@
+"""Stores in a PostgreSQL, MySQL or MariaDB database, read by SQL."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import ClassVar
+
+from sqlalchemy import Connection, Engine, create_engine, exc, text
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.pool import NullPool
+
+from mlflow_compliance.errors import StoreError, first_line
+from mlflow_compliance.store.backends.by_sql import SqlBackend
+from mlflow_compliance.store.locations import without_secrets
+
+DIALECTS = ("postgresql", "mysql")
+"""What MLflow takes; it calls MariaDB mysql."""
+_CONNECT = 10
+"""Seconds for a server to take a connection, where the URI does not say."""
+_SNAPSHOT: Mapping[str, tuple[str, ...]] = {
+    "postgresql": ("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", "SET LOCAL lock_timeout = {milliseconds}"),
+    "mysql": (
+        "SET SESSION lock_wait_timeout = {seconds}",
+        "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ",
+        "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY",
+    ),
+}
+"""One moment of the store, on a connection that refuses to write. The locks of a migration that is running are not waited for without end."""
+_LOCK = {"postgresql": "SELECT CAST(pg_try_advisory_lock(:key) AS INTEGER)", "mysql": "SELECT GET_LOCK(:key, 0)"}
+
+
+@dataclass(frozen=True)
+class DatabaseBackend(SqlBackend):
+    """A database behind a server; MLflow reaches it by the same URI."""
+
+    dialects: ClassVar[tuple[str, ...]] = DIALECTS
+
+    @property
+    def name(self) -> str:
+        return self.info.uri
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        with self._connected() as connection:
+            seconds = max(1, round(self.settings.store.busy_timeout))
+            for statement in _SNAPSHOT[connection.dialect.name]:
+                connection.exec_driver_sql(statement.format(seconds=seconds, milliseconds=seconds * 1000))
+            yield connection
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keeps a repair out that runs on another machine. The lock goes with the connection, however that ends."""
+        with self._connected() as connection:
+            if not connection.execute(text(_LOCK[connection.dialect.name]), {"key": self._key(connection)}).scalar():
+                raise StoreError(f"another repair of the store {self.info.uri} is running, perhaps on another machine: wait for it to end")
+            yield
+
+    def _key(self, connection: Connection) -> int | str:
+        """A PostgreSQL lock belongs to a database, a MySQL one to the whole server."""
+        named = "mlflow-compliance" if connection.dialect.name == "postgresql" else f"mlflow-compliance {make_url(self.uri).database}"
+        digest = hashlib.sha256(named.encode()).digest()
+        return int.from_bytes(digest[:8], "big", signed=True) if connection.dialect.name == "postgresql" else f"mlflow-compliance {digest.hex()[:32]}"
+
+    @contextmanager
+    def _connected(self) -> Iterator[Connection]:
+        """A connection of its own, not in a transaction; what goes wrong on it is told in one sentence."""
+        engine = self._engine()
+        try:
+            connection = engine.connect()
+        except (exc.SQLAlchemyError, OSError, TypeError, ValueError) as error:
+            # A driver answers an argument that it does not know with a TypeError.
+            raise StoreError(self._sentence(error)) from error
+        try:
+            yield connection
+        except exc.SQLAlchemyError as error:
+            raise StoreError(self._sentence(error)) from error
+        finally:
+            with suppress(exc.SQLAlchemyError):
+                connection.close()
+            engine.dispose()
+
+    def _engine(self) -> Engine:
+        try:
+            url = make_url(self.uri)
+            return create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT", connect_args=_arguments(url), pool_reset_on_return=None)
+        except ImportError as error:
+            extra = self.uri.partition(":")[0].partition("+")[0]
+            how = f"pip install 'pytest-mlflow-compliance[{extra}]'" + (", and name its driver: mysql+pymysql://" if extra == "mysql" else "")
+            raise StoreError(f"the store {self.info.uri} cannot be read: the driver {error.name} is not installed ({how})") from error
+        except (exc.ArgumentError, exc.NoSuchModuleError, ValueError) as error:
+            raise StoreError(self._sentence(error)) from error
+
+    def _sentence(self, error: Exception) -> str:
+        cause = getattr(error, "orig", None) or error
+        said = cause.args[1] if len(cause.args) > 1 and isinstance(cause.args[0], int) else first_line(cause)  # MySQL: a number and a text
+        user = make_url(self.uri).username if not isinstance(error, exc.ArgumentError) else None
+        said = without_secrets(str(said), self.uri)
+        return f"the store {self.info.uri} cannot be read: {said.replace(user, '***') if user else said}"
+
+
+def _arguments(url: URL) -> dict[str, object]:
+    """What the driver is told besides the URI: not to wait without end, and MLflow's own settings for TLS."""
+    known = {"psycopg2", "psycopg", "pymysql", "mysqldb"}
+    found: dict[str, object] = {}
+    if url.get_driver_name() in known and "connect_timeout" not in url.query:
+        found["connect_timeout"] = _CONNECT
+    if url.get_backend_name() == "mysql":
+        for name in ("ssl_ca", "ssl_cert", "ssl_key"):
+            if value := os.environ.get(f"MLFLOW_MYSQL_{name.upper()}"):
+                found[name] = value
+    return found

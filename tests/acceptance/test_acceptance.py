@@ -1,0 +1,81 @@
+"""What is true of every kind of store: the gate, the dry run, the repair, a second one that plans nothing, and the way back."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from gates import EVERY_RULE, Gate, make_messy, plan_in, state, told
+from places import Guest, Kind
+from repairs import lines_of, take_back
+from stores import BIG, unlike
+
+from mlflow_compliance.apply import differences
+from mlflow_compliance.settings import load_settings
+
+MODULES = ("kinds_embedded", "kinds_databases", "kinds_servers", "kinds_buckets")
+KINDS: dict[str, Kind] = {name: kind for module in MODULES if find_spec(module) for name, kind in import_module(module).KINDS.items()}
+LEFT: dict[str, set[str]] = {}
+"""Kind -> rules that only give advice on stores of that kind; none on most."""
+
+
+@pytest.fixture(params=KINDS)
+def guest(request: pytest.FixtureRequest, gate: Gate, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Guest]:
+    """A messy store of each kind, built through MLflow alone, with settings that name it."""
+    folder = tmp_path_factory.mktemp(request.param)
+    with KINDS[request.param](folder) as place:
+        for name, value in place.environment.items():
+            monkeypatch.setenv(name, value)
+        gate.settings(place.uri)
+        found = Guest(place, gate.folder, load_settings(gate.folder / "compliance.toml"))
+        ids = make_messy(found)
+        delivery, production = ids["credit_delivery"], ids["credit_production"]
+        found.rich_run(delivery, "rich delivery", base_in="0")
+        parent = found.rich_run(production, "rich champion", base_in="0")
+        found.run(production, "child", files={"shap.bin": BIG}, **{"mlflow.parentRunId": parent})
+        source = found.run(delivery, "registered", files={"model/MLmodel": b"flavors: {}\n"})
+        found.registered("credit", f"runs:/{source}/model", source, alias="champion")
+        if found.local:
+            found.stray("26", {"left.bin": b"left behind" * 200})
+        yield found
+
+
+def test_gate_plan_repair_and_the_way_back(guest: Guest, gate: Gate, request: pytest.FixtureRequest) -> None:
+    kind = request.node.callspec.params["guest"]
+    wrong = EVERY_RULE - (set() if guest.local else {"ART002"})
+    files = Path(guest.place.artifacts) if guest.local else gate.folder
+    before, untouched = guest.everything(), state(files)
+
+    audited = gate()
+    assert (audited.ret, broken(audited)) == (1, wrong), told(audited)
+    planned = gate("--fix-dry-run")
+    assert planned.ret == 1
+    assert unlike(before, guest.everything()) == []
+    assert state(files) == untouched
+    assert not (gate.folder / ".compliance").exists()
+
+    fixed = gate("--fix")
+    left = LEFT.get(kind, set())
+    assert (fixed.ret, broken(fixed)) == (int(bool(left)), left), told(fixed)
+    assert "verified: the store, read anew, is what was planned" in told(fixed)
+    assert plan_in(fixed) == plan_in(planned)
+    assert unlike(before, guest.everything()), "nothing was changed, so nothing was shown"
+
+    second = gate("--fix")
+    assert (second.ret, broken(second)) == (fixed.ret, left)
+    assert plan_in(second)[-1].startswith("0 changes to 0 entities"), told(second)
+
+    (journal,) = Path(guest.store.folder).glob("[0-9]*.jsonl")
+    take_back(guest, lines_of(journal))
+    after = guest.read(tuple(before.runs))
+    assert unlike(before, after) == []
+    assert differences(before, after) == []
+
+
+def broken(result: pytest.RunResult) -> set[str]:
+    """Ids of the rules that a run says are broken."""
+    return {found[1] for line in result.outlines if (found := re.match(r" ([A-Z]{3}\d{3}) +\S", line))}
