@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mlflow_compliance.api import TERMINAL_STATUSES, CannotFix, Change, EntityRef, Finding, LinkDuplicate, MoveToQuarantine, Settings, Snapshot, fixer
+from mlflow_compliance.api import (
+    TERMINAL_STATUSES,
+    CannotFix,
+    Change,
+    EntityRef,
+    Finding,
+    LinkDuplicate,
+    MoveToQuarantine,
+    Settings,
+    Snapshot,
+    fixer,
+    in_folder,
+)
 
 
 @fixer("ART001")
@@ -18,6 +30,8 @@ def share(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[
     group = next((group for group in artifacts.duplicates() if group.sha256 == finding.entity.key), None) if artifacts else None
     if artifacts is None or group is None:
         return
+    if not all(map(in_folder, group.paths)):
+        raise CannotFix("objects in a bucket cannot share bytes, and nothing is ever deleted there: log large inputs once and refer to them")
     for path in group.paths:
         file = artifacts.files[path]
         if file.copy in artifacts.linked_outside:

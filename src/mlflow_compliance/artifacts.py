@@ -1,6 +1,6 @@
 """The artifact side of a Snapshot: roots, files, owners, model folders, duplicates, as an immutable value.
 
-Paths are absolute paths on this machine (after `[store.relocate]`), as text with undecodable bytes kept by surrogate
+Paths are absolute paths on this machine (after `[store.relocate]`) or locations in object stores, as text with undecodable bytes kept by surrogate
 escapes; they may be hostile and are cleaned where they are shown.
 """
 
@@ -18,6 +18,11 @@ from mlflow_compliance.entities import EntityRef
 QUARANTINE = ".quarantine"
 LINK = "link:"
 """How the `copy` of a symbolic link begins: a copy of its own, that is no file."""
+
+
+def in_folder(path: str) -> bool:
+    """Whether a path is one of this machine's; else it is a location in an object store (s3://bucket/key)."""
+    return path.startswith("/")
 
 
 class ArtifactRoot(NamedTuple):
@@ -115,7 +120,7 @@ class Artifacts:
     """Prefix in the rows -> number of rows read through [store.relocate]."""
     models: Mapping[str, ModelFolder] = field(default_factory=dict)
     hashes: Mapping[str, str] = field(default_factory=dict)
-    """Path -> SHA-256 (hex), for the files that had to be read: candidates for duplicates, and those on record."""
+    """Path -> SHA-256 (hex), for the files that had to be read: candidates for duplicates, and those on record. In object stores 'md5:' and hex."""
     recorded: Mapping[str, str] = field(default_factory=dict)
     """Path -> the SHA-256 on record since this program made it share a copy."""
     twins: tuple[tuple[str, ...], ...] = ()

@@ -28,8 +28,10 @@ def hash_remote(artifacts: Artifacts, places: Places, progress: Progress) -> Art
         if is_remote(path) and file.owner and file.logged and artifacts.rules.apply_to(path, file.size):
             sizes[file.size].append(path)
     candidates = [path for group in sizes.values() if len(group) > 1 for path in group]
-    plain = _plain(candidates, artifacts, places)
-    hashes = {path: KIND + etag_of(artifacts, path) for path in candidates if place_name(path) in plain and _MD5.fullmatch(etag_of(artifacts, path))}
+    # What the listing gives for nothing is kept of every object: a plan then knows what the copies of a run will be equal to.
+    known = [path for group in sizes.values() for path in group]
+    plain = _plain(known, artifacts, places)
+    hashes = {path: KIND + etag_of(artifacts, path) for path in known if place_name(path) in plain and _MD5.fullmatch(etag_of(artifacts, path))}
     rest = [path for path in candidates if path not in hashes]
     unread: dict[str, str] = {}
 

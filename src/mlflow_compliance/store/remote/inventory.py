@@ -18,6 +18,7 @@ from mlflow_compliance.store import strays
 from mlflow_compliance.store.holdings import Holdings, read_holdings
 from mlflow_compliance.store.mlmodel import LARGEST, MLMODEL, judge, parse_mlmodel
 from mlflow_compliance.store.remote.base import RemoteError
+from mlflow_compliance.store.remote.copying import RETRACTED
 from mlflow_compliance.store.remote.ground import RemoteGround
 from mlflow_compliance.store.remote.places import Places
 
@@ -86,6 +87,10 @@ class _Sorting:
 
     def run(self) -> None:
         """Put every object to its row."""
+        # Of what a repair took back nothing is told any more, though nothing was deleted.
+        aside = {os.path.dirname(path) for path in self._ground.objects if os.path.basename(path) == RETRACTED}
+        for folder in aside:
+            self._known[folder] = None
         for path, item in self._ground.objects.items():
             where = self._entry(path, self._where(os.path.dirname(path)))
             if where is None:
