@@ -10,7 +10,9 @@ from typing import Any
 
 import buckets
 import pytest
-from stores import BIG, Lab
+from producing import unproduced
+from repairs import carry_out, lines_of, plan_for, take_back
+from stores import BIG, Lab, unlike
 
 from mlflow_compliance.artifacts import Artifacts
 from mlflow_compliance.store.remote.base import Listed
@@ -214,3 +216,29 @@ def test_a_run_that_points_to_an_emptied_root_is_told(bucket_lab: BucketLab, s3:
     assert "holds no object" in item.reason
     put(s3, f"s3://{s3.bucket}", {"mlruns/": b""})
     assert lab.artifacts().unreachable == ()
+
+
+def test_a_production_run_is_built_and_looked_into(bucket_lab: BucketLab, s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Logged into the bucket as planned, verified; its model is scanned, tried and scored on a local copy that is fetched once; taken back."""
+    put(s3, f"s3://{s3.bucket}", {"mlruns/": b""})
+    lab = unproduced(lambda: bucket_lab)
+    before = lab.everything()
+    done = carry_out(lab, plan_for(lab))
+    assert (done.unlike, done.outcome.failed) == ([], [])
+    after = lab.everything()
+    fetched: list[str] = []
+    chunks = Bucket.chunks
+    monkeypatch.setattr(Bucket, "chunks", lambda self, path, etag="": fetched.append(path) or chunks(self, path, etag))
+    (run,) = [run for run in after.runs.values() if run.tags.get("compliance.built_for") == "credit" and run.active]
+    (folder,) = after.model_folders(run)
+    assert folder.startswith(lab.prefix)
+    assert after.evidence is not None
+    assert after.evidence.scans[folder].problems == ()
+    assert after.evidence.probes[folder].problem == ""
+    assert after.evidence.cards[folder].signed
+    assert after.evidence.scored[run.run_id].problem == ""
+    assert after.evidence.metadata[run.run_id].problem == ""
+    assert after.evidence.served[run.run_id].problems == ()
+    assert len(fetched) == len(set(fetched))
+    take_back(lab, lines_of(done.journal))
+    assert unlike(before, lab.read(tuple(before.runs))) == []

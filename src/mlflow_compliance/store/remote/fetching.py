@@ -20,6 +20,7 @@ class Fetcher:
         self._places = places
         self._folder = folder
         self._fetched: dict[tuple[tuple[str, str], ...], str] = {}
+        self._objects: dict[tuple[str, str], str] = {}
 
     def __call__(self, path: str, artifacts: Artifacts | None) -> str:
         """A file or folder as it can be opened here: itself, or a copy that holds what was listed. Raises RemoteError."""
@@ -41,6 +42,9 @@ class Fetcher:
         etag, count = file.copy.partition(" ")[0], 0
         try:
             os.makedirs(os.path.dirname(target), exist_ok=True)
+            if (path, file.copy) in self._objects:
+                os.link(self._objects[path, file.copy], target)
+                return
             with open(target, "xb") as copy:
                 for chunk in self._places.of(path).chunks(path, etag):
                     copy.write(chunk)
@@ -49,6 +53,7 @@ class Fetcher:
             raise RemoteError(f"{path} cannot be copied to a temporary folder: {error.strerror}") from error
         if count != file.size or (known is not None and known != local_digest(target)):
             raise RemoteError(f"{path} is not what was listed any more: run again")
+        self._objects[path, file.copy] = target
 
 
 def local_digest(path: str) -> str:
