@@ -14,6 +14,10 @@ import pytest
 from buckets import HINT, environment, forget_clients, s3_client, s3_server, weed
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from places import Kind, Place
+from serving import Server, serving_artifacts
+
+from mlflow_compliance.settings import Settings
+from mlflow_compliance.store.opening import open_store
 
 _numbers = itertools.count()
 
@@ -53,4 +57,25 @@ def postgresql_s3(folder: Path) -> Iterator[Place]:
     yield Place(postgresql_server().store(artifacts), artifacts, variables)
 
 
+@contextmanager
+def served(folder: Path, destination: str = "", variables: Mapping[str, str] | None = None) -> Iterator[Place]:
+    """Behind a tracking server that serves the artifacts too (mlflow-artifacts:), from a folder or from a bucket."""
+    uri = f"sqlite:///{folder}/mlflow.db"
+    SqlAlchemyStore(uri, "mlflow-artifacts:/").engine.dispose()
+    settings = {**serving_artifacts(uri, destination or folder / "kept"), **(variables or {})}
+    server = Server(folder / "server", "uvicorn", "mlflow.server.fastapi_app:app", "--log-level", "warning", **settings)
+    try:
+        yield Place(server.start().wait().url, "", {"MLFLOW_TRACKING_URI": server.url})
+    finally:
+        server.stop()
+
+
+@contextmanager
+def served_from_s3(folder: Path) -> Iterator[Place]:
+    with served(folder, *bucket()) as place:
+        yield place
+
+
 KINDS: dict[str, Kind] = {"sqlite-s3": sqlite_s3, "postgresql-s3": postgresql_s3}
+if open_store("http://127.0.0.1:1", Settings(), "/").backend.writes:
+    KINDS |= {"served": served, "served from s3": served_from_s3}

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from mlflow import MlflowClient
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-from serving import Server
+from serving import Server, serving_artifacts
 from stores import BIG, CREDIT, model_files
 
 from mlflow_compliance.errors import ChangeError
@@ -31,17 +30,6 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         yield server.start().wait(), uri, folder
     finally:
         server.stop()
-
-
-def serving_artifacts(database: str, kept: Path | str) -> dict[str, str]:
-    """What `mlflow server --serve-artifacts --artifacts-destination` tells its app."""
-    return {
-        "_MLFLOW_SERVER_FILE_STORE": database,
-        "_MLFLOW_SERVER_ARTIFACT_ROOT": "mlflow-artifacts:/",
-        "_MLFLOW_SERVER_ARTIFACT_DESTINATION": str(kept),
-        "_MLFLOW_SERVER_SERVE_ARTIFACTS": "true",
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-    }
 
 
 def test_served_artifacts_are_audited_and_copied(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
