@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mlflow_compliance.api import TERMINAL_STATUSES, CannotFix, Change, EntityRef, Finding, LinkDuplicate, MoveToQuarantine, Settings, Snapshot, fixer
+from mlflow_compliance.api import (
+    TERMINAL_STATUSES,
+    CannotFix,
+    Change,
+    EntityRef,
+    Finding,
+    LinkDuplicate,
+    MoveToQuarantine,
+    Settings,
+    Snapshot,
+    fixer,
+    in_folder,
+)
 
 
 @fixer("ART001")
@@ -18,6 +30,8 @@ def share(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[
     group = artifacts.duplicate(finding.entity.key) if artifacts else None
     if artifacts is None or group is None:
         return
+    if not all(map(in_folder, group.paths)):
+        raise CannotFix("objects in a bucket cannot share bytes, and nothing is ever deleted there: log large inputs once and refer to them")
     for path in group.paths:
         file = artifacts.files[path]
         if file.copy in artifacts.linked_outside:
@@ -55,6 +69,8 @@ def quarantine(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iter
 @fixer("ART003")
 def advise_relocation(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
     """Where the files are now is not for this program to guess."""
+    if finding.observed.partition(" below ")[2].startswith(("s3:", "mlflow-artifacts:")):
+        raise CannotFix("see that its bucket or server, and the credentials and the endpoint of this audit, are the right ones; then run again")
     raise CannotFix('if the files are here, map the prefix for reading: [store.relocate] "<prefix in the row>" = "<folder here>"')
     yield  # a generator, as every remedy
 

@@ -212,3 +212,14 @@ def api(folder: Path, tracking_uri: str, **environment: str) -> Server:
 def numbers(row: Mapping[str, float]) -> dict[str, float | None]:
     """A row as JSON has it: null where a value is missing."""
     return {name: None if value != value else float(value) for name, value in row.items()}
+
+
+def serving_artifacts(database: str, kept: Path | str) -> dict[str, str]:
+    """What `mlflow server --serve-artifacts --artifacts-destination` tells its app."""
+    return {
+        "_MLFLOW_SERVER_FILE_STORE": database,
+        "_MLFLOW_SERVER_ARTIFACT_ROOT": "mlflow-artifacts:/",
+        "_MLFLOW_SERVER_ARTIFACT_DESTINATION": str(kept),
+        "_MLFLOW_SERVER_SERVE_ARTIFACTS": "true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }

@@ -1,6 +1,6 @@
 """The names that rules and remedies are written with, from one place."""
 
-from mlflow_compliance.artifacts import LINK, ArtifactRoot, Artifacts
+from mlflow_compliance.artifacts import LINK, ArtifactRoot, Artifacts, in_folder
 from mlflow_compliance.changes import (
     JOURNAL,
     NOW,
@@ -117,6 +117,7 @@ __all__ = [
     "differs",
     "fact_values",
     "fixer",
+    "in_folder",
     "in_run",
     "is_archived",
     "metadata_document",

@@ -1,6 +1,6 @@
 """The artifact side of a Snapshot: roots, files, owners, model folders, duplicates, as an immutable value.
 
-Paths are absolute paths on this machine (after `[store.relocate]`), as text with undecodable bytes kept by surrogate
+Paths are absolute paths on this machine (after `[store.relocate]`) or locations in object stores, as text with undecodable bytes kept by surrogate
 escapes; they may be hostile and are cleaned where they are shown.
 """
 
@@ -19,6 +19,11 @@ from mlflow_compliance.entities import EntityRef
 QUARANTINE = ".quarantine"
 LINK = "link:"
 """How the `copy` of a symbolic link begins: a copy of its own, that is no file."""
+
+
+def in_folder(path: str) -> bool:
+    """Whether a path is one of this machine's; else it is a location in an object store (s3://bucket/key)."""
+    return path.startswith("/")
 
 
 class ArtifactRoot(NamedTuple):
@@ -116,7 +121,7 @@ class Artifacts:
     """Prefix in the rows -> number of rows read through [store.relocate]."""
     models: Mapping[str, ModelFolder] = field(default_factory=dict)
     hashes: Mapping[str, str] = field(default_factory=dict)
-    """Path -> SHA-256 (hex), for the files that had to be read: candidates for duplicates, and those on record."""
+    """Path -> SHA-256 (hex), for the files that had to be read: candidates for duplicates, and those on record. In object stores 'md5:' and hex."""
     recorded: Mapping[str, str] = field(default_factory=dict)
     """Path -> the SHA-256 on record since this program made it share a copy."""
     twins: tuple[tuple[str, ...], ...] = ()
@@ -139,7 +144,7 @@ class Artifacts:
     def relative(self, path: str) -> str:
         """A path as people read it: from its root's own name on."""
         root = self.root_of(path)
-        return os.path.join(os.path.basename(root.path), os.path.relpath(path, root.path)) if root else path
+        return os.path.basename(root.path) + path[len(root.path) :] if root else path
 
     def under(self, folder: str) -> dict[str, ArtifactFile]:
         """The files at or below a folder."""

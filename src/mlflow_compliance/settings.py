@@ -75,8 +75,8 @@ class StoreSettings(_Table):
         return given or os.environ.get("MLFLOW_TRACKING_URI") or self.resolved_uri(base) or ""
 
     def resolved_roots(self, base: Path) -> tuple[str, ...]:
-        """The extra artifact roots as absolute paths."""
-        return tuple(_absolute(root, base) for root in self.artifact_roots)
+        """The extra artifact roots as absolute paths; those in object stores as they are written."""
+        return tuple(root if "://" in root else _absolute(root, base) for root in self.artifact_roots)
 
     def resolved_relocate(self, base: Path) -> dict[str, str]:
         """URI prefix -> absolute path of the folder that is read in its place."""

@@ -19,7 +19,7 @@ from mlflow_compliance.settings import load_settings
 
 MODULES = ("kinds_embedded", "kinds_databases", "kinds_servers", "kinds_buckets")
 KINDS: dict[str, Kind] = {name: kind for module in MODULES if find_spec(module) for name, kind in import_module(module).KINDS.items()}
-LEFT: dict[str, set[str]] = {}
+LEFT: dict[str, set[str]] = {"sqlite-s3": {"ART001"}, "postgresql-s3": {"ART001"}, "served": {"ART001"}, "served from s3": {"ART001"}}
 """Kind -> rules that only give advice on stores of that kind; none on most."""
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mlflow_compliance.artifacts import ArtifactFile, Artifacts, ModelFolder
+from mlflow_compliance.artifacts import ArtifactFile, Artifacts, ModelFolder, in_folder
 from mlflow_compliance.changes.base import JOURNAL, Change, Writer, experiment_in
 from mlflow_compliance.changes.runs import UNKNOWN_SIZE, recount, without_runs
 from mlflow_compliance.entities import (
@@ -148,7 +148,7 @@ class LogProductionRun(Change):
                 path = os.path.join(folders[owner], relative)
                 written = relative == MLMODEL or not digest
                 files[path] = ArtifactFile(UNKNOWN_SIZE if written else size, f"own:{path}", owner, logged=True)
-                if not written:
+                if not written and in_folder(path):  # of an object the listing tells another digest
                     hashes[path] = digest
         folder = folders[model.ref]
         card = ModelFolder(folder, model.ref, (), (), model.artifact_location, "")

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mlflow_compliance.artifacts import ArtifactFile, Artifacts
+from mlflow_compliance.artifacts import ArtifactFile, Artifacts, in_folder
 from mlflow_compliance.changes.base import JOURNAL, NOW, Change, Writer, copy_of, experiment_in, run_in
 from mlflow_compliance.entities import ACTIVE, ALWAYS, TERMINAL_STATUSES, EntityRef, Experiment, LoggedModel, ModelLink, Run, Snapshot
 from mlflow_compliance.errors import ChangeError
@@ -282,7 +282,7 @@ def _copied_files(
             if os.path.basename(path) == "MLmodel":
                 files[new] = ArtifactFile(UNKNOWN_SIZE, f"own:{new}", owner, logged=True)
                 continue
-            shared = artifacts.rules.apply_to(path, file.size)
+            shared = in_folder(path) and artifacts.rules.apply_to(path, file.size)
             files[new] = ArtifactFile(file.size, file.copy if shared else f"own:{new}", owner, logged=True)
             if path in artifacts.hashes:
                 hashes[new] = artifacts.hashes[path]

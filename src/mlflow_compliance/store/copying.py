@@ -24,6 +24,8 @@ from mlflow_compliance.store.hashing import hash_file
 from mlflow_compliance.store.locations import local_folder
 from mlflow_compliance.store.opening import Store
 from mlflow_compliance.store.records import add_records
+from mlflow_compliance.store.remote.copying import copy_folder
+from mlflow_compliance.store.remote.places import is_remote
 from mlflow_compliance.store.retracting import retract
 
 BATCH = 1000
@@ -65,7 +67,7 @@ class RunCopier:
             self._count(planned, new_id, models)
             self.client.set_tag(new_id, COPY_STATE, COMPLETE)
         except BaseException:
-            retract(self.client, new, tags.get(COPIED_BY, new_id), SOURCE_MODEL)
+            retract(self.client, self.store.places, new, tags.get(COPIED_BY, new_id), SOURCE_MODEL)
             raise
         return {copy_of("run", run_id): new_id, **{copy_of("logged model", old): made for old, made in ids.items()}}
 
@@ -112,6 +114,10 @@ class RunCopier:
         places += [(model.artifact_location, self.client.get_logged_model(ids[model.model_id]).artifact_location) for model in models]
         names = {source.run_id: new.info.run_id, **ids}
         for old_uri, new_uri in places:
+            if is_remote(old_uri) or is_remote(new_uri):
+                named = {**names, old_uri: new_uri}
+                copy_folder(self.store.places, old_uri, new_uri, lambda content, named=named: renamed_bytes(content, named))  # type: ignore[misc]
+                continue
             old, target = local_folder(old_uri), local_folder(new_uri)
             if old is None or target is None:
                 raise ChangeError(f"the artifacts of run {source.run_id} at {old_uri} are not in a local folder: copy it with MLflow itself")
@@ -202,7 +208,11 @@ def _metrics(new_id: str, source: Run, models: list[LoggedModel], ids: Mapping[s
 def _renamed(path: str, names: Mapping[str, str]) -> bytes:
     """An MLmodel with the ids and the location of the copy: it embeds those of its run and model."""
     with open(path, "rb") as file:
-        content = file.read()
+        return renamed_bytes(file.read(), names)
+
+
+def renamed_bytes(content: bytes, names: Mapping[str, str]) -> bytes:
+    """What an MLmodel holds, with the ids and the location of the copy."""
     for old, new in sorted(names.items(), key=lambda pair: -len(pair[0])):
         content = content.replace(old.encode(), new.encode())
     return content

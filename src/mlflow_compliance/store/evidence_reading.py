@@ -24,6 +24,9 @@ from mlflow_compliance.store.building import build, made_in
 from mlflow_compliance.store.cards import read_card
 from mlflow_compliance.store.content import digest_of, opened
 from mlflow_compliance.store.probing import Limits, Sample, probe
+from mlflow_compliance.store.remote.base import RemoteError
+from mlflow_compliance.store.remote.fetching import Fetcher
+from mlflow_compliance.store.remote.places import Places
 from mlflow_compliance.store.scanning import scan_file, scan_model
 from mlflow_compliance.store.scoring import score
 from mlflow_compliance.store.sqlite import sqlite_path
@@ -37,8 +40,9 @@ _LARGEST_METADATA = 1 << 24
 class Workshop:
     """What one session computed from bytes that do not change: kept while they stay the same, so that reading the store again costs nothing twice."""
 
-    def __init__(self, settings: Settings, executor: str = THREADS) -> None:
+    def __init__(self, settings: Settings, places: Places, executor: str = THREADS) -> None:
         self.settings = settings
+        self.here = Fetcher(places, self._new_folder)
         self._executor = executor
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._probes: dict[tuple[object, ...], Probe] = {}
@@ -55,13 +59,15 @@ class Workshop:
         if key not in self._sources:
             progress.start(f"Building the production run of {product.name}", None)
             try:
-                self._folder = self._folder or tempfile.TemporaryDirectory(prefix="mlflow-compliance-", ignore_cleanup_errors=True)
-                folder = tempfile.mkdtemp(dir=self._folder.name)
-                made = build(product, self.settings.base, self.settings.models, folder)
+                made = build(product, self.settings.base, self.settings.models, self._new_folder())
             finally:
                 progress.stop()
             self._sources[key] = replace(made, bundle=made.bundle and _told(made.bundle, self.settings))
         return self._sources[key]
+
+    def _new_folder(self) -> str:
+        self._folder = self._folder or tempfile.TemporaryDirectory(prefix="mlflow-compliance-", ignore_cleanup_errors=True)
+        return tempfile.mkdtemp(dir=self._folder.name)
 
     def scan(self, path: str) -> Scan:
         """What loading a model folder, or one file that is none, could do."""
@@ -111,7 +117,7 @@ class _Reader:
         self.progress = progress
         self.runs = {run.run_id: (run, product) for product in self.settings.products for run in production_runs(product, snapshot, self.settings)}
         self.folders = {folder: product for run, product in self.runs.values() for folder in snapshot.model_folders(run)}
-        self.scans = Computed(self._scanned(), workshop.scan)
+        self.scans = Computed(self._scanned(), self._scan)
 
     def evidence(self) -> Evidence:
         metadata = {run_id: path for run_id in self.runs if (path := self._artifact(run_id, METADATA))}
@@ -120,7 +126,7 @@ class _Reader:
             cards=Computed(self.folders, self._card),
             probes=Computed(self.folders, self._probe),
             scored=Computed([run_id for run_id in self.runs if self._predictions(run_id)], self._score),
-            metadata=Computed(metadata, lambda run_id: _metadata(metadata[run_id])),
+            metadata=Computed(metadata, lambda run_id: self._read_metadata(metadata[run_id])),
             served=Computed(self.runs, self._served),
         )
 
@@ -138,13 +144,34 @@ class _Reader:
                 found.append(path)
         return found
 
+    def _here(self, path: str) -> str:
+        """A path that can be opened: what is remote is fetched. Raises RemoteError."""
+        return self.workshop.here(path, self.snapshot.artifacts)
+
+    def _scan(self, path: str) -> Scan:
+        try:
+            return self.workshop.scan(self._here(path))
+        except RemoteError as error:
+            return Scan((f"cannot be looked into, so what loading it does is not known: {error}",), {})
+
+    def _read_metadata(self, path: str) -> Metadata:
+        try:
+            return _metadata(self._here(path))
+        except RemoteError as error:
+            return Metadata(problem=str(error))
+
     def _card(self, folder: str) -> ModelCard:
-        return read_card(folder)
+        try:
+            return read_card(self._here(folder))
+        except RemoteError:
+            return ModelCard()  # as of a folder whose files say nothing; its scan tells why
 
     def _probe(self, folder: str) -> Probe:
         self.progress.start("Trying the production model", None)
         try:
-            return self.workshop.probe(folder, self.scans[folder], sample_of(self.folders[folder], self.settings))
+            scan = self.scans[folder]
+            # One that could not be fetched has a problem, and is not tried.
+            return self.workshop.probe(folder if scan.problems else self._here(folder), scan, sample_of(self.folders[folder], self.settings))
         finally:
             self.progress.stop()
 
@@ -170,8 +197,12 @@ class _Reader:
         threshold = threshold_of(run, product)
         if threshold is None:
             return Scored(path, problem="neither the run nor the settings say which threshold its decisions were made at")
+        try:
+            local = self._here(path)
+        except RemoteError as error:
+            return Scored(path, problem=str(error))
         found = score(
-            path,
+            local,
             target=wanted.target,
             probability=wanted.probability,
             threshold=threshold,
@@ -179,6 +210,7 @@ class _Reader:
             false_positive_cost=wanted.false_positive_cost,
         )
         recorded = run.tags.get("compliance.sha256.predictions")
+        found = replace(found, path=path)
         if not found.problem and recorded and recorded != found.sha256:
             return replace(found, values={}, problem=f"{path} is not the file on record (sha256 {found.sha256[:16]}, on record {recorded[:16]})")
         return found
@@ -223,7 +255,13 @@ class _Reader:
         folder = artifacts.locations.get(place) if artifacts else None
         if artifacts is None or folder is None:
             return {}
-        return {os.path.relpath(path, folder): (file.size, _digest(path)) for path, file in artifacts.under(folder).items() if file.logged}
+        return {path[len(folder) + 1 :]: (file.size, self._sha256(path)) for path, file in artifacts.under(folder).items() if file.logged}
+
+    def _sha256(self, path: str) -> str | None:
+        try:
+            return _digest(self._here(path))
+        except RemoteError:
+            return None
 
 
 def _told(bundle: Bundle, settings: Settings) -> Bundle:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ from mlflow_compliance.artifacts import Unreachable
 from mlflow_compliance.entities import EntityRef, Location
 from mlflow_compliance.store.locations import NOT_FILES, Resolved, Resolver, scheme_of, shown, without_credentials
 
-_EVIDENT = frozenset({"mlruns", "mlartifacts"})
+EVIDENT = frozenset({"mlruns", "mlartifacts"})
 
 
 class Claim(NamedTuple):
@@ -48,11 +48,36 @@ class Holdings:
         )
 
 
-def read_holdings(locations: Sequence[Location], relocate: Mapping[str, str], roots: Sequence[str], ready_models: Collection[str]) -> Holdings:
+class Ground:
+    """Where the folders of rows are looked for: on this machine."""
+
+    def resolve(self, uri: str) -> Resolved:
+        return Resolved(uri)
+
+    def real(self, path: str) -> str:
+        return os.path.realpath(path)
+
+    def is_folder(self, path: str) -> bool:
+        return os.path.isdir(path)
+
+    def missing(self, path: str) -> str:
+        """Why nothing can be read at a path, '' where something can."""
+        return _missing(path)
+
+    def unreachable(self, base: str) -> str:
+        """Why nothing at an experiment's folder can be reached, '' where it can. The folder itself may be yet to come."""
+        above = os.path.dirname(os.path.dirname(base))
+        missing = self.missing(above)
+        return f"the folder {shown(above)} {missing}; map it with [store.relocate]" if missing else ""
+
+
+def read_holdings(
+    locations: Sequence[Location], relocate: Mapping[str, str], roots: Sequence[str], ready_models: Collection[str], ground: Ground | None = None
+) -> Holdings:
     """Find every row's folder. Experiments come first: the others are understood by theirs."""
-    reader = _Reader(Resolver(relocate), frozenset(ready_models))
+    reader = _Reader(ground or Ground(), (ground.resolve if ground else Resolver(relocate)), frozenset(ready_models))
     for given in roots:
-        reader.add_root(os.path.realpath(given), given=True)
+        reader.add_root(reader.ground.real(given), given=True)
     # A folder that rows use may be yet to come only while its root is there.
     reader.used = {location.experiment_id for location in locations if location.owner.kind in ("run", "logged_model")}
     order = {"experiment": 0, "model_version": 2, "run_model": 2}
@@ -64,7 +89,8 @@ def read_holdings(locations: Sequence[Location], relocate: Mapping[str, str], ro
 
 
 class _Reader:
-    def __init__(self, resolve: Resolver, ready: frozenset[str]) -> None:
+    def __init__(self, ground: Ground, resolve: Callable[[str], Resolved], ready: frozenset[str]) -> None:
+        self.ground = ground
         self.holdings = Holdings()
         self._resolve = resolve
         self._ready = ready
@@ -103,10 +129,10 @@ class _Reader:
     def add_root(self, path: str, *, given: bool = False) -> None:
         if path in self.holdings.roots:
             return
-        if os.path.isdir(path):
-            self.holdings.roots[path] = given or os.path.basename(path) in _EVIDENT
+        if self.ground.is_folder(path):
+            self.holdings.roots[path] = given or os.path.basename(path) in EVIDENT
         elif given or os.path.lexists(path):
-            self.holdings.unread[path] = _missing(path) or "is not a folder"
+            self.holdings.unread[path] = self.ground.missing(path) or "is not a folder"
 
     def close(self) -> None:
         """Note every folder on the way to something that a row owns, and what the versions own."""
@@ -138,9 +164,7 @@ class _Reader:
     def _state(self, base: str) -> str:
         """Why nothing at an experiment's folder can be reached, '' where it can. The folder itself may be yet to come."""
         if base not in self._states:
-            above = os.path.dirname(os.path.dirname(base))
-            missing = _missing(above)
-            self._states[base] = f"the folder {shown(above)} {missing}; map it with [store.relocate]" if missing else ""
+            self._states[base] = self.ground.unreachable(base)
         return self._states[base]
 
     def _root_state(self, base: str, experiment_id: str) -> str:
@@ -148,13 +172,13 @@ class _Reader:
         root, name = os.path.split(base)
         if name != experiment_id or experiment_id not in self.used:
             return ""
-        missing = _missing(root)
+        missing = self.ground.missing(root)
         return f"the artifact root {shown(root)} {missing}; if nothing was ever logged there, make the empty folder" if missing else ""
 
     def _own_state(self, location: Location, path: str) -> str:
         kind, key, _ = location.owner
         if kind in ("model_version", "run_model") or (kind == "logged_model" and key in self._ready):
-            missing = _missing(path)
+            missing = self.ground.missing(path)
             return f"the folder {shown(path)} {missing}" if missing else ""
         return ""
 
@@ -163,10 +187,10 @@ class _Reader:
         known = self._bases.get((base, experiment_id))
         if known is not None:
             return known
-        real = os.path.realpath(base)
+        real = self.ground.real(base)
         parent, name = os.path.split(base)
         if name == experiment_id and parent != "/":
-            root = os.path.realpath(parent)
+            root = self.ground.real(parent)
             self.add_root(root)
             if real != f"{root}/{name}":
                 self.holdings.links.add(f"{root}/{name}")

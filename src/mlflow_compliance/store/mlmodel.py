@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -14,7 +14,7 @@ from mlflow_compliance.artifacts import ArtifactFile, ModelFolder
 from mlflow_compliance.entities import EntityRef
 
 MLMODEL = "MLmodel"
-_LARGEST = 1 << 20
+LARGEST = 1 << 20
 _DEEPEST = 200
 _FILE_KEYS = ("data", "model_data", "model_path", "pickled_model", "python_model", "model_file", "code")
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -25,8 +25,13 @@ _SCALAR = re.compile(r"(\w+): (?:'([^'\n]*)'|([A-Za-z0-9_/.](?:[\w/.+@=:-]*[\w/.
 
 def inspect(folder: str, owner: EntityRef | None, files: Mapping[str, ArtifactFile]) -> ModelFolder:
     """The model folder as its MLmodel describes it; `files` is what the walk found."""
+    return judge(folder, owner, lambda: read_mlmodel(os.path.join(folder, MLMODEL)), lambda name: _size(folder, name, files))
+
+
+def judge(folder: str, owner: EntityRef | None, read: Callable[[], dict[Any, Any]], size_of: Callable[[str], int | None]) -> ModelFolder:
+    """The model folder as the MLmodel that `read` gives describes it; `size_of` says how many bytes are at a name in it, None where nothing is."""
     try:
-        document = read_mlmodel(os.path.join(folder, MLMODEL))
+        document = read()
         flavors = document.get("flavors")
         if not isinstance(flavors, dict):
             return ModelFolder(folder, owner, (), (), "", "MLmodel names no flavors")
@@ -36,7 +41,7 @@ def inspect(folder: str, owner: EntityRef | None, files: Mapping[str, ArtifactFi
         return ModelFolder(folder, owner, (), (), "", str(error))
     missing, empty = [], []
     for name in sorted(set(named_files(flavors, document))):
-        size = _size(folder, name, files)
+        size = size_of(name)
         if size is None:
             missing.append(name)
         elif size == 0:
@@ -81,11 +86,18 @@ def read_mlmodel(path: str) -> dict[Any, Any]:
     file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         size = os.fstat(file).st_size
-        if size > _LARGEST:
+        if size > LARGEST:
             raise ValueError("MLmodel is larger than 1 MiB")
         raw = os.read(file, size)
     finally:
         os.close(file)
+    return parse_mlmodel(raw)
+
+
+def parse_mlmodel(raw: bytes) -> dict[Any, Any]:
+    """What an MLmodel file holds, as a mapping. Raises ValueError with a reason that quotes nothing of it."""
+    if len(raw) > LARGEST:
+        raise ValueError("MLmodel is larger than 1 MiB")
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError:

@@ -21,6 +21,7 @@ from mlflow_compliance.store.rows import Rows
 
 if TYPE_CHECKING:
     from mlflow_compliance.store.evidence_reading import Workshop
+    from mlflow_compliance.store.remote.places import Places
 
 
 @dataclass(frozen=True)
@@ -90,13 +91,18 @@ class Store:
         from mlflow_compliance.store.hashing import hash_candidates
         from mlflow_compliance.store.inventory import read_artifacts
         from mlflow_compliance.store.records import read_records
+        from mlflow_compliance.store.remote.hashing import hash_remote
+        from mlflow_compliance.store.remote.inventory import with_remote
+        from mlflow_compliance.store.remote.places import is_remote, split
 
         base, cache, started = self.settings.base, cache_folder(self.hash_cache), time.time_ns()
         own = [self.folder, *([str(self.settings.path)] if self.settings.path else []), *([cache] if cache else []), *self.backend.own()]
+        relocate, roots = self.settings.store.resolved_relocate(base), self.settings.store.resolved_roots(base)
+        local, remote = split(rows.locations, relocate)
         found = read_artifacts(
-            rows.locations,
-            relocate=self.settings.store.resolved_relocate(base),
-            roots=self.settings.store.resolved_roots(base),
+            local,
+            relocate=relocate,
+            roots=[root for root in roots if not is_remote(root)],
             ignore=self.settings.store.ignore,
             rules=self.settings.duplicate_rules(),
             file_store=self.info.backend == "file",
@@ -110,14 +116,26 @@ class Store:
             found = self.backend.keep_what_others_own(found)
         with executor_of(self.executor) as pool:
             found = hash_candidates(found, progress, pool, HashCache(cache, found, started) if cache else None)
+        away = [root for root in roots if is_remote(root)]
+        if remote or away:
+            ignore, ready = self.settings.store.ignore, rows.ready_models
+            found = with_remote(found, remote, places=self.places, roots=away, ignore=ignore, ready_models=ready, progress=progress)
+            found = hash_remote(found, self.places, progress)
         return replace(snapshot, artifacts=found)
+
+    @cached_property
+    def places(self) -> Places:
+        """The object stores and servers that this store's artifacts may lie in."""
+        from mlflow_compliance.store.remote.places import Places
+
+        return Places(self.uri)
 
     @cached_property
     def workshop(self) -> Workshop:
         """What was computed from this store's files, and from those that the settings name."""
         from mlflow_compliance.store.evidence_reading import Workshop
 
-        return Workshop(self.settings, self.executor)
+        return Workshop(self.settings, self.places, self.executor)
 
     def details(self, run_ids: Collection[str]) -> tuple[dict[str, Run], dict[str, LoggedModel]]:
         """Runs in full with the logged models that they wrote, as they are now; ids that are not there are left out."""

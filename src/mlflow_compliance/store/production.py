@@ -21,6 +21,8 @@ from mlflow_compliance.store import files
 from mlflow_compliance.store.hashing import hash_file
 from mlflow_compliance.store.locations import local_folder
 from mlflow_compliance.store.opening import Store
+from mlflow_compliance.store.remote.copying import put, upload
+from mlflow_compliance.store.remote.places import is_remote, remote_path
 from mlflow_compliance.store.retracting import retract
 
 FEW = 100
@@ -56,7 +58,7 @@ class ProductionLogger:
             # One call, and the last one: until then nothing calls it production.
             self.client.log_batch(run_id, tags=[RunTag(key, bind(value, {**self.binding, **made})) for key, value in change.all_tags().items()])
         except BaseException:
-            retract(self.client, run, journal, BUILT_IN)
+            retract(self.client, self.store.places, run, journal, BUILT_IN)
             raise
         return made
 
@@ -85,6 +87,11 @@ class ProductionLogger:
     def _place(self, bundle: str, part: str, listed: Files, target: str) -> None:
         for relative, _, digest in listed:
             source, path = os.path.join(bundle, part, relative), os.path.join(target, relative)
+            if is_remote(target):
+                if hash_file(source) != digest:
+                    raise ChangeError(f"{source} does not hold what was planned with any more: run again to plan anew")
+                upload(self.store.places, source, path)
+                continue
             files.place(source, path)
             if hash_file(path) != digest:
                 raise ChangeError(f"{source} does not hold what was planned with any more: run again to plan anew")
@@ -96,14 +103,20 @@ class ProductionLogger:
         described = Model.load(os.path.join(change.bundle, "model", MLMODEL))
         described.run_id, described.model_id, described.model_uuid = run_id, model.model_id, model.model_id
         described.artifact_path = model.artifact_location
-        files.write_new(os.path.join(folder, MLMODEL), described.to_yaml().encode())
+        self._write(os.path.join(folder, MLMODEL), described.to_yaml().encode())
 
     def _write_metadata(self, change: LogProductionRun, made: Mapping[str, str], folder: str) -> None:
         text = bind(change.metadata, {**self.binding, **made})
         problems = problems_in(json.loads(text))
         if problems:
             raise ChangeError(f"{METADATA} would not keep its own schema: {problems[0]}")
-        files.write_new(os.path.join(folder, METADATA), text.encode())
+        self._write(os.path.join(folder, METADATA), text.encode())
+
+    def _write(self, path: str, content: bytes) -> None:
+        if is_remote(path):
+            put(self.store.places, path, content)
+        else:
+            files.write_new(path, content)
 
     def _read_back(self, change: LogProductionRun, run_id: str) -> None:
         """Compare the run, read anew, with what it should be; a difference takes it back."""
@@ -124,7 +137,7 @@ class ProductionLogger:
 
 
 def _folder(uri: str) -> str:
-    found = local_folder(uri)
+    found = remote_path(uri) if is_remote(uri) else local_folder(uri)
     if found is None:
-        raise ChangeError(f"{uri} is not a local folder: a production run cannot be logged there by this version")
+        raise ChangeError(f"{uri} is no place that this version writes to: a production run cannot be logged there")
     return found

@@ -1,4 +1,4 @@
-"""Takes back a run that a repair made: soft-deletes it with its models and puts its files aside."""
+"""Takes back a run that a repair made: soft-deletes it with its models and puts its files aside; objects stay and are marked."""
 
 from __future__ import annotations
 
@@ -13,24 +13,34 @@ from mlflow_compliance.scope import RETRACTED
 from mlflow_compliance.store import files
 from mlflow_compliance.store.locations import local_folder
 from mlflow_compliance.store.manifests import write_manifest
+from mlflow_compliance.store.remote.copying import put_aside
+from mlflow_compliance.store.remote.places import Places, is_remote, remote_path
 
 MOST_MODELS = 100
 
 
-def retract(client: MlflowClient, run: Any, journal: str, model_tag: str) -> None:
+def retract(client: MlflowClient, places: Places, run: Any, journal: str, model_tag: str) -> None:
     """Take back a run and those of its logged models that carry `model_tag`: what they hold is there elsewhere too."""
     client.set_tag(run.info.run_id, COPY_STATE, RETRACTED)
-    folders = [os.path.dirname(local_folder(run.info.artifact_uri) or "")]
+    uris = [run.info.artifact_uri]
     # By their source and not by the run's outputs: a run that was broken off has not linked its models yet.
     made = client.search_logged_models([run.info.experiment_id], filter_string=f"source_run_id = '{run.info.run_id}'", max_results=MOST_MODELS)
     for model in made:
         if model_tag in (model.tags or {}):
-            folders.append(os.path.dirname(local_folder(model.artifact_location) or ""))
+            uris.append(model.artifact_location)
             client.delete_logged_model(model.model_id)
     client.delete_run(run.info.run_id)
+    for uri in filter(is_remote, uris):
+        put_aside(places, os.path.dirname(remote_path(uri)), journal)
+    folders = [os.path.dirname(local_folder(uri) or "") for uri in uris if not is_remote(uri)]
+    if folders:
+        _quarantine(folders, run.info.experiment_id, journal)
+
+
+def _quarantine(folders: list[str], experiment_id: str, journal: str) -> None:
     home = os.path.dirname(folders[0])
     # As the inventory has it: the folder above an experiment's is a root only where its name is the experiment's id.
-    root = os.path.dirname(home) if os.path.basename(home) == run.info.experiment_id else home
+    root = os.path.dirname(home) if os.path.basename(home) == experiment_id else home
     for folder in folders:
         if os.path.isdir(folder):
             target = os.path.join(root, QUARANTINE, f"{journal}-retracted", os.path.relpath(folder, root))

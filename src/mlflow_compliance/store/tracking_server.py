@@ -33,6 +33,8 @@ _DEADLINE = 120.0
 """Seconds from the start to the first answer; two to four are usual."""
 _PASSED_ON = ("LANG", "LANGUAGE", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "PYTHONDONTWRITEBYTECODE", "PYTHONHOME", "PYTHONPYCACHEPREFIX", "TZ")
 
+_OF_STORAGE = ("AWS_", "MLFLOW_S3_", "MLFLOW_BOTO_")
+
 
 @contextmanager
 def tracking_server(database: str, busy_timeout: float = 5.0) -> Iterator[str]:
@@ -81,6 +83,10 @@ def _start(folder: str, log: str) -> tuple[subprocess.Popen[bytes], str]:
 def _environment(folder: str) -> dict[str, str]:
     return {
         **{name: os.environ[name] for name in _PASSED_ON if name in os.environ},
+        # It serves what lies in object stores with the rights of who asks for the audit.
+        **{name: value for name, value in os.environ.items() if name.startswith(_OF_STORAGE)},
+        "AWS_CONFIG_FILE": os.environ.get("AWS_CONFIG_FILE") or os.path.expanduser("~/.aws/config"),
+        "AWS_SHARED_CREDENTIALS_FILE": os.environ.get("AWS_SHARED_CREDENTIALS_FILE") or os.path.expanduser("~/.aws/credentials"),
         "PYTHONPATH": os.pathsep.join(os.path.abspath(path) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path),
         "PYTHONUSERBASE": site.getuserbase(),
         "PYTHONUNBUFFERED": "1",

@@ -1,0 +1,91 @@
+"""Copies what a row's folder holds within object stores: by the storage itself where it can; both sides counted before it counts."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+from mlflow_compliance.artifacts import QUARANTINE
+from mlflow_compliance.errors import ChangeError
+from mlflow_compliance.store.mlmodel import MLMODEL
+from mlflow_compliance.store.remote.base import Listed, Place, RemoteError
+from mlflow_compliance.store.remote.hashing import digest_of_object
+from mlflow_compliance.store.remote.places import Places, is_remote, remote_path
+
+RETRACTED = ".compliance-retracted"
+"""The object that a repair writes beside `artifacts` when it takes a run or model back: what lies there is a copy, and told no more."""
+_AT_ONCE = 8
+
+
+def copy_folder(places: Places, old_uri: str, new_uri: str, renamed: Callable[[bytes], bytes]) -> None:
+    """Copy every object below a location to below another one; MLmodel as `renamed` gives it."""
+    if not (is_remote(old_uri) and is_remote(new_uri)):
+        raise ChangeError(f"{old_uri} and {new_uri} are not places of one kind: copy the run with MLflow itself")
+    old, new = remote_path(old_uri), remote_path(new_uri)
+    try:
+        target = places.of(new)
+        sources = _listing(places.of(old), old)
+        if type(places.of(old)) is not type(target):
+            raise ChangeError(f"{old} and {new} are not places of one kind: copy the run with MLflow itself")
+
+        def copy(name: str) -> None:
+            item, path = sources[name], f"{new}/{name}"
+            if os.path.basename(name) == MLMODEL:
+                text = b"".join(places.of(old).chunks(item.path, item.etag))
+                put(places, path, renamed(text))
+            else:
+                target.copy(item, path)
+
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            list(pool.map(copy, sources))
+        _compare(places, sources, _listing(target, new) if sources else {}, old, new)
+    except RemoteError as error:
+        raise ChangeError(f"{error}; the copy was taken back") from error
+
+
+def put(places: Places, path: str, content: bytes) -> None:
+    """Write a small object to where nothing is yet."""
+    with tempfile.NamedTemporaryFile(prefix="mlflow-compliance-") as file:
+        file.write(content)
+        file.flush()
+        places.of(path).upload(file.name, path)
+
+
+def upload(places: Places, source: str, path: str) -> None:
+    """Write a local file to where nothing is yet, and read it back."""
+    from mlflow_compliance.store.remote.fetching import local_digest
+
+    try:
+        places.of(path).upload(source, path)
+        arrived = digest_of_object(path, os.path.getsize(source), "", places)
+    except RemoteError as error:
+        raise ChangeError(str(error)) from error
+    if arrived != local_digest(source):
+        raise ChangeError(f"{path} does not hold what was written to it: look at the storage")
+
+
+def put_aside(places: Places, folder: str, journal: str) -> None:
+    """Mark a row's folder as taken back. Its objects stay where they are: nothing is deleted."""
+    try:
+        put(places, f"{folder}/{RETRACTED}", f"a copy that the repair {journal} made and took back\n".encode())
+    except RemoteError as error:
+        raise ChangeError(str(error)) from error
+
+
+def _listing(place: Place, folder: str) -> Mapping[str, Listed]:
+    found = {item.path[len(folder) + 1 :]: item for item in place.listed(folder)}
+    return {name: item for name, item in found.items() if not (name.endswith("/") and not item.size) and QUARANTINE not in name.split("/")[:1]}
+
+
+def _compare(places: Places, sources: Mapping[str, Listed], copies: Mapping[str, Listed], old: str, new: str) -> None:
+    """By names, sizes and the listing's checksums; where those cannot be compared (uploads in parts), by content."""
+    if sources.keys() != copies.keys():
+        raise RemoteError(f"of {len(sources)} objects in {old} not all arrived in {new}")
+    for name, item in sources.items():
+        copy = copies[name]
+        if os.path.basename(name) == MLMODEL or (item.size == copy.size and item.etag and item.etag == copy.etag):
+            continue
+        if item.size != copy.size or digest_of_object(item.path, item.size, "", places) != digest_of_object(copy.path, copy.size, "", places):
+            raise RemoteError(f"{copy.path} does not hold what {item.path} does")

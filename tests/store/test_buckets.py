@@ -1,0 +1,244 @@
+"""Artifacts in a real S3 server: what a listing says of owners, gaps, duplicates and hostile names, and how refusals are told."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import buckets
+import pytest
+from producing import unproduced
+from repairs import carry_out, lines_of, plan_for, take_back
+from stores import BIG, Lab, unlike
+
+from mlflow_compliance.artifacts import Artifacts
+from mlflow_compliance.store.remote.base import Listed
+from mlflow_compliance.store.remote.ground import RemoteGround
+from mlflow_compliance.store.remote.inventory import STAYS
+from mlflow_compliance.store.remote.places import Places
+from mlflow_compliance.store.remote.s3 import Bucket
+
+
+class BucketLab(Lab):
+    """A store whose new experiments keep their artifacts below a prefix."""
+
+    prefix = ""
+
+    def experiment(self, name: str, **tags: str) -> str:
+        number = max(map(int, self.read(artifacts=False).experiments)) + 1
+        return str(self.client.create_experiment(name, artifact_location=f"{self.prefix}/{number}", tags=tags))
+
+    def place(self, run_id: str) -> str:
+        return str(self.client.get_run(run_id).info.artifact_uri)
+
+    def artifacts(self) -> Artifacts:
+        found = self.read().artifacts
+        assert found is not None
+        return found
+
+
+@pytest.fixture(scope="session")
+def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    if buckets.weed() is None:
+        pytest.skip(buckets.HINT)
+    with buckets.s3_server(tmp_path_factory.mktemp("s3")) as address:
+        yield address
+
+
+@pytest.fixture
+def s3(endpoint: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Any:
+    """The client of one test with a bucket of its own, named by `bucket`."""
+    for key, value in buckets.environment(endpoint).items():
+        monkeypatch.setenv(key, value)
+    buckets.forget_clients()
+    client = buckets.s3_client(endpoint)
+    client.bucket = f"b{abs(hash(request.node.name)):x}"[:20]
+    client.create_bucket(Bucket=client.bucket)
+    return client
+
+
+@pytest.fixture
+def bucket_lab(s3: Any, empty_store: bytes, tmp_path: Path) -> BucketLab:
+    made = BucketLab.new(tmp_path / "lab", empty_store, {})
+    made.prefix = f"s3://{s3.bucket}/mlruns"
+    return made  # type: ignore[return-value]
+
+
+def put(client: Any, uri: str, files: Mapping[str, bytes]) -> None:
+    bucket, _, prefix = uri[len("s3://") :].partition("/")
+    for name, content in files.items():
+        client.put_object(Bucket=bucket, Key=f"{prefix}/{name}" if prefix else name, Body=content)
+
+
+def test_a_listing_puts_objects_to_their_rows(bucket_lab: BucketLab, s3: Any) -> None:
+    """Local and remote experiments in one store, two buckets, ownerless objects, an incomplete model, a model that is gone."""
+    lab = bucket_lab
+    one = lab.experiment("credit_delivery")
+    run = lab.run(one, files={"notes.txt": b"n", "deep/er/ü 1%41.csv": BIG})
+    model = lab.model(one, run)
+    broken = lab.model(one, run, "broken", files={"weights.bin": BIG, "code/x.py": b"x"})
+    gone = lab.model(one, run, "gone")
+    for name in ("MLmodel", "model.pkl"):
+        s3.delete_object(Bucket=s3.bucket, Key=f"mlruns/{one}/models/{gone}/artifacts/{name}")
+    s3.delete_object(Bucket=s3.bucket, Key=f"mlruns/{one}/models/{broken}/artifacts/weights.bin")
+    second = f"{s3.bucket}-2"
+    s3.create_bucket(Bucket=second)
+    # A bucket that other things lie in too: only what is named like MLflow's is looked at.
+    put(s3, f"s3://{second}", {"invoices/2024.csv": b"not ours", "9/" + "0" * 32 + "/artifacts/lost.txt": b"lost"})
+    lab.prefix = f"s3://{second}"
+    other = lab.experiment("credit_other")
+    there = lab.run(other, files={"a.txt": b"a"})
+    here = Lab.experiment(lab, "credit_local")
+    local = lab.run(here, files={"b.txt": b"b"})
+    put(s3, f"s3://{s3.bucket}/mlruns", {"stray/x.bin": b"12345", "stray/y/z.bin": b"1", ".quarantine/old/z": b"q", f"{one}/traces/t/t.json": b"{}"})
+
+    found = lab.artifacts()
+
+    assert {root.path for root in found.roots} == {str(lab.mlruns), f"s3://{s3.bucket}/mlruns", f"s3://{second}"}
+    assert len({root.device for root in found.roots}) == 3
+    root = f"s3://{s3.bucket}/mlruns"
+    assert found.locations["run", run] == lab.place(run) == f"{root}/{one}/{run}/artifacts"
+    owned = {path: (file.size, file.owner and file.owner.key, file.logged) for path, file in found.files.items() if file.owner}
+    assert owned[f"{root}/{one}/{run}/artifacts/deep/er/ü 1%41.csv"] == (len(BIG), run, True)
+    assert owned[f"{root}/{one}/models/{model}/artifacts/model.pkl"] == (7, model, True)
+    assert owned[f"{root}/{one}/traces/t/t.json"] == (2, one, False)
+    assert owned[f"s3://{second}/{other}/{there}/artifacts/a.txt"] == (1, there, True)
+    assert owned[str(lab.mlruns / here / local / "artifacts" / "b.txt")] == (1, local, True)
+    told = {path: (item.files, item.size, item.keep) for path, item in found.ownerless.items()}
+    assert told == {f"{root}/stray": (2, 6, STAYS), f"s3://{second}/9": (1, 4, STAYS)}
+    assert not any("invoices" in path or ".quarantine" in path for path in found.files)
+    assert found.models[f"{root}/{one}/models/{model}/artifacts"].problem == ""
+    assert found.models[f"{root}/{one}/models/{broken}/artifacts"].missing == ("weights.bin",)
+    place = f"{root}/{one}/models/{gone}/artifacts"
+    assert [(item.example.key, item.reason) for item in found.unreachable] == [(gone, f"the folder {place} holds no object")]
+    assert found.relative(f"{root}/stray") == "mlruns/stray"
+    assert found.newest["run", run] > 1_700_000_000_000
+
+
+def test_duplicates_are_found_whatever_way_they_were_uploaded(bucket_lab: BucketLab, s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Single-part uploads by the listing alone; one in parts, whose ETag is none of its content, by reading it; nothing else is read."""
+    lab = bucket_lab
+    one = lab.experiment("credit_delivery")
+    runs = [lab.run(one) for _ in range(3)]
+    put(s3, lab.place(runs[0]), {"a.bin": BIG, "same_size.bin": BIG[:-1] + b"x", "unique.bin": BIG * 3})
+    put(s3, lab.place(runs[1]), {"b.bin": BIG})
+    large = os.urandom(5 << 20) + b"the end"
+    put(s3, lab.place(runs[0]), {"large.bin": large})
+    key = f"mlruns/{one}/{runs[2]}/artifacts/parts.bin"
+    upload = s3.create_multipart_upload(Bucket=s3.bucket, Key=key)["UploadId"]
+    parts = [
+        {"PartNumber": n, "ETag": s3.upload_part(Bucket=s3.bucket, Key=key, UploadId=upload, PartNumber=n, Body=body)["ETag"]}
+        for n, body in ((1, large[: 5 << 20]), (2, large[5 << 20 :]))
+    ]
+    s3.complete_multipart_upload(Bucket=s3.bucket, Key=key, UploadId=upload, MultipartUpload={"Parts": parts})
+    read: list[str] = []
+    chunks = Bucket.chunks
+    monkeypatch.setattr(Bucket, "chunks", lambda self, path, etag="": read.append(path) or chunks(self, path, etag))
+
+    found = lab.artifacts()
+
+    assert "-2" in found.files[f"s3://{s3.bucket}/{key}"].copy
+    assert read == [f"s3://{s3.bucket}/{key}"]
+    groups = [[os.path.basename(path) for path in group.paths] for group in found.duplicates()]
+    assert sorted(map(sorted, groups)) == [["a.bin", "b.bin"], ["large.bin", "parts.bin"]]
+    assert all(group.sha256.startswith("md5:") for group in found.duplicates())
+
+
+def test_hostile_names_are_told_and_end_nothing(bucket_lab: BucketLab, s3: Any) -> None:
+    lab = bucket_lab
+    one = lab.experiment("credit_delivery")
+    run = lab.run(one)
+    names = ["new\nline", "ctl\x01x", "<b>&amp;%2F+ +", "q?x#y", "-rf", "größe 😀", "'\"`$(x)"]
+    put(s3, lab.place(run), dict.fromkeys(names, BIG))
+    put(s3, f"s3://{s3.bucket}/mlruns", {f"{one}/{run}/artifacts/folder/": b"", "stray/new\nline": b"x"})
+
+    found = lab.artifacts()
+
+    inside = {path[len(lab.place(run)) + 1 :] for path in found.under(lab.place(run))}
+    assert inside == set(names)  # the marker of a folder is no file
+    assert [group.paths for group in found.duplicates()] == [tuple(sorted(f"{lab.place(run)}/{name}" for name in names))]
+    assert f"s3://{s3.bucket}/mlruns/stray" in found.ownerless
+
+
+def test_names_that_no_server_here_takes() -> None:
+    """Other servers keep keys with dots and empty parts: they stay text."""
+    ground = RemoteGround(Places(""))
+    for key in ("a/../../b", "a//c", "./d", "x/", "../../../etc/passwd"):
+        ground._take(Listed(f"s3://b/{key}", 3))
+    assert set(ground.objects) == {"s3://b/a/../../b", "s3://b/a//c", "s3://b/./d", "s3://b/../../../etc/passwd"}
+    assert list(ground.odd) == ["s3://b/x/"]
+    assert ground.missing("s3://b/nothing") == "holds no object"
+    assert ground.missing("s3://b/x") == ""
+
+
+@pytest.mark.parametrize(
+    ("changed", "bucket", "said"),
+    [
+        ({"AWS_SECRET_ACCESS_KEY": "wrong"}, "", "the secret key is wrong (AWS_SECRET_ACCESS_KEY)"),
+        ({"AWS_ACCESS_KEY_ID": "nobody"}, "", "the access key is not known there (AWS_ACCESS_KEY_ID)"),
+        ({"AWS_ACCESS_KEY_ID": buckets.STRANGER, "AWS_SECRET_ACCESS_KEY": buckets.STRANGERS_SECRET}, "", "access is denied"),
+        ({"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}, "", "there are no credentials"),
+        ({"MLFLOW_S3_ENDPOINT_URL": "closed port", "AWS_MAX_ATTEMPTS": "1"}, "", "the server cannot be reached (MLFLOW_S3_ENDPOINT_URL)"),
+        ({}, "no-such-bucket", "the bucket does not exist"),
+    ],
+)
+def test_refusals_are_one_sentence(
+    bucket_lab: BucketLab, s3: Any, monkeypatch: pytest.MonkeyPatch, changed: dict[str, str], bucket: str, said: str
+) -> None:
+    """ART003 tells what stands in the way: never green by absence, never a traceback, nothing secret."""
+    lab = bucket_lab
+    if bucket:
+        lab.prefix = f"s3://{bucket}/mlruns"
+    lab.run(lab.experiment("credit_delivery"))
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # bound and not listening: nobody else gets it
+        for key, value in changed.items():
+            given = f"http://127.0.0.1:{closed.getsockname()[1]}" if value == "closed port" else value
+            monkeypatch.setenv(key, given) if given else monkeypatch.delenv(key)
+        buckets.forget_clients()
+        found = lab.artifacts()
+    (item,) = found.unreachable
+    assert said in item.reason
+    assert item.reason.count("\n") == 0
+    assert "Secret" not in item.reason
+    assert buckets.SECRET not in item.reason
+    assert item.rows == 2
+
+
+def test_a_run_that_points_to_an_emptied_root_is_told(bucket_lab: BucketLab, s3: Any) -> None:
+    lab = bucket_lab
+    one = lab.experiment("credit_delivery")
+    lab.run(one)
+    (item,) = lab.artifacts().unreachable
+    assert "holds no object" in item.reason
+    put(s3, f"s3://{s3.bucket}", {"mlruns/": b""})
+    assert lab.artifacts().unreachable == ()
+
+
+def test_a_production_run_is_built_and_looked_into(bucket_lab: BucketLab, s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Logged into the bucket as planned, verified; its model is scanned, tried and scored on a local copy that is fetched once; taken back."""
+    put(s3, f"s3://{s3.bucket}", {"mlruns/": b""})
+    lab = unproduced(lambda: bucket_lab)
+    before = lab.everything()
+    done = carry_out(lab, plan_for(lab))
+    assert (done.unlike, done.outcome.failed) == ([], [])
+    after = lab.everything()
+    fetched: list[str] = []
+    chunks = Bucket.chunks
+    monkeypatch.setattr(Bucket, "chunks", lambda self, path, etag="": fetched.append(path) or chunks(self, path, etag))
+    (run,) = [run for run in after.runs.values() if run.tags.get("compliance.built_for") == "credit" and run.active]
+    (folder,) = after.model_folders(run)
+    assert folder.startswith(lab.prefix)
+    assert after.evidence is not None
+    assert after.evidence.scans[folder].problems == ()
+    assert after.evidence.probes[folder].problem == ""
+    assert after.evidence.cards[folder].signed
+    assert after.evidence.scored[run.run_id].problem == ""
+    assert after.evidence.metadata[run.run_id].problem == ""
+    assert after.evidence.served[run.run_id].problems == ()
+    assert len(fetched) == len(set(fetched))
+    take_back(lab, lines_of(done.journal))
+    assert unlike(before, lab.read(tuple(before.runs))) == []
