@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -277,8 +278,15 @@ class Snapshot:
 
     def models_of(self, run_id: str) -> list[LoggedModel]:
         """The active logged models that a run wrote, by id."""
-        found = [model for model in self.logged_models.values() if model.source_run_id == run_id and model.active]
-        return sorted(found, key=lambda model: model.model_id)
+        return sorted(self._models_by_run.get(run_id, ()), key=lambda model: model.model_id)
+
+    @cached_property
+    def _models_by_run(self) -> Mapping[str, list[LoggedModel]]:
+        found: dict[str, list[LoggedModel]] = {}
+        for model in self.logged_models.values():
+            if model.active and model.source_run_id is not None:
+                found.setdefault(model.source_run_id, []).append(model)
+        return found
 
     def model_folders(self, run: Run) -> list[str]:
         """The folders with an MLmodel that a run logged: its logged models, and what lies among its own artifacts (before MLflow 3)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from pydantic import TypeAdapter
@@ -15,6 +15,7 @@ from mlflow_compliance.errors import ChangeError
 
 if TYPE_CHECKING:
     from mlflow_compliance.changes.production import LogProductionRun
+    from mlflow_compliance.changes.runs import CopyRun
 
 NOW = "⟨time of writing⟩"
 JOURNAL = "⟨journal⟩"
@@ -57,6 +58,9 @@ class Writer(Protocol):
     def reopen_run(self, run_id: str) -> None: ...
 
     def copy_run(self, source_run_id: str, experiment_id: str, tags: Mapping[str, str]) -> None: ...
+
+    def copy_runs(self, copies: Sequence[CopyRun]) -> list[dict[str, str]]:
+        """Copy runs together, all or none: the symbols that each of them bound. Raises ChangeError where that cannot be."""
 
     def retract_copy(self, source_run_id: str, experiment_id: str, journal: str) -> None: ...
 

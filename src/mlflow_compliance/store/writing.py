@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from mlflow.entities import RunStatus
@@ -15,7 +15,7 @@ from mlflow.tracking._tracking_service.utils import _use_tracking_uri
 
 from mlflow_compliance.changes import bind
 from mlflow_compliance.changes.production import BUILT_FOR, BUILT_IN, LogProductionRun
-from mlflow_compliance.changes.runs import COPIED_BY, COPY_STATE, SOURCE_MODEL, SOURCE_RUN
+from mlflow_compliance.changes.runs import COPIED_BY, COPY_STATE, SOURCE_MODEL, SOURCE_RUN, CopyRun
 from mlflow_compliance.entities import Experiment
 from mlflow_compliance.errors import ChangeError, StoreError, first_line
 from mlflow_compliance.scope import RETRACTED
@@ -128,6 +128,14 @@ class StoreWriter:
         with one_sentence(f"run {source_run_id} could not be copied"):
             copier = RunCopier(self.client, self.store)
             self.binding.update(copier.copy(source_run_id, experiment_id, tags))
+
+    def copy_runs(self, copies: Sequence[CopyRun]) -> list[dict[str, str]]:
+        with one_sentence("the runs could not be copied together"):
+            wanted = [(copy.run_id, copy.experiment_id, {key: self.bind(value) for key, value in copy.new_tags().items()}) for copy in copies]
+            made = RunCopier(self.client, self.store).copy_together(wanted)
+        for bound in made:
+            self.binding.update(bound)
+        return made
 
     def retract_copy(self, source_run_id: str, experiment_id: str, journal: str) -> None:
         where = f"tags.`{SOURCE_RUN}` = '{source_run_id}' AND tags.`{COPIED_BY}` = '{journal}'"
