@@ -37,7 +37,9 @@ def build(folder: Path, runs: int) -> None:
     folder.mkdir(parents=True)
     (folder / "compliance.toml").write_text(SETTINGS)
     client = MlflowClient(tracking_uri=uri_of(folder))
-    primary, rival = (client.create_experiment(name, artifact_location=str(folder / "mlruns" / name)) for name in ("credit_delivery", "credit_production"))
+    primary, rival = (
+        client.create_experiment(name, artifact_location=str(folder / "mlruns" / name)) for name in ("credit_delivery", "credit_production")
+    )
     kept = client.create_run(primary, start_time=START, run_name="in force", tags={"mlflow.user": "ann"})
     client.set_terminated(kept.info.run_id, end_time=START + 1000)
     for number in range(runs):
@@ -49,11 +51,16 @@ def _run(client: MlflowClient, rival: str, number: int) -> None:
     tags = {"mlflow.user": "ann", "mlflow.source.name": "train.py", **{f"tag{n}": f"value {n} of {number}" for n in range(5)}}
     run = client.create_run(rival, start_time=begun, run_name=f"run {number}", tags=tags)
     run_id = run.info.run_id
-    metrics = [Metric(f"metric{key}", (number * 31 + key * 7 + step) % 101 / 100, begun + 100 * step, step) for key in range(10) for step in range(20)]
+    metrics = [
+        Metric(f"metric{key}", (number * 31 + key * 7 + step) % 101 / 100, begun + 100 * step, step) for key in range(10) for step in range(20)
+    ]
     client.log_batch(run_id, metrics=metrics, params=[Param(f"param{key}", str(number * key)) for key in range(10)], tags=[RunTag("more", "1")])
     data = Dataset("applicants", f"d{number % 3}", "local", '{"uri": "applicants.parquet"}', '{"columns": ["a"]}', '{"rows": 10}')
     client.log_inputs(run_id, [DatasetInput(data, [InputTag("mlflow.data.context", "train")])])
-    write(Path(run.info.artifact_uri), {"data/shared.bin": SHARED, "notes.txt": b"%d" % number, "own.bin": b"%08d" % number * 300, "log/out.txt": b"done\n" * 20})
+    write(
+        Path(run.info.artifact_uri),
+        {"data/shared.bin": SHARED, "notes.txt": b"%d" % number, "own.bin": b"%08d" % number * 300, "log/out.txt": b"done\n" * 20},
+    )
     if number % MODEL_EVERY == 0:
         model = client.create_logged_model(rival, name="model", source_run_id=run_id, params={"depth": "3"}, model_type="clf")
         client.log_outputs(run_id, [LoggedModelOutput(model.model_id, 0)])

@@ -240,6 +240,20 @@ class StoreInfo:
     workspace: str = ""
 
 
+class RepeatedPoints(NamedTuple):
+    """A metric file of a file store that MLflow's tables cannot take as it is."""
+
+    owner: EntityRef
+    metric: str
+    repeats: int
+    """Points that an earlier line holds already."""
+    clashes: int
+    """Points of a logged model that differ from an earlier one in their value alone: the tables take one of them."""
+    sha256: str
+    size: int
+    """In bytes, without the repeats."""
+
+
 @dataclass(frozen=True)
 class Snapshot:
     """The store at one moment. Policies look only at this; changes are functions on it."""
@@ -257,8 +271,8 @@ class Snapshot:
     """None where no rule that was collected asks what files prove."""
     sources: Mapping[str, Source] = field(default_factory=dict)
     """Product -> what the settings name for its production run. Built when it is first looked up: only remedies do."""
-    repeated_points: Mapping[str, int] = field(default_factory=dict)
-    """Run id -> metric points written more than once. Only a file store can hold such."""
+    repeated_points: Mapping[str, RepeatedPoints] = field(default_factory=dict)
+    """Path of a metric file -> the points that it holds more than once. Only a file store can hold such."""
 
     def last_known_time(self, run: Run) -> int:
         """The latest time that a run is known to have logged anything, files too, in milliseconds."""

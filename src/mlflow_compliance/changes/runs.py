@@ -171,9 +171,7 @@ class CopyRun(Change):
             if more:
                 olds = {key: snapshot.logged_models[key].artifact_location for key in models}
                 more.copy(source, copied, models, olds, target)
-        return replace(
-            snapshot, experiments=experiments, runs=runs, logged_models=logged, artifacts=more.together() if more else artifacts
-        )
+        return replace(snapshot, experiments=experiments, runs=runs, logged_models=logged, artifacts=more.together() if more else artifacts)
 
     def write(self, store: Writer) -> None:
         store.copy_run(self.run_id, self.experiment_id, {key: store.bind(value) for key, value in self.new_tags().items()})

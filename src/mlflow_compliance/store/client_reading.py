@@ -52,11 +52,10 @@ def pages(search: Callable[..., Any], **arguments: Any) -> Iterator[Any]:
 
 
 class ClientReader:
-    """Reads one store through its client. `file_store` looks for metric points written twice, which only a file store can hold."""
+    """Reads one store through its client."""
 
-    def __init__(self, client: MlflowClient, *, file_store: bool = False) -> None:
+    def __init__(self, client: MlflowClient) -> None:
         self.client = client
-        self.file_store = file_store
 
     def read(self, info: StoreInfo, settings: Settings, also: Collection[str] = ()) -> tuple[Snapshot, Rows]:
         """The store without its files, and where its rows say that the files lie."""
@@ -73,7 +72,6 @@ class ClientReader:
         registry = self._registered_models(homes)
         wanted = self._scope(settings, experiments, runs) | served_runs(settings, registry) | set(also)
         detailed = {run.info.run_id: self._run(run) for run in runs if run.info.run_id in wanted}
-        repeated = {run.info.run_id: extra for run in runs if self.file_store and (extra := self._repeated(run))}
         snapshot = Snapshot(
             info=info,
             taken_at=int(time.time() * 1000),
@@ -81,7 +79,6 @@ class ClientReader:
             runs=detailed,
             logged_models={model.model_id: _model(model) for model in models if model.source_run_id in detailed},
             registered_models=registry,
-            repeated_points=repeated,
         )
         locations = [Location(item.ref, key, item.artifact_location) for key, item in experiments.items()]
         locations += [Location(EntityRef("run", run.info.run_id), run.info.experiment_id, run.info.artifact_uri or "") for run in rows]
@@ -185,10 +182,6 @@ class ClientReader:
     def _history(self, run_id: str, key: str) -> tuple[MetricPoint, ...]:
         points = self.client.get_metric_history(run_id, key)
         return sorted_points(MetricPoint(_number(point.value), point.timestamp, point.step) for point in points)
-
-    def _repeated(self, run: Any) -> int:
-        histories = [self._history(run.info.run_id, key) for key in run.data.metrics]
-        return sum(len(points) - len(set(points)) for points in histories)
 
     def _registered_models(self, homes: Mapping[str, str]) -> dict[str, RegisteredModel]:
         versions: dict[str, list[ModelVersion]] = defaultdict(list)

@@ -26,7 +26,7 @@ from mlflow_compliance.store.locations import local_folder
 from mlflow_compliance.store.opening import Store
 from mlflow_compliance.store.records import add_records
 from mlflow_compliance.store.retracting import retract
-from mlflow_compliance.store.transactions import one_transaction, tracking_store
+from mlflow_compliance.store.transactions import add_history, one_transaction, tracking_store
 
 BATCH = 1000
 """Metrics in one log_batch call; MLflow's limit for all items together."""
@@ -81,7 +81,7 @@ class RunCopier:
         return begun.bound
 
     def copy_together(self, copies: Sequence[tuple[str, str, Mapping[str, str]]]) -> list[dict[str, str]]:
-        """Copy runs (run, experiment, tags that may name the copy of an earlier one) all or none, with few transactions and their files side by side."""
+        """Copy runs (run, experiment, tags that may name the copy of an earlier one), all or none: few transactions, files side by side."""
         sql = tracking_store(self.client)
         details = self.store.details([run_id for run_id, _, _ in copies])
         begun: list[Begun] = []
@@ -96,9 +96,14 @@ class RunCopier:
             with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
                 for _ in pool.map(self.copy_files, begun):
                     pass
-            with one_transaction(sql):
+            with one_transaction(sql) as session:
                 for item in begun:
-                    self.log(item)
+                    linked = any(model.metrics for model in item.models)
+                    if not linked:
+                        add_history(session, sql, item.new_id, item.source)
+                    self.log(item, history=linked)
+                    session.flush()
+                    session.expunge_all()
             found = self.store.details([item.new_id for item in begun])
             for item in begun:
                 self._count(item, *found)
@@ -126,9 +131,11 @@ class RunCopier:
         """Its files and those of its models."""
         self._copy_files(begun.source, begun.new, begun.models, begun.ids)
 
-    def log(self, begun: Begun) -> None:
-        """All else that its rows say."""
-        self._log(begun.new_id, begun.source, begun.models, begun.ids)
+    def log(self, begun: Begun, *, history: bool = True) -> None:
+        """All else that its rows say; without `history` its params and metrics are there already."""
+        if history:
+            self._log_history(begun.new_id, begun.source, begun.models, begun.ids)
+        self._log_inputs(begun.new_id, begun.source, begun.ids)
         for model in begun.models:
             if model.status in ("READY", "FAILED"):
                 self.client.finalize_logged_model(begun.ids[model.model_id], LoggedModelStatus(model.status))
@@ -159,13 +166,15 @@ class RunCopier:
         )
         return str(made.model_id)
 
-    def _log(self, new_id: str, source: Run, models: list[LoggedModel], ids: Mapping[str, str]) -> None:
+    def _log_history(self, new_id: str, source: Run, models: list[LoggedModel], ids: Mapping[str, str]) -> None:
         params = [Param(key, value) for key, value in source.params.items()]
         for start in range(0, len(params), FEW):
             self.client.log_batch(new_id, params=params[start : start + FEW])
         metrics = list(_metrics(new_id, source, models, ids))
         for start in range(0, len(metrics), BATCH):
             self.client.log_batch(new_id, metrics=metrics[start : start + BATCH])
+
+    def _log_inputs(self, new_id: str, source: Run, ids: Mapping[str, str]) -> None:
         datasets = [
             MlflowDatasetInput(
                 Dataset(item.name, item.digest, item.source_type, item.source, item.schema, item.profile),

@@ -19,7 +19,7 @@ from mlflow_compliance.changes.runs import COPIED_BY, COPY_STATE, SOURCE_MODEL, 
 from mlflow_compliance.entities import Experiment
 from mlflow_compliance.errors import ChangeError, StoreError, first_line
 from mlflow_compliance.scope import RETRACTED
-from mlflow_compliance.store import files
+from mlflow_compliance.store import files, metric_writing
 from mlflow_compliance.store.copying import RunCopier
 from mlflow_compliance.store.manifests import write_manifest
 from mlflow_compliance.store.opening import Store
@@ -61,6 +61,8 @@ class StoreWriter:
         store.backend.refuse_other_schema()
         self.store = store
         self.binding = binding
+        if not store.backend.rows:
+            return
         try:
             with warnings.catch_warnings():
                 # MLflow's own models make SQLAlchemy warn; a user can do nothing about it.
@@ -83,7 +85,7 @@ class StoreWriter:
     def counted_experiment(self, experiment_id: str) -> Experiment:
         """The experiment as it is now with what SQL counts about its runs."""
         with one_sentence(f"experiment {experiment_id} could not be read"):
-            found = self.store.read(artifacts=False).experiments.get(experiment_id)
+            found = self.store.backend.counted(experiment_id)
         if found is None:
             raise ChangeError(f"experiment {experiment_id} is not there any more: run again to plan anew")
         return found
@@ -214,6 +216,16 @@ class StoreWriter:
         files.unshare(path, mode, mtime_ns, sha256)
         with one_sentence(f"the hash of {path} could not be taken off the record"):
             add_records(self.store.folder, "", path)
+
+    def repeats_state(self, path: str) -> tuple[int, str]:
+        """Size of a metric file now, and its hash without its repeats."""
+        return metric_writing.state_of(path)
+
+    def remove_repeats(self, path: str, sha256: str, journal: str) -> None:
+        metric_writing.remove_repeats(path, sha256, metric_writing.kept_at(self.store.folder, journal, sha256))
+
+    def restore_metric_file(self, path: str, now: str, sha256: str, journal: str) -> None:
+        metric_writing.restore_metric_file(path, now, sha256, metric_writing.kept_at(self.store.folder, journal, sha256))
 
     def quarantine(self, path: str, target: str, root: str) -> None:
         database = os.path.realpath(sqlite_path(self.store.uri)) if self.store.info.backend == "sqlite" else ""

@@ -8,7 +8,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import ClassVar
 
-from mlflow_compliance.entities import LoggedModel, Run, Snapshot, StoreInfo
+from mlflow_compliance.entities import Experiment, LoggedModel, Run, Snapshot, StoreInfo
 from mlflow_compliance.errors import StoreError
 from mlflow_compliance.settings import Settings
 from mlflow_compliance.store.locations import without_credentials
@@ -24,6 +24,8 @@ class Backend(ABC):
 
     writes: ClassVar[bool] = False
     """Whether --fix may write to stores of this kind."""
+    rows: ClassVar[bool] = True
+    """Whether it may write rows: of a file store it only mends metric files, and opening one through MLflow makes folders in it."""
 
     @property
     def info(self) -> StoreInfo:
@@ -50,6 +52,10 @@ class Backend(ABC):
         """Runs in full with the logged models that they wrote, as they are now; ids that are not there are left out."""
         snapshot, _ = self.read(run_ids)
         return {key: run for key, run in snapshot.runs.items() if key in run_ids}, dict(snapshot.logged_models)
+
+    def counted(self, experiment_id: str) -> Experiment | None:
+        """One experiment as it is now, its runs counted; None where it is not there."""
+        return self.read(())[0].experiments.get(experiment_id)
 
     def refuse_writing(self) -> None:
         """Raise StoreError for a store that this version only audits."""

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import ClassVar
 
-from mlflow_compliance.entities import LoggedModel, Run, Snapshot, StoreInfo
+from mlflow_compliance.entities import Experiment, LoggedModel, Run, Snapshot, StoreInfo
 from mlflow_compliance.errors import StoreError
 from mlflow_compliance.store.backends.base import Backend, workspace
 from mlflow_compliance.store.rows import Rows
@@ -44,6 +44,10 @@ class SqliteBackend(Backend):
     def details(self, run_ids: Collection[str]) -> tuple[dict[str, Run], dict[str, LoggedModel]]:
         with reading(self.uri, self.settings.store.busy_timeout) as connection:
             return SqlReader(connection, workspace()).details(run_ids)
+
+    def counted(self, experiment_id: str) -> Experiment | None:
+        with reading(self.uri, self.settings.store.busy_timeout) as connection:
+            return SqlReader(connection, workspace()).experiments().get(experiment_id)
 
     def refuse_other_schema(self) -> None:
         """Of an old store that lacks some tables, opening it would migrate it."""
