@@ -29,7 +29,7 @@ production_names = ["*_production", "*_delivery"]
 """
 SHARED = bytes(range(250)) * 20
 """5 kB that every run logged: the duplicate."""
-MODEL_EVERY = 5
+MODEL_EVERY = int(os.environ.get("MODEL_EVERY", "5"))
 
 
 def build(folder: Path, runs: int) -> None:
@@ -62,7 +62,7 @@ def _run(client: MlflowClient, rival: str, number: int) -> None:
         {"data/shared.bin": SHARED, "notes.txt": b"%d" % number, "own.bin": b"%08d" % number * 300, "log/out.txt": b"done\n" * 20},
     )
     if number % MODEL_EVERY == 0:
-        model = client.create_logged_model(rival, name="model", source_run_id=run_id, params={"depth": "3"}, model_type="clf")
+        model = client.create_logged_model(rival, name="model", source_run_id=run_id, params={"depth": "3"}, model_type="clf", tags={"made": "here"})
         client.log_outputs(run_id, [LoggedModelOutput(model.model_id, 0)])
         text = f"artifact_path: {model.artifact_location}\nflavors:\n  own:\n    data: model.bin\nmodel_id: {model.model_id}\nmodel_uuid: {model.model_id}\nrun_id: {run_id}\n"
         write(Path(model.artifact_location), {"MLmodel": text.encode(), "model.bin": b"%06d" % number * 500})

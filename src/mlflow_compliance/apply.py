@@ -172,6 +172,7 @@ def differences(expected: Snapshot, actual: Snapshot) -> list[str]:
         "logged model", expected.logged_models, {key: item for key, item in actual.logged_models.items() if key in expected.logged_models}
     )
     found += _unlike("registered model", expected.registered_models, actual.registered_models)
+    found += _unlike("metric file", expected.repeated_points, actual.repeated_points)
     if expected.artifacts and actual.artifacts:
         found += _unlike("artifact", _files(expected.artifacts), _sized_as(expected.artifacts, _files(actual.artifacts)))
         found += _unlike("ownerless folder", dict.fromkeys(expected.artifacts.ownerless), dict.fromkeys(actual.artifacts.ownerless))

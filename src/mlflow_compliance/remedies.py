@@ -111,18 +111,15 @@ def propose(remedies: Mapping[str, Remedy], finding: Finding, snapshot: Snapshot
         return (), "no fixer: to be mended by hand"
     try:
         changes = tuple(remedy(finding, snapshot, settings))
-        if snapshot.info.backend == "file" and not all(isinstance(change, RemoveRepeatedPoints) for change in changes):
-            return (
-                (),
-                "a file store is only audited, but for repeated metric points: migrate it with `mlflow migrate-filestore`, then --fix the new one",
-            )
-        return changes, ""
     except CannotFix as reason:
         return (), str(reason)
     except ComplianceError:
         raise
     except Exception as crash:  # noqa: BLE001  a user's fixer may raise anything; the finding stays
         return (), f"its fixer {remedy.__name__} crashed ({type(crash).__name__}: {crash}): mend it"
+    if snapshot.info.backend == "file" and not all(isinstance(change, RemoveRepeatedPoints) for change in changes):
+        return (), "a file store is only audited, but for repeated metric points: take it over with `mlflow migrate-filestore` first"
+    return changes, ""
 
 
 def summary_of(remedy: Remedy) -> str:

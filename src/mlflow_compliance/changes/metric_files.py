@@ -16,7 +16,7 @@ class RemoveRepeatedPoints(Change):
     """Leave out what a metric file holds more than once; `sha256` and `size` (bytes) are the file's before and after."""
 
     path: str
-    kind: str
+    owner_kind: str
     key: str
     metric: str
     repeats: int
@@ -25,11 +25,11 @@ class RemoveRepeatedPoints(Change):
 
     @property
     def entity(self) -> EntityRef:
-        return EntityRef(self.kind, self.key)
+        return EntityRef(self.owner_kind, self.key)
 
     def says(self) -> str:
         points = f"{self.repeats} repeated point{'s' * (self.repeats != 1)}"
-        return f"leave out {points} of metric {self.metric!r} of {self.kind.replace('_', ' ')} {self.key}; the file as it was is kept"
+        return f"leave out {points} of metric {self.metric!r} of {self.owner_kind.replace('_', ' ')} {self.key}; the file as it was is kept"
 
     def on(self, snapshot: Snapshot) -> Snapshot:
         found = snapshot.repeated_points.get(self.path)
@@ -44,7 +44,7 @@ class RemoveRepeatedPoints(Change):
     def inverse(self, store: Writer) -> Change:
         before, after = store.repeats_state(self.path)
         return RestoreMetricFile(
-            self.path, self.kind, self.key, self.metric, self.repeats, store.bind(JOURNAL), self.sha256, before, after, self.size
+            self.path, self.owner_kind, self.key, self.metric, self.repeats, store.bind(JOURNAL), self.sha256, before, after, self.size
         )
 
     def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -56,7 +56,7 @@ class RestoreMetricFile(Change):
     """Put a metric file back as it was: `sha256` and `before` (bytes) then, `now` its hash and `after` its bytes until this."""
 
     path: str
-    kind: str
+    owner_kind: str
     key: str
     metric: str
     repeats: int
@@ -68,13 +68,13 @@ class RestoreMetricFile(Change):
 
     @property
     def entity(self) -> EntityRef:
-        return EntityRef(self.kind, self.key)
+        return EntityRef(self.owner_kind, self.key)
 
     def says(self) -> str:
-        return f"put metric {self.metric!r} of {self.kind.replace('_', ' ')} {self.key} back as it was, with {self.repeats} repeated points"
+        return f"put metric {self.metric!r} of {self.owner_kind.replace('_', ' ')} {self.key} back as it was, with {self.repeats} repeated points"
 
     def on(self, snapshot: Snapshot) -> Snapshot:
-        points = RepeatedPoints(EntityRef(self.kind, self.key), self.metric, self.repeats, 0, self.sha256, self.after)
+        points = RepeatedPoints(EntityRef(self.owner_kind, self.key), self.metric, self.repeats, 0, self.sha256, self.after)
         again: Mapping[str, RepeatedPoints] = {**snapshot.repeated_points, self.path: points}
         return _resized(replace(snapshot, repeated_points=again), self.path, self.before)
 
@@ -82,7 +82,7 @@ class RestoreMetricFile(Change):
         store.restore_metric_file(self.path, self.now, self.sha256, self.journal)
 
     def inverse(self, store: Writer) -> Change:
-        return RemoveRepeatedPoints(self.path, self.kind, self.key, self.metric, self.repeats, self.sha256, self.after)
+        return RemoveRepeatedPoints(self.path, self.owner_kind, self.key, self.metric, self.repeats, self.sha256, self.after)
 
     def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return {"sha256": self.now, "repeats": 0}, {"sha256": self.sha256, "repeats": self.repeats}

@@ -46,7 +46,8 @@ def restore_metric_file(path: str, now: str, sha256: str, kept: str) -> None:
 
 
 def _put(path: str, content: bytes, here: os.stat_result) -> None:
-    with staged(path) as temporary:
+    # Not beside the file: MLflow would take what a killed program leaves there for a metric.
+    with staged(os.path.join(_owner(path), os.path.basename(path))) as temporary:
         with create(temporary) as target:
             write_bytes(target, content)
             confirm(target, temporary, hashlib.sha256(content).hexdigest())
@@ -59,6 +60,14 @@ def _put(path: str, content: bytes, here: os.stat_result) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _owner(path: str) -> str:
+    """The folder of the run or model: the nearest one above with a meta.yaml."""
+    folder = os.path.dirname(path)
+    while folder != os.path.dirname(folder) and not os.path.isfile(os.path.join(folder, "meta.yaml")):
+        folder = os.path.dirname(folder)
+    return folder
 
 
 def _content(file: int) -> bytes:
