@@ -1,23 +1,13 @@
-"""`--fix` merging an experiment, against mlflow-export-import exporting and importing the same runs: the time of both, and what each side kept."""
+"""The store for `--fix` merging an experiment against mlflow-export-import: a rival with runs, histories, datasets, models and artifacts."""
 
 from __future__ import annotations
 
-import argparse
-import hashlib
-import json
 import os
-import shutil
-import subprocess
 import sys
-import tempfile
-import time
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelOutput, LoggedModelStatus, Metric, Param, RunTag
-from mlflow.tracking.context.registry import resolve_tags
 
 CHECKOUT = Path(__file__).parents[1]
 START = 1_750_000_000_000
@@ -64,7 +54,8 @@ def _run(client: MlflowClient, rival: str, number: int) -> None:
     if number % MODEL_EVERY == 0:
         model = client.create_logged_model(rival, name="model", source_run_id=run_id, params={"depth": "3"}, model_type="clf", tags={"made": "here"})
         client.log_outputs(run_id, [LoggedModelOutput(model.model_id, 0)])
-        text = f"artifact_path: {model.artifact_location}\nflavors:\n  own:\n    data: model.bin\nmodel_id: {model.model_id}\nmodel_uuid: {model.model_id}\nrun_id: {run_id}\n"
+        place, key = model.artifact_location, model.model_id
+        text = f"artifact_path: {place}\nflavors:\n  own:\n    data: model.bin\nmodel_id: {key}\nmodel_uuid: {key}\nrun_id: {run_id}\n"
         write(Path(model.artifact_location), {"MLmodel": text.encode(), "model.bin": b"%06d" % number * 500})
         client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
     client.set_terminated(run_id, end_time=begun + 60_000)
@@ -82,7 +73,7 @@ def uri_of(folder: Path) -> str:
 
 
 def main() -> None:
-    print(resolve_tags and tempfile and argparse and json and hashlib and subprocess and time and version and Any and os and shutil and "")
+    """`python bench/merge.py FOLDER RUNS` builds the store. Timing both sides is still to be written here."""
     build(Path(sys.argv[1]), int(sys.argv[2]))
 
 
