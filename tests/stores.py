@@ -266,6 +266,7 @@ def facts(snapshot: Snapshot) -> dict[str, Any]:
         "runs": dict(snapshot.runs),
         "logged_models": dict(snapshot.logged_models),
         "registered_models": dict(snapshot.registered_models),
+        "repeated_points": dict(snapshot.repeated_points),
         **(_file_facts(snapshot.artifacts) if snapshot.artifacts else {}),
     }
 

@@ -17,7 +17,7 @@ from gates import RULES
 from repairs import CHECKOUT, EVERY, Repaired, carry_out, findings, hashes, lines_of, plan_for, readable, state, without_ids
 from stores import BIG, START, Lab, without_production
 
-from mlflow_compliance.changes import SetExperimentTag
+from mlflow_compliance.changes import CopyRun, SetExperimentTag
 from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.plan import Plan, Step
 from mlflow_compliance.store.writing import StoreWriter
@@ -236,3 +236,24 @@ def test_the_start_of_the_copies_is_that_of_their_sources(lab: Lab) -> None:
     untidy(lab)
     carry_out(lab, plan_for(lab))
     assert {run.info.start_time for run in lab.runs("1")} == {START}
+
+
+def test_of_runs_that_are_copied_together_one_fails_alone(lab: Lab) -> None:
+    """The group is taken back whole; one by one, those before it are copied and it is named."""
+    keys = untidy(lab)
+    second, third = (lab.run(keys["credit_production"], name, metrics={"auc": 0.5}, files={"a.txt": b"a"}) for name in ("second", "third"))
+    lab.model(keys["credit_production"], third)
+    plan = plan_for(lab, "EXP001")
+    copies = [change.run_id for change in plan.changes if isinstance(change, CopyRun)]
+    broken = lab.folder_of(copies[1]) / "zz_link"
+    broken.symlink_to(lab.folder)
+    done = carry_out(lab, plan)
+    assert f"copy run {copies[1]}" in done.outcome.failed[0][1]
+    assert [line["change"] for line in done.lines if line.get("state") == "failed"] == [2, 3]
+    assert [change.run_id for change in done.outcome.applied] == copies[:1]  # type: ignore[attr-defined]
+    broken.unlink()
+    again = carry_out(lab, plan_for(lab, "EXP001"))
+    assert (again.unlike, again.outcome.failed) == ([], [])
+    sources = [run.data.tags.get("compliance.source_run_id") for run in lab.client.search_runs([keys["credit_delivery"]])]
+    assert sorted(filter(None, sources)) == sorted(copies)
+    assert {second, third} < set(copies)

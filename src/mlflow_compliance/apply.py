@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from datetime import datetime, timezone
 
 from mlflow_compliance.artifacts import Artifacts
-from mlflow_compliance.changes import JOURNAL, NOW, Change, Writer, bind
+from mlflow_compliance.changes import JOURNAL, NOW, Change, CopyRun, Writer, bind
 from mlflow_compliance.changes.runs import UNKNOWN_SIZE
 from mlflow_compliance.entities import EntityRef, RegisteredModel, Snapshot
 from mlflow_compliance.errors import ChangeError, StoreError
 from mlflow_compliance.journal import Journal
-from mlflow_compliance.plan import Plan, Step, fold
+from mlflow_compliance.plan import Plan, Step, batches, fold
+
+TOGETHER = 50
+"""Runs that are copied together: they share the transactions, and a program that is killed has so many to copy again at most."""
 
 
 @dataclass
@@ -34,23 +38,34 @@ def apply_plan(plan: Plan, writer: Writer, binding: dict[str, str], journal: Jou
     journal.header(store, at, len(plan.changes))
     outcome, number, lost = Outcome(), 0, set[EntityRef]()
     for step in plan.steps:
-        for change in step.changes:
-            number += 1
-            progress()
-            known = set(binding)
+        for alike in batches(step.changes, TOGETHER):
+            numbers = range(number + 1, number + 1 + len(alike))
+            bound: list[dict[str, str]] = []
+            failure: ChangeError | None = None
+            for _ in alike:
+                progress()
             try:
-                _refuse_after_failure(change, lost)
-                journal.begin(number, step.finding.policy, change, change.inverse(writer))
-                change.write(writer)
+                for change in alike:
+                    _refuse_after_failure(change, lost)
+                journal.begin_all(step.finding.policy, [(n, change, change.inverse(writer)) for n, change in zip(numbers, alike, strict=True)])
+                number = numbers[-1]
+                bound, failure = _write(alike, writer, binding)
             except ChangeError as error:
-                journal.failed(number, str(error))
-                outcome.failed.append((step, f"{change.says()}: {error}"))
+                # Nothing of it was begun.
+                number, failure = numbers[0], error
+            journal.done_all(list(zip(numbers, bound, strict=False)))
+            done = alike[: len(bound)]
+            outcome.applied += done
+            outcome.done.setdefault(step.finding.fingerprint, []).extend(bind(change.says(), binding) for change in done)
+            if failure is not None:
+                first = numbers[len(bound)]
+                journal.failed(first, str(failure))
+                for later in range(first + 1, number + 1):
+                    journal.failed(later, f"change {first} failed before it")
+                outcome.failed.append((step, f"{alike[len(bound)].says()}: {failure}"))
                 lost.update(_key(other) for other in step.changes)
                 _refuse_to_go_on_without(writer, journal, len(outcome.applied), len(plan.changes))
                 break
-            journal.done(number, {symbol: value for symbol, value in binding.items() if symbol not in known})
-            outcome.applied.append(change)
-            outcome.done.setdefault(step.finding.fingerprint, []).append(bind(change.says(), binding))
     journal.close(len(outcome.applied), len(outcome.failed))
     return outcome
 
@@ -62,6 +77,24 @@ def _refuse_to_go_on_without(writer: Writer, journal: Journal, made: int, planne
     except StoreError as gone:
         done = f"{made} of {planned} changes were made, journal: {journal.path}"
         raise StoreError(f"the store went away during the repair ({done}): bring it back, then run --fix again to finish; {gone}") from gone
+
+
+def _write(alike: Sequence[Change], writer: Writer, binding: Mapping[str, str]) -> tuple[list[dict[str, str]], ChangeError | None]:
+    """Make changes in order: the symbols that each one bound, and what stopped the first that could not be made."""
+    copies = [change for change in alike if isinstance(change, CopyRun)]
+    if len(copies) == len(alike) > 1:
+        # Where that fails nothing of it is left, and one by one shows which of them it was.
+        with suppress(ChangeError):
+            return writer.copy_runs(copies), None
+    bound: list[dict[str, str]] = []
+    for change in alike:
+        known = set(binding)
+        try:
+            change.write(writer)
+        except ChangeError as error:
+            return bound, error
+        bound.append({symbol: value for symbol, value in binding.items() if symbol not in known})
+    return bound, None
 
 
 def _refuse_after_failure(change: Change, lost: set[EntityRef]) -> None:
@@ -149,6 +182,7 @@ def differences(expected: Snapshot, actual: Snapshot) -> list[str]:
         "logged model", expected.logged_models, {key: item for key, item in actual.logged_models.items() if key in expected.logged_models}
     )
     found += _unlike("registered model", expected.registered_models, actual.registered_models)
+    found += _unlike("metric file", expected.repeated_points, actual.repeated_points)
     if expected.artifacts and actual.artifacts:
         found += _unlike("artifact", _files(expected.artifacts), _sized_as(expected.artifacts, _files(actual.artifacts)))
         found += _unlike("ownerless folder", dict.fromkeys(expected.artifacts.ownerless), dict.fromkeys(actual.artifacts.ownerless))

@@ -7,8 +7,9 @@ escapes; they may be hostile and are cleaned where they are shown.
 from __future__ import annotations
 
 import os
+from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from functools import cached_property
@@ -148,12 +149,19 @@ class Artifacts:
 
     def under(self, folder: str) -> dict[str, ArtifactFile]:
         """The files at or below a folder."""
-        prefix = folder + os.sep
-        return {path: file for path, file in self.files.items() if path.startswith(prefix) or path == folder}
+        return {path: self.files[path] for path in _at_or_below(self._sorted_files, folder)}
 
     def models_in(self, folder: str) -> list[ModelFolder]:
         """The model folders at or below a folder."""
-        return [model for path, model in sorted(self.models.items()) if path == folder or path.startswith(folder + os.sep)]
+        return [self.models[path] for path in _at_or_below(self._sorted_models, folder)]
+
+    @cached_property
+    def _sorted_files(self) -> list[str]:
+        return sorted(self.files)
+
+    @cached_property
+    def _sorted_models(self) -> list[str]:
+        return sorted(self.models)
 
     def device(self, path: str) -> int | None:
         """The device that a path's root lies on."""
@@ -221,3 +229,15 @@ class Artifacts:
     def with_files(self, files: Mapping[str, ArtifactFile], hashes: Mapping[str, str]) -> Artifacts:
         """As this, with more files; `hashes` for those of them whose content is known."""
         return replace(self, files={**self.files, **files}, hashes={**self.hashes, **hashes})
+
+
+def _at_or_below(ordered: Sequence[str], folder: str) -> Iterator[str]:
+    """Of sorted paths, the folder itself and those that begin with it: they stand together, so none of the others is looked at."""
+    start = bisect_left(ordered, folder)
+    if start < len(ordered) and ordered[start] == folder:
+        yield folder
+    prefix = folder + os.sep
+    for number in range(bisect_left(ordered, prefix, start), len(ordered)):
+        if not ordered[number].startswith(prefix):
+            return
+        yield ordered[number]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
@@ -241,6 +242,20 @@ class StoreInfo:
     workspace: str = ""
 
 
+class RepeatedPoints(NamedTuple):
+    """A metric file of a file store that MLflow's tables cannot take as it is."""
+
+    owner: EntityRef
+    metric: str
+    repeats: int
+    """Points that an earlier line holds already."""
+    clashes: int
+    """Points of a logged model that differ from an earlier one in their value alone: the tables take one of them."""
+    sha256: str
+    size: int
+    """In bytes, without the repeats."""
+
+
 @dataclass(frozen=True)
 class Snapshot:
     """The store at one moment. Policies look only at this; changes are functions on it."""
@@ -258,8 +273,8 @@ class Snapshot:
     """None where no rule that was collected asks what files prove."""
     sources: Mapping[str, Source] = field(default_factory=dict)
     """Product -> what the settings name for its production run. Built when it is first looked up: only remedies do."""
-    repeated_points: Mapping[str, int] = field(default_factory=dict)
-    """Run id -> metric points written more than once. Only a file store can hold such."""
+    repeated_points: Mapping[str, RepeatedPoints] = field(default_factory=dict)
+    """Path of a metric file -> the points that it holds more than once. Only a file store can hold such."""
 
     def remembered(self, name: str, compute: Callable[[], Kept], given: object = None) -> Kept:
         """What follows from this value and from another immutable one that is `given`, computed once: rules ask the same for every entity."""
@@ -292,8 +307,15 @@ class Snapshot:
 
     def models_of(self, run_id: str) -> list[LoggedModel]:
         """The active logged models that a run wrote, by id."""
-        found = [model for model in self.logged_models.values() if model.source_run_id == run_id and model.active]
-        return sorted(found, key=lambda model: model.model_id)
+        return sorted(self._models_by_run.get(run_id, ()), key=lambda model: model.model_id)
+
+    @cached_property
+    def _models_by_run(self) -> Mapping[str, list[LoggedModel]]:
+        found: dict[str, list[LoggedModel]] = {}
+        for model in self.logged_models.values():
+            if model.active and model.source_run_id is not None:
+                found.setdefault(model.source_run_id, []).append(model)
+        return found
 
     def model_folders(self, run: Run) -> list[str]:
         """The folders with an MLmodel that a run logged: its logged models, and what lies among its own artifacts (before MLflow 3)."""

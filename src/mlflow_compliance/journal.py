@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
@@ -51,22 +51,25 @@ class Journal:
 
     def begin(self, number: int, policy: str, change: Change, inverse: Change | None) -> None:
         """Before a change: what it is, what it touches and how it is taken back."""
-        before, after = change.effect()
-        self._write(
-            {
-                "change": number,
-                "state": "begin",
-                "policy": policy,
-                "before": before,
-                "after": after,
-                "do": dump(change),
-                "undo": inverse and dump(inverse),
-            }
-        )
+        self.begin_all(policy, [(number, change, inverse)])
+
+    def begin_all(self, policy: str, changes: Sequence[tuple[int, Change, Change | None]]) -> None:
+        """Before changes that are made together: a line for each, on disk before the first of them is made."""
+        lines = []
+        for number, change, inverse in changes:
+            before, after = change.effect()
+            facts = {"policy": policy, "before": before, "after": after, "do": dump(change), "undo": inverse and dump(inverse)}
+            lines.append({"change": number, "state": "begin", **facts})
+        self._write(*lines)
 
     def done(self, number: int, bound: dict[str, str]) -> None:
         """After a change: the ids that MLflow made for its symbols."""
-        self._write({"change": number, "state": "done", "bound": bound})
+        self.done_all([(number, bound)])
+
+    def done_all(self, changes: Sequence[tuple[int, dict[str, str]]]) -> None:
+        """After changes that were made together."""
+        if changes:
+            self._write(*({"change": number, "state": "done", "bound": bound} for number, bound in changes))
 
     def failed(self, number: int, reason: str) -> None:
         self._write({"change": number, "state": "failed", "reason": reason})
@@ -75,9 +78,9 @@ class Journal:
         self._write({"state": "end", "applied": applied, "failed": failed})
         self._file.close()
 
-    def _write(self, line: dict[str, Any]) -> None:
+    def _write(self, *lines: dict[str, Any]) -> None:
         try:
-            self._file.write(json.dumps(line) + "\n")
+            self._file.write("".join(json.dumps(line) + "\n" for line in lines))
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError as error:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
-from mlflow_compliance.changes import Change
+from mlflow_compliance.changes import Change, CopyRun
 from mlflow_compliance.entities import EntityRef, Snapshot
 from mlflow_compliance.errors import ChangeError, PlanError
 from mlflow_compliance.findings import Finding
@@ -111,8 +113,22 @@ def make_plan(
     raise PlanError(f"the plan does not settle after {ROUNDS} rounds; the last ones to change something were the fixers of {', '.join(names)}")
 
 
+def batches(changes: Sequence[Change], most: int = sys.maxsize) -> Iterator[tuple[Change, ...]]:
+    """Changes in order: copies of runs that follow one another together, at most so many, and every other change by itself."""
+    for copies, group in groupby(changes, lambda change: isinstance(change, CopyRun)):
+        rest = tuple(group)
+        while rest:
+            size = most if copies else 1
+            yield rest[:size]
+            rest = rest[size:]
+
+
 def fold(changes: Sequence[Change], snapshot: Snapshot) -> Snapshot:
     """The snapshot after changes, in order."""
-    for change in changes:
-        snapshot = change.on(snapshot)
+    for alike in batches(changes):
+        first = alike[0]
+        if isinstance(first, CopyRun):
+            snapshot = CopyRun.on_all([change for change in alike if isinstance(change, CopyRun)], snapshot)
+        else:
+            snapshot = first.on(snapshot)
     return snapshot

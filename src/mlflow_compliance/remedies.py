@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TypeVar
 
-from mlflow_compliance.changes import Change
+from mlflow_compliance.changes import Change, RemoveRepeatedPoints
 from mlflow_compliance.entities import Snapshot
 from mlflow_compliance.errors import ComplianceError
 from mlflow_compliance.findings import Finding
@@ -110,13 +110,16 @@ def propose(remedies: Mapping[str, Remedy], finding: Finding, snapshot: Snapshot
     if remedy is None:
         return (), "no fixer: to be mended by hand"
     try:
-        return tuple(remedy(finding, snapshot, settings)), ""
+        changes = tuple(remedy(finding, snapshot, settings))
     except CannotFix as reason:
         return (), str(reason)
     except ComplianceError:
         raise
     except Exception as crash:  # noqa: BLE001  a user's fixer may raise anything; the finding stays
         return (), f"its fixer {remedy.__name__} crashed ({type(crash).__name__}: {crash}): mend it"
+    if snapshot.info.backend == "file" and not all(isinstance(change, RemoveRepeatedPoints) for change in changes):
+        return (), "a file store is only audited, but for repeated metric points: take it over with `mlflow migrate-filestore` first"
+    return changes, ""
 
 
 def summary_of(remedy: Remedy) -> str:

@@ -3,6 +3,7 @@
 from mlflow_compliance.changes.artifacts import LinkDuplicate, MoveToQuarantine, RestoreFromQuarantine, UnlinkDuplicate
 from mlflow_compliance.changes.base import JOURNAL, NOW, Change, Writer, bind, copy_of, dump, load
 from mlflow_compliance.changes.experiments import DeleteExperiment, RenameExperiment, RestoreExperiment, SetExperimentTag
+from mlflow_compliance.changes.metric_files import RemoveRepeatedPoints, RestoreMetricFile
 from mlflow_compliance.changes.production import LogProductionRun, RetractProductionRun
 from mlflow_compliance.changes.registry import RegisterVersion, RetractVersion, SetAlias
 from mlflow_compliance.changes.runs import CopyRun, EndRun, ReopenRun, RetractCopy
@@ -19,10 +20,12 @@ __all__ = [
     "LogProductionRun",
     "MoveToQuarantine",
     "RegisterVersion",
+    "RemoveRepeatedPoints",
     "RenameExperiment",
     "ReopenRun",
     "RestoreExperiment",
     "RestoreFromQuarantine",
+    "RestoreMetricFile",
     "RetractCopy",
     "RetractProductionRun",
     "RetractVersion",

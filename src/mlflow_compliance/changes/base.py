@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from pydantic import TypeAdapter
@@ -15,6 +15,7 @@ from mlflow_compliance.errors import ChangeError
 
 if TYPE_CHECKING:
     from mlflow_compliance.changes.production import LogProductionRun
+    from mlflow_compliance.changes.runs import CopyRun
 
 NOW = "⟨time of writing⟩"
 JOURNAL = "⟨journal⟩"
@@ -60,6 +61,9 @@ class Writer(Protocol):
 
     def copy_run(self, source_run_id: str, experiment_id: str, tags: Mapping[str, str]) -> None: ...
 
+    def copy_runs(self, copies: Sequence[CopyRun]) -> list[dict[str, str]]:
+        """Copy runs together, all or none: the symbols that each of them bound. Raises ChangeError where that cannot be."""
+
     def retract_copy(self, source_run_id: str, experiment_id: str, journal: str) -> None: ...
 
     def run_tags(self, run_id: str) -> Mapping[str, str]: ...
@@ -85,6 +89,12 @@ class Writer(Protocol):
     def share_file(self, path: str, kept: str, sha256: str) -> None: ...
 
     def unshare_file(self, path: str, sha256: str, mode: int, mtime_ns: int) -> None: ...
+
+    def repeats_state(self, path: str) -> tuple[int, str]: ...
+
+    def remove_repeats(self, path: str, sha256: str, journal: str) -> None: ...
+
+    def restore_metric_file(self, path: str, now: str, sha256: str, journal: str) -> None: ...
 
     def quarantine(self, path: str, target: str, root: str) -> None: ...
 

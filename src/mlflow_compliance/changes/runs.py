@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mlflow_compliance.artifacts import ArtifactFile, Artifacts, in_folder
+from mlflow_compliance.artifacts import ArtifactFile, Artifacts, ModelFolder, in_folder
 from mlflow_compliance.changes.base import JOURNAL, NOW, Change, Writer, copy_of, experiment_in, run_in
 from mlflow_compliance.entities import ACTIVE, ALWAYS, TERMINAL_STATUSES, EntityRef, Experiment, LoggedModel, ModelLink, Run, Snapshot
 from mlflow_compliance.errors import ChangeError
@@ -145,21 +145,33 @@ class CopyRun(Change):
         return {**tags, PARENT: self.parent} if self.parent else tags
 
     def on(self, snapshot: Snapshot) -> Snapshot:
-        source, target = run_in(snapshot, self.run_id), experiment_in(snapshot, self.experiment_id)
-        models = {model.model_id: copy_model(model, self.copy_id, target) for model in snapshot.models_of(self.run_id)}
-        olds = {key: snapshot.logged_models[key].artifact_location for key in models}
-        copied = replace(
-            planned_copy(source, self.new_tags()),
-            run_id=self.copy_id,
-            experiment_id=self.experiment_id,
-            artifact_uri=f"{target.artifact_location}/{self.copy_id}/artifacts",
-            models=tuple(sorted(_link(link, models) for link in source.models)),
-        )
-        after = snapshot.with_experiment(recount(target, None, (ACTIVE, source.status))).with_run(copied)
-        after = replace(after, logged_models={**after.logged_models, **{model.model_id: model for model in models.values()}})
-        if after.artifacts is None:
-            return after
-        return replace(after, artifacts=_copied_files(after.artifacts, source, copied, models, olds, target))
+        return self.on_all([self], snapshot)
+
+    @classmethod
+    def on_all(cls, changes: Sequence[CopyRun], snapshot: Snapshot) -> Snapshot:
+        """What `on` gives for one change after the other, at the cost of one: a store is copied once, not once a run."""
+        experiments, runs, logged = dict(snapshot.experiments), dict(snapshot.runs), dict(snapshot.logged_models)
+        artifacts = snapshot.artifacts
+        more = _MoreFiles(artifacts) if artifacts is not None else None
+        for change in changes:
+            source = run_in(snapshot, change.run_id)
+            experiment_in(snapshot, change.experiment_id)
+            target = experiments[change.experiment_id]
+            models = {model.model_id: copy_model(model, change.copy_id, target) for model in snapshot.models_of(change.run_id)}
+            copied = replace(
+                planned_copy(source, change.new_tags()),
+                run_id=change.copy_id,
+                experiment_id=change.experiment_id,
+                artifact_uri=f"{target.artifact_location}/{change.copy_id}/artifacts",
+                models=tuple(sorted(_link(link, models) for link in source.models)),
+            )
+            experiments[change.experiment_id] = recount(target, None, (ACTIVE, source.status))
+            runs[change.copy_id] = copied
+            logged.update((model.model_id, model) for model in models.values())
+            if more:
+                olds = {key: snapshot.logged_models[key].artifact_location for key in models}
+                more.copy(source, copied, models, olds, target)
+        return replace(snapshot, experiments=experiments, runs=runs, logged_models=logged, artifacts=more.together() if more else artifacts)
 
     def write(self, store: Writer) -> None:
         store.copy_run(self.run_id, self.experiment_id, {key: store.bind(value) for key, value in self.new_tags().items()})
@@ -256,34 +268,48 @@ def _link(link: ModelLink, models: Mapping[str, LoggedModel]) -> ModelLink:
     return link._replace(model_id=models[link.model_id].model_id) if link.model_id in models else link
 
 
-def _copied_files(
-    artifacts: Artifacts, source: Run, copied: Run, models: Mapping[str, LoggedModel], olds: Mapping[str, str], into: Experiment
-) -> Artifacts:
-    """The files of a copied run: large ones share the source's bytes, small ones are copies, MLmodel is written with the new ids."""
-    moves = [(("run", source.run_id), copied.ref, source.artifact_uri, copied.artifact_uri)]
-    moves += [(("logged_model", key), model.ref, olds[key], model.artifact_location) for key, model in models.items()]
-    locations, files, hashes, folders = dict(artifacts.locations), {}, {}, dict(artifacts.models)
-    names = {source.run_id: copied.run_id, **{key: model.model_id for key, model in models.items()}}
-    home = artifacts.locations.get(into.ref.place)
-    if home is None:
-        raise ChangeError(f"the artifacts of experiment {into.experiment_id} cannot be reached from here: nothing can be copied into it")
-    for place, owner, old_uri, uri in moves:
-        folder = artifacts.locations.get(place)
-        if folder is None:
-            continue
-        # Through the folder that the reader found for the experiment: a location may be a URI, or lead through a link.
-        target = home + uri[len(into.artifact_location) :]
-        locations[owner.kind, owner.key] = target
-        for model in artifacts.models_in(folder):
-            copy = target + model.path[len(folder) :]
-            folders[copy] = model._replace(path=copy, owner=owner, artifact_path=renamed(model.artifact_path, {**names, old_uri: uri}))
-        for path, file in artifacts.under(folder).items():
-            new = target + path[len(folder) :]
-            if os.path.basename(path) == "MLmodel":
-                files[new] = ArtifactFile(UNKNOWN_SIZE, f"own:{new}", owner, logged=True)
+class _MoreFiles:
+    """The files of copied runs: large ones share the source's bytes, small ones are copies, MLmodel is written with the new ids."""
+
+    def __init__(self, artifacts: Artifacts) -> None:
+        self.artifacts = artifacts
+        self.locations: dict[tuple[str, str], str] = {}
+        self.files: dict[str, ArtifactFile] = {}
+        self.hashes: dict[str, str] = {}
+        self.folders: dict[str, ModelFolder] = {}
+
+    def copy(self, source: Run, copied: Run, models: Mapping[str, LoggedModel], olds: Mapping[str, str], into: Experiment) -> None:
+        """Add what the copy of one run brings."""
+        artifacts = self.artifacts
+        moves = [(("run", source.run_id), copied.ref, source.artifact_uri, copied.artifact_uri)]
+        moves += [(("logged_model", key), model.ref, olds[key], model.artifact_location) for key, model in models.items()]
+        names = {source.run_id: copied.run_id, **{key: model.model_id for key, model in models.items()}}
+        home = artifacts.locations.get(into.ref.place)
+        if home is None:
+            raise ChangeError(f"the artifacts of experiment {into.experiment_id} cannot be reached from here: nothing can be copied into it")
+        for place, owner, old_uri, uri in moves:
+            folder = artifacts.locations.get(place)
+            if folder is None:
                 continue
-            shared = in_folder(path) and artifacts.rules.apply_to(path, file.size)
-            files[new] = ArtifactFile(file.size, file.copy if shared else f"own:{new}", owner, logged=True)
-            if path in artifacts.hashes:
-                hashes[new] = artifacts.hashes[path]
-    return replace(artifacts.with_files(files, hashes), locations=locations, models=folders)
+            # Through the folder that the reader found for the experiment: a location may be a URI, or lead through a link.
+            target = home + uri[len(into.artifact_location) :]
+            self.locations[owner.kind, owner.key] = target
+            for model in artifacts.models_in(folder):
+                copy = target + model.path[len(folder) :]
+                self.folders[copy] = model._replace(path=copy, owner=owner, artifact_path=renamed(model.artifact_path, {**names, old_uri: uri}))
+            for path, file in artifacts.under(folder).items():
+                self._add(path, file, target + path[len(folder) :], owner)
+
+    def _add(self, path: str, file: ArtifactFile, new: str, owner: EntityRef) -> None:
+        if os.path.basename(path) == "MLmodel":
+            self.files[new] = ArtifactFile(UNKNOWN_SIZE, f"own:{new}", owner, logged=True)
+            return
+        shared = in_folder(path) and self.artifacts.rules.apply_to(path, file.size)
+        self.files[new] = ArtifactFile(file.size, file.copy if shared else f"own:{new}", owner, logged=True)
+        if path in self.artifacts.hashes:
+            self.hashes[new] = self.artifacts.hashes[path]
+
+    def together(self) -> Artifacts:
+        """The artifacts with all that was added."""
+        artifacts = self.artifacts.with_files(self.files, self.hashes)
+        return replace(artifacts, locations={**artifacts.locations, **self.locations}, models={**artifacts.models, **self.folders})

@@ -52,13 +52,12 @@ class _Tally:
     loose: Counter[str] = field(default_factory=Counter)
     wanted: set[str] = field(default_factory=set)
     tagged: set[tuple[str, str, str]] = field(default_factory=set)
-    repeated: dict[str, int] = field(default_factory=dict)
     homes: dict[str, str] = field(default_factory=dict)
     locations: list[Location] = field(default_factory=list)
 
 
 class ClientReader:
-    """Reads one store through its client. `file_store` looks for metric points written twice, which only a file store can hold."""
+    """Reads one store through its client."""
 
     def __init__(self, client: MlflowClient, listing: Listing | None = None, *, file_store: bool = False) -> None:
         self.client = client
@@ -119,7 +118,6 @@ class ClientReader:
             runs=runs,
             logged_models={model.model_id: _model(model) for model in self._each(self.client.get_logged_model, written)},
             registered_models=registry,
-            repeated_points=tally.repeated,
         )
         places = [Location(item.ref, key, item.artifact_location) for key, item in experiments.items()] + tally.locations
         places += [Location(version.ref, version.experiment_id, version.location) for model in registry.values() for version in model.versions]
@@ -160,8 +158,6 @@ class ClientReader:
             tally.deleted[home].append(run.run_id)
         elif run.run_id in assessing:
             tally.assessed[home] += 1
-        if self.file_store and (extra := self._repeated(run)):
-            tally.repeated[run.run_id] = extra
 
     def _traced(self, ids: list[str]) -> tuple[Counter[str], set[str]]:
         """Traces by experiment, and the ids of the runs that assessments come from."""
@@ -220,10 +216,6 @@ class ClientReader:
     def _history(self, run_id: str, key: str) -> tuple[MetricPoint, ...]:
         points = self.client.get_metric_history(run_id, key)
         return sorted_points(MetricPoint(_number(point.value), point.timestamp, point.step) for point in points)
-
-    def _repeated(self, run: RunRow) -> int:
-        histories = [self._history(run.run_id, key) for key in run.metrics]
-        return sum(len(points) - len(set(points)) for points in histories)
 
     def _registered_models(self) -> dict[str, RegisteredModel]:
         """Every one by name; the experiments that their versions come from are filled in later."""

@@ -7,6 +7,7 @@ import os
 import stat
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ from mlflow.entities import DatasetInput as MlflowDatasetInput
 from mlflow.tracking import MlflowClient
 
 from mlflow_compliance.artifacts import DuplicateRules
-from mlflow_compliance.changes import copy_of
+from mlflow_compliance.changes import bind, copy_of
 from mlflow_compliance.changes.runs import COMPLETE, COPIED_BY, COPY_STATE, SOURCE_MODEL, planned_copy
 from mlflow_compliance.entities import TERMINAL_STATUSES, LoggedModel, ModelMetric, Run
 from mlflow_compliance.errors import ChangeError
@@ -27,12 +28,36 @@ from mlflow_compliance.store.records import add_records
 from mlflow_compliance.store.remote.copying import copy_folder
 from mlflow_compliance.store.remote.places import is_remote
 from mlflow_compliance.store.retracting import retract
+from mlflow_compliance.store.transactions import add_history, one_transaction, tracking_store
 
 BATCH = 1000
 """Metrics in one log_batch call; MLflow's limit for all items together."""
 FEW = 100
 """Params or tags in one log_batch call, MLflow's limit."""
 INCOMPLETE = "incomplete"
+SIDE_BY_SIDE = 8
+"""Runs whose files are copied at the same time: a file waits for the disk, and those that wait together wait once."""
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A copy whose row is there, marked as incomplete, with those of its models; `ids` leads from a model to its copy."""
+
+    source: Run
+    planned: Run
+    models: list[LoggedModel]
+    new: Any
+    ids: Mapping[str, str]
+
+    @property
+    def new_id(self) -> str:
+        return str(self.new.info.run_id)
+
+    @property
+    def bound(self) -> dict[str, str]:
+        """The symbols of the run and its models, with their ids."""
+        run = {copy_of("run", self.source.run_id): self.new_id}
+        return {**run, **{copy_of("logged model", old): made for old, made in self.ids.items()}}
 
 
 @dataclass(frozen=True)
@@ -45,37 +70,92 @@ class RunCopier:
     def copy(self, run_id: str, experiment_id: str, tags: Mapping[str, str]) -> dict[str, str]:
         """Copy a run and return symbol -> id for the run and its models. A failure soft-deletes what was begun and raises."""
         source, models = self._details(run_id)
-        planned = planned_copy(source, tags)
-        new = self.client.create_run(
-            experiment_id,
-            start_time=source.start_time,
-            run_name=planned.name,
-            tags={**planned.tags, COPY_STATE: INCOMPLETE},
-        )
-        new_id = new.info.run_id
+        new = self.create_run(source, experiment_id, tags)
         try:
-            ids = {model.model_id: self._create_model(model, experiment_id, new_id) for model in models}
-            self._log(new_id, source, models, ids)
-            self._copy_files(source, new, models, ids)
-            for model in models:
-                if model.status in ("READY", "FAILED"):
-                    self.client.finalize_logged_model(ids[model.model_id], LoggedModelStatus(model.status))
-            if planned.status in TERMINAL_STATUSES:
-                self.client.set_terminated(new_id, status=planned.status, end_time=planned.end_time)
-            elif planned.status != "RUNNING":
-                self.client.update_run(new_id, status=planned.status)
-            self._count(planned, new_id, models)
-            self.client.set_tag(new_id, COPY_STATE, COMPLETE)
+            begun = self.begin(source, models, new, experiment_id, tags)
+            self.copy_files(begun)
+            self.log(begun)
+            self._count(begun, *self.store.details([begun.new_id]))
+            self.client.set_tag(begun.new_id, COPY_STATE, COMPLETE)
         except BaseException:
-            retract(self.client, self.store.places, new, tags.get(COPIED_BY, new_id), SOURCE_MODEL)
+            retract(self.client, self.store.places, new, tags.get(COPIED_BY, new.info.run_id), SOURCE_MODEL)
             raise
-        return {copy_of("run", run_id): new_id, **{copy_of("logged model", old): made for old, made in ids.items()}}
+        return begun.bound
+
+    def copy_together(self, copies: Sequence[tuple[str, str, Mapping[str, str]]]) -> list[dict[str, str]]:
+        """Copy runs (run, experiment, tags that may name the copy of an earlier one), all or none: few transactions, files side by side."""
+        sql = tracking_store(self.client)
+        details = self.store.details([run_id for run_id, _, _ in copies])
+        begun: list[Begun] = []
+        bound: dict[str, str] = {}
+        with one_transaction(sql):
+            for run_id, experiment_id, unbound in copies:
+                tags = {key: bind(value, bound) for key, value in unbound.items()}
+                source, models = self._in(details, run_id)
+                begun.append(self.begin(source, models, self.create_run(source, experiment_id, tags), experiment_id, tags))
+                bound.update(begun[-1].bound)
+        try:
+            with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+                for _ in pool.map(self.copy_files, begun):
+                    pass
+            with one_transaction(sql) as session:
+                for item in begun:
+                    linked = any(model.metrics for model in item.models)
+                    if not linked:
+                        add_history(session, sql, item.new_id, item.source)
+                    self.log(item, history=linked)
+                    session.flush()
+                    session.expunge_all()
+            found = self.store.details([item.new_id for item in begun])
+            for item in begun:
+                self._count(item, *found)
+            with one_transaction(sql):
+                for item in begun:
+                    self.client.set_tag(item.new_id, COPY_STATE, COMPLETE)
+        except BaseException:
+            for item in begun:
+                retract(self.client, self.store.places, item.new, item.planned.tags.get(COPIED_BY, item.new_id), SOURCE_MODEL)
+            raise
+        return [item.bound for item in begun]
+
+    def create_run(self, source: Run, experiment_id: str, tags: Mapping[str, str]) -> Any:
+        """The row of a copy, marked as incomplete."""
+        planned = planned_copy(source, tags)
+        marked = {**planned.tags, COPY_STATE: INCOMPLETE}
+        return self.client.create_run(experiment_id, start_time=source.start_time, run_name=planned.name, tags=marked)
+
+    def begin(self, source: Run, models: list[LoggedModel], new: Any, experiment_id: str, tags: Mapping[str, str]) -> Begun:
+        """The rows of its models."""
+        ids = {model.model_id: self._create_model(model, experiment_id, new.info.run_id) for model in models}
+        return Begun(source, planned_copy(source, tags), models, new, ids)
+
+    def copy_files(self, begun: Begun) -> None:
+        """Its files and those of its models."""
+        self._copy_files(begun.source, begun.new, begun.models, begun.ids)
+
+    def log(self, begun: Begun, *, history: bool = True) -> None:
+        """All else that its rows say; without `history` its params and metrics are there already."""
+        if history:
+            self._log_history(begun.new_id, begun.source, begun.models, begun.ids)
+        self._log_inputs(begun.new_id, begun.source, begun.ids)
+        for model in begun.models:
+            if model.status in ("READY", "FAILED"):
+                self.client.finalize_logged_model(begun.ids[model.model_id], LoggedModelStatus(model.status))
+        planned = begun.planned
+        if planned.status in TERMINAL_STATUSES:
+            self.client.set_terminated(begun.new_id, status=planned.status, end_time=planned.end_time)
+        elif planned.status != "RUNNING":
+            self.client.update_run(begun.new_id, status=planned.status)
 
     def _details(self, run_id: str) -> tuple[Run, list[LoggedModel]]:
-        runs, models = self.store.details([run_id])
+        return self._in(self.store.details([run_id]), run_id)
+
+    def _in(self, details: tuple[dict[str, Run], dict[str, LoggedModel]], run_id: str) -> tuple[Run, list[LoggedModel]]:
+        runs, models = details
         if run_id not in runs:
             raise ChangeError(f"run {run_id} is not there any more: run again to plan anew")
-        return runs[run_id], sorted((model for model in models.values() if model.active), key=lambda model: model.model_id)
+        own = [model for model in models.values() if model.active and model.source_run_id == run_id]
+        return runs[run_id], sorted(own, key=lambda model: model.model_id)
 
     def _create_model(self, model: LoggedModel, experiment_id: str, run_id: str) -> str:
         made = self.client.create_logged_model(
@@ -88,13 +168,15 @@ class RunCopier:
         )
         return str(made.model_id)
 
-    def _log(self, new_id: str, source: Run, models: list[LoggedModel], ids: Mapping[str, str]) -> None:
+    def _log_history(self, new_id: str, source: Run, models: list[LoggedModel], ids: Mapping[str, str]) -> None:
         params = [Param(key, value) for key, value in source.params.items()]
         for start in range(0, len(params), FEW):
             self.client.log_batch(new_id, params=params[start : start + FEW])
         metrics = list(_metrics(new_id, source, models, ids))
         for start in range(0, len(metrics), BATCH):
             self.client.log_batch(new_id, metrics=metrics[start : start + BATCH])
+
+    def _log_inputs(self, new_id: str, source: Run, ids: Mapping[str, str]) -> None:
         datasets = [
             MlflowDatasetInput(
                 Dataset(item.name, item.digest, item.source_type, item.source, item.schema, item.profile),
@@ -149,10 +231,11 @@ class RunCopier:
         if sum(len(filenames) for _, _, filenames in os.walk(target)) != count:
             raise ChangeError(f"of {count} files ({size} bytes) in {old} not all arrived in {target}: the copy was taken back")
 
-    def _count(self, planned: Run, new_id: str, models: list[LoggedModel]) -> None:
+    def _count(self, begun: Begun, found: Mapping[str, Run], made: Mapping[str, LoggedModel]) -> None:
         """Compare the copy, read anew, with what it should be; a difference takes it back."""
-        found, made = self.store.details([new_id])
+        planned, models, new_id = begun.planned, begun.models, begun.new_id
         copied = found[new_id]
+        own = [model for model in made.values() if model.source_run_id == new_id]
         wrong = [
             name
             for name, expected, actual in (
@@ -160,7 +243,7 @@ class RunCopier:
                 ("metrics", planned.metrics, copied.metrics),
                 ("tags", planned.tags, {**copied.tags, COPY_STATE: COMPLETE}),
                 ("datasets", planned.datasets, copied.datasets),
-                ("logged models", _named_metrics(models), _named_metrics(made.values())),
+                ("logged models", _named_metrics(models), _named_metrics(own)),
                 ("times", (planned.start_time, planned.end_time), (copied.start_time, copied.end_time)),
             )
             if expected != actual

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from typing import IO
 
 from mlflow_compliance.errors import StoreError
 
 NAME = "hashes.jsonl"
+_one_at_a_time = threading.Lock()
 
 
 def read_records(folder: str) -> dict[str, str]:
@@ -41,7 +43,7 @@ def add_records(folder: str, sha256: str, *paths: str) -> None:
 def append_lines(path: str, lines: list[str]) -> None:
     """Add whole lines to a file, on disk before this returns; half a line that a killed program left goes first."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(path, "ab+") as file:
+    with _one_at_a_time, open(path, "ab+") as file:
         end = file.seek(0, os.SEEK_END)
         if end:
             file.seek(0)

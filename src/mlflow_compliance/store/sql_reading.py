@@ -48,7 +48,7 @@ class SqlReader:
         schema = ""
         if "alembic_version" in self.tables.columns:
             schema = ",".join(sorted(version for (version,) in self.tables.all("SELECT version_num FROM alembic_version")))
-        experiments = self._experiments()
+        experiments = self.experiments()
         registry = RegistryReader(self.tables).registered_models()
         wanted = self._scope(settings, experiments) | served_runs(settings, registry) | set(also)
         runs = {key: run for key, run in self.full.runs(wanted).items() if run.experiment_id in experiments}
@@ -67,7 +67,8 @@ class SqlReader:
         runs = self.full.runs(run_ids)
         return runs, self.full.logged_models(runs)
 
-    def _experiments(self) -> dict[str, Experiment]:
+    def experiments(self) -> dict[str, Experiment]:
+        """Every experiment of the workspace, its runs counted."""
         tags: dict[str, dict[str, str]] = defaultdict(dict)
         for key, value, experiment_id in self.tables.all("SELECT experiment_tags.key, value, experiment_id FROM experiment_tags"):
             tags[str(experiment_id)][key] = value or ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from mlflow.entities import RunStatus
@@ -15,11 +15,11 @@ from mlflow.tracking._tracking_service.utils import _use_tracking_uri
 
 from mlflow_compliance.changes import bind
 from mlflow_compliance.changes.production import BUILT_FOR, BUILT_IN, LogProductionRun
-from mlflow_compliance.changes.runs import COPIED_BY, COPY_STATE, SOURCE_MODEL, SOURCE_RUN
+from mlflow_compliance.changes.runs import COPIED_BY, COPY_STATE, SOURCE_MODEL, SOURCE_RUN, CopyRun
 from mlflow_compliance.entities import Experiment
 from mlflow_compliance.errors import ChangeError, StoreError
 from mlflow_compliance.scope import RETRACTED
-from mlflow_compliance.store import files
+from mlflow_compliance.store import files, metric_writing
 from mlflow_compliance.store.copying import RunCopier
 from mlflow_compliance.store.manifests import write_manifest
 from mlflow_compliance.store.opening import Store
@@ -66,6 +66,8 @@ class StoreWriter:
         store.backend.refuse_other_schema()
         self.store = store
         self.binding = binding
+        if not store.backend.rows:
+            return
         try:
             with warnings.catch_warnings():
                 # MLflow's own models make SQLAlchemy warn; a user can do nothing about it.
@@ -92,7 +94,7 @@ class StoreWriter:
     def counted_experiment(self, experiment_id: str) -> Experiment:
         """The experiment as it is now with what SQL counts about its runs."""
         with one_sentence(f"experiment {experiment_id} could not be read"):
-            found = self.store.read(artifacts=False).experiments.get(experiment_id)
+            found = self.store.backend.counted(experiment_id)
         if found is None:
             raise ChangeError(f"experiment {experiment_id} is not there any more: run again to plan anew")
         return found
@@ -137,6 +139,14 @@ class StoreWriter:
         with one_sentence(f"run {source_run_id} could not be copied"):
             copier = RunCopier(self.client, self.store)
             self.binding.update(copier.copy(source_run_id, experiment_id, tags))
+
+    def copy_runs(self, copies: Sequence[CopyRun]) -> list[dict[str, str]]:
+        with one_sentence("the runs could not be copied together"):
+            wanted = [(copy.run_id, copy.experiment_id, {key: self.bind(value) for key, value in copy.new_tags().items()}) for copy in copies]
+            made = RunCopier(self.client, self.store).copy_together(wanted)
+        for bound in made:
+            self.binding.update(bound)
+        return made
 
     def retract_copy(self, source_run_id: str, experiment_id: str, journal: str) -> None:
         where = f"tags.`{SOURCE_RUN}` = '{source_run_id}' AND tags.`{COPIED_BY}` = '{journal}'"
@@ -215,6 +225,16 @@ class StoreWriter:
         files.unshare(path, mode, mtime_ns, sha256)
         with one_sentence(f"the hash of {path} could not be taken off the record"):
             add_records(self.store.folder, "", path)
+
+    def repeats_state(self, path: str) -> tuple[int, str]:
+        """Size of a metric file now, and its hash without its repeats."""
+        return metric_writing.state_of(path)
+
+    def remove_repeats(self, path: str, sha256: str, journal: str) -> None:
+        metric_writing.remove_repeats(path, sha256, metric_writing.kept_at(self.store.folder, journal, sha256))
+
+    def restore_metric_file(self, path: str, now: str, sha256: str, journal: str) -> None:
+        metric_writing.restore_metric_file(path, now, sha256, metric_writing.kept_at(self.store.folder, journal, sha256))
 
     def quarantine(self, path: str, target: str, root: str) -> None:
         if any(own == path or own.startswith(path + os.sep) for own in map(os.path.realpath, self.store.backend.own())):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from mlflow_compliance.artifacts import Artifacts
-from mlflow_compliance.entities import LoggedModel, Run, Snapshot, StoreInfo
+from mlflow_compliance.entities import Experiment, LoggedModel, Run, Snapshot, StoreInfo
 from mlflow_compliance.errors import StoreError
 from mlflow_compliance.settings import Settings
 from mlflow_compliance.store.locations import without_credentials
@@ -26,6 +26,8 @@ class Backend(ABC):
 
     writes: ClassVar[bool] = False
     """Whether --fix may write to stores of this kind."""
+    rows: ClassVar[bool] = True
+    """Whether it may write rows: of a file store it only mends metric files, and opening one through MLflow makes folders in it."""
 
     @property
     def info(self) -> StoreInfo:
@@ -76,6 +78,10 @@ class Backend(ABC):
 
     def refuse_other_files(self, artifacts: Artifacts) -> None:  # noqa: B027  most kinds know their files by their paths
         """Raise StoreError where the files here are not those that the rows speak of."""
+
+    def counted(self, experiment_id: str) -> Experiment | None:
+        """One experiment as it is now, its runs counted; None where it is not there."""
+        return self.read_metadata(())[0].experiments.get(experiment_id)
 
     def refuse_writing(self) -> None:
         """Raise StoreError for a store that this version only audits."""

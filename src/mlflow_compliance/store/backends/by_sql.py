@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from sqlalchemy import Connection
 
-from mlflow_compliance.entities import LoggedModel, Run, Snapshot
+from mlflow_compliance.entities import Experiment, LoggedModel, Run, Snapshot
 from mlflow_compliance.errors import StoreError
 from mlflow_compliance.store.backends.base import Backend, workspace
 from mlflow_compliance.store.rows import Rows
@@ -39,6 +39,10 @@ class SqlBackend(Backend):
     def details(self, run_ids: Collection[str]) -> tuple[dict[str, Run], dict[str, LoggedModel]]:
         with self.reading() as connection:
             return SqlReader(connection, workspace()).details(run_ids)
+
+    def counted(self, experiment_id: str) -> Experiment | None:
+        with self.reading() as connection:
+            return SqlReader(connection, workspace()).experiments().get(experiment_id)
 
     def refuse_other_schema(self) -> None:
         """Of an old store that lacks some tables, opening it would migrate it."""

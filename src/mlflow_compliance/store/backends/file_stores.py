@@ -8,19 +8,24 @@ import shutil
 import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from mlflow_compliance.entities import Snapshot, StoreInfo
 from mlflow_compliance.errors import StoreError
 from mlflow_compliance.store.backends.base import Backend
 from mlflow_compliance.store.backends.servers import through_client
 from mlflow_compliance.store.locations import without_credentials
+from mlflow_compliance.store.metric_files import read_repeated
 from mlflow_compliance.store.rows import Rows
 
 
 @dataclass(frozen=True)
 class FileBackend(Backend):
     """A folder of experiments; `uri` begins with file://."""
+
+    writes: ClassVar[bool] = True
+    rows: ClassVar[bool] = False
 
     @property
     def folder(self) -> str:
@@ -36,7 +41,8 @@ class FileBackend(Backend):
 
     def read(self, also: Collection[str]) -> tuple[Snapshot, Rows]:
         with self._copied() as uri:
-            return through_client(uri, self.info, self.settings, also)
+            snapshot, rows = through_client(uri, self.info, self.settings, also)
+        return replace(snapshot, repeated_points=read_repeated(self.folder)), rows
 
     @contextmanager
     def _copied(self) -> Iterator[str]:

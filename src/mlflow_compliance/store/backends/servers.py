@@ -110,7 +110,7 @@ def through_client(uri: str, info: StoreInfo, settings: Settings, also: Collecti
 
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     try:
-        return ClientReader(MlflowClient(tracking_uri=uri), file_store=info.backend == "file").read(info, settings, also)
+        return ClientReader(MlflowClient(tracking_uri=uri)).read(info, settings, also)
     except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
         said = without_secrets(first_line(error), uri)
         raise StoreError(f"the store {info.uri} cannot be read through MLflow: {said}") from error
