@@ -64,7 +64,8 @@ def fill(uri: str, folder: Path, runs: int, experiments: int) -> None:
                 values = ", ".join(f":{name}" for name in rows[0])
                 connection.execute(text(f"INSERT INTO {table_name} ({names}) VALUES ({values})"), rows)
     with store.engine.begin() as connection:
-        connection.execute(text("ANALYZE"))  # as the database's own housekeeping does sooner or later
+        if store.engine.dialect.name != "mysql":
+            connection.execute(text("ANALYZE"))  # as the database's own housekeeping does sooner or later
     store.engine.dispose()
 
 
@@ -139,9 +140,38 @@ def main() -> None:
     if ratio is not None:
         print(f"the audit is {ratio:.0f} times faster than paging; its peak memory is {ours.peak_bytes / 1e6:.0f} MB")
     print(ours.output.splitlines()[-1])
-    seconds = {name: timing.seconds for name, timing in timings.items()}
-    kind = uri.partition(":")[0]
-    write(given.out, {"bench": "metadata", "database": kind, "runs": given.runs, "seconds": seconds, "ratio": ratio, "peak_bytes": ours.peak_bytes})
+    kind = uri.partition(":")[0].partition("+")[0]
+    record = {name: {"seconds": timing.seconds, "peak_bytes": timing.peak_bytes} for name, timing in timings.items()}
+    about = (
+        f"All metadata rules as one pytest process on {given.runs:,} runs with {PARAMS} params, {TAGS} tags and {METRICS} metrics each, in {kind}."
+    )
+    write(
+        given.out,
+        {"benchmark": f"metadata, {kind}", "about": about, "runs": given.runs, "timings": record, "claims": claims(kind, timings, given.runs)},
+    )
+
+
+def claims(kind: str, timings: dict[str, Timing], runs: int) -> list[dict[str, Any]]:
+    """What was to be reached, beside what was."""
+    ours, theirs = timings["audit"], timings.get("paging")
+    if theirs is None:
+        return []
+    work = f"metadata of {runs:,} runs, {kind}"
+    faster = {
+        "work": work,
+        "ours": f"the gate, {ours.median:.2f} s",
+        "against": f"paging `MlflowClient.search_runs`, {theirs.median:.0f} s",
+        "ratio": ours.median / theirs.median,
+        "target": {"sqlite": 1 / 100}.get(kind, 1 / 50),
+    }
+    peak = {
+        "work": f"{work}: peak memory",
+        "ours": f"{ours.peak_bytes / 1e6:.0f} MB",
+        "against": "400 MB",
+        "ratio": ours.peak_bytes / 400e6,
+        "target": 1.0,
+    }
+    return [faster, peak]
 
 
 if __name__ == "__main__":

@@ -34,7 +34,16 @@ def main() -> None:
     print(table(timings, without.median))
     more = with_it.median - without.median
     print(f"the plugin adds {more:.3f} s (must not exceed 0.3 s)")
-    write(given.out, {"bench": "startup", "seconds": {name: timing.seconds for name, timing in timings.items()}, "added": more})
+    claim = {
+        "work": "start of pytest, no store touched",
+        "ours": f"with the plugin, {with_it.median:.2f} s",
+        "against": f"without it, {without.median:.2f} s, and 0.3 s more",
+        "ratio": with_it.median / (without.median + 0.3),
+        "target": 1.0,
+    }
+    record = {name: {"seconds": timing.seconds, "peak_bytes": timing.peak_bytes} for name, timing in timings.items()}
+    about = "`pytest --collect-only` on one test that has nothing to do with MLflow."
+    write(given.out, {"benchmark": "startup", "about": about, "timings": record, "claims": [claim]})
 
 
 if __name__ == "__main__":
