@@ -67,8 +67,9 @@ class Server(ABC):
                 raise RuntimeError((self.folder / "log").read_text("utf-8", "replace")[-2000:])
             if self.process is None or self.process.poll() is not None:
                 # Again where it ended by itself: children of the one before may still hold its memory.
+                more = self._as_user()
                 with (self.folder / "log").open("ab") as log:
-                    self.process = subprocess.Popen(self.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder, **self._as_user())
+                    self.process = subprocess.Popen(self.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder, **more)
             time.sleep(0.1)
 
     def stop(self) -> None:
