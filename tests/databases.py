@@ -61,13 +61,16 @@ class Server(ABC):
 
     def start(self) -> None:
         """Start the server, again after `stop`, and wait until it answers."""
-        with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(self.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder, **self._as_user())
         until = time.monotonic() + _DEADLINE
-        while not self.answers():
-            if self.process.poll() is not None or time.monotonic() > until:
+        while self.process is None or not self.answers():
+            if time.monotonic() > until:
                 raise RuntimeError((self.folder / "log").read_text("utf-8", "replace")[-2000:])
-            time.sleep(0.05)
+            if self.process is None or self.process.poll() is not None:
+                # Again where it ended by itself: children of the one before may still hold its memory.
+                more = self._as_user()
+                with (self.folder / "log").open("ab") as log:
+                    self.process = subprocess.Popen(self.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder, **more)
+            time.sleep(0.1)
 
     def stop(self) -> None:
         """End the server at once, with every connection to it."""
