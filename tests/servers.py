@@ -17,7 +17,9 @@ ADMIN, PASSWORD = "admin", "pass:word@of/admin"
 
 
 @contextmanager
-def tracking_server(folder: Path, database: str, artifacts: Path, *, users: str = "", workspaces: bool = False) -> Iterator[Server]:
+def tracking_server(
+    folder: Path, database: str, artifacts: Path, *, users: str = "", cached: int = 600, workspaces: bool = False
+) -> Iterator[Server]:
     """What `mlflow server --no-serve-artifacts` serves. `users` is the permission of MLflow's basic-auth app for who was granted none."""
     environment = {
         "_MLFLOW_SERVER_FILE_STORE": database,
@@ -36,7 +38,7 @@ def tracking_server(folder: Path, database: str, artifacts: Path, *, users: str 
             f"[mlflow]\ndefault_permission = {users}\ndatabase_uri = sqlite:///{folder}/users.db\nadmin_username = {ADMIN}\n"
             f"admin_password = {PASSWORD}\nauthorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
             # Without it every request hashes the password for long.
-            "auth_cache_ttl_seconds = 600\n"
+            f"auth_cache_ttl_seconds = {cached}\n"
         )
         environment |= {"MLFLOW_AUTH_CONFIG_PATH": str(settings), "MLFLOW_FLASK_SERVER_SECRET_KEY": "for tests"}
         environment["_MLFLOW_SGI_NAME"] = "uvicorn"  # as `mlflow server` tells the factory what serves it

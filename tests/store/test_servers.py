@@ -96,10 +96,9 @@ def test_an_audit_leaves_the_store_behind_the_server_as_it_is(behind: tuple[Serv
         ("{url}", {}, "it does not accept the credentials (HTTP 401)"),
         ("{url}", {"MLFLOW_TRACKING_USERNAME": ADMIN, "MLFLOW_TRACKING_PASSWORD": "sesame-wrong"}, "it does not accept the credentials (HTTP 401)"),
         ("http://admin:sesame-wrong@{host}", {}, "it does not accept the credentials (HTTP 401)"),
-        ("{url}", {"MLFLOW_TRACKING_TOKEN": "sesame-expired"}, "MLFLOW_TRACKING_TOKEN, which may have expired"),
         ("{url}", {"MLFLOW_TRACKING_USERNAME": "stranger", "MLFLOW_TRACKING_PASSWORD": READER[1]}, "hides experiment 2 from this user"),
     ],
-    ids=["no credentials", "wrong password", "wrong password in the URI", "wrong token", "a user who may not read an experiment"],
+    ids=["no credentials", "wrong password", "wrong password in the URI", "a user who may not read an experiment"],
 )
 def test_who_may_not_read_all_is_told_so(
     guarded: tuple[Server, Lab], gate: Gate, monkeypatch: pytest.MonkeyPatch, uri: str, environment: dict[str, str], said: str
@@ -133,7 +132,13 @@ def test_a_reader_audits_and_may_not_repair(guarded: tuple[Server, Lab], gate: G
 def test_hidden_by_default(tmp_path: Path, empty_store: bytes, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a server shows only what was granted, the empty list that it gives is no empty store."""
     lab = Lab.new(tmp_path / "lab", empty_store, {})
-    with tracking_server(tmp_path, lab.uri, lab.mlruns, users="NO_PERMISSIONS") as server:
+    with tracking_server(tmp_path, lab.uri, lab.mlruns, users="NO_PERMISSIONS", cached=0) as server:
+        # With its cache of passwords MLflow 3.17.2 answers a token with HTTP 500.
+        monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "sesame-expired")
+        line = refused(gate, server.url)
+        assert "MLFLOW_TRACKING_TOKEN, which may have expired" in line
+        assert "sesame" not in line
+        monkeypatch.delenv("MLFLOW_TRACKING_TOKEN")
         _as_admin(server, "/api/2.0/mlflow/users/create", username=READER[0], password=READER[1])
         monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", READER[0])
         monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", READER[1])
