@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from repairs import carry_out, lines_of, plan_for, take_back
 from stores import BIG, Lab, unlike
 
 from mlflow_compliance.artifacts import Artifacts
-from mlflow_compliance.store.remote.base import Listed
+from mlflow_compliance.store.remote.base import Listed, RemoteError
 from mlflow_compliance.store.remote.ground import RemoteGround
 from mlflow_compliance.store.remote.inventory import STAYS
 from mlflow_compliance.store.remote.places import Places
@@ -206,6 +207,12 @@ def test_refusals_are_one_sentence(
     assert "Secret" not in item.reason
     assert buckets.SECRET not in item.reason
     assert item.rows == 2
+
+
+def test_without_boto3_one_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "boto3", None)
+    with pytest.raises(RemoteError, match=r"pip install 'pytest-mlflow-compliance\[s3\]'"):
+        Bucket("any").children("s3://any")
 
 
 def test_a_run_that_points_to_an_emptied_root_is_told(bucket_lab: BucketLab, s3: Any) -> None:

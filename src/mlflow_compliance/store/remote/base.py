@@ -25,9 +25,6 @@ class Listed(NamedTuple):
 class Place(ABC):
     """One bucket, or one server. Paths are whole locations (s3://bucket/key), as rows and reports have them."""
 
-    checksums = False
-    """Whether the listing gives checksums that may be of the content."""
-
     @abstractmethod
     def listed(self, folder: str) -> Iterator[Listed]:
         """Every object below a folder, in as few requests as the storage allows. Raises RemoteError."""

@@ -31,8 +31,6 @@ _LISTING = ElementTree.ParseError, ValueError, KeyError, TypeError
 class Bucket(Place):
     """A bucket. Its keys are text of any kind: nothing here takes one for a path on this machine."""
 
-    checksums = True
-
     def __init__(self, name: str) -> None:
         self.name = name
         self.root = f"s3://{name}"
