@@ -25,10 +25,12 @@ from mlflow_compliance.changes import (
     LogProductionRun,
     MoveToQuarantine,
     RegisterVersion,
+    RemoveRepeatedPoints,
     RenameExperiment,
     ReopenRun,
     RestoreExperiment,
     RestoreFromQuarantine,
+    RestoreMetricFile,
     RetractCopy,
     RetractProductionRun,
     RetractVersion,
@@ -355,6 +357,8 @@ EVERY_CHANGE: dict[str, st.SearchStrategy[Change]] = {
     "LinkDuplicate": st.builds(LinkDuplicate, PATHS, PATHS, DIGESTS, NUMBERS),
     "UnlinkDuplicate": st.builds(UnlinkDuplicate, PATHS, PATHS, DIGESTS, NUMBERS, NUMBERS, NUMBERS),
     "MoveToQuarantine": st.builds(MoveToQuarantine, PATHS, PATHS, NUMBERS, NUMBERS),
+    "RemoveRepeatedPoints": st.builds(RemoveRepeatedPoints, PATHS, TEXT, TEXT, TEXT, NUMBERS, DIGESTS, NUMBERS),
+    "RestoreMetricFile": st.builds(RestoreMetricFile, PATHS, TEXT, TEXT, TEXT, NUMBERS, TEXT, DIGESTS, NUMBERS, DIGESTS, NUMBERS),
     "RestoreFromQuarantine": st.builds(RestoreFromQuarantine, PATHS, PATHS, PATHS, st.lists(st.tuples(PATHS, NUMBERS), max_size=2).map(tuple)),
 }
 

@@ -65,7 +65,7 @@ def test_without_any_the_sentence_names_all_three_ways(gate: Gate) -> None:
         ("http://[bad", "cannot be read as one"),
         ("databricks://profile", "not supported"),
         ("uc:unity", "not supported"),
-        ("http://127.0.0.1:9/", "cannot be read through MLflow"),
+        ("http://127.0.0.1:9/", "the tracking server http://127.0.0.1:9/ cannot be read: "),
         ("gopher://127.0.0.1/x", "cannot be read through MLflow"),
         ("nonsense://", "cannot be read through MLflow"),
     ],
@@ -113,7 +113,7 @@ def test_secrets_of_a_server_are_not_shown(gate: Gate, refusing: str, monkeypatc
     result = gate("--html=audit.html", "--junitxml=audit.xml", "-vv", "-l", *flags)
     assert result.ret == 4
     text = told(result)
-    assert f"the store http://***@{refusing}/base cannot be read through MLflow" in text
+    assert f"the tracking server http://***@{refusing}/base cannot be read: " in text
     _nothing_secret(text, gate.folder, settings=way == "settings")
 
 
