@@ -12,6 +12,7 @@ HERE = Path(__file__).parent
 FULL = {
     "startup": ["startup.py"],
     "metadata": ["metadata.py", "--rounds", "1"],
+    "metadata, PostgreSQL": ["metadata.py", "--rounds", "1", "--database", "postgresql"],
     "rest": ["rest.py"],
     "duplicates": ["duplicates.py", "{folder}"],
     "large files": ["large_files.py", "{folder}"],
@@ -21,6 +22,7 @@ FULL = {
 SMALL = {
     "startup": ["--rounds", "3"],
     "metadata": ["--runs", "5000"],
+    "metadata, PostgreSQL": ["--runs", "5000"],
     "rest": ["--runs", "3000", "--experiments", "20"],
     "duplicates": ["--folders", "600"],
     "large files": ["--size", str(5 << 20)],

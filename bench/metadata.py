@@ -6,6 +6,8 @@ import argparse
 import random
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -107,21 +109,37 @@ def audit_command(folder: Path, uri: str) -> list[str]:
     ]
 
 
+@contextmanager
+def database_of(named: str) -> Iterator[str]:
+    """The URI of what is named; a PostgreSQL server for the time of the benchmark where that is all that is said."""
+    if named != "postgresql":
+        yield named
+        return
+    sys.path.insert(0, str(CHECKOUT / "tests"))
+    from databases import postgresql_server, stop_all
+
+    try:
+        server = postgresql_server()
+        yield server.uri(server.database())
+    finally:
+        stop_all()
+
+
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--runs", type=int, default=100_000)
     arguments.add_argument("--experiments", type=int, default=100)
-    arguments.add_argument("--database", default="sqlite:///", help="an empty database (postgresql://...), or sqlite:/// for a file of its own")
+    arguments.add_argument("--database", default="sqlite:///", help="an empty database, 'postgresql' for one of its own, sqlite:/// for a file")
     arguments.add_argument("--rounds", type=int, default=5, help="of both sides")
     arguments.add_argument("--alone", action="store_true", help="measure the audit only, not the paging")
     arguments.add_argument("--folder", type=Path, help="keep a SQLite store here, and use the one that is there")
     arguments.add_argument("--out", type=Path)
     given = arguments.parse_args()
-    with tempfile.TemporaryDirectory() as made:
+    with tempfile.TemporaryDirectory() as made, database_of(given.database) as database:
         work = Path(made)
         folder = given.folder or work
         folder.mkdir(parents=True, exist_ok=True)
-        uri = f"sqlite:///{folder}/mlflow.db" if given.database == "sqlite:///" else given.database
+        uri = f"sqlite:///{folder}/mlflow.db" if database == "sqlite:///" else database
         if not (folder / "mlflow.db").exists():
             fill(uri, folder, given.runs, given.experiments)
         env = {"PYTHONDONTWRITEBYTECODE": "", "MLFLOW_TRACKING_URI": "", "PYTEST_ADDOPTS": ""}
