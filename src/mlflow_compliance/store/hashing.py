@@ -12,12 +12,13 @@ from typing import TypeVar
 from mlflow_compliance.artifacts import Artifacts
 from mlflow_compliance.executors import THREADS, executor_of, run
 from mlflow_compliance.progress import Progress
-from mlflow_compliance.store.comparing import SMALL, Copy, Told, contents, samples
+from mlflow_compliance.store.comparing import Copy, Told, contents, samples
 from mlflow_compliance.store.content import digest_of, opened
 from mlflow_compliance.store.extents import has_clones, shared_extents
 from mlflow_compliance.store.hash_cache import HashCache
 from mlflow_compliance.store.staging import explained
 from mlflow_compliance.store.twins import find_twins
+from mlflow_compliance.store.visit_child import SMALL
 
 _BATCH_FILES, _BATCH_BYTES = 64, 1 << 24
 _PART_FILES, _PART_BYTES = 64, 1 << 32
@@ -41,7 +42,8 @@ def hash_candidates(artifacts: Artifacts, progress: Progress, executor: Executor
         alike = [copy for group in _groups(candidates, lambda copy: copy.size) for copy in group]
         known = cache.look_up(copy for copy in alike if files[copy.path].copy not in recorded) if cache is not None else {}
         tokens = {path: entry.token for path, entry in known.items()}
-        for batch, found in _sampled(pool, [copy for copy in alike if copy.path not in known], unread, progress):
+        tokens.update((path, token) for path, token in artifacts.samples.items() if path not in tokens)
+        for batch, found in _sampled(pool, [copy for copy in alike if copy.path not in tokens], unread, progress):
             tokens.update((copy.path, token) for copy, token in zip(batch, found, strict=True) if token)
         digests: dict[str, str] = {}
         wanted: list[list[Copy]] = []
@@ -66,6 +68,7 @@ def hash_candidates(artifacts: Artifacts, progress: Progress, executor: Executor
         twins=find_twins(candidates, hashes),
         unread={**artifacts.unread, **unread},
         stamps={},
+        samples={},
     )
 
 
