@@ -104,7 +104,7 @@ class DuplicateRules:
     boilerplate: tuple[str, ...] = ("MLmodel", "conda.yaml", "python_env.yaml", "requirements.txt", "*.lock")
 
     def apply_to(self, path: str, size: int) -> bool:
-        name = os.path.basename(path)
+        name = path[path.rfind("/") + 1 :]
         return size >= self.min_size and not any(fnmatch(name, pattern) for pattern in self.boilerplate)
 
 

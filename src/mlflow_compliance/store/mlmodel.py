@@ -59,7 +59,7 @@ def named_files(flavors: dict[Any, Any], document: dict[Any, Any]) -> Iterator[s
         if not isinstance(flavor, dict):
             continue
         env, artifacts = flavor.get("env"), flavor.get("artifacts")
-        values = [flavor.get(key) for key in _FILE_KEYS]
+        values = [flavor[key] for key in _FILE_KEYS if key in flavor]
         values += list(env.values()) if isinstance(env, dict) else [env]
         if isinstance(artifacts, dict):
             values += [item.get("path") for item in artifacts.values() if isinstance(item, dict)]

@@ -5,6 +5,7 @@ The helper runs this file alone (`python -I -S`), to be there in a few milliseco
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import marshal
 import os
@@ -32,16 +33,27 @@ copy -> stamps; folder -> its MLmodel; path -> sample."""
 def sample(file: int, size: int) -> str:
     """Of a small file its SHA-256; of others what tells most of those apart that differ. '' where the file changed, or is none."""
     facts = os.fstat(file)
-    if facts.st_size != size or not stat.S_ISREG(facts.st_mode):
-        return ""
+    return _sample(file, facts) if facts.st_size == size and stat.S_ISREG(facts.st_mode) else ""
+
+
+def _sample(file: int, facts: os.stat_result) -> str:
+    size = facts.st_size
     if size > SMALL:
         # Headers are alike in files of one kind: the middle tells more.
         return f"{zlib.crc32(os.pread(file, _SAMPLE, size // 2)):08x}"
-    data = os.read(file, SMALL + 1)
+    data = os.pread(file, SMALL + 1, 0)
     after = os.fstat(file)
     if len(data) != size or after.st_size != size or after.st_mtime_ns != facts.st_mtime_ns:
         return ""
     return hashlib.sha256(data).hexdigest()
+
+
+def _open(name: str, folder: int) -> int:
+    """A file to read from, -1 where it cannot be opened: whoever needs it finds out why."""
+    try:
+        return os.open(name, READING, dir_fd=folder)
+    except OSError:
+        return -1
 
 
 class Visitor:
@@ -53,6 +65,7 @@ class Visitor:
         self._stamped = stamped
         self._left_out: dict[str, bool] = {}
         self._sizes: set[int] = set()
+        self._often: set[str] = set()  # names of files that were read
 
     def visit(self, folder: str, artifacts: str) -> Found | None:
         """A row's folder and what is below it; what lies at or below `artifacts` is logged. None where anything in it is to be looked at closely."""
@@ -73,8 +86,8 @@ class Visitor:
     def _place(self, opened: int, place: str, logged: bool, artifacts: str, found: Found, stack: list[tuple[str, bool]]) -> int:  # noqa: FBT001
         """The newest time of writing in one folder. Raises ValueError at what is neither an ordinary file nor a folder."""
         paths, sizes, copies, logs, _, names, stamps, models, samples = found
-        known = self._sizes
-        newest, smallest = 0, self._smallest if logged else -1
+        known, often, smallest = self._sizes, self._often, self._smallest if logged else -1
+        newest = 0
         with os.scandir(opened) as entries:
             for entry in entries:
                 name = entry.name
@@ -86,9 +99,30 @@ class Visitor:
                         raise ValueError
                     stack.append((path, logged or path == artifacts))
                     continue
-                facts = entry.stat(follow_symlinks=False)
-                if not stat.S_ISREG(facts.st_mode):
-                    raise ValueError
+                # One that will be read, as others of its name were, tells its facts for less once it is open.
+                file = _open(name, opened) if name in often else -1
+                try:
+                    facts = entry.stat(follow_symlinks=False) if file < 0 else os.fstat(file)
+                    if not stat.S_ISREG(facts.st_mode):
+                        raise ValueError
+                    size, model = facts.st_size, name == _MODEL
+                    # The first of a size may be alone with it.
+                    wanted = smallest >= 0 and size >= smallest and size in known and not self._is_left_out(name)
+                    known.add(size)
+                    if wanted or model:
+                        often.add(name)
+                        if file < 0:
+                            file = _open(name, opened)
+                            facts = facts if file < 0 else os.fstat(file)
+                        if wanted and file >= 0 and (token := _sample(file, facts)):
+                            samples[path] = token
+                        if model:
+                            models[place] = os.pread(file, size, 0) if file >= 0 and size <= _LARGEST_MODEL else None
+                    elif file >= 0:
+                        often.discard(name)
+                finally:
+                    if file >= 0:
+                        os.close(file)
                 written, size, copy = facts.st_mtime_ns, facts.st_size, f"{facts.st_dev}:{facts.st_ino}"
                 newest = max(newest, written)
                 if facts.st_nlink > 1:
@@ -99,25 +133,6 @@ class Visitor:
                 sizes.append(size)
                 copies.append(copy)
                 logs.append(logged)
-                model = name == _MODEL
-                # The first of a size may be alone with it.
-                wanted = smallest >= 0 and size >= smallest and size in known and not self._is_left_out(name)
-                known.add(size)
-                if model or wanted:
-                    try:
-                        file = os.open(name, READING, dir_fd=opened)
-                    except OSError:
-                        models.update({place: None} if model else {})
-                        continue  # whoever needs it finds out why
-                    try:
-                        if wanted and (token := sample(file, size)):
-                            samples[path] = token
-                        if model:
-                            models[place] = os.pread(file, size, 0) if size <= _LARGEST_MODEL else None
-                    except OSError:
-                        models.update({place: None} if model else {})
-                    finally:
-                        os.close(file)
         return newest
 
     def _is_left_out(self, name: str) -> bool:
@@ -132,6 +147,7 @@ def main(request: int) -> None:
     with open(request, "rb") as file:
         asked, parts = marshal.loads(file.read())  # noqa: S302  written by the process that started this one
     visitor = Visitor(*asked)
+    gc.disable()  # nothing here refers to itself
     while len(ticket := os.read(0, TICKET.size)) == TICKET.size:
         (number,) = TICKET.unpack(ticket)
         body = marshal.dumps([visitor.visit(folder, artifacts) for folder, artifacts in parts[number]])
