@@ -11,10 +11,15 @@ import shutil
 import sys
 from pathlib import Path
 
-from timing import Timing, add, alternately, measure, table, version_of, write
+from timing import Timing, add, alternately, claim, measure, table, version_of, write
 from trees import fresh, model_folders, store_of
 
 HERE = Path(__file__).parent
+ABOUT = """Model folders of five files each in the layout of MLflow, 45,000 bytes a file on average: more than a quarter of the model files
+are equal to others, every requirements.txt is. The files are in the page cache. Before anything is timed, our groups must be those of jdupes,
+path for path. 'Ours' is the time inside one process from the rows of the store to the groups (finding whose each file is, one walk, comparing,
+model files read): the other programs do not know about owners. What starting the program and reading the rows adds is in 'ours: process'.
+The second audit finds what the first one left in its cache."""
 RULES = "ART001 or ART002 or ART003 or ART004 or ART005"
 
 
@@ -68,11 +73,19 @@ def main() -> None:
     fastest = min(found[name].median for name in others if name in found)
     print(f"{given.folders * 5} files, {expected['groups']} groups, {expected['extra']} extra files, the same as jdupes finds")
     print(table(found, fastest))
-    second = found["second, with a hash cache"].median / found["first, with a hash cache"].median
-    print(f"ours / fastest: {found['ours: files'].median / fastest:.2f} (target 0.6); second / first: {second:.2f} (target 0.3)")
+    second, first = found["second, with a hash cache"].median, found["first, with a hash cache"].median
+    other = min((name for name in others if name in found), key=lambda name: found[name].median)
+    ours_took = found["ours: files"].median
+    claims = [
+        claim(f"duplicates in {given.folders * 5:,} files", "audit of the files", ours_took, other, fastest, 0.6),
+        claim("second audit of the same files", "with the hash cache", second, "the first audit", first, 0.3),
+    ]
+    for one in claims:
+        print(f"{one['work']}: {one['ratio']:.2f} (target {one['target']})")
     programs = {name: version_of(name, "--version") for name in others}
     record = {name: {"seconds": timing.seconds, "peak_bytes": timing.peak_bytes} for name, timing in found.items()}
-    write(given.out, {"benchmark": "duplicates", "files": given.folders * 5, "programs": programs, "timings": record, "second": second})
+    told = {"benchmark": "duplicates", "files": given.folders * 5, "programs": programs, "timings": record, "claims": claims, "about": ABOUT}
+    write(given.out, told)
 
 
 def compared(tree: Path, ours: list[str]) -> dict[str, int]:

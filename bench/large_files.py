@@ -7,10 +7,13 @@ import json
 import sys
 from pathlib import Path
 
-from timing import Timing, add, alternately, measure, table, version_of, write
+from timing import Timing, add, alternately, claim, measure, table, version_of, write
 from trees import LARGE, large_files, store_of
 
 HERE = Path(__file__).parent
+ABOUT = """Of every five files of one size two are equal, one differs from them in its last byte only, two are like none. b3sum reads all of
+them with BLAKE3 on all cores; our audit reads those that a sample does not tell apart, compares them, and gives SHA-256.
+'Ours' is the time inside one process from the rows of the store to the groups."""
 
 
 def main() -> None:
@@ -38,7 +41,10 @@ def main() -> None:
     print(table(found, found["b3sum"].median))
     record = {name: {"seconds": timing.seconds, "peak_bytes": timing.peak_bytes} for name, timing in found.items()}
     programs = {"b3sum": version_of("b3sum", "--version")}
-    write(given.out, {"benchmark": "large_files", "files": given.files, "size": given.size, "programs": programs, "timings": record})
+    work = f"duplicates in {given.files} files of {given.size / 1e6:,.0f} MB"
+    claims = [claim(work, "audit of the files", found["ours: files"].median, "b3sum of the same files", found["b3sum"].median, 1.3)]
+    told = {"benchmark": "large_files", "files": given.files, "size": given.size, "programs": programs, "timings": record}
+    write(given.out, {**told, "claims": claims, "about": ABOUT})
 
 
 if __name__ == "__main__":

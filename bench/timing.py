@@ -101,6 +101,12 @@ def write(out: Path | None, record: Mapping[str, Any]) -> None:
             file.write(json.dumps(line, sort_keys=True) + "\n")
 
 
+def claim(work: str, ours: str, seconds: float, against: str, other: float, target: float) -> dict[str, Any]:
+    """A comparison for docs/benchmarks.md."""
+    spelled = {"ours": f"{ours}, {seconds:.2f} s", "against": f"{against}, {other:.2f} s"}
+    return {"work": work, **spelled, "ratio": seconds / other, "target": target}
+
+
 def table(timings: Mapping[str, Timing], against: float) -> str:
     """Median and best time, the ratio to `against` (seconds), peak memory."""
     lines = [f"{'':32} {'median s':>9} {'best s':>9} {'ratio':>7} {'peak MB':>9}"]

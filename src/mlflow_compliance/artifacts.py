@@ -104,7 +104,7 @@ class DuplicateRules:
     boilerplate: tuple[str, ...] = ("MLmodel", "conda.yaml", "python_env.yaml", "requirements.txt", "*.lock")
 
     def apply_to(self, path: str, size: int) -> bool:
-        name = os.path.basename(path)
+        name = path[path.rfind("/") + 1 :]
         return size >= self.min_size and not any(fnmatch(name, pattern) for pattern in self.boilerplate)
 
 
@@ -136,6 +136,8 @@ class Artifacts:
     rules: DuplicateRules = DuplicateRules()
     stamps: Mapping[str, tuple[int, int]] = field(default_factory=dict, repr=False, compare=False)
     """Physical copy -> when it was last written to and last changed in any way (ns), between the walk and the hashing, where a cache is used."""
+    samples: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+    """Path -> what the walk read of it, between the walk and the hashing."""
 
     def root_of(self, path: str) -> ArtifactRoot | None:
         """The innermost root that holds a path."""

@@ -47,7 +47,7 @@ def audit(read: Callable[..., Artifacts], row: Callable[..., Location], folder: 
 
         return seeing
 
-    for name in ("_one", "_Member", "_digest"):
+    for name in ("_one", "_Member"):
         monkeypatch.setattr(comparing, name, spy(getattr(comparing, name)))
 
     def auditing(cache: Path | None = tmp_path / "cache", later: int = LATER, **given: object) -> Artifacts:

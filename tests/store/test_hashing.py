@@ -93,6 +93,35 @@ def test_only_what_may_be_a_duplicate_is_read(search: Search, tmp_path: Path, mo
     assert {os.path.basename(path) for path in found.hashes} == {"one", "two", "three"}
 
 
+def test_contents_that_part_at_different_blocks(search: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, size, places = tmp_path / "artifacts", 600_000, (10, 200_000, 299_999, 599_999)  # the sample, in the middle, is the same
+    for number in range(16):
+        data = bytearray(size)
+        for bit, place in enumerate(places):
+            data[place] = number >> bit & 1
+        put(folder, **{f"{number}{letter}": bytes(data) for letter in "ab"})
+    found = search(folder)
+    assert sorted(map(sorted, groups(found))) == sorted([f"{number}a", f"{number}b"] for number in range(16))
+    for path, digest in found.hashes.items():
+        assert hashlib.sha256(Path(path).read_bytes()).hexdigest() == digest
+
+
+def test_what_differs_in_its_last_byte_is_read_once(search: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    same = b"x" * 3_000_000
+    put(tmp_path / "artifacts", one=same, two=same, last=same[:-1] + b"y")
+    preadv, counts = os.preadv, list[int]()
+
+    def counting(file: int, buffers: list[bytearray], offset: int) -> int:
+        counts.append(len(buffers[0]))
+        return preadv(file, buffers, offset)
+
+    monkeypatch.setattr(comparing.os, "preadv", counting)
+    found = search(tmp_path / "artifacts")
+    assert groups(found) == [{"one", "two"}]
+    assert found.hashes[str(tmp_path / "artifacts" / "last")] == hashlib.sha256(same[:-1] + b"y").hexdigest()
+    assert sum(counts) < 3 * len(same) + (1 << 18)
+
+
 def spy(function: Callable[..., object], seen: list[comparing.Copy]) -> Callable[..., object]:
     def seeing(copy: comparing.Copy) -> object:
         seen.append(copy)

@@ -2,14 +2,19 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from mlflow_compliance.artifacts import Artifacts
+from mlflow_compliance.artifacts import Artifacts, DuplicateRules
 from mlflow_compliance.entities import EntityRef, Location
+from mlflow_compliance.progress import Silent
+from mlflow_compliance.store import visit_child, visiting
+from mlflow_compliance.store.hashing import hash_candidates
 
 RUN, OTHER, GONE = "a" * 32, "b" * 32, "c" * 32
 MODEL = "m-" + "d" * 32
@@ -392,6 +397,9 @@ import json, sys
 from mlflow_compliance.artifacts import DuplicateRules
 from mlflow_compliance.entities import EntityRef, Location
 from mlflow_compliance.progress import Silent
+from mlflow_compliance.store import visit_child, visiting
+from mlflow_compliance.store.hashing import hash_candidates
+from mlflow_compliance.progress import Silent
 from mlflow_compliance.store.inventory import read_artifacts
 drop()
 root = sys.argv[1]
@@ -425,3 +433,117 @@ class TestRealStores:
         assert not found.unreachable
         assert {item.missing for item in found.models.values()} == {("model.xgb",)}
         assert len(found.models) == 3
+
+
+HOSTILE = ["new\nline.csv", os.fsdecode(b"\xff\xfe.bin"), "a" * 250, " ", "\N{GREEK SMALL LETTER ALPHA}\t", "MLmodel\n", "-rf", "*.lock"]
+DYING = """
+import importlib.util, os, signal, sys
+spec = importlib.util.spec_from_file_location("visit_child", {program!r})
+child = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(child)
+dumps, parts = child.marshal.dumps, []
+def dying(value):
+    parts.append(value)
+    body = dumps(value)
+    if len(parts) == 3:
+        os.write(1, child.FRAME.pack(0, len(body)) + body[:-9])  # half a part
+        open({died!r}, "w").close()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return body
+child.marshal.dumps = dying
+child.main(int(sys.argv[1]))
+"""
+
+
+class TestHelper:
+    """What a helper process finds is what the session itself finds, and what it does not come to find as well."""
+
+    @pytest.fixture
+    def rows(self, root: Path, row: Row, tmp_path: Path) -> list[Location]:
+        """Runs with every kind of file: equal and not, hostile names, links of both kinds, folders in folders, models good and bad."""
+        rng, rows = random.Random(7), [row("experiment", "1", "1", root / "1")]
+        contents = [rng.randbytes(size) for size in (0, 1, 30, 30, 4096, 4097, 4097, 9000)]
+        write(tmp_path / "outside" / "data", contents[-1])
+        for number in range(60):
+            key = f"{number:032x}"
+            folder = root / "1" / key / "artifacts"
+            rows.append(row("run", key, "1", folder))
+            if number == 13:
+                continue  # a run that has no folder yet
+            for place in (folder, folder / "model", folder / "deep" / "er", folder.parent / "params"):
+                for name in rng.sample(HOSTILE, 2):
+                    write(place / name, rng.choice(contents))
+            write(
+                folder / "model" / "MLmodel",
+                rng.choice([b"flavors: {f: {data: gone}}", b"artifact_path: m\nflavors:\n  f:\n    data: ' '\n", b"\xff", b""]),
+            )
+            write(folder / "model" / "requirements.txt", contents[3])
+            if number % 9 == 1:
+                (folder / "linked").hardlink_to(folder / "model" / "requirements.txt")
+                (folder / "outside").hardlink_to(tmp_path / "outside" / "data")
+            if number % 9 == 2:
+                (folder / "model" / "soft").symlink_to("MLmodel")
+            if number % 9 == 3:
+                os.mkfifo(folder / "pipe")
+            if number % 9 == 4:
+                write(folder / ".artifact.uploading.1")
+            if number % 9 == 5:
+                (folder / "model" / "MLmodel").unlink()
+                (folder / "model" / "MLmodel").symlink_to(tmp_path / "outside" / "data")
+            if number == 40:  # a row's folder in another's
+                rows.append(row("run", OTHER, "1", folder / "inner" / OTHER / "artifacts"))
+                write(folder / "inner" / OTHER / "artifacts" / "own", contents[-1])
+        return rows
+
+    @pytest.fixture
+    def search(self, read: Read, rows: list[Location], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Artifacts]:
+        def searching(fewest: int, **given: object) -> Artifacts:
+            monkeypatch.setattr(visiting, "FEWEST", fewest)
+            monkeypatch.setattr(visiting.os, "cpu_count", lambda: 2)
+            found = read(rows, rules=DuplicateRules(1, ("*.lock", "requirements.txt")), **given)
+            assert bool(found.samples) == bool(given.get("sampled"))
+            return hash_candidates(found, Silent())
+
+        return searching
+
+    def test_the_same_with_and_without(self, search: Callable[..., Artifacts], monkeypatch: pytest.MonkeyPatch) -> None:
+        expected = search(1_000_000)
+        assert len(expected.duplicates()) == 10
+        assert len(expected.unread) > 5
+        assert expected.linked_outside
+        assert search(1_000_000, sampled=True) == expected
+        own: list[object] = []
+        slow = waiting(visiting.Visitor.visit, lambda: bool(own.append(0)), 0.02)
+        monkeypatch.setattr(visiting.Visitor, "visit", slow)  # the helper gets the most of it
+        for given in ({}, {"sampled": True}, {"sampled": True, "stamped": True}):
+            own.clear()
+            assert search(1, **given) == expected
+            assert len(own) < 80  # two a folder: the helper did some of the 59
+
+    def test_a_helper_that_is_killed_loses_nothing(
+        self, search: Callable[..., Artifacts], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        expected, died = search(1_000_000), tmp_path / "died"
+        (tmp_path / "dying.py").write_text(DYING.format(program=visit_child.__file__, died=str(died)))
+        monkeypatch.setattr(visiting.visit_child, "__file__", str(tmp_path / "dying.py"))
+        monkeypatch.setattr(visiting.Visitor, "visit", waiting(visiting.Visitor.visit, died.exists, 60))
+        assert search(1, sampled=True) == expected
+        assert died.exists()
+        for program in (tmp_path / "gone.py", tmp_path):
+            monkeypatch.setattr(visiting.visit_child, "__file__", str(program))
+            assert search(1, sampled=True) == expected
+        monkeypatch.setattr(visiting.sys, "executable", str(tmp_path / "no python"))
+        assert search(1, sampled=True) == expected
+        assert capfd.readouterr() == ("", "")
+
+
+def waiting(function: Callable[..., object], ready: Callable[[], bool], longest: float) -> Callable[..., object]:
+    """A function that is called only when something is so, or after a time."""
+
+    def called(*args: object) -> object:
+        deadline = time.monotonic() + longest
+        while not ready() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return function(*args)
+
+    return called

@@ -5,16 +5,15 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-import zlib
+import threading
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from mlflow_compliance.store.content import READING, ChangedError, digest_of, opened, why_unread
+from mlflow_compliance.store.content import ChangedError, why_unread
+from mlflow_compliance.store.visit_child import READING, sample
 
-SMALL = 4096
-"""Bytes up to which the sample of a file is all of it."""
-_SAMPLE = 1024
 _BLOCK = 1 << 18  # what two files are compared by stays in the processor's cache
+_own = threading.local()
 
 
 class Copy(NamedTuple):
@@ -57,17 +56,12 @@ def _one(copy: Copy) -> str:
     path, size = copy
     file = os.open(path, READING)
     try:
-        facts = os.fstat(file)
-        if facts.st_size != size or not stat.S_ISREG(facts.st_mode):
-            raise ChangedError(path)
-        if size > SMALL:
-            # Headers are alike in files of one kind: the middle tells more.
-            return f"{zlib.crc32(os.pread(file, _SAMPLE, size // 2)):08x}"
-        data = os.read(file, SMALL + 1)
-        _refuse_if_changed(path, facts, os.fstat(file), len(data))
-        return hashlib.sha256(data).hexdigest()
+        token = sample(file, size)
     finally:
         os.close(file)
+    if not token:
+        raise ChangedError(path)
+    return token
 
 
 def _refuse_if_changed(path: str, before: os.stat_result, after: os.stat_result, count: int) -> None:
@@ -101,7 +95,6 @@ class _Member:
 def _compared(group: Sequence[Copy]) -> Iterator[Told]:
     members: list[_Member] = []
     failed: dict[Copy, str] = {}
-    alone: list[Copy] = []
     try:
         for copy in group:
             try:
@@ -109,57 +102,54 @@ def _compared(group: Sequence[Copy]) -> Iterator[Told]:
                 members[-1].check()
             except OSError as error:
                 failed[copy] = why_unread(error)
-        alike, digest = _like_the_first([member for member in members if member.copy not in failed], failed)
-        for member in alike:
-            try:
-                member.finish()
-                yield Told(member.copy, digest)
-            except OSError as error:
-                failed[member.copy] = why_unread(error)
-        done = {member.copy for member in alike}
-        alone = [member.copy for member in members if member.copy not in done and member.copy not in failed]
+        for alike, digest in _contents([member for member in members if member.copy not in failed], failed):
+            for member in alike:
+                try:
+                    member.finish()
+                    yield Told(member.copy, digest)
+                except OSError as error:
+                    failed[member.copy] = why_unread(error)
     finally:
         for member in members:
             member.close()
-    for copy in alone:
-        yield _digest(copy)
     yield from (Told(copy, "", why) for copy, why in failed.items())
 
 
-def _like_the_first(members: Sequence[_Member], failed: dict[Copy, str]) -> tuple[list[_Member], str]:
-    """Those that hold what the first one holds, itself included, and their SHA-256; none where the first one cannot be read."""
-    if not members:
-        return [], ""
-    first, alike = members[0], list(members[1:])
-    size, digest = first.copy.size, hashlib.sha256()
-    block, other = bytearray(min(size, _BLOCK)), bytearray(min(size, _BLOCK))
-    for offset in range(0, size, _BLOCK):
-        if size - offset < len(block):
-            block, other = bytearray(size - offset), bytearray(size - offset)
-        try:
-            first.fill(block, offset)
-        except OSError as error:
-            failed[first.copy] = why_unread(error)
-            return [], ""
-        digest.update(block)
-        still = []
-        for member in alike:
-            try:
-                member.fill(other, offset)
-            except OSError as error:
-                failed[member.copy] = why_unread(error)
-                continue
-            if other == block:
-                still.append(member)
-        alike = still
-    return [first, *alike], digest.hexdigest()
+def _contents(members: Sequence[_Member], failed: dict[Copy, str]) -> Iterator[tuple[list[_Member], str]]:
+    """Members of one size by what they hold, with its SHA-256. Each is read once: what differs from some block on is hashed from there on."""
+    left = [(list(members), 0, hashlib.sha256())] if members else []
+    while left:
+        alike, start, digest = left.pop()
+        size = alike[0].copy.size
+        for offset in range(start, size, _BLOCK):
+            block, other = _blocks(min(size - offset, _BLOCK))
+            while alike and not _filled(alike[0], block, offset, failed):
+                del alike[0]
+            if not alike:
+                break
+            same, differing = alike[:1], list[_Member]()
+            for member in alike[1:]:
+                if _filled(member, other, offset, failed):
+                    (same if other == block else differing).append(member)
+            if differing:
+                left.append((differing, offset, digest.copy()))
+            alike = same
+            digest.update(block)
+        yield alike, digest.hexdigest()
 
 
-def _digest(copy: Copy) -> Told:
+def _filled(member: _Member, block: bytearray, offset: int, failed: dict[Copy, str]) -> bool:
     try:
-        with opened(copy.path) as file:
-            if os.fstat(file).st_size != copy.size:
-                raise ChangedError(copy.path)
-            return Told(copy, digest_of(file, copy.path))
+        member.fill(block, offset)
     except OSError as error:
-        return Told(copy, "", why_unread(error))
+        failed[member.copy] = why_unread(error)
+        return False
+    return True
+
+
+def _blocks(length: int) -> tuple[bytearray, bytearray]:
+    """Two blocks of this thread's own, the same as before where the length is: new ones cost more than filling them."""
+    if getattr(_own, "length", -1) != length:
+        _own.length, _own.blocks = length, (bytearray(length), bytearray(length))
+    blocks: tuple[bytearray, bytearray] = _own.blocks
+    return blocks

@@ -10,8 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-READING = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-"""Neither follows a link nor waits on a pipe that took a file's place."""
+from mlflow_compliance.store.visit_child import READING
 
 _BUFFER = 1 << 18
 _own = threading.local()

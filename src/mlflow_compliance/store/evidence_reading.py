@@ -320,7 +320,7 @@ def _state(path: str) -> tuple[str, int, int, int]:
 
 def _above(path: str) -> Iterator[str]:
     """The folders that hold a path, the innermost first."""
-    while (above := os.path.dirname(path)) != path:
+    while (above := path[: path.rfind("/")] or "/") != path:
         yield above
         path = above
 

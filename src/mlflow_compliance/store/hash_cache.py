@@ -22,6 +22,7 @@ from mlflow_compliance.store.content import opened
 USER = "user"
 OFF = "off"
 _FORMAT = "mlflow-compliance hashes 1"
+_SUFFIX = ".hashes"
 _SAFE = 2_000_000_000
 """The coarsest clock of a file system that is in use (FAT) ticks every two seconds."""
 
@@ -42,12 +43,20 @@ def cache_folder(named: str) -> str | None:
     return None if named == OFF else os.path.abspath(os.path.expanduser(named))
 
 
+def is_new(folder: str) -> bool:
+    """Whether no audit left anything in a cache's folder."""
+    try:
+        return not any(name.endswith(_SUFFIX) for name in os.listdir(folder))
+    except OSError:
+        return True
+
+
 class HashCache:
     """The entries for one set of artifact roots. `started` (ns) is when the audit began, before it looked at any file."""
 
     def __init__(self, folder: str, artifacts: Artifacts, started: int) -> None:
         roots = "\0".join(root.path for root in artifacts.roots).encode(errors="surrogateescape")
-        self.path = os.path.join(folder, f"{hashlib.sha256(roots).hexdigest()[:32]}.hashes")
+        self.path = os.path.join(folder, f"{hashlib.sha256(roots).hexdigest()[:32]}{_SUFFIX}")
         self._artifacts = artifacts
         self._before = min(started, now()) - _SAFE
         self._found = _read(self.path)

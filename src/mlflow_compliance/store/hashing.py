@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from operator import itemgetter
 from typing import TypeVar
 
 from mlflow_compliance.artifacts import Artifacts
 from mlflow_compliance.executors import THREADS, executor_of, run
 from mlflow_compliance.progress import Progress
-from mlflow_compliance.store.comparing import SMALL, Copy, Told, contents, samples
+from mlflow_compliance.store.comparing import Copy, Told, contents, samples
 from mlflow_compliance.store.content import digest_of, opened
 from mlflow_compliance.store.extents import has_clones, shared_extents
 from mlflow_compliance.store.hash_cache import HashCache
 from mlflow_compliance.store.staging import explained
 from mlflow_compliance.store.twins import find_twins
+from mlflow_compliance.store.visit_child import SMALL
 
 _BATCH_FILES, _BATCH_BYTES = 64, 1 << 24
 _PART_FILES, _PART_BYTES = 64, 1 << 32
 _SAMPLES = 512
+_SIZE = itemgetter(1)  # of a Copy
 
 _T = TypeVar("_T")
 
@@ -38,14 +41,16 @@ def hash_candidates(artifacts: Artifacts, progress: Progress, executor: Executor
     # An executor that the caller made stays the caller's.
     using: AbstractContextManager[Executor] = nullcontext(executor) if executor else executor_of(THREADS)
     with using as pool:
-        alike = [copy for group in _groups(candidates, lambda copy: copy.size) for copy in group]
+        alike = [copy for group in _groups(candidates, map(_SIZE, candidates)) for copy in group]
         known = cache.look_up(copy for copy in alike if files[copy.path].copy not in recorded) if cache is not None else {}
         tokens = {path: entry.token for path, entry in known.items()}
-        for batch, found in _sampled(pool, [copy for copy in alike if copy.path not in known], unread, progress):
+        tokens.update((path, token) for path, token in artifacts.samples.items() if path not in tokens)
+        for batch, found in _sampled(pool, [copy for copy in alike if copy.path not in tokens], unread, progress):
             tokens.update((copy.path, token) for copy, token in zip(batch, found, strict=True) if token)
         digests: dict[str, str] = {}
         wanted: list[list[Copy]] = []
-        for group in _groups((copy for copy in alike if copy.path in tokens), lambda copy: (copy.size, tokens[copy.path])):
+        told = [copy for copy in alike if copy.path in tokens]
+        for group in _groups(told, zip(map(_SIZE, told), [tokens[copy.path] for copy in told], strict=True)):
             if group[0].size <= SMALL:
                 digests.update((copy.path, tokens[copy.path]) for copy in group)
                 continue
@@ -66,6 +71,7 @@ def hash_candidates(artifacts: Artifacts, progress: Progress, executor: Executor
         twins=find_twins(candidates, hashes),
         unread={**artifacts.unread, **unread},
         stamps={},
+        samples={},
     )
 
 
@@ -81,13 +87,14 @@ def _candidates(artifacts: Artifacts) -> list[Copy]:
     # The patterns see the name only: ask once a name, not once a file.
     looked_at: dict[str, bool] = {}
     found: dict[str, Copy] = {}
+    new = tuple.__new__
     for path, (size, copy, owner, logged) in artifacts.files.items():
         if logged and owner and size >= smallest and copy not in found:
             name = path[path.rfind("/") + 1 :]
             if name not in looked_at:
                 looked_at[name] = rules.apply_to(name, smallest)
             if looked_at[name]:
-                found[copy] = Copy(path, size)
+                found[copy] = new(Copy, (path, size))
     return list(found.values())
 
 
@@ -97,7 +104,7 @@ def _clones(digests: Mapping[str, str], paths: Mapping[str, str]) -> dict[str, s
     able = {device for device in devices if not device.isdecimal() or has_clones(int(device))}
     merged: dict[str, str] = {}
     some = sorted(copy for copy in digests if copy.split(":", 1)[0] in able) if able else []
-    for group in _groups(some, lambda copy: (digests[copy], copy.split(":", 1)[0])):
+    for group in _groups(some, ((digests[copy], copy.split(":", 1)[0]) for copy in some)):
         first: dict[tuple[tuple[int, int, int], ...], str] = {}
         for copy in group:
             extents = _extents(paths[copy])
@@ -114,11 +121,11 @@ def _extents(path: str) -> tuple[tuple[int, int, int], ...]:
         return ()
 
 
-def _groups(items: Iterable[_T], key: Callable[[_T], Hashable]) -> list[list[_T]]:
+def _groups(items: Iterable[_T], keys: Iterable[Hashable]) -> list[list[_T]]:
     """Items with an equal key, where there are two of them at least."""
     found: dict[Hashable, list[_T]] = defaultdict(list)
-    for item in items:
-        found[key(item)].append(item)
+    for item, key in zip(items, keys, strict=True):
+        found[key].append(item)
     return [group for group in found.values() if len(group) > 1]
 
 

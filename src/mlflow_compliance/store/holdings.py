@@ -97,6 +97,7 @@ class _Reader:
         self._experiments: dict[str, str] = {}  # experiment id -> path of its location, as resolved
         self._versions: dict[str, EntityRef] = {}
         self._states: dict[str, str] = {}
+        self._root_states: dict[tuple[str, str], str] = {}
         self._bases: dict[tuple[str, str], str] = {}
         self.used: set[str] = set()
 
@@ -123,7 +124,7 @@ class _Reader:
         elif kind == "run_model":
             pass  # it lies in its run's folder
         else:
-            folder = os.path.dirname(path) if path.endswith(f"/{key}/artifacts") else path
+            folder = parent(path) if path.endswith(f"/{key}/artifacts") else path
             self.holdings.claims.setdefault(folder, Claim(location.owner, path))
 
     def add_root(self, path: str, *, given: bool = False) -> None:
@@ -140,7 +141,7 @@ class _Reader:
         for folder in holdings.experiments:
             _climb(folder + "/models", holdings.containers)
         for folder in holdings.claims:
-            _climb(os.path.dirname(folder), holdings.containers)
+            _climb(parent(folder), holdings.containers)
         for path, owner in self._versions.items():
             # Most versions are registered from a run's or a model's folder, which stays theirs.
             if path not in holdings.containers and not any(above in holdings.claims for above in upwards(path)):
@@ -169,6 +170,12 @@ class _Reader:
 
     def _root_state(self, base: str, experiment_id: str) -> str:
         """Why what an experiment's runs logged cannot be here, '' where it may be."""
+        key = base, experiment_id
+        if key not in self._root_states:
+            self._root_states[key] = self._find_root_state(base, experiment_id)
+        return self._root_states[key]
+
+    def _find_root_state(self, base: str, experiment_id: str) -> str:
         root, name = os.path.split(base)
         if name != experiment_id or experiment_id not in self.used:
             return ""
@@ -216,14 +223,19 @@ def _missing(path: str) -> str:
 def upwards(path: str) -> Iterable[str]:
     while True:
         yield path
-        above = os.path.dirname(path)
+        above = parent(path)
         if above == path:
             return
         path = above
 
 
+def parent(path: str) -> str:
+    """The folder that holds what a normal absolute path names: what os.path.dirname gives, at a third of its cost."""
+    cut = path.rfind("/")
+    return path[:cut] or "/" if cut >= 0 else ""
+
+
 def _climb(path: str, into: set[str]) -> None:
-    for above in upwards(path):
-        if above in into:
-            return
-        into.add(above)
+    while path not in into:
+        into.add(path)
+        path = parent(path)

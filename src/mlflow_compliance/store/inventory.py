@@ -8,6 +8,7 @@ import stat
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from fnmatch import translate
+from itertools import repeat
 from typing import NamedTuple
 
 from mlflow_compliance.artifacts import LINK, QUARANTINE, ArtifactFile, ArtifactRoot, Artifacts, DuplicateRules
@@ -18,6 +19,8 @@ from mlflow_compliance.store.holdings import Holdings, read_holdings, upwards
 from mlflow_compliance.store.mlmodel import MLMODEL, inspect
 from mlflow_compliance.store.sqlite import is_sqlite
 from mlflow_compliance.store.staging import TEMPORARY
+from mlflow_compliance.store.visit_child import Found
+from mlflow_compliance.store.visiting import Asked, visited
 
 _SKIPPED = frozenset({QUARANTINE, ".compliance", ".trash"})
 _UPLOADING = ".artifact.uploading."
@@ -48,13 +51,16 @@ def read_artifacts(
     progress: Progress,
     own: Collection[str] = (),
     stamped: bool = False,
+    sampled: bool = False,
 ) -> Artifacts:
     """Walk every root once and put each file to its row. `locations` names all rows, deleted ones too: what has no row is nobody's.
 
     `own` are files and folders of the store itself (its database, settings, journals): they are passed over wherever they lie.
+    `sampled` files are looked into while the walk is there: samples of those that may have equals spare the search a second way to them.
     """
     holdings = read_holdings(locations, relocate, roots, ready_models)
-    walk = _Walk(holdings, ignore, frozenset(os.path.realpath(path) for path in own), file_store=file_store, stamped=stamped)
+    asked = (rules.min_size if sampled else -1, tuple(rules.boilerplate), stamped)
+    walk = _Walk(holdings, ignore, frozenset(os.path.realpath(path) for path in own), asked, file_store=file_store)
     progress.start("Reading artifact folders", None)
     try:
         walk.run(progress)
@@ -69,7 +75,7 @@ def read_artifacts(
         relocated=dict(holdings.relocated),
         # MLflow keeps a second MLmodel in `metadata`, without the files that it names.
         models={
-            folder: inspect(folder, owner, walk.files)
+            folder: inspect(folder, owner, walk.files, walk.documents.get(folder))
             for folder, owner in walk.models.items()
             if os.path.basename(folder) != "metadata" or os.path.dirname(folder) not in walk.models
         },
@@ -79,13 +85,16 @@ def read_artifacts(
         unread=walk.unread,
         rules=rules,
         stamps=walk.stamps,
+        samples=walk.samples,
     )
 
 
 class _Walk:
-    def __init__(self, holdings: Holdings, ignore: Sequence[str], own: frozenset[str], *, file_store: bool, stamped: bool) -> None:
+    def __init__(self, holdings: Holdings, ignore: Sequence[str], own: frozenset[str], asked: Asked, *, file_store: bool) -> None:
         self.stamps: dict[str, tuple[int, int]] = {}
-        self._stamped = stamped
+        self.samples: dict[str, str] = {}
+        self.documents: dict[str, bytes] = {}  # model folder -> its MLmodel, where it was read on the way
+        self._asked, self._stamped = asked, asked[2]
         self.newest: dict[tuple[str, str], int] = {}
         self._names: dict[str, int] = {}  # physical copy -> how many hard links it has, where it has several
         self._own = own
@@ -99,6 +108,7 @@ class _Walk:
         self._ignored = re.compile("|".join(map(translate, ignore)) or r"(?!)")
         self._file_store = file_store
         self._stack: list[tuple[str, _Where]] = []
+        self._plain: list[tuple[str, _Where]] = []  # rows' folders in which nothing of another row's is
 
     def run(self, progress: Progress) -> None:
         """Visit every folder below the outermost roots, without recursion: a tree may be deeper than Python's stack."""
@@ -106,6 +116,17 @@ class _Walk:
         for root in roots:
             if not any(root.startswith(other.rstrip("/") + "/") for other in roots if other != root):
                 self._stack.append((root, self._below(root, _Where(root))))
+        self._empty_stack(progress)
+        plain, self._plain = self._plain, []
+        folders = [(folder, where.artifacts) for folder, where in plain]
+        for number, found in visited(folders, self._asked, progress.advance):
+            if found is None:
+                self._stack.append(plain[number])
+            else:
+                self._take(plain[number][1], found)
+        self._empty_stack(progress)
+
+    def _empty_stack(self, progress: Progress) -> None:
         seen = 0
         while self._stack:
             seen += self._visit(*self._stack.pop())
@@ -113,6 +134,34 @@ class _Walk:
                 progress.advance(seen)
                 seen = 0
         progress.advance(seen)
+
+    def _take(self, where: _Where, found: Found) -> None:
+        """What was found in a row's folder that holds nothing but ordinary files and folders."""
+        owner = where.owner
+        assert owner is not None
+        paths, sizes, copies, logged, newest, names, stamps, models, samples = found
+        # What ArtifactFile(...) does, without a call of Python's a file.
+        self.files.update(zip(paths, map(tuple.__new__, repeat(ArtifactFile), zip(sizes, copies, repeat(owner), logged)), strict=False))
+        self._names.update(names)
+        self.stamps.update(stamps)
+        self.samples.update(samples)
+        for folder, document in models.items():
+            self.models[folder] = owner
+            if document is not None:
+                self.documents[folder] = document
+        if newest:
+            key = (owner.kind, owner.key)
+            self.newest[key] = max(self.newest.get(key, 0), newest // 1_000_000)
+
+    def _is_plain(self, folder: str, where: _Where) -> bool:
+        holdings = self._holdings
+        return (
+            where.artifacts != ""
+            and folder in holdings.claims
+            and folder not in holdings.containers
+            and folder not in holdings.roots
+            and folder not in self._above_own
+        )
 
     def _visit(self, folder: str, where: _Where) -> int:
         try:
@@ -145,7 +194,7 @@ class _Walk:
                 if here is None:
                     continue
                 if folder_itself:
-                    self._stack.append((entry.path, here))
+                    (self._plain if self._is_plain(entry.path, here) else self._stack).append((entry.path, here))
                 else:
                     self._file(entry, here, folder, link=link)
             except FileNotFoundError:

@@ -23,9 +23,13 @@ _TOP_KEY = re.compile(r"^(?=[A-Za-z_]\w*:(?:\s|$))", re.MULTILINE)
 _SCALAR = re.compile(r"(\w+): (?:'([^'\n]*)'|([A-Za-z0-9_/.](?:[\w/.+@=:-]*[\w/.+@=-])?))\s*")
 
 
-def inspect(folder: str, owner: EntityRef | None, files: Mapping[str, ArtifactFile]) -> ModelFolder:
-    """The model folder as its MLmodel describes it; `files` is what the walk found."""
-    return judge(folder, owner, lambda: read_mlmodel(os.path.join(folder, MLMODEL)), lambda name: _size(folder, name, files))
+def inspect(folder: str, owner: EntityRef | None, files: Mapping[str, ArtifactFile], raw: bytes | None = None) -> ModelFolder:
+    """The model folder as its MLmodel describes it; `files` is what the walk found, `raw` the file's bytes where the walk read it."""
+
+    def read() -> dict[Any, Any]:
+        return read_mlmodel(os.path.join(folder, MLMODEL)) if raw is None else parse_mlmodel(raw)
+
+    return judge(folder, owner, read, lambda name: _size(folder, name, files))
 
 
 def judge(folder: str, owner: EntityRef | None, read: Callable[[], dict[Any, Any]], size_of: Callable[[str], int | None]) -> ModelFolder:
@@ -55,7 +59,7 @@ def named_files(flavors: dict[Any, Any], document: dict[Any, Any]) -> Iterator[s
         if not isinstance(flavor, dict):
             continue
         env, artifacts = flavor.get("env"), flavor.get("artifacts")
-        values = [flavor.get(key) for key in _FILE_KEYS]
+        values = [flavor[key] for key in _FILE_KEYS if key in flavor]
         values += list(env.values()) if isinstance(env, dict) else [env]
         if isinstance(artifacts, dict):
             values += [item.get("path") for item in artifacts.values() if isinstance(item, dict)]

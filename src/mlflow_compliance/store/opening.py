@@ -87,7 +87,7 @@ class Store:
 
     def walk(self, snapshot: Snapshot, rows: Rows, progress: Progress) -> Snapshot:
         """A snapshot with its files: one walk over the local roots, hashes where files may be duplicates."""
-        from mlflow_compliance.store.hash_cache import HashCache, cache_folder
+        from mlflow_compliance.store.hash_cache import HashCache, cache_folder, is_new
         from mlflow_compliance.store.hashing import hash_candidates
         from mlflow_compliance.store.inventory import read_artifacts
         from mlflow_compliance.store.records import read_records
@@ -111,6 +111,8 @@ class Store:
             progress=progress,
             own=own,
             stamped=cache is not None,
+            # Workers elsewhere read files themselves, and a cache that holds something spares most samples.
+            sampled=self.executor == THREADS and (cache is None or is_new(cache)),
         )
         if found.ownerless:
             found = self.backend.keep_what_others_own(found)
