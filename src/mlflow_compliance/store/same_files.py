@@ -43,7 +43,8 @@ def keep_what_may_be_owned(artifacts: Artifacts, *, workspaces: bool) -> Artifac
 def _examples(artifacts: Artifacts) -> Iterator[tuple[str, str, str]]:
     """(kind, id, folder) of some runs and models below every experiment's folder.
 
-    What the server itself hands out (mlflow-artifacts:) is reached through it and needs no comparing, and a bucket's name means one bucket everywhere.
+    What the server itself hands out (mlflow-artifacts:) is reached through it and needs no comparing; a bucket's name means one bucket
+    everywhere, as long as the endpoint is one (MLFLOW_S3_ENDPOINT_URL).
     """
     groups: dict[tuple[str, str], list[tuple[bool, str, str]]] = {}
     for (kind, key), path in sorted(artifacts.locations.items()):
