@@ -316,6 +316,8 @@ def test_an_artifact_is_read_from_the_copy_that_still_holds(pointing: BucketLab,
     (aside,) = [f"s3://{s3.bucket}/{key}" for key in everything_in(s3) if "/.quarantine/" in key and run in key]
     assert resolve_artifact(path) == resolve_artifact(f"runs:/{run}/data/same ü.bin", tracking_uri=lab.uri) == kept
     assert [resolve_artifact(same) for same in (kept, os.path.dirname(path), "/mlruns/x")] == [kept, os.path.dirname(path), "/mlruns/x"]
+    with pytest.raises(ComplianceError, match=f"there is no run {'0' * 32} in sqlite:"):
+        resolve_artifact(f"runs:/{'0' * 32}/x", tracking_uri=lab.uri)
     put(s3, os.path.dirname(kept), {"same ü.bin": BIG[:-1] + b"x"})
     assert resolve_artifact(path) == aside, "the kept one has other content of the same size"
     put(s3, os.path.dirname(path), {"same ü.bin": BIG + b"more"})
@@ -326,8 +328,15 @@ def test_an_artifact_is_read_from_the_copy_that_still_holds(pointing: BucketLab,
     assert resolve_artifact(path) == kept
     with pytest.raises(ChangeError, match="only a pointer is left of it"):
         copy_folder(lab.store.places, lab.place(run), f"{lab.prefix}/9/copy", lambda content: content)
+    put(s3, os.path.dirname(kept), {"earlier.bin": BIG})
+    carry_out(lab, plan_for(lab, "ART001"))
     delete(kept)
-    delete(aside)
+    assert resolve_artifact(path) == f"{os.path.dirname(kept)}/earlier.bin", "which is kept for the one that was kept"
+    delete(f"{os.path.dirname(kept)}/earlier.bin")
+    assert resolve_artifact(path) == aside
+    for key in everything_in(s3):
+        if "/.quarantine/" in key:
+            s3.delete_object(Bucket=s3.bucket, Key=key)
     with pytest.raises(ComplianceError, match="does not exist, and no pointer leads to a copy"):
         resolve_artifact(path)
 

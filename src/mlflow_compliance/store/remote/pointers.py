@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -120,15 +120,31 @@ def retract_pointer(places: Places, path: str, journal: str) -> None:
 def where_to_read(places: Places, path: str) -> str:
     """The path of an object that has, or had, the content of this one: see `resolve_artifact`. Empty where there is none."""
     place = _bucket(places, path)
-    item = place.found(path)
-    standing, _ = pointed(place.beginning(f"{path}.compliance-pointer."))
-    pointer = read_pointers(places, {path: standing[path]})[0].get(path) if path in standing else None
+    item, pointer = place.found(path), _standing(places, path)
     if pointer and (item is None or _holds(places, item, pointer)):
-        for other in (pointer.kept, pointer.quarantined):
+        for other in _led_to(places, pointer):
             found = _bucket(places, other).found(other)
             if found and _holds(places, found, pointer):
                 return other
     return path if item or next(place.listed(path), None) else ""
+
+
+def _standing(places: Places, path: str) -> Pointer | None:
+    at, _ = pointed(_bucket(places, path).beginning(f"{path}.compliance-pointer."))
+    return read_pointers(places, {path: at[path]})[0].get(path) if path in at else None
+
+
+def _led_to(places: Places, pointer: Pointer) -> Iterator[str]:
+    """Where to look for the content, in order: the kept copy, the one that is kept for that one, and so on, then the quarantine."""
+    aside: list[str] = []
+    passed: set[str] = set()
+    now: Pointer | None = pointer
+    while now and now.checksum == pointer.checksum and now.kept not in passed:
+        yield now.kept
+        aside.append(now.quarantined)
+        passed.add(now.kept)
+        now = _standing(places, now.kept)
+    yield from aside
 
 
 def _holds(places: Places, item: Listed, pointer: Pointer) -> bool:

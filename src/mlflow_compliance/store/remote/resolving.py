@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import os
+from pathlib import Path
 
-from mlflow_compliance.errors import StoreError, first_line
-from mlflow_compliance.store.locations import scheme_of, without_credentials, without_secrets
+from mlflow_compliance.errors import StoreError
+from mlflow_compliance.settings import Settings
+from mlflow_compliance.store.locations import scheme_of
+from mlflow_compliance.store.opening import open_store
 from mlflow_compliance.store.remote.places import Places, remote_path
 from mlflow_compliance.store.remote.pointers import where_to_read
 
@@ -31,12 +33,11 @@ def resolve_artifact(uri: str, *, tracking_uri: str | None = None) -> str:
 
 
 def _place(uri: str, tracking_uri: str | None) -> str:
-    from mlflow.exceptions import MlflowException
-    from mlflow.tracking.artifact_utils import get_artifact_uri
-
+    """Where a file of a run lies, by its row alone: nothing is opened for writing."""
+    settings, here = Settings(), Path.cwd()
+    store = open_store(settings.store.wanted_uri(tracking_uri, here), settings, str(here))
     run_id, _, path = uri[len("runs:") :].strip("/").partition("/")
-    try:
-        return str(get_artifact_uri(run_id, path or None, tracking_uri))
-    except (MlflowException, OSError) as error:
-        store = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI", "")
-        raise StoreError(f"{uri} cannot be looked up at {without_credentials(store)}: {without_secrets(first_line(error), store)}") from error
+    run = store.details([run_id])[0].get(run_id)
+    if run is None:
+        raise StoreError(f"there is no run {run_id} in {store.info.uri}: check the URI and the store that it is looked up in")
+    return f"{run.artifact_uri.rstrip('/')}/{path}" if path else run.artifact_uri
