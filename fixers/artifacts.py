@@ -6,12 +6,15 @@ from collections.abc import Iterator
 
 from mlflow_compliance.api import (
     TERMINAL_STATUSES,
+    Artifacts,
     CannotFix,
     Change,
+    DuplicateGroup,
     EntityRef,
     Finding,
     LinkDuplicate,
     MoveToQuarantine,
+    PointToCopy,
     Settings,
     Snapshot,
     fixer,
@@ -30,6 +33,9 @@ def share(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[
     group = artifacts.duplicate(finding.entity.key) if artifacts else None
     if artifacts is None or group is None:
         return
+    if settings.duplicates.pointers and all(path.startswith("s3://") for path in group.paths):
+        yield from _pointed(group, artifacts, snapshot)
+        return
     if not all(map(in_folder, group.paths)):
         raise CannotFix("objects in a bucket cannot share bytes, and nothing is ever deleted there: log large inputs once and refer to them")
     for path in group.paths:
@@ -43,6 +49,26 @@ def share(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[
         if artifacts.device(path) != artifacts.device(kept):
             raise CannotFix("its copies lie on different file systems, which cannot share bytes")
         yield LinkDuplicate(path, kept, group.sha256, group.size)
+
+
+def _pointed(group: DuplicateGroup, artifacts: Artifacts, snapshot: Snapshot) -> Iterator[Change]:
+    """A pointer beside every copy but one; the objects stay where they are."""
+    folders = [path for path in group.paths if any(above in artifacts.models for above in _above(path))]
+    if len(folders) > 1:
+        raise CannotFix("several of its copies lie in model folders, into which nothing is written: log large inputs once and refer to them")
+    kept = (folders or group.paths)[0]
+    for path in group.paths:
+        owner, root = artifacts.files[path].owner, artifacts.root_of(path)
+        if _is_being_written(owner, snapshot):
+            raise CannotFix(f"{owner} has not ended and may still write to {artifacts.relative(path)}")
+        if path != kept and root is not None:
+            yield PointToCopy(path, root.path, kept, group.sha256, group.size)
+
+
+def _above(path: str) -> Iterator[str]:
+    while "/" in path:
+        path = path.rpartition("/")[0]
+        yield path
 
 
 def _is_being_written(owner: EntityRef | None, snapshot: Snapshot) -> bool:

@@ -20,6 +20,9 @@ def test_every_artifact_is_stored_once(artifact_root: ArtifactRoot, artifacts: A
             observed=f"{group.size * len(extra)} bytes too many",
             expected="1 copy",
         )
+    pointers = sum(artifacts.root_of(path) == artifact_root for path in artifacts.pointers)
+    if pointers:
+        violations.note(f"{pointers} object{'s' * (pointers != 1)} point{'s' * (pointers == 1)} to another copy; each stays as it is")
     for path, reason in sorted(artifacts.unread.items()):
         if artifacts.root_of(path) == artifact_root:
             violations.add(

@@ -77,6 +77,7 @@ running_max_hours = 0.5
 min_size = 1
 boilerplate = ["*.yaml"]
 zip_members = true
+pointers = true
 [artifacts]
 hash_cache = "cache"
 [journal]
@@ -176,7 +177,7 @@ def test_every_key_is_read(folder: Path) -> None:
             "time_limit": 5.0,
             "memory_limit": 2048,
         },
-        "duplicates": {"min_size": 1, "boilerplate": ("*.yaml",), "zip_members": True},
+        "duplicates": {"min_size": 1, "boilerplate": ("*.yaml",), "zip_members": True, "pointers": True},
         "artifacts": {"hash_cache": "cache"},
         "journal": {"folder": ".compliance"},
         "policies": {"EXP002": {"enabled": False, "severity": "low"}},

@@ -7,14 +7,19 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mlflow_compliance.store.loading import find_production_model, load_production_model
     from mlflow_compliance.store.production_model import ProductionModel
+    from mlflow_compliance.store.remote.resolving import resolve_artifact
 
-__all__ = ["ProductionModel", "find_production_model", "load_production_model"]
+__all__ = ["ProductionModel", "find_production_model", "load_production_model", "resolve_artifact"]
 
 
 def __getattr__(name: str) -> object:
     # pytest imports this package in every session: MLflow is imported by those who load a model.
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "resolve_artifact":
+        from mlflow_compliance.store.remote.resolving import resolve_artifact
+
+        return resolve_artifact
     from mlflow_compliance.store import loading
 
     return getattr(loading, name)

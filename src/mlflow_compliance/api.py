@@ -1,6 +1,6 @@
 """The names that rules and remedies are written with, from one place."""
 
-from mlflow_compliance.artifacts import LINK, ArtifactRoot, Artifacts, in_folder
+from mlflow_compliance.artifacts import LINK, ArtifactRoot, Artifacts, DuplicateGroup, in_folder
 from mlflow_compliance.changes import (
     JOURNAL,
     NOW,
@@ -11,6 +11,7 @@ from mlflow_compliance.changes import (
     LinkDuplicate,
     LogProductionRun,
     MoveToQuarantine,
+    PointToCopy,
     RegisterVersion,
     RemoveRepeatedPoints,
     RenameExperiment,
@@ -83,6 +84,7 @@ __all__ = [
     "CopyRun",
     "DatasetInput",
     "DeleteExperiment",
+    "DuplicateGroup",
     "EndRun",
     "EntityRef",
     "Evidence",
@@ -94,6 +96,7 @@ __all__ = [
     "LoggedModel",
     "ModelVersion",
     "MoveToQuarantine",
+    "PointToCopy",
     "Product",
     "RegisterVersion",
     "RegisteredModel",

@@ -149,6 +149,10 @@ def bound(snapshot: Snapshot, binding: Mapping[str, str]) -> Snapshot:
             files={own(path): file._replace(copy=own(file.copy), owner=ref(file.owner)) for path, file in artifacts.files.items()},
             hashes={own(path): digest for path, digest in artifacts.hashes.items()},
             locations={(kind, own(key)): own(path) for (kind, key), path in artifacts.locations.items()},
+            pointers={
+                own(path): pointer._replace(kept=own(pointer.kept), quarantined=own(pointer.quarantined), journal=own(pointer.journal))
+                for path, pointer in artifacts.pointers.items()
+            },
             models={
                 own(path): model._replace(path=own(path), owner=ref(model.owner), artifact_path=own(model.artifact_path))
                 for path, model in artifacts.models.items()
@@ -186,6 +190,7 @@ def differences(expected: Snapshot, actual: Snapshot) -> list[str]:
     if expected.artifacts and actual.artifacts:
         found += _unlike("artifact", _files(expected.artifacts), _sized_as(expected.artifacts, _files(actual.artifacts)))
         found += _unlike("ownerless folder", dict.fromkeys(expected.artifacts.ownerless), dict.fromkeys(actual.artifacts.ownerless))
+        found += _unlike("pointer of", expected.artifacts.pointers, actual.artifacts.pointers)
         found += _unlike_contents(expected.artifacts, actual.artifacts)
     return found
 

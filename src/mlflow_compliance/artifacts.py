@@ -96,6 +96,16 @@ class DuplicateGroup(NamedTuple):
     paths: tuple[str, ...]
 
 
+class Pointer(NamedTuple):
+    """What is written beside an object in a bucket whose content is in `kept` too; `quarantined` is a copy of its own, put aside by `journal`."""
+
+    kept: str
+    checksum: str
+    size: int
+    quarantined: str
+    journal: str
+
+
 @dataclass(frozen=True)
 class DuplicateRules:
     """What counts as a duplicate: files of at least `min_size` bytes whose name matches no `boilerplate` pattern."""
@@ -133,6 +143,8 @@ class Artifacts:
     """Physical copies that have hard links which are not below any root: somebody else's files."""
     unread: Mapping[str, str] = field(default_factory=dict)
     """Path -> why it could not be read. Never silently left out."""
+    pointers: Mapping[str, Pointer] = field(default_factory=dict)
+    """Path of an object -> where a pointer beside it leads, for those that hold: such an object is a duplicate no more."""
     rules: DuplicateRules = DuplicateRules()
     stamps: Mapping[str, tuple[int, int]] = field(default_factory=dict, repr=False, compare=False)
     """Physical copy -> when it was last written to and last changed in any way (ns), between the walk and the hashing, where a cache is used."""
@@ -194,7 +206,7 @@ class Artifacts:
 
     def _counts(self, path: str) -> bool:
         file = self.files.get(path)
-        return file is not None and file.owner is not None and file.logged and self.rules.apply_to(path, file.size)
+        return file is not None and file.owner is not None and file.logged and path not in self.pointers and self.rules.apply_to(path, file.size)
 
     def extras(self, group: DuplicateGroup) -> list[str]:
         """The paths of a group that are not yet the same physical copy as its first path."""
@@ -226,6 +238,7 @@ class Artifacts:
             models={path: model for path, model in self.models.items() if path != folder and not path.startswith(folder + os.sep)},
             hashes={path: digest for path, digest in self.hashes.items() if path not in gone},
             recorded={path: digest for path, digest in self.recorded.items() if path not in gone},
+            pointers={path: pointer for path, pointer in self.pointers.items() if path not in gone},
         )
 
     def with_files(self, files: Mapping[str, ArtifactFile], hashes: Mapping[str, str]) -> Artifacts:

@@ -180,6 +180,7 @@ class DuplicateSettings(_Table):
     min_size: int = Field(default=DuplicateRules().min_size, ge=1, description="a whole number of at least 1")
     boilerplate: Texts = DuplicateRules().boilerplate
     zip_members: bool = False
+    pointers: bool = False
 
 
 class ArtifactSettings(_Table):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import sys
@@ -12,11 +13,15 @@ from typing import Any
 import buckets
 import pytest
 from producing import unproduced
-from repairs import carry_out, lines_of, plan_for, take_back
-from stores import BIG, Lab, unlike
+from repairs import carry_out, findings, plan_for, refusals, take_back
+from stores import BIG, Lab, there_and_back, unlike
 
-from mlflow_compliance.artifacts import Artifacts
+from mlflow_compliance import resolve_artifact
+from mlflow_compliance.artifacts import Artifacts, Pointer
+from mlflow_compliance.changes import PointToCopy
+from mlflow_compliance.errors import ChangeError, ComplianceError
 from mlflow_compliance.store.remote.base import Listed, RemoteError
+from mlflow_compliance.store.remote.copying import copy_folder
 from mlflow_compliance.store.remote.ground import RemoteGround
 from mlflow_compliance.store.remote.inventory import STAYS
 from mlflow_compliance.store.remote.places import Places
@@ -247,5 +252,119 @@ def test_a_production_run_is_built_and_looked_into(bucket_lab: BucketLab, s3: An
     assert after.evidence.metadata[run.run_id].problem == ""
     assert after.evidence.served[run.run_id].problems == ()
     assert len(fetched) == len(set(fetched))
-    take_back(lab, lines_of(done.journal))
+    take_back(lab, done.lines)
     assert unlike(before, lab.read(tuple(before.runs))) == []
+
+
+@pytest.fixture
+def pointing(bucket_lab: BucketLab) -> BucketLab:
+    """A store with the same file in three runs, whose settings ask for pointers."""
+    lab = bucket_lab
+    settings = lab.settings.model_copy(update={"duplicates": lab.settings.duplicates.model_copy(update={"pointers": True})})
+    made = type(lab)(lab.folder, settings)
+    made.prefix = lab.prefix
+    one = made.experiment("credit_delivery")
+    for _ in range(3):
+        made.run(one, files={"data/same ü.bin": BIG, "notes.txt": b"n"})
+    return made
+
+
+def everything_in(client: Any) -> dict[str, bytes]:
+    keys = [item["Key"] for item in client.list_objects_v2(Bucket=client.bucket).get("Contents", ())]
+    return {key: client.get_object(Bucket=client.bucket, Key=key)["Body"].read() for key in keys}
+
+
+def test_pointers_keep_the_laws_and_settle_duplicates(pointing: BucketLab, s3: Any) -> None:
+    """Nothing that was there is touched; the rule is content while the content holds, and only then; all of it can be taken back."""
+    lab = pointing
+    (group,) = lab.artifacts().duplicates()
+    kept, path, last = group.paths
+    before = everything_in(s3)
+    there_and_back(lab, PointToCopy(path, lab.prefix, kept, group.sha256, group.size))
+    there = everything_in(s3)
+    assert there.items() > before.items()
+
+    done = carry_out(lab, plan_for(lab, "ART001"))
+    assert (done.unlike, done.outcome.failed, len(done.outcome.applied)) == ([], [], 2)
+    assert everything_in(s3).items() > there.items()
+    added = {key: body for key, body in everything_in(s3).items() if key not in there}
+    assert [body for key, body in added.items() if "/.quarantine/" in key] == [BIG, BIG]
+    assert sum(".compliance-pointer." in key for key in added) == 2
+    assert findings(lab, "ART001", "ART002") == []
+    assert plan_for(lab, "ART001").changes == ()
+    assert not [at for at in lab.artifacts().files if "compliance-pointer" in at]
+
+    put(s3, os.path.dirname(kept), {"same ü.bin": BIG[:-1] + b"x"})
+    assert [finding.observed for finding in findings(lab, "ART001")] == [f"{len(BIG)} bytes too many"], "two copies are left, and lead nowhere"
+    again = carry_out(lab, plan_for(lab, "ART001"))
+    assert (again.unlike, again.outcome.failed, len(again.outcome.applied)) == ([], [], 1)
+    assert resolve_artifact(last) == path
+    take_back(lab, again.lines)
+    put(s3, os.path.dirname(kept), {"same ü.bin": BIG})
+    take_back(lab, done.lines)
+    assert [found.paths for found in lab.artifacts().duplicates()] == [(kept, path, last)]
+    assert resolve_artifact(last) == last
+
+
+def test_an_artifact_is_read_from_the_copy_that_still_holds(pointing: BucketLab, s3: Any) -> None:
+    lab = pointing
+    (group,) = lab.artifacts().duplicates()
+    kept, path, _ = group.paths
+    run, delete = path.split("/")[-4], lambda at: s3.delete_object(Bucket=s3.bucket, Key=at.partition(f"{s3.bucket}/")[2])
+    assert resolve_artifact(path) == path
+    carry_out(lab, plan_for(lab, "ART001"))
+    (aside,) = [f"s3://{s3.bucket}/{key}" for key in everything_in(s3) if "/.quarantine/" in key and run in key]
+    assert resolve_artifact(path) == resolve_artifact(f"runs:/{run}/data/same ü.bin", tracking_uri=lab.uri) == kept
+    assert [resolve_artifact(same) for same in (kept, os.path.dirname(path), "/mlruns/x")] == [kept, os.path.dirname(path), "/mlruns/x"]
+    with pytest.raises(ComplianceError, match=f"there is no run {'0' * 32} in sqlite:"):
+        resolve_artifact(f"runs:/{'0' * 32}/x", tracking_uri=lab.uri)
+    put(s3, os.path.dirname(kept), {"same ü.bin": BIG[:-1] + b"x"})
+    assert resolve_artifact(path) == aside, "the kept one has other content of the same size"
+    put(s3, os.path.dirname(path), {"same ü.bin": BIG + b"more"})
+    assert resolve_artifact(path) == path, "it is another file by now"
+    delete(path)  # as a lifecycle rule would
+    assert resolve_artifact(path) == aside
+    put(s3, os.path.dirname(kept), {"same ü.bin": BIG})
+    assert resolve_artifact(path) == kept
+    with pytest.raises(ChangeError, match="only a pointer is left of it"):
+        copy_folder(lab.store.places, lab.place(run), f"{lab.prefix}/9/copy", lambda content: content)
+    put(s3, os.path.dirname(kept), {"earlier.bin": BIG})
+    carry_out(lab, plan_for(lab, "ART001"))
+    delete(kept)
+    assert resolve_artifact(path) == f"{os.path.dirname(kept)}/earlier.bin", "which is kept for the one that was kept"
+    delete(f"{os.path.dirname(kept)}/earlier.bin")
+    assert resolve_artifact(path) == aside
+    for key in everything_in(s3):
+        if "/.quarantine/" in key:
+            s3.delete_object(Bucket=s3.bucket, Key=key)
+    with pytest.raises(ComplianceError, match="does not exist, and no pointer leads to a copy"):
+        resolve_artifact(path)
+
+
+def test_pointers_are_not_written_where_they_would_do_harm(pointing: BucketLab, s3: Any) -> None:
+    """Into model folders, beside what is still written; and nothing is taken for stored once on the word of a pointer that is not in order."""
+    lab = pointing
+    one = lab.experiment("credit_models")
+    runs = [lab.run(one) for _ in range(2)]
+    models = [lab.model(one, run, files={"weights.bin": BIG * 3}) for run in runs]
+    (refusal,) = refusals(plan_for(lab, "ART001"), "ART001")
+    assert refusal.reason.startswith("several of its copies lie in model folders")
+    s3.delete_object(Bucket=s3.bucket, Key=f"mlruns/{one}/models/{models[1]}/artifacts/weights.bin")
+    put(s3, lab.place(runs[0]), {"a.bin": BIG * 3})
+    changes = [change for change in plan_for(lab, "ART001").changes if isinstance(change, PointToCopy)]
+    assert {change.kept for change in changes if change.size == 3 * len(BIG)} == {f"{lab.prefix}/{one}/models/{models[0]}/artifacts/weights.bin"}
+
+    (group,) = [group for group in lab.artifacts().duplicates() if group.size == len(BIG)]
+    kept, path, last = group.paths
+
+    def due(of: str, to: str) -> bytes:
+        pointer = Pointer(to, group.sha256, group.size, f"{lab.prefix}/.quarantine/x/y", "x")
+        return json.dumps({"pointer": 1, "path": of, **pointer._asdict()}).encode()
+
+    # No JSON; in a circle; one that was copied from beside another object.
+    contents = (kept, "1", b"[" * 9000), (kept, "2", due(kept, path)), (path, "1", due(path, kept)), (last, "1", due(path, kept))
+    for at, journal, content in contents:
+        put(s3, os.path.dirname(at), {f"same ü.bin.compliance-pointer.{journal}.json": content})
+    assert [found.paths for found in lab.artifacts().duplicates() if found.size == group.size] == [group.paths]
+    lab.run(lab.experiment("credit_running"), status="RUNNING", files={"same.bin": BIG})
+    assert any("has not ended" in refusal.reason for refusal in refusals(plan_for(lab, "ART001"), "ART001"))

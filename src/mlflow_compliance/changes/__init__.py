@@ -4,6 +4,7 @@ from mlflow_compliance.changes.artifacts import LinkDuplicate, MoveToQuarantine,
 from mlflow_compliance.changes.base import JOURNAL, NOW, Change, Writer, bind, copy_of, dump, load
 from mlflow_compliance.changes.experiments import DeleteExperiment, RenameExperiment, RestoreExperiment, SetExperimentTag
 from mlflow_compliance.changes.metric_files import RemoveRepeatedPoints, RestoreMetricFile
+from mlflow_compliance.changes.pointers import PointToCopy, RetractPointer
 from mlflow_compliance.changes.production import LogProductionRun, RetractProductionRun
 from mlflow_compliance.changes.registry import RegisterVersion, RetractVersion, SetAlias
 from mlflow_compliance.changes.runs import CopyRun, EndRun, ReopenRun, RetractCopy
@@ -19,6 +20,7 @@ __all__ = [
     "LinkDuplicate",
     "LogProductionRun",
     "MoveToQuarantine",
+    "PointToCopy",
     "RegisterVersion",
     "RemoveRepeatedPoints",
     "RenameExperiment",
@@ -27,6 +29,7 @@ __all__ = [
     "RestoreFromQuarantine",
     "RestoreMetricFile",
     "RetractCopy",
+    "RetractPointer",
     "RetractProductionRun",
     "RetractVersion",
     "SetAlias",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from pydantic import TypeAdapter
 
-from mlflow_compliance.artifacts import Artifacts
+from mlflow_compliance.artifacts import Artifacts, Pointer
 from mlflow_compliance.entities import EntityRef, Experiment, Run, Snapshot
 from mlflow_compliance.errors import ChangeError
 
@@ -95,6 +95,10 @@ class Writer(Protocol):
     def remove_repeats(self, path: str, sha256: str, journal: str) -> None: ...
 
     def restore_metric_file(self, path: str, now: str, sha256: str, journal: str) -> None: ...
+
+    def point_to_copy(self, path: str, pointer: Pointer) -> None: ...
+
+    def retract_pointer(self, path: str, journal: str) -> None: ...
 
     def quarantine(self, path: str, target: str, root: str) -> None: ...
 

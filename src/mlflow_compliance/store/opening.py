@@ -94,6 +94,7 @@ class Store:
         from mlflow_compliance.store.remote.hashing import hash_remote
         from mlflow_compliance.store.remote.inventory import with_remote
         from mlflow_compliance.store.remote.places import is_remote, split
+        from mlflow_compliance.store.remote.pointers import with_holding
 
         base, cache, started = self.settings.base, cache_folder(self.hash_cache), time.time_ns()
         own = [self.folder, *([str(self.settings.path)] if self.settings.path else []), *([cache] if cache else []), *self.backend.own()]
@@ -122,7 +123,7 @@ class Store:
         if remote or away:
             ignore, ready = self.settings.store.ignore, rows.ready_models
             found = with_remote(found, remote, places=self.places, roots=away, ignore=ignore, ready_models=ready, progress=progress)
-            found = hash_remote(found, self.places, progress)
+            found = with_holding(hash_remote(found, self.places, progress))
         return replace(snapshot, artifacts=found)
 
     @cached_property

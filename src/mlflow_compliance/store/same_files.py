@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 
-from mlflow_compliance.artifacts import Artifacts
+from mlflow_compliance.artifacts import Artifacts, in_folder
 from mlflow_compliance.errors import StoreError
 from mlflow_compliance.store.rest import Rest
 
@@ -41,10 +41,14 @@ def keep_what_may_be_owned(artifacts: Artifacts, *, workspaces: bool) -> Artifac
 
 
 def _examples(artifacts: Artifacts) -> Iterator[tuple[str, str, str]]:
-    """(kind, id, folder) of some runs and models below every experiment's folder."""
+    """(kind, id, folder) of some runs and models below every experiment's folder.
+
+    What the server itself hands out (mlflow-artifacts:) is reached through it and needs no comparing; a bucket's name means one bucket
+    everywhere, as long as the endpoint is one (MLFLOW_S3_ENDPOINT_URL).
+    """
     groups: dict[tuple[str, str], list[tuple[bool, str, str]]] = {}
     for (kind, key), path in sorted(artifacts.locations.items()):
-        if kind in ("run", "logged_model"):
+        if kind in ("run", "logged_model") and in_folder(path):
             # <experiment>/<run>/artifacts
             place = os.path.dirname(os.path.dirname(path))
             groups.setdefault((kind, place), []).append(((kind, key) not in artifacts.newest, key, path))

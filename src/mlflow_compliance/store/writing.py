@@ -13,6 +13,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.tracking._tracking_service.utils import _use_tracking_uri
 
+from mlflow_compliance.artifacts import Pointer
 from mlflow_compliance.changes import bind
 from mlflow_compliance.changes.production import BUILT_FOR, BUILT_IN, LogProductionRun
 from mlflow_compliance.changes.runs import COPIED_BY, COPY_STATE, SOURCE_MODEL, SOURCE_RUN, CopyRun
@@ -26,6 +27,7 @@ from mlflow_compliance.store.opening import Store
 from mlflow_compliance.store.production import ProductionLogger
 from mlflow_compliance.store.records import add_records
 from mlflow_compliance.store.refusals import is_gone, refusal
+from mlflow_compliance.store.remote.pointers import retract_pointer, write_pointer
 from mlflow_compliance.store.retracting import retract
 
 
@@ -235,6 +237,12 @@ class StoreWriter:
 
     def restore_metric_file(self, path: str, now: str, sha256: str, journal: str) -> None:
         metric_writing.restore_metric_file(path, now, sha256, metric_writing.kept_at(self.store.folder, journal, sha256))
+
+    def point_to_copy(self, path: str, pointer: Pointer) -> None:
+        write_pointer(self.store.places, path, pointer)
+
+    def retract_pointer(self, path: str, journal: str) -> None:
+        retract_pointer(self.store.places, path, journal)
 
     def quarantine(self, path: str, target: str, root: str) -> None:
         if any(own == path or own.startswith(path + os.sep) for own in map(os.path.realpath, self.store.backend.own())):

@@ -13,6 +13,7 @@ from mlflow_compliance.store.mlmodel import MLMODEL
 from mlflow_compliance.store.remote.base import Listed, Place, RemoteError
 from mlflow_compliance.store.remote.hashing import digest_of_object
 from mlflow_compliance.store.remote.places import Places, is_remote, remote_path
+from mlflow_compliance.store.remote.pointers import pointed
 
 RETRACTED = ".compliance-retracted"
 """The object that a repair writes beside `artifacts` when it takes a run or model back: what lies there is a copy, and told no more."""
@@ -76,6 +77,11 @@ def put_aside(places: Places, folder: str, journal: str) -> None:
 
 def _listing(place: Place, folder: str) -> Mapping[str, Listed]:
     found = {item.path[len(folder) + 1 :]: item for item in place.listed(folder)}
+    led, bookkeeping = pointed(found.values())
+    gone = next((path for path in led if path[len(folder) + 1 :] not in found), None)
+    if gone:
+        raise RemoteError(f"{gone} was removed and only a pointer is left of it: put it back from where resolve_artifact leads")
+    found = {name: item for name, item in found.items() if item.path not in bookkeeping}
     return {name: item for name, item in found.items() if not (name.endswith("/") and not item.size) and QUARANTINE not in name.split("/")[:1]}
 
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from mlflow_compliance.artifacts import Artifacts
 from mlflow_compliance.progress import Progress
-from mlflow_compliance.store.remote.base import RemoteError
+from mlflow_compliance.store.remote.base import Listed, RemoteError
 from mlflow_compliance.store.remote.places import Places, is_remote, place_name
 from mlflow_compliance.store.remote.s3 import Bucket
 
@@ -69,6 +69,14 @@ def digest_of_object(path: str, size: int, etag: str, places: Places) -> str:
     if count != size:
         raise RemoteError(f"{path} changed while it was read")
     return KIND + digest.hexdigest()
+
+
+def digest_of_listed(item: Listed, places: Places) -> str:
+    """The digest of one object: the listing's checksum where that is of its content, else by reading it. Raises RemoteError."""
+    place = places.of(item.path)
+    if isinstance(place, Bucket) and _MD5.fullmatch(item.etag) and not place.encrypted(item.path):
+        return KIND + item.etag
+    return digest_of_object(item.path, item.size, item.etag, places)
 
 
 def _plain(candidates: Iterable[str], artifacts: Artifacts, places: Places) -> set[str]:

@@ -21,6 +21,7 @@ from mlflow_compliance.store.remote.base import RemoteError
 from mlflow_compliance.store.remote.copying import RETRACTED
 from mlflow_compliance.store.remote.ground import RemoteGround
 from mlflow_compliance.store.remote.places import Places
+from mlflow_compliance.store.remote.pointers import pointed, read_pointers
 
 STAYS = "nothing in an object store is moved or deleted by this program: see whose it is, and let a lifecycle rule of the bucket take it"
 _AT_ONCE = 8
@@ -54,6 +55,7 @@ def with_remote(
     sorting = _Sorting(holdings, ground, ignore, first_key=len(found.roots))
     sorting.run()
     remote = tuple(ArtifactRoot(key, root, -2 - int(key)) for root, key in sorting.keys.items())
+    pointers, illegible = read_pointers(places, {path: at for path, at in sorting.pointers.items() if path in sorting.files})
     gone = {f"{root}/": reason for root, reason in ground.failed.items() if root in map(_plain, roots)}
     return replace(
         found,
@@ -64,7 +66,8 @@ def with_remote(
         unreachable=(*found.unreachable, *holdings.unreachable()),
         models={**found.models, **_read_models(sorting, ground, progress)},
         newest={**found.newest, **sorting.newest},
-        unread={**found.unread, **sorting.unread, **gone},
+        unread={**found.unread, **sorting.unread, **gone, **illegible},
+        pointers=pointers,
     )
 
 
@@ -78,6 +81,7 @@ class _Sorting:
         self.models: dict[str, EntityRef | None] = {}
         self.newest: dict[tuple[str, str], int] = {}
         self.unread: dict[str, str] = {}
+        self.pointers: dict[str, str] = {}
         self.keys = {root: str(first_key + index) for index, root in enumerate(sorted(holdings.roots))}
         self._holdings = holdings
         self._ground = ground
@@ -91,7 +95,10 @@ class _Sorting:
         aside = {os.path.dirname(path) for path in self._ground.objects if os.path.basename(path) == RETRACTED}
         for folder in aside:
             self._known[folder] = None
+        self.pointers, bookkeeping = pointed(self._ground.objects.values())
         for path, item in self._ground.objects.items():
+            if path in bookkeeping:
+                continue
             where = self._entry(path, self._where(os.path.dirname(path)))
             if where is None:
                 continue

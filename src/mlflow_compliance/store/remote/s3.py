@@ -146,10 +146,17 @@ class Bucket(Place):
         origin = {"Bucket": bucket, "Key": key}
         self._ask(f"{source.path} cannot be copied", "copy", CopySource=origin, Bucket=self.name, Key=self._key(path), ExtraArgs=dict(self._owner))
 
+    def beginning(self, start: str) -> list[Listed]:
+        """The first thousand objects whose paths begin so."""
+        return self._slow({"Bucket": self.name, "Prefix": self._key(start), "MaxKeys": 1000, **self._owner})[0]
+
+    def found(self, path: str) -> Listed | None:
+        """One object, None where it is not there. The listing puts a key before those that only begin with it."""
+        listed, _ = self._slow({"Bucket": self.name, "Prefix": self._key(path), "MaxKeys": 1, **self._owner})
+        return listed[0] if listed and listed[0].path == path else None
+
     def _refuse_occupied(self, path: str) -> None:
-        key = self._key(path)
-        answer = self._ask(f"{path} cannot be looked at", "list_objects_v2", Bucket=self.name, Prefix=key, MaxKeys=1, **self._owner)
-        if any(item["Key"] == key for item in answer.get("Contents", ())):
+        if self.found(path):
             raise RemoteError(f"{path} is there already: nothing in a bucket is ever replaced")
 
     def _key(self, path: str) -> str:
