@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from mlflow.entities import Metric
 from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -51,9 +52,12 @@ def one_transaction(store: Any) -> Iterator[Any]:
         raise ChangeError(first_line(error)) from error
 
 
-def add_history(session: Any, store: Any, run_id: str, source: Run) -> None:
-    """The params and the metric history of a run for its copy, as `log_batch` writes them: every point, and the latest of each metric."""
-    from mlflow.store.tracking.dbmodels.models import SqlLatestMetric, SqlMetric, SqlParam
+def add_history(session: Any, store: Any, run_id: str, source: Run, linked: Sequence[Metric], experiment_id: str) -> None:
+    """The params and the metric history of a run for its copy, as `log_batch` writes them: every point, and the latest of each metric.
+
+    `linked` are those points that were logged for a model too, one for each of its models.
+    """
+    from mlflow.store.tracking.dbmodels.models import SqlLatestMetric, SqlLoggedModelMetric, SqlMetric, SqlParam
     from sqlalchemy import insert
 
     params = [{"run_uuid": run_id, "key": key, "value": value} for key, value in source.params.items()]
@@ -65,6 +69,41 @@ def add_history(session: Any, store: Any, run_id: str, source: Run) -> None:
             rows.append({"run_uuid": run_id, "key": key, "value": kept, "timestamp": timestamp, "step": step, "is_nan": is_nan})
         points += rows
         latest.append(max(rows, key=lambda row: (row["step"], row["timestamp"], row["value"])))
-    for table, rows in ((SqlParam, params), (SqlMetric, points), (SqlLatestMetric, latest)):
+    of_models = [
+        {
+            "model_id": metric.model_id,
+            "metric_name": metric.key,
+            "metric_timestamp_ms": metric.timestamp,
+            "metric_step": metric.step,
+            "metric_value": store.sanitize_metric_value(metric.value)[1],
+            "experiment_id": int(experiment_id),
+            "run_id": run_id,
+            "dataset_name": metric.dataset_name,
+            "dataset_digest": metric.dataset_digest,
+        }
+        for metric in linked
+    ]
+    for table, rows in ((SqlParam, params), (SqlMetric, points), (SqlLatestMetric, latest), (SqlLoggedModelMetric, of_models)):
         if rows:
             session.execute(insert(table), rows)
+
+
+def end_run(session: Any, run_id: str, status: str, end_time: int | None) -> None:
+    """The status and the end of a run, as `update_run_info` writes them."""
+    from mlflow.store.tracking.dbmodels.models import SqlRun
+    from sqlalchemy import update
+
+    _each(session.execute(update(SqlRun).where(SqlRun.run_uuid == run_id).values(status=status, end_time=end_time)), 1)
+
+
+def set_tags(session: Any, run_ids: Collection[str], key: str, value: str) -> None:
+    """Another value for a tag that these runs have already."""
+    from mlflow.store.tracking.dbmodels.models import SqlTag
+    from sqlalchemy import update
+
+    _each(session.execute(update(SqlTag).where(SqlTag.key == key, SqlTag.run_uuid.in_(run_ids)).values(value=value)), len(run_ids))
+
+
+def _each(result: Any, wanted: int) -> None:
+    if result.rowcount != wanted:
+        raise ChangeError("a run that is being copied was changed by somebody else meanwhile: run again to plan anew")
