@@ -22,7 +22,7 @@ MOMENTS = {
     # what is called for the n-th time when the process dies
     "the rows are there and no file": "mlflow_compliance.store.copying:RunCopier.copy_files:1",
     "a file is on the disk under a temporary name": "mlflow_compliance.store.files:_publish:5",
-    "the files are there, and some of the rest": "mlflow_compliance.store.copying:end_run:3",
+    "the files are there, and some of the rest": "mlflow_compliance.store.copying:add_history:3",
     "all but the marks": "mlflow_compliance.store.copying:RunCopier._count:2",
     "the journal does not know yet": "mlflow_compliance.journal:Journal.done_all:1",
 }

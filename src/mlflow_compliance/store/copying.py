@@ -28,7 +28,7 @@ from mlflow_compliance.store.records import add_records
 from mlflow_compliance.store.remote.copying import copy_folder
 from mlflow_compliance.store.remote.places import is_remote
 from mlflow_compliance.store.retracting import retract
-from mlflow_compliance.store.transactions import add_history, end_run, one_transaction, set_tags, tracking_store
+from mlflow_compliance.store.transactions import add_history, add_run, one_transaction, set_tags, tracking_store
 
 BATCH = 1000
 """Metrics in one log_batch call; MLflow's limit for all items together."""
@@ -88,11 +88,14 @@ class RunCopier:
         details = self.store.details([run_id for run_id, _, _ in copies])
         begun: list[Begun] = []
         bound: dict[str, str] = {}
-        with one_transaction(sql):
+        with one_transaction(sql) as session:
+            experiments = {key: sql.get_experiment(key) for key in {experiment_id for _, experiment_id, _ in copies}}
             for run_id, experiment_id, unbound in copies:
                 tags = {key: bind(value, bound) for key, value in unbound.items()}
                 source, models = self._in(details, run_id)
-                begun.append(self.begin(source, models, self.create_run(source, experiment_id, tags), experiment_id, tags))
+                planned = planned_copy(source, tags)
+                new = add_run(session, experiments[experiment_id], planned, {**planned.tags, COPY_STATE: INCOMPLETE})
+                begun.append(self.begin(source, models, new, experiment_id, tags))
                 bound.update(begun[-1].bound)
         try:
             with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
@@ -104,7 +107,6 @@ class RunCopier:
                     linked = [metric for metric in metrics if metric.model_id] if item.models else []
                     add_history(session, sql, item.new_id, item.source, linked, item.new.info.experiment_id)
                     self._log_links(item)
-                    end_run(session, item.new_id, item.planned.status, item.planned.end_time)
                     session.flush()
                     session.expunge_all()
             found = self.store.details([item.new_id for item in begun])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+import uuid
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,7 +11,7 @@ from mlflow.entities import Metric
 from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import SQLAlchemyError
 
-from mlflow_compliance.entities import Run
+from mlflow_compliance.entities import ACTIVE, Run
 from mlflow_compliance.errors import ChangeError, first_line
 
 
@@ -52,13 +53,42 @@ def one_transaction(store: Any) -> Iterator[Any]:
         raise ChangeError(first_line(error)) from error
 
 
+def add_run(session: Any, experiment: Any, run: Run, tags: Mapping[str, str]) -> Any:
+    """A run and its tags with the times and the status that it ends with, as `create_run` and `update_run_info` write them; MLflow's own Run."""
+    from mlflow.entities import Run as MlflowRun
+    from mlflow.entities import RunData, RunInfo
+    from mlflow.store.tracking.dbmodels.models import SqlRun, SqlTag
+    from mlflow.utils.uri import append_to_uri_path
+
+    if experiment.lifecycle_stage != ACTIVE:
+        raise ChangeError(f"experiment {experiment.experiment_id} is deleted")
+    run_id = uuid.uuid4().hex
+    place = append_to_uri_path(experiment.artifact_location, run_id, "artifacts")
+    row = {
+        "run_uuid": run_id,
+        "name": run.name,
+        "experiment_id": int(experiment.experiment_id),
+        "artifact_uri": place,
+        "user_id": run.user,
+        "status": run.status,
+        "start_time": run.start_time,
+        "end_time": run.end_time,
+        "lifecycle_stage": ACTIVE,
+        "source_type": "UNKNOWN",
+        **dict.fromkeys(("source_name", "entry_point_name", "source_version"), ""),
+    }
+    session.execute(SqlRun.__table__.insert(), [row])
+    session.execute(SqlTag.__table__.insert(), [{"run_uuid": run_id, "key": key, "value": value} for key, value in tags.items()])
+    info = RunInfo(run_id, experiment.experiment_id, run.user, run.status, run.start_time or 0, run.end_time, ACTIVE, place, run_name=run.name)
+    return MlflowRun(info, RunData())
+
+
 def add_history(session: Any, store: Any, run_id: str, source: Run, linked: Sequence[Metric], experiment_id: str) -> None:
     """The params and the metric history of a run for its copy, as `log_batch` writes them: every point, and the latest of each metric.
 
     `linked` are those points that were logged for a model too, one for each of its models.
     """
     from mlflow.store.tracking.dbmodels.models import SqlLatestMetric, SqlLoggedModelMetric, SqlMetric, SqlParam
-    from sqlalchemy import insert
 
     params = [{"run_uuid": run_id, "key": key, "value": value} for key, value in source.params.items()]
     points, latest = [], []
@@ -85,15 +115,7 @@ def add_history(session: Any, store: Any, run_id: str, source: Run, linked: Sequ
     ]
     for table, rows in ((SqlParam, params), (SqlMetric, points), (SqlLatestMetric, latest), (SqlLoggedModelMetric, of_models)):
         if rows:
-            session.execute(insert(table), rows)
-
-
-def end_run(session: Any, run_id: str, status: str, end_time: int | None) -> None:
-    """The status and the end of a run, as `update_run_info` writes them."""
-    from mlflow.store.tracking.dbmodels.models import SqlRun
-    from sqlalchemy import update
-
-    _each(session.execute(update(SqlRun).where(SqlRun.run_uuid == run_id).values(status=status, end_time=end_time)), 1)
+            session.execute(table.__table__.insert(), rows)
 
 
 def set_tags(session: Any, run_ids: Collection[str], key: str, value: str) -> None:
