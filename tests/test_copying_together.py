@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from stores import BIG, CREDIT, Lab
 from mlflow_compliance.changes.runs import COMPLETE, COPY_STATE, SOURCE_RUN
 from mlflow_compliance.entities import Run
 from mlflow_compliance.settings import load_settings
-from mlflow_compliance.store.copying import RunCopier
+from mlflow_compliance.store.copying import INCOMPLETE, RunCopier
 
 MOMENTS = {
     # what is called for the n-th time when the process dies
@@ -54,7 +53,7 @@ def undisturbed(built: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
         patch.delattr(RunCopier, "copy")
         done = carry_out(lab, plan_for(lab, "EXP001"))
     assert (done.unlike, done.outcome.failed) == ([], [])
-    assert len(list(copies(lab))) == RUNS
+    assert len(copies(lab)) == RUNS
     return outcome(lab)
 
 
@@ -68,11 +67,11 @@ def outcome(lab: Lab) -> dict[str, Any]:
     return {**found, "findings": findings, "duplicates": groups, "readable": texts}
 
 
-def copies(lab: Lab) -> Iterator[Run]:
-    """The copies that readers take for whole ones."""
+def copies(lab: Lab, marked: str = COMPLETE) -> list[Run]:
+    """The copies that readers take for whole ones, or those that are marked otherwise."""
     found = lab.read(artifacts=False)
     details, _ = lab.store.details([run.info.run_id for key in found.experiments for run in lab.runs(key)])
-    return (run for run in details.values() if run.lifecycle == "active" and run.tags.get(COPY_STATE) == COMPLETE)
+    return [run for run in details.values() if run.lifecycle == "active" and run.tags.get(COPY_STATE) == marked]
 
 
 def repair_and_die(built: Path, folder: Path, moment: str) -> int:
@@ -97,14 +96,16 @@ def test_a_group_of_copies_that_is_killed_is_finished_by_the_next_repair(
     before = hashes(built)
     assert repair_and_die(built, folder, MOMENTS[moment]) == -signal.SIGKILL
     lab = Lab(folder, load_settings(folder / "compliance.toml"))
-    assert len(list(copies(lab))) == (RUNS if "journal" in moment else 0), "whole or not at all"
+    assert len(copies(lab)) == (RUNS if "journal" in moment else 0), "whole or not at all"
+    if moment != "all but the marks":
+        assert {run.status for run in copies(lab, INCOMPLETE)} <= {"RUNNING"}, "it would be found by who looks for a finished run"
     assert not before.keys() - hashes(folder).keys(), "a content is lost"
     assert lab.client.get_experiment_by_name("credit_production").lifecycle_stage == "active", "the sources are there until all of them are copied"
 
     done = carry_out(lab, plan_for(lab, "EXP001"))
     assert (done.unlike, done.outcome.failed) == ([], [])
     assert outcome(lab) == undisturbed
-    made = list(copies(lab))
+    made = copies(lab)
     assert len({run.tags[SOURCE_RUN] for run in made}) == len(made) == RUNS
     sources, _ = lab.store.details([run.tags[SOURCE_RUN] for run in made])
     for run in made:

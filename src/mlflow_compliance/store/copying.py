@@ -28,7 +28,7 @@ from mlflow_compliance.store.records import add_records
 from mlflow_compliance.store.remote.copying import copy_folder
 from mlflow_compliance.store.remote.places import is_remote
 from mlflow_compliance.store.retracting import retract
-from mlflow_compliance.store.transactions import add_history, add_run, one_transaction, set_tags, tracking_store
+from mlflow_compliance.store.transactions import add_history, add_run, end_runs, one_transaction, set_tags, tracking_store
 
 BATCH = 1000
 """Metrics in one log_batch call; MLflow's limit for all items together."""
@@ -109,6 +109,7 @@ class RunCopier:
                     self._log_links(item)
                     session.flush()
                     session.expunge_all()
+                end_runs(session, {item.new_id: item.planned for item in begun})
             found = self.store.details([item.new_id for item in begun])
             for item in begun:
                 self._count(item, *found)
@@ -249,6 +250,7 @@ class RunCopier:
                 ("datasets", planned.datasets, copied.datasets),
                 ("logged models", _named_metrics(models), _named_metrics(own)),
                 ("times", (planned.start_time, planned.end_time), (copied.start_time, copied.end_time)),
+                ("name, user or status", (planned.name, planned.user, planned.status), (copied.name, copied.user, copied.status)),
             )
             if expected != actual
         ]

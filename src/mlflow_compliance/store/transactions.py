@@ -54,7 +54,7 @@ def one_transaction(store: Any) -> Iterator[Any]:
 
 
 def add_run(session: Any, experiment: Any, run: Run, tags: Mapping[str, str]) -> Any:
-    """A run and its tags with the times and the status that it ends with, as `create_run` and `update_run_info` write them; MLflow's own Run."""
+    """A run that is at work and its tags, as `create_run` writes them; gives MLflow's own Run."""
     from mlflow.entities import Run as MlflowRun
     from mlflow.entities import RunData, RunInfo
     from mlflow.store.tracking.dbmodels.models import SqlRun, SqlTag
@@ -70,16 +70,16 @@ def add_run(session: Any, experiment: Any, run: Run, tags: Mapping[str, str]) ->
         "experiment_id": int(experiment.experiment_id),
         "artifact_uri": place,
         "user_id": run.user,
-        "status": run.status,
+        # Until it holds everything: whoever looks for a finished production run must not find it.
+        "status": "RUNNING",
         "start_time": run.start_time,
-        "end_time": run.end_time,
         "lifecycle_stage": ACTIVE,
         "source_type": "UNKNOWN",
         **dict.fromkeys(("source_name", "entry_point_name", "source_version"), ""),
     }
     session.execute(SqlRun.__table__.insert(), [row])
     session.execute(SqlTag.__table__.insert(), [{"run_uuid": run_id, "key": key, "value": value} for key, value in tags.items()])
-    info = RunInfo(run_id, experiment.experiment_id, run.user, run.status, run.start_time or 0, run.end_time, ACTIVE, place, run_name=run.name)
+    info = RunInfo(run_id, experiment.experiment_id, run.user, "RUNNING", run.start_time or 0, None, ACTIVE, place, run_name=run.name)
     return MlflowRun(info, RunData())
 
 
@@ -118,14 +118,20 @@ def add_history(session: Any, store: Any, run_id: str, source: Run, linked: Sequ
             session.execute(table.__table__.insert(), rows)
 
 
+def end_runs(session: Any, runs: Mapping[str, Run]) -> None:
+    """The status and the end of runs (by their ids), as `update_run_info` writes them."""
+    from mlflow.store.tracking.dbmodels.models import SqlRun
+    from sqlalchemy import bindparam
+
+    table = SqlRun.__table__
+    statement = table.update().where(table.c.run_uuid == bindparam("own")).values(status=bindparam("state"), end_time=bindparam("ended"))
+    session.execute(statement, [{"own": key, "state": run.status, "ended": run.end_time} for key, run in runs.items()])
+
+
 def set_tags(session: Any, run_ids: Collection[str], key: str, value: str) -> None:
     """Another value for a tag that these runs have already."""
     from mlflow.store.tracking.dbmodels.models import SqlTag
     from sqlalchemy import update
 
-    _each(session.execute(update(SqlTag).where(SqlTag.key == key, SqlTag.run_uuid.in_(run_ids)).values(value=value)), len(run_ids))
-
-
-def _each(result: Any, wanted: int) -> None:
-    if result.rowcount != wanted:
+    if session.execute(update(SqlTag).where(SqlTag.key == key, SqlTag.run_uuid.in_(run_ids)).values(value=value)).rowcount != len(run_ids):
         raise ChangeError("a run that is being copied was changed by somebody else meanwhile: run again to plan anew")
