@@ -73,11 +73,12 @@ def _copies(runs: list[Run], rival: Experiment, primary: Experiment, snapshot: S
     earlier = {run.tags[SOURCE_RUN]: run for run in snapshot.runs_of(primary.experiment_id) if SOURCE_RUN in run.tags}
     ids = {run.run_id for run in runs}
     complete = {key for key, run in earlier.items() if run.tags.get(COPY_STATE) == COMPLETE}
-    for run in _parents_first(runs):
-        if run.run_id in complete:
-            continue
+    wanted = [run for run in _parents_first(runs) if run.run_id not in complete]
+    for run in wanted:
+        # All of them before the first copy: copies that follow one another are made together.
         if run.run_id in earlier:
             yield RetractCopy(run.run_id, primary.experiment_id, earlier[run.run_id].tags.get(COPIED_BY, ""))
+    for run in wanted:
         if not run.start_time:
             raise CannotFix(f"run {run.run_id} has no start time, and MLflow would give its copy today's")
         if snapshot.artifacts is None or run.ref.place not in snapshot.artifacts.locations:

@@ -14,7 +14,12 @@ from typing import Any
 
 
 def pytest_collection_finish() -> None:
-    module_name, path, number = os.environ["KILL_AT"].split(":")
+    arm(os.environ["KILL_AT"])
+
+
+def arm(moment: str) -> None:
+    """Let this process die at a moment, `module:function:n`."""
+    module_name, path, number = moment.split(":")
     *owners, name = path.split(".")
     owner: Any = importlib.import_module(module_name)
     for part in owners:

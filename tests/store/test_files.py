@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import itertools
 import os
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -382,6 +385,40 @@ class TestPlace:
             assert files.place_shared(str(pair[0]), str(target), SHA) == "hardlink"
         assert target.samefile(pair[0])
         assert stat.S_IMODE(target.stat().st_mode) == 0o444
+
+    def test_threads_that_link_one_file_take_turns(self, pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """All of them have seen it writable; those that fail must not make it so again under the link of the one that did not."""
+        names_of_one = [pair[0], *(tmp_path / f"name{number}" for number in range(7))]
+        for name in names_of_one[1:]:
+            os.link(pair[0], name)
+        at_once, publish, calls = threading.Barrier(8, timeout=60), files._publish, itertools.count()
+
+        def together(file: int, path: str) -> None:
+            linking.refuse_if_written_to(file, path)
+            at_once.wait()
+
+        def first_alone(temporary: str, target: str) -> None:
+            if next(calls):
+                raise ChangeError("no space left")
+            publish(temporary, target)
+
+        def place(number: int) -> bool:
+            try:
+                return bool(files.place_shared(str(names_of_one[number]), str(tmp_path / "new" / str(number)), SHA))
+            except ChangeError:
+                return False
+
+        monkeypatch.setattr(files, "refuse_if_written_to", together)
+        monkeypatch.setattr(files, "_publish", first_alone)
+        with ThreadPoolExecutor(8) as pool:
+            assert sum(pool.map(place, range(8))) == 1
+            assert stat.S_IMODE(pair[0].stat().st_mode) == 0o444
+            monkeypatch.undo()
+            assert all(pool.map(place, range(8)))
+        made = list((tmp_path / "new").iterdir())
+        assert len(made) == 8
+        assert all(path.samefile(pair[0]) and path.read_bytes() == CONTENT for path in made)
+        assert stat.S_IMODE(pair[0].stat().st_mode) == 0o444
 
     def test_another_content_is_never_replaced(self, pair: tuple[Path, Path], tmp_path: Path) -> None:
         other = made(tmp_path / "other", b"precious")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from pydantic import TypeAdapter
@@ -143,9 +144,14 @@ class Change(ABC):
         """The facts that it touches, before and after, for the journal."""
 
 
+@cache
+def _values(kind: type[Change]) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
 def dump(change: Change) -> dict[str, Any]:
     """A change as JSON values."""
-    return {"kind": type(change).__name__, **TypeAdapter(type(change)).dump_python(change, mode="json")}
+    return {"kind": type(change).__name__, **_values(type(change)).dump_python(change, mode="json")}
 
 
 def load(data: Mapping[str, Any]) -> Change:
@@ -154,7 +160,7 @@ def load(data: Mapping[str, Any]) -> Change:
     kind = Change.kinds.get(fields.pop("kind", ""))
     if kind is None:
         raise ChangeError(f"the journal holds a change of kind {data.get('kind')!r}, which this version does not know: use the version that wrote it")
-    loaded: Change = TypeAdapter(kind).validate_python(fields)
+    loaded: Change = _values(kind).validate_python(fields)
     return loaded
 
 

@@ -28,7 +28,7 @@ from mlflow_compliance.store.records import add_records
 from mlflow_compliance.store.remote.copying import copy_folder
 from mlflow_compliance.store.remote.places import is_remote
 from mlflow_compliance.store.retracting import retract
-from mlflow_compliance.store.transactions import add_history, one_transaction, tracking_store
+from mlflow_compliance.store.transactions import add_history, add_run, end_runs, one_transaction, set_tags, tracking_store
 
 BATCH = 1000
 """Metrics in one log_batch call; MLflow's limit for all items together."""
@@ -88,11 +88,14 @@ class RunCopier:
         details = self.store.details([run_id for run_id, _, _ in copies])
         begun: list[Begun] = []
         bound: dict[str, str] = {}
-        with one_transaction(sql):
+        with one_transaction(sql) as session:
+            experiments = {key: sql.get_experiment(key) for key in {experiment_id for _, experiment_id, _ in copies}}
             for run_id, experiment_id, unbound in copies:
                 tags = {key: bind(value, bound) for key, value in unbound.items()}
                 source, models = self._in(details, run_id)
-                begun.append(self.begin(source, models, self.create_run(source, experiment_id, tags), experiment_id, tags))
+                planned = planned_copy(source, tags)
+                new = add_run(session, experiments[experiment_id], planned, {**planned.tags, COPY_STATE: INCOMPLETE})
+                begun.append(self.begin(source, models, new, experiment_id, tags))
                 bound.update(begun[-1].bound)
         try:
             with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
@@ -100,18 +103,18 @@ class RunCopier:
                     pass
             with one_transaction(sql) as session:
                 for item in begun:
-                    linked = any(model.metrics for model in item.models)
-                    if not linked:
-                        add_history(session, sql, item.new_id, item.source)
-                    self.log(item, history=linked)
+                    metrics = _metrics(item.new_id, item.source, item.models, item.ids)
+                    linked = [metric for metric in metrics if metric.model_id] if item.models else []
+                    add_history(session, sql, item.new_id, item.source, linked, item.new.info.experiment_id)
+                    self._log_links(item)
                     session.flush()
                     session.expunge_all()
+                end_runs(session, {item.new_id: item.planned for item in begun})
             found = self.store.details([item.new_id for item in begun])
             for item in begun:
                 self._count(item, *found)
-            with one_transaction(sql):
-                for item in begun:
-                    self.client.set_tag(item.new_id, COPY_STATE, COMPLETE)
+            with one_transaction(sql) as session:
+                set_tags(session, [item.new_id for item in begun], COPY_STATE, COMPLETE)
         except BaseException:
             for item in begun:
                 retract(self.client, self.store.places, item.new, item.planned.tags.get(COPIED_BY, item.new_id), SOURCE_MODEL)
@@ -133,19 +136,21 @@ class RunCopier:
         """Its files and those of its models."""
         self._copy_files(begun.source, begun.new, begun.models, begun.ids)
 
-    def log(self, begun: Begun, *, history: bool = True) -> None:
-        """All else that its rows say; without `history` its params and metrics are there already."""
-        if history:
-            self._log_history(begun.new_id, begun.source, begun.models, begun.ids)
-        self._log_inputs(begun.new_id, begun.source, begun.ids)
-        for model in begun.models:
-            if model.status in ("READY", "FAILED"):
-                self.client.finalize_logged_model(begun.ids[model.model_id], LoggedModelStatus(model.status))
+    def log(self, begun: Begun) -> None:
+        """All else that its rows say."""
+        self._log_history(begun.new_id, begun.source, begun.models, begun.ids)
+        self._log_links(begun)
         planned = begun.planned
         if planned.status in TERMINAL_STATUSES:
             self.client.set_terminated(begun.new_id, status=planned.status, end_time=planned.end_time)
         elif planned.status != "RUNNING":
             self.client.update_run(begun.new_id, status=planned.status)
+
+    def _log_links(self, begun: Begun) -> None:
+        self._log_inputs(begun.new_id, begun.source, begun.ids)
+        for model in begun.models:
+            if model.status in ("READY", "FAILED"):
+                self.client.finalize_logged_model(begun.ids[model.model_id], LoggedModelStatus(model.status))
 
     def _details(self, run_id: str) -> tuple[Run, list[LoggedModel]]:
         return self._in(self.store.details([run_id]), run_id)
@@ -245,6 +250,7 @@ class RunCopier:
                 ("datasets", planned.datasets, copied.datasets),
                 ("logged models", _named_metrics(models), _named_metrics(own)),
                 ("times", (planned.start_time, planned.end_time), (copied.start_time, copied.end_time)),
+                ("name, user or status", (planned.name, planned.user, planned.status), (copied.name, copied.user, copied.status)),
             )
             if expected != actual
         ]

@@ -7,6 +7,7 @@ import fcntl
 import os
 import signal
 import stat
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -15,6 +16,7 @@ from mlflow_compliance.store.extents import clone
 from mlflow_compliance.store.staging import confirm, create, explained
 
 _WRITE = 0o222
+_TURNS = tuple(threading.Lock() for _ in range(64))
 _F_SETSIG = 10  # of Linux; Python does not name it
 
 
@@ -48,13 +50,18 @@ def linked(kept: str, source: int, there: os.stat_result, temporary: str, alike:
 
 @contextmanager
 def mode_restored(source: int, there: os.stat_result) -> Iterator[None]:
-    """A file that was made read-only for a link that was not made gets its mode back."""
-    try:
-        yield
-    except BaseException:
-        if there.st_mode & _WRITE and there.st_mode != os.fstat(source).st_mode:
-            os.fchmod(source, stat.S_IMODE(there.st_mode))
-        raise
+    """A file that was made read-only for a link that was not made gets its mode back.
+
+    Links to one file are made one after the other: another thread's link may need the file to stay as that one made it.
+    """
+    with _TURNS[there.st_ino % len(_TURNS)]:
+        before = os.fstat(source).st_mode
+        try:
+            yield
+        except BaseException:
+            if before & _WRITE and before != os.fstat(source).st_mode:
+                os.fchmod(source, stat.S_IMODE(before))
+            raise
 
 
 def take_over(temporary: str, path: str, here: os.stat_result, mode: int) -> None:
