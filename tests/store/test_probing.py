@@ -512,7 +512,8 @@ class TestLimits:
             "import os, signal\npids = open('pids', 'w')\nif os.fork(): print(os.getpid(), os.getppid(), file=pids, flush=True)\nsignal.pause()"
         )
         starter = f"""
-            import site
+            import signal, site
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job was told to ignore it
             from mlflow_compliance.store.probing import Limits, run_limited
             site.ENABLE_USER_SITE, site.USER_SITE = True, {str(tmp_path)!r}
             try:
