@@ -6,6 +6,8 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -16,6 +18,11 @@ import mlflow.store.model_registry.sqlalchemy_store
 import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
 import pytest
 from stores import BIG, Lab, model_files
+
+for _driver in ("psycopg", "psycopg2", "pymysql", "cryptography.x509", "cryptography.hazmat.primitives.serialization", "boto3"):
+    # The same: an error of a driver that was imported again is none that SQLAlchemy knows.
+    with suppress(ImportError):
+        import_module(_driver)
 
 LabMaker = Any
 
@@ -55,8 +62,8 @@ class Gate:
         self.ini(FIXERS)
 
     def ini(self, *fixers: object) -> None:
-        places = "".join(f"\n    {place}" for place in fixers)
-        (self.folder / "pytest.ini").write_text(f"[pytest]\naddopts = --import-mode=importlib -W ignore {WITHOUT}\ncompliance_fixers = {places}\n")
+        places = "compliance_fixers = " + "".join(f"\n    {place}" for place in fixers) if fixers else ""
+        (self.folder / "pytest.ini").write_text(f"[pytest]\naddopts = --import-mode=importlib -W ignore {WITHOUT}\n{places}\n")
 
     def settings(self, uri: str = "", more: str = "") -> None:
         """Write compliance.toml; without a URI it names none."""

@@ -35,7 +35,9 @@ def shorten(item: pytest.Item, call: pytest.CallInfo[Any]) -> None:
     if call.when != "call" or raised is None or violations is None or not violations.findings:
         return
     if isinstance(raised.value, pytest.fail.Exception) and not raised.value.pytrace:
-        raised.traceback = type(raised.traceback)(raised.traceback[-1:])
+        # The last one that pytest would show: of hidden ones alone it says that they are hidden.
+        shown = [entry for entry in raised.traceback if not entry.ishidden(raised)]
+        raised.traceback = type(raised.traceback)(shown[-1:])
 
 
 def clean(item: pytest.Function, failure: AssertionError) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 
+from mlflow_compliance.artifacts import in_folder
 from mlflow_compliance.changes.production import METADATA
 from mlflow_compliance.entities import Run, Snapshot
 from mlflow_compliance.errors import ComplianceError, StoreError
@@ -241,7 +242,9 @@ class _Reader:
         if self.uri.startswith(("http:", "https:")):
             yield self.uri
         elif self.uri.startswith("sqlite"):
-            with tracking_server(sqlite_path(self.uri), self.settings.store.busy_timeout) as base_url:
+            artifacts = self.snapshot.artifacts
+            away = artifacts is not None and not all(in_folder(root.path) for root in artifacts.roots)
+            with tracking_server(sqlite_path(self.uri), self.settings.store.busy_timeout, storage=away) as base_url:
                 yield base_url
         else:
             raise StoreError(

@@ -37,15 +37,16 @@ _OF_STORAGE = ("AWS_", "MLFLOW_S3_", "MLFLOW_BOTO_")
 
 
 @contextmanager
-def tracking_server(database: str, busy_timeout: float = 5.0) -> Iterator[str]:
+def tracking_server(database: str, busy_timeout: float = 5.0, *, storage: bool = False) -> Iterator[str]:
     """The base URL of a server that reads a copy of a database; artifacts it serves from where the rows say that they lie.
 
+    With `storage` it gets the credentials of who asks for the audit for what lies in object stores.
     It answers to this machine only. Raises StoreError where the database cannot be read (`busy_timeout` in seconds) or the server does not start.
     """
     with tempfile.TemporaryDirectory(prefix="mlflow-compliance-", ignore_cleanup_errors=True) as folder:
         _copy(database, os.path.join(folder, "mlflow.db"), busy_timeout)
         log = os.path.join(folder, "server.log")
-        process, url = _start(folder, log)
+        process, url = _start(folder, log, _of_storage() if storage else {})
         try:
             _wait(process, url, log)
             yield url
@@ -61,7 +62,7 @@ def _copy(database: str, target: str, busy_timeout: float) -> None:
         source.backup(copy)
 
 
-def _start(folder: str, log: str) -> tuple[subprocess.Popen[bytes], str]:
+def _start(folder: str, log: str, credentials: dict[str, str]) -> tuple[subprocess.Popen[bytes], str]:
     # The port is taken here and handed on: nobody else can take it, and who asks before the server is ready waits in line.
     with socket.create_server(("127.0.0.1", 0)) as listening, open(log, "wb") as output:
         # uvicorn takes a socket that it is given for a local one and leaves this out; every answer would wait 40 ms for the kernel.
@@ -70,7 +71,7 @@ def _start(folder: str, log: str) -> tuple[subprocess.Popen[bytes], str]:
         process = subprocess.Popen(
             [sys.executable, "-c", _START, str(os.getpid()), "--fd", str(file), "--log-level", "warning", _APP],
             cwd=folder,
-            env=_environment(folder),
+            env={**_environment(folder), **credentials},
             pass_fds=[file],
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -80,13 +81,18 @@ def _start(folder: str, log: str) -> tuple[subprocess.Popen[bytes], str]:
     return process, f"http://127.0.0.1:{port}"
 
 
-def _environment(folder: str) -> dict[str, str]:
+def _of_storage() -> dict[str, str]:
+    """The rights of who asks for the audit, where artifacts lie in object stores."""
     return {
-        **{name: os.environ[name] for name in _PASSED_ON if name in os.environ},
-        # It serves what lies in object stores with the rights of who asks for the audit.
         **{name: value for name, value in os.environ.items() if name.startswith(_OF_STORAGE)},
         "AWS_CONFIG_FILE": os.environ.get("AWS_CONFIG_FILE") or os.path.expanduser("~/.aws/config"),
         "AWS_SHARED_CREDENTIALS_FILE": os.environ.get("AWS_SHARED_CREDENTIALS_FILE") or os.path.expanduser("~/.aws/credentials"),
+    }
+
+
+def _environment(folder: str) -> dict[str, str]:
+    return {
+        **{name: os.environ[name] for name in _PASSED_ON if name in os.environ},
         "PYTHONPATH": os.pathsep.join(os.path.abspath(path) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path),
         "PYTHONUSERBASE": site.getuserbase(),
         "PYTHONUNBUFFERED": "1",
