@@ -361,10 +361,13 @@ def test_pointers_are_not_written_where_they_would_do_harm(pointing: BucketLab, 
         pointer = Pointer(to, group.sha256, group.size, f"{lab.prefix}/.quarantine/x/y", "x")
         return json.dumps({"pointer": 1, "path": of, **pointer._asdict()}).encode()
 
-    # No JSON; in a circle; one that was copied from beside another object.
-    contents = (kept, "1", b"[" * 9000), (kept, "2", due(kept, path)), (path, "1", due(path, kept)), (last, "1", due(path, kept))
-    for at, journal, content in contents:
+    def groups() -> list[tuple[str, ...]]:
+        return [found.paths for found in lab.artifacts().duplicates() if found.size == group.size]
+
+    put(s3, os.path.dirname(last), {"same ü.bin.compliance-pointer.1.json": due(path, kept)})
+    assert groups() == [group.paths], "it was copied from beside another object"
+    for at, journal, content in ((kept, "1", b"[" * 9000), (kept, "2", due(kept, path)), (path, "1", due(path, kept))):
         put(s3, os.path.dirname(at), {f"same ü.bin.compliance-pointer.{journal}.json": content})
-    assert [found.paths for found in lab.artifacts().duplicates() if found.size == group.size] == [group.paths]
+    assert groups() == [group.paths], "one is no JSON, the others lead in a circle"
     lab.run(lab.experiment("credit_running"), status="RUNNING", files={"same.bin": BIG})
     assert any("has not ended" in refusal.reason for refusal in refusals(plan_for(lab, "ART001"), "ART001"))
