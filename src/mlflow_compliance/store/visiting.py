@@ -41,9 +41,13 @@ def visited(folders: Sequence[Folder], asked: Asked, seen: Callable[[int], None]
     def here(number: int) -> Iterator[tuple[int, Found | None]]:
         return told(number, [visitor.visit(folder, artifacts) for folder, artifacts in parts[number]])
 
-    if len(folders) >= FEWEST and (os.cpu_count() or 1) > 1:
-        with ExitStack() as stack, suppress(OSError):
-            tickets, output, helper = stack.enter_context(_helper(asked, parts))
+    with ExitStack() as stack:
+        started = None
+        if len(folders) >= FEWEST and (os.cpu_count() or 1) > 1:
+            with suppress(OSError):
+                started = stack.enter_context(_helper(asked, parts))
+        if started:
+            tickets, output, helper = started
             while len(ticket := os.read(tickets, TICKET.size)) == TICKET.size:
                 yield from here(TICKET.unpack(ticket)[0])
             with suppress(subprocess.TimeoutExpired):
