@@ -25,10 +25,12 @@ from mlflow_compliance.changes import (
     LogProductionRun,
     MoveToQuarantine,
     RegisterVersion,
+    RemoveRepeatedPoints,
     RenameExperiment,
     ReopenRun,
     RestoreExperiment,
     RestoreFromQuarantine,
+    RestoreMetricFile,
     RetractCopy,
     RetractProductionRun,
     RetractVersion,
@@ -356,6 +358,8 @@ EVERY_CHANGE: dict[str, st.SearchStrategy[Change]] = {
     "UnlinkDuplicate": st.builds(UnlinkDuplicate, PATHS, PATHS, DIGESTS, NUMBERS, NUMBERS, NUMBERS),
     "MoveToQuarantine": st.builds(MoveToQuarantine, PATHS, PATHS, NUMBERS, NUMBERS),
     "RestoreFromQuarantine": st.builds(RestoreFromQuarantine, PATHS, PATHS, PATHS, st.lists(st.tuples(PATHS, NUMBERS), max_size=2).map(tuple)),
+    "RemoveRepeatedPoints": st.builds(RemoveRepeatedPoints, PATHS, TEXT, TEXT, TEXT, NUMBERS, DIGESTS, NUMBERS),
+    "RestoreMetricFile": st.builds(RestoreMetricFile, PATHS, TEXT, TEXT, TEXT, NUMBERS, TEXT, DIGESTS, NUMBERS, DIGESTS, NUMBERS),
 }
 
 
