@@ -21,7 +21,13 @@ pytest.register_assert_rewrite("stores", "repairs", "gates", "producing")
 pytest_plugins = ["pytester", "gates"]
 
 LabMaker = Callable[..., Any]
-ON_ONE_WORKER = ("tests/test_api.py", "tests/test_demo_store.py", "tests/test_apply.py", "tests/plugin/test_option_executor.py")
+ON_ONE_WORKER = (
+    "tests/test_copying_together.py",
+    "tests/test_api.py",
+    "tests/test_demo_store.py",
+    "tests/test_apply.py",
+    "tests/plugin/test_option_executor.py",
+)
 """Files with a fixture that takes long: under xdist each of them stays on one worker."""
 
 

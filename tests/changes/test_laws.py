@@ -364,8 +364,6 @@ EVERY_CHANGE: dict[str, st.SearchStrategy[Change]] = {
     "RemoveRepeatedPoints": st.builds(RemoveRepeatedPoints, PATHS, TEXT, TEXT, TEXT, NUMBERS, DIGESTS, NUMBERS),
     "RestoreMetricFile": st.builds(RestoreMetricFile, PATHS, TEXT, TEXT, TEXT, NUMBERS, TEXT, DIGESTS, NUMBERS, DIGESTS, NUMBERS),
     "RestoreFromQuarantine": st.builds(RestoreFromQuarantine, PATHS, PATHS, PATHS, st.lists(st.tuples(PATHS, NUMBERS), max_size=2).map(tuple)),
-    "RemoveRepeatedPoints": st.builds(RemoveRepeatedPoints, PATHS, TEXT, TEXT, TEXT, NUMBERS, DIGESTS, NUMBERS),
-    "RestoreMetricFile": st.builds(RestoreMetricFile, PATHS, TEXT, TEXT, TEXT, NUMBERS, TEXT, DIGESTS, NUMBERS, DIGESTS, NUMBERS),
 }
 
 
