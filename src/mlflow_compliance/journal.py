@@ -35,7 +35,8 @@ class Journal:
     """An append-only file `<id>.jsonl` in a folder that belongs to the store."""
 
     def __init__(self, folder: str, at: datetime) -> None:
-        self.id = f"{at.astimezone(timezone.utc):%Y%m%dT%H%M%SZ}-{os.urandom(3).hex()}"
+        # In the order of time, within a second too: where two speak of the same thing, the later one counts.
+        self.id = f"{at.astimezone(timezone.utc):%Y%m%dT%H%M%SZ}-{at.microsecond:05x}{os.urandom(1).hex()[0]}"
         self.path = os.path.join(folder, f"{self.id}.jsonl")
         try:
             os.makedirs(folder, exist_ok=True)
