@@ -7,10 +7,10 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from mlflow.entities import ViewType
-from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from mlflow_compliance.entities import (
@@ -35,7 +35,7 @@ from mlflow_compliance.entities import (
 from mlflow_compliance.scope import MADE_BY_US, RETRACTED, claims, fact_keys, primary_of, production_tags, served_runs
 from mlflow_compliance.settings import Settings
 from mlflow_compliance.store.common import IS_PROMPT, MODEL_HISTORY, home_of, model_places, sorted_points, sources_of
-from mlflow_compliance.store.listing import PAGE, ClientListing, Listing, RunRow, pages
+from mlflow_compliance.store.listing import PAGE, ClientListing, Listing, RunRow, pages, there
 from mlflow_compliance.store.rows import Rows
 
 _AT_ONCE = 4
@@ -170,18 +170,9 @@ class ClientReader:
 
     def _each(self, get: Callable[[str], Any], keys: Iterable[str]) -> Iterator[Any]:
         """What a call gives for every key, in the order of the keys; what is not there any more is left out."""
-
-        def one(key: str) -> Any:
-            try:
-                return get(key)
-            except MlflowException as error:
-                if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                    return None
-                raise
-
         with ThreadPoolExecutor(1 if self.file_store else _AT_ONCE, "one") as asking:
             try:
-                yield from (item for item in asking.map(one, keys) if item is not None)
+                yield from (item for item in asking.map(partial(there, get), keys) if item is not None)
             finally:
                 # The first refusal is the answer: those that wait in line are not asked any more.
                 asking.shutdown(wait=False, cancel_futures=True)

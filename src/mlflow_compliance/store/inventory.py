@@ -22,13 +22,13 @@ from mlflow_compliance.store.staging import TEMPORARY
 from mlflow_compliance.store.visit_child import Found
 from mlflow_compliance.store.visiting import Asked, visited
 
-_SKIPPED = frozenset({QUARANTINE, ".compliance", ".trash"})
+SKIPPED = frozenset({QUARANTINE, ".compliance", ".trash"})
 _UPLOADING = ".artifact.uploading."
 _META = "meta.yaml"
 _FILE_STORE_OWN = (_META, "tags", "datasets")
 
 
-class _Where(NamedTuple):
+class Where(NamedTuple):
     """Where the walk is: below which root, and in whose folder or in which topmost folder that is nobody's."""
 
     root: str
@@ -107,15 +107,15 @@ class _Walk:
         self._holdings = holdings
         self._ignored = re.compile("|".join(map(translate, ignore)) or r"(?!)")
         self._file_store = file_store
-        self._stack: list[tuple[str, _Where]] = []
-        self._plain: list[tuple[str, _Where]] = []  # rows' folders in which nothing of another row's is
+        self._stack: list[tuple[str, Where]] = []
+        self._plain: list[tuple[str, Where]] = []  # rows' folders in which nothing of another row's is
 
     def run(self, progress: Progress) -> None:
         """Visit every folder below the outermost roots, without recursion: a tree may be deeper than Python's stack."""
         roots = self._holdings.roots
         for root in roots:
             if not any(root.startswith(other.rstrip("/") + "/") for other in roots if other != root):
-                self._stack.append((root, self._below(root, _Where(root))))
+                self._stack.append((root, self._below(root, Where(root))))
         self._empty_stack(progress)
         plain, self._plain = self._plain, []
         folders = [(folder, where.artifacts) for folder, where in plain]
@@ -135,7 +135,7 @@ class _Walk:
                 seen = 0
         progress.advance(seen)
 
-    def _take(self, where: _Where, found: Found) -> None:
+    def _take(self, where: Where, found: Found) -> None:
         """What was found in a row's folder that holds nothing but ordinary files and folders."""
         owner = where.owner
         assert owner is not None
@@ -153,7 +153,7 @@ class _Walk:
             key = (owner.kind, owner.key)
             self.newest[key] = max(self.newest.get(key, 0), newest // 1_000_000)
 
-    def _is_plain(self, folder: str, where: _Where) -> bool:
+    def _is_plain(self, folder: str, where: Where) -> bool:
         holdings = self._holdings
         return (
             where.artifacts != ""
@@ -163,7 +163,7 @@ class _Walk:
             and folder not in self._above_own
         )
 
-    def _visit(self, folder: str, where: _Where) -> int:
+    def _visit(self, folder: str, where: Where) -> int:
         try:
             with os.scandir(folder) as found:
                 entries = list(found)
@@ -179,13 +179,13 @@ class _Walk:
         bookkeeping = {} if where.owner else self._bookkeeping(folder, entries)
         for entry in others:
             name = entry.name
-            if name.startswith(TEMPORARY) or (name in _SKIPPED and folder == where.root) or entry.path in self._own:
+            if name.startswith(TEMPORARY) or (name in SKIPPED and folder == where.root) or entry.path in self._own:
                 continue
             try:
                 link = entry.is_symlink()
                 if link and entry.path in self._holdings.links:
                     continue
-                here: _Where | None = where
+                here: Where | None = where
                 folder_itself = not link and entry.is_dir(follow_symlinks=False)
                 if where.owner is None:
                     here = self._enter(entry.path, name, where, bookkeeping)
@@ -203,7 +203,7 @@ class _Walk:
                 self._failed(entry.path, error, where)
         return len(entries)
 
-    def _owned(self, folder: str, entries: Sequence[os.DirEntry[str]], where: _Where) -> list[os.DirEntry[str]]:
+    def _owned(self, folder: str, entries: Sequence[os.DirEntry[str]], where: Where) -> list[os.DirEntry[str]]:
         """Take in the ordinary files of an owner's folder, which most files of a store are; gives back what is to be looked at closely."""
         others, newest, stamped = [], 0, self._stamped
         owner, logged, files = where.owner, where.logged, self.files
@@ -234,7 +234,7 @@ class _Walk:
             self.newest[key] = max(self.newest.get(key, 0), newest // 1_000_000)
         return others
 
-    def _file(self, entry: os.DirEntry[str], here: _Where, folder: str, *, link: bool) -> None:
+    def _file(self, entry: os.DirEntry[str], here: Where, folder: str, *, link: bool) -> None:
         path, name = entry.path, entry.name
         facts = entry.stat(follow_symlinks=False)
         copy, size, refused = f"{facts.st_dev}:{facts.st_ino}", facts.st_size, ""
@@ -276,7 +276,7 @@ class _Walk:
         found = Counter(file.copy for file in self.files.values() if file.copy in self._names)
         return frozenset(copy for copy, names in self._names.items() if names > found[copy])
 
-    def _below(self, path: str, where: _Where) -> _Where:
+    def _below(self, path: str, where: Where) -> Where:
         """A folder in an owner's folder."""
         if path in self._holdings.claims:
             return self._claimed(path, where.root)
@@ -284,19 +284,19 @@ class _Walk:
             where = where._replace(root=path)
         return where._replace(logged=True) if path == where.artifacts else where
 
-    def _enter(self, path: str, name: str, where: _Where, bookkeeping: Mapping[str, EntityRef]) -> _Where | None:
+    def _enter(self, path: str, name: str, where: Where, bookkeeping: Mapping[str, EntityRef]) -> Where | None:
         """An entry of a folder that is not any row's own. None where it is not looked at."""
         holdings, root, top = self._holdings, where.root, where.stray
         if not top:
             if path in holdings.claims:
                 return self._claimed(path, root)
             if path in holdings.roots:
-                return _Where(path)
+                return Where(path)
             if name in bookkeeping:
-                return _Where(root, bookkeeping[name])
+                return Where(root, bookkeeping[name])
             # A temporary file of MLflow's may be an upload under way: nobody's, but not reported.
             if path in holdings.containers or path in self._above_own or name.startswith(_UPLOADING):
-                return _Where(root)
+                return Where(root)
         if self._ignored.match(path, len(root.rstrip("/")) + 1):
             if top:
                 self.strays.protect(top, path)
@@ -306,11 +306,11 @@ class _Walk:
         if not holdings.roots[root] and not strays.IDENTIFIER.fullmatch(name):
             return None  # a project's folder used as artifact root: the rest of the project is none of our business
         self.strays.open(path, root)
-        return _Where(root, stray=path)
+        return Where(root, stray=path)
 
-    def _claimed(self, path: str, root: str) -> _Where:
+    def _claimed(self, path: str, root: str) -> Where:
         claim = self._holdings.claims[path]
-        return _Where(path if path in self._holdings.roots else root, claim.owner, claim.artifacts, path == claim.artifacts)
+        return Where(path if path in self._holdings.roots else root, claim.owner, claim.artifacts, path == claim.artifacts)
 
     def _bookkeeping(self, folder: str, entries: Sequence[os.DirEntry[str]]) -> dict[str, EntityRef]:
         """The entries of a folder that belong to the experiment or to the root, though they are no artifacts."""
@@ -325,7 +325,7 @@ class _Walk:
             own["models"] = EntityRef("artifact_root", self.keys[folder], folder)  # the file registry
         return own
 
-    def _failed(self, path: str, error: OSError, where: _Where) -> None:
+    def _failed(self, path: str, error: OSError, where: Where) -> None:
         self.unread[path] = (error.strerror or "cannot be read").lower()
         if where.stray:
             self.strays.mark(where.stray, path)

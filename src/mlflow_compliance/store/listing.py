@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from mlflow.entities import ViewType
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from mlflow_compliance.store.rest import SEARCH_MODELS, SEARCH_RUNS, SEARCH_TRACES, Rest
@@ -63,6 +64,16 @@ def pages(search: Callable[..., Any], **arguments: Any) -> Iterator[Any]:
         token = page.token
         if not token:
             return
+
+
+def there(get: Callable[[str], Any], key: str) -> Any:
+    """What MLflow has under a name or id, None where it has nothing."""
+    try:
+        return get(key)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
 
 
 def chunks(ids: list[str]) -> Iterator[list[str]]:

@@ -25,8 +25,9 @@ from mlflow_compliance.resolution import Resolution, resolve
 from mlflow_compliance.settings import Product, Settings, find_settings, load_settings
 from mlflow_compliance.store.backends.databases import DatabaseBackend
 from mlflow_compliance.store.fallback import TEMPORARY_PREFIX, from_pickle, with_record
+from mlflow_compliance.store.listing import there
 from mlflow_compliance.store.locations import without_secrets
-from mlflow_compliance.store.lookup import ClientLookup, place, there
+from mlflow_compliance.store.lookup import ClientLookup, place
 from mlflow_compliance.store.opening import Store, open_store
 from mlflow_compliance.store.production_model import (
     ModelError,

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from mlflow.entities import ViewType
-from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking import MlflowClient
 
@@ -16,7 +14,7 @@ from mlflow_compliance.entities import Experiment
 from mlflow_compliance.resolution import ModelFacts, RunFacts, VersionFacts
 from mlflow_compliance.scope import claims
 from mlflow_compliance.settings import Product, Settings
-from mlflow_compliance.store.listing import FEW, PAGE, pages
+from mlflow_compliance.store.listing import FEW, PAGE, pages, there
 from mlflow_compliance.store.locations import Resolver
 
 
@@ -70,16 +68,6 @@ class ClientLookup:
     def holds_model(self, run: RunFacts, path: str) -> bool:
         repository = get_artifact_repository(place(run.artifact_uri, self.settings), tracking_uri=self.client.tracking_uri)
         return any(item.path == f"{path}/{MLMODEL}" for item in repository.list_artifacts(path))
-
-
-def there(get: Callable[[str], Any], key: str) -> Any:
-    """What MLflow has under a name or id, None where it has nothing."""
-    try:
-        return get(key)
-    except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            return None
-        raise
 
 
 def _facts(run: Any) -> RunFacts:

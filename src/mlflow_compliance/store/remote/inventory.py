@@ -9,13 +9,14 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from fnmatch import translate
-from typing import Any, NamedTuple
+from typing import Any
 
-from mlflow_compliance.artifacts import QUARANTINE, ArtifactFile, ArtifactRoot, Artifacts, ModelFolder
+from mlflow_compliance.artifacts import ArtifactFile, ArtifactRoot, Artifacts, ModelFolder
 from mlflow_compliance.entities import EntityRef, Location
 from mlflow_compliance.progress import Progress
 from mlflow_compliance.store import strays
 from mlflow_compliance.store.holdings import Holdings, read_holdings
+from mlflow_compliance.store.inventory import SKIPPED, Where
 from mlflow_compliance.store.mlmodel import LARGEST, MLMODEL, judge, parse_mlmodel
 from mlflow_compliance.store.remote.base import RemoteError
 from mlflow_compliance.store.remote.copying import RETRACTED
@@ -25,17 +26,6 @@ from mlflow_compliance.store.remote.pointers import pointed, read_pointers
 
 STAYS = "nothing in an object store is moved or deleted by this program: see whose it is, and let a lifecycle rule of the bucket take it"
 _AT_ONCE = 8
-_SKIPPED = frozenset({QUARANTINE, ".compliance", ".trash"})
-
-
-class _Where(NamedTuple):
-    """What a folder is: below which root, and in whose folder or in which topmost folder that is nobody's."""
-
-    root: str
-    owner: EntityRef | None = None
-    artifacts: str = ""
-    logged: bool = False
-    stray: str = ""
 
 
 def with_remote(
@@ -87,7 +77,7 @@ class _Sorting:
         self._ground = ground
         self._strays = strays.Strays()
         self._ignored = re.compile("|".join(map(translate, ignore)) or r"(?!)")
-        self._known: dict[str, _Where | None] = {root: self._root(root) for root in holdings.roots}
+        self._known: dict[str, Where | None] = {root: self._root(root) for root in holdings.roots}
 
     def run(self) -> None:
         """Put every object to its row."""
@@ -118,10 +108,10 @@ class _Sorting:
     def ownerless(self) -> dict[str, Any]:
         return {item.path: item._replace(keep=STAYS) for item in self._strays.entries(self._holdings.roots, self.keys)}
 
-    def _root(self, root: str) -> _Where:
-        return self._claimed(root, root) if root in self._holdings.claims else _Where(root)
+    def _root(self, root: str) -> Where:
+        return self._claimed(root, root) if root in self._holdings.claims else Where(root)
 
-    def _where(self, folder: str) -> _Where | None:
+    def _where(self, folder: str) -> Where | None:
         """None for a folder that is not looked at. Without recursion: a key may have five hundred parts."""
         waiting = []
         while folder not in self._known and folder:
@@ -132,7 +122,7 @@ class _Sorting:
             where = self._known[below] = self._entry(below, where)
         return where
 
-    def _entry(self, path: str, above: _Where | None) -> _Where | None:
+    def _entry(self, path: str, above: Where | None) -> Where | None:
         """A folder or object in a folder."""
         holdings = self._holdings
         if path in holdings.claims:
@@ -141,7 +131,7 @@ class _Sorting:
         if above is None:
             return None
         root, name = above.root, os.path.basename(path)
-        if os.path.dirname(path) == root and name in _SKIPPED:
+        if os.path.dirname(path) == root and name in SKIPPED:
             return None
         if above.owner:
             return above._replace(logged=True) if path == above.artifacts else above
@@ -150,7 +140,7 @@ class _Sorting:
                 return above
             experiment = holdings.experiments.get(os.path.dirname(path))
             if experiment and name == "traces":
-                return _Where(root, experiment)
+                return Where(root, experiment)
         if self._ignored.match(path, len(root) + 1):
             if above.stray:
                 self._strays.protect(above.stray, path)
@@ -160,11 +150,11 @@ class _Sorting:
         if not holdings.roots[root] and not strays.IDENTIFIER.fullmatch(name):
             return None
         self._strays.open(path, root)
-        return _Where(root, stray=path)
+        return Where(root, stray=path)
 
-    def _claimed(self, path: str, root: str) -> _Where:
+    def _claimed(self, path: str, root: str) -> Where:
         claim = self._holdings.claims[path]
-        return _Where(root, claim.owner, claim.artifacts, path == claim.artifacts)
+        return Where(root, claim.owner, claim.artifacts, path == claim.artifacts)
 
 
 def _read_models(sorting: _Sorting, ground: RemoteGround, progress: Progress) -> dict[str, ModelFolder]:
