@@ -22,11 +22,39 @@ from mlflow_compliance.settings import Settings
 from mlflow_compliance.store import hashing
 from mlflow_compliance.store.evidence_reading import Workshop
 from mlflow_compliance.store.hashing import hash_candidates
+from mlflow_compliance.store.remote.places import Places
 
 
-@pytest.fixture(scope="session")
+@pytest.mark.parametrize("word", ["", "dask", "dask:", "dask:tcp://", "dask:127.0.0.1:8786", "dask:tcp://user:secret@host:1", "processes", "Threads"])
+def test_what_names_no_executor_is_a_usage_error(gate: Gate, messy: Lab, word: str) -> None:
+    result = gate(f"--executor={word}")
+    assert result.ret == 4
+    assert "--executor takes threads (the default) or dask:tcp://host:port" in told(result)
+    assert "secret" not in told(result)
+
+
+def test_a_scheduler_that_is_not_there_is_told_in_one_sentence(gate: Gate, messy: Lab) -> None:
+    pytest.importorskip("distributed", reason="needs the extra [dask]")
+    for address in ("tcp://127.0.0.1:9", "tcp://no-such-host.invalid:8786", "tcp://127.0.0.1:99999"):
+        result = gate(f"--executor=dask:{address}", process=True)
+        assert result.ret == 4
+        assert f"the Dask scheduler at {address} cannot be reached" in told(result)
+        assert "Traceback" not in told(result)
+
+
+def test_without_the_extra_the_sentence_says_what_to_install(gate: Gate, messy: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    result = gate("--executor=dask:tcp://127.0.0.1:9")
+    assert result.ret == 4
+    assert "pip install 'pytest-mlflow-compliance[dask]'" in told(result)
+
+
+@pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    """A scheduler with two worker processes."""
+    """A scheduler with two worker processes.
+
+    Its threads import modules when they like: a run of pytest in this process, which takes all modules away for a moment, must not meet them.
+    """
     distributed = pytest.importorskip("distributed", reason="needs the extra [dask]")
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address=None) as started:
         yield started
@@ -37,7 +65,7 @@ def outcomes(result: pytest.RunResult) -> list[str]:
 
 
 def test_the_report_is_the_same_on_a_cluster(gate: Gate, messy: Lab, cluster: Any) -> None:
-    here, there = gate(), gate(f"--executor=dask:{cluster.scheduler_address}")
+    here, there = gate(process=True), gate(f"--executor=dask:{cluster.scheduler_address}", process=True)
     assert here.ret == there.ret == 1
     assert outcomes(here) == outcomes(there)
 
@@ -79,29 +107,5 @@ def test_a_worker_that_is_killed_half_way_loses_nothing(cluster: Any, tmp_path: 
 
 def test_a_model_is_tried_on_the_cluster(cluster: Any, tmp_path: Path) -> None:
     # The scan named a file that is gone: the attempt is made, and its problem told.
-    workshop = Workshop(Settings(), f"dask:{cluster.scheduler_address}")
+    workshop = Workshop(Settings(), Places(""), f"dask:{cluster.scheduler_address}")
     assert workshop.probe(str(tmp_path), Scan((), {"model.pkl": "0" * 64}), None).problem == "model.pkl was removed after the folder was scanned"
-
-
-@pytest.mark.parametrize("word", ["", "dask", "dask:", "dask:tcp://", "dask:127.0.0.1:8786", "dask:tcp://user:secret@host:1", "processes", "Threads"])
-def test_what_names_no_executor_is_a_usage_error(gate: Gate, messy: Lab, word: str) -> None:
-    result = gate(f"--executor={word}")
-    assert result.ret == 4
-    assert "--executor takes threads (the default) or dask:tcp://host:port" in told(result)
-    assert "secret" not in told(result)
-
-
-def test_a_scheduler_that_is_not_there_is_told_in_one_sentence(gate: Gate, messy: Lab) -> None:
-    pytest.importorskip("distributed", reason="needs the extra [dask]")
-    for address in ("tcp://127.0.0.1:9", "tcp://no-such-host.invalid:8786", "tcp://127.0.0.1:99999"):
-        result = gate(f"--executor=dask:{address}")
-        assert result.ret == 4
-        assert f"the Dask scheduler at {address} cannot be reached" in told(result)
-        assert "Traceback" not in told(result)
-
-
-def test_without_the_extra_the_sentence_says_what_to_install(gate: Gate, messy: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "distributed", None)
-    result = gate("--executor=dask:tcp://127.0.0.1:9")
-    assert result.ret == 4
-    assert "pip install 'pytest-mlflow-compliance[dask]'" in told(result)
