@@ -11,7 +11,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from timing import Timing, add, alternately, claim, measure, table, version_of, write
+from timing import Timing, add, alternately, claim, measure, recorded, table, version_of, write
 from trees import fresh, model_folders, store_of
 
 HERE = Path(__file__).parent
@@ -83,7 +83,7 @@ def main() -> None:
     for one in claims:
         print(f"{one['work']}: {one['ratio']:.2f} (target {one['target']})")
     programs = {name: version_of(name, "--version") for name in others}
-    record = {name: {"seconds": timing.seconds, "peak_bytes": timing.peak_bytes} for name, timing in found.items()}
+    record = recorded(found)
     told = {"benchmark": "duplicates", "files": given.folders * 5, "programs": programs, "timings": record, "claims": claims, "about": ABOUT}
     write(given.out, told)
 

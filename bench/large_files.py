@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from timing import Timing, add, alternately, claim, measure, table, version_of, write
+from timing import Timing, add, alternately, claim, measure, recorded, table, version_of, write
 from trees import LARGE, large_files, store_of
 
 HERE = Path(__file__).parent
@@ -39,7 +39,7 @@ def main() -> None:
     told = json.loads(found["ours: process"].output)
     print(f"{given.files} files of {given.size} bytes; {told['groups']} groups, {told['extra']} extra files")
     print(table(found, found["b3sum"].median))
-    record = {name: {"seconds": timing.seconds, "peak_bytes": timing.peak_bytes} for name, timing in found.items()}
+    record = recorded(found)
     programs = {"b3sum": version_of("b3sum", "--version")}
     work = f"duplicates in {given.files} files of {given.size / 1e6:,.0f} MB"
     claims = [claim(work, "audit of the files", found["ours: files"].median, "b3sum of the same files", found["b3sum"].median, 1.3)]

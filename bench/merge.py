@@ -20,7 +20,7 @@ from merge_kept import held, kept
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelOutput, LoggedModelStatus, Metric, Param, RunTag
 from mlflow.server.constants import ARTIFACT_ROOT_ENV_VAR, BACKEND_STORE_URI_ENV_VAR
-from timing import Timing, add, table, version_of, write
+from timing import Timing, add, recorded, table, version_of, write
 
 HERE = Path(__file__).parent
 START = 1_750_000_000_000
@@ -246,7 +246,7 @@ def main() -> None:
             "about": about,
             "runs": given.runs,
             "programs": {"mlflow-export-import": others.version},
-            "timings": {name: {"seconds": timing.seconds, "peak_bytes": timing.peak_bytes} for name, timing in timings.items()},
+            "timings": recorded(timings),
             "kept": told,
             "claims": [claim],
         },

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from timing import Timing, add, alternately, table, write
+from timing import Timing, add, alternately, recorded, table, write
 
 CHECKOUT = Path(__file__).parents[1]
 START = 1_750_000_000_000
@@ -159,7 +159,7 @@ def main() -> None:
         print(f"the audit is {ratio:.0f} times faster than paging; its peak memory is {ours.peak_bytes / 1e6:.0f} MB")
     print(ours.output.splitlines()[-1])
     kind = uri.partition(":")[0].partition("+")[0]
-    record = {name: {"seconds": timing.seconds, "peak_bytes": timing.peak_bytes} for name, timing in timings.items()}
+    record = recorded(timings)
     about = (
         f"All metadata rules as one pytest process on {given.runs:,} runs with {PARAMS} params, {TAGS} tags and {METRICS} metrics each, in {kind}."
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from metadata import audit_command, fill
-from timing import Timing, add, measure, table, write
+from timing import Timing, add, measure, recorded, table, write
 from trees import large_files, model_folders, store_of
 
 HERE = Path(__file__).parent
@@ -77,7 +77,7 @@ def main() -> None:
         timings |= files(folder, [600 // part, 2_400 // part, 12_000 // part], given.rounds)
         timings |= sizes_of_files(folder, [(10 << 20) // part, (50 << 20) // part, (250 << 20) // part], given.rounds)
     print(table(timings, 1.0))
-    record = {name: {"seconds": timing.seconds, "peak_bytes": timing.peak_bytes} for name, timing in timings.items()}
+    record = recorded(timings)
     about = "Our own time only: how it grows. Runs through the metadata gate as a process; files by the walk and the duplicate search."
     write(given.out, {"benchmark": "scaling", "about": about, "timings": record, "claims": claims(timings)})
 

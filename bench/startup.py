@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from timing import Timing, add, alternately, table, write
+from timing import Timing, add, alternately, recorded, table, write
 
 
 def main() -> None:
@@ -41,7 +41,7 @@ def main() -> None:
         "ratio": with_it.median / (without.median + 0.3),
         "target": 1.0,
     }
-    record = {name: {"seconds": timing.seconds, "peak_bytes": timing.peak_bytes} for name, timing in timings.items()}
+    record = recorded(timings)
     about = "`pytest --collect-only` on one test that has nothing to do with MLflow."
     write(given.out, {"benchmark": "startup", "about": about, "timings": record, "claims": [claim]})
 

@@ -101,6 +101,11 @@ def write(out: Path | None, record: Mapping[str, Any]) -> None:
             file.write(json.dumps(line, sort_keys=True) + "\n")
 
 
+def recorded(timings: Mapping[str, Timing]) -> dict[str, dict[str, Any]]:
+    """What was measured, as a record holds it."""
+    return {name: {"seconds": timing.seconds, "peak_bytes": timing.peak_bytes} for name, timing in timings.items()}
+
+
 def claim(work: str, ours: str, seconds: float, against: str, other: float, target: float) -> dict[str, Any]:
     """A comparison for docs/benchmarks.md."""
     spelled = {"ours": f"{ours}, {seconds:.2f} s", "against": f"{against}, {other:.2f} s"}
