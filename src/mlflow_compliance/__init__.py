@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False  # `typing` would be imported for nothing
 if TYPE_CHECKING:
     from mlflow_compliance.store.loading import find_production_model, load_production_model
     from mlflow_compliance.store.production_model import ProductionModel

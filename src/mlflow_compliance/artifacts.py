@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_left
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from functools import cached_property
@@ -117,6 +117,18 @@ class DuplicateRules:
         name = path[path.rfind("/") + 1 :]
         return size >= self.min_size and not any(fnmatch(name, pattern) for pattern in self.boilerplate)
 
+    def applied(self) -> Callable[[str, int], bool]:
+        """`apply_to` for a million files: the patterns see the name only, so they are asked once a name."""
+        smallest, known = self.min_size, dict[str, bool]()
+
+        def apply_to(path: str, size: int) -> bool:
+            name = path[path.rfind("/") + 1 :]
+            if name not in known:
+                known[name] = self.apply_to(name, smallest)
+            return size >= smallest and known[name]
+
+        return apply_to
+
 
 @dataclass(frozen=True)
 class Artifacts:
@@ -146,8 +158,6 @@ class Artifacts:
     pointers: Mapping[str, Pointer] = field(default_factory=dict)
     """Path of an object -> where a pointer beside it leads, for those that hold: such an object is a duplicate no more."""
     rules: DuplicateRules = DuplicateRules()
-    stamps: Mapping[str, tuple[int, int]] = field(default_factory=dict, repr=False, compare=False)
-    """Physical copy -> when it was last written to and last changed in any way (ns), between the walk and the hashing, where a cache is used."""
     samples: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
     """Path -> what the walk read of it, between the walk and the hashing."""
 
@@ -194,19 +204,19 @@ class Artifacts:
     def _groups(self) -> dict[str, DuplicateGroup]:
         """By content, in the order of the paths. Found once: every finding and every remedy asks again."""
         groups: dict[str, list[str]] = defaultdict(list)
+        files, pointers, apply_to = self.files, self.pointers, self.rules.applied()
+        often = Counter(self.hashes.values())
         for path, digest in self.hashes.items():
-            groups[digest].append(path)
-        found = []
-        for digest, same in groups.items():
-            if len(same) > 1:
-                paths = [path for path in same if self._counts(path)]
-                if len({self.files[path].copy for path in paths}) > 1:
-                    found.append(DuplicateGroup(digest, self.files[paths[0]].size, tuple(sorted(paths))))
+            if often[digest] > 1 and path in files and path not in pointers:
+                size, _, owner, logged = files[path]
+                if logged and owner and apply_to(path, size):
+                    groups[digest].append(path)
+        found = [
+            DuplicateGroup(digest, files[paths[0]].size, tuple(sorted(paths)))
+            for digest, paths in groups.items()
+            if len(paths) > 1 and len({files[path][1] for path in paths}) > 1
+        ]
         return {group.sha256: group for group in sorted(found, key=lambda group: group.paths)}
-
-    def _counts(self, path: str) -> bool:
-        file = self.files.get(path)
-        return file is not None and file.owner is not None and file.logged and path not in self.pointers and self.rules.apply_to(path, file.size)
 
     def extras(self, group: DuplicateGroup) -> list[str]:
         """The paths of a group that are not yet the same physical copy as its first path."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, TypeVar, cast
 
 Value = TypeVar("Value")
@@ -130,10 +131,14 @@ class Metadata:
 class Computed(Mapping[str, Value]):
     """A mapping whose values are computed when they are first looked up, and once: a session pays for what its rules ask."""
 
-    def __init__(self, keys: Iterable[str], compute: Callable[[str], Value]) -> None:
-        self._keys = tuple(keys)
+    def __init__(self, keys: Iterable[str] | Callable[[], Iterable[str]], compute: Callable[[str], Value]) -> None:
+        self._given = keys
         self._compute = compute
         self._known: dict[str, Value] = {}
+
+    @cached_property
+    def _keys(self) -> dict[str, None]:
+        return dict.fromkeys(self._given() if callable(self._given) else self._given)
 
     def __getitem__(self, key: str) -> Value:
         if key not in self._known:

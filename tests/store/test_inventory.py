@@ -13,7 +13,7 @@ import pytest
 from mlflow_compliance.artifacts import Artifacts, DuplicateRules
 from mlflow_compliance.entities import EntityRef, Location
 from mlflow_compliance.progress import Silent
-from mlflow_compliance.store import visit_child, visiting
+from mlflow_compliance.store import helper_child, helpers, visiting
 from mlflow_compliance.store.hashing import hash_candidates
 
 RUN, OTHER, GONE = "a" * 32, "b" * 32, "c" * 32
@@ -397,7 +397,7 @@ import json, sys
 from mlflow_compliance.artifacts import DuplicateRules
 from mlflow_compliance.entities import EntityRef, Location
 from mlflow_compliance.progress import Silent
-from mlflow_compliance.store import visit_child, visiting
+from mlflow_compliance.store import visiting
 from mlflow_compliance.store.hashing import hash_candidates
 from mlflow_compliance.progress import Silent
 from mlflow_compliance.store.inventory import read_artifacts
@@ -438,7 +438,7 @@ class TestRealStores:
 HOSTILE = ["new\nline.csv", os.fsdecode(b"\xff\xfe.bin"), "a" * 250, " ", "\N{GREEK SMALL LETTER ALPHA}\t", "MLmodel\n", "-rf", "*.lock"]
 DYING = """
 import importlib.util, os, signal, sys
-spec = importlib.util.spec_from_file_location("visit_child", {program!r})
+spec = importlib.util.spec_from_file_location("helper_child", {program!r})
 child = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(child)
 dumps, parts = child.marshal.dumps, []
@@ -451,7 +451,7 @@ def dying(value):
         os.kill(os.getpid(), signal.SIGKILL)
     return body
 child.marshal.dumps = dying
-child.main(int(sys.argv[1]))
+child.main(int(sys.argv[1]), sys.argv[3])
 """
 
 
@@ -499,7 +499,7 @@ class TestHelper:
     def search(self, read: Read, rows: list[Location], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Artifacts]:
         def searching(fewest: int, **given: object) -> Artifacts:
             monkeypatch.setattr(visiting, "FEWEST", fewest)
-            monkeypatch.setattr(visiting.os, "cpu_count", lambda: 2)
+            monkeypatch.setattr(helpers.os, "cpu_count", lambda: 2)
             found = read(rows, rules=DuplicateRules(1, ("*.lock", "requirements.txt")), **given)
             assert bool(found.samples) == bool(given.get("sampled"))
             return hash_candidates(found, Silent())
@@ -524,15 +524,15 @@ class TestHelper:
         self, search: Callable[..., Artifacts], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
     ) -> None:
         expected, died = search(1_000_000), tmp_path / "died"
-        (tmp_path / "dying.py").write_text(DYING.format(program=visit_child.__file__, died=str(died)))
-        monkeypatch.setattr(visiting.visit_child, "__file__", str(tmp_path / "dying.py"))
+        (tmp_path / "dying.py").write_text(DYING.format(program=helper_child.__file__, died=str(died)))
+        monkeypatch.setattr(helpers.helper_child, "__file__", str(tmp_path / "dying.py"))
         monkeypatch.setattr(visiting.Visitor, "visit", waiting(visiting.Visitor.visit, died.exists, 60))
         assert search(1, sampled=True) == expected
         assert died.exists()
         for program in (tmp_path / "gone.py", tmp_path):
-            monkeypatch.setattr(visiting.visit_child, "__file__", str(program))
+            monkeypatch.setattr(helpers.helper_child, "__file__", str(program))
             assert search(1, sampled=True) == expected
-        monkeypatch.setattr(visiting.sys, "executable", str(tmp_path / "no python"))
+        monkeypatch.setattr(helpers.sys, "executable", str(tmp_path / "no python"))
         assert search(1, sampled=True) == expected
         assert capfd.readouterr() == ("", "")
 

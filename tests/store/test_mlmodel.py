@@ -100,8 +100,8 @@ def test_a_windows_spelling_is_found(tmp_path: Path) -> None:
         ("flavors: " + "[" * 300_000, "MLmodel is not YAML"),
         ("flavors: " + "[" * 300_000 + "]" * 300_000, "MLmodel is not YAML"),
         ("- " * 300_000, "MLmodel is not YAML"),
-        ("utc: 2024-99-99\n", "MLmodel names no flavors"),
-        ("utc:  2024-99-99\n", "MLmodel is not YAML"),
+        ("utc: 2024-99-99\n", "MLmodel is not YAML"),
+        ("utc_time_created: 2024-99-99\nflavors: 1\n", "MLmodel names no flavors"),
         ("{? {a: b} : c}", "MLmodel is not YAML"),
     ],
 )

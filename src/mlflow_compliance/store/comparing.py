@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from mlflow_compliance.store.content import ChangedError, why_unread
-from mlflow_compliance.store.visit_child import READING, sample
+from mlflow_compliance.store.visitor import READING, sample
 
 _BLOCK = 1 << 18  # what two files are compared by stays in the processor's cache
 _own = threading.local()
@@ -23,12 +23,8 @@ class Copy(NamedTuple):
     size: int
 
 
-class Told(NamedTuple):
-    """What reading a copy gave, or why it failed."""
-
-    copy: Copy
-    value: str
-    failure: str = ""
+Told = tuple[str, str, str]
+"""The path of a copy, and what reading it gave or why it failed."""
 
 
 def samples(copies: Sequence[Copy]) -> tuple[list[str], dict[Copy, str]]:
@@ -49,6 +45,13 @@ def samples(copies: Sequence[Copy]) -> tuple[list[str], dict[Copy, str]]:
 def contents(groups: Sequence[Sequence[Copy]]) -> list[Told]:
     """The SHA-256 of every file, in groups of one size that are probably alike: what equals the first of its group byte for byte has its hash."""
     return [told for group in groups for told in _compared(group)]
+
+
+class Comparer:
+    """`contents` for helper processes, which are handed no values but Python's own."""
+
+    def __call__(self, groups: Sequence[Sequence[tuple[str, int]]]) -> list[Told]:
+        return contents([[Copy(*copy) for copy in group] for group in groups])
 
 
 def _one(copy: Copy) -> str:
@@ -106,13 +109,13 @@ def _compared(group: Sequence[Copy]) -> Iterator[Told]:
             for member in alike:
                 try:
                     member.finish()
-                    yield Told(member.copy, digest)
+                    yield member.copy.path, digest, ""
                 except OSError as error:
                     failed[member.copy] = why_unread(error)
     finally:
         for member in members:
             member.close()
-    yield from (Told(copy, "", why) for copy, why in failed.items())
+    yield from ((copy.path, "", why) for copy, why in failed.items())
 
 
 def _contents(members: Sequence[_Member], failed: dict[Copy, str]) -> Iterator[tuple[list[_Member], str]]:

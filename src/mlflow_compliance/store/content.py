@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from mlflow_compliance.store.visit_child import READING
+from mlflow_compliance.store.visitor import READING
 
 _BUFFER = 1 << 18
 _own = threading.local()

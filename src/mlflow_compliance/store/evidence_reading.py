@@ -118,7 +118,7 @@ class _Reader:
         self.progress = progress
         self.runs = {run.run_id: (run, product) for product in self.settings.products for run in production_runs(product, snapshot, self.settings)}
         self.folders = {folder: product for run, product in self.runs.values() for folder in snapshot.model_folders(run)}
-        self.scans = Computed(self._scanned(), self._scan)
+        self.scans = Computed(self._scanned, self._scan)
 
     def evidence(self) -> Evidence:
         metadata = {run_id: path for run_id in self.runs if (path := self._artifact(run_id, METADATA))}

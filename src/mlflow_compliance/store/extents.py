@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import os
 import struct
-from functools import lru_cache
 
 _FICLONE = 0x40049409
 _FIEMAP = 0xC020660B
@@ -18,22 +16,6 @@ _NO_PLACE = 0x0002 | 0x0004 | 0x0100 | 0x0200 | 0x0400
 """Unknown, not yet allocated, not aligned, inline or in a tail: the physical address says nothing."""
 
 UNSUPPORTED = frozenset({errno.EOPNOTSUPP, errno.ENOTTY, errno.EINVAL, errno.EXDEV, errno.ENOSYS, errno.EPERM, errno.EBADF})
-
-
-_WITHOUT = frozenset({"ext2", "ext3", "ext4", "tmpfs", "ramfs", "vfat", "exfat", "iso9660", "squashfs", "f2fs"})
-
-
-@lru_cache(maxsize=64)
-def has_clones(device: int) -> bool:
-    """Whether files on a device may share blocks: asking every file is only worth it where they can. What is not known may."""
-    try:
-        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-            mounts = [line.split() for line in file]
-    except OSError:
-        return True
-    name = f"{os.major(device)}:{os.minor(device)}"
-    kinds = {words[words.index("-") + 1] for words in mounts if words[2] == name and "-" in words[6:]}
-    return not kinds or not kinds <= _WITHOUT
 
 
 def clone(source: int, target: int) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
@@ -10,20 +10,25 @@ from dataclasses import replace
 from operator import itemgetter
 from typing import TypeVar
 
-from mlflow_compliance.artifacts import Artifacts
+from mlflow_compliance.artifacts import ArtifactFile, Artifacts
 from mlflow_compliance.executors import THREADS, executor_of, run
 from mlflow_compliance.progress import Progress
-from mlflow_compliance.store.comparing import Copy, Told, contents, samples
+from mlflow_compliance.store.comparing import Comparer, Copy, Told, contents, samples
 from mlflow_compliance.store.content import digest_of, opened
-from mlflow_compliance.store.extents import has_clones, shared_extents
+from mlflow_compliance.store.extents import shared_extents
 from mlflow_compliance.store.hash_cache import HashCache
+from mlflow_compliance.store.helpers import MOST_PARTS, Share, sharing
+from mlflow_compliance.store.mounts import has_clones
 from mlflow_compliance.store.staging import explained
 from mlflow_compliance.store.twins import find_twins
-from mlflow_compliance.store.visit_child import SMALL
+from mlflow_compliance.store.visitor import SMALL
 
 _BATCH_FILES, _BATCH_BYTES = 64, 1 << 24
 _PART_FILES, _PART_BYTES = 64, 1 << 32
 _SAMPLES = 512
+_FOR_HELPERS = 1 << 20
+"""Bytes up to which Python's own time with a file is more than that of reading it: threads would wait for one another."""
+_FEWEST = 5000  # files, for helpers to be worth their start
 _SIZE = itemgetter(1)  # of a Copy
 
 _T = TypeVar("_T")
@@ -35,44 +40,67 @@ def hash_candidates(artifacts: Artifacts, progress: Progress, executor: Executor
     `cache` spares reading what did not change since; what is on record is read all the same.
     """
     files = artifacts.files
-    candidates = _candidates(artifacts)
     recorded = {files[path].copy: Copy(path, files[path].size) for path in artifacts.recorded if path in files}
     unread: dict[str, str] = {}
     # An executor that the caller made stays the caller's.
     using: AbstractContextManager[Executor] = nullcontext(executor) if executor else executor_of(THREADS)
-    with using as pool:
-        alike = [copy for group in _groups(candidates, map(_SIZE, candidates)) for copy in group]
-        known = cache.look_up(copy for copy in alike if files[copy.path].copy not in recorded) if cache is not None else {}
-        tokens = {path: entry.token for path, entry in known.items()}
-        tokens.update((path, token) for path, token in artifacts.samples.items() if path not in tokens)
-        for batch, found in _sampled(pool, [copy for copy in alike if copy.path not in tokens], unread, progress):
-            tokens.update((copy.path, token) for copy, token in zip(batch, found, strict=True) if token)
-        digests: dict[str, str] = {}
-        wanted: list[list[Copy]] = []
-        told = [copy for copy in alike if copy.path in tokens]
-        for group in _groups(told, zip(map(_SIZE, told), [tokens[copy.path] for copy in told], strict=True)):
-            if group[0].size <= SMALL:
-                digests.update((copy.path, tokens[copy.path]) for copy in group)
-                continue
-            digests.update((copy.path, known[copy.path].digest) for copy in group if copy.path in known and known[copy.path].digest)
-            wanted += _parts([copy for copy in group if copy.path not in digests])
-        reading = {files[copy.path].copy for group in wanted for copy in group} | {files[path].copy for path in digests}
-        wanted += [[copy] for own, copy in recorded.items() if own not in reading]
-        digests.update(_compared(pool, wanted, unread, progress))
-    if cache is not None and (wanted or len(known) < len(alike) or len(known) != len(cache)):
-        cache.keep((copy, tokens[copy.path], digests.get(copy.path, "")) for copy in alike if copy.path in tokens)
-    read = {files[path].copy: digest for path, digest in digests.items()}
-    merged = _clones(read, {files[path].copy: path for path in digests})
-    hashes = {path: read[file.copy] for path, file in files.items() if file.copy in read}
+    settled = cache.settled(artifacts) if cache is not None else None
+    with using as pool, sharing(Comparer, helped=not settled and isinstance(pool, ThreadPoolExecutor) and len(files) >= _FEWEST) as share:
+        if settled:
+            digests = {path: digest for path, digest in settled[0].items() if files[path][1] not in recorded}
+            wanted = list[list[Copy]]()
+        else:
+            candidates = _candidates(artifacts)
+            tokens, digests, wanted = _sifted(artifacts, candidates, recorded, cache, pool, unread, progress)
+        if recorded:
+            reading = {files[copy.path].copy for group in wanted for copy in group} | {files[path].copy for path in digests}
+            wanted += [[copy] for own, copy in recorded.items() if own not in reading]
+        digests.update(_compared(pool, share, wanted, unread, progress))
+    read = {files[path][1]: digest for path, digest in digests.items()}
+    merged = _clones(read, digests, files)
+    hashes = {path: read[file[1]] for path, file in files.items() if file[1] in read}
+    twins = settled[1] if settled else find_twins(candidates, hashes)
+    if cache is not None and not settled:
+        cache.keep(artifacts, tokens, digests, twins)
     return replace(
         artifacts,
         files={path: file._replace(copy=merged[file.copy]) if file.copy in merged else file for path, file in files.items()} if merged else files,
         hashes=hashes,
-        twins=find_twins(candidates, hashes),
+        twins=twins,
         unread={**artifacts.unread, **unread},
-        stamps={},
         samples={},
     )
+
+
+def _sifted(
+    artifacts: Artifacts,
+    candidates: Sequence[Copy],
+    recorded: Mapping[str, Copy],
+    cache: HashCache | None,
+    pool: Executor,
+    unread: dict[str, str],
+    progress: Progress,
+) -> tuple[dict[str, str], dict[str, str], list[list[Copy]]]:
+    """Path -> sample; path -> SHA-256 where it is known without reading more; the groups that are to be compared."""
+    files = artifacts.files
+    sizes = Counter(map(_SIZE, candidates))
+    alike = [copy for copy in candidates if sizes[copy[1]] > 1]
+    known = cache.look_up(copy for copy in alike if files[copy.path].copy not in recorded) if cache is not None else {}
+    tokens = {**artifacts.samples, **{path: entry.token for path, entry in known.items()}}
+    for batch, found in _sampled(pool, [copy for copy in alike if copy[0] not in tokens], unread, progress):
+        tokens.update((copy.path, token) for copy, token in zip(batch, found, strict=True) if token)
+    digests: dict[str, str] = {}
+    wanted: list[list[Copy]] = []
+    # Few tokens are those of several files: only these are looked at closer.
+    often = Counter(tokens.values())
+    told = [copy for copy in alike if copy[0] in tokens and often[tokens[copy[0]]] > 1]
+    for group in _groups(told, [(size, tokens[path]) for path, size in told]):
+        if group[0].size <= SMALL:
+            digests.update((copy.path, tokens[copy.path]) for copy in group)
+            continue
+        digests.update((copy.path, known[copy.path].digest) for copy in group if copy.path in known and known[copy.path].digest)
+        wanted += _parts([copy for copy in group if copy.path not in digests])
+    return tokens, digests, wanted
 
 
 def hash_file(path: str) -> str:
@@ -83,31 +111,26 @@ def hash_file(path: str) -> str:
 
 def _candidates(artifacts: Artifacts) -> list[Copy]:
     """One path for each physical copy that was logged and that the rules look at."""
-    rules, smallest = artifacts.rules, artifacts.rules.min_size
-    # The patterns see the name only: ask once a name, not once a file.
-    looked_at: dict[str, bool] = {}
-    found: dict[str, Copy] = {}
-    new = tuple.__new__
-    for path, (size, copy, owner, logged) in artifacts.files.items():
-        if logged and owner and size >= smallest and copy not in found:
-            name = path[path.rfind("/") + 1 :]
-            if name not in looked_at:
-                looked_at[name] = rules.apply_to(name, smallest)
-            if looked_at[name]:
-                found[copy] = new(Copy, (path, size))
+    apply_to, new = artifacts.rules.applied(), tuple.__new__
+    found = {
+        copy: new(Copy, (path, size)) for path, (size, copy, owner, logged) in artifacts.files.items() if logged and owner and apply_to(path, size)
+    }
     return list(found.values())
 
 
-def _clones(digests: Mapping[str, str], paths: Mapping[str, str]) -> dict[str, str]:
+def _clones(digests: Mapping[str, str], paths: Iterable[str], files: Mapping[str, ArtifactFile]) -> dict[str, str]:
     """Physical copy -> the one it shares every block with, where the file system says so."""
     devices = {copy.split(":", 1)[0] for copy in digests}
     able = {device for device in devices if not device.isdecimal() or has_clones(int(device))}
     merged: dict[str, str] = {}
-    some = sorted(copy for copy in digests if copy.split(":", 1)[0] in able) if able else []
-    for group in _groups(some, ((digests[copy], copy.split(":", 1)[0]) for copy in some)):
+    if not able:
+        return merged
+    place = {files[path].copy: path for path in paths}
+    some = sorted(copy for copy in digests if copy.split(":", 1)[0] in able)
+    for group in _groups(some, [(digests[copy], copy.split(":", 1)[0]) for copy in some]):
         first: dict[tuple[tuple[int, int, int], ...], str] = {}
         for copy in group:
-            extents = _extents(paths[copy])
+            extents = _extents(place[copy])
             if extents and first.setdefault(extents, copy) != copy:
                 merged[copy] = first[extents]
     return merged
@@ -121,12 +144,14 @@ def _extents(path: str) -> tuple[tuple[int, int, int], ...]:
         return ()
 
 
-def _groups(items: Iterable[_T], keys: Iterable[Hashable]) -> list[list[_T]]:
+def _groups(items: Sequence[_T], keys: Sequence[Hashable]) -> list[list[_T]]:
     """Items with an equal key, where there are two of them at least."""
+    often = Counter(keys)
     found: dict[Hashable, list[_T]] = defaultdict(list)
     for item, key in zip(items, keys, strict=True):
-        found[key].append(item)
-    return [group for group in found.values() if len(group) > 1]
+        if often[key] > 1:
+            found[key].append(item)
+    return list(found.values())
 
 
 def _sampled(pool: Executor, copies: Sequence[Copy], unread: dict[str, str], progress: Progress) -> Iterator[tuple[Sequence[Copy], list[str]]]:
@@ -143,11 +168,19 @@ def _sampled(pool: Executor, copies: Sequence[Copy], unread: dict[str, str], pro
         progress.stop()
 
 
-def _compared(pool: Executor, groups: Sequence[list[Copy]], unread: dict[str, str], progress: Progress) -> Iterator[tuple[str, str]]:
+def _compared(pool: Executor, share: Share, groups: Sequence[list[Copy]], unread: dict[str, str], progress: Progress) -> Iterator[tuple[str, str]]:
     progress.start("Comparing contents", sum(map(len, groups)))
     try:
         # The largest first, so that no worker begins with one when the others are done.
-        for found, host in run(pool, contents, _batches(sorted(groups, key=_bytes, reverse=True))):
+        ordered = sorted(groups, key=_bytes, reverse=True)
+        if isinstance(pool, ThreadPoolExecutor):
+            small = [group for group in ordered if group and group[0].size <= _FOR_HELPERS]
+            ordered = [group for group in ordered if group and group[0].size > _FOR_HELPERS]
+            share.begin((), [[[tuple(copy) for copy in group] for group in batch] for batch in _batches(small, -(-len(small) // MOST_PARTS))])
+            for _, found in share.told():
+                progress.advance(len(found))
+                yield from _good(found, "", unread)
+        for found, host in run(pool, contents, _batches(ordered)):
             progress.advance(len(found))
             yield from _good(found, host, unread)
     finally:
@@ -156,7 +189,7 @@ def _compared(pool: Executor, groups: Sequence[list[Copy]], unread: dict[str, st
 
 def _good(found: Iterable[Told], host: str, unread: dict[str, str]) -> Iterator[tuple[str, str]]:
     """(path, value) of those that were read; the others are noted in `unread`."""
-    for (path, _), value, failure in found:
+    for path, value, failure in found:
         if failure:
             unread[path] = _why(failure, host)
         else:
@@ -173,15 +206,15 @@ def _parts(group: Sequence[Copy]) -> Iterator[list[Copy]]:
     yield from (list(group[start : start + number]) for start in range(0, len(group), number))
 
 
-def _batches(groups: Iterable[list[Copy]]) -> Iterator[list[list[Copy]]]:
-    """Handing one small file to a thread costs more than reading it."""
+def _batches(groups: Iterable[list[Copy]], fewest: int = 1) -> Iterator[list[list[Copy]]]:
+    """Handing one small file to a thread costs more than reading it. A batch but the last has at least the fewest groups."""
     batch: list[list[Copy]] = []
     files = held = 0
     for group in groups:
         batch.append(group)
         files += len(group)
         held += _bytes(group)
-        if files >= _BATCH_FILES or held >= _BATCH_BYTES:
+        if len(batch) >= fewest and (files >= _BATCH_FILES or held >= _BATCH_BYTES):
             yield batch
             batch, files, held = [], 0, 0
     if batch:

@@ -7,20 +7,23 @@ import re
 import stat
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack
 from fnmatch import translate
 from itertools import repeat
 from typing import NamedTuple
 
-from mlflow_compliance.artifacts import LINK, QUARANTINE, ArtifactFile, ArtifactRoot, Artifacts, DuplicateRules
+from mlflow_compliance.artifacts import LINK, QUARANTINE, ArtifactFile, ArtifactRoot, Artifacts, DuplicateRules, ModelFolder
 from mlflow_compliance.entities import EntityRef, Location
 from mlflow_compliance.progress import Progress
 from mlflow_compliance.store import strays
+from mlflow_compliance.store.hash_cache import HashCache
+from mlflow_compliance.store.helpers import Share, sharing
 from mlflow_compliance.store.holdings import Holdings, read_holdings, upwards
 from mlflow_compliance.store.mlmodel import MLMODEL, inspect
 from mlflow_compliance.store.sqlite import is_sqlite
 from mlflow_compliance.store.staging import TEMPORARY
-from mlflow_compliance.store.visit_child import Found
-from mlflow_compliance.store.visiting import Asked, visited
+from mlflow_compliance.store.visiting import FEWEST, Asked, visited
+from mlflow_compliance.store.visitor import Found, Verifier, Visitor
 
 SKIPPED = frozenset({QUARANTINE, ".compliance", ".trash"})
 _UPLOADING = ".artifact.uploading."
@@ -50,7 +53,7 @@ def read_artifacts(
     recorded: Mapping[str, str],
     progress: Progress,
     own: Collection[str] = (),
-    stamped: bool = False,
+    cache: HashCache | None = None,
     sampled: bool = False,
 ) -> Artifacts:
     """Walk every root once and put each file to its row. `locations` names all rows, deleted ones too: what has no row is nobody's.
@@ -58,14 +61,20 @@ def read_artifacts(
     `own` are files and folders of the store itself (its database, settings, journals): they are passed over wherever they lie.
     `sampled` files are looked into while the walk is there: samples of those that may have equals spare the search a second way to them.
     """
-    holdings = read_holdings(locations, relocate, roots, ready_models)
-    asked = (rules.min_size if sampled else -1, tuple(rules.boilerplate), stamped)
-    walk = _Walk(holdings, ignore, frozenset(os.path.realpath(path) for path in own), asked, file_store=file_store)
-    progress.start("Reading artifact folders", None)
-    try:
-        walk.run(progress)
-    finally:
-        progress.stop()
+    with ExitStack() as stack:
+        many, known = len(locations) >= FEWEST, cache is not None and len(cache)
+        share = None if known else stack.enter_context(sharing(Visitor, helped=many))
+        verifying = stack.enter_context(sharing(Verifier, helped=bool(known) and many))
+        if cache is not None:
+            cache.begin(verifying)
+        holdings = read_holdings(locations, relocate, roots, ready_models)
+        asked = (rules.min_size if sampled else -1, tuple(rules.boilerplate), cache is not None)
+        walk = _Walk(holdings, ignore, frozenset(os.path.realpath(path) for path in own), asked, cache, file_store=file_store)
+        progress.start("Reading artifact folders", None)
+        try:
+            walk.run(share, verifying, progress)
+        finally:
+            progress.stop()
     return Artifacts(
         roots=tuple(ArtifactRoot(key, root, _device(root)) for root, key in walk.keys.items()),
         files=walk.files,
@@ -75,7 +84,7 @@ def read_artifacts(
         relocated=dict(holdings.relocated),
         # MLflow keeps a second MLmodel in `metadata`, without the files that it names.
         models={
-            folder: inspect(folder, owner, walk.files, walk.documents.get(folder))
+            folder: walk.judged.get(folder) or inspect(folder, owner, walk.files)
             for folder, owner in walk.models.items()
             if os.path.basename(folder) != "metadata" or os.path.dirname(folder) not in walk.models
         },
@@ -84,17 +93,17 @@ def read_artifacts(
         linked_outside=walk.linked_outside(),
         unread=walk.unread,
         rules=rules,
-        stamps=walk.stamps,
         samples=walk.samples,
     )
 
 
 class _Walk:
-    def __init__(self, holdings: Holdings, ignore: Sequence[str], own: frozenset[str], asked: Asked, *, file_store: bool) -> None:
-        self.stamps: dict[str, tuple[int, int]] = {}
+    def __init__(
+        self, holdings: Holdings, ignore: Sequence[str], own: frozenset[str], asked: Asked, cache: HashCache | None, *, file_store: bool
+    ) -> None:
         self.samples: dict[str, str] = {}
-        self.documents: dict[str, bytes] = {}  # model folder -> its MLmodel, where it was read on the way
-        self._asked, self._stamped = asked, asked[2]
+        self.judged: dict[str, ModelFolder] = {}  # those whose MLmodel was read on the way
+        self._asked, self._cache = asked, cache
         self.newest: dict[tuple[str, str], int] = {}
         self._names: dict[str, int] = {}  # physical copy -> how many hard links it has, where it has several
         self._own = own
@@ -110,7 +119,7 @@ class _Walk:
         self._stack: list[tuple[str, Where]] = []
         self._plain: list[tuple[str, Where]] = []  # rows' folders in which nothing of another row's is
 
-    def run(self, progress: Progress) -> None:
+    def run(self, share: Share | None, verifying: Share, progress: Progress) -> None:
         """Visit every folder below the outermost roots, without recursion: a tree may be deeper than Python's stack."""
         roots = self._holdings.roots
         for root in roots:
@@ -118,13 +127,30 @@ class _Walk:
                 self._stack.append((root, self._below(root, Where(root))))
         self._empty_stack(progress)
         plain, self._plain = self._plain, []
+        if self._cache is not None:
+            self._cache.end(verifying)
+            plain = [(folder, where) for folder, where in plain if not self._recalled(self._cache, folder, where, progress)]
         folders = [(folder, where.artifacts) for folder, where in plain]
-        for number, found in visited(folders, self._asked, progress.advance):
+        for number, found in visited(folders, self._asked, share, progress.advance):
             if found is None:
                 self._stack.append(plain[number])
             else:
-                self._take(plain[number][1], found)
+                folder, where = plain[number]
+                self._take(where, found)
+                if self._cache is not None:
+                    self._cache.note(folder, where.artifacts, found)
         self._empty_stack(progress)
+
+    def _recalled(self, cache: HashCache, folder: str, where: Where, progress: Progress) -> bool:
+        assert where.owner is not None
+        recalled = cache.recall(folder, where.artifacts, where.owner)
+        if recalled is None:
+            return False
+        found, models = recalled
+        self._take(where, found)
+        self.judged.update(models)
+        progress.advance(len(found[0]))
+        return True
 
     def _empty_stack(self, progress: Progress) -> None:
         seen = 0
@@ -139,16 +165,15 @@ class _Walk:
         """What was found in a row's folder that holds nothing but ordinary files and folders."""
         owner = where.owner
         assert owner is not None
-        paths, sizes, copies, logged, newest, names, stamps, models, samples = found
+        paths, sizes, copies, logged, newest, names, models, samples, _ = found
         # What ArtifactFile(...) does, without a call of Python's a file.
         self.files.update(zip(paths, map(tuple.__new__, repeat(ArtifactFile), zip(sizes, copies, repeat(owner), logged)), strict=False))
         self._names.update(names)
-        self.stamps.update(stamps)
         self.samples.update(samples)
         for folder, document in models.items():
             self.models[folder] = owner
             if document is not None:
-                self.documents[folder] = document
+                self.judged[folder] = inspect(folder, owner, self.files, document)
         if newest:
             key = (owner.kind, owner.key)
             self.newest[key] = max(self.newest.get(key, 0), newest // 1_000_000)
@@ -205,7 +230,7 @@ class _Walk:
 
     def _owned(self, folder: str, entries: Sequence[os.DirEntry[str]], where: Where) -> list[os.DirEntry[str]]:
         """Take in the ordinary files of an owner's folder, which most files of a store are; gives back what is to be looked at closely."""
-        others, newest, stamped = [], 0, self._stamped
+        others, newest = [], 0
         owner, logged, files = where.owner, where.logged, self.files
         assert owner is not None
         for entry in entries:
@@ -224,8 +249,6 @@ class _Walk:
                 continue
             copy, path = f"{facts.st_dev}:{facts.st_ino}", entry.path
             newest = max(written, newest)
-            if stamped:
-                self.stamps[copy] = (written, facts.st_ctime_ns)
             files[path] = ArtifactFile(facts.st_size, copy, owner, logged)
             if name == MLMODEL:
                 self.models[folder] = owner
@@ -251,8 +274,6 @@ class _Walk:
         if refused:
             self.unread[path] = refused
         else:
-            if self._stamped and not link:
-                self.stamps[copy] = (facts.st_mtime_ns, facts.st_ctime_ns)
             self.files[path] = ArtifactFile(size, copy, here.owner, here.logged and not uploading and not link)
             if name == MLMODEL:
                 self.models[folder] = here.owner

@@ -35,11 +35,18 @@ class Resolver:
             # Only at a separator: /data/mlruns must not take in /data/mlruns-old.
             if uri.startswith(start) and uri[len(start) : len(start) + 1] in ("", "/", "\\"):
                 return _inside(folder, uri[len(start) :], uri, key)
+        if _is_normal(uri):
+            return Resolved(uri)
         scheme = scheme_of(uri)
         if scheme not in ("", "file"):
             return Resolved("", f"{scheme} locations are not read by this version; map it with [store.relocate]")
         path = unquote(plain(uri))
         return Resolved("/" + os.path.normpath(path).lstrip("/") if path.startswith("/") else os.path.abspath(path))
+
+
+def _is_normal(uri: str) -> bool:
+    """Whether a location is a path just as it stands, as most are: nothing in it is read in another way."""
+    return uri[0] == "/" and uri[-1] != "/" and not ("/." in uri or "//" in uri or "%" in uri or "\\" in uri)
 
 
 def local_folder(uri: str) -> str | None:
@@ -50,7 +57,7 @@ def local_folder(uri: str) -> str | None:
 
 def scheme_of(uri: str) -> str:
     """The scheme in lower case, '' for a plain path (a Windows path too)."""
-    found = _SCHEME.match(uri)
+    found = _SCHEME.match(uri) if uri[:1] != "/" else None
     return found[1].lower() if found else ""
 
 

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -19,39 +19,64 @@ _DEEPEST = 200
 _FILE_KEYS = ("data", "model_data", "model_path", "pickled_model", "python_model", "model_file", "code")
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
-_TOP_KEY = re.compile(r"^(?=[A-Za-z_]\w*:(?:\s|$))", re.MULTILINE)
-_SCALAR = re.compile(r"(\w+): (?:'([^'\n]*)'|([A-Za-z0-9_/.](?:[\w/.+@=:-]*[\w/.+@=-])?))\s*")
+_OWN_LINE = re.compile(
+    rb"^(?:run_id|model_id|model_uuid|utc_time_created|model_size_bytes): (?:'[^'\n]*'|[A-Za-z0-9](?:[\w.+:-]*\w)?)\n(?=[A-Za-z_]|\Z)", re.MULTILINE
+)
+"""A line that tells a model from others of its kind, and is all of its entry."""
+_LARGEST_KEPT = 1 << 16
+
+
+class Description(NamedTuple):
+    """What an MLmodel file says of its folder: the files that it names, and `error` where it cannot be read."""
+
+    names: tuple[str, ...] = ()
+    artifact_path: str = ""
+    error: str = ""
 
 
 def inspect(folder: str, owner: EntityRef | None, files: Mapping[str, ArtifactFile], raw: bytes | None = None) -> ModelFolder:
     """The model folder as its MLmodel describes it; `files` is what the walk found, `raw` the file's bytes where the walk read it."""
-
-    def read() -> dict[Any, Any]:
-        return read_mlmodel(os.path.join(folder, MLMODEL)) if raw is None else parse_mlmodel(raw)
-
-    return judge(folder, owner, read, lambda name: _size(folder, name, files))
+    return judge(folder, owner, _read(folder) if raw is None else describe(raw), lambda name: _size(folder, name, files))
 
 
-def judge(folder: str, owner: EntityRef | None, read: Callable[[], dict[Any, Any]], size_of: Callable[[str], int | None]) -> ModelFolder:
-    """The model folder as the MLmodel that `read` gives describes it; `size_of` says how many bytes are at a name in it, None where nothing is."""
-    try:
-        document = read()
-        flavors = document.get("flavors")
-        if not isinstance(flavors, dict):
-            return ModelFolder(folder, owner, (), (), "", "MLmodel names no flavors")
-    except OSError as error:
-        return ModelFolder(folder, owner, (), (), "", f"MLmodel cannot be read: {error.strerror}")
-    except ValueError as error:
-        return ModelFolder(folder, owner, (), (), "", str(error))
+def judge(folder: str, owner: EntityRef | None, described: Description, size_of: Callable[[str], int | None]) -> ModelFolder:
+    """The model folder as its MLmodel describes it; `size_of` says how many bytes are at a name in it, None where nothing is."""
     missing, empty = [], []
-    for name in sorted(set(named_files(flavors, document))):
+    for name in described.names:
         size = size_of(name)
         if size is None:
             missing.append(name)
         elif size == 0:
             empty.append(name)
-    path = document.get("artifact_path")
-    return ModelFolder(folder, owner, tuple(missing), tuple(empty), path if isinstance(path, str) else "", "")
+    return ModelFolder(folder, owner, tuple(missing), tuple(empty), described.artifact_path, described.error)
+
+
+def describe(raw: bytes) -> Description:
+    """What the bytes of an MLmodel file say."""
+    # Thousands of models of one kind differ in ids and times only: the rest is understood once for all of them.
+    rest = _OWN_LINE.sub(b"", raw) or raw
+    return _described(rest) if len(rest) < _LARGEST_KEPT else _described.__wrapped__(rest)
+
+
+@lru_cache(maxsize=1024)
+def _described(raw: bytes) -> Description:
+    try:
+        document = parse_mlmodel(raw)
+    except ValueError as error:
+        return Description(error=str(error))
+    flavors, path = document.get("flavors"), document.get("artifact_path")
+    if not isinstance(flavors, dict):
+        return Description(error="MLmodel names no flavors")
+    return Description(tuple(sorted(set(named_files(flavors, document)))), path if isinstance(path, str) else "")
+
+
+def _read(folder: str) -> Description:
+    try:
+        return describe(_raw(os.path.join(folder, MLMODEL)))
+    except OSError as error:
+        return Description(error=f"MLmodel cannot be read: {error.strerror}")
+    except ValueError as error:
+        return Description(error=str(error))
 
 
 def named_files(flavors: dict[Any, Any], document: dict[Any, Any]) -> Iterator[str]:
@@ -87,15 +112,18 @@ def _size(folder: str, name: str, files: Mapping[str, ArtifactFile]) -> int | No
 
 def read_mlmodel(path: str) -> dict[Any, Any]:
     """An MLmodel file as a mapping. Raises ValueError with a reason that quotes nothing of it, OSError where it cannot be read."""
+    return parse_mlmodel(_raw(path))
+
+
+def _raw(path: str) -> bytes:
     file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         size = os.fstat(file).st_size
         if size > LARGEST:
             raise ValueError("MLmodel is larger than 1 MiB")
-        raw = os.read(file, size)
+        return os.read(file, size)
     finally:
         os.close(file)
-    return parse_mlmodel(raw)
 
 
 def parse_mlmodel(raw: bytes) -> dict[Any, Any]:
@@ -106,23 +134,12 @@ def parse_mlmodel(raw: bytes) -> dict[Any, Any]:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise ValueError("MLmodel is not UTF-8 text") from None
-    # Thousands of models of one kind differ in ids and times only: read those by pattern, and the rest once for all of them.
-    blocks = _TOP_KEY.split(text)
-    if blocks[0].strip():
-        blocks = [text]
-    document: dict[Any, Any] = {}
-    for block in blocks:
-        scalar = _SCALAR.fullmatch(block)
-        if scalar:
-            document[scalar[1]] = scalar[3] if scalar[2] is None else scalar[2]
-        elif block.strip():
-            document.update(_parse(block))
+    document = _parse(text) if text.strip() else {}
     if not document:
         raise ValueError("MLmodel is empty")
     return document
 
 
-@lru_cache(maxsize=1024)
 def _parse(text: str) -> dict[Any, Any]:
     try:
         refuse_depth(text)

@@ -87,17 +87,19 @@ class Store:
 
     def walk(self, snapshot: Snapshot, rows: Rows, progress: Progress) -> Snapshot:
         """A snapshot with its files: one walk over the local roots, hashes where files may be duplicates."""
-        from mlflow_compliance.store.hash_cache import HashCache, cache_folder, is_new
+        from mlflow_compliance.store.hash_cache import HashCache, cache_folder
         from mlflow_compliance.store.hashing import hash_candidates
         from mlflow_compliance.store.inventory import read_artifacts
+        from mlflow_compliance.store.locations import without_credentials
         from mlflow_compliance.store.records import read_records
         from mlflow_compliance.store.remote.hashing import hash_remote
         from mlflow_compliance.store.remote.inventory import with_remote
         from mlflow_compliance.store.remote.places import is_remote, split
         from mlflow_compliance.store.remote.pointers import with_holding
 
-        base, cache, started = self.settings.base, cache_folder(self.hash_cache), time.time_ns()
-        own = [self.folder, *([str(self.settings.path)] if self.settings.path else []), *([cache] if cache else []), *self.backend.own()]
+        base, folder, started, rules = self.settings.base, cache_folder(self.hash_cache), time.time_ns(), self.settings.duplicate_rules()
+        cache = HashCache(folder, f"{without_credentials(self.uri)}\0{base}", rules, started) if folder else None
+        own = [self.folder, *([str(self.settings.path)] if self.settings.path else []), *([folder] if folder else []), *self.backend.own()]
         relocate, roots = self.settings.store.resolved_relocate(base), self.settings.store.resolved_roots(base)
         local, remote = split(rows.locations, relocate)
         found = read_artifacts(
@@ -105,20 +107,19 @@ class Store:
             relocate=relocate,
             roots=[root for root in roots if not is_remote(root)],
             ignore=self.settings.store.ignore,
-            rules=self.settings.duplicate_rules(),
+            rules=rules,
             file_store=self.info.backend == "file",
             ready_models=rows.ready_models,
             recorded=read_records(self.folder),
             progress=progress,
             own=own,
-            stamped=cache is not None,
-            # Workers elsewhere read files themselves, and a cache that holds something spares most samples.
-            sampled=self.executor == THREADS and (cache is None or is_new(cache)),
+            cache=cache,
+            sampled=self.executor == THREADS,  # workers elsewhere read files themselves
         )
         if found.ownerless:
             found = self.backend.keep_what_others_own(found)
         with executor_of(self.executor) as pool:
-            found = hash_candidates(found, progress, pool, HashCache(cache, found, started) if cache else None)
+            found = hash_candidates(found, progress, pool, cache)
         away = [root for root in roots if is_remote(root)]
         if remote or away:
             ignore, ready = self.settings.store.ignore, rows.ready_models

@@ -17,7 +17,7 @@ from mlflow_compliance.progress import Progress
 from mlflow_compliance.store import strays
 from mlflow_compliance.store.holdings import Holdings, read_holdings
 from mlflow_compliance.store.inventory import SKIPPED, Where
-from mlflow_compliance.store.mlmodel import LARGEST, MLMODEL, judge, parse_mlmodel
+from mlflow_compliance.store.mlmodel import LARGEST, MLMODEL, Description, describe, judge
 from mlflow_compliance.store.remote.base import RemoteError
 from mlflow_compliance.store.remote.copying import RETRACTED
 from mlflow_compliance.store.remote.ground import RemoteGround
@@ -178,16 +178,11 @@ def _read_models(sorting: _Sorting, ground: RemoteGround, progress: Progress) ->
             texts = dict(zip(folders, pool.map(read, folders), strict=True))
     finally:
         progress.stop()
-    return {folder: judge(folder, owner, _document(texts[folder]), _sizes(folder, ground, sorting.files)) for folder, owner in folders.items()}
+    return {folder: judge(folder, owner, _described(texts[folder]), _sizes(folder, ground, sorting.files)) for folder, owner in folders.items()}
 
 
-def _document(text: bytes | RemoteError) -> Callable[[], dict[Any, Any]]:
-    def document() -> dict[Any, Any]:
-        if isinstance(text, RemoteError):
-            raise ValueError(f"MLmodel cannot be read: {text}")  # noqa: TRY004 - as `parse_mlmodel` says it
-        return parse_mlmodel(text)
-
-    return document
+def _described(text: bytes | RemoteError) -> Description:
+    return Description(error=f"MLmodel cannot be read: {text}") if isinstance(text, RemoteError) else describe(text)
 
 
 def _sizes(folder: str, ground: RemoteGround, files: Mapping[str, ArtifactFile]) -> Callable[[str], int | None]:
