@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property, lru_cache
 from importlib.metadata import version
 from time import time_ns as now
@@ -20,7 +20,7 @@ from mlflow_compliance.artifacts import Artifacts, DuplicateRules, ModelFolder
 from mlflow_compliance.entities import EntityRef
 from mlflow_compliance.store.comparing import Copy
 from mlflow_compliance.store.helpers import MOST_PARTS, Share
-from mlflow_compliance.store.memory import Memory, read_memory, write_memory
+from mlflow_compliance.store.memory import FILES, FOLDERS, MODELS, PLACES, Memory
 from mlflow_compliance.store.mounts import tells_of_entries
 from mlflow_compliance.store.visitor import Found
 
@@ -29,6 +29,8 @@ OFF = "off"
 _SUFFIX = ".hashes"
 _SAFE = 2_000_000_000
 """The coarsest clock of a file system that is in use (FAT) ticks every two seconds."""
+_State = tuple[str, int, int, int]
+"""Of a file: physical copy, size, time of writing, time of change."""
 
 
 class Entry(NamedTuple):
@@ -54,15 +56,15 @@ class HashCache:
         self.path = os.path.join(folder, f"{hashlib.sha256(store.encode(errors='surrogateescape')).hexdigest()[:32]}{_SUFFIX}")
         self._about = [version("pytest-mlflow-compliance"), rules.min_size, list(rules.boilerplate)]
         self._before = min(started, now()) - _SAFE
-        found = read_memory(self.path)
+        found = Memory.read(self.path)
         # Another version may see other things in the same bytes.
-        self._old = found if found is not None and found.about[:1] == self._about[:1] else Memory(self._about)
-        old = self._old
-        self._numbers = {folder: number for number, folder in enumerate(old.folders.path)}
-        self._spans = [old.spans(counts) for counts in (old.folders.places, old.folders.files, old.folders.models)]
-        self._same = bytearray(len(old.folders.path))
+        self._old = old = found if found is not None and found.about[:1] == self._about[:1] else Memory(self._about, [])
+        self._numbers = {folder: number for number, folder in enumerate(old.texts(FOLDERS, "path"))}
+        self._spans = {table: old.spans(table) for table in (PLACES, FILES, MODELS)}
+        self._same = bytearray(len(self._numbers))
         self._recalled: list[int] = []
         self._noted: list[tuple[str, str, Found]] = []
+        self._part = max(16, -(-len(self._numbers) // MOST_PARTS))
 
     def __len__(self) -> int:
         """The folders that an earlier audit left."""
@@ -70,45 +72,56 @@ class HashCache:
 
     def begin(self, share: Share) -> None:
         """Let every folder be verified."""
-        old, (places, files, _) = self._old, self._spans
+        places, files = self._old.texts(PLACES, "path"), self._old.texts(FILES, "path")
         asked = [
-            (old.places[places[number] : places[number + 1]] + old.files.path[files[number] : files[number + 1]], mark)
-            for number, mark in enumerate(old.folders.mark)
+            ("\0".join([*places[self._in(PLACES, number)], *files[self._in(FILES, number)]]), mark)
+            for number, mark in enumerate(self._old.texts(FOLDERS, "mark"))
         ]
-        size = max(16, -(-len(asked) // MOST_PARTS))
-        share.begin((), [asked[start : start + size] for start in range(0, len(asked), size)])
-        self._size = size
+        share.begin((), [asked[start : start + self._part] for start in range(0, len(asked), self._part)])
 
-    def end(self, share: Share) -> None:
-        """Learn which folders are as they were."""
-        for number, same in share.told():
-            self._same[number * self._size : number * self._size + len(same)] = bytes(same)
+    def verified(self, share: Share) -> Iterator[str]:
+        """The folders that are as they were, as soon as they are known."""
+        folders = self._old.texts(FOLDERS, "path")
+        for part, same in share.told():
+            for number, is_same in enumerate(same, part * self._part):
+                self._same[number] = is_same
+                if is_same:
+                    yield folders[number]
+
+    def _in(self, table: str, number: int) -> slice:
+        """Where a table tells of a folder."""
+        spans = self._spans[table]
+        return slice(spans[number], spans[number + 1])
 
     def recall(self, folder: str, artifacts: str, owner: EntityRef) -> tuple[Found, dict[str, ModelFolder]] | None:
         """What is in a folder, and its models; None where it may have changed."""
         number = self._numbers.get(folder)
-        old = self._old
-        if number is None or not self._same[number] or old.folders.artifacts[number] != artifacts:
+        places, newest, paths, sizes, copied, logged, links, documents, told = self._columns
+        if number is None or not self._same[number] or places[number] != artifacts:
             return None
         self._recalled.append(number)
-        _, files, models = self._spans
-        a, b, c, d = files[number], files[number + 1], models[number], models[number + 1]
-        copies, links = old.files.copy[a:b], old.files.links[a:b]
-        names = {copy: count for copy, count in zip(copies, links, strict=True) if count > 1}
-        told = {path: _judged(path, owner, text) for path, text in zip(old.model[c:d], old.told[c:d], strict=True) if text}
-        logged = list(map(bool, old.files.logged[a:b]))
-        found: Found = (
-            old.files.path[a:b],
-            old.files.size[a:b],
+        files, models = self._in(FILES, number), self._in(MODELS, number)
+        copies, found_in = copied[files], documents[models]
+        names = {copy: links[copy] for copy in copies if copy in links} if links else {}
+        found: Found = (paths[files], sizes[files], copies, logged[files], newest[number], names, dict.fromkeys(found_in), {}, None)
+        return found, {path: ModelFolder(path, owner, *_judged(text)) for path, text in zip(found_in, told[models], strict=True) if text}
+
+    @cached_property
+    def _columns(self) -> tuple[list[str], list[int], list[str], list[int], list[str], list[bool], dict[str, int], list[str], list[str]]:
+        """What `recall` looks into, folder by folder."""
+        old = self._old
+        copies, links = old.texts(FILES, "copy"), old.numbers(FILES, "links")
+        return (
+            old.texts(FOLDERS, "artifacts"),
+            old.numbers(FOLDERS, "newest"),
+            old.texts(FILES, "path"),
+            old.numbers(FILES, "size"),
             copies,
-            logged,
-            old.folders.newest[number],
-            names,
-            dict.fromkeys(old.model[c:d]),
-            {},
-            None,
+            list(map(bool, old.numbers(FILES, "logged"))),
+            {copy: count for copy, count in zip(copies, links, strict=True) if count > 1},
+            old.texts(MODELS, "path"),
+            old.texts(MODELS, "told"),
         )
-        return found, told
 
     def note(self, folder: str, artifacts: str, found: Found) -> None:
         """A folder that had to be looked into."""
@@ -117,93 +130,82 @@ class HashCache:
     def settled(self, artifacts: Artifacts) -> tuple[dict[str, str], tuple[tuple[str, ...], ...]] | None:
         """Path -> SHA-256, and twins, as an earlier audit found them; None where there is anything that it did not see, or saw by other rules."""
         old = self._old
-        known = sum(map(old.folders.files.__getitem__, self._recalled))
-        if not known or known != len(artifacts.files) or old.about != self._about or len(self._recalled) != len(self._numbers):
+        paths = old.texts(FILES, "path")
+        if not paths or len(paths) != len(artifacts.files) or len(self._recalled) != len(self._numbers) or old.about != self._about:
             return None
-        digests = {path: digest for path, digest in zip(old.files.path, old.files.digest, strict=True) if digest}
+        digests = {path: digest for path, digest in zip(paths, old.texts(FILES, "digest"), strict=True) if digest}
         return digests, tuple(map(tuple, old.twins))
 
     def look_up(self, copies: Iterable[Copy]) -> dict[str, Entry]:
         """Path -> what is known of it."""
-        old, known = self._old.files, {}
+        known: dict[str, Entry] = {}
         if self._numbers:
-            stamps = self._stamps
+            tokens, digests = self._old.texts(FILES, "token"), self._old.texts(FILES, "digest")
+            before = {path: (index, state) for index, (path, state) in enumerate(zip(self._old.texts(FILES, "path"), self._states(), strict=True))}
             for copy in copies:
-                index = self._indexes.get(copy.path)
-                if index is not None and old.token[index] and stamps.get(copy.path) == self._stamp(index):
-                    known[copy.path] = Entry(old.token[index], old.digest[index])
+                index, state = before.get(copy.path, (-1, None))
+                if index >= 0 and tokens[index] and self._now.get(copy.path) == state:
+                    known[copy.path] = Entry(tokens[index], digests[index])
         return known
 
-    @cached_property
-    def _indexes(self) -> dict[str, int]:
-        return {path: index for index, path in enumerate(self._old.files.path)}
-
-    def _stamp(self, index: int) -> tuple[int, str, int, int]:
-        old = self._old.files
-        return old.size[index], old.copy[index], old.written[index], old.changed[index]
+    def _states(self) -> Iterable[_State]:
+        old = self._old
+        numbers = (old.numbers(FILES, name) for name in ("size", "written", "changed"))
+        return zip(old.texts(FILES, "copy"), *numbers, strict=True)
 
     @cached_property
-    def _stamps(self) -> dict[str, tuple[int, str, int, int]]:
-        """Of every file that was looked at: size, physical copy, time of writing and time of change."""
-        found = {}
+    def _now(self) -> dict[str, _State]:
+        """Of every file that was looked at."""
+        states, paths = list(self._states()), self._old.texts(FILES, "path")
+        found: dict[str, _State] = {}
         for number in self._recalled:
-            for index in range(*self._spans[1][number : number + 2]):
-                found[self._old.files.path[index]] = self._stamp(index)
-        for _, _, (paths, sizes, copies, _, _, _, _, _, stamps) in self._noted:
+            files = self._in(FILES, number)
+            found.update(zip(paths[files], states[files], strict=True))
+        for _, _, (seen, sizes, copies, _, _, _, _, _, stamps) in self._noted:
             assert stamps is not None
-            found.update(zip(paths, zip(sizes, copies, stamps[1], stamps[2], strict=True), strict=True))
+            found.update(zip(seen, zip(copies, sizes, stamps[1], stamps[2], strict=True), strict=True))
         return found
 
     def keep(self, artifacts: Artifacts, tokens: Mapping[str, str], digests: Mapping[str, str], twins: Iterable[tuple[str, ...]]) -> None:
         """Leave what this audit knows to the next."""
         new = Memory(self._about, [list(group) for group in twins])
         for number in self._recalled:
-            self._copy(number, new)
+            self._carry(number, new)
         for folder, place, found in self._noted:
             self._add(folder, place, found, artifacts.models, new)
-        old = [max(times) < self._before for times in zip(new.files.written, new.files.changed, strict=True)]
-        new.files.token = [tokens.get(path, "") if safe else "" for path, safe in zip(new.files.path, old, strict=True)]
-        new.files.digest = [digests.get(path, "") if safe else "" for path, safe in zip(new.files.path, old, strict=True)]
-        if new != self._old:
-            write_memory(self.path, new)
+        paths = new.texts(FILES, "path")
+        times = zip(new.numbers(FILES, "written"), new.numbers(FILES, "changed"), strict=True)
+        safe = [written < self._before and changed < self._before for written, changed in times]
+        for name, values in (("token", tokens), ("digest", digests)):
+            column = new.texts(FILES, name)
+            column += [values.get(path, "") if old else "" for path, old in zip(paths, safe, strict=True)]
+        new.write(self.path)
 
-    def _copy(self, number: int, new: Memory) -> None:
-        old = self._old
-        for name in ("path", "artifacts", "mark", "newest", "places", "files", "models"):
-            getattr(new.folders, name).append(getattr(old.folders, name)[number])
-        (a, b), (c, d), (e, f) = (spans[number : number + 2] for spans in self._spans)
-        new.places += old.places[a:b]
-        for name in ("path", "copy", "size", "links", "logged", "written", "changed"):
-            getattr(new.files, name).extend(getattr(old.files, name)[c:d])
-        new.model += old.model[e:f]
-        new.told += old.told[e:f]
+    def _carry(self, number: int, new: Memory) -> None:
+        """A folder that did not change; its tokens and digests are kept with all others."""
+        where = {FOLDERS: slice(number, number + 1), **{table: self._in(table, number) for table in self._spans}}
+        new.take_over(self._old, where, besides=("token", "digest"))
 
     def _add(self, folder: str, place: str, found: Found, models: Mapping[str, ModelFolder], new: Memory) -> None:
         paths, sizes, copies, logged, newest, names, documents, _, stamps = found
         assert stamps is not None
         places, written, changed, mark, youngest, device = stamps
         safe = youngest < self._before and tells_of_entries(device)
-        row = (folder, place, mark if safe else "", newest, len(places), len(paths), len(documents))
-        for name, value in zip(("path", "artifacts", "mark", "newest", "places", "files", "models"), row, strict=True):
-            getattr(new.folders, name).append(value)
-        new.places += places
-        new.files.path += paths
-        new.files.copy += copies
-        new.files.size += sizes
-        new.files.links += [names.get(copy, 1) for copy in copies]
-        new.files.logged += map(int, logged)
-        new.files.written += written
-        new.files.changed += changed
-        new.model += documents
+        new.add(FOLDERS, path=[folder], artifacts=[place], mark=[mark if safe else ""], newest=[newest])
+        new.add(FOLDERS, places=[len(places)], files=[len(paths)], models=[len(documents)])
+        new.add(PLACES, path=places)
+        links = [names.get(copy, 1) for copy in copies] if names else [1] * len(copies)
+        new.add(FILES, path=paths, copy=copies, size=sizes, links=links, logged=map(int, logged), written=written, changed=changed)
         # Not all that has an MLmodel counts as a model.
-        new.told += [json.dumps(models[path][2:]) if path in models else "" for path in documents]
-
-
-def _judged(path: str, owner: EntityRef, text: str) -> ModelFolder:
-    return ModelFolder(path, owner, *_told(text))
+        new.add(MODELS, path=documents, told=[_told(models[path][2:]) if path in models else "" for path in documents])
 
 
 @lru_cache(maxsize=256)
-def _told(text: str) -> tuple[tuple[str, ...], tuple[str, ...], str, str]:
-    missing, empty, artifact_path, error = json.loads(text)
+def _told(judged: tuple[tuple[str, ...], tuple[str, ...], str, str]) -> str:
+    return json.dumps(judged)
+
+
+@lru_cache(maxsize=256)
+def _judged(told: str) -> tuple[tuple[str, ...], tuple[str, ...], str, str]:
+    missing, empty, artifact_path, error = json.loads(told)
     return tuple(missing), tuple(empty), artifact_path, error

@@ -128,8 +128,11 @@ class _Walk:
         self._empty_stack(progress)
         plain, self._plain = self._plain, []
         if self._cache is not None:
-            self._cache.end(verifying)
-            plain = [(folder, where) for folder, where in plain if not self._recalled(self._cache, folder, where, progress)]
+            left = dict(plain)
+            for folder in self._cache.verified(verifying):
+                if folder in left and self._recalled(self._cache, folder, left[folder], progress):
+                    del left[folder]
+            plain = list(left.items())
         folders = [(folder, where.artifacts) for folder, where in plain]
         for number, found in visited(folders, self._asked, share, progress.advance):
             if found is None:

@@ -1,4 +1,4 @@
-"""The file that a hash cache keeps: one column of text after another, so that a million entries are read without a call of Python's each."""
+"""The file that a hash cache keeps: one column after another, each understood when it is first asked for, a million entries at a time."""
 
 from __future__ import annotations
 
@@ -6,139 +6,124 @@ import json
 import os
 import tempfile
 import zlib
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
 
 from mlflow_compliance.store.content import opened
 
 _FORMAT = "mlflow-compliance hashes 2"
+FOLDERS, PLACES, FILES, MODELS = "folders", "places", "files", "models"
+_TABLES = {
+    # A row's folder: how many folders it is (itself and those in it), how many files and models are in it. `mark` is of the states of all these
+    # folders and files, in the order of the other tables; empty where nothing is to be concluded from it.
+    FOLDERS: (("path", "artifacts", "mark"), ("newest", PLACES, FILES, MODELS)),
+    PLACES: (("path",), ()),
+    # `token` and `digest` are empty where they are not known.
+    FILES: (("path", "copy", "token", "digest"), ("size", "links", "logged", "written", "changed")),
+    # What JSON tells of a model beside its path; empty where it does not count as one.
+    MODELS: (("path", "told"), ()),
+}
 
 
-@dataclass
-class Folders:
-    """Rows' folders, one in every column. `mark` is of the states of all its folders and files, in the order of the other columns; or empty."""
-
-    path: list[str] = field(default_factory=list)
-    artifacts: list[str] = field(default_factory=list)
-    mark: list[str] = field(default_factory=list)
-    newest: list[int] = field(default_factory=list)
-    places: list[int] = field(default_factory=list)
-    """How many folders it is: itself and those in it."""
-    files: list[int] = field(default_factory=list)
-    models: list[int] = field(default_factory=list)
-
-
-@dataclass
-class Files:
-    """Files, one in every column, those of one folder together. `token` and `digest` are empty where they are not known."""
-
-    path: list[str] = field(default_factory=list)
-    copy: list[str] = field(default_factory=list)
-    token: list[str] = field(default_factory=list)
-    digest: list[str] = field(default_factory=list)
-    size: list[int] = field(default_factory=list)
-    links: list[int] = field(default_factory=list)
-    logged: list[int] = field(default_factory=list)
-    written: list[int] = field(default_factory=list)
-    changed: list[int] = field(default_factory=list)
-
-
-@dataclass
 class Memory:
-    """What one audit leaves for the next. `about` says under which version and rules; a model is what JSON tells of it beside its path."""
+    """What one audit leaves for the next: tables of columns of texts and whole numbers. `about` says under which version and rules."""
 
-    about: list[Any]
-    twins: list[list[str]] = field(default_factory=list)
-    folders: Folders = field(default_factory=Folders)
-    places: list[str] = field(default_factory=list)
-    files: Files = field(default_factory=Files)
-    model: list[str] = field(default_factory=list)
-    told: list[str] = field(default_factory=list)
+    def __init__(self, about: list[Any], twins: list[list[str]]) -> None:
+        self.about = about
+        self.twins = twins
+        self._blocks: dict[tuple[str, str], bytes] = {}  # columns that nobody asked for yet
+        self._texts: dict[tuple[str, str], list[str]] = {}
+        self._numbers: dict[tuple[str, str], list[int]] = {}
 
-    def spans(self, counts: Sequence[int]) -> list[int]:
-        """Where each folder's part of other columns begins, and where the last one's ends."""
-        return list(accumulate(counts, initial=0))
+    @classmethod
+    def read(cls, path: str) -> Memory | None:
+        """None where the file is missing, spoiled, of another version, or is not a file."""
+        try:
+            with opened(path) as file, open(file, "rb", closefd=False) as reader:
+                head, body = reader.readline(), reader.read()
+        except OSError:
+            return None
+        if head != head_of(body):
+            return None
+        try:
+            return cls._parsed(memoryview(body))
+        except (ValueError, TypeError, KeyError):
+            return None
 
+    @classmethod
+    def _parsed(cls, body: memoryview) -> Memory:
+        length = int.from_bytes(body[:8], "little")
+        about, twins, sizes = json.loads(bytes(body[8 : 8 + length]))
+        memory, position = cls(about, twins), 8 + length
+        for table, (texts, numbers) in _TABLES.items():
+            for name in (*texts, *numbers):
+                end = position + sizes[f"{table}.{name}"]
+                memory._blocks[table, name] = bytes(body[position:end])
+                position = end
+        if position != len(body):
+            raise ValueError("not as it was written")
+        return memory
 
-_TEXTS, _NUMBERS = ("path", "artifacts", "mark"), ("newest", "places", "files", "models")
-_FILE_TEXTS, _FILE_NUMBERS = ("path", "copy", "token", "digest"), ("size", "links", "logged", "written", "changed")
+    def texts(self, table: str, name: str) -> list[str]:
+        """A column, to read and to add to."""
+        key = table, name
+        if key not in self._texts:
+            self._texts[key] = self._blocks.pop(key, b"").decode(errors="surrogateescape").split("\0")[:-1]
+        return self._texts[key]
 
+    def numbers(self, table: str, name: str) -> list[int]:
+        """A column, to read and to add to."""
+        key = table, name
+        if key not in self._numbers:
+            values = array("q")
+            values.frombytes(self._blocks.pop(key, b""))
+            self._numbers[key] = values.tolist()
+        return self._numbers[key]
 
-def read_memory(path: str) -> Memory | None:
-    """None where the file is missing, spoiled, of another version, or is not a file."""
-    try:
-        with opened(path) as file, open(file, "rb", closefd=False) as reader:
-            head, _, body = reader.read().partition(b"\n")
-    except OSError:
-        return None
-    if head != head_of(body):
-        return None
-    try:
-        return _parsed(body.decode(errors="surrogateescape").split("\0"))
-    except (ValueError, TypeError, IndexError):
-        return None
+    def _column(self, table: str, name: str) -> list[Any]:
+        return self.texts(table, name) if name in _TABLES[table][0] else self.numbers(table, name)
 
+    def add(self, table: str, **columns: Iterable[str] | Iterable[int]) -> None:
+        for name, values in columns.items():
+            self._column(table, name).extend(values)
 
-def _parsed(words: list[str]) -> Memory:
-    about, twins, counts = json.loads(words[0])
-    folders, places, files, models = counts
-    position = 1
+    def take_over(self, other: Memory, where: Mapping[str, slice], besides: Sequence[str]) -> None:
+        """Add a part of each of another's tables, but for some columns."""
+        for table, (texts, numbers) in _TABLES.items():
+            for name in (*texts, *numbers):
+                if name not in besides:
+                    self._column(table, name).extend(other._column(table, name)[where[table]])
 
-    def column(length: int) -> list[str]:
-        nonlocal position
-        position += length
-        return words[position - length : position]
+    def spans(self, table: str) -> list[int]:
+        """Where each folder's part of a table begins, and where the last one's ends."""
+        return list(accumulate(self.numbers(FOLDERS, table), initial=0))
 
-    memory = Memory(about, twins)
-    for name in _TEXTS:
-        setattr(memory.folders, name, column(folders))
-    for name in _NUMBERS:
-        setattr(memory.folders, name, list(map(int, column(folders))))
-    memory.places = column(places)
-    for name in _FILE_TEXTS:
-        setattr(memory.files, name, column(files))
-    for name in _FILE_NUMBERS:
-        setattr(memory.files, name, list(map(int, column(files))))
-    memory.model, memory.told = column(models), column(models)
-    whole = (sum(memory.folders.places), sum(memory.folders.files), sum(memory.folders.models)) == (places, files, models)
-    if position != len(words) or not whole:
-        raise ValueError("not as it was written")
-    return memory
-
-
-def _words(memory: Memory) -> Iterator[str]:
-    yield json.dumps([memory.about, memory.twins, [len(memory.folders.path), len(memory.places), len(memory.files.path), len(memory.model)]])
-    for name in _TEXTS:
-        yield from getattr(memory.folders, name)
-    for name in _NUMBERS:
-        yield from map(str, getattr(memory.folders, name))
-    yield from memory.places
-    for name in _FILE_TEXTS:
-        yield from getattr(memory.files, name)
-    for name in _FILE_NUMBERS:
-        yield from map(str, getattr(memory.files, name))
-    yield from memory.model
-    yield from memory.told
-
-
-def write_memory(path: str, memory: Memory) -> None:
-    """In one step, so that of two audits at once the later one's memory stays, whole. A folder that cannot be written to is no audit's business."""
-    body = "\0".join(_words(memory)).encode(errors="surrogateescape")
-    temporary = ""
-    try:
-        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        file, temporary = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".writing-")
-        with open(file, "wb") as writer:
-            writer.write(head_of(body) + b"\n" + body)
-        os.replace(temporary, path)
-    except OSError:
-        with suppress(OSError):
-            os.unlink(temporary)
+    def write(self, path: str) -> None:
+        """In one step: of two audits at once the later one's memory stays, whole. A folder that cannot be written to is no audit's business."""
+        blocks = {}
+        for table, (texts, numbers) in _TABLES.items():
+            for name in texts:
+                blocks[f"{table}.{name}"] = "".join([f"{word}\0" for word in self.texts(table, name)]).encode(errors="surrogateescape")
+            for name in numbers:
+                blocks[f"{table}.{name}"] = array("q", self.numbers(table, name)).tobytes()
+        head = json.dumps([self.about, self.twins, {name: len(block) for name, block in blocks.items()}]).encode()
+        body = b"".join([len(head).to_bytes(8, "little"), head, *blocks.values()])
+        temporary = ""
+        try:
+            os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+            file, temporary = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".writing-")
+            with open(file, "wb") as writer:
+                writer.write(head_of(body))
+                writer.write(body)
+            os.replace(temporary, path)
+        except OSError:
+            with suppress(OSError):
+                os.unlink(temporary)
 
 
 def head_of(body: bytes) -> bytes:
-    """What stands before a body, on a line of its own."""
-    return f"{_FORMAT} {len(body)} {zlib.crc32(body):08x}".encode()
+    """The line that stands before a body."""
+    return f"{_FORMAT} {len(body)} {zlib.crc32(body):08x}\n".encode()

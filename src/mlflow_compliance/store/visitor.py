@@ -19,7 +19,7 @@ _FOLDER = os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
 _MODEL, _LARGEST_MODEL = "MLmodel", 1 << 20
 
 Stamps = tuple[list[str], list[int], list[int], str, int, int]
-"""The folders that were looked into; of every file when it was written to and when it changed in any way (ns); what `mark` gives for folders and
+"""The folders that were looked into; of every file when it was written to and when it changed in any way (ns); what `mark_of` gives for folders and
 files; the youngest of all their times; the device that they are on, -1 where there are several."""
 Found = tuple[list[str], list[int], list[str], list[bool], int, dict[str, int], dict[str, "bytes | None"], dict[str, str], "Stamps | None"]
 """Of every file its path, size, physical copy and whether it was logged; time of writing of the newest (ns); copy -> hard links, where several;
@@ -50,7 +50,7 @@ def _state(facts: os.stat_result) -> tuple[int, ...]:
     return facts.st_mode, facts.st_dev, facts.st_ino, facts.st_nlink, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns
 
 
-def mark(states: list[tuple[int, ...]]) -> str:
+def mark_of(states: list[tuple[int, ...]]) -> str:
     """One word for the states of many files and folders."""
     return hashlib.blake2b(marshal.dumps(states, 2), digest_size=16).hexdigest()
 
@@ -68,16 +68,16 @@ class _NotPlainError(Exception):
 
 
 class Verifier:
-    """Whether folders and files are as an earlier audit left them, by their paths and the mark of their states."""
+    """Whether folders and files are as an earlier audit left them, by their paths (with NUL between them) and the mark of their states."""
 
-    def __call__(self, remembered: Sequence[tuple[Sequence[str], str]]) -> list[bool]:
-        return [self._is_same(paths, expected) for paths, expected in remembered]
+    def __call__(self, remembered: Sequence[tuple[str, str]]) -> list[bool]:
+        return [mark != "" and self._is_same(paths, mark) for paths, mark in remembered]
 
     @staticmethod
-    def _is_same(paths: Sequence[str], expected: str) -> bool:
+    def _is_same(paths: str, expected: str) -> bool:
         try:
-            return mark([_state(os.lstat(path)) for path in paths]) == expected
-        except (OSError, ValueError):
+            return mark_of([_state(os.lstat(path)) for path in paths.split("\0")]) == expected
+        except OSError:
             return False
 
 
@@ -186,4 +186,4 @@ def _stamps(folders: list[str], places: Sequence[os.stat_result], files: Sequenc
     states = [_state(facts) for facts in (*places, *files)]
     written, changed = [facts.st_mtime_ns for facts in files], [facts.st_ctime_ns for facts in files]
     devices = {facts.st_dev for facts in (*places, *files)}
-    return folders, written, changed, mark(states), max(max(state[-2:]) for state in states), devices.pop() if len(devices) == 1 else -1
+    return folders, written, changed, mark_of(states), max(max(state[-2:]) for state in states), devices.pop() if len(devices) == 1 else -1
