@@ -50,8 +50,7 @@ def hash_candidates(artifacts: Artifacts, progress: Progress, executor: Executor
             digests = {path: digest for path, digest in settled[0].items() if files[path][1] not in recorded}
             wanted = list[list[Copy]]()
         else:
-            candidates = _candidates(artifacts)
-            tokens, digests, wanted = _sifted(artifacts, candidates, recorded, cache, pool, unread, progress)
+            tokens, digests, wanted = _sifted(artifacts, recorded, cache, pool, unread, progress)
         if recorded:
             reading = {files[copy.path].copy for group in wanted for copy in group} | {files[path].copy for path in digests}
             wanted += [[copy] for own, copy in recorded.items() if own not in reading]
@@ -59,7 +58,7 @@ def hash_candidates(artifacts: Artifacts, progress: Progress, executor: Executor
     read = {files[path][1]: digest for path, digest in digests.items()}
     merged = _clones(read, digests, files)
     hashes = {path: read[file[1]] for path, file in files.items() if file[1] in read}
-    twins = settled[1] if settled else find_twins(candidates, hashes)
+    twins = settled[1] if settled else find_twins(artifacts, hashes)
     if cache is not None and not settled:
         cache.keep(artifacts, tokens, digests, twins)
     return replace(
@@ -73,28 +72,23 @@ def hash_candidates(artifacts: Artifacts, progress: Progress, executor: Executor
 
 
 def _sifted(
-    artifacts: Artifacts,
-    candidates: Sequence[Copy],
-    recorded: Mapping[str, Copy],
-    cache: HashCache | None,
-    pool: Executor,
-    unread: dict[str, str],
-    progress: Progress,
+    artifacts: Artifacts, recorded: Mapping[str, Copy], cache: HashCache | None, pool: Executor, unread: dict[str, str], progress: Progress
 ) -> tuple[dict[str, str], dict[str, str], list[list[Copy]]]:
     """Path -> sample; path -> SHA-256 where it is known without reading more; the groups that are to be compared."""
-    files = artifacts.files
-    sizes = Counter(map(_SIZE, candidates))
-    alike = [copy for copy in candidates if sizes[copy[1]] > 1]
-    known = cache.look_up(copy for copy in alike if files[copy.path].copy not in recorded) if cache is not None else {}
-    tokens = {**artifacts.samples, **{path: entry.token for path, entry in known.items()}}
-    for batch, found in _sampled(pool, [copy for copy in alike if copy[0] not in tokens], unread, progress):
+    files, samples = artifacts.files, artifacts.samples
+    others = _candidates(artifacts)
+    known = cache.look_up(copy for own, copy in others.items() if own not in recorded) if cache is not None else {}
+    tokens = {**samples, **{path: entry.token for path, entry in known.items()}}
+    sizes, sampled = Counter(map(_SIZE, others.values())), {files[path][0] for path in samples}
+    alike = [copy for copy in others.values() if copy.path not in tokens and (sizes[copy.size] > 1 or copy.size in sampled)]
+    for batch, found in _sampled(pool, alike, unread, progress):
         tokens.update((copy.path, token) for copy, token in zip(batch, found, strict=True) if token)
     digests: dict[str, str] = {}
     wanted: list[list[Copy]] = []
-    # Few tokens are those of several files: only these are looked at closer.
+    # Few tokens are those of several files: only these are looked at closer, one path for each physical copy.
     often = Counter(tokens.values())
-    told = [copy for copy in alike if copy[0] in tokens and often[tokens[copy[0]]] > 1]
-    for group in _groups(told, [(size, tokens[path]) for path, size in told]):
+    told = {files[path][1]: Copy(path, files[path][0]) for path, token in tokens.items() if often[token] > 1}
+    for group in _groups(list(told.values()), [(size, tokens[path]) for path, size in told.values()]):
         if group[0].size <= SMALL:
             digests.update((copy.path, tokens[copy.path]) for copy in group)
             continue
@@ -109,13 +103,14 @@ def hash_file(path: str) -> str:
         return digest_of(file, path)
 
 
-def _candidates(artifacts: Artifacts) -> list[Copy]:
-    """One path for each physical copy that was logged and that the rules look at."""
-    apply_to, new = artifacts.rules.applied(), tuple.__new__
-    found = {
-        copy: new(Copy, (path, size)) for path, (size, copy, owner, logged) in artifacts.files.items() if logged and owner and apply_to(path, size)
+def _candidates(artifacts: Artifacts) -> dict[str, Copy]:
+    """Physical copies that were logged, that the rules look at, and that the walk did not sample, by one path each."""
+    apply_to, samples = artifacts.rules.applied(), artifacts.samples
+    return {
+        copy: Copy(path, size)
+        for path, (size, copy, owner, logged) in artifacts.files.items()
+        if path not in samples and logged and owner and apply_to(path, size)
     }
-    return list(found.values())
 
 
 def _clones(digests: Mapping[str, str], paths: Iterable[str], files: Mapping[str, ArtifactFile]) -> dict[str, str]:

@@ -6,23 +6,24 @@ import os
 import struct
 import zipfile
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
+from mlflow_compliance.artifacts import Artifacts
 from mlflow_compliance.store.content import opened
 
 _CONTAINERS = (".skops", ".zip", ".npz", ".keras", ".pt")
 
 
-def find_twins(copies: Iterable[tuple[str, int]], hashes: Mapping[str, str]) -> tuple[tuple[str, ...], ...]:
-    """Groups of paths, one for each content; `copies` holds (path, size) once for each physical copy."""
-    alike: dict[tuple[str, int], list[str]] = defaultdict(list)
-    for path, size in copies:
-        if path.endswith(_CONTAINERS):
-            # Members and names alike make containers of one size: only those are opened.
-            alike[os.path.splitext(path)[1], size].append(path)
+def find_twins(artifacts: Artifacts, hashes: Mapping[str, str]) -> tuple[tuple[str, ...], ...]:
+    """Groups of paths, one for each content."""
+    alike: dict[tuple[str, int], dict[str, str]] = defaultdict(dict)
+    for path, (size, copy, owner, logged) in artifacts.files.items():
+        if path.endswith(_CONTAINERS) and logged and owner and artifacts.rules.apply_to(path, size):
+            # Members and names alike make containers of one size: only those are opened, one path for each physical copy.
+            alike[os.path.splitext(path)[1], size].setdefault(copy, path)
     groups: dict[tuple[tuple[str, int, int], ...], dict[str, str]] = defaultdict(dict)
-    for paths in alike.values():
-        for path in sorted(paths) if len(paths) > 1 else ():
+    for copies in alike.values():
+        for path in sorted(copies.values()) if len(copies) > 1 else ():
             members = _members(path)
             if members:
                 # A file that was not hashed has a content of its own.
