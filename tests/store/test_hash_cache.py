@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
+import shutil
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -14,20 +17,21 @@ import pytest
 from mlflow_compliance.artifacts import Artifacts, DuplicateRules
 from mlflow_compliance.entities import Location
 from mlflow_compliance.progress import Silent
-from mlflow_compliance.store import comparing, hash_cache
+from mlflow_compliance.store import comparing, hash_cache, memory, mounts, visitor
 from mlflow_compliance.store.hash_cache import HashCache
 from mlflow_compliance.store.hashing import hash_candidates
 
 RUN = "a" * 32
 LATER = 3_600_000_000_000
+RULES = DuplicateRules(1)
 Audit = Callable[..., Artifacts]
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Large and small files, equal and not, with a name that is no text."""
-    place = tmp_path / "artifacts"
-    place.mkdir()
+    place = tmp_path / "store" / "1" / RUN / "artifacts"
+    place.mkdir(parents=True)
     same = b"x" * 300_000
     contents = {"one": same, "two": same, "last": same[:-1] + b"y", "other": os.urandom(300_000), "s1": b"small", "s2": b"small", "s3": b"SMALL"}
     for name, content in {**contents, os.fsdecode(b"\xff"): same}.items():
@@ -52,15 +56,26 @@ def audit(read: Callable[..., Artifacts], row: Callable[..., Location], folder: 
 
     def auditing(cache: Path | None = tmp_path / "cache", later: int = LATER, **given: object) -> Artifacts:
         seen.clear()
-        found = read([row("run", RUN, "1", folder)], rules=DuplicateRules(1), stamped=True, **given)
-        if cache is None:
-            return hash_candidates(found, Silent())
-        monkeypatch.setattr(hash_cache, "now", lambda: time.time_ns() + later)
-        made = HashCache(str(cache), found, time.time_ns() + later)
-        return hash_candidates(found, Silent(), None, made)
+        made = None
+        if cache is not None:
+            monkeypatch.setattr(hash_cache, "now", lambda: time.time_ns() + later)
+            made = HashCache(str(cache), "a store", RULES, time.time_ns() + later)
+        rows = [row("experiment", "1", "1", folder.parents[1]), row("run", RUN, "1", folder)]
+        found = hash_candidates(read(rows, rules=RULES, cache=made, **given), Silent(), None, made)
+        wait_for_the_clock(tmp_path)
+        return found
 
     auditing.read = seen  # type: ignore[attr-defined]
     return auditing
+
+
+def wait_for_the_clock(folder: Path) -> None:
+    """Until what is written now has another time than what was written before: the audits of these tests take files for older than they are."""
+    probe = folder / "clock"
+    probe.write_bytes(b"")
+    before = probe.stat().st_ctime_ns
+    while probe.stat().st_ctime_ns == before:
+        probe.touch()
 
 
 def test_what_did_not_change_is_not_read_again(audit: Audit, folder: Path, tmp_path: Path) -> None:
@@ -81,6 +96,65 @@ def test_what_did_not_change_is_not_read_again(audit: Audit, folder: Path, tmp_p
     assert audit() == audit(None)
 
 
+def test_a_folder_that_did_not_change_is_not_looked_into_again(audit: Audit, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, looked, visit = audit(sampled=True), list[str](), visitor.Visitor.visit
+    monkeypatch.setattr(visitor.Visitor, "visit", lambda self, place, artifacts: looked.append(place) or visit(self, place, artifacts))
+    assert audit(sampled=True) == first
+    assert looked == []
+    monkeypatch.setattr(mounts, "_kinds", lambda _: frozenset({"fuse.some"}))  # where a new entry may not show in the folder's times
+    (folder / "s1").touch()
+    for _ in range(3):
+        audit(sampled=True)
+    assert looked == [str(folder.parent)] * 3
+    assert audit.read == []  # type: ignore[attr-defined]  the files' own times are enough
+
+
+def act(folder: Path, rng: random.Random) -> None:
+    """What somebody may do in a run's folder between two audits, its times set back where one can."""
+    present = sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+    path, other = (rng.choice(present), rng.choice(present)) if present else (folder / "none", folder / "none")
+    new = rng.choice([folder, folder / "deep", folder / "deep" / "er"]) / rng.choice(["MLmodel", "a", "b", "late.zip", ".hidden", "\n"])
+    new.parent.mkdir(parents=True, exist_ok=True)
+    times, above = path.stat() if present else None, path.parent.stat()
+    what = rng.randrange(10)
+    with suppress(OSError):
+        if what == 0:
+            path.write_bytes(bytes(reversed(path.read_bytes())))
+        elif what == 1:
+            path.unlink()
+        elif what == 2:
+            path.rename(new)
+        elif what == 3:
+            new.write_bytes(rng.choice([b"", b"new", b"x" * 300_000, b"flavors: {f: {data: a}}\n"]))
+        elif what == 4:
+            new.hardlink_to(path)
+        elif what == 5:
+            new.symlink_to(path)
+        elif what == 6:
+            shutil.copy2(other, path)
+        elif what == 7:
+            os.replace(other, path)
+        elif what == 8:
+            shutil.rmtree(new.parent) if new.parent != folder else path.chmod(0o640)
+        else:
+            (folder.parent / "params").write_bytes(b"beside the artifacts")
+        for changed, before in ((path, times), (path.parent, above)):
+            if before and rng.random() < 0.5:
+                os.utime(changed, ns=(before.st_atime_ns, before.st_mtime_ns), follow_symlinks=False)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_whatever_happens_in_between_is_seen(audit: Audit, folder: Path, seed: int) -> None:
+    """An audit with a cache finds what one without finds, after any number of audits and changes."""
+    rng = random.Random(seed)
+    (folder / "MLmodel").write_text("run_id: a\nflavors: {f: {data: one}}\n")
+    for _ in range(12):
+        for _ in range(rng.randrange(3)):
+            act(folder, rng)
+        sampled = rng.random() < 0.5
+        assert audit(sampled=sampled) == audit(None)
+
+
 def test_a_file_written_within_the_clocks_tick_is_not_kept(audit: Audit, folder: Path) -> None:
     assert audit(later=0) == audit(later=0)
     assert len(set(audit.read)) == 8  # type: ignore[attr-defined]  all files are younger than two seconds
@@ -93,7 +167,7 @@ def test_what_is_on_record_is_read_whatever_the_cache_says(audit: Audit, folder:
     audit()
     (entries,) = (tmp_path / "cache").iterdir()
     body = entries.read_bytes().partition(b"\n")[2].replace(hashlib.sha256(b"x" * 300_000).hexdigest().encode(), b"0" * 64)
-    entries.write_bytes(hash_cache._head(body) + b"\n" + body)  # a lie that is well formed
+    entries.write_bytes(memory.head_of(body) + body)  # a lie that is well formed
     recorded = {str(folder / name): "1" * 64 for name in ("one", "s1", "other")}
     found = audit(recorded=recorded)
     for path in recorded:
@@ -105,7 +179,7 @@ def test_a_cache_that_is_spoiled_changes_nothing(audit: Audit, tmp_path: Path) -
     (entries,) = (tmp_path / "cache").iterdir()
     good = entries.read_bytes()
     spoiled = [good[:index] + bytes([good[index] ^ 1]) + good[index + 1 :] for index in range(0, len(good), 41)]
-    others = [b"", b"\n", good[:-1], good + b"\0", good.replace(b"hashes 1", b"hashes 2"), os.urandom(1000), b"\x80\x04."]
+    others = [b"", b"\n", good[:-1], good + b"\0", good.replace(b"hashes 2", b"hashes 3"), os.urandom(1000), b"\x80\x04."]
     for content in (*spoiled[:40], *others):
         entries.write_bytes(content)
         assert audit() == expected

@@ -14,6 +14,7 @@ from mlflow_compliance.artifacts import Artifacts, DuplicateRules
 from mlflow_compliance.entities import EntityRef, Location
 from mlflow_compliance.progress import Silent
 from mlflow_compliance.store import helper_child, helpers, visiting
+from mlflow_compliance.store.hash_cache import HashCache
 from mlflow_compliance.store.hashing import hash_candidates
 
 RUN, OTHER, GONE = "a" * 32, "b" * 32, "c" * 32
@@ -451,7 +452,7 @@ def dying(value):
         os.kill(os.getpid(), signal.SIGKILL)
     return body
 child.marshal.dumps = dying
-child.main(int(sys.argv[1]), sys.argv[3])
+child.main(int(sys.argv[1]), *sys.argv[3:])
 """
 
 
@@ -506,7 +507,7 @@ class TestHelper:
 
         return searching
 
-    def test_the_same_with_and_without(self, search: Callable[..., Artifacts], monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_same_with_and_without(self, search: Callable[..., Artifacts], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         expected = search(1_000_000)
         assert len(expected.duplicates()) == 10
         assert len(expected.unread) > 5
@@ -515,7 +516,7 @@ class TestHelper:
         own: list[object] = []
         slow = waiting(visiting.Visitor.visit, lambda: bool(own.append(0)), 0.02)
         monkeypatch.setattr(visiting.Visitor, "visit", slow)  # the helper gets the most of it
-        for given in ({}, {"sampled": True}, {"sampled": True, "stamped": True}):
+        for given in ({}, {"sampled": True}, {"sampled": True, "cache": HashCache(str(tmp_path / "cache"), "", DuplicateRules(), 0)}):
             own.clear()
             assert search(1, **given) == expected
             assert len(own) < 80  # two a folder: the helper did some of the 59

@@ -18,7 +18,6 @@ from typing import NamedTuple
 
 from mlflow_compliance.artifacts import Artifacts, DuplicateRules, ModelFolder
 from mlflow_compliance.entities import EntityRef
-from mlflow_compliance.store.comparing import Copy
 from mlflow_compliance.store.helpers import MOST_PARTS, Share
 from mlflow_compliance.store.memory import FILES, FOLDERS, MODELS, PLACES, Memory
 from mlflow_compliance.store.mounts import tells_of_entries
@@ -136,16 +135,16 @@ class HashCache:
         digests = {path: digest for path, digest in zip(paths, old.texts(FILES, "digest"), strict=True) if digest}
         return digests, tuple(map(tuple, old.twins))
 
-    def look_up(self, copies: Iterable[Copy]) -> dict[str, Entry]:
+    def look_up(self, paths: Iterable[str]) -> dict[str, Entry]:
         """Path -> what is known of it."""
         known: dict[str, Entry] = {}
         if self._numbers:
             tokens, digests = self._old.texts(FILES, "token"), self._old.texts(FILES, "digest")
             before = {path: (index, state) for index, (path, state) in enumerate(zip(self._old.texts(FILES, "path"), self._states(), strict=True))}
-            for copy in copies:
-                index, state = before.get(copy.path, (-1, None))
-                if index >= 0 and tokens[index] and self._now.get(copy.path) == state:
-                    known[copy.path] = Entry(tokens[index], digests[index])
+            for path in paths:
+                index, state = before.get(path, (-1, None))
+                if index >= 0 and tokens[index] and self._now.get(path) == state:
+                    known[path] = Entry(tokens[index], digests[index])
         return known
 
     def _states(self) -> Iterable[_State]:

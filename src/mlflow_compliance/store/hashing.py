@@ -7,6 +7,7 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from itertools import chain
 from operator import itemgetter
 from typing import TypeVar
 
@@ -77,7 +78,8 @@ def _sifted(
     """Path -> sample; path -> SHA-256 where it is known without reading more; the groups that are to be compared."""
     files, samples = artifacts.files, artifacts.samples
     others = _candidates(artifacts)
-    known = cache.look_up(copy for own, copy in others.items() if own not in recorded) if cache is not None else {}
+    looked_at = chain(samples, (copy.path for copy in others.values()))
+    known = cache.look_up(path for path in looked_at if files[path].copy not in recorded) if cache is not None else {}
     tokens = {**samples, **{path: entry.token for path, entry in known.items()}}
     sizes, sampled = Counter(map(_SIZE, others.values())), {files[path][0] for path in samples}
     alike = [copy for copy in others.values() if copy.path not in tokens and (sizes[copy.size] > 1 or copy.size in sampled)]

@@ -22,7 +22,7 @@ from mlflow_compliance.store.holdings import Holdings, read_holdings, upwards
 from mlflow_compliance.store.mlmodel import MLMODEL, inspect
 from mlflow_compliance.store.sqlite import is_sqlite
 from mlflow_compliance.store.staging import TEMPORARY
-from mlflow_compliance.store.visiting import FEWEST, Asked, visited
+from mlflow_compliance.store.visiting import Asked, are_many, visited
 from mlflow_compliance.store.visitor import Found, Verifier, Visitor
 
 SKIPPED = frozenset({QUARANTINE, ".compliance", ".trash"})
@@ -62,7 +62,7 @@ def read_artifacts(
     `sampled` files are looked into while the walk is there: samples of those that may have equals spare the search a second way to them.
     """
     with ExitStack() as stack:
-        many, known = len(locations) >= FEWEST, cache is not None and len(cache)
+        many, known = are_many(locations), cache is not None and len(cache)
         share = None if known else stack.enter_context(sharing(Visitor, helped=many))
         verifying = stack.enter_context(sharing(Verifier, helped=bool(known) and many))
         if cache is not None:

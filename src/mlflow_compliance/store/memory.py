@@ -63,9 +63,18 @@ class Memory:
                 end = position + sizes[f"{table}.{name}"]
                 memory._blocks[table, name] = bytes(body[position:end])
                 position = end
-        if position != len(body):
+        rows = {table: memory._rows(table) for table in _TABLES}
+        if position != len(body) or any(sum(memory.numbers(FOLDERS, table)) != rows[table] for table in (PLACES, FILES, MODELS)):
             raise ValueError("not as it was written")
         return memory
+
+    def _rows(self, table: str) -> int:
+        """How long all columns of a table are."""
+        texts, numbers = _TABLES[table]
+        lengths = {self._blocks[table, name].count(b"\0") for name in texts} | {len(self._blocks[table, name]) // 8 for name in numbers}
+        if len(lengths) != 1:
+            raise ValueError("columns of different lengths")
+        return lengths.pop()
 
     def texts(self, table: str, name: str) -> list[str]:
         """A column, to read and to add to."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Sized
 
 from mlflow_compliance.store.helpers import MOST_PARTS, Share, sharing
 from mlflow_compliance.store.visitor import Found, Visitor
@@ -16,13 +16,18 @@ Asked = tuple[int, tuple[str, ...], bool]
 """The arguments of a `Visitor`."""
 
 
+def are_many(folders: Sized) -> bool:
+    """Whether a helper is worth its start."""
+    return len(folders) >= FEWEST
+
+
 def visited(folders: Sequence[Folder], asked: Asked, share: Share | None, seen: Callable[[int], None]) -> Iterator[tuple[int, Found | None]]:
     """The number of every folder and what is in it; None where it is to be looked at closely. `seen` is told how many files were found.
 
     `share` is of helpers that started before it was known what there is to do.
     """
     if share is None:
-        with sharing(Visitor, helped=len(folders) >= FEWEST) as own:
+        with sharing(Visitor, helped=are_many(folders)) as own:
             yield from visited(folders, asked, own, seen)
         return
     size = max(1, min(16, len(folders) // 8), -(-len(folders) // MOST_PARTS))
