@@ -54,14 +54,14 @@ def audit(read: Callable[..., Artifacts], row: Callable[..., Location], folder: 
     for name in ("_one", "_Member"):
         monkeypatch.setattr(comparing, name, spy(getattr(comparing, name)))
 
-    def auditing(cache: Path | None = tmp_path / "cache", later: int = LATER, **given: object) -> Artifacts:
+    def auditing(cache: Path | None = tmp_path / "cache", later: int = LATER, rules: DuplicateRules = RULES, **given: object) -> Artifacts:
         seen.clear()
         made = None
         if cache is not None:
             monkeypatch.setattr(hash_cache, "now", lambda: time.time_ns() + later)
-            made = HashCache(str(cache), "a store", RULES, time.time_ns() + later)
+            made = HashCache(str(cache), "a store", rules, time.time_ns() + later)
         rows = [row("experiment", "1", "1", folder.parents[1]), row("run", RUN, "1", folder)]
-        found = hash_candidates(read(rows, rules=RULES, cache=made, **given), Silent(), None, made)
+        found = hash_candidates(read(rows, rules=rules, cache=made, **given), Silent(), None, made)
         wait_for_the_clock(tmp_path)
         return found
 
@@ -169,9 +169,17 @@ def test_what_is_on_record_is_read_whatever_the_cache_says(audit: Audit, folder:
     body = entries.read_bytes().partition(b"\n")[2].replace(hashlib.sha256(b"x" * 300_000).hexdigest().encode(), b"0" * 64)
     entries.write_bytes(memory.head_of(body) + body)  # a lie that is well formed
     recorded = {str(folder / name): "1" * 64 for name in ("one", "s1", "other")}
-    found = audit(recorded=recorded)
-    for path in recorded:
-        assert found.hashes[path] == hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    for _ in range(2):
+        found = audit(recorded=recorded)
+        for path in recorded:
+            assert found.hashes[path] == hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        entries.write_bytes(memory.head_of(body) + body)
+        (folder / "new").write_bytes(b"not all is as it was")
+
+
+def test_other_rules_see_other_files(audit: Audit) -> None:
+    for rules in (DuplicateRules(100_000), RULES, DuplicateRules(1, ("t*",)), RULES):
+        assert audit(rules=rules) == audit(None, rules=rules)
 
 
 def test_a_cache_that_is_spoiled_changes_nothing(audit: Audit, tmp_path: Path) -> None:

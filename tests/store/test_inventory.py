@@ -13,7 +13,7 @@ import pytest
 from mlflow_compliance.artifacts import Artifacts, DuplicateRules
 from mlflow_compliance.entities import EntityRef, Location
 from mlflow_compliance.progress import Silent
-from mlflow_compliance.store import helper_child, helpers, visiting
+from mlflow_compliance.store import hashing, helper_child, helpers, visiting
 from mlflow_compliance.store.hash_cache import HashCache
 from mlflow_compliance.store.hashing import hash_candidates
 
@@ -500,6 +500,7 @@ class TestHelper:
     def search(self, read: Read, rows: list[Location], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Artifacts]:
         def searching(fewest: int, **given: object) -> Artifacts:
             monkeypatch.setattr(visiting, "FEWEST", fewest)
+            monkeypatch.setattr(hashing, "_FEWEST", fewest)
             monkeypatch.setattr(helpers.os, "cpu_count", lambda: 2)
             found = read(rows, rules=DuplicateRules(1, ("*.lock", "requirements.txt")), **given)
             assert bool(found.samples) == bool(given.get("sampled"))
