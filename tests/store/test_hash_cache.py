@@ -209,6 +209,17 @@ def test_a_folder_that_cannot_be_used_costs_the_cache_only(audit: Audit, tmp_pat
     assert [path.name for path in (tmp_path / "cache").iterdir()] == [entries.name]  # no half-written files stay
 
 
+def test_a_cache_that_others_may_write_to_is_passed_over(audit: Audit, tmp_path: Path) -> None:
+    expected = audit()
+    (entries,) = (tmp_path / "cache").iterdir()
+    entries.chmod(0o620)
+    assert audit() == expected
+    assert audit.read  # type: ignore[attr-defined]
+    assert entries.stat().st_mode & 0o777 == 0o600  # the new one is ours alone
+    audit()
+    assert audit.read == []  # type: ignore[attr-defined]
+
+
 def test_two_audits_at_once(audit: Audit, tmp_path: Path) -> None:
     expected, found = audit(None), list[Artifacts]()
     threads = [threading.Thread(target=lambda: found.extend(audit() for _ in range(5))) for _ in range(4)]

@@ -40,9 +40,12 @@ class Memory:
 
     @classmethod
     def read(cls, path: str) -> Memory | None:
-        """None where the file is missing, spoiled, of another version, or is not a file."""
+        """None where the file is missing, spoiled, of another version, not a file, or where others may have written to it."""
         try:
             with opened(path) as file, open(file, "rb", closefd=False) as reader:
+                facts = os.fstat(file)
+                if facts.st_uid != os.geteuid() or facts.st_mode & 0o022:
+                    return None
                 head, body = reader.readline(), reader.read()
         except OSError:
             return None
