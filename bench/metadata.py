@@ -37,7 +37,7 @@ print(seen)
 def fill(uri: str, folder: Path, runs: int, experiments: int) -> None:
     """A store of finished runs, spread over experiments that say what they are. MLflow makes the tables, rows go in by SQL."""
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-    from sqlalchemy import text
+    from sqlalchemy import MetaData, insert, text
 
     store = SqlAlchemyStore(uri, str(folder / "mlruns"))
     rng = random.Random(0)
@@ -46,6 +46,8 @@ def fill(uri: str, folder: Path, runs: int, experiments: int) -> None:
             sys.exit(f"the store {store.engine.url!r} is not empty: give a database of its own")
         if store.engine.dialect.name == "sqlite":
             connection.exec_driver_sql("PRAGMA synchronous = OFF")
+    tables = MetaData()
+    tables.reflect(store.engine)
     with store.engine.begin() as connection:
         for key in range(1, experiments + 1):
             connection.execute(
@@ -61,10 +63,10 @@ def fill(uri: str, folder: Path, runs: int, experiments: int) -> None:
                 )
     for first in range(0, runs, CHUNK):
         with store.engine.begin() as connection:
-            for table_name, rows in _rows(rng, range(first, min(first + CHUNK, runs)), folder, experiments).items():
-                names = ", ".join(rows[0])
-                values = ", ".join(f":{name}" for name in rows[0])
-                connection.execute(text(f"INSERT INTO {table_name} ({names}) VALUES ({values})"), rows)
+            if store.engine.dialect.name == "sqlite":
+                connection.exec_driver_sql("PRAGMA cache_size = -1000000")  # keys come in no order: without it most pages are read again
+            for name, rows in _rows(rng, range(first, min(first + CHUNK, runs)), folder, experiments).items():
+                connection.execute(insert(tables.tables[name]), rows)
     with store.engine.begin() as connection:
         if store.engine.dialect.name != "mysql":
             connection.execute(text("ANALYZE"))  # as the database's own housekeeping does sooner or later
