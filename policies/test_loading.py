@@ -27,9 +27,9 @@ CLOSE = 1e-6
 @policy("MOD002", "Models are safe to load", Severity.HIGH)
 def test_models_are_safe_to_load(artifact_root: ArtifactRoot, artifacts: Artifacts, evidence: Evidence, violations: Violations) -> None:
     """Loading a pickle runs what it says. What is not known to be harmless is not loaded, by this program or by anybody."""
-    for path in sorted(evidence.scans):
+    for path, scan in sorted(evidence.scans.items()):
         if artifacts.root_of(path) == artifact_root:
-            for problem in evidence.scans[path].problems:
+            for problem in scan.problems:
                 entity = EntityRef("model_folder", path, artifacts.relative(path))
                 violations.add(problem, entity=entity, expected="only what is known to be safe")
 

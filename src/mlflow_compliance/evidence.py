@@ -6,7 +6,7 @@ Every value here was computed from a file whose SHA-256 stands beside it; `probl
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeVar, cast
@@ -131,9 +131,16 @@ class Metadata:
 class Computed(Mapping[str, Value]):
     """A mapping whose values are computed when they are first looked up, and once: a session pays for what its rules ask."""
 
-    def __init__(self, keys: Iterable[str] | Callable[[], Iterable[str]], compute: Callable[[str], Value]) -> None:
+    def __init__(
+        self,
+        keys: Iterable[str] | Callable[[], Iterable[str]],
+        compute: Callable[[str], Value],
+        together: Callable[[Sequence[str]], Mapping[str, Value]] | None = None,
+    ) -> None:
+        """`together` may compute some of many keys for less, when all are asked for."""
         self._given = keys
         self._compute = compute
+        self._together = together
         self._known: dict[str, Value] = {}
 
     @cached_property
@@ -152,6 +159,11 @@ class Computed(Mapping[str, Value]):
 
     def __len__(self) -> int:
         return len(self._keys)
+
+    def items(self) -> ItemsView[str, Value]:
+        if self._together:
+            self._known.update(self._together([key for key in self._keys if key not in self._known]))
+        return super().items()
 
 
 @dataclass(frozen=True)

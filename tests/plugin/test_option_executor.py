@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -15,11 +16,11 @@ from stores import Lab
 
 from mlflow_compliance.artifacts import ArtifactFile, Artifacts, DuplicateRules
 from mlflow_compliance.entities import EntityRef
-from mlflow_compliance.evidence import Scan
+from mlflow_compliance.evidence import Computed, Scan
 from mlflow_compliance.executors import executor_of
 from mlflow_compliance.progress import Silent
 from mlflow_compliance.settings import Settings
-from mlflow_compliance.store import hashing
+from mlflow_compliance.store import evidence_reading, hashing
 from mlflow_compliance.store.evidence_reading import Workshop
 from mlflow_compliance.store.hashing import hash_candidates
 from mlflow_compliance.store.remote.places import Places
@@ -109,3 +110,22 @@ def test_a_model_is_tried_on_the_cluster(cluster: Any, tmp_path: Path) -> None:
     # The scan named a file that is gone: the attempt is made, and its problem told.
     workshop = Workshop(Settings(), Places(""), f"dask:{cluster.scheduler_address}")
     assert workshop.probe(str(tmp_path), Scan((), {"model.pkl": "0" * 64}), None).problem == "model.pkl was removed after the folder was scanned"
+
+
+def test_models_are_scanned_on_the_cluster(cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those in which nothing is found; what is wrong with the others is found here, in the words of a session of one machine."""
+    paths = []
+    for number in range(120):
+        path = tmp_path / f"{number}.pkl"
+        path.write_bytes(pickle.dumps(os.getcwd if number % 40 == 7 else [number]))
+        paths.append(str(path))
+    workshop, here = Workshop(Settings(), Places(""), f"dask:{cluster.scheduler_address}"), Workshop(Settings(), Places(""))
+    monkeypatch.setattr(evidence_reading, "_scan", lambda *_: pytest.fail("looked at here"))
+    found = workshop.scans(paths)
+    monkeypatch.undo()
+    bad = [path for number, path in enumerate(paths) if number % 40 == 7]
+    assert sorted(found) == sorted(set(paths) - set(bad))
+    assert all(here.scan(path) == scan for path, scan in found.items())
+    assert all(here.scan(path).problems for path in bad)
+    told = Computed(paths, here.scan, workshop.scans)
+    assert [path for path, scan in told.items() if scan.problems] == bad

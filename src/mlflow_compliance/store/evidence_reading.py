@@ -6,8 +6,8 @@ import json
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 from mlflow_compliance.artifacts import in_folder
@@ -20,7 +20,7 @@ from mlflow_compliance.facts import in_run
 from mlflow_compliance.metadata import problems_in
 from mlflow_compliance.progress import Progress
 from mlflow_compliance.scope import production_runs
-from mlflow_compliance.settings import Product, Settings
+from mlflow_compliance.settings import ModelSettings, Product, Settings
 from mlflow_compliance.store.building import build, made_in
 from mlflow_compliance.store.cards import read_card
 from mlflow_compliance.store.content import digest_of, opened
@@ -36,6 +36,7 @@ _LOOSE = (".pkl", ".pickle", ".joblib", ".cloudpickle", ".skops")
 _Trial = tuple[str, dict[str, str], Limits, Sample | None]
 """The arguments of `probe`."""
 _LARGEST_METADATA = 1 << 24
+_AT_ONCE = 50  # scans in one unit
 
 
 class Workshop:
@@ -72,9 +73,18 @@ class Workshop:
 
     def scan(self, path: str) -> Scan:
         """What loading a model folder, or one file that is none, could do."""
-        if os.path.isfile(path):
-            return scan_file(path, self.settings.models)
-        return scan_model(path, self.settings.models)
+        return _scan(path, self.settings.models)
+
+    def scans(self, paths: Sequence[str]) -> dict[str, Scan]:
+        """Of many models and files those scans that other machines made, and in which nothing was found: the rest is looked at here, by `scan`."""
+        if self._executor == THREADS:
+            return {}
+        found: dict[str, Scan] = {}
+        units = [(paths[start : start + _AT_ONCE], self.settings.models) for start in range(0, len(paths), _AT_ONCE)]
+        with suppress(ComplianceError), executor_of(self._executor) as pool:
+            for scans, _ in run(pool, _scan_all, units):
+                found.update((path, scan) for path, scan in scans.items() if not scan.problems)
+        return found
 
     def probe(self, folder: str, scan: Scan, sample: Sample | None) -> Probe:
         """What a model does when it is tried. One that is not known to be safe is not."""
@@ -99,6 +109,16 @@ class Workshop:
         return replace(found, problem=f"{found.problem} (tried on {host})") if found.problem and host else found
 
 
+def _scan(path: str, rules: ModelSettings) -> Scan:
+    return scan_file(path, rules) if os.path.isfile(path) else scan_model(path, rules)
+
+
+def _scan_all(unit: tuple[Sequence[str], ModelSettings]) -> dict[str, Scan]:
+    """Scans as a work unit."""
+    paths, rules = unit
+    return {path: _scan(path, rules) for path in paths}
+
+
 def _probe(unit: _Trial) -> Probe:
     """`probe` as a work unit."""
     return probe(*unit)
@@ -118,7 +138,7 @@ class _Reader:
         self.progress = progress
         self.runs = {run.run_id: (run, product) for product in self.settings.products for run in production_runs(product, snapshot, self.settings)}
         self.folders = {folder: product for run, product in self.runs.values() for folder in snapshot.model_folders(run)}
-        self.scans = Computed(self._scanned, self._scan)
+        self.scans = Computed(self._scanned, self._scan, self._scans)
 
     def evidence(self) -> Evidence:
         metadata = {run_id: path for run_id in self.runs if (path := self._artifact(run_id, METADATA))}
@@ -154,6 +174,9 @@ class _Reader:
             return self.workshop.scan(self._here(path))
         except RemoteError as error:
             return Scan((f"cannot be looked into, so what loading it does is not known: {error}",), {})
+
+    def _scans(self, paths: Sequence[str]) -> Mapping[str, Scan]:
+        return self.workshop.scans([path for path in paths if in_folder(path)])
 
     def _read_metadata(self, path: str) -> Metadata:
         try:
