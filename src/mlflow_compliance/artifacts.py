@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_left
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import ChainMap, Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar, cast
 
 from mlflow_compliance.entities import EntityRef
 
+_Value = TypeVar("_Value")
 QUARANTINE = ".quarantine"
 LINK = "link:"
 """How the `copy` of a symbolic link begins: a copy of its own, that is no file."""
@@ -194,29 +195,38 @@ class Artifacts:
 
     def duplicates(self, root: str | None = None) -> list[DuplicateGroup]:
         """Groups of owned artifacts with one content in several physical copies; with `root`, those whose first extra copy lies there."""
-        return [group for group in self._groups.values() if root is None or self._home(group) == root]
+        return [group for group in self._groups if root is None or self._home(group) == root]
 
     def duplicate(self, sha256: str) -> DuplicateGroup | None:
         """The group with this content, None where it is in one physical copy at most."""
-        return self._groups.get(sha256)
+        return self._group(sha256, self._paths_of.get(sha256, ()), self.rules.applied())
 
     @cached_property
-    def _groups(self) -> dict[str, DuplicateGroup]:
-        """By content, in the order of the paths. Found once: every finding and every remedy asks again."""
-        groups: dict[str, list[str]] = defaultdict(list)
-        files, pointers, apply_to = self.files, self.pointers, self.rules.applied()
+    def _groups(self) -> list[DuplicateGroup]:
+        """In the order of the paths. Found once: every finding asks again."""
+        apply_to = self.rules.applied()
+        found = (self._group(digest, paths, apply_to) for digest, paths in self._paths_of.items())
+        return sorted((group for group in found if group is not None), key=lambda group: group.paths)
+
+    @cached_property
+    def _paths_of(self) -> dict[str, list[str]]:
+        """The paths of every content that several have."""
+        found: dict[str, list[str]] = defaultdict(list)
         often = Counter(self.hashes.values())
         for path, digest in self.hashes.items():
-            if often[digest] > 1 and path in files and path not in pointers:
-                size, _, owner, logged = files[path]
+            if often[digest] > 1:
+                found[digest].append(path)
+        return found
+
+    def _group(self, digest: str, same: Sequence[str], apply_to: Callable[[str, int], bool]) -> DuplicateGroup | None:
+        paths, copies, files = [], set(), self.files
+        for path in same:
+            if path in files and path not in self.pointers:
+                size, copy, owner, logged = files[path]
                 if logged and owner and apply_to(path, size):
-                    groups[digest].append(path)
-        found = [
-            DuplicateGroup(digest, files[paths[0]].size, tuple(sorted(paths)))
-            for digest, paths in groups.items()
-            if len(paths) > 1 and len({files[path][1] for path in paths}) > 1
-        ]
-        return {group.sha256: group for group in sorted(found, key=lambda group: group.paths)}
+                    paths.append(path)
+                    copies.add(copy)
+        return DuplicateGroup(digest, files[paths[0]].size, tuple(sorted(paths))) if len(copies) > 1 else None
 
     def extras(self, group: DuplicateGroup) -> list[str]:
         """The paths of a group that are not yet the same physical copy as its first path."""
@@ -231,12 +241,16 @@ class Artifacts:
         """As this, with `path` the same physical copy as `kept`; its hash goes on record."""
         file = self.files[path]._replace(copy=self.files[kept].copy)
         digest = self.hashes[kept]
-        return replace(
+        known = self.hashes.get(path) == digest
+        made = replace(
             self,
-            files={**self.files, path: file},
-            hashes={**self.hashes, path: digest},
-            recorded={**self.recorded, path: digest, kept: digest},
+            files=_with(self.files, {path: file}),
+            hashes=self.hashes if known else {**self.hashes, path: digest},
+            recorded=_with(self.recorded, {path: digest, kept: digest}),
         )
+        if known:
+            made.__dict__["_paths_of"] = self._paths_of  # of ten thousand links each would go through all hashes again
+        return made
 
     def without(self, folder: str) -> Artifacts:
         """As this, with everything at and below a folder gone."""
@@ -254,6 +268,13 @@ class Artifacts:
     def with_files(self, files: Mapping[str, ArtifactFile], hashes: Mapping[str, str]) -> Artifacts:
         """As this, with more files; `hashes` for those of them whose content is known."""
         return replace(self, files={**self.files, **files}, hashes={**self.hashes, **hashes})
+
+
+def _with(entries: Mapping[str, _Value], others: Mapping[str, _Value]) -> Mapping[str, _Value]:
+    """Entries with some of them replaced, at the cost of those that were replaced so far and not of all."""
+    if isinstance(entries, ChainMap):
+        return ChainMap({**entries.maps[0], **others}, *entries.maps[1:])
+    return ChainMap(dict(others), cast("MutableMapping[str, _Value]", entries))
 
 
 def _at_or_below(ordered: Sequence[str], folder: str) -> Iterator[str]:
