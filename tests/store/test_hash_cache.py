@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import random
@@ -175,6 +176,20 @@ def test_what_is_on_record_is_read_whatever_the_cache_says(audit: Audit, folder:
             assert found.hashes[path] == hashlib.sha256(Path(path).read_bytes()).hexdigest()
         entries.write_bytes(memory.head_of(body) + body)
         (folder / "new").write_bytes(b"not all is as it was")
+
+
+@pytest.mark.parametrize("stage", ["_one", "_Member"])
+def test_what_could_not_be_read_is_told_again(audit: Audit, monkeypatch: pytest.MonkeyPatch, stage: str) -> None:
+    reading = getattr(comparing, stage)
+
+    def failing(copy: comparing.Copy) -> object:
+        if copy.path.endswith("/two"):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return reading(copy)
+
+    monkeypatch.setattr(comparing, stage, failing)
+    for _ in range(3):
+        assert list(audit().unread.values()) == ["permission denied"]
 
 
 def test_other_rules_see_other_files(audit: Audit) -> None:

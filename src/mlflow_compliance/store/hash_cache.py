@@ -130,7 +130,7 @@ class HashCache:
         """Path -> SHA-256, and twins, as an earlier audit found them; None where there is anything that it did not see, or saw by other rules."""
         old = self._old
         paths = old.texts(FILES, "path")
-        if not paths or len(paths) != len(artifacts.files) or len(self._recalled) != len(self._numbers) or old.about != self._about:
+        if not paths or len(paths) != len(artifacts.files) or len(self._recalled) != len(self._numbers) or old.about != [*self._about, True]:
             return None
         digests = {path: digest for path, digest in zip(paths, old.texts(FILES, "digest"), strict=True) if digest}
         return digests, tuple(map(tuple, old.twins))
@@ -165,9 +165,11 @@ class HashCache:
             found.update(zip(seen, zip(copies, sizes, stamps[1], stamps[2], strict=True), strict=True))
         return found
 
-    def keep(self, artifacts: Artifacts, tokens: Mapping[str, str], digests: Mapping[str, str], twins: Iterable[tuple[str, ...]]) -> None:
-        """Leave what this audit knows to the next."""
-        new = Memory(self._about, [list(group) for group in twins])
+    def keep(
+        self, artifacts: Artifacts, tokens: Mapping[str, str], digests: Mapping[str, str], twins: Iterable[tuple[str, ...]], *, whole: bool
+    ) -> None:
+        """Leave what this audit knows to the next. Where it is not `whole` (a file could not be read) the next one has to look for itself."""
+        new = Memory([*self._about, whole], [list(group) for group in twins])
         for number in self._recalled:
             self._carry(number, new)
         for folder, place, found in self._noted:

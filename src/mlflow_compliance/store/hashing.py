@@ -61,7 +61,7 @@ def hash_candidates(artifacts: Artifacts, progress: Progress, executor: Executor
     hashes = {path: read[file[1]] for path, file in files.items() if file[1] in read}
     twins = settled[1] if settled else find_twins(artifacts, hashes)
     if cache is not None and not settled:
-        cache.keep(artifacts, tokens, digests, twins)
+        cache.keep(artifacts, tokens, digests, twins, whole=not unread)
     return replace(
         artifacts,
         files={path: file._replace(copy=merged[file.copy]) if file.copy in merged else file for path, file in files.items()} if merged else files,

@@ -47,7 +47,8 @@ def _sample(file: int, facts: os.stat_result) -> tuple[str, bytes]:
 
 def _state(facts: os.stat_result) -> tuple[int, ...]:
     """What cannot stay as it was where a file was written to, or where an entry of a folder was made, renamed or removed."""
-    return facts.st_mode, facts.st_dev, facts.st_ino, facts.st_nlink, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns
+    # Mode, inode, device, links, user, group and size; not when it was last read.
+    return (*facts[:7], facts.st_mtime_ns, facts.st_ctime_ns)
 
 
 def mark_of(states: list[tuple[int, ...]]) -> str:
