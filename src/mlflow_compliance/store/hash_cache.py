@@ -10,13 +10,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property, lru_cache
 from importlib.metadata import version
+from itertools import chain, repeat
 from time import time_ns as now
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
-from mlflow_compliance.artifacts import Artifacts, DuplicateRules, ModelFolder
+from mlflow_compliance.artifacts import ArtifactFile, Artifacts, DuplicateRules, ModelFolder
 from mlflow_compliance.entities import EntityRef
 from mlflow_compliance.store.helpers import MOST_PARTS, Share
 from mlflow_compliance.store.memory import FILES, FOLDERS, MODELS, PLACES, Memory
@@ -28,6 +29,7 @@ OFF = "off"
 _SUFFIX = ".hashes"
 _SAFE = 2_000_000_000
 """The coarsest clock of a file system that is in use (FAT) ticks every two seconds."""
+_Value = TypeVar("_Value")
 _State = tuple[str, int, int, int]
 """Of a file: physical copy, size, time of writing, time of change."""
 
@@ -37,6 +39,16 @@ class Entry(NamedTuple):
 
     token: str
     digest: str
+
+
+class Recalled(NamedTuple):
+    """Files; model folders with their owner, judged where they count as models; physical copy -> hard links, where several;
+    row's folder -> its owner, and when the newest file in it was written (ns)."""
+
+    files: dict[str, ArtifactFile]
+    models: dict[str, tuple[EntityRef, ModelFolder | None]]
+    links: dict[str, int]
+    newest: dict[str, tuple[EntityRef, int]]
 
 
 def cache_folder(named: str) -> str | None:
@@ -60,7 +72,6 @@ class HashCache:
         self._old = old = found if found is not None and found.about[:1] == self._about[:1] else Memory(self._about, [])
         self._numbers = {folder: number for number, folder in enumerate(old.texts(FOLDERS, "path"))}
         self._spans = {table: old.spans(table) for table in (PLACES, FILES, MODELS)}
-        self._same = bytearray(len(self._numbers))
         self._recalled: list[int] = []
         self._noted: list[tuple[str, str, Found]] = []
         self._part = max(16, -(-len(self._numbers) // MOST_PARTS))
@@ -78,49 +89,56 @@ class HashCache:
         ]
         share.begin((), [asked[start : start + self._part] for start in range(0, len(asked), self._part)])
 
-    def verified(self, share: Share) -> Iterator[str]:
-        """The folders that are as they were, as soon as they are known."""
-        folders = self._old.texts(FOLDERS, "path")
-        for part, same in share.told():
-            for number, is_same in enumerate(same, part * self._part):
-                self._same[number] = is_same
-                if is_same:
-                    yield folders[number]
-
     def _in(self, table: str, number: int) -> slice:
         """Where a table tells of a folder."""
         spans = self._spans[table]
         return slice(spans[number], spans[number + 1])
 
-    def recall(self, folder: str, artifacts: str, owner: EntityRef) -> tuple[Found, dict[str, ModelFolder]] | None:
-        """What is in a folder, and its models; None where it may have changed."""
-        number = self._numbers.get(folder)
-        places, newest, paths, sizes, copied, logged, links, documents, told = self._columns
-        if number is None or not self._same[number] or places[number] != artifacts:
-            return None
-        self._recalled.append(number)
-        files, models = self._in(FILES, number), self._in(MODELS, number)
-        copies, found_in = copied[files], documents[models]
-        names = {copy: links[copy] for copy in copies if copy in links} if links else {}
-        found: Found = (paths[files], sizes[files], copies, logged[files], newest[number], names, dict.fromkeys(found_in), {}, None)
-        return found, {path: ModelFolder(path, owner, *_judged(text)) for path, text in zip(found_in, told[models], strict=True) if text}
+    def recall(self, folders: Mapping[str, tuple[str, EntityRef]], share: Share) -> Recalled:
+        """What is in those folders that did not change, by where in them artifacts are and by owner."""
+        places = self._old.texts(FOLDERS, "artifacts")
+        known = sorted((self._numbers[folder], owner) for folder, (place, owner) in folders.items() if self._is_known(folder, place, places))
+        # Helpers verify meanwhile: what turns out to have changed is taken out again.
+        found = self._recalled_from([number for number, _ in known], [owner for _, owner in known])
+        same = bytearray(len(places))
+        for part, verified in share.told():
+            same[part * self._part : part * self._part + len(verified)] = bytes(verified)
+        paths, models = self._old.texts(FILES, "path"), self._old.texts(MODELS, "path")
+        names, newest = self._old.texts(FOLDERS, "path"), self._old.numbers(FOLDERS, "newest")
+        copies = self._old.texts(FILES, "copy")
+        links = {copy: count for copy, count in zip(copies, self._old.numbers(FILES, "links"), strict=True) if count > 1}
+        for number, owner in known:
+            if same[number]:
+                self._recalled.append(number)
+                found.newest[names[number]] = (owner, newest[number])
+                if links:
+                    found.links.update((copy, links[copy]) for copy in copies[self._in(FILES, number)] if copy in links)
+                continue
+            for path in paths[self._in(FILES, number)]:
+                del found.files[path]
+            for path in models[self._in(MODELS, number)]:
+                del found.models[path]
+        return found
 
-    @cached_property
-    def _columns(self) -> tuple[list[str], list[int], list[str], list[int], list[str], list[bool], dict[str, int], list[str], list[str]]:
-        """What `recall` looks into, folder by folder."""
-        old = self._old
-        copies, links = old.texts(FILES, "copy"), old.numbers(FILES, "links")
-        return (
-            old.texts(FOLDERS, "artifacts"),
-            old.numbers(FOLDERS, "newest"),
-            old.texts(FILES, "path"),
-            old.numbers(FILES, "size"),
-            copies,
-            list(map(bool, old.numbers(FILES, "logged"))),
-            {copy: count for copy, count in zip(copies, links, strict=True) if count > 1},
-            old.texts(MODELS, "path"),
-            old.texts(MODELS, "told"),
-        )
+    def _is_known(self, folder: str, place: str, places: Sequence[str]) -> bool:
+        number = self._numbers.get(folder)
+        return number is not None and places[number] == place
+
+    def _recalled_from(self, numbers: Sequence[int], owners: Sequence[EntityRef]) -> Recalled:
+        old, counts, models = self._old, self._old.numbers(FOLDERS, FILES), self._old.numbers(FOLDERS, MODELS)
+
+        def some(table: str, column: list[_Value]) -> Iterable[_Value]:
+            return column if len(numbers) == len(counts) else chain.from_iterable(column[self._in(table, number)] for number in numbers)
+
+        logged = list(map(bool, old.numbers(FILES, "logged")))
+        owned = chain.from_iterable(repeat(owner, counts[number]) for number, owner in zip(numbers, owners, strict=True))
+        facts = zip(some(FILES, old.numbers(FILES, "size")), some(FILES, old.texts(FILES, "copy")), owned, some(FILES, logged), strict=True)
+        # What ArtifactFile(...) does, without a call of Python's a file.
+        files = dict(zip(some(FILES, old.texts(FILES, "path")), map(tuple.__new__, repeat(ArtifactFile), facts), strict=True))
+        of = chain.from_iterable(repeat(owner, models[number]) for number, owner in zip(numbers, owners, strict=True))
+        told = zip(some(MODELS, old.texts(MODELS, "path")), of, some(MODELS, old.texts(MODELS, "told")), strict=True)
+        judged = {path: (owner, ModelFolder(path, owner, *_judged(text)) if text else None) for path, owner, text in told}
+        return Recalled(files, judged, {}, {})
 
     def note(self, folder: str, artifacts: str, found: Found) -> None:
         """A folder that had to be looked into."""

@@ -128,11 +128,7 @@ class _Walk:
         self._empty_stack(progress)
         plain, self._plain = self._plain, []
         if self._cache is not None:
-            left = dict(plain)
-            for folder in self._cache.verified(verifying):
-                if folder in left and self._recalled(self._cache, folder, left[folder], progress):
-                    del left[folder]
-            plain = list(left.items())
+            plain = self._recall(self._cache, plain, verifying, progress)
         folders = [(folder, where.artifacts) for folder, where in plain]
         for number, found in visited(folders, self._asked, share, progress.advance):
             if found is None:
@@ -144,16 +140,25 @@ class _Walk:
                     self._cache.note(folder, where.artifacts, found)
         self._empty_stack(progress)
 
-    def _recalled(self, cache: HashCache, folder: str, where: Where, progress: Progress) -> bool:
-        assert where.owner is not None
-        recalled = cache.recall(folder, where.artifacts, where.owner)
-        if recalled is None:
-            return False
-        found, models = recalled
-        self._take(where, found)
-        self.judged.update(models)
-        progress.advance(len(found[0]))
-        return True
+    def _recall(self, cache: HashCache, plain: list[tuple[str, Where]], verifying: Share, progress: Progress) -> list[tuple[str, Where]]:
+        """Take in what an earlier audit saw and nobody changed; gives back the other folders."""
+        recalled = cache.recall({folder: (where.artifacts, where.owner) for folder, where in plain if where.owner}, verifying)
+        self.files.update(recalled.files)
+        self._names.update(recalled.links)
+        for folder, (owner, judged) in recalled.models.items():
+            self.models[folder] = owner
+            if judged is not None:
+                self.judged[folder] = judged
+        for owner, newest in recalled.newest.values():
+            self._note_newest(owner, newest)
+        progress.advance(len(recalled.files))
+        return [(folder, where) for folder, where in plain if folder not in recalled.newest]
+
+    def _note_newest(self, owner: EntityRef, written: int) -> None:
+        """`written` in nanoseconds, 0 where nothing is."""
+        if written:
+            key = (owner.kind, owner.key)
+            self.newest[key] = max(self.newest.get(key, 0), written // 1_000_000)
 
     def _empty_stack(self, progress: Progress) -> None:
         seen = 0
@@ -177,9 +182,7 @@ class _Walk:
             self.models[folder] = owner
             if document is not None:
                 self.judged[folder] = inspect(folder, owner, self.files, document)
-        if newest:
-            key = (owner.kind, owner.key)
-            self.newest[key] = max(self.newest.get(key, 0), newest // 1_000_000)
+        self._note_newest(owner, newest)
 
     def _is_plain(self, folder: str, where: Where) -> bool:
         holdings = self._holdings
@@ -255,9 +258,7 @@ class _Walk:
             files[path] = ArtifactFile(facts.st_size, copy, owner, logged)
             if name == MLMODEL:
                 self.models[folder] = owner
-        if newest:
-            key = (owner.kind, owner.key)
-            self.newest[key] = max(self.newest.get(key, 0), newest // 1_000_000)
+        self._note_newest(owner, newest)
         return others
 
     def _file(self, entry: os.DirEntry[str], here: Where, folder: str, *, link: bool) -> None:
@@ -270,8 +271,7 @@ class _Walk:
         elif not stat.S_ISREG(facts.st_mode):
             size, refused = 0, "it is a socket, a pipe or a device"
         if here.owner:
-            key = (here.owner.kind, here.owner.key)
-            self.newest[key] = max(self.newest.get(key, 0), facts.st_mtime_ns // 1_000_000)
+            self._note_newest(here.owner, facts.st_mtime_ns)
         if facts.st_nlink > 1 and not link:
             self._names[copy] = facts.st_nlink
         if refused:
