@@ -16,7 +16,7 @@ FULL = {
     "rest": ["rest.py"],
     "duplicates": ["duplicates.py", "{folder}"],
     "large files": ["large_files.py", "{folder}"],
-    "merge": ["merge.py"],
+    "merge": ["merge.py", "{folder}"],
     "scaling": ["scaling.py", "--folder", "{folder}"],
 }
 SMALL = {

@@ -43,7 +43,8 @@ class Entry(NamedTuple):
 
 class Recalled(NamedTuple):
     """Files; model folders with their owner, judged where they count as models; physical copy -> hard links, where several;
-    row's folder -> its owner, and when the newest file in it was written (ns)."""
+    row's folder -> its owner, and when the newest file in it was written (ns).
+    """
 
     files: dict[str, ArtifactFile]
     models: dict[str, tuple[EntityRef, ModelFolder | None]]
