@@ -143,7 +143,7 @@ class StoreWriter:
             path = Path(staging) / "model"
             mlflow.lightgbm.save_model(booster, str(path), mlflow_model=description, pip_requirements=REQUIREMENTS)
             # MLflow takes this list from a set, whose order changes from process to process.
-            description.flavors["lightgbm"]["skops_trusted_types"].sort()
+            (description.flavors["lightgbm"].get("skops_trusted_types") or []).sort()
             description.save(str(path / "MLmodel"))
             _upload(str(path), logged.artifact_location)
         self.client.finalize_logged_model(logged.model_id, status="READY")

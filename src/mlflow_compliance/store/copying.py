@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import stat
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -177,9 +177,9 @@ class RunCopier:
         params = [Param(key, value) for key, value in source.params.items()]
         for start in range(0, len(params), FEW):
             self.client.log_batch(new_id, params=params[start : start + FEW])
-        metrics = list(_metrics(new_id, source, models, ids))
-        for start in range(0, len(metrics), BATCH):
-            self.client.log_batch(new_id, metrics=metrics[start : start + BATCH])
+        for metrics in _apart(_metrics(new_id, source, models, ids)):
+            for start in range(0, len(metrics), BATCH):
+                self.client.log_batch(new_id, metrics=metrics[start : start + BATCH])
 
     def _log_inputs(self, new_id: str, source: Run, ids: Mapping[str, str]) -> None:
         datasets = [
@@ -265,6 +265,17 @@ def _refuse(error: OSError) -> None:
 
 def _named_metrics(models: Iterable[LoggedModel]) -> list[tuple[str, tuple[ModelMetric, ...]]]:
     return sorted((model.name, model.metrics) for model in models)
+
+
+def _apart(metrics: Iterable[Metric]) -> list[list[Metric]]:
+    """Points that several models share apart from one another: up to version 3.12 MLflow refuses a batch that holds one of them twice."""
+    seen: Counter[tuple[object, ...]] = Counter()
+    rounds: defaultdict[int, list[Metric]] = defaultdict(list)
+    for metric in metrics:
+        point = (metric.key, str(metric.value), metric.timestamp, metric.step)
+        rounds[seen[point]].append(metric)
+        seen[point] += 1
+    return list(rounds.values())
 
 
 def _metrics(new_id: str, source: Run, models: list[LoggedModel], ids: Mapping[str, str]) -> Iterator[Metric]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from inspect import signature
 from typing import Any
 
 from mlflow.entities import Metric
@@ -32,11 +33,13 @@ def one_transaction(store: Any) -> Iterator[Any]:
     Gives MLflow's own session, with foreign keys on. A call that would take its own part back and try again cannot, and ends the transaction.
     """
     own = store.ManagedSessionMaker
+    # Newer versions of MLflow want to know beforehand.
+    writing = {"read_only": False} if "read_only" in signature(own).parameters else {}
     try:
-        with own(read_only=False) as session:
+        with own(**writing) as session:
 
             @contextmanager
-            def joined(*, read_only: bool = True) -> Iterator[Any]:
+            def joined(read_only: bool = True) -> Iterator[Any]:  # noqa: FBT001, FBT002  MLflow's own signature
                 yield session
 
             def no_part() -> None:
