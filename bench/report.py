@@ -50,7 +50,7 @@ def rows(records: list[dict[str, Any]]) -> list[str]:
 
 def _spelled(ratio: float) -> str:
     """A ratio as people say it: '1/74' for much less than one."""
-    return f"1/{1 / ratio:.0f}" if 0 < ratio < 0.1 else f"{ratio:.2f}"
+    return f"1/{1 / ratio:.0f}" if 0 < ratio < 0.1 else f"{ratio:.3f}" if ratio < 1 else f"{ratio:.2f}"
 
 
 def plot(records: list[dict[str, Any]], target: Path) -> None:
@@ -61,7 +61,10 @@ def plot(records: list[dict[str, Any]], target: Path) -> None:
     axes.barh([claim["work"] for claim in claims], shares, color=[GOOD if kept(claim) else BAD for claim in claims], height=0.6)
     axes.axvline(1, color="#333333", linewidth=1)
     for number, (claim, share) in enumerate(zip(claims, shares, strict=True)):
-        axes.text(share, number, f" {_spelled(claim['ratio'])} (target {_spelled(claim['target'])})", va="center", fontsize=8)
+        label = f" {_spelled(claim['ratio'])} (target {_spelled(claim['target'])}) "
+        # No label across the line of the limit.
+        inside = 0.6 < share <= 1
+        axes.text(share, number, label, va="center", ha="right" if inside else "left", color="white" if inside else "black", fontsize=8)
     axes.set_xlim(0, max(1.0, *shares) * 1.35)
     axes.set_xlabel("measured ratio / target: 1 is the limit, less is better")
     axes.spines[["top", "right"]].set_visible(False)
