@@ -13,7 +13,7 @@ import pytest
 from mlflow_compliance.artifacts import Artifacts, DuplicateRules
 from mlflow_compliance.entities import EntityRef, Location
 from mlflow_compliance.progress import Silent
-from mlflow_compliance.store import hashing, helper_child, helpers, visiting
+from mlflow_compliance.store import hash_cache, hashing, helper_child, helpers, visiting
 from mlflow_compliance.store.hash_cache import HashCache
 from mlflow_compliance.store.hashing import hash_candidates
 
@@ -503,8 +503,8 @@ class TestHelper:
             monkeypatch.setattr(hashing, "_FEWEST", fewest)
             monkeypatch.setattr(helpers.os, "cpu_count", lambda: 2)
             found = read(rows, rules=DuplicateRules(1, ("*.lock", "requirements.txt")), **given)
-            assert bool(found.samples) == bool(given.get("sampled"))
-            return hash_candidates(found, Silent())
+            assert bool(found.samples) == bool(given.get("sampled")) or "cache" in given
+            return hash_candidates(found, Silent(), None, given.get("cache"))
 
         return searching
 
@@ -521,6 +521,24 @@ class TestHelper:
             own.clear()
             assert search(1, **given) == expected
             assert len(own) < 80  # two a folder: the helper did some of the 59
+
+    def test_helpers_verify_what_is_remembered(
+        self, search: Callable[..., Artifacts], root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        later = time.time_ns() + 3_600_000_000_000
+        monkeypatch.setattr(hash_cache, "now", lambda: later)
+        rules, looked, visit = DuplicateRules(1, ("*.lock", "requirements.txt")), list[str](), visiting.Visitor.visit
+        monkeypatch.setattr(visiting.Visitor, "visit", lambda self, *folder: looked.append(folder[0]) or visit(self, *folder))
+        for fewest in (1, 1, 1, 1_000_000):
+            expected = search(1_000_000, sampled=True)
+            looked.clear()
+            assert search(fewest, sampled=True, cache=HashCache(str(tmp_path / "cache"), "", rules, later)) == expected
+        assert 0 < len(looked) < 45  # those with links and the like: they are looked at closely each time
+        changed = root / "1" / f"{0:032x}" / "artifacts" / "model" / "MLmodel"
+        changed.write_bytes(b"flavors: {f: {data: another}}")
+        expected = search(1_000_000, sampled=True)
+        assert search(1, sampled=True, cache=HashCache(str(tmp_path / "cache"), "", rules, later)) == expected
+        assert expected.models[str(changed.parent)].missing == ("another",)
 
     def test_a_helper_that_is_killed_loses_nothing(
         self, search: Callable[..., Artifacts], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]

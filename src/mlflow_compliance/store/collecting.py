@@ -16,4 +16,8 @@ def without_collecting() -> Iterator[None]:
         yield
     finally:
         if was:
+            # What was made is not young any more: without this the next object that is made would have all of it searched at once.
+            if not gc.get_freeze_count():
+                gc.freeze()
+                gc.unfreeze()
             gc.enable()
