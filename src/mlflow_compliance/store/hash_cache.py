@@ -98,7 +98,8 @@ class HashCache:
     def recall(self, folders: Mapping[str, tuple[str, EntityRef]], share: Share) -> Recalled:
         """What is in those folders that did not change, by where in them artifacts are and by owner."""
         places = self._old.texts(FOLDERS, "artifacts")
-        known = sorted((self._numbers[folder], owner) for folder, (place, owner) in folders.items() if self._is_known(folder, place, places))
+        numbered = ((self._numbers.get(folder, -1), place, owner) for folder, (place, owner) in folders.items())
+        known = sorted((number, owner) for number, place, owner in numbered if number >= 0 and places[number] == place)
         # Helpers verify meanwhile: what turns out to have changed is taken out again.
         found = self._recalled_from([number for number, _ in known], [owner for _, owner in known])
         same = bytearray(len(places))
@@ -120,10 +121,6 @@ class HashCache:
             for path in models[self._in(MODELS, number)]:
                 del found.models[path]
         return found
-
-    def _is_known(self, folder: str, place: str, places: Sequence[str]) -> bool:
-        number = self._numbers.get(folder)
-        return number is not None and places[number] == place
 
     def _recalled_from(self, numbers: Sequence[int], owners: Sequence[EntityRef]) -> Recalled:
         old, counts, models = self._old, self._old.numbers(FOLDERS, FILES), self._old.numbers(FOLDERS, MODELS)

@@ -171,8 +171,8 @@ def _compared(pool: Executor, share: Share, groups: Sequence[list[Copy]], unread
         # The largest first, so that no worker begins with one when the others are done.
         ordered = sorted(groups, key=_bytes, reverse=True)
         if isinstance(pool, ThreadPoolExecutor):
-            small = [group for group in ordered if group and group[0].size <= _FOR_HELPERS]
-            ordered = [group for group in ordered if group and group[0].size > _FOR_HELPERS]
+            small = [group for group in ordered if group[0].size <= _FOR_HELPERS]
+            ordered = [group for group in ordered if group[0].size > _FOR_HELPERS]
             share.begin((), [[[tuple(copy) for copy in group] for group in batch] for batch in _batches(small, -(-len(small) // MOST_PARTS))])
             for _, found in share.told():
                 progress.advance(len(found))

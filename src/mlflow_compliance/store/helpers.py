@@ -35,7 +35,7 @@ class Share:
         self._asked: tuple[Any, ...] = ()
         self._parts: list[Any] = []
 
-    def begin(self, asked: tuple[Any, ...], parts: list[Any]) -> Share:
+    def begin(self, asked: tuple[Any, ...], parts: list[Any]) -> None:
         """Let the helpers begin."""
         self._asked, self._parts = asked, parts
         try:
@@ -46,7 +46,6 @@ class Share:
                 self._tickets.issue(len(parts))
         except OSError:
             self._helpers = ()
-        return self
 
     def told(self) -> Iterator[tuple[int, Any]]:
         """The number of every part and what comes of it, in any order; this process works too.
