@@ -192,6 +192,20 @@ def test_what_could_not_be_read_is_told_again(audit: Audit, monkeypatch: pytest.
         assert list(audit().unread.values()) == ["permission denied"]
 
 
+def test_a_memory_that_would_be_the_same_is_not_written_again(audit: Audit, folder: Path, tmp_path: Path) -> None:
+    stray = folder.parents[1] / ("b" * 32) / "x"  # so that every audit has to look for itself
+    stray.parent.mkdir()
+    stray.write_bytes(b"nobody's")
+    audit()
+    (entries,) = (tmp_path / "cache").iterdir()
+    before = entries.stat()
+    audit()
+    assert (entries.stat().st_ino, entries.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    (folder / "one").unlink()
+    audit()
+    assert entries.stat().st_mtime_ns != before.st_mtime_ns
+
+
 def test_other_rules_see_other_files(audit: Audit) -> None:
     for rules in (DuplicateRules(100_000), RULES, DuplicateRules(1, ("t*",)), RULES):
         assert audit(rules=rules) == audit(None, rules=rules)

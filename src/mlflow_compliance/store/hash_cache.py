@@ -196,7 +196,8 @@ class HashCache:
         for name, values in (("token", tokens), ("digest", digests)):
             column = new.texts(FILES, name)
             column += [values.get(path, "") if old else "" for path, old in zip(paths, safe, strict=True)]
-        new.write(self.path)
+        if not new.equals(self._old):
+            new.write(self.path)
 
     def _carry(self, number: int, new: Memory) -> None:
         """A folder that did not change; its tokens and digests are kept with all others."""

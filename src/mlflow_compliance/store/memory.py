@@ -109,6 +109,10 @@ class Memory:
                 if name not in besides:
                     self._column(table, name).extend(other._column(table, name)[where[table]])
 
+    def equals(self, other: Memory) -> bool:
+        names = [(table, name) for table, columns in _TABLES.items() for name in (*columns[0], *columns[1])]
+        return (self.about, self.twins) == (other.about, other.twins) and all(self._column(*name) == other._column(*name) for name in names)
+
     def spans(self, table: str) -> list[int]:
         """Where each folder's part of a table begins, and where the last one's ends."""
         return list(accumulate(self.numbers(FOLDERS, table), initial=0))
