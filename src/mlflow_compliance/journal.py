@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -35,12 +35,17 @@ class Journal:
     """An append-only file `<id>.jsonl` in a folder that belongs to the store."""
 
     def __init__(self, folder: str, at: datetime) -> None:
-        # In the order of time, within a second too: where two speak of the same thing, the later one counts.
-        self.id = f"{at.astimezone(timezone.utc):%Y%m%dT%H%M%SZ}-{at.microsecond:05x}{os.urandom(1).hex()[0]}"
-        self.path = os.path.join(folder, f"{self.id}.jsonl")
         try:
             os.makedirs(folder, exist_ok=True)
-            self._file = open(self.path, "x", encoding="utf-8")  # noqa: SIM115  open as long as the repair
+            while True:
+                # In the order of time, within a second too: where two speak of the same thing, the later one counts.
+                self.id = f"{at.astimezone(timezone.utc):%Y%m%dT%H%M%SZ}-{at.microsecond:05x}{os.urandom(1).hex()[0]}"
+                self.path = os.path.join(folder, f"{self.id}.jsonl")
+                try:
+                    self._file = open(self.path, "x", encoding="utf-8")  # noqa: SIM115  open as long as the repair
+                    break
+                except FileExistsError:
+                    at += timedelta(microseconds=1)
         except OSError as error:
             raise StoreError(
                 f"no journal can be written in {folder} ({error.strerror}): nothing was changed; set [journal] folder to a writable one"
