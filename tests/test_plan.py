@@ -84,15 +84,37 @@ def with_remedy(policy: str, remedy: Remedy) -> dict[str, Remedy]:
     return {**remedies(), policy: remedy}
 
 
-def test_a_fixer_whose_finding_comes_back_is_named(lab: Lab) -> None:
+@pytest.mark.parametrize(("more", "times"), [("", 2), ("x", 10)], ids=["the same change", "another change each time"])
+def test_a_fixer_whose_finding_comes_back_is_named(lab: Lab, more: str, times: int) -> None:
+    """At once where it would do the same again; else it may be getting somewhere, for a while."""
     lab.experiment("test_1")
+    asked = 0
 
     def useless(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
+        nonlocal asked
+        asked += 1
         before = snapshot.experiments[finding.entity.key].tags.get("tried")
-        yield SetExperimentTag(finding.entity.key, "tried", (before or "") + "x", before)
+        yield SetExperimentTag(finding.entity.key, "tried", (before or "") + more, None)
 
     with pytest.raises(PlanError, match=r"EXP002 does not settle.*test_1"):
-        plan_for(lab, others=with_remedy("EXP002", useless))
+        plan_for(lab, "EXP002", others=with_remedy("EXP002", useless))
+    assert asked == times
+
+
+def test_a_finding_may_come_back_while_its_fixer_gets_further(lab: Lab) -> None:
+    lab.experiment("test_1")
+
+    def slow(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
+        item = snapshot.experiments[finding.entity.key]
+        tried = item.tags.get("tried")
+        if tried != "xx":
+            yield SetExperimentTag(item.experiment_id, "tried", (tried or "") + "x", tried)
+        else:
+            yield RenameExperiment(item.experiment_id, "serious", item.name)
+
+    plan = plan_for(lab, "EXP002", others=with_remedy("EXP002", slow))
+    assert [len(step.changes) for step in plan.steps] == [1, 1, 1]
+    assert plan.outcome.experiments["1"].name == "serious"
 
 
 def test_fixers_that_never_end_are_named(lab: Lab) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -88,29 +89,39 @@ def make_plan(
     """The plan that mends what can be mended. Raises PlanError, naming the culprits, where remedies do not settle."""
     now = snapshot
     steps: list[Step] = []
-    mended: dict[str, Finding] = {}
+    mended: dict[str, list[Change]] = defaultdict(list)
     for _ in range(ROUNDS):
         refusals: list[Refusal] = []
         progressed = False
+        back: list[Finding] = []
         for finding in findings_of(policies, now, settings, only):
             changes, reason = propose(remedies, finding, now, settings)
             if not changes:
                 refusals.append(Refusal(finding, reason or "its fixer proposes nothing"))
                 continue
-            if finding.fingerprint in mended:
-                raise PlanError(f"{finding.policy} does not settle: its fixer changes {finding.entity}, and then the same finding is back")
+            earlier = mended[finding.fingerprint]
+            if any(change in earlier for change in changes):
+                raise _unsettled(finding)
+            # With other changes it may be: a run that was copied into a bucket brings a duplicate of its own.
+            back += [finding] if earlier else []
             try:
                 after = fold(changes, now)
             except ChangeError as conflict:
                 refusals.append(Refusal(finding, str(conflict)))
                 continue
             now, progressed = after, True
-            mended[finding.fingerprint] = finding
+            earlier += changes
             steps.append(Step(finding, changes))
         if not progressed:
             return Plan(snapshot, tuple(steps), tuple(refusals), now)
+    if back:
+        raise _unsettled(back[0])
     names = sorted({step.finding.policy for step in steps[-len(policies) :]})
     raise PlanError(f"the plan does not settle after {ROUNDS} rounds; the last ones to change something were the fixers of {', '.join(names)}")
+
+
+def _unsettled(finding: Finding) -> PlanError:
+    return PlanError(f"{finding.policy} does not settle: its fixer changes {finding.entity}, and then the same finding is back")
 
 
 def batches(changes: Sequence[Change], most: int = sys.maxsize) -> Iterator[tuple[Change, ...]]:

@@ -50,11 +50,11 @@ def sqlite_s3(folder: Path) -> Iterator[Place]:
 
 
 @contextmanager
-def postgresql_s3(folder: Path) -> Iterator[Place]:
+def postgresql_s3_with_pointers(folder: Path) -> Iterator[Place]:
     from databases import postgresql_server
 
     artifacts, variables = bucket()
-    yield Place(postgresql_server().store(artifacts), artifacts, variables)
+    yield Place(postgresql_server().store(artifacts), artifacts, variables, "[duplicates]\npointers = true\n")
 
 
 @contextmanager
@@ -76,6 +76,6 @@ def served_from_s3(folder: Path) -> Iterator[Place]:
         yield place
 
 
-KINDS: dict[str, Kind] = {"sqlite-s3": sqlite_s3, "postgresql-s3": postgresql_s3}
+KINDS: dict[str, Kind] = {"sqlite-s3": sqlite_s3, "postgresql-s3 with pointers": postgresql_s3_with_pointers}
 if open_store("http://127.0.0.1:1", Settings(), "/").backend.writes:
     KINDS |= {"served": served, "served from s3": served_from_s3}

@@ -23,6 +23,8 @@ class Place:
     """Folder or URI prefix under which experiments get their artifact_location; empty where the server is to choose it."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """Variables that the client needs."""
+    settings: str = ""
+    """What compliance.toml says beside what it says for every kind."""
 
 
 Kind = Callable[[Path], AbstractContextManager[Place]]
