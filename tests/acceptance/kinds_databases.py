@@ -1,25 +1,24 @@
-"""Stores in databases behind a server of their own: PostgreSQL and MariaDB."""
+"""Stores in databases behind a server of their own."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from databases import mariadb_server, postgresql_server
+from databases import SERVERS, Server
 from places import Kind, Place
 
 
-@contextmanager
-def postgresql(folder: Path) -> Iterator[Place]:
-    artifacts = str(folder / "mlruns")
-    yield Place(postgresql_server().store(artifacts), artifacts)
+def on(server: Callable[[], Server]) -> Kind:
+    """Stores on one server."""
+
+    @contextmanager
+    def store(folder: Path) -> Iterator[Place]:
+        artifacts = str(folder / "mlruns")
+        yield Place(server().store(artifacts), artifacts)
+
+    return store
 
 
-@contextmanager
-def mariadb(folder: Path) -> Iterator[Place]:
-    artifacts = str(folder / "mlruns")
-    yield Place(mariadb_server().store(artifacts), artifacts)
-
-
-KINDS: dict[str, Kind] = {"postgresql": postgresql, "mariadb": mariadb}
+KINDS: dict[str, Kind] = {name: on(server) for name, server in SERVERS.items()}

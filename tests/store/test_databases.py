@@ -1,4 +1,4 @@
-"""Stores in PostgreSQL and MariaDB: what is told of one that cannot be read, and what happens when its server goes away in a repair."""
+"""Stores in PostgreSQL, MariaDB and MySQL: what is told of one that cannot be read, and what happens when its server goes away in a repair."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from databases import PASSWORD, QUOTED, Server, mariadb_server, postgresql_server
+from databases import PASSWORD, QUOTED, SERVERS, Server
 from gates import EVERY_RULE, RULES, Gate, make_messy, told
 from places import Guest, Place
 from repairs import lines_of, plan_for
 from stores import BIG, unlike
 
-from mlflow_compliance.errors import ComplianceError, StoreError
+from mlflow_compliance.errors import ChangeError, ComplianceError, StoreError
 from mlflow_compliance.settings import load_settings
 from mlflow_compliance.store.loading import find_production_model, load_production_model
 from mlflow_compliance.store.opening import open_store
 from mlflow_compliance.store.production_model import UnreachableError
-
-SERVERS: dict[str, Callable[[], Server]] = {"postgresql": postgresql_server, "mariadb": mariadb_server}
+from mlflow_compliance.store.writing import StoreWriter
 
 
 @pytest.fixture(params=SERVERS)
@@ -84,20 +84,19 @@ def fixing(gate: Gate, kill: str, server: Server) -> subprocess.CompletedProcess
     return subprocess.run([sys.executable, "-m", "pytest", *words], cwd=gate.folder, env=environment, capture_output=True, text=True)
 
 
-GONE = {
-    "between two changes": "mlflow_compliance.journal:Journal.begin_all:3",
-    "within the copy of a run": "mlflow_compliance.store.copying:RunCopier._copy_files:1",
-}
+BETWEEN_CHANGES = "mlflow_compliance.journal:Journal.begin_all:3"
+GONE = {"postgresql": "mlflow_compliance.store.copying:RunCopier._copy_files:1"}
+"""Server -> the moment that it goes away at, where that is not between two changes: this one is within the copy of a run."""
 
 
-@pytest.mark.parametrize(("kind", "moment"), [("postgresql", "within the copy of a run"), ("mariadb", "between two changes")])
-def test_the_next_repair_finishes_what_a_lost_server_broke_off(guest_on: Callable[..., Guest], gate: Gate, kind: str, moment: str) -> None:
+@pytest.mark.parametrize("kind", SERVERS)
+def test_the_next_repair_finishes_what_a_lost_server_broke_off(guest_on: Callable[..., Guest], gate: Gate, kind: str) -> None:
     server = SERVERS[kind]()
     guest = guest_on(server)
     ids = make_messy(guest)
     guest.rich_run(ids["credit_production"], base_in="0")
     before = guest.everything()
-    broken_off = fixing(gate, GONE[moment], server)
+    broken_off = fixing(gate, GONE.get(kind, BETWEEN_CHANGES), server)
     server.stop()
     server.start()
     text = broken_off.stdout + broken_off.stderr
@@ -132,6 +131,86 @@ def test_one_repair_at_a_time_from_any_machine(server: Server, guest_on: Callabl
         with elsewhere.backend.lock():
             """Another database of the same server is another store."""
     assert gate("--fix").ret == 0
+
+
+IDLE = {
+    "postgresql": ("ALTER ROLE tester SET idle_session_timeout = 100", "ALTER ROLE tester RESET idle_session_timeout", "pg_backend_pid()"),
+    "mysql+pymysql": ("SET GLOBAL wait_timeout = 1", "SET GLOBAL wait_timeout = DEFAULT", "CONNECTION_ID()"),
+}
+"""Driver -> what makes a server end idle connections soon, what undoes that, and the number of a connection."""
+CONNECTIONS = {"postgresql": "SELECT pid FROM pg_stat_activity", "mysql+pymysql": "SELECT id FROM information_schema.processlist"}
+
+
+def test_a_server_that_ends_idle_connections_keeps_the_lock(server: Server, guest_on: Callable[..., Guest]) -> None:
+    """A repair may copy files for hours, in which the connection of its lock is not used."""
+    backend, (soon, never, number) = guest_on(server).store.backend, IDLE[server.driver]
+    server.sql(server.home, soon)
+    try:
+        with backend.lock(), server.connected(server.home) as another:
+            idle = another.exec_driver_sql(f"SELECT {number}").scalar()
+            until = time.monotonic() + 60
+            while (idle,) in server.sql(server.home, CONNECTIONS[server.driver]):
+                assert time.monotonic() < until
+                time.sleep(0.1)
+            another.invalidate()
+            with pytest.raises(StoreError, match="another repair of the store"), backend.lock():
+                """Whoever comes second."""
+    finally:
+        server.sql(server.home, never)
+
+
+@pytest.mark.parametrize("kind", [name for name in SERVERS if name != "postgresql"])
+def test_names_that_the_database_takes_for_one_lose_nothing(guest_on: Callable[..., Guest], kind: str) -> None:
+    """MLflow writes a version under the name that it was called with; a tag or alias in another spelling it would overwrite."""
+    guest = guest_on(SERVERS[kind]())
+    home = guest.experiment("credit_production", Stage="draft")
+    run_id = guest.run(home, "champion", Owner="ann")
+    guest.client.create_registered_model("Crédit")
+    guest.client.create_model_version("CREDIT", f"runs:/{run_id}/model", run_id, tags={"checked": "yes"})
+    guest.client.set_registered_model_alias("credit", "Champion", "1")
+    guest.client.set_registered_model_tag("credit", "owner", "ann")
+    before = guest.read(artifacts=False)
+    assert before.registered_models.keys() == {"Crédit"}
+    model = before.registered_models["Crédit"]
+    assert (model.tags, model.aliases) == ({"owner": "ann"}, {"Champion": "1"})
+    assert [(version.version, version.tags, version.experiment_id) for version in model.versions] == [("1", {"checked": "yes"}, home)]
+    writer = StoreWriter(guest.store, {})
+    for write in (
+        lambda: writer.set_experiment_tag(home, "stage", "archived"),
+        lambda: writer.set_run_tag(run_id, "ówner", "ben"),
+        lambda: writer.set_alias("Crédit", "champion", "1"),
+    ):
+        with pytest.raises(ChangeError, match="takes for the same name and would overwrite; rename it first"):
+            write()
+    writer.set_experiment_tag(home, "Stage", "archived")
+    after = guest.read(artifacts=False)
+    assert after.experiments[home].tags == {"Stage": "archived"}
+    assert (after.registered_models, after.runs) == (before.registered_models, before.runs)
+
+
+ALIASES = "table_name = 'registered_model_aliases' AND constraint_type = 'FOREIGN KEY'"
+
+
+@pytest.mark.parametrize("kind", [name for name in SERVERS if name != "postgresql"])
+def test_a_store_that_was_converted_to_another_collation_in_part(guest_on: Callable[..., Guest], kind: str) -> None:
+    """Tables that MLflow adds in an upgrade are in the default of the database, which the older ones need not be in."""
+    server = SERVERS[kind]()
+    guest = guest_on(server)
+    name = guest.uri.rpartition("/")[2]
+    home = guest.experiment("credit_production")
+    run_id = guest.rich_run(home, stage="production")
+    model = guest.model(home, run_id)
+    guest.client.create_logged_model(home, name="of no run")
+    guest.registered("credit", f"models:/{model}", run_id, alias="champion")
+    before = guest.everything()
+    assert before.experiments[home].loose_models == 2
+    ((tie,),) = server.sql(name, f"SELECT constraint_name FROM information_schema.table_constraints WHERE table_schema = '{name}' AND {ALIASES}")
+    server.sql(
+        name,
+        f"ALTER TABLE registered_model_aliases DROP FOREIGN KEY {tie}, CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci",
+        "ALTER TABLE logged_models MODIFY source_run_id VARCHAR(32) CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci",
+    )
+    assert unlike(before, guest.everything()) == []
 
 
 def test_only_the_callers_workspace_and_only_what_is_meant(server: Server, guest_on: Callable[..., Guest], monkeypatch: pytest.MonkeyPatch) -> None:

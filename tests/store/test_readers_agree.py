@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from databases import mariadb_server, postgresql_server
+from databases import SERVERS
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from mlflow.entities import DatasetInput, InputTag, LoggedModelInput, Metric, Param
@@ -47,9 +47,6 @@ def assert_agree(lab: Lab, hidden_models: frozenset[str] = frozenset()) -> Snaps
     assert hidden_models <= {place.owner.key for place in sql_rows.locations}
     assert sql_rows.ready_models == client_rows.ready_models
     return by_sql
-
-
-SERVERS = {"postgresql": postgresql_server, "mariadb": mariadb_server}
 
 
 def on_server(name: str, folder: Path) -> Lab:

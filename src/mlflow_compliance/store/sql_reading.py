@@ -134,7 +134,7 @@ class SqlReader:
             return {}
         rows = self.tables.all(
             "SELECT logged_models.experiment_id, COUNT(*) FROM logged_models LEFT JOIN runs "
-            "ON runs.run_uuid = logged_models.source_run_id AND runs.experiment_id = logged_models.experiment_id "
+            f"ON {self.tables.equals('runs', 'run_uuid', 'logged_models.source_run_id')} AND runs.experiment_id = logged_models.experiment_id "
             "WHERE logged_models.lifecycle_stage = 'active' AND runs.run_uuid IS NULL GROUP BY logged_models.experiment_id"
         )
         return {str(key): number for key, number in rows}

@@ -27,24 +27,22 @@ class RegistryReader:
         version_tags: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
         versions: dict[str, list[ModelVersion]] = defaultdict(list)
         for name, key, value in self.tables.all(
-            f"SELECT name, registered_model_tags.key, value FROM registered_model_tags WHERE {self.tables.here('registered_model_tags')}", **here
+            f"SELECT registered_models.name, registered_model_tags.key, value FROM {self._of_models('registered_model_tags')}", **here
         ):
             tags[name][key] = value or ""
         if "registered_model_aliases" in self.tables.columns:
             for name, alias, version in self.tables.all(
-                f"SELECT name, alias, version FROM registered_model_aliases WHERE {self.tables.here('registered_model_aliases')}",
-                **here,
+                f"SELECT registered_models.name, alias, version FROM {self._of_models('registered_model_aliases')}", **here
             ):
                 aliases[name][alias] = str(version)
         for name, version, key, value in self.tables.all(
-            f"SELECT name, version, model_version_tags.key, value FROM model_version_tags WHERE {self.tables.here('model_version_tags')}",
-            **here,
+            f"SELECT registered_models.name, version, model_version_tags.key, value FROM {self._of_models('model_version_tags')}", **here
         ):
             version_tags[name, str(version)][key] = value or ""
         location = "storage_location" if self.tables.has("model_versions", "storage_location") else "NULL"
         for name, version, run_id, source, stored, status, stage in self.tables.all(
-            f"SELECT name, version, run_id, source, {location}, status, current_stage FROM model_versions "
-            f"WHERE {self.tables.here('model_versions')} AND current_stage <> 'Deleted_Internal' ORDER BY version",
+            f"SELECT registered_models.name, version, run_id, source, {location}, status, current_stage FROM {self._of_models('model_versions')} "
+            "AND current_stage <> 'Deleted_Internal' ORDER BY version",
             **here,
         ):
             tagged = version_tags[name, str(version)]
@@ -57,6 +55,12 @@ class RegistryReader:
             for (name,) in self.tables.all(f"SELECT name FROM registered_models WHERE {self.tables.here('registered_models')}", **here)
             if IS_PROMPT not in tags[name]
         }
+
+    def _of_models(self, table: str) -> str:
+        """Rows of the workspace, each beside its model: MLflow writes whichever name it was called with, and MySQL takes `CREDIT` for `credit`."""
+        named = self.tables.equals("registered_models", "name", f"{table}.name")
+        here = (self.tables.here(name) for name in (table, "registered_models"))
+        return f"{table} JOIN registered_models ON {named} WHERE {' AND '.join(here)}"
 
     def _homes(self, versions: Iterable[ModelVersion]) -> dict[str, str]:
         """Id of a run or logged model that a version comes from -> its experiment."""

@@ -53,6 +53,18 @@ class Tables:
         for start in range(0, len(ordered), CHUNK):
             yield from self.connection.execute(statement, {"ids": ordered[start : start + CHUNK], **values})
 
+    def equals(self, table: str, column: str, other: str) -> str:
+        """A condition that joins two tables by text. In a store that was converted in part MySQL refuses to compare columns as they stand."""
+        if self.connection.dialect.name == "mysql":
+            (found,) = self.all(
+                "SELECT character_set_name, collation_name FROM information_schema.columns "
+                "WHERE table_schema = DATABASE() AND table_name = :table AND column_name = :column",
+                table=table,
+                column=column,
+            )
+            other = f"CONVERT({other} USING {found[0]}) COLLATE {found[1]}"
+        return f"{table}.{column} = {other}"
+
     def here(self, table: str) -> str:
         """A condition that keeps a query inside the caller's workspace."""
-        return "workspace = :workspace" if self.has(table, "workspace") else ":workspace = :workspace"
+        return f"{table}.workspace = :workspace" if self.has(table, "workspace") else ":workspace = :workspace"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from mlflow.entities import RunStatus
@@ -29,6 +29,7 @@ from mlflow_compliance.store.records import add_records
 from mlflow_compliance.store.refusals import is_gone, refusal
 from mlflow_compliance.store.remote.pointers import retract_pointer, write_pointer
 from mlflow_compliance.store.retracting import retract
+from mlflow_compliance.store.spelling import refuse_other_spelling
 
 
 @contextmanager
@@ -87,6 +88,10 @@ class StoreWriter:
     def bind(self, text: str) -> str:
         return bind(text, self.binding)
 
+    def _spare_others(self, what: str, name: str, there: Callable[[], Iterable[str]]) -> None:
+        if not self.store.backend.tells_spellings_apart:
+            refuse_other_spelling(what, name, there())
+
     def experiment(self, experiment_id: str) -> Experiment:
         """The experiment as it is now, its runs not counted."""
         with one_sentence(f"experiment {experiment_id} could not be read"):
@@ -102,7 +107,9 @@ class StoreWriter:
         return found
 
     def set_experiment_tag(self, experiment_id: str, key: str, value: str) -> None:
-        with one_sentence(f"tag {key} of experiment {experiment_id} could not be set"):
+        what = f"tag {key} of experiment {experiment_id} could not be set"
+        self._spare_others(what, key, lambda: self.experiment(experiment_id).tags)
+        with one_sentence(what):
             self.client.set_experiment_tag(experiment_id, key, value)
 
     def delete_experiment_tag(self, experiment_id: str, key: str) -> None:
@@ -161,7 +168,9 @@ class StoreWriter:
             return dict(self.client.get_run(run_id).data.tags)
 
     def set_run_tag(self, run_id: str, key: str, value: str | None) -> None:
-        with one_sentence(f"tag {key} of run {run_id} could not be changed"):
+        what = f"tag {key} of run {run_id} could not be changed"
+        self._spare_others(what, key, lambda: self.run_tags(run_id))
+        with one_sentence(what):
             if value is None:
                 self.client.delete_tag(run_id, key)
             else:
@@ -200,7 +209,9 @@ class StoreWriter:
             return {alias: str(version) for alias, version in self.client.get_registered_model(name).aliases.items()}
 
     def set_alias(self, name: str, alias: str, version: str | None) -> None:
-        with one_sentence(f"alias {alias!r} of registered model {name!r} could not be changed"):
+        what = f"alias {alias!r} of registered model {name!r} could not be changed"
+        self._spare_others(what, alias, lambda: self.aliases(name))
+        with one_sentence(what):
             if version is None:
                 self.client.delete_registered_model_alias(name, alias)
             else:

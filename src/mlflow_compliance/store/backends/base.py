@@ -35,6 +35,11 @@ class Backend(ABC):
         return StoreInfo(without_credentials(self.uri), self.uri.partition(":")[0].partition("+")[0])
 
     @property
+    def tells_spellings_apart(self) -> bool:
+        """Whether `stage` and `Stage` are surely two names to it."""
+        return True
+
+    @property
     def home(self) -> str | None:
         """The folder that the store lies in, None where it lies in none on this machine."""
         return None

@@ -36,6 +36,11 @@ _SNAPSHOT: Mapping[str, tuple[str, ...]] = {
 }
 """One moment of the store, on a connection that refuses to write. The locks of a migration that is running are not waited for without end."""
 _LOCK = {"postgresql": "SELECT CAST(pg_try_advisory_lock(:key) AS INTEGER)", "mysql": "SELECT GET_LOCK(:key, 0)"}
+_IDLE = {
+    "postgresql": "SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'idle_session_timeout'",
+    "mysql": "SET SESSION wait_timeout = 2147483",  # the most that it takes on every system
+}
+"""The connection of the lock says nothing while a repair runs: a server must not end it for that, and the lock with it."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,10 @@ class DatabaseBackend(SqlBackend):
     @property
     def name(self) -> str:
         return self.info.uri
+
+    @property
+    def tells_spellings_apart(self) -> bool:
+        return self.info.backend != "mysql"
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -75,15 +84,17 @@ class DatabaseBackend(SqlBackend):
     def lock(self) -> Iterator[None]:
         """Keeps a repair out that runs on another machine. The lock goes with the connection, however that ends."""
         with self._connected() as connection:
+            connection.exec_driver_sql(_IDLE[connection.dialect.name])
             if not connection.execute(text(_LOCK[connection.dialect.name]), {"key": self._key(connection)}).scalar():
                 raise StoreError(f"another repair of the store {self.info.uri} is running, perhaps on another machine: wait for it to end")
             yield
 
     def _key(self, connection: Connection) -> int | str:
-        """A PostgreSQL lock belongs to a database, a MySQL one to the whole server."""
-        named = "mlflow-compliance" if connection.dialect.name == "postgresql" else f"mlflow-compliance {make_url(self.uri).database}"
-        digest = hashlib.sha256(named.encode()).digest()
-        return int.from_bytes(digest[:8], "big", signed=True) if connection.dialect.name == "postgresql" else f"mlflow-compliance {digest.hex()[:32]}"
+        """A PostgreSQL lock belongs to a database, a MySQL one to the whole server, which may not tell MLflow from mlflow."""
+        if connection.dialect.name == "postgresql":
+            return int.from_bytes(hashlib.sha256(b"mlflow-compliance").digest()[:8], "big", signed=True)
+        database = connection.exec_driver_sql("SELECT DATABASE()").scalar()
+        return f"mlflow-compliance {hashlib.sha256(f'mlflow-compliance {database}'.encode()).hexdigest()[:32]}"
 
     @contextmanager
     def _connected(self) -> Iterator[Connection]:
