@@ -89,6 +89,7 @@ class Asking:
         if answer is None:
             return None
         with answer:
+            self._let_in(answer)
             if not answer.ok:
                 self.problem(f"{_called(path, query)} gives {_refusal(answer)}")
                 return None
@@ -136,6 +137,7 @@ class Asking:
         size, sha256 = known
         self.checked += 1
         with answer:
+            self._let_in(answer)
             if not answer.ok:
                 self.problem(f"{what} is listed but its download gives {_refusal(answer)}")
                 return
@@ -164,6 +166,12 @@ class Asking:
                 self._still_there(_called(path, query))
         self._broken(_called(path, query))
         return None
+
+    def _let_in(self, answer: requests.Response) -> None:
+        """Raise GoneError where the server does not take the credentials any more: every other question would be answered the same."""
+        if answer.status_code == requests.codes.unauthorized:
+            self.problem("the server does not accept the credentials (HTTP 401) that it took when the store was read: a token may have expired")
+            raise GoneError
 
     def _broken(self, what: str) -> None:
         self._still_there(what)
