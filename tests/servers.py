@@ -97,7 +97,8 @@ class Proxy:
                 request += received
             head, _, body = request.partition(b"\r\n\r\n")
             length = next((int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")), 0)
-            while len(body) < length:
+            chunked = b"transfer-encoding: chunked" in head.lower()  # of an empty file
+            while len(body) < length or (chunked and not body.endswith(b"0\r\n\r\n")):
                 body += client.recv(65536)
             self.asked += 1
             answer = self.interfere(head)
