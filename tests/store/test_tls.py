@@ -12,7 +12,7 @@ import pytest
 from certificates import Authority
 from databases import PASSWORD, QUOTED, mariadb_server, postgresql_server, postgresql_server_with_tls
 from databases import Server as DatabaseServer
-from gates import Gate, make_messy, told
+from gates import POLICIES, Gate, make_messy, told
 from places import Guest, Place
 from servers import Proxy, answer, tracking_server
 from serving import Server
@@ -194,5 +194,7 @@ def test_a_tracking_server(https: tuple[Server, Lab], known: Authority, unknown:
     assert len(read(server.url).experiments) == 5
     given(**both)
     gate.settings(server.url)
+    served = gate(rules=(POLICIES / "test_serving.py",))
+    assert served.ret == 0, told(served)
     fixed = gate("--fix")
     assert fixed.ret == 0, told(fixed)

@@ -43,7 +43,8 @@ class Asking:
         self._session.trust_env = urlsplit(base_url).hostname != "127.0.0.1"
         # As MLflow's own client takes them, from the environment and its file of credentials.
         granted = get_default_host_creds(base_url)
-        self._session.verify, self._session.cert = granted.verify, granted.client_cert_path
+        # Given with every call: what a session has of it gives way to REQUESTS_CA_BUNDLE.
+        self._verify, self._session.cert = granted.verify, granted.client_cert_path
         self._session.headers.update(resolve_request_headers())
         if granted.username and granted.password:
             self._session.auth = (granted.username, granted.password)
@@ -158,8 +159,8 @@ class Asking:
         for _ in range(2):  # a server may close an idle connection in the moment in which it is used again
             try:
                 if body is None:
-                    return self._session.get(url, timeout=_TIMEOUT, stream=True)
-                return self._session.post(url, json=body, timeout=_TIMEOUT, stream=True)
+                    return self._session.get(url, timeout=_TIMEOUT, stream=True, verify=self._verify)
+                return self._session.post(url, json=body, timeout=_TIMEOUT, stream=True, verify=self._verify)
             except requests.Timeout:
                 break
             except requests.RequestException:
@@ -180,7 +181,7 @@ class Asking:
     def _still_there(self, what: str) -> None:
         """Raise GoneError where the server gives no answer at all."""
         try:
-            self._session.get(self._base + "health", timeout=_TIMEOUT).close()
+            self._session.get(self._base + "health", timeout=_TIMEOUT, verify=self._verify).close()
         except requests.RequestException:
             self.problem(f"the server does not answer any more since it was asked for {what}")
             raise GoneError from None
