@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
-import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -124,7 +123,7 @@ class DatabaseBackend(SqlBackend):
         said, way = way_out(dialect, [line.strip() for line in str(told).splitlines()], asked)
         if not said:
             said, way = first_line(Exception(told)), "check the tracking URI, and that its server runs and lets you in"
-        if isinstance(cause, OSError) and not isinstance(cause, ssl.SSLError):
+        if isinstance(cause, FileNotFoundError | PermissionError | IsADirectoryError):
             # PyMySQL opens the files before it connects, and tells neither that nor which.
             said, way = f"a certificate or key cannot be read: {said}", "check the files that ssl_ca, ssl_cert and ssl_key name"
         said = without_secrets(said, self.uri)

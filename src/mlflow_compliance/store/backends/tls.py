@@ -14,7 +14,10 @@ _OF_POSTGRESQL = (
         "name a certificate that the server accepts, and its key, in sslcert and sslkey of the tracking URI",
     ),
     ("no encryption|SSL off", "where it takes connections over TLS only, set sslmode=verify-full and sslrootcert in the tracking URI"),
-    ("ssl", "check sslmode, sslrootcert, sslcert and sslkey in the tracking URI"),
+    (
+        r"\bSSL (error|connection|negotiation)|(invalid|unknown|weak) ssl|ssl\w+ value",
+        "check sslmode, sslrootcert, sslcert and sslkey in the tracking URI",
+    ),
 )
 _OF_MYSQL = (
     ("SSL is required but", "switch TLS on there, or leave the parameters that begin with ssl_ out of the tracking URI"),
@@ -26,7 +29,7 @@ _OF_MYSQL = (
         "Access denied",
         "check user and password, and whether it asks for TLS (ssl_ca in the tracking URI) or for a client certificate (ssl_cert and ssl_key)",
     ),
-    (r"SSL|X509|\bPEM\b", "check the files that ssl_ca, ssl_cert and ssl_key name"),
+    (r"\[SSL|\[X509|\bPEM\b", "check the files that ssl_ca, ssl_cert and ssl_key name"),
 )
 _WAYS = {"postgresql": _OF_POSTGRESQL, "mysql": _OF_MYSQL}
 _FORGETFUL = ("ssl_verify_cert", "ssl_verify_identity")
