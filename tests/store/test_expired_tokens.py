@@ -16,6 +16,7 @@ from gates import POLICIES, Gate, make_messy, plan_in, told
 from kinds_buckets import served
 from places import Guest
 from servers import Proxy, answer
+from stores import BIG
 
 from mlflow_compliance.errors import StoreError
 from mlflow_compliance.settings import load_settings
@@ -67,7 +68,7 @@ def guest(gate: Gate, tmp_path: Path, empty_store: bytes, monkeypatch: pytest.Mo
         monkeypatch.setenv("MLFLOW_TRACKING_URI", place.uri)
         made = Guest(place, gate.folder, load_settings(gate.folder / "compliance.toml"))
         make_messy(made)
-        made.rich_run("2", "rich", base_in="0")
+        made.run("2", "measured", metrics={"auc": 0.75, "loss": 0.25}, files={"shap.bin": BIG})
         monkeypatch.delenv("MLFLOW_TRACKING_URI")
         monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", TOKEN)
         yield made
@@ -89,7 +90,7 @@ def test_a_token_that_expires(guest: Guest, gate: Gate) -> None:
 
     # While the store is read: rows, the list of the artifacts, and the bytes of one.
     refusal = "it does not accept the credentials (HTTP 401): check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
-    for endpoint, number in (("/runs/search", 1), ("/metrics/get-history", 2), ("artifacts?path=", 5), ("/artifacts/MLmodel", 1), ("/shap.bin", 1)):
+    for endpoint, number in (("/runs/search", 1), ("/metrics/get-history", 2), ("artifacts?path=", 5), ("/MLmodel", 1), ("/shap.bin", 1)):
         gateway = Gateway(at(endpoint, number))
         with Proxy(port, gateway) as proxy, pytest.raises(StoreError, match=re.escape(f"{proxy.url} cannot be read: {refusal}")):
             open_store(proxy.url, guest.settings, str(gate.folder)).read(artifacts=True)
