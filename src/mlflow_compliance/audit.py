@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from mlflow_compliance.apply import Outcome, apply_plan, differences, expected_after
 from mlflow_compliance.entities import Snapshot
-from mlflow_compliance.errors import ChangeError, ComplianceError, PlanError
+from mlflow_compliance.errors import ChangeError, ComplianceError, PlanError, StoreError
 from mlflow_compliance.findings import Finding, Severity
 from mlflow_compliance.journal import Journal, only_one
 from mlflow_compliance.plan import Plan, make_plan
@@ -271,7 +271,11 @@ class Audit:
             # A change was made although one that it was planned on had failed.
             repair.unlike = [f"what the store must be now cannot be told: {error}"]
             return
-        found = self.store.read(artifacts=True, also=tuple(expected.runs), progress=self.progress())
+        try:
+            found = self.store.read(artifacts=True, also=tuple(expected.runs), progress=self.progress())
+        except StoreError as error:
+            done = f"{len(repair.outcome.applied)} of {len(repair.plan.changes)} changes were made, journal: {journal.path}"
+            raise StoreError(f"the store cannot be read anew to see whether it is what was planned ({done}); {error}") from error
         self._readings.put(found)
         repair.unlike = differences(expected, found)
 

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import ssl
 import threading
 from collections.abc import Iterator
-from datetime import datetime, timedelta, timezone
-from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
@@ -145,7 +142,8 @@ def test_hidden_by_default(tmp_path: Path, empty_store: bytes, gate: Gate, monke
         assert "shows this user only experiments that were granted one by one" in refused(gate, server.url)
 
 
-def test_what_does_not_answer(gate: Gate) -> None:
+def test_what_does_not_answer(behind: tuple[Server, Lab], gate: Gate) -> None:
+    assert "it does not speak TLS: check whether the tracking URI should begin with http:" in refused(gate, behind[0].url.replace("http:", "https:"))
     with Proxy(0, lambda _: answer("200 OK", "<html>Welcome</html>")) as page:
         assert "what answers there (HTTP 200 OK) is no MLflow tracking server" in refused(gate, page.url)
     with Proxy(0, lambda _: answer("404 Not Found", "<html>nothing here</html>")) as nothing:
@@ -177,40 +175,6 @@ def test_a_server_that_goes_away_while_it_is_read(behind: tuple[Server, Lab], ga
     server, _ = behind
     with Proxy(server.port, lambda head: b"" if b"/runs/search" in head else None) as proxy:
         assert "it does not answer (the connection broke off)" in refused(gate, proxy.url)
-
-
-def test_a_certificate_that_nobody_knows(
-    behind: tuple[Server, Lab], gate: Gate, monkeypatch: pytest.MonkeyPatch, certificate: tuple[Path, Path]
-) -> None:
-    server, _ = behind
-    with Proxy(server.port, lambda _: None) as proxy:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(*certificate)
-        proxy.tls = context
-        url = proxy.url.replace("http:", "https:")
-        assert "its certificate is not accepted (self-signed certificate)" in refused(gate, url)
-        monkeypatch.setenv("MLFLOW_TRACKING_SERVER_CERT_PATH", str(certificate[0]))
-        gate.settings(url)
-        assert gate("-k", "EXP002").ret == 1
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A self-signed one for this machine, and its key."""
-    x509 = pytest.importorskip("cryptography.x509", reason="needs cryptography")
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(timezone.utc)
-    made = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now - timedelta(days=1), now + timedelta(days=1))
-    made = made.add_extension(x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False)
-    folder = tmp_path_factory.mktemp("certificate")
-    pem = serialization.Encoding.PEM
-    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    (folder / "certificate.pem").write_bytes(made.sign(key, hashes.SHA256()).public_bytes(pem))
-    (folder / "key.pem").write_bytes(private)
-    return folder / "certificate.pem", folder / "key.pem"
 
 
 def test_only_the_callers_workspace(tmp_path: Path, empty_store: bytes, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -299,7 +299,8 @@ def test_credentials_are_mlflows_own(shown: Shown, variables: dict[str, str], he
         problems = shown.check("longer", url=f"http://127.0.0.1:{guard.server_port}/mlflow/").problems
         guard.shutdown()
     assert seen == {header}
-    assert "experiments/search gives HTTP 401" in problems
+    (problem,) = problems
+    assert "does not accept the credentials (HTTP 401)" in problem
 
 
 def test_a_server_sees_nothing_of_the_audit_and_writes_nowhere_else(shown: Shown) -> None:

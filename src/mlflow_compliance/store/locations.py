@@ -12,6 +12,8 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")  # two letters at least: one
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 NOT_FILES = ("models", "runs")
 """Schemes that name an entity and not a place."""
+_SHOWN = re.compile(r"connect_timeout|ssl_?(mode|rootcert|cert|key|crl|ca|capath|check_hostname|verify_cert|verify_identity|disabled|negotiation)")
+"""Parameters of a URI that hold nothing secret. Cut out, a value such as `require` would take half of the sentence about it along."""
 
 
 class Resolved(NamedTuple):
@@ -98,7 +100,7 @@ def without_secrets(message: str, uri: str) -> str:
     """What a library said about a URI, with what must not be shown cut out of it."""
     parts = urlsplit(uri)
     secrets = {parts.netloc.rpartition("@")[0], parts.password or "", unquote(parts.password or ""), parts.query}
-    secrets |= {value for _, value in parse_qsl(parts.query)} | {unquote(value) for value in secrets}
+    secrets |= {value for name, value in parse_qsl(parts.query) if not _SHOWN.fullmatch(name)} | {unquote(value) for value in secrets}
     message = message.replace(uri, without_credentials(uri))
     for secret in sorted(secrets - {""}, key=len, reverse=True):
         message = message.replace(secret, "***")

@@ -43,7 +43,8 @@ class Asking:
         self._session.trust_env = urlsplit(base_url).hostname != "127.0.0.1"
         # As MLflow's own client takes them, from the environment and its file of credentials.
         granted = get_default_host_creds(base_url)
-        self._session.verify, self._session.cert = granted.verify, granted.client_cert_path
+        # Given with every call: what a session has of it gives way to REQUESTS_CA_BUNDLE.
+        self._verify, self._session.cert = granted.verify, granted.client_cert_path
         self._session.headers.update(resolve_request_headers())
         if granted.username and granted.password:
             self._session.auth = (granted.username, granted.password)
@@ -89,6 +90,7 @@ class Asking:
         if answer is None:
             return None
         with answer:
+            self._let_in(answer)
             if not answer.ok:
                 self.problem(f"{_called(path, query)} gives {_refusal(answer)}")
                 return None
@@ -136,6 +138,7 @@ class Asking:
         size, sha256 = known
         self.checked += 1
         with answer:
+            self._let_in(answer)
             if not answer.ok:
                 self.problem(f"{what} is listed but its download gives {_refusal(answer)}")
                 return
@@ -156,14 +159,20 @@ class Asking:
         for _ in range(2):  # a server may close an idle connection in the moment in which it is used again
             try:
                 if body is None:
-                    return self._session.get(url, timeout=_TIMEOUT, stream=True)
-                return self._session.post(url, json=body, timeout=_TIMEOUT, stream=True)
+                    return self._session.get(url, timeout=_TIMEOUT, stream=True, verify=self._verify)
+                return self._session.post(url, json=body, timeout=_TIMEOUT, stream=True, verify=self._verify)
             except requests.Timeout:
                 break
             except requests.RequestException:
                 self._still_there(_called(path, query))
         self._broken(_called(path, query))
         return None
+
+    def _let_in(self, answer: requests.Response) -> None:
+        """Raise GoneError where the server does not take the credentials any more: every other question would be answered the same."""
+        if answer.status_code == requests.codes.unauthorized:
+            self.problem("the server does not accept the credentials (HTTP 401) that it took when the store was read: a token may have expired")
+            raise GoneError
 
     def _broken(self, what: str) -> None:
         self._still_there(what)
@@ -172,7 +181,7 @@ class Asking:
     def _still_there(self, what: str) -> None:
         """Raise GoneError where the server gives no answer at all."""
         try:
-            self._session.get(self._base + "health", timeout=_TIMEOUT).close()
+            self._session.get(self._base + "health", timeout=_TIMEOUT, verify=self._verify).close()
         except requests.RequestException:
             self.problem(f"the server does not answer any more since it was asked for {what}")
             raise GoneError from None

@@ -26,7 +26,7 @@ from mlflow_compliance.store.manifests import write_manifest
 from mlflow_compliance.store.opening import Store
 from mlflow_compliance.store.production import ProductionLogger
 from mlflow_compliance.store.records import add_records
-from mlflow_compliance.store.refusals import is_gone, refusal
+from mlflow_compliance.store.refusals import CREDENTIALS, is_gone, locked_out, refusal
 from mlflow_compliance.store.remote.pointers import retract_pointer, write_pointer
 from mlflow_compliance.store.retracting import retract
 from mlflow_compliance.store.spelling import refuse_other_spelling
@@ -34,13 +34,19 @@ from mlflow_compliance.store.spelling import refuse_other_spelling
 
 @contextmanager
 def one_sentence(what: str) -> Iterator[None]:
-    """MLflow's and the system's refusals as a ChangeError; a server that is gone ends the repair, as StoreError: nothing else could be done."""
+    """MLflow's and the system's refusals as a ChangeError; a server that is gone, or does not take the credentials any more, ends the repair.
+
+    That is a StoreError: nothing else could be done.
+    """
     try:
         yield
     except (MlflowException, StoreError, OSError) as error:
         if is_gone(error):
             way = "the repair stopped here, its journal says how far it came; run --fix again when the server answers"
             raise StoreError(f"{what}, because the tracking server is gone: {way}") from error
+        if locked_out(error):
+            way = f"the repair stopped here, its journal says how far it came; {CREDENTIALS}, then run --fix again"
+            raise StoreError(f"{what}, because the tracking server does not accept the credentials any more (HTTP 401): {way}") from error
         raise ChangeError(f"{what}: {refusal(error, '')}") from error
 
 

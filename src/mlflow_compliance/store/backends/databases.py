@@ -17,6 +17,7 @@ from sqlalchemy.pool import NullPool
 
 from mlflow_compliance.errors import StoreError, first_line
 from mlflow_compliance.store.backends.by_sql import SqlBackend
+from mlflow_compliance.store.backends.tls import way_out
 from mlflow_compliance.store.locations import without_secrets
 
 DIALECTS = ("postgresql", "mysql")
@@ -127,12 +128,27 @@ class DatabaseBackend(SqlBackend):
 
     def _sentence(self, error: Exception) -> str:
         cause = getattr(error, "orig", None) or error
-        said = cause.args[1] if len(cause.args) > 1 and isinstance(cause.args[0], int) else first_line(cause)  # MySQL: a number and a text
-        said = without_secrets(str(said), self.uri)
+        told = cause.args[1] if len(cause.args) > 1 and isinstance(cause.args[0], int) else str(cause)  # MySQL: a number and a text
+        url = _parsed(self.uri)
+        dialect, asked = (url.get_backend_name(), list(url.query)) if url else ("", [])
+        said, way = way_out(dialect, [line.strip() for line in str(told).splitlines()], asked)
+        if not said:
+            said, way = first_line(Exception(told)), "check the tracking URI, and that its server runs and lets you in"
+        if isinstance(cause, FileNotFoundError | PermissionError | IsADirectoryError):
+            # PyMySQL opens the files before it connects, and tells neither that nor which.
+            said, way = f"a certificate or key cannot be read: {said}", "check the files that ssl_ca, ssl_cert and ssl_key name"
+        said = without_secrets(said, self.uri)
         user = unquote(urlsplit(self.uri).username or "")
         for quote in "\"'" if user else "":
             said = said.replace(f"{quote}{user}{quote}", f"{quote}***{quote}")
-        return f"the store {self.info.uri} cannot be read ({said}): check the tracking URI, and that its server runs and lets you in"
+        return f"the store {self.info.uri} cannot be read ({said}): {way}"
+
+
+def _parsed(uri: str) -> URL | None:
+    try:
+        return make_url(uri)
+    except (exc.ArgumentError, ValueError):
+        return None
 
 
 def _arguments(url: URL) -> dict[str, object]:

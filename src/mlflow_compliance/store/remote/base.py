@@ -13,6 +13,10 @@ class RemoteError(StoreError):
     """The storage, or one thing in it, cannot be read or written, in one sentence."""
 
 
+class LockedOutError(RemoteError):
+    """The server does not take the caller's credentials (any more): what it did not give for that is no finding about the store."""
+
+
 class Listed(NamedTuple):
     """One object. `etag` is the storage's own checksum ('' where it gives none), `modified` in milliseconds."""
 

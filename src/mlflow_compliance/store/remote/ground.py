@@ -10,7 +10,7 @@ from mlflow_compliance.entities import Location
 from mlflow_compliance.progress import Progress
 from mlflow_compliance.store.holdings import EVIDENT, Ground
 from mlflow_compliance.store.locations import NOT_FILES, Resolved, scheme_of
-from mlflow_compliance.store.remote.base import Listed, RemoteError
+from mlflow_compliance.store.remote.base import Listed, LockedOutError, RemoteError
 from mlflow_compliance.store.remote.places import Places, is_remote, place_name, remote_path
 from mlflow_compliance.store.strays import IDENTIFIER
 
@@ -53,6 +53,8 @@ class RemoteGround(Ground):
                         for item in self.places.of(root).listed(folder):
                             self._take(item)
                             progress.advance(1)
+                except LockedOutError:
+                    raise
                 except RemoteError as error:
                     self.failed[root] = str(error)
         finally:

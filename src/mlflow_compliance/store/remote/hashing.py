@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from mlflow_compliance.artifacts import Artifacts
 from mlflow_compliance.progress import Progress
-from mlflow_compliance.store.remote.base import Listed, RemoteError
+from mlflow_compliance.store.remote.base import Listed, LockedOutError, RemoteError
 from mlflow_compliance.store.remote.places import Places, is_remote, place_name
 from mlflow_compliance.store.remote.s3 import Bucket
 
@@ -38,6 +38,8 @@ def hash_remote(artifacts: Artifacts, places: Places, progress: Progress) -> Art
     def read(path: str) -> str | RemoteError:
         try:
             return digest_of_object(path, artifacts.files[path].size, etag_of(artifacts, path), places)
+        except LockedOutError:
+            raise
         except RemoteError as error:
             return error
 

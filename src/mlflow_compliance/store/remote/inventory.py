@@ -18,7 +18,7 @@ from mlflow_compliance.store import strays
 from mlflow_compliance.store.holdings import Holdings, read_holdings
 from mlflow_compliance.store.inventory import SKIPPED, Where
 from mlflow_compliance.store.mlmodel import LARGEST, MLMODEL, Description, describe, judge
-from mlflow_compliance.store.remote.base import RemoteError
+from mlflow_compliance.store.remote.base import LockedOutError, RemoteError
 from mlflow_compliance.store.remote.copying import RETRACTED
 from mlflow_compliance.store.remote.ground import RemoteGround
 from mlflow_compliance.store.remote.places import Places
@@ -169,6 +169,8 @@ def _read_models(sorting: _Sorting, ground: RemoteGround, progress: Progress) ->
         try:
             path = f"{folder}/{MLMODEL}"
             return ground.places.of(path).read(path, LARGEST)
+        except LockedOutError:
+            raise
         except RemoteError as error:
             return error
 

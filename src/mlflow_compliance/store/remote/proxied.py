@@ -12,8 +12,8 @@ from typing import Any
 from urllib.parse import quote
 
 from mlflow_compliance.errors import first_line
-from mlflow_compliance.store.locations import without_secrets
-from mlflow_compliance.store.remote.base import Listed, Place, RemoteError
+from mlflow_compliance.store.locations import without_credentials, without_secrets
+from mlflow_compliance.store.remote.base import Listed, LockedOutError, Place, RemoteError
 
 _CHUNK = 1 << 20
 _AT_ONCE = 8
@@ -86,7 +86,12 @@ class ServedArtifacts(Place):
         from mlflow.exceptions import MlflowException
         from requests import RequestException
 
+        from mlflow_compliance.store.refusals import locked_out, refusal
+
         try:
             yield
         except (MlflowException, RequestException, OSError, ValueError) as error:
+            if locked_out(error):
+                server = without_credentials(self.tracking_uri)
+                raise LockedOutError(f"the tracking server {server} cannot be read: {refusal(error, self.tracking_uri)}") from error
             raise RemoteError(f"{what}: {without_secrets(first_line(error), self.tracking_uri)}") from error
