@@ -16,12 +16,13 @@ from mlflow.tracking._tracking_service.utils import _use_tracking_uri
 from mlflow_compliance.artifacts import Pointer
 from mlflow_compliance.changes import bind
 from mlflow_compliance.changes.production import BUILT_FOR, BUILT_IN, LogProductionRun
-from mlflow_compliance.changes.runs import COPIED_BY, COPY_STATE, SOURCE_MODEL, SOURCE_RUN, CopyRun
+from mlflow_compliance.changes.runs import COMPLETE, COPIED_BY, COPY_STATE, SOURCE_EXPERIMENT, SOURCE_MODEL, SOURCE_RUN, CopyRun, left_behind
 from mlflow_compliance.entities import Experiment
 from mlflow_compliance.errors import ChangeError, StoreError
 from mlflow_compliance.scope import RETRACTED
 from mlflow_compliance.store import files, metric_writing
 from mlflow_compliance.store.copying import RunCopier
+from mlflow_compliance.store.listing import pages
 from mlflow_compliance.store.manifests import write_manifest
 from mlflow_compliance.store.opening import Store
 from mlflow_compliance.store.production import ProductionLogger
@@ -29,6 +30,9 @@ from mlflow_compliance.store.records import add_records
 from mlflow_compliance.store.refusals import is_gone, refusal
 from mlflow_compliance.store.remote.pointers import retract_pointer, write_pointer
 from mlflow_compliance.store.retracting import retract
+
+TOGETHER = 200
+"""Runs that are compared with their copies at a time."""
 
 
 @contextmanager
@@ -123,6 +127,21 @@ class StoreWriter:
             retracted = self.client.search_runs([experiment_id], filter_string=f"tags.`{COPY_STATE}` = '{RETRACTED}'", max_results=1000)
             for run_id in [*deleted_runs, *(run.info.run_id for run in retracted)]:
                 self.client.delete_run(run_id)
+
+    def written_since_copied(self, experiment_id: str, into: str) -> str:
+        where = f"tags.`{SOURCE_EXPERIMENT}` = '{experiment_id}' AND tags.`{COPY_STATE}` = '{COMPLETE}'"
+        with one_sentence(f"the runs of experiment {experiment_id} could not be compared with their copies"):
+            found = pages(self.client.search_runs, experiment_ids=[into], filter_string=where, max_results=1000)
+            copies = sorted((run.data.tags[SOURCE_RUN], run.info.run_id) for run in found)
+            for start in range(0, len(copies), TOGETHER):
+                some = copies[start : start + TOGETHER]
+                runs, models = self.store.details([key for pair in some for key in pair])
+                for source, copy in some:
+                    own = [[model for model in models.values() if model.source_run_id == key] for key in (source, copy)]
+                    more = left_behind(runs[source], runs[copy], *own) if source in runs and copy in runs else []
+                    if more:
+                        return f"run {source} got other {', '.join(more)} after it was copied"
+        return ""
 
     def run_status(self, run_id: str) -> tuple[str, str]:
         with one_sentence(f"run {run_id} could not be read"):
