@@ -261,7 +261,7 @@ class Artifacts:
             ownerless={path: item for path, item in self.ownerless.items() if path != folder},
             models={path: model for path, model in self.models.items() if path != folder and not path.startswith(folder + os.sep)},
             hashes={path: digest for path, digest in self.hashes.items() if path not in gone},
-            recorded={path: digest for path, digest in self.recorded.items() if path not in gone},
+            recorded={path: digest for path, digest in self.recorded.items() if path != folder and not path.startswith(folder + os.sep)},
             pointers={path: pointer for path, pointer in self.pointers.items() if path not in gone},
         )
 

@@ -173,7 +173,7 @@ class StoreWriter:
         where = f"tags.`{SOURCE_RUN}` = '{source_run_id}' AND tags.`{COPIED_BY}` = '{journal}'"
         with one_sentence(f"the copy of run {source_run_id} could not be taken back"):
             for run in self.client.search_runs([experiment_id], filter_string=where):
-                retract(self.client, self.store.places, run, journal, SOURCE_MODEL)
+                retract(self.client, self.store, run, journal, SOURCE_MODEL)
 
     def run_tags(self, run_id: str) -> Mapping[str, str]:
         with one_sentence(f"run {run_id} could not be read"):
@@ -195,7 +195,7 @@ class StoreWriter:
         with one_sentence(f"the production run of {product} could not be taken back"):
             for run in self.client.search_runs([experiment_id], filter_string=where):
                 if run.data.tags.get(BUILT_FOR) == product:
-                    retract(self.client, self.store.places, run, journal, BUILT_IN)
+                    retract(self.client, self.store, run, journal, BUILT_IN)
 
     def register_version(self, name: str, model_id: str, run_id: str, symbol: str, *, makes_model: bool) -> None:
         with one_sentence(f"a version of registered model {name!r} could not be made"):
