@@ -46,7 +46,8 @@ def merge(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[
     refuse_what_is_relied_on(rival, snapshot, settings)
     if settings.is_test(primary) or is_archived(settings, primary):
         raise CannotFix(f"the primary experiment {primary.name!r} is itself a test or archived one: nothing is merged into that")
-    left = [f"{number} {what}" for number, what in ((rival.traces, "traces"), (rival.loose_models, "logged models that no run wrote")) if number]
+    counts = (("traces", rival.traces), ("logged models that no run wrote", rival.loose_models), *rival.belongings)
+    left = [f"{number} {what}" for what, number in counts if number]
     if left:
         raise CannotFix(f"{' and '.join(left)} in it cannot be copied and would stay behind: move or delete them first")
     runs = snapshot.runs_of(rival.experiment_id)

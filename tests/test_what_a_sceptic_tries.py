@@ -16,6 +16,7 @@ from mlflow_compliance.changes import CopyRun, DeleteExperiment, EndRun, LinkDup
 from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.store import files
 from mlflow_compliance.store.hashing import hash_file
+from mlflow_compliance.store.transactions import tracking_store
 
 
 def reasons(lab: Lab, policy: str) -> str:
@@ -124,6 +125,8 @@ def test_what_a_copy_would_leave_behind_stops_a_merge(lab: Lab) -> None:
     lab.run(rival)
     lab.client.create_logged_model(rival, name="orphan")
     assert "1 logged models that no run wrote" in reasons(lab, "EXP001")
+    tracking_store(lab.client).create_issue(rival, "drift", "The scores have moved")
+    assert "1 logged models that no run wrote and 1 issues in it" in reasons(lab, "EXP001")
 
 
 def test_a_model_that_another_experiments_run_reads_keeps_its_experiment(lab: Lab) -> None:

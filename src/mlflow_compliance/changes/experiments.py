@@ -118,8 +118,8 @@ class DeleteExperiment(Change):
             raise ChangeError(f"experiment {self.experiment_id} has assessed runs by now: deleting a run deletes its assessments for good")
         if before.count() != self.runs:
             raise ChangeError(f"experiment {self.experiment_id} has {before.count()} runs by now, not {self.runs}: run again to plan anew")
-        if self.merged_into and (before.traces or before.loose_models or before.count(status="RUNNING")):
-            raise ChangeError(f"experiment {self.experiment_id} got traces, models or runs at work meanwhile: run again to plan anew")
+        if self.merged_into and (before.traces or before.loose_models or before.belongings or before.count(status="RUNNING")):
+            raise ChangeError(f"experiment {self.experiment_id} got traces, models, runs at work or the like meanwhile: run again to plan anew")
         store.delete_experiment(self.experiment_id)
         after = store.counted_experiment(self.experiment_id)
         if sum(after.runs.values()) != sum(before.runs.values()):
