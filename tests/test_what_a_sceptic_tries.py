@@ -16,6 +16,7 @@ from mlflow_compliance.changes import CopyRun, DeleteExperiment, EndRun, LinkDup
 from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.store import files
 from mlflow_compliance.store.hashing import hash_file
+from mlflow_compliance.store.opening import open_store
 from mlflow_compliance.store.transactions import tracking_store
 
 
@@ -197,3 +198,10 @@ def test_a_location_that_is_a_uri_or_leads_through_a_link_is_planned_as_it_is_re
     assert artifacts is not None
     assert len(artifacts.recorded) == 2
     assert artifacts.recorded.keys() <= artifacts.hashes.keys()
+
+
+def test_a_database_that_is_opened_through_a_link_has_the_same_record_and_lock(lab: Lab, tmp_path: Path) -> None:
+    link = tmp_path / "elsewhere" / "store.db"
+    link.parent.mkdir()
+    link.symlink_to(lab.database)
+    assert open_store(f"sqlite:///{link}", lab.settings, str(tmp_path)).folder == lab.store.folder
