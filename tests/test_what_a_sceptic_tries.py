@@ -205,3 +205,17 @@ def test_a_database_that_is_opened_through_a_link_has_the_same_record_and_lock(l
     link.parent.mkdir()
     link.symlink_to(lab.database)
     assert open_store(f"sqlite:///{link}", lab.settings, str(tmp_path)).folder == lab.store.folder
+
+
+def test_what_a_run_owns_that_began_after_the_rows_were_read_is_not_moved(lab: Lab) -> None:
+    """A tracking server is listed page by page: a run of a moment ago may be in none, and its folder is there by the time of the walk."""
+    home = lab.folder_of(lab.run("0", "new", files={"a.bin": BIG})).parent
+    shutil.copytree(home, home.with_name("0" * 32))
+    lab.sql("UPDATE runs SET run_uuid = ? WHERE run_uuid = ?", "1" * 32, home.name)
+    lab.sql("UPDATE runs SET artifact_uri = ? WHERE run_uuid = ?", f"{lab.mlruns}/0/{'1' * 32}/artifacts", "1" * 32)
+    plan = plan_for(lab, "ART002")
+    assert {os.path.basename(change.path) for change in plan.changes if isinstance(change, MoveToQuarantine)} == {"0" * 32, home.name}
+    lab.sql("UPDATE runs SET run_uuid = ?, artifact_uri = ? WHERE run_uuid = ?", home.name, f"{home}/artifacts", "1" * 32)
+    done = carry_out(lab, plan)
+    assert [why for _, why in done.outcome.failed if f"belongs to run {home.name}" in why]
+    assert (home.exists(), home.with_name("0" * 32).exists()) == (True, False)

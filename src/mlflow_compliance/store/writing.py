@@ -7,8 +7,9 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
-from mlflow.entities import RunStatus
+from mlflow.entities import RunStatus, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.tracking._tracking_service.utils import _use_tracking_uri
@@ -22,14 +23,17 @@ from mlflow_compliance.errors import ChangeError, StoreError
 from mlflow_compliance.scope import RETRACTED
 from mlflow_compliance.store import files, metric_writing
 from mlflow_compliance.store.copying import RunCopier
-from mlflow_compliance.store.listing import pages
+from mlflow_compliance.store.listing import pages, there
+from mlflow_compliance.store.locations import local_folder
 from mlflow_compliance.store.manifests import write_manifest
 from mlflow_compliance.store.opening import Store
 from mlflow_compliance.store.production import ProductionLogger
 from mlflow_compliance.store.records import add_records
 from mlflow_compliance.store.refusals import is_gone, refusal
+from mlflow_compliance.store.remote.places import is_remote
 from mlflow_compliance.store.remote.pointers import retract_pointer, write_pointer
 from mlflow_compliance.store.retracting import retract
+from mlflow_compliance.store.strays import IDENTIFIER
 
 TOGETHER = 200
 """Runs that are compared with their copies at a time."""
@@ -266,8 +270,34 @@ class StoreWriter:
     def quarantine(self, path: str, target: str, root: str) -> None:
         if any(own == path or own.startswith(path + os.sep) for own in map(os.path.realpath, self.store.backend.own())):
             raise ChangeError(f"{path} is, or holds, the database of this store: it stays")
+        with one_sentence(f"{path} could not be moved"):
+            owner = self._owner_by_now(path)
+        if owner:
+            raise ChangeError(f"{path} belongs to {owner}, which began after the rows were read: it stays")
         write_manifest(path, target, root)
         files.quarantine(path, target)
+
+    def _owner_by_now(self, path: str) -> str:
+        """The row whose folder this is, '' where there is none: listing a server takes a while, and a plan may be minutes old."""
+        name = os.path.basename(path)
+        if not IDENTIFIER.fullmatch(name):
+            return ""
+        found: Any
+        if name.startswith("m-"):
+            kind, found = "logged model", there(self.client.get_logged_model, name)
+            uri = found.artifact_location if found else ""
+        elif name.isdigit():
+            # By the list: PostgreSQL does not take a number for an id that is larger than any of its ids.
+            kind, found = "experiment", {item.experiment_id: item for item in self._experiments()}.get(name)
+            uri = found.artifact_location if found else ""
+        else:
+            kind, found = "run", there(self.client.get_run, name)
+            uri = found.info.artifact_uri if found else ""
+        place = local_folder(uri) if uri and not is_remote(uri) else None
+        return f"{kind} {name}" if place and f"{place}/".startswith(f"{path}/") else ""
+
+    def _experiments(self) -> Iterator[Any]:
+        yield from pages(self.client.search_experiments, view_type=ViewType.ALL, max_results=1000)
 
     def restore_from_quarantine(self, target: str, path: str) -> None:
         files.restore(target, path)
