@@ -13,8 +13,9 @@ from repairs import carry_out, plan_for
 from stores import BIG, START, Lab
 
 from mlflow_compliance.changes import CopyRun, DeleteExperiment, EndRun, LinkDuplicate, MoveToQuarantine
+from mlflow_compliance.changes.runs import SOURCE_MODEL
 from mlflow_compliance.errors import ChangeError
-from mlflow_compliance.store import files
+from mlflow_compliance.store import files, retracting
 from mlflow_compliance.store.hashing import hash_file
 from mlflow_compliance.store.opening import open_store
 from mlflow_compliance.store.transactions import tracking_store
@@ -219,3 +220,19 @@ def test_what_a_run_owns_that_began_after_the_rows_were_read_is_not_moved(lab: L
     done = carry_out(lab, plan)
     assert [why for _, why in done.outcome.failed if f"belongs to run {home.name}" in why]
     assert (home.exists(), home.with_name("0" * 32).exists()) == (True, False)
+
+
+def test_a_copy_is_taken_back_with_all_its_models(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many there are: MLflow lists them page by page."""
+    monkeypatch.setattr(retracting, "PAGE", 1)
+    target = lab.experiment("credit_delivery")
+    rival = lab.experiment("credit_production")
+    run = lab.run(rival)
+    for name in ("a", "b", "c"):
+        lab.model(rival, run, name)
+    carry_out(lab, plan_for(lab, "EXP001"))
+    (copy,) = lab.runs(target)
+    assert len(lab.client.search_logged_models([target])) == 3
+    retracting.retract(lab.client, lab.store, copy, "journal", SOURCE_MODEL)
+    assert len(lab.client.search_logged_models([target])) == 0
+    assert not list((lab.mlruns / target).glob("models/m-*"))

@@ -11,6 +11,7 @@ from mlflow_compliance.artifacts import QUARANTINE
 from mlflow_compliance.changes.runs import COPY_STATE
 from mlflow_compliance.scope import RETRACTED
 from mlflow_compliance.store import files
+from mlflow_compliance.store.listing import pages
 from mlflow_compliance.store.locations import local_folder
 from mlflow_compliance.store.manifests import write_manifest
 from mlflow_compliance.store.opening import Store
@@ -18,7 +19,8 @@ from mlflow_compliance.store.records import take_off
 from mlflow_compliance.store.remote.copying import put_aside
 from mlflow_compliance.store.remote.places import is_remote, remote_path
 
-MOST_MODELS = 100
+PAGE = 50
+"""Logged models that are asked for at a time."""
 
 
 def retract(client: MlflowClient, store: Store, run: Any, journal: str, model_tag: str) -> None:
@@ -26,8 +28,9 @@ def retract(client: MlflowClient, store: Store, run: Any, journal: str, model_ta
     client.set_tag(run.info.run_id, COPY_STATE, RETRACTED)
     uris = [run.info.artifact_uri]
     # By their source and not by the run's outputs: a run that was broken off has not linked its models yet.
-    made = client.search_logged_models([run.info.experiment_id], filter_string=f"source_run_id = '{run.info.run_id}'", max_results=MOST_MODELS)
-    for model in made:
+    mine = f"source_run_id = '{run.info.run_id}'"
+    # All pages before the first is deleted: what is deleted is in no page any more.
+    for model in list(pages(client.search_logged_models, experiment_ids=[run.info.experiment_id], filter_string=mine, max_results=PAGE)):
         if model_tag in (model.tags or {}):
             uris.append(model.artifact_location)
             client.delete_logged_model(model.model_id)

@@ -128,7 +128,8 @@ class StoreWriter:
     def restore_experiment(self, experiment_id: str, deleted_runs: tuple[str, ...]) -> None:
         with one_sentence(f"experiment {experiment_id} could not be restored"):
             self.client.restore_experiment(experiment_id)
-            retracted = self.client.search_runs([experiment_id], filter_string=f"tags.`{COPY_STATE}` = '{RETRACTED}'", max_results=1000)
+            where = f"tags.`{COPY_STATE}` = '{RETRACTED}'"
+            retracted = pages(self.client.search_runs, experiment_ids=[experiment_id], filter_string=where, max_results=1000)
             for run_id in [*deleted_runs, *(run.info.run_id for run in retracted)]:
                 self.client.delete_run(run_id)
 
