@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from repairs import carry_out, plan_for
+from repairs import carry_out, findings, plan_for
 from stores import BIG, START, Lab
 
 from mlflow_compliance.changes import CopyRun, DeleteExperiment, EndRun, LinkDuplicate, MoveToQuarantine
@@ -166,6 +166,17 @@ def test_a_metric_from_the_future_does_not_keep_a_run_alive(lab: Lab) -> None:
 
     run_id = lab.run(lab.experiment("credit_selection", lifecycle="development"), start=START, status="RUNNING")
     lab.client.log_batch(run_id, metrics=[Metric("auc", 0.5, START * 1_000_000, 0)])
+    assert [change.end_time for change in plan_for(lab).changes if isinstance(change, EndRun)] == [START]
+
+
+def test_a_start_or_a_file_from_the_future_does_not_keep_a_run_alive(lab: Lab) -> None:
+    """The start in microseconds; a file from a machine without a clock."""
+    key = lab.experiment("credit_selection", lifecycle="development")
+    late = lab.run(key, "late", start=START * 1000, status="RUNNING")
+    file = lab.run(key, "file", start=START, status="RUNNING", files={"log.csv": BIG})
+    os.utime(lab.folder_of(file) / "log.csv", (START, START))
+    assert {finding.entity.key for finding in findings(lab, "RUN001")} == {late, file}
+    assert "nothing about it is dated" in reasons(lab, "RUN001")
     assert [change.end_time for change in plan_for(lab).changes if isinstance(change, EndRun)] == [START]
 
 

@@ -128,6 +128,10 @@ class Experiment:
         return sum(n for (stage, state), n in self.runs.items() if stage == lifecycle and status in (None, state))
 
 
+_AHEAD = 86_400_000
+"""Milliseconds that another machine's clock may be ahead of this one's: what is dated later has a wrong date."""
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """A run with everything that MLflow keeps of it."""
@@ -160,7 +164,8 @@ class Run:
     def last_known_time(self, now: int) -> int:
         """The latest time that anything in its rows is dated, in milliseconds; 0 where nothing is. What lies after `now` is no time."""
         times = [point.timestamp for points in self.metrics.values() for point in points if point.timestamp <= now]
-        return max([self.start_time or 0, *times])
+        start = self.start_time or 0
+        return max([start if start <= now + _AHEAD else 0, *times])
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,7 +294,7 @@ class Snapshot:
     def last_known_time(self, run: Run) -> int:
         """The latest time that a run is known to have logged anything, files too, in milliseconds."""
         written = self.artifacts.newest.get(("run", run.run_id), 0) if self.artifacts else 0
-        return max(run.last_known_time(self.taken_at), written)
+        return max(run.last_known_time(self.taken_at), written if written <= self.taken_at + _AHEAD else 0)
 
     def active_experiments(self) -> Iterator[Experiment]:
         """The active experiments, by number where ids are numbers."""
