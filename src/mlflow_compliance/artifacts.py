@@ -189,7 +189,10 @@ class Artifacts:
         return sorted(self.models)
 
     def device(self, path: str) -> int | None:
-        """The device that a path's root lies on."""
+        """The device that a path lies on: its own where the walk saw it (another one may be mounted below a root), else its root's."""
+        own = self.files[path].copy.partition(":")[0] if path in self.files else ""
+        if own.isdecimal():
+            return int(own)
         root = self.root_of(path)
         return root.device if root else None
 
