@@ -73,7 +73,6 @@ def _primary_for(rival: Experiment, snapshot: Snapshot, settings: Settings) -> E
 def _copies(runs: list[Run], rival: Experiment, primary: Experiment, snapshot: Snapshot) -> Iterator[Change]:
     """Parents before their children, so that a child can name its parent's copy."""
     earlier = {run.tags[SOURCE_RUN]: run for run in snapshot.runs_of(primary.experiment_id) if SOURCE_RUN in run.tags}
-    ids = {run.run_id for run in runs}
     complete = {key for key, run in earlier.items() if run.tags.get(COPY_STATE) == COMPLETE}
     for run in runs:
         if run.run_id in complete:
@@ -83,6 +82,7 @@ def _copies(runs: list[Run], rival: Experiment, primary: Experiment, snapshot: S
         # All of them before the first copy: copies that follow one another are made together.
         if run.run_id in earlier:
             yield RetractCopy(run.run_id, primary.experiment_id, earlier[run.run_id].tags.get(COPIED_BY, ""))
+    copied: set[str] = set()
     for run in wanted:
         if not run.start_time:
             raise CannotFix(f"run {run.run_id} has no start time, and MLflow would give its copy today's")
@@ -92,10 +92,11 @@ def _copies(runs: list[Run], rival: Experiment, primary: Experiment, snapshot: S
         parent = run.tags.get(PARENT)
         if parent in complete:
             parent = earlier[parent].run_id
-        elif parent in ids:
+        elif parent in copied:
             parent = copy_of("run", parent)
         else:
-            parent = None
+            parent = None  # also where parents lead in a circle: the tag stays as it is
+        copied.add(run.run_id)
         yield CopyRun(run.run_id, primary.experiment_id, rival.experiment_id, rival.name, run.user, parent)
 
 

@@ -247,3 +247,20 @@ def test_a_copy_is_taken_back_with_all_its_models(lab: Lab, monkeypatch: pytest.
     retracting.retract(lab.client, lab.store, copy, "journal", SOURCE_MODEL)
     assert len(lab.client.search_logged_models([target])) == 0
     assert not list((lab.mlruns / target).glob("models/m-*"))
+
+
+def test_parents_that_lead_in_a_circle_and_a_mark_of_our_own_survive_a_merge(lab: Lab) -> None:
+    """What no copy can name stays as it is; a run that says of itself that it is a copy that was taken back is retired like the others."""
+    target, rival = lab.experiment("credit_delivery"), lab.experiment("credit_production")
+    first, second, alone = (lab.run(rival, name) for name in ("first", "second", "alone"))
+    for run, above in ((first, second), (second, first), (alone, alone)):
+        lab.client.set_tag(run, "mlflow.parentRunId", above)
+    lab.run(rival, "marked", **{"compliance.copy": "retracted"})
+    done = carry_out(lab, plan_for(lab, "EXP001"))
+    assert done.outcome.failed == []
+    copies = {run.info.run_name: run for run in lab.runs(target)}
+    assert copies.keys() == {"first", "second", "alone", "marked"}
+    parents = {name: run.data.tags.get("mlflow.parentRunId") for name, run in copies.items()}
+    assert parents["alone"] == alone
+    assert {parents["first"], parents["second"]} & {first, second}
+    assert not [value for run in copies.values() for value in run.data.tags.values() if "\u27e8" in value]
