@@ -128,6 +128,10 @@ class Experiment:
         return sum(n for (stage, state), n in self.runs.items() if stage == lifecycle and status in (None, state))
 
 
+def _as_mlflow_orders(point: MetricPoint) -> tuple[int, int, float]:
+    return point.step, point.timestamp, 0.0 if math.isnan(point.value) else point.value
+
+
 _AHEAD = 86_400_000
 """Milliseconds that another machine's clock may be ahead of this one's: what is dated later has a wrong date."""
 
@@ -160,6 +164,11 @@ class Run:
     @property
     def ref(self) -> EntityRef:
         return EntityRef("run", self.run_id, self.name)
+
+    @property
+    def latest(self) -> dict[str, float]:
+        """Each metric as MLflow shows it: the point of the highest step, of these the latest, of these the highest (NaN counts as 0)."""
+        return {key: max(points, key=_as_mlflow_orders).value for key, points in self.metrics.items() if points}
 
     def last_known_time(self, now: int) -> int:
         """The latest time that anything in its rows is dated, in milliseconds; 0 where nothing is. What lies after `now` is no time."""
