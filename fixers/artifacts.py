@@ -103,7 +103,14 @@ def advise_relocation(finding: Finding, snapshot: Snapshot, settings: Settings) 
 
 @fixer("ART004")
 def advise_restoring(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
-    """The bytes on record are not in this store any more."""
+    """The bytes on record are not at that path any more."""
+    artifacts = snapshot.artifacts
+    digest = artifacts.recorded.get(finding.entity.key) if artifacts else None
+    same = next((path for path, found in sorted(artifacts.hashes.items()) if found == digest), "") if artifacts else ""
+    if same:
+        raise CannotFix(
+            f"copy {same} there, which holds the same bytes; if the change was meant, take its line out of hashes.jsonl beside the journals"
+        )
     raise CannotFix("restore the file from a backup; if the change was meant, take its line out of hashes.jsonl beside the journals")
     yield
 

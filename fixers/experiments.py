@@ -26,6 +26,7 @@ from mlflow_compliance.api import (
     copy_of,
     fixer,
     is_archived,
+    left_behind,
     primary_of,
 )
 
@@ -45,7 +46,8 @@ def merge(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[
     refuse_what_is_relied_on(rival, snapshot, settings)
     if settings.is_test(primary) or is_archived(settings, primary):
         raise CannotFix(f"the primary experiment {primary.name!r} is itself a test or archived one: nothing is merged into that")
-    left = [f"{number} {what}" for number, what in ((rival.traces, "traces"), (rival.loose_models, "logged models that no run wrote")) if number]
+    counts = (("traces", rival.traces), ("logged models that no run wrote", rival.loose_models), *rival.belongings)
+    left = [f"{number} {what}" for what, number in counts if number]
     if left:
         raise CannotFix(f"{' and '.join(left)} in it cannot be copied and would stay behind: move or delete them first")
     runs = snapshot.runs_of(rival.experiment_id)
@@ -53,7 +55,7 @@ def merge(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[
         raise CannotFix(f"only {len(runs)} of its {rival.count()} runs could be read in full")
     yield from _copies(runs, rival, primary, snapshot)
     yield from set_tags(primary, {settings.experiments.lifecycle_tag: "production"})
-    yield from retire(rival, f"merged into experiment {primary.experiment_id} ({primary.name})")
+    yield from retire(rival, f"merged into experiment {primary.experiment_id} ({primary.name})", primary.experiment_id)
 
 
 def _primary_for(rival: Experiment, snapshot: Snapshot, settings: Settings) -> Experiment:
@@ -71,13 +73,16 @@ def _primary_for(rival: Experiment, snapshot: Snapshot, settings: Settings) -> E
 def _copies(runs: list[Run], rival: Experiment, primary: Experiment, snapshot: Snapshot) -> Iterator[Change]:
     """Parents before their children, so that a child can name its parent's copy."""
     earlier = {run.tags[SOURCE_RUN]: run for run in snapshot.runs_of(primary.experiment_id) if SOURCE_RUN in run.tags}
-    ids = {run.run_id for run in runs}
     complete = {key for key, run in earlier.items() if run.tags.get(COPY_STATE) == COMPLETE}
+    for run in runs:
+        if run.run_id in complete:
+            _refuse_what_came_later(run, earlier[run.run_id], snapshot)
     wanted = [run for run in _parents_first(runs) if run.run_id not in complete]
     for run in wanted:
         # All of them before the first copy: copies that follow one another are made together.
         if run.run_id in earlier:
             yield RetractCopy(run.run_id, primary.experiment_id, earlier[run.run_id].tags.get(COPIED_BY, ""))
+    copied: set[str] = set()
     for run in wanted:
         if not run.start_time:
             raise CannotFix(f"run {run.run_id} has no start time, and MLflow would give its copy today's")
@@ -87,11 +92,29 @@ def _copies(runs: list[Run], rival: Experiment, primary: Experiment, snapshot: S
         parent = run.tags.get(PARENT)
         if parent in complete:
             parent = earlier[parent].run_id
-        elif parent in ids:
+        elif parent in copied:
             parent = copy_of("run", parent)
         else:
-            parent = None
+            parent = None  # also where parents lead in a circle: the tag stays as it is
+        copied.add(run.run_id)
         yield CopyRun(run.run_id, primary.experiment_id, rival.experiment_id, rival.name, run.user, parent)
+
+
+def _refuse_what_came_later(run: Run, copy: Run, snapshot: Snapshot) -> None:
+    """An earlier repair copied a run and was broken off; whatever the run got since would go with it when its experiment is retired."""
+    more = left_behind(run, copy, snapshot.models_of(run.run_id), snapshot.models_of(copy.run_id))
+    places = snapshot.artifacts.locations if snapshot.artifacts else {}
+    here, there = places.get(run.ref.place), places.get(copy.ref.place)
+    if snapshot.artifacts and here and there:
+        sizes = {path[len(there) :]: file.size for path, file in snapshot.artifacts.under(there).items()}
+        files = {path[len(here) :]: file.size for path, file in snapshot.artifacts.under(here).items()}
+        # A copy's MLmodel has other ids in it.
+        if any(name not in sizes or (size != sizes[name] and os.path.basename(name) != "MLmodel") for name, size in files.items()):
+            more.append("artifacts")
+    if more:
+        raise CannotFix(
+            f"run {run.run_id} got other {', '.join(more)} after an earlier repair copied it: delete its copy {copy.run_id}, and it is copied anew"
+        )
 
 
 def _refuse_what_cannot_be_copied(run: Run, snapshot: Snapshot, artifacts: Artifacts) -> None:

@@ -34,6 +34,7 @@ from mlflow_compliance.api import (
     current_run,
     fact_values,
     fixer,
+    is_archived,
     metadata_document,
     metadata_text,
     number,
@@ -289,6 +290,9 @@ def _folders_of(path: str) -> Iterator[str]:
 @fixer("RUN002")
 def settle(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
     """Supersede every production run but the one that a repair built last; build one where none is fit."""
+    run = snapshot.runs.get(finding.entity.key) if finding.entity.kind == "run" else None
+    if run is not None and is_archived(settings, snapshot.experiments[run.experiment_id]):
+        raise CannotFix("take the mark off the run, or its experiment out of the archive: which of them is wrong nobody but you can tell")
     product = product_of(finding, snapshot, settings)
     current = current_run(product, snapshot, settings)
     if finding.entity.kind == "run" and current is not None and finding.entity.key != current.run_id:

@@ -57,7 +57,7 @@ def _lies_in(place: tuple[str, str], experiment: Experiment, snapshot: Snapshot)
     return bool(files and home and files.startswith(home + os.sep))
 
 
-def retire(experiment: Experiment, reason: str) -> Iterator[Change]:
+def retire(experiment: Experiment, reason: str, merged_into: str = "") -> Iterator[Change]:
     """Tag with the reason and rename so that the name is free, then soft-delete: a deleted experiment takes neither."""
     yield from set_tags(
         experiment,
@@ -71,4 +71,4 @@ def retire(experiment: Experiment, reason: str) -> Iterator[Change]:
     )
     if experiment.name != experiment.retired_name:
         yield RenameExperiment(experiment.experiment_id, experiment.retired_name, experiment.name)
-    yield DeleteExperiment(experiment.experiment_id, experiment.count())
+    yield DeleteExperiment(experiment.experiment_id, experiment.count(), merged_into)

@@ -61,5 +61,9 @@ def test_experiment_is_classified(experiment: Experiment, store: Snapshot, setti
         place = "real work in MLflow's Default experiment" if experiment.experiment_id == "0" else "not classified"
         expected = f"tag {rules.lifecycle_tag} with one of {', '.join(rules.lifecycle_values)}"
         violations.add(place, observed=f"{runs} runs, {rules.lifecycle_tag}={value}", expected=expected)
+    elif value == "production":
+        # EXP001 counts those that a product claims: one more that says so would be seen by no rule.
+        expected = f"a product in compliance.toml whose experiments and production_names cover it, or another {rules.lifecycle_tag}"
+        violations.add("says that it is production, and is that of no product", observed=f"{rules.lifecycle_tag}={value}", expected=expected)
     elif is_archived(settings, experiment) and "ARCHIVED" not in experiment.tags.get("mlflow.note.content", ""):
         violations.add("archived, but the MLflow UI does not say so", expected="ARCHIVED in its description")

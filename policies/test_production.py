@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from fnmatch import fnmatch
 
 from mlflow_compliance.api import (
@@ -33,6 +34,10 @@ def _missing(requirement: Requirement, store: Snapshot, settings: Settings, viol
     return runs
 
 
+INFINITE = sys.float_info.max
+"""What MLflow's tables hold for infinity."""
+
+
 @policy("PRD001", "The production run has each required param", Severity.HIGH)
 def test_production_run_has_param(required_param: Requirement, store: Snapshot, settings: Settings, violations: Violations) -> None:
     """What a model was made with cannot be asked of anybody later."""
@@ -45,11 +50,11 @@ def test_production_run_has_param(required_param: Requirement, store: Snapshot, 
 def test_production_run_has_metric(required_metric: Requirement, store: Snapshot, settings: Settings, violations: Violations) -> None:
     """A model is accepted on numbers; without them nobody can say why it was."""
     for run in _missing(required_metric, store, settings, violations):
-        points = run.metrics.get(required_metric.name)
-        if not points:
+        value = run.latest.get(required_metric.name)
+        if value is None:
             violations.add(f"has no metric {required_metric.name}", entity=run.ref)
-        elif points[-1].value != points[-1].value:
-            violations.add(f"its metric {required_metric.name} is not a number", entity=run.ref, observed="NaN")
+        elif value != value or abs(value) >= INFINITE:
+            violations.add(f"its metric {required_metric.name} is not a number", entity=run.ref, observed="NaN" if value != value else "infinity")
 
 
 @policy("PRD003", "The production run has each required tag", Severity.MEDIUM)
@@ -94,7 +99,7 @@ def test_metrics_follow_from_predictions(product: Product, store: Snapshot, evid
     if not runs:
         violations.add("there is no production run to look at")
     for run in runs:
-        recorded = {key: points[-1].value for key, points in run.metrics.items() if points}
+        recorded = run.latest
         scored = evidence.scored.get(run.run_id)
         if scored is not None and scored.problem:
             violations.add("its metrics cannot be recomputed", entity=run.ref, observed=scored.problem)

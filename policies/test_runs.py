@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from datetime import datetime, timezone
 
-from mlflow_compliance.api import Artifacts, Experiment, Product, Settings, Severity, Snapshot, Violations, current_run, policy, production_runs
+from mlflow_compliance.api import (
+    Artifacts,
+    Experiment,
+    Product,
+    Settings,
+    Severity,
+    Snapshot,
+    Violations,
+    current_run,
+    is_archived,
+    policy,
+    production_runs,
+)
 
 HOUR = 3_600_000
 """Milliseconds."""
@@ -36,3 +48,8 @@ def test_product_has_one_production_run(product: Product, store: Snapshot, setti
             violations.add(f"one of {len(runs)} production runs of product {product.name}", entity=run.ref, expected="exactly 1")
         if run.status != "FINISHED":
             violations.add("is marked as production and has not finished well", entity=run.ref, observed=run.status, expected="FINISHED")
+    for experiment in store.active_experiments():
+        if is_archived(settings, experiment) and product.covers(experiment):
+            # It does not count; who searches for the mark finds it all the same.
+            for run in filter(product.marks, store.runs_of(experiment.experiment_id)):
+                violations.add("is marked as production in an archived experiment", entity=run.ref, expected="no mark, or an experiment in force")

@@ -136,11 +136,12 @@ def test_what_was_done_is_told_by_finding(lab: Lab) -> None:
 def test_the_comparison_after_a_repair_sees_what_else_happened(lab: Lab) -> None:
     keys = untidy(lab)
     plan = plan_for(lab)
-    lab.client.set_experiment_tag(keys["credit_delivery"], "somebody", "was here")
+    lab.client.set_experiment_tag(keys["credit_delivery"], "somebody", "was here" + "." * 4000)
     done = carry_out(lab, plan)
     assert done.outcome.failed == []
     assert len(done.unlike) == 1
-    assert "was here" in done.unlike[0]
+    assert "has tags {'somebody': 'was here" in done.unlike[0], "what is as planned is not told"
+    assert len(done.unlike[0]) < 400, "nobody reads a million metric points"
 
 
 def test_logging_again_through_one_path_changes_no_other_run(lab: Lab) -> None:

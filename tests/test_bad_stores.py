@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from gates import CHECKOUT, RULES, Gate, plan_in, state, told
+from repairs import plan_for
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 from stores import BIG, Lab
@@ -335,6 +336,18 @@ def test_a_full_disk_stops_a_repair_and_loses_nothing(gate: Gate, empty_store: b
     assert again.ret == 0
     assert plan_in(again)[-1].endswith("0 findings are left for people")
     assert set(contents.values()) <= set(_contents(lab.mlruns).values())
+
+
+def test_equal_files_on_a_file_system_that_is_mounted_below_a_root(empty_store: bytes, small_disk: Path, tmp_path: Path) -> None:
+    """Told as what cannot be mended before anything is tried."""
+    lab = Lab.new(tmp_path / "lab", empty_store, {"store": {"artifact_roots": [str(tmp_path)]}})
+    far = lab.experiment("far")
+    lab.sql("UPDATE experiments SET artifact_location = ? WHERE experiment_id = ?", str(small_disk), far)
+    for key in ("0", far):
+        lab.run(key, files={"data.bin": BIG})
+    plan = plan_for(lab, "ART001")
+    assert not plan.changes
+    assert [refusal.reason for refusal in plan.refusals] == ["its copies lie on different file systems, which cannot share bytes"]
 
 
 def _contents(folder: Path) -> dict[str, bytes]:

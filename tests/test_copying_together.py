@@ -16,6 +16,7 @@ from mlflow_compliance.changes.runs import COMPLETE, COPY_STATE, SOURCE_RUN
 from mlflow_compliance.entities import Run
 from mlflow_compliance.settings import load_settings
 from mlflow_compliance.store.copying import INCOMPLETE, RunCopier
+from mlflow_compliance.store.writing import StoreWriter
 
 MOMENTS = {
     # what is called for the n-th time when the process dies
@@ -121,3 +122,49 @@ def test_a_group_of_copies_that_is_killed_is_finished_by_the_next_repair(
     assert not before.keys() - hashes(folder).keys()
     assert {path.parts[len(lab.mlruns.parts)] for path in lab.mlruns.rglob(".compliance.tmp.*")} <= {".quarantine"}
     assert plan_for(lab, "EXP001").steps == ()
+
+
+def test_what_a_run_got_after_an_earlier_repair_copied_it_is_not_retired_with_it(built: Path, tmp_path: Path) -> None:
+    """The repair died between the copies and the retirement, and the team went on logging to runs that had ended."""
+    folder = tmp_path / "store"
+    assert repair_and_die(built, folder, MOMENTS["the journal does not know yet"]) == -signal.SIGKILL
+    lab = Lab(folder, load_settings(folder / "compliance.toml"))
+    made = {run.name: run for run in copies(lab)}
+    for name in ("child", "third"):
+        source = made[name].tags[SOURCE_RUN]
+        if name == "child":
+            lab.client.log_metric(source, "recall", 0.75, step=3)
+        else:
+            lab.client.log_text(source, "later", "later.txt")
+        plan = plan_for(lab, "EXP001")
+        assert not plan.changes
+        assert [f"run {source} got other {'metrics' if name == 'child' else 'artifacts'} after" in item.reason for item in plan.refusals] == [True]
+        lab.client.delete_run(made[name].run_id)
+    done = carry_out(lab, plan_for(lab, "EXP001"))
+    assert (done.unlike, done.outcome.failed) == ([], [])
+    now = {run.name: run for run in copies(lab)}
+    assert len(now) == RUNS
+    assert [point.value for point in now["child"].metrics["recall"]] == [0.75]
+    assert [item.path for item in lab.client.list_artifacts(now["third"].run_id)] == ["big.bin", "later.txt", "own.txt"]
+
+
+def test_what_is_logged_while_runs_are_copied_stops_the_retirement(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody logs to a run that has ended and was copied a moment ago: it is told, and the next repair asks for a new copy."""
+    lab = Lab.moved(built, tmp_path / "store")
+    rename = StoreWriter.rename_experiment
+
+    def logged_meanwhile(writer: StoreWriter, experiment_id: str, name: str) -> None:
+        child = next(run for run in lab.runs(experiment_id) if run.info.run_name == "child")
+        lab.client.set_tag(child.info.run_id, "verdict", "good")
+        rename(writer, experiment_id, name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StoreWriter, "rename_experiment", logged_meanwhile)
+        done = carry_out(lab, plan_for(lab, "EXP001"))
+    assert len(done.outcome.failed) == 1
+    assert "got other tags after it was copied: experiment" in done.outcome.failed[0][1]
+    rival = lab.client.get_experiment_by_name("credit_production (retired 2)")
+    assert (rival.lifecycle_stage, len(lab.runs(rival.experiment_id))) == ("active", RUNS)
+    plan = plan_for(lab, "EXP001")
+    assert not plan.changes
+    assert "it is copied anew" in plan.refusals[0].reason

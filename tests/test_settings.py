@@ -300,6 +300,10 @@ class TestProblems:
         with pytest.raises(SettingsError, match=r"^compliance\.toml: the settings cannot be read: Is a directory$"):
             load_settings(folder / "compliance.toml")
 
+    def test_a_file_without_end(self) -> None:
+        with pytest.raises(SettingsError, match=r"^/dev/zero: the settings cannot be read: more than \d+ bytes are no settings file$"):
+            load_settings(Path("/dev/zero"))
+
     def test_a_byte_order_mark_is_no_mistake(self, folder: Path) -> None:
         (folder / "compliance.toml").write_bytes(b"\xef\xbb\xbf[runs]\r\nrunning_max_hours = 3\r\n")
         assert load_settings(folder / "compliance.toml").runs.running_max_hours == 3

@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from repairs import carry_out, plan_for
+from repairs import carry_out, findings, plan_for
 from stores import BIG, START, Lab
 
 from mlflow_compliance.changes import CopyRun, DeleteExperiment, EndRun, LinkDuplicate, MoveToQuarantine
+from mlflow_compliance.changes.runs import SOURCE_MODEL
 from mlflow_compliance.errors import ChangeError
-from mlflow_compliance.store import files
+from mlflow_compliance.store import files, retracting
 from mlflow_compliance.store.hashing import hash_file
+from mlflow_compliance.store.opening import open_store
+from mlflow_compliance.store.transactions import tracking_store
 
 
 def reasons(lab: Lab, policy: str) -> str:
@@ -124,6 +127,8 @@ def test_what_a_copy_would_leave_behind_stops_a_merge(lab: Lab) -> None:
     lab.run(rival)
     lab.client.create_logged_model(rival, name="orphan")
     assert "1 logged models that no run wrote" in reasons(lab, "EXP001")
+    tracking_store(lab.client).create_issue(rival, "drift", "The scores have moved")
+    assert "1 logged models that no run wrote and 1 issues in it" in reasons(lab, "EXP001")
 
 
 def test_a_model_that_another_experiments_run_reads_keeps_its_experiment(lab: Lab) -> None:
@@ -164,6 +169,17 @@ def test_a_metric_from_the_future_does_not_keep_a_run_alive(lab: Lab) -> None:
     assert [change.end_time for change in plan_for(lab).changes if isinstance(change, EndRun)] == [START]
 
 
+def test_a_start_or_a_file_from_the_future_does_not_keep_a_run_alive(lab: Lab) -> None:
+    """The start in microseconds; a file from a machine without a clock."""
+    key = lab.experiment("credit_selection", lifecycle="development")
+    late = lab.run(key, "late", start=START * 1000, status="RUNNING")
+    file = lab.run(key, "file", start=START, status="RUNNING", files={"log.csv": BIG})
+    os.utime(lab.folder_of(file) / "log.csv", (START, START))
+    assert {finding.entity.key for finding in findings(lab, "RUN001")} == {late, file}
+    assert "nothing about it is dated" in reasons(lab, "RUN001")
+    assert [change.end_time for change in plan_for(lab).changes if isinstance(change, EndRun)] == [START]
+
+
 def test_a_hard_link_of_a_users_own_outside_the_roots_is_left_alone(lab: Lab) -> None:
     key = lab.experiment("credit_selection", lifecycle="development")
     first, _ = (lab.folder_of(lab.run(key, files={"shap.bin": BIG})) / "shap.bin" for _ in range(2))
@@ -194,3 +210,57 @@ def test_a_location_that_is_a_uri_or_leads_through_a_link_is_planned_as_it_is_re
     assert artifacts is not None
     assert len(artifacts.recorded) == 2
     assert artifacts.recorded.keys() <= artifacts.hashes.keys()
+
+
+def test_a_database_that_is_opened_through_a_link_has_the_same_record_and_lock(lab: Lab, tmp_path: Path) -> None:
+    link = tmp_path / "elsewhere" / "store.db"
+    link.parent.mkdir()
+    link.symlink_to(lab.database)
+    assert open_store(f"sqlite:///{link}", lab.settings, str(tmp_path)).folder == lab.store.folder
+
+
+def test_what_a_run_owns_that_began_after_the_rows_were_read_is_not_moved(lab: Lab) -> None:
+    """A tracking server is listed page by page: a run of a moment ago may be in none, and its folder is there by the time of the walk."""
+    home = lab.folder_of(lab.run("0", "new", files={"a.bin": BIG})).parent
+    shutil.copytree(home, home.with_name("0" * 32))
+    lab.sql("UPDATE runs SET run_uuid = ? WHERE run_uuid = ?", "1" * 32, home.name)
+    lab.sql("UPDATE runs SET artifact_uri = ? WHERE run_uuid = ?", f"{lab.mlruns}/0/{'1' * 32}/artifacts", "1" * 32)
+    plan = plan_for(lab, "ART002")
+    assert {os.path.basename(change.path) for change in plan.changes if isinstance(change, MoveToQuarantine)} == {"0" * 32, home.name}
+    lab.sql("UPDATE runs SET run_uuid = ?, artifact_uri = ? WHERE run_uuid = ?", home.name, f"{home}/artifacts", "1" * 32)
+    done = carry_out(lab, plan)
+    assert [why for _, why in done.outcome.failed if f"belongs to run {home.name}" in why]
+    assert (home.exists(), home.with_name("0" * 32).exists()) == (True, False)
+
+
+def test_a_copy_is_taken_back_with_all_its_models(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many there are: MLflow lists them page by page."""
+    monkeypatch.setattr(retracting, "PAGE", 1)
+    target = lab.experiment("credit_delivery")
+    rival = lab.experiment("credit_production")
+    run = lab.run(rival)
+    for name in ("a", "b", "c"):
+        lab.model(rival, run, name)
+    carry_out(lab, plan_for(lab, "EXP001"))
+    (copy,) = lab.runs(target)
+    assert len(lab.client.search_logged_models([target])) == 3
+    retracting.retract(lab.client, lab.store, copy, "journal", SOURCE_MODEL)
+    assert len(lab.client.search_logged_models([target])) == 0
+    assert not list((lab.mlruns / target).glob("models/m-*"))
+
+
+def test_parents_that_lead_in_a_circle_and_a_mark_of_our_own_survive_a_merge(lab: Lab) -> None:
+    """What no copy can name stays as it is; a run that says of itself that it is a copy that was taken back is retired like the others."""
+    target, rival = lab.experiment("credit_delivery"), lab.experiment("credit_production")
+    first, second, alone = (lab.run(rival, name) for name in ("first", "second", "alone"))
+    for run, above in ((first, second), (second, first), (alone, alone)):
+        lab.client.set_tag(run, "mlflow.parentRunId", above)
+    lab.run(rival, "marked", **{"compliance.copy": "retracted"})
+    done = carry_out(lab, plan_for(lab, "EXP001"))
+    assert done.outcome.failed == []
+    copies = {run.info.run_name: run for run in lab.runs(target)}
+    assert copies.keys() == {"first", "second", "alone", "marked"}
+    parents = {name: run.data.tags.get("mlflow.parentRunId") for name, run in copies.items()}
+    assert parents["alone"] == alone
+    assert {parents["first"], parents["second"]} & {first, second}
+    assert not [value for run in copies.values() for value in run.data.tags.values() if "\u27e8" in value]

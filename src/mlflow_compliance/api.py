@@ -24,7 +24,7 @@ from mlflow_compliance.changes import (
 )
 from mlflow_compliance.changes.production import BUILD, BUILT_FOR, BUILT_IN, COMPLETE_BUILD, METADATA
 from mlflow_compliance.changes.registry import version_of
-from mlflow_compliance.changes.runs import COMPLETE, COPIED_BY, COPY_STATE, PARENT, SOURCE_RUN
+from mlflow_compliance.changes.runs import COMPLETE, COPIED_BY, COPY_STATE, PARENT, SOURCE_RUN, left_behind
 from mlflow_compliance.entities import (
     TERMINAL_STATUSES,
     DatasetInput,
@@ -125,6 +125,7 @@ __all__ = [
     "in_folder",
     "in_run",
     "is_archived",
+    "left_behind",
     "metadata_document",
     "metadata_text",
     "number",

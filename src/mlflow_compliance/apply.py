@@ -18,6 +18,7 @@ from mlflow_compliance.plan import Plan, Step, batches, fold
 
 TOGETHER = 50
 """Runs that are copied together: they share the transactions, and a program that is killed has so many to copy again at most."""
+_SHOWN = 200
 
 
 @dataclass
@@ -207,7 +208,21 @@ def _difference(expected: object, actual: object) -> str:
     if not is_dataclass(expected) or not is_dataclass(actual):
         return f"is {actual} and not {expected}"
     pairs = [(item.name, getattr(actual, item.name), getattr(expected, item.name)) for item in fields(expected)]
-    return "; ".join(f"has {name} {found} and not {planned}" for name, found, planned in pairs if found != planned)
+    differing = [(name, *_only_where_unlike(found, planned)) for name, found, planned in pairs if found != planned]
+    return "; ".join(f"has {name} {_short(found)} and not {_short(planned)}" for name, found, planned in differing)
+
+
+def _only_where_unlike(found: object, planned: object) -> tuple[object, object]:
+    if not isinstance(found, Mapping) or not isinstance(planned, Mapping):
+        return found, planned
+    same = {key for key, value in found.items() if key in planned and planned[key] == value}
+    return {key: value for key, value in found.items() if key not in same}, {key: value for key, value in planned.items() if key not in same}
+
+
+def _short(value: object) -> str:
+    """A run may have a million metric points, and a param 6000 characters."""
+    text = str(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}… ({len(text)} characters)"
 
 
 def _unlike_contents(expected: Artifacts, actual: Artifacts) -> list[str]:

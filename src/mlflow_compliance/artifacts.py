@@ -189,7 +189,10 @@ class Artifacts:
         return sorted(self.models)
 
     def device(self, path: str) -> int | None:
-        """The device that a path's root lies on."""
+        """The device that a path lies on: its own where the walk saw it (another one may be mounted below a root), else its root's."""
+        own = self.files[path].copy.partition(":")[0] if path in self.files else ""
+        if own.isdecimal():
+            return int(own)
         root = self.root_of(path)
         return root.device if root else None
 
@@ -261,7 +264,7 @@ class Artifacts:
             ownerless={path: item for path, item in self.ownerless.items() if path != folder},
             models={path: model for path, model in self.models.items() if path != folder and not path.startswith(folder + os.sep)},
             hashes={path: digest for path, digest in self.hashes.items() if path not in gone},
-            recorded={path: digest for path, digest in self.recorded.items() if path not in gone},
+            recorded={path: digest for path, digest in self.recorded.items() if path != folder and not path.startswith(folder + os.sep)},
             pointers={path: pointer for path, pointer in self.pointers.items() if path not in gone},
         )
 

@@ -102,6 +102,8 @@ class Experiment:
     """Active logged models that no run of this experiment wrote: a copy of its runs leaves them behind."""
     assessed_runs: int = 0
     """Runs with assessments that soft-deleting the run would delete for good."""
+    belongings: tuple[tuple[str, int], ...] = ()
+    """What else is tied to it and not to its runs (scorers, issues, ...), as people call it, and how many: a copy of its runs leaves it behind."""
 
     @property
     def active(self) -> bool:
@@ -124,6 +126,14 @@ class Experiment:
     def count(self, lifecycle: str = ACTIVE, status: str | None = None) -> int:
         """The number of runs of a lifecycle, of one status or of all."""
         return sum(n for (stage, state), n in self.runs.items() if stage == lifecycle and status in (None, state))
+
+
+def _as_mlflow_orders(point: MetricPoint) -> tuple[int, int, float]:
+    return point.step, point.timestamp, 0.0 if math.isnan(point.value) else point.value
+
+
+_AHEAD = 86_400_000
+"""Milliseconds that another machine's clock may be ahead of this one's: what is dated later has a wrong date."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,10 +165,16 @@ class Run:
     def ref(self) -> EntityRef:
         return EntityRef("run", self.run_id, self.name)
 
+    @property
+    def latest(self) -> dict[str, float]:
+        """Each metric as MLflow shows it: the point of the highest step, of these the latest, of these the highest (NaN counts as 0)."""
+        return {key: max(points, key=_as_mlflow_orders).value for key, points in self.metrics.items() if points}
+
     def last_known_time(self, now: int) -> int:
         """The latest time that anything in its rows is dated, in milliseconds; 0 where nothing is. What lies after `now` is no time."""
         times = [point.timestamp for points in self.metrics.values() for point in points if point.timestamp <= now]
-        return max([self.start_time or 0, *times])
+        start = self.start_time or 0
+        return max([start if start <= now + _AHEAD else 0, *times])
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,7 +303,7 @@ class Snapshot:
     def last_known_time(self, run: Run) -> int:
         """The latest time that a run is known to have logged anything, files too, in milliseconds."""
         written = self.artifacts.newest.get(("run", run.run_id), 0) if self.artifacts else 0
-        return max(run.last_known_time(self.taken_at), written)
+        return max(run.last_known_time(self.taken_at), written if written <= self.taken_at + _AHEAD else 0)
 
     def active_experiments(self) -> Iterator[Experiment]:
         """The active experiments, by number where ids are numbers."""

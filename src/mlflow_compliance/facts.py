@@ -54,7 +54,7 @@ def _in_runs(keys: tuple[str, ...], experiment_id: str, snapshot: Snapshot) -> I
 
 def in_run(keys: tuple[str, ...], run: Run) -> Iterator[FactValue]:
     """The values that one run holds under some names."""
-    metrics = {key: str(points[-1].value) for key, points in run.metrics.items() if points}
+    metrics = {key: str(value) for key, value in run.latest.items()}
     named: tuple[tuple[str, Mapping[str, str]], ...] = (("param", run.params), ("metric", metrics), ("tag", run.tags))
     for kind, values in named:
         for key in keys:

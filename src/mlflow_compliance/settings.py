@@ -133,7 +133,7 @@ class Product(_Table):
 
     def covers(self, experiment: Experiment) -> bool:
         """Whether an experiment may belong to this product; its primary one always does."""
-        return experiment.name == self.primary or _matches(experiment.own_name, self.experiments)
+        return experiment.name == self.primary or _matches_in_any_case(experiment.own_name, self.experiments)
 
     def marks(self, item: Experiment | Run) -> bool:
         """Whether a tag of an experiment or run says that it is production."""
@@ -144,7 +144,7 @@ class Product(_Table):
         return (
             experiment.active
             and self.covers(experiment)
-            and (experiment.name == self.primary or _matches(experiment.own_name, self.production_names) or self.marks(experiment))
+            and (experiment.name == self.primary or _matches_in_any_case(experiment.own_name, self.production_names) or self.marks(experiment))
         )
 
 
@@ -236,8 +236,7 @@ class Settings(_Table):
     def is_test(self, experiment: Experiment) -> bool:
         """Whether an experiment is a test one, by name (in any case) or by tag."""
         rules = self.experiments
-        named = _matches(experiment.own_name.lower(), [pattern.lower() for pattern in rules.test_names])
-        return named or _tagged(experiment, rules.test_tags)
+        return _matches_in_any_case(experiment.own_name, rules.test_names) or _tagged(experiment, rules.test_tags)
 
     def is_development(self, experiment: Experiment) -> bool:
         """Whether an experiment's work is development, to be archived."""
@@ -296,6 +295,11 @@ def _absolute(path: str, base: Path) -> str:
 
 def _matches(name: str, patterns: Iterable[str]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _matches_in_any_case(name: str, patterns: Iterable[str]) -> bool:
+    """People who look for production find 'Credit_PRODUCTION' too."""
+    return _matches(name.lower(), [pattern.lower() for pattern in patterns])
 
 
 def _tagged(item: Experiment | Run, tags: Mapping[str, str]) -> bool:

@@ -13,6 +13,8 @@ from mlflow_compliance.toml_lines import TomlSyntaxError, parse
 FILE = "compliance.toml"
 PYPROJECT = "pyproject.toml"
 TABLE = ("tool", "mlflow-compliance")
+_LARGEST = 1 << 22
+"""Bytes: a device has no end, and a file that was named by mistake may have a long one."""
 
 
 def find_settings(start: Path) -> Path | None:
@@ -48,7 +50,11 @@ def read_settings(path: Path) -> tuple[Source, dict[str, Any]]:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        with path.open("rb") as file:
+            content = file.read(_LARGEST + 1)
+        if len(content) > _LARGEST:
+            raise SettingsError(f"{shown_path(path)}: the settings cannot be read: more than {_LARGEST} bytes are no settings file")
+        return content.decode("utf-8-sig")
     except FileNotFoundError:
         raise SettingsError(f"{shown_path(path)}: there is no such settings file") from None
     except OSError as error:

@@ -117,6 +117,15 @@ def test_xdist_is_refused(gate: Gate, messy: Lab, flag: str) -> None:
     assert state(messy.folder) == before
 
 
+@pytest.mark.parametrize("flag", ["--setup-plan", "--setup-only"])
+def test_nothing_is_repaired_where_no_test_runs(gate: Gate, messy: Lab, flag: str) -> None:
+    before = state(messy.folder)
+    result = gate("--fix", flag)
+    assert result.ret == 4
+    assert "run no test that could verify it" in told(result)
+    assert state(messy.folder) == before
+
+
 def test_both_flags_are_refused(gate: Gate, messy: Lab) -> None:
     before = state(messy.folder)
     result = gate("--fix", "--fix-dry-run")

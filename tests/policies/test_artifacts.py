@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -119,7 +120,15 @@ def test_art004_recorded_hashes(lab: Lab) -> None:
     changed.replace(paths[0])
     (found,) = findings(lab, "ART004")
     assert found.entity.key == str(paths[0])
+    assert f"copy {paths[1]} there" in refusals(plan_for(lab, "ART004"), "ART004")[0].reason
+    paths[1].unlink()
+    (gone,) = (item for item in findings(lab, "ART004") if item.entity.key == str(paths[1]))
+    assert gone.message == "is gone since its bytes went on record"
     assert "backup" in refusals(plan_for(lab, "ART004"), "ART004")[0].reason
+    for path in paths:  # as `mlflow gc` does
+        shutil.rmtree(path.parents[1])
+        lab.client._tracking_client.store._hard_delete_run(path.parents[1].name)
+    assert findings(lab, "ART004") == [], "what went with its row is nobody's loss"
 
 
 @pytest.mark.parametrize(("harm", "observed"), [("unlink", "missing: model.pkl"), ("write", "empty: model.pkl")])

@@ -51,6 +51,19 @@ def test_exp001_a_rival_is_merged(lab: Lab, mark: str) -> None:
     assert all(tags["compliance.source_experiment_id"] == rival for tags in copies.values())
 
 
+def test_exp001_a_rival_whose_name_is_written_in_another_case(lab: Lab) -> None:
+    lab.experiment("credit_delivery")
+    rival = lab.experiment("Credit_PRODUCTION", lifecycle="reference")
+    assert said(lab, "EXP001") == [f"experiment {rival}: a second production experiment of product credit"]
+
+
+def test_exp003_what_says_that_it_is_production_and_is_counted_by_no_rule(lab: Lab) -> None:
+    lab.experiment("credit_delivery", lifecycle="production")
+    more = [lab.experiment(name, lifecycle="production") for name in ("credit_v2", "churn")]
+    assert said(lab, "EXP001") == []
+    assert said(lab, "EXP003") == [f"experiment {key}: says that it is production, and is that of no product" for key in more]
+
+
 def test_exp001_rivals_without_a_primary_are_for_people(make_lab: Callable[..., Lab]) -> None:
     lab = make_lab(products=[{"name": "credit"}])
     for name in ("a_production", "b_production"):

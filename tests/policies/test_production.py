@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from gates import CHECKOUT, POLICIES, Gate
 from mlflow.entities import Metric, Param
 from producing import THRESHOLD, copied, settings_for
 from repairs import EVERY, carry_out, findings, plan_for, refusals
-from stores import START, Lab
+from stores import CREDIT, START, Lab
 
 REAL = CHECKOUT.parent / "shared" / "data" / "credit_scoring" / "static_model_predictions.parquet"
 LabMaker = Callable[..., Lab]
@@ -106,6 +107,23 @@ def test_prd005_numbers_that_contradict_one_another_need_no_predictions(lab: Lab
     metrics(lab, run_id, f1=0.35)
     (found,) = findings(lab, "PRD005")
     assert found.observed.startswith("f1 is 0.35 and follows as 0.29")
+
+
+def test_prd005_the_number_that_counts_is_the_one_that_mlflow_shows(whole: Lab) -> None:
+    """That of the highest step, whatever was logged after it."""
+    run = current(whole)
+    shown = run.data.metrics["roc_auc"]
+    whole.client.log_metric(run.info.run_id, "roc_auc", 0.99, step=10)
+    whole.client.log_metric(run.info.run_id, "roc_auc", shown, step=0)
+    assert current(whole).data.metrics["roc_auc"] == 0.99
+    assert [finding.observed for finding in findings(whole, "PRD005") if "roc_auc" in finding.message] == ["0.99"]
+
+
+@pytest.mark.parametrize(("value", "observed"), [(math.inf, "infinity"), (-math.inf, "infinity"), (math.nan, "NaN")])
+def test_prd002_a_metric_that_is_no_number(make_lab: Callable[..., Lab], value: float, observed: str) -> None:
+    lab = make_lab(products=[{**CREDIT, "production": {"required_metrics": ["auc"]}}])
+    lab.run(lab.experiment("credit_delivery"), stage="production", metrics={"auc": value})
+    assert [finding.observed for finding in findings(lab, "PRD002")] == [observed]
 
 
 def test_prd005_predictions_that_are_not_those_on_record(whole: Lab) -> None:

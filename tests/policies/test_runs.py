@@ -55,6 +55,15 @@ def test_run002_two_production_runs_of_which_none_is_known_to_be_in_force(lab: L
     assert {"products.production.model" in refusal.reason for refusal in refusals(plan_for(lab, "RUN002"), "RUN002")} == {True}
 
 
+def test_run002_a_mark_in_an_archived_experiment(lab: Lab) -> None:
+    """It is not counted as a production run, and found by everybody who searches for the mark."""
+    lab.run(lab.experiment("credit_delivery"), stage="production")
+    old = lab.run(lab.experiment("credit_old", lifecycle="archived"), stage="production")
+    (found,) = findings(lab, "RUN002")
+    assert (found.entity.key, found.message) == (old, "is marked as production in an archived experiment")
+    assert "take the mark off the run" in refusals(plan_for(lab, "RUN002"), "RUN002")[0].reason
+
+
 def test_run002_keeps_the_run_that_a_repair_built_last(lab: Lab) -> None:
     key = lab.experiment("credit_delivery")
     old = lab.run(key, "old", stage="production", note="keep me")

@@ -18,7 +18,7 @@ import pytest
 from mlflow_compliance.artifacts import Artifacts, DuplicateRules
 from mlflow_compliance.entities import Location
 from mlflow_compliance.progress import Silent
-from mlflow_compliance.store import comparing, hash_cache, memory, mounts, visitor
+from mlflow_compliance.store import comparing, hash_cache, memory, mlmodel, mounts, visitor
 from mlflow_compliance.store.hash_cache import HashCache
 from mlflow_compliance.store.hashing import hash_candidates
 
@@ -190,6 +190,20 @@ def test_what_could_not_be_read_is_told_again(audit: Audit, monkeypatch: pytest.
     monkeypatch.setattr(comparing, stage, failing)
     for _ in range(3):
         assert list(audit().unread.values()) == ["permission denied"]
+
+
+def test_a_model_that_could_not_be_read_for_a_moment_is_looked_at_again(audit: Audit, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "MLmodel").write_text("flavors: {python_function: {loader_module: mlflow.sklearn}}\n")
+    wait_for_the_clock(folder.parents[3])
+
+    def exhausted(*_: object) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(visitor, "_open", lambda *_: -1)
+        patch.setattr(mlmodel, "_raw", exhausted)
+        assert "Too many open files" in audit().models[str(folder)].error
+    assert audit().models[str(folder)].error == ""
 
 
 def test_a_memory_that_would_be_the_same_is_not_written_again(audit: Audit, folder: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import signal
 import socket
 import time
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from mlflow_compliance.progress import Silent
 from mlflow_compliance.store import hash_cache, hashing, helper_child, helpers, visiting
 from mlflow_compliance.store.hash_cache import HashCache
 from mlflow_compliance.store.hashing import hash_candidates
+from mlflow_compliance.store.visitor import Verifier
 
 RUN, OTHER, GONE = "a" * 32, "b" * 32, "c" * 32
 MODEL = "m-" + "d" * 32
@@ -567,3 +569,17 @@ def waiting(function: Callable[..., object], ready: Callable[[], bool], longest:
         return function(*args)
 
     return called
+
+
+def test_a_helper_that_stands_still_costs_patience_and_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped (Ctrl-Z, a debugger) before it did anything, and one with a part in its hands."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    monkeypatch.setattr(helpers, "_PATIENCE", 0.05)
+    parts = [[("/", str(number))] for number in range(20)]
+    with helpers.sharing(Verifier, helped=True) as share:
+        assert len(share._helpers) == 2
+        for helper in share._helpers:
+            os.kill(helper._process.pid, signal.SIGSTOP)
+        share.begin((), parts)
+        assert share._tickets.take() is not None  # as if one of them had stopped after it took this
+        assert dict(share.told()) == {number: [False] for number in range(20)}

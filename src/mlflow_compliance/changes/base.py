@@ -54,6 +54,9 @@ class Writer(Protocol):
 
     def restore_experiment(self, experiment_id: str, deleted_runs: tuple[str, ...]) -> None: ...
 
+    def written_since_copied(self, experiment_id: str, into: str) -> str:
+        """What a run of the one experiment holds that its copy in the other does not, in one sentence; '' where all is there."""
+
     def run_status(self, run_id: str) -> tuple[str, str]: ...
 
     def end_run(self, run_id: str, status: str, end_time: int) -> None: ...

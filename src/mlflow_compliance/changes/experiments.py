@@ -83,10 +83,14 @@ class RenameExperiment(Change):
 
 @dataclass(frozen=True)
 class DeleteExperiment(Change):
-    """Soft-delete an experiment and with it its `runs` active runs; files and rows stay until `mlflow gc`."""
+    """Soft-delete an experiment and with it its `runs` active runs; files and rows stay until `mlflow gc`.
+
+    `merged_into` is the experiment that its runs were copied into: nothing may have come to them since.
+    """
 
     experiment_id: str
     runs: int
+    merged_into: str = ""
 
     @property
     def entity(self) -> EntityRef:
@@ -114,12 +118,19 @@ class DeleteExperiment(Change):
             raise ChangeError(f"experiment {self.experiment_id} has assessed runs by now: deleting a run deletes its assessments for good")
         if before.count() != self.runs:
             raise ChangeError(f"experiment {self.experiment_id} has {before.count()} runs by now, not {self.runs}: run again to plan anew")
+        if self.merged_into and (before.traces or before.loose_models or before.belongings or before.count(status="RUNNING")):
+            raise ChangeError(f"experiment {self.experiment_id} got traces, models, runs at work or the like meanwhile: run again to plan anew")
         store.delete_experiment(self.experiment_id)
         after = store.counted_experiment(self.experiment_id)
-        if sum(after.runs.values()) != sum(before.runs.values()):
+        if sum(after.runs.values()) > sum(before.runs.values()):
             # Somebody logged a run in the instant between: it must not go with the others.
             store.restore_experiment(self.experiment_id, before.deleted_runs)
             raise ChangeError(f"somebody is logging runs to experiment {self.experiment_id}: it was restored; run again when that is done")
+        # MLflow logs nothing to a run that is deleted: what came to one came before.
+        later = store.written_since_copied(self.experiment_id, self.merged_into) if self.merged_into else ""
+        if later:
+            store.restore_experiment(self.experiment_id, before.deleted_runs)
+            raise ChangeError(f"{later}: experiment {self.experiment_id} was restored; run again when that is done")
 
     def inverse(self, store: Writer) -> Change:
         before: Experiment = store.counted_experiment(self.experiment_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,6 +23,8 @@ COPIED_BY = "compliance.copied_by"
 COPIED_AT = "compliance.copied_at"
 COPY_STATE = "compliance.copy"
 COMPLETE = "complete"
+SUPERSEDED = "compliance.superseded."
+"""Before the key of a tag that a repair replaced: what it said before."""
 PARENT = "mlflow.parentRunId"
 UNKNOWN_SIZE = -1
 """Of a file that is written anew with the ids of its copy: known once written."""
@@ -243,6 +246,26 @@ def planned_copy(source: Run, tags: Mapping[str, str]) -> Run:
         user=source.tags.get("mlflow.user", "unknown"),
         tags={"mlflow.runName": name, **source.tags, **tags},
     )
+
+
+def left_behind(source: Run, copy: Run, source_models: Iterable[LoggedModel] = (), copied_models: Iterable[LoggedModel] = ()) -> list[str]:
+    """What a run holds that its copy does not, in a word each: what was logged since, which retiring the source would leave behind."""
+    points = {key: set(history) - set(copy.metrics.get(key, ())) for key, history in source.metrics.items()}
+    found = {
+        "params": source.params.items() - copy.params.items(),
+        "metrics": any(points.values()),
+        "tags": _own_tags(source).items() - _own_tags(copy).items(),
+        "datasets": set(source.datasets) - set(copy.datasets),
+        "logged models": Counter(model.name for model in source_models) - Counter(model.name for model in copied_models),
+        "status": source.status != copy.status or source.end_time not in (None, copy.end_time),
+    }
+    return [name for name, more in found.items() if more]
+
+
+def _own_tags(run: Run) -> dict[str, str]:
+    """The tags that people gave a run, as they were before a repair replaced some."""
+    tags = {key: run.tags.get(SUPERSEDED + key, value) for key, value in run.tags.items()}
+    return {key: value for key, value in tags.items() if key != PARENT and not key.startswith("compliance.")}
 
 
 def copy_model(model: LoggedModel, run_id: str, target: Experiment) -> LoggedModel:

@@ -28,6 +28,8 @@ def begin(config: pytest.Config) -> None:
     option = config.option
     if (option.fix or option.fix_dry_run) and (getattr(option, "numprocesses", None) or hasattr(config, "workerinput")):
         raise pytest.UsageError("--fix and --fix-dry-run do not run under pytest-xdist: leave -n out (checks alone may run with it)")
+    if option.fix and (option.setuponly or option.setupplan):
+        raise pytest.UsageError("--fix changes the store, and --setup-only and --setup-plan run no test that could verify it: leave them out")
     if option.fix and option.fix_dry_run:
         raise pytest.UsageError("--fix and --fix-dry-run exclude each other: the dry run shows what --fix will do")
     if option.fix_max is not None and option.fix_max < 0:

@@ -78,7 +78,7 @@ class RunCopier:
             self._count(begun, *self.store.details([begun.new_id]))
             self.client.set_tag(begun.new_id, COPY_STATE, COMPLETE)
         except BaseException:
-            retract(self.client, self.store.places, new, tags.get(COPIED_BY, new.info.run_id), SOURCE_MODEL)
+            retract(self.client, self.store, new, tags.get(COPIED_BY, new.info.run_id), SOURCE_MODEL)
             raise
         return begun.bound
 
@@ -117,7 +117,7 @@ class RunCopier:
                 set_tags(session, [item.new_id for item in begun], COPY_STATE, COMPLETE)
         except BaseException:
             for item in begun:
-                retract(self.client, self.store.places, item.new, item.planned.tags.get(COPIED_BY, item.new_id), SOURCE_MODEL)
+                retract(self.client, self.store, item.new, item.planned.tags.get(COPIED_BY, item.new_id), SOURCE_MODEL)
             raise
         return [item.bound for item in begun]
 

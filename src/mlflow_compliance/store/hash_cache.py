@@ -208,7 +208,9 @@ class HashCache:
         paths, sizes, copies, logged, newest, names, documents, _, stamps = found
         assert stamps is not None
         places, written, changed, mark, youngest, device = stamps
-        safe = youngest < self._before and tells_of_entries(device)
+        # Why an MLmodel could not be read may pass without a trace on the file: too many open files, say.
+        doubtful = any(path in models and models[path].error for path in documents)
+        safe = youngest < self._before and tells_of_entries(device) and not doubtful
         new.add(FOLDERS, path=[folder], artifacts=[place], mark=[mark if safe else ""], newest=[newest])
         new.add(FOLDERS, places=[len(places)], files=[len(paths)], models=[len(documents)])
         new.add(PLACES, path=places)

@@ -58,7 +58,7 @@ class ProductionLogger:
             # One call, and the last one: until then nothing calls it production.
             self.client.log_batch(run_id, tags=[RunTag(key, bind(value, {**self.binding, **made})) for key, value in change.all_tags().items()])
         except BaseException:
-            retract(self.client, self.store.places, run, journal, BUILT_IN)
+            retract(self.client, self.store, run, journal, BUILT_IN)
             raise
         return made
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+from collections.abc import Collection
 from typing import IO
 
 from mlflow_compliance.errors import StoreError
@@ -38,6 +39,13 @@ def read_records(folder: str) -> dict[str, str]:
 def add_records(folder: str, sha256: str, *paths: str) -> None:
     """Put hashes on record, on disk before this returns; an empty hash takes the paths off."""
     append_lines(os.path.join(folder, NAME), [json.dumps({"path": path, "sha256": sha256}) for path in paths])
+
+
+def take_off(folder: str, places: Collection[str]) -> None:
+    """What lies below these places is on record no more: it is about to be put aside."""
+    gone = [path for path in read_records(folder) if any(path.startswith(place + os.sep) for place in places)]
+    if gone:
+        add_records(folder, "", *gone)
 
 
 def append_lines(path: str, lines: list[str]) -> None:

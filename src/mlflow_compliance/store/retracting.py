@@ -11,29 +11,35 @@ from mlflow_compliance.artifacts import QUARANTINE
 from mlflow_compliance.changes.runs import COPY_STATE
 from mlflow_compliance.scope import RETRACTED
 from mlflow_compliance.store import files
+from mlflow_compliance.store.listing import pages
 from mlflow_compliance.store.locations import local_folder
 from mlflow_compliance.store.manifests import write_manifest
+from mlflow_compliance.store.opening import Store
+from mlflow_compliance.store.records import take_off
 from mlflow_compliance.store.remote.copying import put_aside
-from mlflow_compliance.store.remote.places import Places, is_remote, remote_path
+from mlflow_compliance.store.remote.places import is_remote, remote_path
 
-MOST_MODELS = 100
+PAGE = 50
+"""Logged models that are asked for at a time."""
 
 
-def retract(client: MlflowClient, places: Places, run: Any, journal: str, model_tag: str) -> None:
+def retract(client: MlflowClient, store: Store, run: Any, journal: str, model_tag: str) -> None:
     """Take back a run and those of its logged models that carry `model_tag`: what they hold is there elsewhere too."""
     client.set_tag(run.info.run_id, COPY_STATE, RETRACTED)
     uris = [run.info.artifact_uri]
     # By their source and not by the run's outputs: a run that was broken off has not linked its models yet.
-    made = client.search_logged_models([run.info.experiment_id], filter_string=f"source_run_id = '{run.info.run_id}'", max_results=MOST_MODELS)
-    for model in made:
+    mine = f"source_run_id = '{run.info.run_id}'"
+    # All pages before the first is deleted: what is deleted is in no page any more.
+    for model in list(pages(client.search_logged_models, experiment_ids=[run.info.experiment_id], filter_string=mine, max_results=PAGE)):
         if model_tag in (model.tags or {}):
             uris.append(model.artifact_location)
             client.delete_logged_model(model.model_id)
     client.delete_run(run.info.run_id)
     for uri in filter(is_remote, uris):
-        put_aside(places, os.path.dirname(remote_path(uri)), journal)
+        put_aside(store.places, os.path.dirname(remote_path(uri)), journal)
     folders = [os.path.dirname(local_folder(uri) or "") for uri in uris if not is_remote(uri)]
     if folders:
+        take_off(store.folder, folders)
         _quarantine(folders, run.info.experiment_id, journal)
 
 

@@ -30,6 +30,9 @@ from mlflow_compliance.store.sql_registry import RegistryReader
 from mlflow_compliance.store.sql_runs import MODEL_STATUS, RunReader
 from mlflow_compliance.store.tables import Tables
 
+_BELONGINGS = {"scorers": "1 = 1", "issues": "1 = 1", "label_schemas": "NOT is_default", "review_queues": "1 = 1"}
+"""Tables of what people make in an experiment, and which rows of them people made."""
+
 
 class SqlReader:
     """Reads one store over an open connection that cannot write. `workspace` limits it to the caller's."""
@@ -91,7 +94,7 @@ class SqlReader:
         ):
             if run_id not in retracted:
                 deleted[str(experiment_id)].append(run_id)
-        assessed, traces, loose = self._assessed_runs(), self._traces(), self._loose_models()
+        assessed, traces, loose, belongings = self._assessed_runs(), self._traces(), self._loose_models(), self._belongings()
         found = {}
         for experiment_id, name, location, lifecycle in self.tables.all(
             f"SELECT experiment_id, name, artifact_location, lifecycle_stage FROM experiments WHERE {self.tables.here('experiments')}",
@@ -109,6 +112,7 @@ class SqlReader:
                 traces=traces.get(key, 0),
                 loose_models=loose.get(key, 0),
                 assessed_runs=assessed.get(key, 0),
+                belongings=tuple(belongings[key]),
             )
         return found
 
@@ -138,6 +142,15 @@ class SqlReader:
             "WHERE logged_models.lifecycle_stage = 'active' AND runs.run_uuid IS NULL GROUP BY logged_models.experiment_id"
         )
         return {str(key): number for key, number in rows}
+
+    def _belongings(self) -> dict[str, list[tuple[str, int]]]:
+        found: dict[str, list[tuple[str, int]]] = defaultdict(list)
+        for table, condition in _BELONGINGS.items():
+            if table in self.tables.columns:
+                counted = f"SELECT experiment_id, COUNT(*) FROM {table} WHERE {condition} GROUP BY experiment_id"
+                for key, number in self.tables.all(counted):
+                    found[str(key)].append((table.replace("_", " "), number))
+        return found
 
     def _assessed_runs(self) -> dict[str, int]:
         """Active runs with assessments, by experiment: MLflow ties them by text in `assessment_metadata`."""

@@ -7,8 +7,9 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
-from mlflow.entities import RunStatus
+from mlflow.entities import RunStatus, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.tracking._tracking_service.utils import _use_tracking_uri
@@ -16,20 +17,27 @@ from mlflow.tracking._tracking_service.utils import _use_tracking_uri
 from mlflow_compliance.artifacts import Pointer
 from mlflow_compliance.changes import bind
 from mlflow_compliance.changes.production import BUILT_FOR, BUILT_IN, LogProductionRun
-from mlflow_compliance.changes.runs import COPIED_BY, COPY_STATE, SOURCE_MODEL, SOURCE_RUN, CopyRun
+from mlflow_compliance.changes.runs import COMPLETE, COPIED_BY, COPY_STATE, SOURCE_EXPERIMENT, SOURCE_MODEL, SOURCE_RUN, CopyRun, left_behind
 from mlflow_compliance.entities import Experiment
 from mlflow_compliance.errors import ChangeError, StoreError
 from mlflow_compliance.scope import RETRACTED
 from mlflow_compliance.store import files, metric_writing
 from mlflow_compliance.store.copying import RunCopier
+from mlflow_compliance.store.listing import pages, there
+from mlflow_compliance.store.locations import local_folder
 from mlflow_compliance.store.manifests import write_manifest
 from mlflow_compliance.store.opening import Store
 from mlflow_compliance.store.production import ProductionLogger
 from mlflow_compliance.store.records import add_records
 from mlflow_compliance.store.refusals import CREDENTIALS, is_gone, locked_out, refusal
+from mlflow_compliance.store.remote.places import is_remote
 from mlflow_compliance.store.remote.pointers import retract_pointer, write_pointer
 from mlflow_compliance.store.retracting import retract
 from mlflow_compliance.store.spelling import refuse_other_spelling
+from mlflow_compliance.store.strays import IDENTIFIER
+
+TOGETHER = 200
+"""Runs that are compared with their copies at a time."""
 
 
 @contextmanager
@@ -133,9 +141,25 @@ class StoreWriter:
     def restore_experiment(self, experiment_id: str, deleted_runs: tuple[str, ...]) -> None:
         with one_sentence(f"experiment {experiment_id} could not be restored"):
             self.client.restore_experiment(experiment_id)
-            retracted = self.client.search_runs([experiment_id], filter_string=f"tags.`{COPY_STATE}` = '{RETRACTED}'", max_results=1000)
+            where = f"tags.`{COPY_STATE}` = '{RETRACTED}'"
+            retracted = pages(self.client.search_runs, experiment_ids=[experiment_id], filter_string=where, max_results=1000)
             for run_id in [*deleted_runs, *(run.info.run_id for run in retracted)]:
                 self.client.delete_run(run_id)
+
+    def written_since_copied(self, experiment_id: str, into: str) -> str:
+        where = f"tags.`{SOURCE_EXPERIMENT}` = '{experiment_id}' AND tags.`{COPY_STATE}` = '{COMPLETE}'"
+        with one_sentence(f"the runs of experiment {experiment_id} could not be compared with their copies"):
+            found = pages(self.client.search_runs, experiment_ids=[into], filter_string=where, max_results=1000)
+            copies = sorted((run.data.tags[SOURCE_RUN], run.info.run_id) for run in found)
+            for start in range(0, len(copies), TOGETHER):
+                some = copies[start : start + TOGETHER]
+                runs, models = self.store.details([key for pair in some for key in pair])
+                for source, copy in some:
+                    own = [[model for model in models.values() if model.source_run_id == key] for key in (source, copy)]
+                    more = left_behind(runs[source], runs[copy], *own) if source in runs and copy in runs else []
+                    if more:
+                        return f"run {source} got other {', '.join(more)} after it was copied"
+        return ""
 
     def run_status(self, run_id: str) -> tuple[str, str]:
         with one_sentence(f"run {run_id} could not be read"):
@@ -167,7 +191,7 @@ class StoreWriter:
         where = f"tags.`{SOURCE_RUN}` = '{source_run_id}' AND tags.`{COPIED_BY}` = '{journal}'"
         with one_sentence(f"the copy of run {source_run_id} could not be taken back"):
             for run in self.client.search_runs([experiment_id], filter_string=where):
-                retract(self.client, self.store.places, run, journal, SOURCE_MODEL)
+                retract(self.client, self.store, run, journal, SOURCE_MODEL)
 
     def run_tags(self, run_id: str) -> Mapping[str, str]:
         with one_sentence(f"run {run_id} could not be read"):
@@ -191,7 +215,7 @@ class StoreWriter:
         with one_sentence(f"the production run of {product} could not be taken back"):
             for run in self.client.search_runs([experiment_id], filter_string=where):
                 if run.data.tags.get(BUILT_FOR) == product:
-                    retract(self.client, self.store.places, run, journal, BUILT_IN)
+                    retract(self.client, self.store, run, journal, BUILT_IN)
 
     def register_version(self, name: str, model_id: str, run_id: str, symbol: str, *, makes_model: bool) -> None:
         with one_sentence(f"a version of registered model {name!r} could not be made"):
@@ -264,8 +288,34 @@ class StoreWriter:
     def quarantine(self, path: str, target: str, root: str) -> None:
         if any(own == path or own.startswith(path + os.sep) for own in map(os.path.realpath, self.store.backend.own())):
             raise ChangeError(f"{path} is, or holds, the database of this store: it stays")
+        with one_sentence(f"{path} could not be moved"):
+            owner = self._owner_by_now(path)
+        if owner:
+            raise ChangeError(f"{path} belongs to {owner}, which began after the rows were read: it stays")
         write_manifest(path, target, root)
         files.quarantine(path, target)
+
+    def _owner_by_now(self, path: str) -> str:
+        """The row whose folder this is, '' where there is none: listing a server takes a while, and a plan may be minutes old."""
+        name = os.path.basename(path)
+        if not IDENTIFIER.fullmatch(name):
+            return ""
+        found: Any
+        if name.startswith("m-"):
+            kind, found = "logged model", there(self.client.get_logged_model, name)
+            uri = found.artifact_location if found else ""
+        elif name.isdigit():
+            # By the list: PostgreSQL does not take a number for an id that is larger than any of its ids.
+            kind, found = "experiment", {item.experiment_id: item for item in self._experiments()}.get(name)
+            uri = found.artifact_location if found else ""
+        else:
+            kind, found = "run", there(self.client.get_run, name)
+            uri = found.info.artifact_uri if found else ""
+        place = local_folder(uri) if uri and not is_remote(uri) else None
+        return f"{kind} {name}" if place and f"{place}/".startswith(f"{path}/") else ""
+
+    def _experiments(self) -> Iterator[Any]:
+        yield from pages(self.client.search_experiments, view_type=ViewType.ALL, max_results=1000)
 
     def restore_from_quarantine(self, target: str, path: str) -> None:
         files.restore(target, path)

@@ -32,7 +32,8 @@ class SqliteBackend(SqlBackend):
 
     @property
     def home(self) -> str:
-        return os.path.dirname(self.path)
+        # Whatever name it is opened by: what is on record is so under all of them, and one repair at a time means one.
+        return os.path.dirname(os.path.realpath(self.path))
 
     def own(self) -> list[str]:
         return [self.path + ending for ending in ("", "-wal", "-shm", "-journal")]
