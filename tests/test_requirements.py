@@ -15,7 +15,8 @@ CHECKOUT = Path(__file__).parents[1]
 
 def test_the_oldest_that_are_tried_are_the_lowest_that_are_allowed() -> None:
     project = parse((CHECKOUT / "pyproject.toml").read_text())["project"]
-    wanted = [*project["dependencies"], *(line for extra in project["optional-dependencies"].values() for line in extra)]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *(line for name, extra in extras.items() if name != "s3" for line in extra)]
     lines = (CHECKOUT / ".ci" / "oldest.txt").read_text().splitlines()
     tried = {bound for line in lines if line and not line.startswith("#") for bound in bounds(line, "==")}
     assert tried == {bound for line in wanted for bound in bounds(line, ">=")}
