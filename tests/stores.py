@@ -43,6 +43,9 @@ EVAL = Dataset("holdout", "d2", "code", '{"tags": {}}', None, None)
 class Lab:
     """One SQLite store with its artifacts in a folder, and the program's view of it."""
 
+    odd_name = "größe 1.csv"
+    """An artifact of every rich run."""
+
     def __init__(self, folder: Path, settings: Settings) -> None:
         self.folder = folder
         self.mlruns = folder / "mlruns"
@@ -189,7 +192,7 @@ class Lab:
         old_style = {
             f"model/{key}": value for key, value in model_files(run_id, "", "model", {"model.pkl": pickle.dumps({"weights": [1, 2]})}).items()
         }
-        self.upload(uri, {"notes.txt": b"short", "empty.txt": b"", "data/big.bin": BIG, "data/deep/er/größe 1.csv": BIG * 2, **old_style})
+        self.upload(uri, {"notes.txt": b"short", "empty.txt": b"", "data/big.bin": BIG, f"data/deep/er/{self.odd_name}": BIG * 2, **old_style})
         self.client.set_terminated(run_id, status="FINISHED", end_time=START + 60_000)
         return run_id
 

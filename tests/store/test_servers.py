@@ -7,9 +7,11 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import mlflow
 import pytest
 import requests
 from gates import POLICIES, Gate, make_messy, plan_in, state, told
+from packaging.version import Version
 from servers import ADMIN, PASSWORD, Proxy, answer, tracking_server
 from serving import Server
 from stores import Lab
@@ -36,8 +38,12 @@ def guarded(tmp_path_factory: pytest.TempPathFactory, empty_store: bytes) -> Ite
     with tracking_server(lab.folder.parent, lab.uri, lab.mlruns, users="READ") as server:
         for name in ("reader", "stranger"):
             _as_admin(server, "/api/2.0/mlflow/users/create", username=name, password=READER[1])
-        denied = {"username": "stranger", "resource_type": "experiment", "resource_id": "2", "permission": "DENY"}
-        _as_admin(server, "/api/3.0/mlflow/users/permissions/grant", **denied)
+        if Version(mlflow.__version__) < Version("3.13"):
+            denied = {"username": "stranger", "experiment_id": "2", "permission": "NO_PERMISSIONS"}
+            _as_admin(server, "/api/2.0/mlflow/experiments/permissions/create", **denied)
+        else:
+            denied = {"username": "stranger", "resource_type": "experiment", "resource_id": "2", "permission": "DENY"}
+            _as_admin(server, "/api/3.0/mlflow/users/permissions/grant", **denied)
         yield server, lab
 
 

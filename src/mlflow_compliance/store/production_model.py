@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -111,6 +112,8 @@ def features(what: str, model: Any) -> tuple[str, ...]:
 
 
 def takes_missing(model: Any) -> bool:
-    if hasattr(model, "__sklearn_tags__"):
+    with suppress(AttributeError):  # which LightGBM's own raises beside a scikit-learn before 1.6
         return bool(model.__sklearn_tags__().input_tags.allow_nan)
+    if hasattr(model, "_get_tags"):  # scikit-learn before 1.6
+        return bool(model._get_tags()["allow_nan"])
     return hasattr(model, "feature_name")

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from mlflow.exceptions import RestException
 from mlflow.utils.credentials import get_default_host_creds
@@ -35,6 +36,11 @@ class Rest:
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
+
+    @property
+    def user(self) -> str:
+        """The name that the server is asked under, empty where there is none."""
+        return get_default_host_creds(self.uri).username or unquote(urlsplit(self.uri).username or "")
 
     def ask(self, method: str, endpoint: str, **arguments: Any) -> bytes:
         """The body of an answer. Raises MlflowException or AnswerError for every other status than 200, after MLflow's own retries."""

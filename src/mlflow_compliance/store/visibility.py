@@ -12,6 +12,8 @@ from mlflow_compliance.store.backends.base import workspace
 from mlflow_compliance.store.rest import AnswerError, Rest
 
 _PERMISSIONS = "/api/3.0/mlflow/users/current/permissions"
+_USER = "/api/2.0/mlflow/users/get"
+"""What MLflow 3.12 has in its stead: it wants the caller's name, and tells what was granted to the user alone."""
 _EXPERIMENT = "/api/2.0/mlflow/experiments/get"
 _NOBODYS = str(2**31 - 1)
 """An experiment that is not there: who may read by default is told so, others are told that they may not."""
@@ -44,11 +46,26 @@ def refuse_if_hidden(rest: Rest, server: str) -> None:
 
 def _rights(rest: Rest) -> dict[str, Any]:
     """What the caller may do, empty where the server does not ask who is calling."""
+    rights = _page(rest, _PERMISSIONS)
+    name = rest.user
+    if rights is not None or not name:
+        return rights or {}
+    found = (_page(rest, _USER, username=name) or {}).get("user", {})
+    named = (("experiment", "experiment_id"), ("registered_model", "name"))
+    grants = [
+        {"resource_type": kind, "resource_pattern": grant.get(key), "permission": grant.get("permission")}
+        for kind, key in named
+        for grant in found.get(f"{kind}_permissions", ())
+    ]
+    return {"is_admin": found.get("is_admin"), "permissions": grants}
+
+
+def _page(rest: Rest, endpoint: str, **parameters: str) -> dict[str, Any] | None:
     try:
-        return rest.get(_PERMISSIONS)
+        return rest.get(endpoint, **parameters)
     except (MlflowException, AnswerError) as error:
         status = error.status if isinstance(error, AnswerError) else error.get_http_status_code()
         # A server without users has no such page, or gives its web page for it.
         if status in (HTTPStatus.OK, HTTPStatus.NOT_FOUND):
-            return {}
+            return None
         raise
