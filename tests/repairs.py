@@ -24,7 +24,7 @@ from mlflow_compliance.journal import Journal
 from mlflow_compliance.plan import Plan, Refusal, findings_of, make_plan
 from mlflow_compliance.remedies import Remedy, load_fixers
 from mlflow_compliance.rules import ATTRIBUTE, Policy
-from mlflow_compliance.store.writing import StoreWriter
+from mlflow_compliance.store.changing.writing import StoreWriter
 
 CHECKOUT = Path(__file__).parents[1]
 EVERY = "*"

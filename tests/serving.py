@@ -27,8 +27,8 @@ import requests
 from lightgbm import LGBMClassifier
 from mlflow import MlflowClient
 
-from mlflow_compliance.store.loading import HASH_OF_PICKLE
-from mlflow_compliance.store.writing import default_store
+from mlflow_compliance.store.changing.writing import default_store
+from mlflow_compliance.store.production.loading import HASH_OF_PICKLE
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "credit_scoring"
 FEATURES = (EXAMPLE / "features.txt").read_text(encoding="utf-8").split()

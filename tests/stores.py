@@ -22,8 +22,8 @@ from mlflow_compliance.artifacts import Artifacts
 from mlflow_compliance.changes import JOURNAL, NOW, Change
 from mlflow_compliance.entities import Snapshot
 from mlflow_compliance.settings import Settings, load_settings
+from mlflow_compliance.store.changing.writing import StoreWriter
 from mlflow_compliance.store.opening import Store, open_store
-from mlflow_compliance.store.writing import StoreWriter
 
 START = 1_750_000_000_000
 """The moment at which the runs of these stores begin, in milliseconds: June 2025."""

@@ -20,7 +20,7 @@ from stores import BIG, START, Lab, without_production
 from mlflow_compliance.changes import CopyRun, SetExperimentTag
 from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.plan import Plan, Step
-from mlflow_compliance.store.writing import StoreWriter
+from mlflow_compliance.store.changing.writing import StoreWriter
 
 Meanwhile = Callable[[Lab, dict[str, str]], Any]
 
@@ -162,9 +162,9 @@ def test_logging_again_through_one_path_changes_no_other_run(lab: Lab) -> None:
 
 KILLED = {
     "before the first change": "mlflow_compliance.journal:Journal._write:2",
-    "while files are shared": "mlflow_compliance.store.files:share:3",
-    "between manifest and move": "mlflow_compliance.store.files:quarantine:2",
-    "within the copy of a run": "mlflow_compliance.store.copying:RunCopier._count:1",
+    "while files are shared": "mlflow_compliance.store.disk.files:share:3",
+    "between manifest and move": "mlflow_compliance.store.disk.files:quarantine:2",
+    "within the copy of a run": "mlflow_compliance.store.changing.copying:RunCopier._count:1",
     "between rename and deletion": "mlflow_compliance.changes.experiments:DeleteExperiment.write:1",
     "before the last line": "mlflow_compliance.journal:Journal.close:1",
 }

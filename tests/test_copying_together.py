@@ -15,15 +15,15 @@ from stores import BIG, CREDIT, Lab
 from mlflow_compliance.changes.runs import COMPLETE, COPY_STATE, SOURCE_RUN
 from mlflow_compliance.entities import Run
 from mlflow_compliance.settings import load_settings
-from mlflow_compliance.store.copying import INCOMPLETE, RunCopier
-from mlflow_compliance.store.writing import StoreWriter
+from mlflow_compliance.store.changing.copying import INCOMPLETE, RunCopier
+from mlflow_compliance.store.changing.writing import StoreWriter
 
 MOMENTS = {
     # what is called for the n-th time when the process dies
-    "the rows are there and no file": "mlflow_compliance.store.copying:RunCopier.copy_files:1",
-    "a file is on the disk under a temporary name": "mlflow_compliance.store.files:_publish:5",
-    "the files are there, and some of the rest": "mlflow_compliance.store.copying:add_history:3",
-    "all but the marks": "mlflow_compliance.store.copying:RunCopier._count:2",
+    "the rows are there and no file": "mlflow_compliance.store.changing.copying:RunCopier.copy_files:1",
+    "a file is on the disk under a temporary name": "mlflow_compliance.store.disk.files:_publish:5",
+    "the files are there, and some of the rest": "mlflow_compliance.store.changing.copying:add_history:3",
+    "all but the marks": "mlflow_compliance.store.changing.copying:RunCopier._count:2",
     "the journal does not know yet": "mlflow_compliance.journal:Journal.done_all:1",
 }
 RUNS = 4

@@ -11,7 +11,7 @@ from stores import Lab
 from mlflow_compliance.errors import ComplianceError
 from mlflow_compliance.resolution import Resolution, SnapshotLookup, resolve
 from mlflow_compliance.settings import Product
-from mlflow_compliance.store.lookup import ClientLookup
+from mlflow_compliance.store.production.lookup import ClientLookup
 
 MARK = {"stage": "production"}
 NAMED = {"registered_model": "credit", "model_name": "model"}

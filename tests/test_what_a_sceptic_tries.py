@@ -15,10 +15,11 @@ from stores import BIG, START, Lab
 from mlflow_compliance.changes import CopyRun, DeleteExperiment, EndRun, LinkDuplicate, MoveToQuarantine
 from mlflow_compliance.changes.runs import SOURCE_MODEL
 from mlflow_compliance.errors import ChangeError
-from mlflow_compliance.store import files, retracting
-from mlflow_compliance.store.hashing import hash_file
+from mlflow_compliance.store.artifacts.hashing import hash_file
+from mlflow_compliance.store.changing import retracting
+from mlflow_compliance.store.changing.transactions import tracking_store
+from mlflow_compliance.store.disk import files
 from mlflow_compliance.store.opening import open_store
-from mlflow_compliance.store.transactions import tracking_store
 
 
 def reasons(lab: Lab, policy: str) -> str:

@@ -252,7 +252,7 @@ class Audit:
             tell(self.repair.plan)
 
     def _apply(self, repair: Repair) -> None:
-        from mlflow_compliance.store.writing import StoreWriter
+        from mlflow_compliance.store.changing.writing import StoreWriter
 
         binding: dict[str, str] = {}
         writer = StoreWriter(self.store, binding)

@@ -13,7 +13,7 @@ from mlflow_compliance.progress import Progress
 if TYPE_CHECKING:
     # The store package is imported when a store is opened: a test session without policies pays nothing for it.
     from mlflow_compliance.store.opening import Store
-    from mlflow_compliance.store.rows import Rows
+    from mlflow_compliance.store.reading.rows import Rows
 
 
 class Reading(NamedTuple):

@@ -45,7 +45,7 @@ from mlflow_compliance.changes import (
 )
 from mlflow_compliance.entities import DatasetInput, Snapshot
 from mlflow_compliance.errors import ChangeError
-from mlflow_compliance.store.writing import StoreWriter
+from mlflow_compliance.store.changing.writing import StoreWriter
 
 
 def copy_change(lab: Lab, run_id: str, source: str, target: str, parent: str | None = None) -> CopyRun:

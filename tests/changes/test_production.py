@@ -20,11 +20,11 @@ from stores import Lab, there_and_back
 from mlflow_compliance.changes import LogProductionRun
 from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.metadata import problems_in
-from mlflow_compliance.store.writing import StoreWriter
+from mlflow_compliance.store.changing.writing import StoreWriter
 
 KILLED = {
-    "before the metadata": "mlflow_compliance.store.production:ProductionLogger._write_metadata:1",
-    "before it is marked": "mlflow_compliance.store.production:ProductionLogger._read_back:1",
+    "before the metadata": "mlflow_compliance.store.changing.production:ProductionLogger._write_metadata:1",
+    "before it is marked": "mlflow_compliance.store.changing.production:ProductionLogger._read_back:1",
     "between version and alias": "mlflow_compliance.changes.registry:SetAlias.write:1",
 }
 

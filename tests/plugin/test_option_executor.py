@@ -20,9 +20,10 @@ from mlflow_compliance.evidence import Computed, Scan
 from mlflow_compliance.executors import executor_of
 from mlflow_compliance.progress import Silent
 from mlflow_compliance.settings import Settings
-from mlflow_compliance.store import evidence_reading, hashing
+from mlflow_compliance.store import evidence_reading
+from mlflow_compliance.store.artifacts import hashing
+from mlflow_compliance.store.artifacts.hashing import hash_candidates
 from mlflow_compliance.store.evidence_reading import Workshop
-from mlflow_compliance.store.hashing import hash_candidates
 from mlflow_compliance.store.remote.places import Places
 
 

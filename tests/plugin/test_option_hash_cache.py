@@ -8,7 +8,7 @@ import pytest
 from gates import Gate, state, told
 from stores import Lab
 
-from mlflow_compliance.store import hash_cache
+from mlflow_compliance.store.artifacts import hash_cache
 
 
 @pytest.fixture(autouse=True)

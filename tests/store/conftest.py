@@ -14,7 +14,7 @@ import pytest
 from mlflow_compliance.artifacts import Artifacts, DuplicateRules
 from mlflow_compliance.entities import EntityRef, Location
 from mlflow_compliance.progress import Silent
-from mlflow_compliance.store.inventory import read_artifacts
+from mlflow_compliance.store.artifacts.inventory import read_artifacts
 
 NOBODY = 65534
 SOURCE = Path(__file__).parents[2] / "src"

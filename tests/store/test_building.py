@@ -23,10 +23,10 @@ from mlflow_compliance.errors import ComplianceError
 from mlflow_compliance.evidence import Bundle, Source
 from mlflow_compliance.metadata import document, problems_in
 from mlflow_compliance.settings import ModelSettings, Product, ProductionSettings
-from mlflow_compliance.store.build_child import example_of, loaded, predicted
-from mlflow_compliance.store.building import build, made_in
-from mlflow_compliance.store.plots import SIZE, costs_by_threshold, draw_confusion_matrix, draw_threshold_curve
-from mlflow_compliance.store.scoring import score
+from mlflow_compliance.store.models.build_child import example_of, loaded, predicted
+from mlflow_compliance.store.models.building import build, made_in
+from mlflow_compliance.store.models.plots import SIZE, costs_by_threshold, draw_confusion_matrix, draw_threshold_curve
+from mlflow_compliance.store.models.scoring import score
 
 Write = Callable[[str, bytes], str]
 PLOTS = ("confusion_matrix.png", "threshold_curve.png")

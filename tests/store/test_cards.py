@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from mlflow_compliance.evidence import ModelCard
-from mlflow_compliance.store.cards import pinned, read_card
+from mlflow_compliance.store.models.cards import pinned, read_card
 
 COLUMNS = [{"type": "double", "name": "income", "required": True}, {"type": "double", "name": "own car", "required": True}]
 SHA = "ab" * 32

@@ -19,10 +19,10 @@ from stores import BIG, unlike
 
 from mlflow_compliance.errors import ChangeError, ComplianceError, StoreError
 from mlflow_compliance.settings import load_settings
-from mlflow_compliance.store.loading import find_production_model, load_production_model
+from mlflow_compliance.store.changing.writing import StoreWriter
 from mlflow_compliance.store.opening import open_store
-from mlflow_compliance.store.production_model import UnreachableError
-from mlflow_compliance.store.writing import StoreWriter
+from mlflow_compliance.store.production.loading import find_production_model, load_production_model
+from mlflow_compliance.store.production.production_model import UnreachableError
 
 
 @pytest.fixture(params=SERVERS)
@@ -85,7 +85,7 @@ def fixing(gate: Gate, kill: str, server: Server) -> subprocess.CompletedProcess
 
 
 BETWEEN_CHANGES = "mlflow_compliance.journal:Journal.begin_all:3"
-GONE = {"postgresql": "mlflow_compliance.store.copying:RunCopier._copy_files:1"}
+GONE = {"postgresql": "mlflow_compliance.store.changing.copying:RunCopier._copy_files:1"}
 """Server -> the moment that it goes away at, where that is not between two changes: this one is within the copy of a run."""
 
 

@@ -18,7 +18,7 @@ from mlflow_compliance.artifacts import Artifacts, DuplicateRules
 from mlflow_compliance.entities import Location
 from mlflow_compliance.executors import run
 from mlflow_compliance.progress import Silent
-from mlflow_compliance.store.hashing import hash_candidates
+from mlflow_compliance.store.artifacts.hashing import hash_candidates
 
 RUN = "a" * 32
 

@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mlflow_compliance.errors import ChangeError
-from mlflow_compliance.store import files, linking
-from mlflow_compliance.store.extents import shared_extents
+from mlflow_compliance.store.disk import files, linking
+from mlflow_compliance.store.disk.extents import shared_extents
 
 CONTENT = b"a model, " * 5000
 SHA = hashlib.sha256(CONTENT).hexdigest()
@@ -254,7 +254,7 @@ class TestRefusals:
         code = f"""
 import sys
 from mlflow_compliance.errors import ChangeError
-from mlflow_compliance.store import files
+from mlflow_compliance.store.disk import files
 drop()
 try:
     files.share(sys.argv[1], sys.argv[2], "{SHA}")
@@ -307,7 +307,7 @@ print(*seen)
 class TestCrash:
     CODE = """
 import itertools, sys
-from mlflow_compliance.store import files
+from mlflow_compliance.store.disk import files
 kept, path = sys.argv[1:3]
 mode = 0o644
 print("started", flush=True)
@@ -339,7 +339,7 @@ for turn in itertools.count():
     def test_death_at_each_step(self, pair: tuple[Path, Path], step: str) -> None:
         code = f"""
 import os, sys
-from mlflow_compliance.store import files
+from mlflow_compliance.store.disk import files
 os.{step} = lambda *args, **named: os.kill(os.getpid(), 9)
 files.share(*sys.argv[1:])
 """

@@ -18,9 +18,10 @@ import pytest
 from mlflow_compliance.artifacts import Artifacts, DuplicateRules
 from mlflow_compliance.entities import Location
 from mlflow_compliance.progress import Silent
-from mlflow_compliance.store import comparing, hash_cache, memory, mlmodel, mounts, visitor
-from mlflow_compliance.store.hash_cache import HashCache
-from mlflow_compliance.store.hashing import hash_candidates
+from mlflow_compliance.store.artifacts import comparing, hash_cache, memory, mlmodel, mounts
+from mlflow_compliance.store.artifacts.hash_cache import HashCache
+from mlflow_compliance.store.artifacts.hashing import hash_candidates
+from mlflow_compliance.store.disk import visitor
 
 RUN = "a" * 32
 LATER = 3_600_000_000_000

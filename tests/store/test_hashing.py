@@ -16,8 +16,9 @@ from mlflow_compliance.artifacts import Artifacts, DuplicateRules
 from mlflow_compliance.entities import Location
 from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.progress import Silent
-from mlflow_compliance.store import comparing, content, files
-from mlflow_compliance.store.hashing import hash_candidates, hash_file
+from mlflow_compliance.store.artifacts import comparing
+from mlflow_compliance.store.artifacts.hashing import hash_candidates, hash_file
+from mlflow_compliance.store.disk import content, files
 
 RUN = "a" * 32
 Search = Callable[..., Artifacts]
@@ -262,8 +263,8 @@ import json, os, sys
 from mlflow_compliance.artifacts import DuplicateRules
 from mlflow_compliance.entities import EntityRef, Location
 from mlflow_compliance.progress import Silent
-from mlflow_compliance.store.inventory import read_artifacts
-from mlflow_compliance.store.hashing import hash_candidates
+from mlflow_compliance.store.artifacts.inventory import read_artifacts
+from mlflow_compliance.store.artifacts.hashing import hash_candidates
 drop()
 os.chmod(sys.argv[1] + "/two", 0)
 found = read_artifacts([Location(EntityRef("run", "{RUN}"), "1", sys.argv[1])], relocate={{}}, roots=[], ignore=[], rules=DuplicateRules(1),

@@ -14,10 +14,11 @@ import pytest
 from mlflow_compliance.artifacts import Artifacts, DuplicateRules
 from mlflow_compliance.entities import EntityRef, Location
 from mlflow_compliance.progress import Silent
-from mlflow_compliance.store import hash_cache, hashing, helper_child, helpers, visiting
-from mlflow_compliance.store.hash_cache import HashCache
-from mlflow_compliance.store.hashing import hash_candidates
-from mlflow_compliance.store.visitor import Verifier
+from mlflow_compliance.store.artifacts import hash_cache, hashing, visiting
+from mlflow_compliance.store.artifacts.hash_cache import HashCache
+from mlflow_compliance.store.artifacts.hashing import hash_candidates
+from mlflow_compliance.store.disk import helper_child, helpers
+from mlflow_compliance.store.disk.visitor import Verifier
 
 RUN, OTHER, GONE = "a" * 32, "b" * 32, "c" * 32
 MODEL = "m-" + "d" * 32
@@ -400,10 +401,10 @@ import json, sys
 from mlflow_compliance.artifacts import DuplicateRules
 from mlflow_compliance.entities import EntityRef, Location
 from mlflow_compliance.progress import Silent
-from mlflow_compliance.store import visiting
-from mlflow_compliance.store.hashing import hash_candidates
+from mlflow_compliance.store.artifacts import visiting
+from mlflow_compliance.store.artifacts.hashing import hash_candidates
 from mlflow_compliance.progress import Silent
-from mlflow_compliance.store.inventory import read_artifacts
+from mlflow_compliance.store.artifacts.inventory import read_artifacts
 drop()
 root = sys.argv[1]
 rows = [Location(EntityRef("experiment", "1"), "1", root + "/1"), Location(EntityRef("run", "{RUN}"), "1", root + "/1/{RUN}/artifacts")]

@@ -27,9 +27,9 @@ import mlflow_compliance
 from mlflow_compliance import ProductionModel, find_production_model, load_production_model
 from mlflow_compliance.errors import ComplianceError, SettingsError, StoreError
 from mlflow_compliance.resolution import ResolutionError
-from mlflow_compliance.store.loading import HASH_OF_PICKLE
-from mlflow_compliance.store.production_model import ModelError, UnreachableError
-from mlflow_compliance.store.writing import default_store
+from mlflow_compliance.store.changing.writing import default_store
+from mlflow_compliance.store.production.loading import HASH_OF_PICKLE
+from mlflow_compliance.store.production.production_model import ModelError, UnreachableError
 
 FRAME = applicants(5)
 

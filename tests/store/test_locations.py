@@ -5,7 +5,7 @@ import os
 import pytest
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
-from mlflow_compliance.store.locations import Resolved, Resolver, shown
+from mlflow_compliance.store.reading.locations import Resolved, Resolver, shown
 
 
 @pytest.mark.parametrize(

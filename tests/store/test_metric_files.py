@@ -22,9 +22,9 @@ from stores import Lab, there_and_back, unlike
 from mlflow_compliance.changes import RemoveRepeatedPoints, load
 from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.settings import Settings
-from mlflow_compliance.store.metric_files import without_repeats
+from mlflow_compliance.store.changing.writing import StoreWriter
+from mlflow_compliance.store.disk.metric_files import without_repeats
 from mlflow_compliance.store.opening import open_store
-from mlflow_compliance.store.writing import StoreWriter
 
 PUBLIC = CHECKOUT.parent / "shared" / "data" / "stores" / "filestore_credit_risk" / "mlruns"
 
@@ -116,7 +116,9 @@ def test_the_change_keeps_the_laws_and_refuses_a_file_that_changed(files: Files)
     assert unlike(before, files.read()) == []
 
 
-@pytest.mark.parametrize("moment", ["mlflow_compliance.store.metric_writing:_put:1", "mlflow_compliance.store.metric_writing:refuse_if_changed:1"])
+@pytest.mark.parametrize(
+    "moment", ["mlflow_compliance.store.disk.metric_writing:_put:1", "mlflow_compliance.store.disk.metric_writing:refuse_if_changed:1"]
+)
 def test_a_repair_that_is_killed_loses_nothing_and_the_next_one_ends_it(files: Files, moment: str) -> None:
     before, contents = files.points(), contents_of(files.mlruns)
     assert files.fix("--fix", "-p", "killing", kill=moment) == -signal.SIGKILL

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mlflow_compliance.artifacts import ArtifactFile, ModelFolder
-from mlflow_compliance.store.mlmodel import inspect
+from mlflow_compliance.store.artifacts.mlmodel import inspect
 
 DOCUMENT = """\
 artifact_path: file:///C:/mlruns/0/models/m-1/artifacts

@@ -19,9 +19,9 @@ from stores import CREDIT, EVAL, START, TRAIN, Lab
 from mlflow_compliance.entities import Snapshot, StoreInfo
 from mlflow_compliance.settings import Settings
 from mlflow_compliance.store.backends.by_sql import SqlBackend
-from mlflow_compliance.store.client_reading import ClientReader
-from mlflow_compliance.store.rows import Rows
-from mlflow_compliance.store.sql_reading import SqlReader
+from mlflow_compliance.store.reading.client_reading import ClientReader
+from mlflow_compliance.store.reading.rows import Rows
+from mlflow_compliance.store.reading.sql_reading import SqlReader
 
 INFO = StoreInfo("test", "test")
 

@@ -25,8 +25,8 @@ from hypothesis import strategies as st
 
 from mlflow_compliance.evidence import Scan
 from mlflow_compliance.settings import ModelSettings
-from mlflow_compliance.store.opcodes import UnreadableError, walk
-from mlflow_compliance.store.scanning import scan_file, scan_model
+from mlflow_compliance.store.models.opcodes import UnreadableError, walk
+from mlflow_compliance.store.models.scanning import scan_file, scan_model
 
 STORES = Path(__file__).parents[3] / "shared" / "data" / "stores"
 STRICT = ModelSettings()
@@ -758,7 +758,7 @@ def test_what_may_not_be_read_is_told(tmp_path: Path, ordinary_user: Callable[..
     code = (
         "import sys\n"
         "from mlflow_compliance.settings import ModelSettings\n"
-        "from mlflow_compliance.store.scanning import scan_model\n"
+        "from mlflow_compliance.store.models.scanning import scan_model\n"
         "import picklescan.scanner\n"
         "drop()\n"
         "print(*scan_model(sys.argv[1], ModelSettings()).problems, sep='\\n')\n"

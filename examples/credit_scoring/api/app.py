@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from mlflow_compliance import ProductionModel, find_production_model, load_production_model
 from mlflow_compliance.errors import ComplianceError
-from mlflow_compliance.store.production_model import UnreachableError
+from mlflow_compliance.store.production.production_model import UnreachableError
 
 FEATURES_FILE = Path(__file__).parents[1] / "features.txt"
 LARGEST_BATCH = 1000

@@ -21,16 +21,16 @@ from mlflow_compliance.metadata import problems_in
 from mlflow_compliance.progress import Progress
 from mlflow_compliance.scope import production_runs
 from mlflow_compliance.settings import ModelSettings, Product, Settings
-from mlflow_compliance.store.building import build, made_in
-from mlflow_compliance.store.cards import read_card
-from mlflow_compliance.store.content import digest_of, opened
-from mlflow_compliance.store.probing import Limits, Sample, probe
+from mlflow_compliance.store.disk.content import digest_of, opened
+from mlflow_compliance.store.models.building import build, made_in
+from mlflow_compliance.store.models.cards import read_card
+from mlflow_compliance.store.models.probing import Limits, Sample, probe
+from mlflow_compliance.store.models.scanning import scan_file, scan_model
+from mlflow_compliance.store.models.scoring import score
+from mlflow_compliance.store.reading.sqlite import sqlite_path
 from mlflow_compliance.store.remote.base import RemoteError
 from mlflow_compliance.store.remote.fetching import Fetcher
 from mlflow_compliance.store.remote.places import Places
-from mlflow_compliance.store.scanning import scan_file, scan_model
-from mlflow_compliance.store.scoring import score
-from mlflow_compliance.store.sqlite import sqlite_path
 
 _LOOSE = (".pkl", ".pickle", ".joblib", ".cloudpickle", ".skops")
 _Trial = tuple[str, dict[str, str], Limits, Sample | None]
@@ -240,7 +240,7 @@ class _Reader:
         return found
 
     def _served(self, run_id: str) -> Served:
-        from mlflow_compliance.store.serving_check import check_run
+        from mlflow_compliance.store.serving.serving_check import check_run
 
         run, _ = self.runs[run_id]
         snapshot = self.snapshot
@@ -260,7 +260,7 @@ class _Reader:
     @contextmanager
     def _server(self) -> Iterator[str]:
         """A tracking server for the store: itself where it is one, else one that reads a copy of its database."""
-        from mlflow_compliance.store.tracking_server import tracking_server
+        from mlflow_compliance.store.serving.tracking_server import tracking_server
 
         if self.uri.startswith(("http:", "https:")):
             yield self.uri

@@ -16,8 +16,8 @@ from mlflow_compliance.executors import THREADS, executor_of
 from mlflow_compliance.progress import Progress, Silent
 from mlflow_compliance.settings import Settings
 from mlflow_compliance.store.backends.base import Backend
-from mlflow_compliance.store.collecting import without_collecting
-from mlflow_compliance.store.rows import Rows
+from mlflow_compliance.store.reading.collecting import without_collecting
+from mlflow_compliance.store.reading.rows import Rows
 
 if TYPE_CHECKING:
     from mlflow_compliance.store.evidence_reading import Workshop
@@ -87,11 +87,11 @@ class Store:
 
     def walk(self, snapshot: Snapshot, rows: Rows, progress: Progress) -> Snapshot:
         """A snapshot with its files: one walk over the local roots, hashes where files may be duplicates."""
-        from mlflow_compliance.store.hash_cache import HashCache, cache_folder
-        from mlflow_compliance.store.hashing import hash_candidates
-        from mlflow_compliance.store.inventory import read_artifacts
-        from mlflow_compliance.store.locations import without_credentials
-        from mlflow_compliance.store.records import read_records
+        from mlflow_compliance.store.artifacts.hash_cache import HashCache, cache_folder
+        from mlflow_compliance.store.artifacts.hashing import hash_candidates
+        from mlflow_compliance.store.artifacts.inventory import read_artifacts
+        from mlflow_compliance.store.disk.records import read_records
+        from mlflow_compliance.store.reading.locations import without_credentials
         from mlflow_compliance.store.remote.hashing import hash_remote
         from mlflow_compliance.store.remote.inventory import with_remote
         from mlflow_compliance.store.remote.places import is_remote, split

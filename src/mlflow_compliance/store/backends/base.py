@@ -13,8 +13,8 @@ from mlflow_compliance.artifacts import Artifacts
 from mlflow_compliance.entities import Experiment, LoggedModel, Run, Snapshot, StoreInfo
 from mlflow_compliance.errors import StoreError
 from mlflow_compliance.settings import Settings
-from mlflow_compliance.store.locations import without_credentials
-from mlflow_compliance.store.rows import Rows
+from mlflow_compliance.store.reading.locations import without_credentials
+from mlflow_compliance.store.reading.rows import Rows
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Backend(ABC):
 
     def keep_what_others_own(self, artifacts: Artifacts) -> Artifacts:
         """Artifacts whose ownerless entries are marked where rows that were not read may own them."""
-        from mlflow_compliance.store.neighbours import keep_what_neighbours_own
+        from mlflow_compliance.store.backends.neighbours import keep_what_neighbours_own
 
         return keep_what_neighbours_own(artifacts, self)
 

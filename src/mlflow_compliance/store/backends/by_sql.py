@@ -13,9 +13,9 @@ from sqlalchemy import Connection
 from mlflow_compliance.entities import Experiment, LoggedModel, Run, Snapshot
 from mlflow_compliance.errors import StoreError
 from mlflow_compliance.store.backends.base import Backend, workspace
-from mlflow_compliance.store.rows import Rows
-from mlflow_compliance.store.sql_reading import SqlReader
-from mlflow_compliance.store.tables import Tables
+from mlflow_compliance.store.reading.rows import Rows
+from mlflow_compliance.store.reading.sql_reading import SqlReader
+from mlflow_compliance.store.reading.tables import Tables
 
 
 @dataclass(frozen=True)

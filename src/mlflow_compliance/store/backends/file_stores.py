@@ -15,9 +15,9 @@ from mlflow_compliance.entities import Snapshot, StoreInfo
 from mlflow_compliance.errors import StoreError
 from mlflow_compliance.store.backends.base import Backend
 from mlflow_compliance.store.backends.servers import through_client
-from mlflow_compliance.store.locations import without_credentials
-from mlflow_compliance.store.metric_files import read_repeated
-from mlflow_compliance.store.rows import Rows
+from mlflow_compliance.store.disk.metric_files import read_repeated
+from mlflow_compliance.store.reading.locations import without_credentials
+from mlflow_compliance.store.reading.rows import Rows
 
 
 @dataclass(frozen=True)

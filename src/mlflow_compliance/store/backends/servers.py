@@ -14,12 +14,12 @@ from mlflow_compliance.entities import LoggedModel, Run, Snapshot, StoreInfo
 from mlflow_compliance.errors import StoreError, first_line
 from mlflow_compliance.settings import Settings
 from mlflow_compliance.store.backends.base import Backend
-from mlflow_compliance.store.locations import without_secrets
-from mlflow_compliance.store.rows import Rows
+from mlflow_compliance.store.reading.locations import without_secrets
+from mlflow_compliance.store.reading.rows import Rows
 
 if TYPE_CHECKING:
-    from mlflow_compliance.store.client_reading import ClientReader
-    from mlflow_compliance.store.rest import Rest
+    from mlflow_compliance.store.reading.client_reading import ClientReader
+    from mlflow_compliance.store.reading.rest import Rest
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,12 @@ class ServerBackend(Backend):
             return reader.details(run_ids)
 
     def keep_what_others_own(self, artifacts: Artifacts) -> Artifacts:
-        from mlflow_compliance.store.same_files import keep_what_may_be_owned
+        from mlflow_compliance.store.backends.same_files import keep_what_may_be_owned
 
         return keep_what_may_be_owned(super().keep_what_others_own(artifacts), workspaces=self._has_workspaces)
 
     def refuse_other_files(self, artifacts: Artifacts) -> None:
-        from mlflow_compliance.store.same_files import refuse_other_files
+        from mlflow_compliance.store.backends.same_files import refuse_other_files
 
         # Asked of every finding that a report shows: the answer of the first time counts.
         if self.__dict__.get("_compared") is not artifacts.roots:
@@ -64,7 +64,7 @@ class ServerBackend(Backend):
 
     @cached_property
     def _has_workspaces(self) -> bool:
-        from mlflow_compliance.store.rest import SERVER_INFO, AnswerError
+        from mlflow_compliance.store.reading.rest import SERVER_INFO, AnswerError
 
         with answering(self.uri, self.info) as (_, rest):
             try:
@@ -87,11 +87,11 @@ def answering(uri: str, info: StoreInfo) -> Iterator[tuple[ClientReader, Rest]]:
     from mlflow.exceptions import MlflowException
     from mlflow.tracking import MlflowClient
 
-    from mlflow_compliance.store.client_reading import ClientReader
-    from mlflow_compliance.store.listing import RestListing
-    from mlflow_compliance.store.refusals import refusal
-    from mlflow_compliance.store.rest import SEARCH_EXPERIMENTS, AnswerError, Rest
-    from mlflow_compliance.store.visibility import refuse_if_hidden
+    from mlflow_compliance.store.backends.visibility import refuse_if_hidden
+    from mlflow_compliance.store.reading.client_reading import ClientReader
+    from mlflow_compliance.store.reading.listing import RestListing
+    from mlflow_compliance.store.reading.refusals import refusal
+    from mlflow_compliance.store.reading.rest import SEARCH_EXPERIMENTS, AnswerError, Rest
 
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # it would tell of every retry
@@ -110,7 +110,7 @@ def through_client(uri: str, info: StoreInfo, settings: Settings, also: Collecti
     from mlflow.tracking import MlflowClient
     from sqlalchemy.exc import SQLAlchemyError
 
-    from mlflow_compliance.store.client_reading import ClientReader
+    from mlflow_compliance.store.reading.client_reading import ClientReader
 
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     try:

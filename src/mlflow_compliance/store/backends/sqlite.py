@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 
 from mlflow_compliance.entities import StoreInfo
 from mlflow_compliance.store.backends.by_sql import SqlBackend
-from mlflow_compliance.store.sqlite import reading, sqlite_path
+from mlflow_compliance.store.reading.sqlite import reading, sqlite_path
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from mlflow_compliance.artifacts import QUARANTINE
 from mlflow_compliance.errors import ChangeError
-from mlflow_compliance.store.mlmodel import MLMODEL
+from mlflow_compliance.store.artifacts.mlmodel import MLMODEL
 from mlflow_compliance.store.remote.base import Listed, Place, RemoteError
 from mlflow_compliance.store.remote.hashing import digest_of_object
 from mlflow_compliance.store.remote.places import Places, is_remote, remote_path

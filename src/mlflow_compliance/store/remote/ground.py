@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 
 from mlflow_compliance.entities import Location
 from mlflow_compliance.progress import Progress
-from mlflow_compliance.store.holdings import EVIDENT, Ground
-from mlflow_compliance.store.locations import NOT_FILES, Resolved, scheme_of
+from mlflow_compliance.store.artifacts.holdings import EVIDENT, Ground
+from mlflow_compliance.store.artifacts.strays import IDENTIFIER
+from mlflow_compliance.store.reading.locations import NOT_FILES, Resolved, scheme_of
 from mlflow_compliance.store.remote.base import Listed, LockedOutError, RemoteError
 from mlflow_compliance.store.remote.places import Places, is_remote, place_name, remote_path
-from mlflow_compliance.store.strays import IDENTIFIER
 
 
 @dataclass

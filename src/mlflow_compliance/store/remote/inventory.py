@@ -14,10 +14,10 @@ from typing import Any
 from mlflow_compliance.artifacts import ArtifactFile, ArtifactRoot, Artifacts, ModelFolder
 from mlflow_compliance.entities import EntityRef, Location
 from mlflow_compliance.progress import Progress
-from mlflow_compliance.store import strays
-from mlflow_compliance.store.holdings import Holdings, read_holdings
-from mlflow_compliance.store.inventory import SKIPPED, Where
-from mlflow_compliance.store.mlmodel import LARGEST, MLMODEL, Description, describe, judge
+from mlflow_compliance.store.artifacts import strays
+from mlflow_compliance.store.artifacts.holdings import Holdings, read_holdings
+from mlflow_compliance.store.artifacts.inventory import SKIPPED, Where
+from mlflow_compliance.store.artifacts.mlmodel import LARGEST, MLMODEL, Description, describe, judge
 from mlflow_compliance.store.remote.base import LockedOutError, RemoteError
 from mlflow_compliance.store.remote.copying import RETRACTED
 from mlflow_compliance.store.remote.ground import RemoteGround

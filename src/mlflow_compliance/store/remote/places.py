@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from mlflow_compliance.entities import Location
-from mlflow_compliance.store.locations import Resolver, scheme_of
+from mlflow_compliance.store.reading.locations import Resolver, scheme_of
 from mlflow_compliance.store.remote.base import Place, RemoteError
 from mlflow_compliance.store.remote.proxied import ServedArtifacts
 from mlflow_compliance.store.remote.s3 import Bucket

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 from mlflow_compliance.errors import first_line
-from mlflow_compliance.store.locations import without_credentials, without_secrets
+from mlflow_compliance.store.reading.locations import without_credentials, without_secrets
 from mlflow_compliance.store.remote.base import Listed, LockedOutError, Place, RemoteError
 
 _CHUNK = 1 << 20
@@ -86,7 +86,7 @@ class ServedArtifacts(Place):
         from mlflow.exceptions import MlflowException
         from requests import RequestException
 
-        from mlflow_compliance.store.refusals import locked_out, refusal
+        from mlflow_compliance.store.reading.refusals import locked_out, refusal
 
         try:
             yield

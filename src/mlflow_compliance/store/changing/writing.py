@@ -1,0 +1,321 @@
+"""The effects of changes: through MlflowClient on rows, through `files` on artifacts. Every failure is a ChangeError."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from mlflow.entities import RunStatus, ViewType
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+from mlflow.tracking._tracking_service.utils import _use_tracking_uri
+
+from mlflow_compliance.artifacts import Pointer
+from mlflow_compliance.changes import bind
+from mlflow_compliance.changes.production import BUILT_FOR, BUILT_IN, LogProductionRun
+from mlflow_compliance.changes.runs import COMPLETE, COPIED_BY, COPY_STATE, SOURCE_EXPERIMENT, SOURCE_MODEL, SOURCE_RUN, CopyRun, left_behind
+from mlflow_compliance.entities import Experiment
+from mlflow_compliance.errors import ChangeError, StoreError
+from mlflow_compliance.scope import RETRACTED
+from mlflow_compliance.store.artifacts.strays import IDENTIFIER
+from mlflow_compliance.store.changing.copying import RunCopier
+from mlflow_compliance.store.changing.production import ProductionLogger
+from mlflow_compliance.store.changing.retracting import retract
+from mlflow_compliance.store.changing.spelling import refuse_other_spelling
+from mlflow_compliance.store.disk import files, metric_writing
+from mlflow_compliance.store.disk.manifests import write_manifest
+from mlflow_compliance.store.disk.records import add_records
+from mlflow_compliance.store.opening import Store
+from mlflow_compliance.store.reading.listing import pages, there
+from mlflow_compliance.store.reading.locations import local_folder
+from mlflow_compliance.store.reading.refusals import CREDENTIALS, is_gone, locked_out, refusal
+from mlflow_compliance.store.remote.places import is_remote
+from mlflow_compliance.store.remote.pointers import retract_pointer, write_pointer
+
+TOGETHER = 200
+"""Runs that are compared with their copies at a time."""
+
+
+@contextmanager
+def one_sentence(what: str) -> Iterator[None]:
+    """MLflow's and the system's refusals as a ChangeError; a server that is gone, or does not take the credentials any more, ends the repair.
+
+    That is a StoreError: nothing else could be done.
+    """
+    try:
+        yield
+    except (MlflowException, StoreError, OSError) as error:
+        if is_gone(error):
+            way = "the repair stopped here, its journal says how far it came; run --fix again when the server answers"
+            raise StoreError(f"{what}, because the tracking server is gone: {way}") from error
+        if locked_out(error):
+            way = f"the repair stopped here, its journal says how far it came; {CREDENTIALS}, then run --fix again"
+            raise StoreError(f"{what}, because the tracking server does not accept the credentials any more (HTTP 401): {way}") from error
+        raise ChangeError(f"{what}: {refusal(error, '')}") from error
+
+
+@contextmanager
+def default_store(uri: str) -> Iterator[None]:
+    """MLflow looks up the source of a version in the store of the process, whatever the client's is."""
+    named = os.environ.get("MLFLOW_TRACKING_URI")
+    try:
+        with _use_tracking_uri(uri):
+            yield
+    finally:
+        # It takes the variable away where no URI had been set by a call.
+        if named is not None:
+            os.environ["MLFLOW_TRACKING_URI"] = named
+
+
+class StoreWriter:
+    """Writes to one store; `binding` gives symbols their values and grows as MLflow makes ids."""
+
+    def __init__(self, store: Store, binding: dict[str, str]) -> None:
+        # Whatever MLflow has to say of a failure is in the exception; its log would add a traceback.
+        logging.getLogger("mlflow").setLevel(logging.CRITICAL + 1)
+        logging.getLogger("alembic").setLevel(logging.ERROR)
+        # It would print the address of every run that ends, with the password that a URI may hold.
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+        store.backend.refuse_other_schema()
+        self.store = store
+        self.binding = binding
+        if not store.backend.rows:
+            return
+        try:
+            with warnings.catch_warnings():
+                # MLflow's own models make SQLAlchemy warn; a user can do nothing about it.
+                warnings.simplefilter("ignore")
+                self.client = MlflowClient(tracking_uri=store.uri, registry_uri=store.uri)
+                # The first call opens the database.
+                self.client.search_experiments(max_results=1)
+        except (MlflowException, OSError) as error:
+            raise StoreError(f"the store {store.info.uri} cannot be opened for writing: {refusal(error, store.uri)}") from error
+
+    def reach(self) -> None:
+        """Raise StoreError where the store cannot be reached any more."""
+        self.store.backend.reach()
+
+    def bind(self, text: str) -> str:
+        return bind(text, self.binding)
+
+    def _spare_others(self, what: str, name: str, there: Callable[[], Iterable[str]]) -> None:
+        if not self.store.backend.tells_spellings_apart:
+            refuse_other_spelling(what, name, there())
+
+    def experiment(self, experiment_id: str) -> Experiment:
+        """The experiment as it is now, its runs not counted."""
+        with one_sentence(f"experiment {experiment_id} could not be read"):
+            found = self.client.get_experiment(experiment_id)
+            return Experiment(experiment_id, found.name, found.lifecycle_stage, found.artifact_location, dict(found.tags), {})
+
+    def counted_experiment(self, experiment_id: str) -> Experiment:
+        """The experiment as it is now with what SQL counts about its runs."""
+        with one_sentence(f"experiment {experiment_id} could not be read"):
+            found = self.store.backend.counted(experiment_id)
+        if found is None:
+            raise ChangeError(f"experiment {experiment_id} is not there any more: run again to plan anew")
+        return found
+
+    def set_experiment_tag(self, experiment_id: str, key: str, value: str) -> None:
+        what = f"tag {key} of experiment {experiment_id} could not be set"
+        self._spare_others(what, key, lambda: self.experiment(experiment_id).tags)
+        with one_sentence(what):
+            self.client.set_experiment_tag(experiment_id, key, value)
+
+    def delete_experiment_tag(self, experiment_id: str, key: str) -> None:
+        with one_sentence(f"tag {key} of experiment {experiment_id} could not be deleted"):
+            self.client.delete_experiment_tag(experiment_id, key)
+
+    def rename_experiment(self, experiment_id: str, name: str) -> None:
+        with one_sentence(f"experiment {experiment_id} could not be renamed"):
+            self.client.rename_experiment(experiment_id, name)
+
+    def delete_experiment(self, experiment_id: str) -> None:
+        with one_sentence(f"experiment {experiment_id} could not be deleted"):
+            self.client.delete_experiment(experiment_id)
+
+    def restore_experiment(self, experiment_id: str, deleted_runs: tuple[str, ...]) -> None:
+        with one_sentence(f"experiment {experiment_id} could not be restored"):
+            self.client.restore_experiment(experiment_id)
+            where = f"tags.`{COPY_STATE}` = '{RETRACTED}'"
+            retracted = pages(self.client.search_runs, experiment_ids=[experiment_id], filter_string=where, max_results=1000)
+            for run_id in [*deleted_runs, *(run.info.run_id for run in retracted)]:
+                self.client.delete_run(run_id)
+
+    def written_since_copied(self, experiment_id: str, into: str) -> str:
+        where = f"tags.`{SOURCE_EXPERIMENT}` = '{experiment_id}' AND tags.`{COPY_STATE}` = '{COMPLETE}'"
+        with one_sentence(f"the runs of experiment {experiment_id} could not be compared with their copies"):
+            found = pages(self.client.search_runs, experiment_ids=[into], filter_string=where, max_results=1000)
+            copies = sorted((run.data.tags[SOURCE_RUN], run.info.run_id) for run in found)
+            for start in range(0, len(copies), TOGETHER):
+                some = copies[start : start + TOGETHER]
+                runs, models = self.store.details([key for pair in some for key in pair])
+                for source, copy in some:
+                    own = [[model for model in models.values() if model.source_run_id == key] for key in (source, copy)]
+                    more = left_behind(runs[source], runs[copy], *own) if source in runs and copy in runs else []
+                    if more:
+                        return f"run {source} got other {', '.join(more)} after it was copied"
+        return ""
+
+    def run_status(self, run_id: str) -> tuple[str, str]:
+        with one_sentence(f"run {run_id} could not be read"):
+            info = self.client.get_run(run_id).info
+            return info.lifecycle_stage, info.status
+
+    def end_run(self, run_id: str, status: str, end_time: int) -> None:
+        with one_sentence(f"run {run_id} could not be ended"):
+            self.client.set_terminated(run_id, status=status, end_time=end_time)
+
+    def reopen_run(self, run_id: str) -> None:
+        with one_sentence(f"run {run_id} could not be set back to RUNNING"):
+            self.client.update_run(run_id, status=RunStatus.to_string(RunStatus.RUNNING))
+
+    def copy_run(self, source_run_id: str, experiment_id: str, tags: Mapping[str, str]) -> None:
+        with one_sentence(f"run {source_run_id} could not be copied"):
+            copier = RunCopier(self.client, self.store)
+            self.binding.update(copier.copy(source_run_id, experiment_id, tags))
+
+    def copy_runs(self, copies: Sequence[CopyRun]) -> list[dict[str, str]]:
+        with one_sentence("the runs could not be copied together"):
+            wanted = [(copy.run_id, copy.experiment_id, {key: self.bind(value) for key, value in copy.new_tags().items()}) for copy in copies]
+            made = RunCopier(self.client, self.store).copy_together(wanted)
+        for bound in made:
+            self.binding.update(bound)
+        return made
+
+    def retract_copy(self, source_run_id: str, experiment_id: str, journal: str) -> None:
+        where = f"tags.`{SOURCE_RUN}` = '{source_run_id}' AND tags.`{COPIED_BY}` = '{journal}'"
+        with one_sentence(f"the copy of run {source_run_id} could not be taken back"):
+            for run in self.client.search_runs([experiment_id], filter_string=where):
+                retract(self.client, self.store, run, journal, SOURCE_MODEL)
+
+    def run_tags(self, run_id: str) -> Mapping[str, str]:
+        with one_sentence(f"run {run_id} could not be read"):
+            return dict(self.client.get_run(run_id).data.tags)
+
+    def set_run_tag(self, run_id: str, key: str, value: str | None) -> None:
+        what = f"tag {key} of run {run_id} could not be changed"
+        self._spare_others(what, key, lambda: self.run_tags(run_id))
+        with one_sentence(what):
+            if value is None:
+                self.client.delete_tag(run_id, key)
+            else:
+                self.client.set_tag(run_id, key, value)
+
+    def log_production_run(self, change: LogProductionRun) -> None:
+        with one_sentence(f"production run {change.name!r} could not be logged"):
+            self.binding.update(ProductionLogger(self.client, self.store, self.binding).log(change))
+
+    def retract_production_run(self, experiment_id: str, journal: str, product: str) -> None:
+        where = f"tags.`{BUILT_IN}` = '{journal}'"
+        with one_sentence(f"the production run of {product} could not be taken back"):
+            for run in self.client.search_runs([experiment_id], filter_string=where):
+                if run.data.tags.get(BUILT_FOR) == product:
+                    retract(self.client, self.store, run, journal, BUILT_IN)
+
+    def register_version(self, name: str, model_id: str, run_id: str, symbol: str, *, makes_model: bool) -> None:
+        with one_sentence(f"a version of registered model {name!r} could not be made"):
+            if makes_model:
+                self.client.create_registered_model(name)
+            with default_store(self.store.uri):
+                made = self.client.create_model_version(name, f"models:/{self.bind(model_id)}", run_id=self.bind(run_id))
+            self.binding[symbol] = str(made.version)
+
+    def retract_version(self, name: str, model_id: str, *, removes_model: bool) -> None:
+        with one_sentence(f"the version of registered model {name!r} could not be taken back"):
+            versions = self.client.search_model_versions(f"name = '{name}'")
+            made = [version for version in versions if version.source == f"models:/{model_id}"]
+            for version in made:
+                self.client.delete_model_version(name, version.version)
+            if removes_model and len(made) == len(versions):
+                self.client.delete_registered_model(name)
+
+    def aliases(self, name: str) -> Mapping[str, str]:
+        with one_sentence(f"registered model {name!r} could not be read"):
+            return {alias: str(version) for alias, version in self.client.get_registered_model(name).aliases.items()}
+
+    def set_alias(self, name: str, alias: str, version: str | None) -> None:
+        what = f"alias {alias!r} of registered model {name!r} could not be changed"
+        self._spare_others(what, alias, lambda: self.aliases(name))
+        with one_sentence(what):
+            if version is None:
+                self.client.delete_registered_model_alias(name, alias)
+            else:
+                self.client.set_registered_model_alias(name, alias, version)
+
+    def file_state(self, path: str) -> tuple[int, int]:
+        """Mode bits and modification time (nanoseconds)."""
+        with one_sentence(f"{path} could not be read"):
+            state = os.lstat(path)
+            return state.st_mode & 0o7777, state.st_mtime_ns
+
+    def contents(self, path: str) -> tuple[tuple[str, int], ...]:
+        """(path, size) of every file at or below a path, sorted."""
+        with one_sentence(f"{path} could not be read"):
+            return tuple((os.path.normpath(os.path.join(path, item["path"])), item["size"]) for item in files.manifest_of(path))
+
+    def share_file(self, path: str, kept: str, sha256: str) -> None:
+        # On record first: should the program die in between, the record is still true of both files.
+        with one_sentence(f"the hash of {path} could not go on record"):
+            add_records(self.store.folder, sha256, path, kept)
+        files.share(kept, path, sha256)
+
+    def unshare_file(self, path: str, sha256: str, mode: int, mtime_ns: int) -> None:
+        files.unshare(path, mode, mtime_ns, sha256)
+        with one_sentence(f"the hash of {path} could not be taken off the record"):
+            add_records(self.store.folder, "", path)
+
+    def repeats_state(self, path: str) -> tuple[int, str]:
+        """Size of a metric file now, and its hash without its repeats."""
+        return metric_writing.state_of(path)
+
+    def remove_repeats(self, path: str, sha256: str, journal: str) -> None:
+        metric_writing.remove_repeats(path, sha256, metric_writing.kept_at(self.store.folder, journal, sha256))
+
+    def restore_metric_file(self, path: str, now: str, sha256: str, journal: str) -> None:
+        metric_writing.restore_metric_file(path, now, sha256, metric_writing.kept_at(self.store.folder, journal, sha256))
+
+    def point_to_copy(self, path: str, pointer: Pointer) -> None:
+        write_pointer(self.store.places, path, pointer)
+
+    def retract_pointer(self, path: str, journal: str) -> None:
+        retract_pointer(self.store.places, path, journal)
+
+    def quarantine(self, path: str, target: str, root: str) -> None:
+        if any(own == path or own.startswith(path + os.sep) for own in map(os.path.realpath, self.store.backend.own())):
+            raise ChangeError(f"{path} is, or holds, the database of this store: it stays")
+        with one_sentence(f"{path} could not be moved"):
+            owner = self._owner_by_now(path)
+        if owner:
+            raise ChangeError(f"{path} belongs to {owner}, which began after the rows were read: it stays")
+        write_manifest(path, target, root)
+        files.quarantine(path, target)
+
+    def _owner_by_now(self, path: str) -> str:
+        """The row whose folder this is, '' where there is none: listing a server takes a while, and a plan may be minutes old."""
+        name = os.path.basename(path)
+        if not IDENTIFIER.fullmatch(name):
+            return ""
+        found: Any
+        if name.startswith("m-"):
+            kind, found = "logged model", there(self.client.get_logged_model, name)
+            uri = found.artifact_location if found else ""
+        elif name.isdigit():
+            # By the list: PostgreSQL does not take a number for an id that is larger than any of its ids.
+            kind, found = "experiment", {item.experiment_id: item for item in self._experiments()}.get(name)
+            uri = found.artifact_location if found else ""
+        else:
+            kind, found = "run", there(self.client.get_run, name)
+            uri = found.info.artifact_uri if found else ""
+        place = local_folder(uri) if uri and not is_remote(uri) else None
+        return f"{kind} {name}" if place and f"{place}/".startswith(f"{path}/") else ""
+
+    def _experiments(self) -> Iterator[Any]:
+        yield from pages(self.client.search_experiments, view_type=ViewType.ALL, max_results=1000)
+
+    def restore_from_quarantine(self, target: str, path: str) -> None:
+        files.restore(target, path)

@@ -1,0 +1,259 @@
+"""Reads a Snapshot straight from MLflow's tables, read-only, in one short transaction; any schema since 2.x, as it is."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+
+from sqlalchemy import Connection
+
+from mlflow_compliance.entities import (
+    ACTIVE,
+    DELETED,
+    EntityRef,
+    Experiment,
+    Location,
+    LoggedModel,
+    RegisteredModel,
+    Run,
+    Snapshot,
+    StoreInfo,
+)
+from mlflow_compliance.scope import MADE_BY_US, RETRACTED, claims, fact_keys, primary_of, production_tags, served_runs
+from mlflow_compliance.settings import Product, Settings
+from mlflow_compliance.store.reading.common import MODEL_HISTORY, model_places
+from mlflow_compliance.store.reading.rows import Rows
+from mlflow_compliance.store.reading.sql_registry import RegistryReader
+from mlflow_compliance.store.reading.sql_runs import MODEL_STATUS, RunReader
+from mlflow_compliance.store.reading.tables import Tables
+
+_BELONGINGS = {"scorers": "1 = 1", "issues": "1 = 1", "label_schemas": "NOT is_default", "review_queues": "1 = 1"}
+"""Tables of what people make in an experiment, and which rows of them people made."""
+
+
+class SqlReader:
+    """Reads one store over an open connection that cannot write. `workspace` limits it to the caller's."""
+
+    def __init__(self, connection: Connection, workspace: str = "default") -> None:
+        self.tables = Tables(connection, workspace)
+        self.full = RunReader(self.tables)
+
+    def read(self, info: StoreInfo, settings: Settings, also: Collection[str] = ()) -> tuple[Snapshot, Rows]:
+        """The store without its files, and where its rows say that the files lie: the only query whose answer grows with the runs."""
+        snapshot = self.snapshot(info, settings, also)
+        return snapshot, self._rows(snapshot.experiments, snapshot.registered_models)
+
+    def snapshot(self, info: StoreInfo, settings: Settings, also: Collection[str] = ()) -> Snapshot:
+        """The store without its files. `also` are runs to bring in full besides those in scope."""
+        schema = ""
+        if "alembic_version" in self.tables.columns:
+            schema = ",".join(sorted(version for (version,) in self.tables.all("SELECT version_num FROM alembic_version")))
+        experiments = self.experiments()
+        registry = RegistryReader(self.tables).registered_models()
+        wanted = self._scope(settings, experiments) | served_runs(settings, registry) | set(also)
+        runs = {key: run for key, run in self.full.runs(wanted).items() if run.experiment_id in experiments}
+        models = self.full.logged_models(runs)
+        return Snapshot(
+            info=replace(info, schema=schema, workspace=self.tables.workspace if self.tables.has("experiments", "workspace") else ""),
+            taken_at=int(time.time() * 1000),
+            experiments=experiments,
+            runs=runs,
+            logged_models=models,
+            registered_models=registry,
+        )
+
+    def details(self, run_ids: Collection[str]) -> tuple[dict[str, Run], dict[str, LoggedModel]]:
+        """Runs in full and the active logged models that they wrote."""
+        runs = self.full.runs(run_ids)
+        return runs, self.full.logged_models(runs)
+
+    def experiments(self) -> dict[str, Experiment]:
+        """Every experiment of the workspace, its runs counted."""
+        tags: dict[str, dict[str, str]] = defaultdict(dict)
+        for key, value, experiment_id in self.tables.all("SELECT experiment_tags.key, value, experiment_id FROM experiment_tags"):
+            tags[str(experiment_id)][key] = value or ""
+        counts: dict[str, dict[tuple[str, str], int]] = defaultdict(dict)
+        for experiment_id, lifecycle, status, number in self.tables.all(
+            "SELECT experiment_id, lifecycle_stage, status, COUNT(*) FROM runs GROUP BY experiment_id, lifecycle_stage, status"
+        ):
+            counts[str(experiment_id)][lifecycle, status] = number
+        # Each of the questions that follow is another scan of the runs, which the counts make needless in most stores.
+        any_deleted = any(lifecycle == DELETED for counted in counts.values() for lifecycle, _ in counted)
+        retracted = self._retracted_runs() if any_deleted else {}
+        for experiment_id, lifecycle, status in retracted.values():
+            left = counts[experiment_id][lifecycle, status] - 1
+            counts[experiment_id][lifecycle, status] = left
+            if not left:
+                del counts[experiment_id][lifecycle, status]
+        deleted: dict[str, list[str]] = defaultdict(list)
+        for run_id, experiment_id in (
+            self.tables.all("SELECT run_uuid, experiment_id FROM runs WHERE lifecycle_stage = 'deleted'") if any_deleted else ()
+        ):
+            if run_id not in retracted:
+                deleted[str(experiment_id)].append(run_id)
+        assessed, traces, loose, belongings = self._assessed_runs(), self._traces(), self._loose_models(), self._belongings()
+        found = {}
+        for experiment_id, name, location, lifecycle in self.tables.all(
+            f"SELECT experiment_id, name, artifact_location, lifecycle_stage FROM experiments WHERE {self.tables.here('experiments')}",
+            workspace=self.tables.workspace,
+        ):
+            key = str(experiment_id)
+            found[key] = Experiment(
+                experiment_id=key,
+                name=name,
+                lifecycle=lifecycle,
+                artifact_location=location or "",
+                tags=tags[key],
+                runs=counts[key],
+                deleted_runs=tuple(sorted(deleted[key])) if lifecycle == ACTIVE else (),
+                traces=traces.get(key, 0),
+                loose_models=loose.get(key, 0),
+                assessed_runs=assessed.get(key, 0),
+                belongings=tuple(belongings[key]),
+            )
+        return found
+
+    def _retracted_runs(self) -> dict[str, tuple[str, str, str]]:
+        """Run id -> experiment, lifecycle, status of the copies that were taken back."""
+        return {
+            run_id: (str(experiment_id), lifecycle, status)
+            for run_id, experiment_id, lifecycle, status, key, value in self.tables.all(
+                "SELECT runs.run_uuid, experiment_id, lifecycle_stage, status, tags.key, value FROM runs JOIN tags ON tags.run_uuid = runs.run_uuid "
+                "WHERE tags.key = 'compliance.copy' AND tags.value = :retracted AND lifecycle_stage = 'deleted'",
+                retracted=RETRACTED,
+            )
+            if (key, value) == ("compliance.copy", RETRACTED)
+        }
+
+    def _traces(self) -> dict[str, int]:
+        if "trace_info" not in self.tables.columns:
+            return {}
+        return {str(key): number for key, number in self.tables.all("SELECT experiment_id, COUNT(*) FROM trace_info GROUP BY experiment_id")}
+
+    def _loose_models(self) -> dict[str, int]:
+        if "logged_models" not in self.tables.columns:
+            return {}
+        rows = self.tables.all(
+            "SELECT logged_models.experiment_id, COUNT(*) FROM logged_models LEFT JOIN runs "
+            f"ON {self.tables.equals('runs', 'run_uuid', 'logged_models.source_run_id')} AND runs.experiment_id = logged_models.experiment_id "
+            "WHERE logged_models.lifecycle_stage = 'active' AND runs.run_uuid IS NULL GROUP BY logged_models.experiment_id"
+        )
+        return {str(key): number for key, number in rows}
+
+    def _belongings(self) -> dict[str, list[tuple[str, int]]]:
+        found: dict[str, list[tuple[str, int]]] = defaultdict(list)
+        for table, condition in _BELONGINGS.items():
+            if table in self.tables.columns:
+                counted = f"SELECT experiment_id, COUNT(*) FROM {table} WHERE {condition} GROUP BY experiment_id"
+                for key, number in self.tables.all(counted):
+                    found[str(key)].append((table.replace("_", " "), number))
+        return found
+
+    def _assessed_runs(self) -> dict[str, int]:
+        """Active runs with assessments, by experiment: MLflow ties them by text in `assessment_metadata`."""
+        if not self.tables.has("assessments", "assessment_metadata"):
+            return {}
+        named = '%"mlflow.assessment.sourceRunId"%'
+        ids = {
+            _source_run(metadata)
+            for (metadata,) in self.tables.all("SELECT assessment_metadata FROM assessments WHERE assessment_metadata LIKE :named", named=named)
+        }
+        counts: dict[str, int] = defaultdict(int)
+        for (experiment_id,) in self.tables.within(
+            "SELECT experiment_id FROM runs WHERE lifecycle_stage = 'active' AND run_uuid IN :ids", ids - {""}
+        ):
+            counts[str(experiment_id)] += 1
+        return dict(counts)
+
+    def _scope(self, settings: Settings, experiments: Mapping[str, Experiment]) -> set[str]:
+        """Ids of the runs to bring in full: production runs, runs to be merged, earlier copies, runs that are still RUNNING."""
+        tagged: list[tuple[str, str, str]] = []
+        wanted: set[str] = set()
+        for key, value in sorted(production_tags(settings)):
+            for run_id, experiment_id, *found in self.tables.all(
+                "SELECT runs.run_uuid, runs.experiment_id, tags.key, tags.value FROM tags JOIN runs ON runs.run_uuid = tags.run_uuid "
+                "WHERE tags.key = :key AND tags.value = :value AND runs.lifecycle_stage = 'active'",
+                key=key,
+                value=value,
+            ):
+                if found != [key, value]:
+                    continue  # MySQL compares without regard to case
+                tagged.append((str(experiment_id), key, value))
+                wanted.add(run_id)
+        for run_id, key in self.tables.within(
+            "SELECT runs.run_uuid, tags.key FROM tags JOIN runs ON runs.run_uuid = tags.run_uuid "
+            "WHERE tags.key IN :ids AND runs.lifecycle_stage = 'active'",
+            MADE_BY_US,
+        ):
+            if key in MADE_BY_US:
+                wanted.add(run_id)
+        if any((ACTIVE, "RUNNING") in item.runs for item in experiments.values()):
+            wanted |= {run_id for (run_id,) in self.tables.all("SELECT run_uuid FROM runs WHERE status = 'RUNNING' AND lifecycle_stage = 'active'")}
+        claimed = claims(settings, experiments, tagged)
+        for product in settings.products:
+            ids = {claim.experiment_id for claim in claimed if claim.product == product.name}
+            primary = primary_of(product, experiments, ids)
+            for experiment_id in sorted(ids):
+                wanted |= self._with_facts(product, experiment_id)
+            rivals = ids - {primary} if primary and len(ids) > 1 else set()
+            wanted |= {
+                run_id
+                for (run_id,) in self.tables.within(
+                    "SELECT run_uuid FROM runs WHERE lifecycle_stage = 'active' AND experiment_id IN :ids", map(int, rivals)
+                )
+            }
+        return wanted
+
+    def _with_facts(self, product: Product, experiment_id: str) -> set[str]:
+        """Ids of the active runs of a production experiment that carry one of the product's facts."""
+        keys = fact_keys(product)
+        return {
+            run_id
+            for table in ("params", "latest_metrics", "tags")
+            if table in self.tables.columns
+            for run_id, key in self.tables.within(
+                f"SELECT DISTINCT runs.run_uuid, {table}.key FROM runs JOIN {table} ON {table}.run_uuid = runs.run_uuid "
+                f"WHERE runs.lifecycle_stage = 'active' AND runs.experiment_id = :experiment AND {table}.key IN :ids",
+                keys,
+                experiment=int(experiment_id),
+            )
+            if key in keys
+        }
+
+    def _rows(self, experiments: Mapping[str, Experiment], registry: Mapping[str, RegisteredModel]) -> Rows:
+        locations = [Location(item.ref, key, item.artifact_location) for key, item in experiments.items()]
+        homes: dict[str, tuple[str, str]] = {}
+        for run_id, experiment_id, uri in self.tables.all("SELECT run_uuid, experiment_id, artifact_uri FROM runs"):
+            if str(experiment_id) in experiments:
+                locations.append(Location(EntityRef("run", run_id), str(experiment_id), uri or ""))
+                homes[run_id] = (str(experiment_id), uri or "")
+        for run_id, key, value in self.tables.all(
+            "SELECT runs.run_uuid, tags.key, tags.value FROM tags JOIN runs ON runs.run_uuid = tags.run_uuid "
+            "WHERE tags.key = :history AND runs.lifecycle_stage = 'active'",
+            history=MODEL_HISTORY,
+        ):
+            home = homes.get(run_id) if key == MODEL_HISTORY else None
+            if home:
+                locations += model_places(run_id, *home, value)
+        ready = set()
+        if "logged_models" in self.tables.columns:
+            for model_id, experiment_id, uri, status, lifecycle in self.tables.all(
+                "SELECT model_id, experiment_id, artifact_location, status, lifecycle_stage FROM logged_models"
+            ):
+                if str(experiment_id) in experiments:
+                    locations.append(Location(EntityRef("logged_model", model_id), str(experiment_id), uri))
+                    if lifecycle != DELETED and MODEL_STATUS.get(status) == "READY":
+                        ready.add(model_id)
+        for model in registry.values():
+            locations += [Location(version.ref, version.experiment_id, version.location) for version in model.versions]
+        return Rows(tuple(locations), frozenset(ready))
+
+
+def _source_run(metadata: str) -> str:
+    try:
+        return str(json.loads(metadata).get("mlflow.assessment.sourceRunId", ""))
+    except (ValueError, AttributeError):
+        return ""

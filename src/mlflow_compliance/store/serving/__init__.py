@@ -1,0 +1,1 @@
+"""Whether a tracking server gives what the store holds."""
