@@ -22,7 +22,7 @@ from mlflow_compliance.store.disk.visitor import Verifier
 
 RUN, OTHER, GONE = "a" * 32, "b" * 32, "c" * 32
 MODEL = "m-" + "d" * 32
-DATA = Path(__file__).parents[3] / "shared" / "data" / "stores"
+DATA = Path(__file__).parents[4] / "shared" / "data" / "stores"
 
 Read = Callable[..., Artifacts]
 Row = Callable[..., Location]

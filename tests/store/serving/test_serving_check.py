@@ -28,7 +28,7 @@ from mlflow_compliance.store.serving import serving_check
 from mlflow_compliance.store.serving.serving_check import check_run
 from mlflow_compliance.store.serving.tracking_server import tracking_server
 
-SOURCE = Path(__file__).parents[2] / "src"
+SOURCE = Path(__file__).parents[3] / "src"
 SERVED_NAMES = [
     *("a b.txt", "größe.txt", "100%.txt", "%zz.txt", "a+b&c=d.txt", "q'\"?.txt", "~x!(1)*.txt"),
     *("back\\slash.txt", "[1]{2}|<3>.txt", "\u202e😀.png", "...", ".hidden"),

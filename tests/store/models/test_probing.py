@@ -560,7 +560,7 @@ class TestLimits:
 
     def test_it_runs_the_program_that_started_it(self, tmp_path: Path) -> None:
         """Not another version of it that is installed."""
-        shutil.copytree(Path(probing.__file__).parents[1], tmp_path / "src" / "mlflow_compliance")
+        shutil.copytree(Path(probing.__file__).parents[2], tmp_path / "src" / "mlflow_compliance")
         starter = f"""
             from mlflow_compliance.store.models.probing import Limits, run_limited
             print(run_limited("mlflow_compliance.where", [], {str(tmp_path)!r}, Limits(60, 1024)))

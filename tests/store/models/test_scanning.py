@@ -28,7 +28,7 @@ from mlflow_compliance.settings import ModelSettings
 from mlflow_compliance.store.models.opcodes import UnreadableError, walk
 from mlflow_compliance.store.models.scanning import scan_file, scan_model
 
-STORES = Path(__file__).parents[3] / "shared" / "data" / "stores"
+STORES = Path(__file__).parents[4] / "shared" / "data" / "stores"
 STRICT = ModelSettings()
 UNREADABLE = "cannot be read as a pickle, so what it does is not known"
 

@@ -321,7 +321,7 @@ for turn in itertools.count():
     @pytest.mark.parametrize("disk", ["pair", "clones"])
     def test_every_path_still_reads_its_bytes_after_a_kill(self, request: pytest.FixtureRequest, disk: str, turns: int) -> None:
         kept, path = request.getfixturevalue(disk)
-        source = os.path.join(os.path.dirname(__file__), "..", "..", "src")
+        source = os.path.join(os.path.dirname(__file__), "..", "..", "..", "src")
         environment = {**os.environ, "PYTHONPATH": source}
         command = [sys.executable, "-c", self.CODE, str(kept), str(path), SHA]
         with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) as process:
@@ -343,7 +343,7 @@ from mlflow_compliance.store.disk import files
 os.{step} = lambda *args, **named: os.kill(os.getpid(), 9)
 files.share(*sys.argv[1:])
 """
-        source = os.path.join(os.path.dirname(__file__), "..", "..", "src")
+        source = os.path.join(os.path.dirname(__file__), "..", "..", "..", "src")
         done = subprocess.run([sys.executable, "-c", code, *map(str, pair), SHA], env={**os.environ, "PYTHONPATH": source})
         assert done.returncode == -9
         assert pair[0].read_bytes() == pair[1].read_bytes() == CONTENT

@@ -17,7 +17,7 @@ from mlflow_compliance.evidence import Scored
 from mlflow_compliance.metrics import COUNTS, RATIOS, agree, differs
 from mlflow_compliance.store.models.scoring import score
 
-REAL = Path(__file__).parents[3] / "shared" / "data" / "credit_scoring" / "static_model_predictions.parquet"
+REAL = Path(__file__).parents[4] / "shared" / "data" / "credit_scoring" / "static_model_predictions.parquet"
 COSTS = {"false_negative_cost": 10.0, "false_positive_cost": 1.0}
 TOLERANCE = 0.0005
 KNOWN = {
