@@ -433,7 +433,7 @@ class TestPlace:
 
     def test_a_write_that_the_disk_spoils_is_noticed(self, pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         write = os.write
-        monkeypatch.setattr("mlflow_compliance.store.staging.os.write", lambda file, data: write(file, b"\0" * len(data)))
+        monkeypatch.setattr("mlflow_compliance.store.disk.staging.os.write", lambda file, data: write(file, b"\0" * len(data)))
         with pytest.raises(ChangeError, match="does not hold what was written to it"):
             files.place(str(pair[0]), str(tmp_path / "new"))
         monkeypatch.undo()
