@@ -20,11 +20,10 @@ from mlflow_compliance.evidence import Computed, Scan
 from mlflow_compliance.executors import executor_of
 from mlflow_compliance.progress import Silent
 from mlflow_compliance.settings import Settings
-from mlflow_compliance.store import evidence_reading
 from mlflow_compliance.store.artifacts import hashing
 from mlflow_compliance.store.artifacts.hashing import hash_candidates
-from mlflow_compliance.store.evidence_reading import Workshop
 from mlflow_compliance.store.remote.places import Places
+from mlflow_compliance.store.workshop import Workshop
 
 
 @pytest.mark.parametrize("word", ["", "dask", "dask:", "dask:tcp://", "dask:127.0.0.1:8786", "dask:tcp://user:secret@host:1", "processes", "Threads"])
@@ -121,7 +120,7 @@ def test_models_are_scanned_on_the_cluster(cluster: Any, tmp_path: Path, monkeyp
         path.write_bytes(pickle.dumps(os.getcwd if number % 40 == 7 else [number]))
         paths.append(str(path))
     workshop, here = Workshop(Settings(), Places(""), f"dask:{cluster.scheduler_address}"), Workshop(Settings(), Places(""))
-    monkeypatch.setattr(evidence_reading, "_scan", lambda *_: pytest.fail("looked at here"))
+    monkeypatch.setattr(workshop, "_scan", lambda *_: pytest.fail("looked at here"))
     found = workshop.scans(paths)
     monkeypatch.undo()
     bad = [path for number, path in enumerate(paths) if number % 40 == 7]

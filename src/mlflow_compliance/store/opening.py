@@ -20,8 +20,8 @@ from mlflow_compliance.store.reading.collecting import without_collecting
 from mlflow_compliance.store.reading.rows import Rows
 
 if TYPE_CHECKING:
-    from mlflow_compliance.store.evidence_reading import Workshop
     from mlflow_compliance.store.remote.places import Places
+    from mlflow_compliance.store.workshop import Workshop
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class Store:
     @cached_property
     def workshop(self) -> Workshop:
         """What was computed from this store's files, and from those that the settings name."""
-        from mlflow_compliance.store.evidence_reading import Workshop
+        from mlflow_compliance.store.workshop import Workshop
 
         return Workshop(self.settings, self.places, self.executor)
 

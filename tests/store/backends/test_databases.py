@@ -85,7 +85,7 @@ def fixing(gate: Gate, kill: str, server: Server) -> subprocess.CompletedProcess
 
 
 BETWEEN_CHANGES = "mlflow_compliance.journal:Journal.begin_all:3"
-GONE = {"postgresql": "mlflow_compliance.store.changing.copying:RunCopier._copy_files:1"}
+GONE = {"postgresql": "mlflow_compliance.store.changing.copying:RunCopier.copy_files:1"}
 """Server -> the moment that it goes away at, where that is not between two changes: this one is within the copy of a run."""
 
 

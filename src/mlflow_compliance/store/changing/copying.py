@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-import math
-import os
-import stat
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from mlflow.entities import Dataset, InputTag, LoggedModelInput, LoggedModelOutput, LoggedModelStatus, Metric, Param
+from mlflow.entities import Dataset, InputTag, LoggedModelInput, LoggedModelOutput, LoggedModelStatus, Param
 from mlflow.entities import DatasetInput as MlflowDatasetInput
 from mlflow.tracking import MlflowClient
 
-from mlflow_compliance.artifacts import DuplicateRules
 from mlflow_compliance.changes import bind, copy_of
 from mlflow_compliance.changes.runs import COMPLETE, COPIED_BY, COPY_STATE, SOURCE_MODEL, planned_copy
 from mlflow_compliance.entities import TERMINAL_STATUSES, LoggedModel, ModelMetric, Run
 from mlflow_compliance.errors import ChangeError
-from mlflow_compliance.store.artifacts.hashing import hash_file
+from mlflow_compliance.store.changing.artifact_copies import copy_artifacts
+from mlflow_compliance.store.changing.histories import apart, metrics_of
 from mlflow_compliance.store.changing.retracting import retract
 from mlflow_compliance.store.changing.transactions import add_history, add_run, end_runs, one_transaction, set_tags, tracking_store
-from mlflow_compliance.store.disk import files
-from mlflow_compliance.store.disk.records import add_records
 from mlflow_compliance.store.opening import Store
-from mlflow_compliance.store.reading.locations import local_folder
-from mlflow_compliance.store.remote.copying import copy_folder
-from mlflow_compliance.store.remote.places import is_remote
 
 BATCH = 1000
 """Metrics in one log_batch call; MLflow's limit for all items together."""
@@ -103,7 +94,7 @@ class RunCopier:
                     pass
             with one_transaction(sql) as session:
                 for item in begun:
-                    metrics = _metrics(item.new_id, item.source, item.models, item.ids)
+                    metrics = metrics_of(item.new_id, item.source, item.models, item.ids)
                     linked = [metric for metric in metrics if metric.model_id] if item.models else []
                     add_history(session, sql, item.new_id, item.source, linked, item.new.info.experiment_id)
                     self._log_links(item)
@@ -134,7 +125,9 @@ class RunCopier:
 
     def copy_files(self, begun: Begun) -> None:
         """Its files and those of its models."""
-        self._copy_files(begun.source, begun.new, begun.models, begun.ids)
+        uris = [(begun.source.artifact_uri, begun.new.info.artifact_uri)]
+        uris += [(model.artifact_location, self.client.get_logged_model(begun.ids[model.model_id]).artifact_location) for model in begun.models]
+        copy_artifacts(self.store, begun.source.run_id, uris, {begun.source.run_id: begun.new_id, **begun.ids})
 
     def log(self, begun: Begun) -> None:
         """All else that its rows say."""
@@ -177,7 +170,7 @@ class RunCopier:
         params = [Param(key, value) for key, value in source.params.items()]
         for start in range(0, len(params), FEW):
             self.client.log_batch(new_id, params=params[start : start + FEW])
-        for metrics in _apart(_metrics(new_id, source, models, ids)):
+        for metrics in apart(metrics_of(new_id, source, models, ids)):
             for start in range(0, len(metrics), BATCH):
                 self.client.log_batch(new_id, metrics=metrics[start : start + BATCH])
 
@@ -195,46 +188,6 @@ class RunCopier:
         written = [LoggedModelOutput(ids.get(link.model_id, link.model_id), link.step) for link in source.models if link.direction == "output"]
         if written:
             self.client.log_outputs(new_id, written)
-
-    def _copy_files(self, source: Run, new: Any, models: list[LoggedModel], ids: Mapping[str, str]) -> None:
-        places = [(source.artifact_uri, new.info.artifact_uri)]
-        places += [(model.artifact_location, self.client.get_logged_model(ids[model.model_id]).artifact_location) for model in models]
-        names = {source.run_id: new.info.run_id, **ids}
-        for old_uri, new_uri in places:
-            if is_remote(old_uri) or is_remote(new_uri):
-                named = {**names, old_uri: new_uri}
-                copy_folder(self.store.places, old_uri, new_uri, lambda content, named=named: renamed_bytes(content, named))  # type: ignore[misc]
-                continue
-            old, target = local_folder(old_uri), local_folder(new_uri)
-            if old is None or target is None:
-                raise ChangeError(f"the artifacts of run {source.run_id} at {old_uri} are not in a local folder: copy it with MLflow itself")
-            if os.path.isdir(old):
-                self._copy_folder(old, target, {**names, old_uri: new_uri})
-
-    def _copy_folder(self, old: str, target: str, names: Mapping[str, str]) -> None:
-        rules: DuplicateRules = self.store.settings.duplicate_rules()
-        count = size = 0
-        for folder, folders, filenames in os.walk(old, onerror=_refuse):
-            for name in (*folders, *filenames):
-                mode = os.lstat(os.path.join(folder, name)).st_mode
-                if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-                    raise ChangeError(f"{os.path.join(folder, name)} is a link or a device, which a copy would lose: put the file itself there")
-            here = os.path.normpath(os.path.join(target, os.path.relpath(folder, old)))
-            os.makedirs(here, exist_ok=True)
-            for filename in filenames:
-                path, new = os.path.join(folder, filename), os.path.join(here, filename)
-                length = os.path.getsize(path)
-                if filename == "MLmodel":
-                    files.write_new(new, _renamed(path, names))
-                elif rules.apply_to(path, length):
-                    digest = hash_file(path)
-                    add_records(self.store.folder, digest, path, new)
-                    files.place_shared(path, new, digest)
-                else:
-                    files.place(path, new)
-                count, size = count + 1, size + length
-        if sum(len(filenames) for _, _, filenames in os.walk(target)) != count:
-            raise ChangeError(f"of {count} files ({size} bytes) in {old} not all arrived in {target}: the copy was taken back")
 
     def _count(self, begun: Begun, found: Mapping[str, Run], made: Mapping[str, LoggedModel]) -> None:
         """Compare the copy, read anew, with what it should be; a difference takes it back."""
@@ -258,61 +211,5 @@ class RunCopier:
             raise ChangeError(f"the copy {new_id} of run {planned.run_id} differs from it in {', '.join(wrong)}: it was taken back")
 
 
-def _refuse(error: OSError) -> None:
-    """A folder that cannot be listed would be missing in the copy without a word."""
-    raise error
-
-
 def _named_metrics(models: Iterable[LoggedModel]) -> list[tuple[str, tuple[ModelMetric, ...]]]:
     return sorted((model.name, model.metrics) for model in models)
-
-
-def _apart(metrics: Iterable[Metric]) -> list[list[Metric]]:
-    """Points that several models share apart from one another: up to version 3.12 MLflow refuses a batch that holds one of them twice."""
-    seen: Counter[tuple[object, ...]] = Counter()
-    rounds: defaultdict[int, list[Metric]] = defaultdict(list)
-    for metric in metrics:
-        point = (metric.key, str(metric.value), metric.timestamp, metric.step)
-        rounds[seen[point]].append(metric)
-        seen[point] += 1
-    return list(rounds.values())
-
-
-def _metrics(new_id: str, source: Run, models: list[LoggedModel], ids: Mapping[str, str]) -> Iterator[Metric]:
-    """The run's history; a point that was logged for models too goes along once for each of them, with its new id."""
-    linked: dict[tuple[str, float, int, int], list[tuple[str, ModelMetric]]] = defaultdict(list)
-    for model in models:
-        for item in model.metrics:
-            linked[item.key, item.value, item.timestamp, item.step].append((ids[model.model_id], item))
-    for key, points in source.metrics.items():
-        for point in points:
-            # MLflow keeps 0 where a model's metric is NaN.
-            value = 0.0 if math.isnan(point.value) else point.value
-            facts: Sequence[tuple[str | None, ModelMetric | None]] = linked.pop((key, value, point.timestamp, point.step), ()) or ((None, None),)
-            for model_id, fact in facts:
-                yield Metric(
-                    key,
-                    point.value,
-                    point.timestamp,
-                    point.step,
-                    model_id=model_id,
-                    dataset_name=(fact.dataset_name or None) if fact else None,
-                    dataset_digest=(fact.dataset_digest or None) if fact else None,
-                    run_id=new_id,
-                )
-    if linked:
-        key = next(iter(linked))[0]
-        raise ChangeError(f"a model of run {source.run_id} has the metric {key!r} from another run: copying would have to invent a value")
-
-
-def _renamed(path: str, names: Mapping[str, str]) -> bytes:
-    """An MLmodel with the ids and the location of the copy: it embeds those of its run and model."""
-    with open(path, "rb") as file:
-        return renamed_bytes(file.read(), names)
-
-
-def renamed_bytes(content: bytes, names: Mapping[str, str]) -> bytes:
-    """What an MLmodel holds, with the ids and the location of the copy."""
-    for old, new in sorted(names.items(), key=lambda pair: -len(pair[0])):
-        content = content.replace(old.encode(), new.encode())
-    return content

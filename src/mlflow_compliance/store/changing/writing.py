@@ -1,4 +1,4 @@
-"""The effects of changes: through MlflowClient on rows, through `files` on artifacts. Every failure is a ChangeError."""
+"""The effects of changes: through MlflowClient on rows, and (`file_writing`) on artifacts. Every failure is a ChangeError."""
 
 from __future__ import annotations
 
@@ -7,55 +7,30 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
 
-from mlflow.entities import RunStatus, ViewType
+from mlflow.entities import RunStatus
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.tracking._tracking_service.utils import _use_tracking_uri
 
-from mlflow_compliance.artifacts import Pointer
 from mlflow_compliance.changes import bind
 from mlflow_compliance.changes.production import BUILT_FOR, BUILT_IN, LogProductionRun
 from mlflow_compliance.changes.runs import COMPLETE, COPIED_BY, COPY_STATE, SOURCE_EXPERIMENT, SOURCE_MODEL, SOURCE_RUN, CopyRun, left_behind
 from mlflow_compliance.entities import Experiment
 from mlflow_compliance.errors import ChangeError, StoreError
 from mlflow_compliance.scope import RETRACTED
-from mlflow_compliance.store.artifacts.strays import IDENTIFIER
 from mlflow_compliance.store.changing.copying import RunCopier
+from mlflow_compliance.store.changing.file_writing import FileWriter
 from mlflow_compliance.store.changing.production import ProductionLogger
 from mlflow_compliance.store.changing.retracting import retract
+from mlflow_compliance.store.changing.sentences import one_sentence
 from mlflow_compliance.store.changing.spelling import refuse_other_spelling
-from mlflow_compliance.store.disk import files, metric_writing
-from mlflow_compliance.store.disk.manifests import write_manifest
-from mlflow_compliance.store.disk.records import add_records
 from mlflow_compliance.store.opening import Store
-from mlflow_compliance.store.reading.listing import pages, there
-from mlflow_compliance.store.reading.locations import local_folder
-from mlflow_compliance.store.reading.refusals import CREDENTIALS, is_gone, locked_out, refusal
-from mlflow_compliance.store.remote.places import is_remote
-from mlflow_compliance.store.remote.pointers import retract_pointer, write_pointer
+from mlflow_compliance.store.reading.listing import pages
+from mlflow_compliance.store.reading.refusals import refusal
 
 TOGETHER = 200
 """Runs that are compared with their copies at a time."""
-
-
-@contextmanager
-def one_sentence(what: str) -> Iterator[None]:
-    """MLflow's and the system's refusals as a ChangeError; a server that is gone, or does not take the credentials any more, ends the repair.
-
-    That is a StoreError: nothing else could be done.
-    """
-    try:
-        yield
-    except (MlflowException, StoreError, OSError) as error:
-        if is_gone(error):
-            way = "the repair stopped here, its journal says how far it came; run --fix again when the server answers"
-            raise StoreError(f"{what}, because the tracking server is gone: {way}") from error
-        if locked_out(error):
-            way = f"the repair stopped here, its journal says how far it came; {CREDENTIALS}, then run --fix again"
-            raise StoreError(f"{what}, because the tracking server does not accept the credentials any more (HTTP 401): {way}") from error
-        raise ChangeError(f"{what}: {refusal(error, '')}") from error
 
 
 @contextmanager
@@ -71,7 +46,7 @@ def default_store(uri: str) -> Iterator[None]:
             os.environ["MLFLOW_TRACKING_URI"] = named
 
 
-class StoreWriter:
+class StoreWriter(FileWriter):
     """Writes to one store; `binding` gives symbols their values and grows as MLflow makes ids."""
 
     def __init__(self, store: Store, binding: dict[str, str]) -> None:
@@ -246,76 +221,3 @@ class StoreWriter:
                 self.client.delete_registered_model_alias(name, alias)
             else:
                 self.client.set_registered_model_alias(name, alias, version)
-
-    def file_state(self, path: str) -> tuple[int, int]:
-        """Mode bits and modification time (nanoseconds)."""
-        with one_sentence(f"{path} could not be read"):
-            state = os.lstat(path)
-            return state.st_mode & 0o7777, state.st_mtime_ns
-
-    def contents(self, path: str) -> tuple[tuple[str, int], ...]:
-        """(path, size) of every file at or below a path, sorted."""
-        with one_sentence(f"{path} could not be read"):
-            return tuple((os.path.normpath(os.path.join(path, item["path"])), item["size"]) for item in files.manifest_of(path))
-
-    def share_file(self, path: str, kept: str, sha256: str) -> None:
-        # On record first: should the program die in between, the record is still true of both files.
-        with one_sentence(f"the hash of {path} could not go on record"):
-            add_records(self.store.folder, sha256, path, kept)
-        files.share(kept, path, sha256)
-
-    def unshare_file(self, path: str, sha256: str, mode: int, mtime_ns: int) -> None:
-        files.unshare(path, mode, mtime_ns, sha256)
-        with one_sentence(f"the hash of {path} could not be taken off the record"):
-            add_records(self.store.folder, "", path)
-
-    def repeats_state(self, path: str) -> tuple[int, str]:
-        """Size of a metric file now, and its hash without its repeats."""
-        return metric_writing.state_of(path)
-
-    def remove_repeats(self, path: str, sha256: str, journal: str) -> None:
-        metric_writing.remove_repeats(path, sha256, metric_writing.kept_at(self.store.folder, journal, sha256))
-
-    def restore_metric_file(self, path: str, now: str, sha256: str, journal: str) -> None:
-        metric_writing.restore_metric_file(path, now, sha256, metric_writing.kept_at(self.store.folder, journal, sha256))
-
-    def point_to_copy(self, path: str, pointer: Pointer) -> None:
-        write_pointer(self.store.places, path, pointer)
-
-    def retract_pointer(self, path: str, journal: str) -> None:
-        retract_pointer(self.store.places, path, journal)
-
-    def quarantine(self, path: str, target: str, root: str) -> None:
-        if any(own == path or own.startswith(path + os.sep) for own in map(os.path.realpath, self.store.backend.own())):
-            raise ChangeError(f"{path} is, or holds, the database of this store: it stays")
-        with one_sentence(f"{path} could not be moved"):
-            owner = self._owner_by_now(path)
-        if owner:
-            raise ChangeError(f"{path} belongs to {owner}, which began after the rows were read: it stays")
-        write_manifest(path, target, root)
-        files.quarantine(path, target)
-
-    def _owner_by_now(self, path: str) -> str:
-        """The row whose folder this is, '' where there is none: listing a server takes a while, and a plan may be minutes old."""
-        name = os.path.basename(path)
-        if not IDENTIFIER.fullmatch(name):
-            return ""
-        found: Any
-        if name.startswith("m-"):
-            kind, found = "logged model", there(self.client.get_logged_model, name)
-            uri = found.artifact_location if found else ""
-        elif name.isdigit():
-            # By the list: PostgreSQL does not take a number for an id that is larger than any of its ids.
-            kind, found = "experiment", {item.experiment_id: item for item in self._experiments()}.get(name)
-            uri = found.artifact_location if found else ""
-        else:
-            kind, found = "run", there(self.client.get_run, name)
-            uri = found.info.artifact_uri if found else ""
-        place = local_folder(uri) if uri and not is_remote(uri) else None
-        return f"{kind} {name}" if place and f"{place}/".startswith(f"{path}/") else ""
-
-    def _experiments(self) -> Iterator[Any]:
-        yield from pages(self.client.search_experiments, view_type=ViewType.ALL, max_results=1000)
-
-    def restore_from_quarantine(self, target: str, path: str) -> None:
-        files.restore(target, path)
