@@ -105,6 +105,8 @@ def advise_relocation(finding: Finding, snapshot: Snapshot, settings: Settings) 
 def advise_restoring(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
     """The bytes on record are not at that path any more."""
     artifacts = snapshot.artifacts
+    if artifacts and finding.entity.key in artifacts.unread:
+        raise CannotFix("see to what is said of it (its permissions, the link, whoever writes to it), then run again")
     digest = artifacts.recorded.get(finding.entity.key) if artifacts else None
     same = next((path for path, found in sorted(artifacts.hashes.items()) if found == digest), "") if artifacts else ""
     if same:

@@ -81,7 +81,9 @@ def test_recorded_hashes_hold(artifact_root: ArtifactRoot, artifacts: Artifacts,
             violations.add(
                 "its bytes changed since they went on record", entity=entity, observed=f"sha256 {found[:16]}…", expected=f"sha256 {digest[:16]}…"
             )
-        elif path not in artifacts.files and path not in artifacts.unread and _has_a_row(path, owned):
+        elif path in artifacts.unread:
+            violations.add("cannot be read, so nobody knows whether its bytes are those on record", entity=entity, observed=artifacts.unread[path])
+        elif path not in artifacts.files and _has_a_row(path, owned):
             violations.add("is gone since its bytes went on record", entity=entity, expected=f"a file with sha256 {digest[:16]}…")
     if elsewhere and artifact_root == artifacts.roots[0]:
         violations.note(f"{elsewhere} hashes on record are of paths outside every artifact root (a store that was moved?): they were not compared")

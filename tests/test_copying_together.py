@@ -148,23 +148,35 @@ def test_what_a_run_got_after_an_earlier_repair_copied_it_is_not_retired_with_it
     assert [item.path for item in lab.client.list_artifacts(now["third"].run_id)] == ["big.bin", "later.txt", "own.txt"]
 
 
-def test_what_is_logged_while_runs_are_copied_stops_the_retirement(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("what", ["tags", "artifacts"])
+def test_what_is_logged_while_runs_are_copied_stops_the_retirement(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
     """Somebody logs to a run that has ended and was copied a moment ago: it is told, and the next repair asks for a new copy."""
     lab = Lab.moved(built, tmp_path / "store")
     rename = StoreWriter.rename_experiment
 
     def logged_meanwhile(writer: StoreWriter, experiment_id: str, name: str) -> None:
         child = next(run for run in lab.runs(experiment_id) if run.info.run_name == "child")
-        lab.client.set_tag(child.info.run_id, "verdict", "good")
+        if what == "tags":
+            lab.client.set_tag(child.info.run_id, "verdict", "good")
+        else:  # as long as what was there
+            lab.client.log_text(child.info.run_id, "d", "small.txt")
         rename(writer, experiment_id, name)
 
     with monkeypatch.context() as patch:
         patch.setattr(StoreWriter, "rename_experiment", logged_meanwhile)
         done = carry_out(lab, plan_for(lab, "EXP001"))
     assert len(done.outcome.failed) == 1
-    assert "got other tags after it was copied: experiment" in done.outcome.failed[0][1]
+    assert f"got other {what} after it was copied to run " in done.outcome.failed[0][1]
     rival = lab.client.get_experiment_by_name("credit_production (retired 2)")
     assert (rival.lifecycle_stage, len(lab.runs(rival.experiment_id))) == ("active", RUNS)
-    plan = plan_for(lab, "EXP001")
-    assert not plan.changes
-    assert "it is copied anew" in plan.refusals[0].reason
+    if what == "tags":
+        plan = plan_for(lab, "EXP001")
+        assert not plan.changes
+        assert "it is copied anew" in plan.refusals[0].reason
+    (copy,) = (run.run_id for run in copies(lab) if run.name == "child")
+    lab.client.delete_run(copy)
+    again = carry_out(lab, plan_for(lab, "EXP001"))
+    assert (again.unlike, again.outcome.failed) == ([], [])
+    (copy,) = (run.run_id for run in copies(lab) if run.name == "child")
+    assert lab.client.get_run(copy).data.tags.get("verdict") == ("good" if what == "tags" else None)
+    assert (lab.folder_of(copy) / "small.txt").read_text() == ("c" if what == "tags" else "d")

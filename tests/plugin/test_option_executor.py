@@ -120,7 +120,7 @@ def test_models_are_scanned_on_the_cluster(cluster: Any, tmp_path: Path, monkeyp
         path.write_bytes(pickle.dumps(os.getcwd if number % 40 == 7 else [number]))
         paths.append(str(path))
     workshop, here = Workshop(Settings(), Places(""), f"dask:{cluster.scheduler_address}"), Workshop(Settings(), Places(""))
-    monkeypatch.setattr(workshop, "_scan", lambda *_: pytest.fail("looked at here"))
+    monkeypatch.setattr("mlflow_compliance.store.workshop._scan", lambda *_: pytest.fail("looked at here"))
     found = workshop.scans(paths)
     monkeypatch.undo()
     bad = [path for number, path in enumerate(paths) if number % 40 == 7]

@@ -125,6 +125,9 @@ def test_art004_recorded_hashes(lab: Lab) -> None:
     (gone,) = (item for item in findings(lab, "ART004") if item.entity.key == str(paths[1]))
     assert gone.message == "is gone since its bytes went on record"
     assert "backup" in refusals(plan_for(lab, "ART004"), "ART004")[0].reason
+    os.mkfifo(paths[1])
+    (odd,) = (item for item in findings(lab, "ART004") if item.entity.key == str(paths[1]))
+    assert odd.message.startswith("cannot be read")
     for path in paths:  # as `mlflow gc` does
         shutil.rmtree(path.parents[1])
         lab.client._tracking_client.store._hard_delete_run(path.parents[1].name)

@@ -6,7 +6,6 @@ import ctypes
 import os
 import signal
 import socket
-import subprocess
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -43,10 +42,14 @@ def test_what_a_broken_pool_loses_is_done_here() -> None:
 def hide(folder: str) -> None:
     """From now on this process sees an empty folder, and is another machine by its name."""
     library = ctypes.CDLL(None, use_errno=True)
-    if library.unshare(0x00020000 | 0x04000000):  # mounts and the host's name
-        raise OSError(ctypes.get_errno(), "unshare")
-    subprocess.run(["mount", "--make-rprivate", "/"], check=True)
-    subprocess.run(["mount", "-t", "tmpfs", "none", folder], check=True)
+    # By the system's own calls: the program `mount` reads the list of mounts, which other tests change meanwhile.
+    private = 0x4000 | 0x40000  # and all below it
+    if (
+        library.unshare(0x00020000 | 0x04000000)  # mounts and the host's name
+        or library.mount(b"none", b"/", None, private, None)
+        or library.mount(b"none", os.fsencode(folder), b"tmpfs", 0, None)
+    ):
+        raise OSError(ctypes.get_errno(), "the worker sees what everybody sees")
     socket.sethostname("elsewhere")
 
 

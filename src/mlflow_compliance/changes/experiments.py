@@ -130,7 +130,7 @@ class DeleteExperiment(Change):
         later = store.written_since_copied(self.experiment_id, self.merged_into) if self.merged_into else ""
         if later:
             store.restore_experiment(self.experiment_id, before.deleted_runs)
-            raise ChangeError(f"{later}: experiment {self.experiment_id} was restored; run again when that is done")
+            raise ChangeError(f"{later}: experiment {self.experiment_id} was restored; delete that copy, and run again when the logging is done")
 
     def inverse(self, store: Writer) -> Change:
         before: Experiment = store.counted_experiment(self.experiment_id)

@@ -57,6 +57,25 @@ def _copy_local(store: Store, old: str, target: str, names: Mapping[str, str]) -
         raise ChangeError(f"of {count} files ({size} bytes) in {old} not all arrived in {target}: the copy was taken back")
 
 
+def got_files_since(old_uri: str, new_uri: str) -> bool:
+    """Whether a file came to a folder, or was written anew, after it was copied. Not told of what lies in object stores."""
+    old, target = (None if is_remote(uri) else local_folder(uri) for uri in (old_uri, new_uri))
+    if old is None or target is None:
+        return False
+    for folder, _, filenames in os.walk(old, onerror=_refuse):
+        for filename in filenames:
+            path = os.path.join(folder, filename)
+            now = os.lstat(path)
+            try:
+                then = os.lstat(os.path.join(target, os.path.relpath(path, old)))
+            except FileNotFoundError:
+                return True
+            # The copy of an MLmodel has other ids in it, so its size says nothing.
+            if now.st_ino != then.st_ino and (now.st_mtime_ns > then.st_ctime_ns or (now.st_size != then.st_size and filename != "MLmodel")):
+                return True
+    return False
+
+
 def _refuse(error: OSError) -> None:
     """A folder that cannot be listed would be missing in the copy without a word."""
     raise error

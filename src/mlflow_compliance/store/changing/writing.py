@@ -19,6 +19,7 @@ from mlflow_compliance.changes.runs import COMPLETE, COPIED_BY, COPY_STATE, SOUR
 from mlflow_compliance.entities import Experiment
 from mlflow_compliance.errors import ChangeError, StoreError
 from mlflow_compliance.scope import RETRACTED
+from mlflow_compliance.store.changing.artifact_copies import got_files_since
 from mlflow_compliance.store.changing.copying import RunCopier
 from mlflow_compliance.store.changing.file_writing import FileWriter
 from mlflow_compliance.store.changing.production import ProductionLogger
@@ -131,9 +132,15 @@ class StoreWriter(FileWriter):
                 runs, models = self.store.details([key for pair in some for key in pair])
                 for source, copy in some:
                     own = [[model for model in models.values() if model.source_run_id == key] for key in (source, copy)]
-                    more = left_behind(runs[source], runs[copy], *own) if source in runs and copy in runs else []
+                    if source not in runs or copy not in runs:
+                        continue
+                    more = left_behind(runs[source], runs[copy], *own)
+                    made = {model.tags.get(SOURCE_MODEL): model.artifact_location for model in own[1]}
+                    places = [(model.artifact_location, made[model.model_id]) for model in own[0] if model.model_id in made]
+                    if any(got_files_since(*uris) for uris in ((runs[source].artifact_uri, runs[copy].artifact_uri), *places)):
+                        more.append("artifacts")
                     if more:
-                        return f"run {source} got other {', '.join(more)} after it was copied"
+                        return f"run {source} got other {', '.join(more)} after it was copied to run {copy}"
         return ""
 
     def run_status(self, run_id: str) -> tuple[str, str]:

@@ -9,6 +9,7 @@ from collections.abc import Collection
 from typing import IO
 
 from mlflow_compliance.errors import StoreError
+from mlflow_compliance.store.disk.content import opened
 
 NAME = "hashes.jsonl"
 _one_at_a_time = threading.Lock()
@@ -19,8 +20,8 @@ def read_records(folder: str) -> dict[str, str]:
     found: dict[str, str] = {}
     path = os.path.join(folder, NAME)
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            lines = file.readlines()
+        with opened(path) as file, open(file, encoding="utf-8", errors="surrogateescape", closefd=False) as reader:
+            lines = reader.readlines()
     except FileNotFoundError:
         return found
     except OSError as error:
