@@ -15,6 +15,7 @@ from stores import BIG, CREDIT, Lab
 from mlflow_compliance.changes.runs import COMPLETE, COPY_STATE, SOURCE_RUN
 from mlflow_compliance.entities import Run
 from mlflow_compliance.settings import load_settings
+from mlflow_compliance.store.changing import writing
 from mlflow_compliance.store.changing.copying import INCOMPLETE, RunCopier
 from mlflow_compliance.store.changing.writing import StoreWriter
 
@@ -169,7 +170,13 @@ def test_what_is_logged_while_runs_are_copied_stops_the_retirement(built: Path, 
     assert f"got other {what} after it was copied to run " in done.outcome.failed[0][1]
     rival = lab.client.get_experiment_by_name("credit_production (retired 2)")
     assert (rival.lifecycle_stage, len(lab.runs(rival.experiment_id))) == ("active", RUNS)
-    if what == "tags":
+    if what == "artifacts":
+        with monkeypatch.context() as patch:
+            patch.setattr(writing, "got_files_since", lambda *_: os.listdir(tmp_path / "not there"))
+            refused = carry_out(lab, plan_for(lab, "EXP001"))
+        assert "could not be compared with their copies" in refused.outcome.failed[0][1]
+        assert lab.client.get_experiment(rival.experiment_id).lifecycle_stage == "active"
+    else:
         plan = plan_for(lab, "EXP001")
         assert not plan.changes
         assert "it is copied anew" in plan.refusals[0].reason

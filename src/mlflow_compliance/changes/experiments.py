@@ -127,7 +127,11 @@ class DeleteExperiment(Change):
             store.restore_experiment(self.experiment_id, before.deleted_runs)
             raise ChangeError(f"somebody is logging runs to experiment {self.experiment_id}: it was restored; run again when that is done")
         # MLflow logs nothing to a run that is deleted: what came to one came before.
-        later = store.written_since_copied(self.experiment_id, self.merged_into) if self.merged_into else ""
+        try:
+            later = store.written_since_copied(self.experiment_id, self.merged_into) if self.merged_into else ""
+        except ChangeError:
+            store.restore_experiment(self.experiment_id, before.deleted_runs)
+            raise
         if later:
             store.restore_experiment(self.experiment_id, before.deleted_runs)
             raise ChangeError(f"{later}: experiment {self.experiment_id} was restored; delete that copy, and run again when the logging is done")

@@ -60,7 +60,7 @@ def _copy_local(store: Store, old: str, target: str, names: Mapping[str, str]) -
 def got_files_since(old_uri: str, new_uri: str) -> bool:
     """Whether a file came to a folder, or was written anew, after it was copied. Not told of what lies in object stores."""
     old, target = (None if is_remote(uri) else local_folder(uri) for uri in (old_uri, new_uri))
-    if old is None or target is None:
+    if old is None or target is None or not os.path.isdir(old):
         return False
     for folder, _, filenames in os.walk(old, onerror=_refuse):
         for filename in filenames:
