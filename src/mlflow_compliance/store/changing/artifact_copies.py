@@ -70,8 +70,8 @@ def got_files_since(old_uri: str, new_uri: str) -> bool:
                 then = os.lstat(os.path.join(target, os.path.relpath(path, old)))
             except FileNotFoundError:
                 return True
-            # The copy of an MLmodel has other ids in it, so its size says nothing.
-            if now.st_ino != then.st_ino and (now.st_mtime_ns > then.st_ctime_ns or (now.st_size != then.st_size and filename != "MLmodel")):
+            # A copy has the times of what it was made from. That of an MLmodel has other ids in it: its size says nothing.
+            if now.st_ino != then.st_ino and (now.st_mtime_ns > then.st_mtime_ns or (now.st_size != then.st_size and filename != "MLmodel")):
                 return True
     return False
 
