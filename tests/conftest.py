@@ -47,6 +47,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 def pytest_sessionfinish() -> None:
     if databases := sys.modules.get("databases"):
         databases.stop_all()
+    if buckets := sys.modules.get("buckets"):
+        buckets.SESSION.close()
 
 
 @pytest.fixture(scope="session")

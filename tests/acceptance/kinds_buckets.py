@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import atexit
 import itertools
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
 import pytest
-from buckets import HINT, environment, forget_clients, s3_client, s3_server, weed
+from buckets import HINT, SESSION, environment, forget_clients, s3_client, s3_server, weed
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from places import Kind, Place
 from serving import Server, serving_artifacts
@@ -25,10 +24,8 @@ _numbers = itertools.count()
 @lru_cache(maxsize=1)
 def _server() -> str:
     """One S3 server a session: it takes seconds to start."""
-    stack = ExitStack()
-    atexit.register(stack.close)
-    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="compliance-s3-"))
-    return stack.enter_context(s3_server(Path(folder)))
+    folder = SESSION.enter_context(tempfile.TemporaryDirectory(prefix="compliance-s3-"))
+    return SESSION.enter_context(s3_server(Path(folder)))
 
 
 def bucket() -> tuple[str, Mapping[str, str]]:
