@@ -89,13 +89,14 @@ def _sifted(
     wanted: list[list[Copy]] = []
     # Few tokens are those of several files: only these are looked at closer, one path for each physical copy.
     often = Counter(tokens.values())
-    told = {files[path][1]: Copy(path, files[path][0]) for path, token in tokens.items() if often[token] > 1}
-    for group in _groups(list(told.values()), [(size, tokens[path]) for path, size in told.values()]):
-        if group[0].size <= SMALL:
-            digests.update((copy.path, tokens[copy.path]) for copy in group)
+    told = list({files[path][1]: path for path, token in tokens.items() if often[token] > 1}.values())
+    for group in _groups(told, [(files[path][0], tokens[path]) for path in told]):
+        size = files[group[0]][0]
+        if size <= SMALL:
+            digests.update((path, tokens[path]) for path in group)
             continue
-        digests.update((copy.path, known[copy.path].digest) for copy in group if copy.path in known and known[copy.path].digest)
-        wanted += _parts([copy for copy in group if copy.path not in digests])
+        digests.update((path, known[path].digest) for path in group if path in known and known[path].digest)
+        wanted += _parts([Copy(path, size) for path in group if path not in digests])
     return tokens, digests, wanted
 
 

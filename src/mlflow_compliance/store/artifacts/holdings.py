@@ -75,7 +75,8 @@ def read_holdings(
     locations: Sequence[Location], relocate: Mapping[str, str], roots: Sequence[str], ready_models: Collection[str], ground: Ground | None = None
 ) -> Holdings:
     """Find every row's folder. Experiments come first: the others are understood by theirs."""
-    reader = _Reader(ground or Ground(), (ground.resolve if ground else Resolver(relocate)), frozenset(ready_models))
+    as_written = ground is None and not relocate
+    reader = _Reader(ground or Ground(), (ground.resolve if ground else Resolver(relocate)), frozenset(ready_models), as_written=as_written)
     for given in roots:
         reader.add_root(reader.ground.real(given), given=True)
     # A folder that rows use may be yet to come only while its root is there.
@@ -89,20 +90,29 @@ def read_holdings(
 
 
 class _Reader:
-    def __init__(self, ground: Ground, resolve: Callable[[str], Resolved], ready: frozenset[str]) -> None:
+    def __init__(self, ground: Ground, resolve: Callable[[str], Resolved], ready: frozenset[str], *, as_written: bool) -> None:
         self.ground = ground
         self.holdings = Holdings()
         self._resolve = resolve
         self._ready = ready
+        self._as_written = as_written  # whether a normal path in a row is that path here
         self._experiments: dict[str, str] = {}  # experiment id -> path of its location, as resolved
         self._versions: dict[str, EntityRef] = {}
         self._states: dict[str, str] = {}
         self._root_states: dict[tuple[str, str], str] = {}
         self._bases: dict[tuple[str, str], str] = {}
+        self._in_order: dict[str, tuple[str, str]] = {}  # experiment id -> its folder as its runs' rows have it, and its real path
         self.used: set[str] = set()
 
     def add(self, location: Location) -> None:
-        kind, key = location.owner.kind, location.owner.key
+        kind, key, _ = location.owner
+        home = self._in_order.get(location.experiment_id)
+        if home and kind == "run" and key.isalnum() and location.uri == f"{home[0]}/{key}/artifacts":
+            # As most rows are: another one of its experiment was looked at closely.
+            folder = f"{home[1]}/{key}"
+            self.holdings.locations[kind, key] = path = f"{folder}/artifacts"
+            self.holdings.claims.setdefault(folder, Claim(location.owner, path))
+            return
         found = self._resolve(location.uri)
         if found.prefix is not None:
             self.holdings.relocated[found.prefix] += 1
@@ -116,6 +126,8 @@ class _Reader:
             return
         real = self._real(base, location.experiment_id)
         path = real + rest
+        if self._as_written and kind == "run" and key.isalnum() and location.uri == f"{base}/{key}/artifacts":
+            self._in_order[location.experiment_id] = base, real
         self.holdings.locations[kind, key] = path
         if kind == "experiment":
             self.holdings.experiments.setdefault(path, location.owner)

@@ -18,8 +18,11 @@ def find_twins(artifacts: Artifacts, hashes: Mapping[str, str]) -> tuple[tuple[s
     """Groups of paths, one for each content."""
     alike: dict[tuple[str, int], dict[str, str]] = defaultdict(dict)
     apply_to = artifacts.rules.applied()
-    for path, (size, copy, owner, logged) in artifacts.files.items():
-        if path.endswith(_CONTAINERS) and logged and owner and apply_to(path, size):
+    for path in artifacts.files:
+        if not path.endswith(_CONTAINERS):
+            continue
+        size, copy, owner, logged = artifacts.files[path]
+        if logged and owner and apply_to(path, size):
             # Members and names alike make containers of one size: only those are opened, one path for each physical copy.
             alike[os.path.splitext(path)[1], size].setdefault(copy, path)
     groups: dict[tuple[tuple[str, int, int], ...], dict[str, str]] = defaultdict(dict)
