@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 from mlflow_compliance.api import (
@@ -19,14 +20,18 @@ from mlflow_compliance.api import (
     Snapshot,
     fixer,
     in_folder,
+    upwards,
 )
+
+UNREAD = "see to what is said of it (its permissions, the link, whoever writes to it), then run again"
+"""The way out where a file cannot be read."""
 
 
 @fixer("ART001")
 def share(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
     """Give equal files one physical copy; every path and its bytes stay."""
     if finding.entity.kind == "unread":
-        raise CannotFix("see to what is said of it (its permissions, the link, whoever writes to it), then run again")
+        raise CannotFix(UNREAD)
     if finding.entity.kind == "archive":
         raise CannotFix("their bytes differ, so sharing one copy would change evidence: delete the run that is not needed")
     artifacts = snapshot.artifacts
@@ -53,7 +58,7 @@ def share(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[
 
 def _pointed(group: DuplicateGroup, artifacts: Artifacts, snapshot: Snapshot) -> Iterator[Change]:
     """A pointer beside every copy but one; the objects stay where they are."""
-    folders = [path for path in group.paths if any(above in artifacts.models for above in _above(path))]
+    folders = [path for path in group.paths if any(above in artifacts.models for above in upwards(os.path.dirname(path)))]
     if len(folders) > 1:
         raise CannotFix("several of its copies lie in model folders, into which nothing is written: log large inputs once and refer to them")
     kept = (folders or group.paths)[0]
@@ -63,12 +68,6 @@ def _pointed(group: DuplicateGroup, artifacts: Artifacts, snapshot: Snapshot) ->
             raise CannotFix(f"{owner} has not ended and may still write to {artifacts.relative(path)}")
         if path != kept and root is not None:
             yield PointToCopy(path, root.path, kept, group.sha256, group.size)
-
-
-def _above(path: str) -> Iterator[str]:
-    while "/" in path:
-        path = path.rpartition("/")[0]
-        yield path
 
 
 def _is_being_written(owner: EntityRef | None, snapshot: Snapshot) -> bool:
@@ -106,7 +105,7 @@ def advise_restoring(finding: Finding, snapshot: Snapshot, settings: Settings) -
     """The bytes on record are not at that path any more."""
     artifacts = snapshot.artifacts
     if artifacts and finding.entity.key in artifacts.unread:
-        raise CannotFix("see to what is said of it (its permissions, the link, whoever writes to it), then run again")
+        raise CannotFix(UNREAD)
     digest = artifacts.recorded.get(finding.entity.key) if artifacts else None
     same = next((path for path, found in sorted(artifacts.hashes.items()) if found == digest), "") if artifacts else ""
     if same:

@@ -16,6 +16,7 @@ from mlflow_compliance.api import (
     JOURNAL,
     METADATA,
     NOW,
+    SUPERSEDED,
     SUPERSEDED_BY,
     Bundle,
     CannotFix,
@@ -113,7 +114,7 @@ def supersede(run: Run, by: str, product: Product) -> Iterator[Change]:
     """Take the marks of production off a run and say which run took its place. What a mark said stays, in a tag beside it."""
     for key, value in sorted(product.production_tags.items()):
         if run.tags.get(key) == value:
-            yield SetRunTag(run.run_id, f"compliance.superseded.{key}", value, run.tags.get(f"compliance.superseded.{key}"))
+            yield SetRunTag(run.run_id, SUPERSEDED + key, value, run.tags.get(SUPERSEDED + key))
             yield SetRunTag(run.run_id, key, "superseded", value)
     yield SetRunTag(run.run_id, SUPERSEDED_BY, by, run.tags.get(SUPERSEDED_BY))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 
-from mlflow_compliance.api import ArtifactRoot, Artifacts, EntityRef, Experiment, Settings, Severity, Snapshot, Violations, policy
+from mlflow_compliance.api import ArtifactRoot, Artifacts, EntityRef, Experiment, Settings, Severity, Snapshot, Violations, policy, upwards
 
 
 @policy("ART001", "No duplicate artifacts", Severity.MEDIUM)
@@ -91,11 +91,7 @@ def test_recorded_hashes_hold(artifact_root: ArtifactRoot, artifacts: Artifacts,
 
 def _has_a_row(path: str, owned: frozenset[str]) -> bool:
     """Whether a run or model has its folder above a path; what `mlflow gc` took with its row is nobody's loss."""
-    while (above := os.path.dirname(path)) != path:
-        if above in owned:
-            return True
-        path = above
-    return False
+    return any(above in owned for above in upwards(os.path.dirname(path)))
 
 
 @policy("ART005", "Every model folder is complete", Severity.HIGH)

@@ -1,6 +1,6 @@
 """The names that rules and remedies are written with, from one place."""
 
-from mlflow_compliance.artifacts import LINK, ArtifactRoot, Artifacts, DuplicateGroup, in_folder
+from mlflow_compliance.artifacts import LINK, ArtifactRoot, Artifacts, DuplicateGroup, in_folder, upwards
 from mlflow_compliance.changes import (
     JOURNAL,
     NOW,
@@ -24,7 +24,7 @@ from mlflow_compliance.changes import (
 )
 from mlflow_compliance.changes.production import BUILD, BUILT_FOR, BUILT_IN, COMPLETE_BUILD, METADATA
 from mlflow_compliance.changes.registry import version_of
-from mlflow_compliance.changes.runs import COMPLETE, COPIED_BY, COPY_STATE, PARENT, SOURCE_RUN, left_behind
+from mlflow_compliance.changes.runs import COMPLETE, COPIED_BY, COPY_STATE, PARENT, SOURCE_RUN, SUPERSEDED, left_behind
 from mlflow_compliance.entities import (
     TERMINAL_STATUSES,
     DatasetInput,
@@ -73,6 +73,7 @@ __all__ = [
     "NOW",
     "PARENT",
     "SOURCE_RUN",
+    "SUPERSEDED",
     "SUPERSEDED_BY",
     "TERMINAL_STATUSES",
     "ArtifactRoot",
@@ -134,6 +135,7 @@ __all__ = [
     "production_models",
     "production_runs",
     "resolve",
+    "upwards",
     "user_name",
     "version_of",
 ]

@@ -28,6 +28,22 @@ def in_folder(path: str) -> bool:
     return path.startswith("/")
 
 
+def parent(path: str) -> str:
+    """The folder that holds what a normal absolute path names: what os.path.dirname gives, at a third of its cost."""
+    cut = path.rfind("/")
+    return path[:cut] or "/" if cut >= 0 else ""
+
+
+def upwards(path: str) -> Iterator[str]:
+    """A path and the folders that hold it, the innermost first."""
+    while True:
+        yield path
+        above = parent(path)
+        if above == path:
+            return
+        path = above
+
+
 class ArtifactRoot(NamedTuple):
     """A folder that artifacts lie under. `key` is opaque ('0', '1', ...), in the order of the paths."""
 
@@ -257,15 +273,19 @@ class Artifacts:
 
     def without(self, folder: str) -> Artifacts:
         """As this, with everything at and below a folder gone."""
-        gone = self.under(folder)
+        below = folder + os.sep
+
+        def left(entries: Mapping[str, _Value]) -> dict[str, _Value]:
+            return {path: value for path, value in entries.items() if path != folder and not path.startswith(below)}
+
         return replace(
             self,
-            files={path: file for path, file in self.files.items() if path not in gone},
+            files=left(self.files),
             ownerless={path: item for path, item in self.ownerless.items() if path != folder},
-            models={path: model for path, model in self.models.items() if path != folder and not path.startswith(folder + os.sep)},
-            hashes={path: digest for path, digest in self.hashes.items() if path not in gone},
-            recorded={path: digest for path, digest in self.recorded.items() if path != folder and not path.startswith(folder + os.sep)},
-            pointers={path: pointer for path, pointer in self.pointers.items() if path not in gone},
+            models=left(self.models),
+            hashes=left(self.hashes),
+            recorded=left(self.recorded),
+            pointers=left(self.pointers),
         )
 
     def with_files(self, files: Mapping[str, ArtifactFile], hashes: Mapping[str, str]) -> Artifacts:

@@ -122,18 +122,19 @@ class DeleteExperiment(Change):
             raise ChangeError(f"experiment {self.experiment_id} got traces, models, runs at work or the like meanwhile: run again to plan anew")
         store.delete_experiment(self.experiment_id)
         after = store.counted_experiment(self.experiment_id)
-        if sum(after.runs.values()) > sum(before.runs.values()):
-            # Somebody logged a run in the instant between: it must not go with the others.
-            store.restore_experiment(self.experiment_id, before.deleted_runs)
-            raise ChangeError(f"somebody is logging runs to experiment {self.experiment_id}: it was restored; run again when that is done")
-        # MLflow logs nothing to a run that is deleted: what came to one came before.
         try:
-            later = store.written_since_copied(self.experiment_id, self.merged_into) if self.merged_into else ""
+            self._refuse_what_came_meanwhile(store, before, after)
         except ChangeError:
             store.restore_experiment(self.experiment_id, before.deleted_runs)
             raise
+
+    def _refuse_what_came_meanwhile(self, store: Writer, before: Experiment, after: Experiment) -> None:
+        """Asked of the deleted experiment: MLflow logs nothing to a run that is deleted, so what came to one is there by now."""
+        if sum(after.runs.values()) > sum(before.runs.values()):
+            # Somebody logged a run in the instant between: it must not go with the others.
+            raise ChangeError(f"somebody is logging runs to experiment {self.experiment_id}: it was restored; run again when that is done")
+        later = store.written_since_copied(self.experiment_id, self.merged_into) if self.merged_into else ""
         if later:
-            store.restore_experiment(self.experiment_id, before.deleted_runs)
             raise ChangeError(f"{later}: experiment {self.experiment_id} was restored; delete that copy, and run again when the logging is done")
 
     def inverse(self, store: Writer) -> Change:

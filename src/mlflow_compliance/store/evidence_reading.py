@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
-from mlflow_compliance.artifacts import in_folder
+from mlflow_compliance.artifacts import in_folder, parent, upwards
 from mlflow_compliance.changes.production import METADATA
 from mlflow_compliance.entities import Run, Snapshot
 from mlflow_compliance.errors import ComplianceError, StoreError
@@ -66,7 +66,7 @@ class _Reader:
         pickles = sorted(path for path, file in artifacts.files.items() if path.endswith(_LOOSE) and file.logged)
         for path in pickles:
             copy = artifacts.files[path].copy
-            if copy not in seen and not any(above in artifacts.models for above in _above(path)):
+            if copy not in seen and not any(above in artifacts.models for above in upwards(parent(path))):
                 seen.add(copy)
                 found.append(path)
         return found
@@ -232,10 +232,3 @@ def _digest(path: str) -> str | None:
             return digest_of(file, path)
     except OSError:
         return None
-
-
-def _above(path: str) -> Iterator[str]:
-    """The folders that hold a path, the innermost first."""
-    while (above := path[: path.rfind("/")] or "/") != path:
-        yield above
-        path = above

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from mlflow_compliance.artifacts import Unreachable
+from mlflow_compliance.artifacts import Unreachable, parent, upwards
 from mlflow_compliance.entities import EntityRef, Location
 from mlflow_compliance.store.reading.locations import NOT_FILES, Resolved, Resolver, scheme_of, shown, without_credentials
 
@@ -107,7 +107,7 @@ class _Reader:
     def add(self, location: Location) -> None:
         kind, key, _ = location.owner
         home = self._in_order.get(location.experiment_id)
-        if home and kind == "run" and key.isalnum() and location.uri == f"{home[0]}/{key}/artifacts":
+        if home and _is_in_order(location, home[0]):
             # As most rows are: another one of its experiment was looked at closely.
             folder = f"{home[1]}/{key}"
             self.holdings.locations[kind, key] = path = f"{folder}/artifacts"
@@ -126,7 +126,7 @@ class _Reader:
             return
         real = self._real(base, location.experiment_id)
         path = real + rest
-        if self._as_written and kind == "run" and key.isalnum() and location.uri == f"{base}/{key}/artifacts":
+        if self._as_written and _is_in_order(location, base):
             self._in_order[location.experiment_id] = base, real
         self.holdings.locations[kind, key] = path
         if kind == "experiment":
@@ -220,6 +220,12 @@ class _Reader:
         return real
 
 
+def _is_in_order(location: Location, base: str) -> bool:
+    """Whether a row is that of a run whose artifacts lie where MLflow puts them below an experiment's folder."""
+    kind, key, _ = location.owner
+    return kind == "run" and location.uri == f"{base}/{key}/artifacts" and key.isalnum()
+
+
 def _missing(path: str) -> str:
     try:
         os.stat(path)
@@ -230,21 +236,6 @@ def _missing(path: str) -> str:
     except (OSError, ValueError) as error:
         return f"cannot be looked into ({getattr(error, 'strerror', error)})"
     return ""
-
-
-def upwards(path: str) -> Iterable[str]:
-    while True:
-        yield path
-        above = parent(path)
-        if above == path:
-            return
-        path = above
-
-
-def parent(path: str) -> str:
-    """The folder that holds what a normal absolute path names: what os.path.dirname gives, at a third of its cost."""
-    cut = path.rfind("/")
-    return path[:cut] or "/" if cut >= 0 else ""
 
 
 def _climb(path: str, into: set[str]) -> None:

@@ -12,12 +12,12 @@ from fnmatch import translate
 from itertools import repeat
 from typing import NamedTuple
 
-from mlflow_compliance.artifacts import LINK, QUARANTINE, ArtifactFile, ArtifactRoot, Artifacts, DuplicateRules, ModelFolder
+from mlflow_compliance.artifacts import LINK, QUARANTINE, ArtifactFile, ArtifactRoot, Artifacts, DuplicateRules, ModelFolder, upwards
 from mlflow_compliance.entities import EntityRef, Location
 from mlflow_compliance.progress import Progress
 from mlflow_compliance.store.artifacts import strays
 from mlflow_compliance.store.artifacts.hash_cache import HashCache
-from mlflow_compliance.store.artifacts.holdings import Holdings, read_holdings, upwards
+from mlflow_compliance.store.artifacts.holdings import Holdings, read_holdings
 from mlflow_compliance.store.artifacts.mlmodel import MLMODEL, inspect
 from mlflow_compliance.store.artifacts.visiting import Asked, are_many, visited
 from mlflow_compliance.store.disk.helpers import Share, sharing

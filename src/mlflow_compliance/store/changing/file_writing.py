@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from typing import Any
 
 from mlflow.entities import ViewType
@@ -88,16 +87,14 @@ class FileWriter:
             uri = found.artifact_location if found else ""
         elif name.isdigit():
             # By the list: PostgreSQL does not take a number for an id that is larger than any of its ids.
-            kind, found = "experiment", {item.experiment_id: item for item in self._experiments()}.get(name)
+            everywhere = pages(self.client.search_experiments, view_type=ViewType.ALL, max_results=1000)
+            kind, found = "experiment", next((item for item in everywhere if item.experiment_id == name), None)
             uri = found.artifact_location if found else ""
         else:
             kind, found = "run", there(self.client.get_run, name)
             uri = found.info.artifact_uri if found else ""
         place = local_folder(uri) if uri and not is_remote(uri) else None
         return f"{kind} {name}" if place and f"{place}/".startswith(f"{path}/") else ""
-
-    def _experiments(self) -> Iterator[Any]:
-        yield from pages(self.client.search_experiments, view_type=ViewType.ALL, max_results=1000)
 
     def restore_from_quarantine(self, target: str, path: str) -> None:
         files.restore(target, path)

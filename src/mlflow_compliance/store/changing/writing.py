@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -16,7 +17,7 @@ from mlflow.tracking._tracking_service.utils import _use_tracking_uri
 from mlflow_compliance.changes import bind
 from mlflow_compliance.changes.production import BUILT_FOR, BUILT_IN, LogProductionRun
 from mlflow_compliance.changes.runs import COMPLETE, COPIED_BY, COPY_STATE, SOURCE_EXPERIMENT, SOURCE_MODEL, SOURCE_RUN, CopyRun, left_behind
-from mlflow_compliance.entities import Experiment
+from mlflow_compliance.entities import Experiment, LoggedModel, Run
 from mlflow_compliance.errors import ChangeError, StoreError
 from mlflow_compliance.scope import RETRACTED
 from mlflow_compliance.store.changing.artifact_copies import got_files_since
@@ -78,9 +79,13 @@ class StoreWriter(FileWriter):
     def bind(self, text: str) -> str:
         return bind(text, self.binding)
 
-    def _spare_others(self, what: str, name: str, there: Callable[[], Iterable[str]]) -> None:
+    @contextmanager
+    def _naming(self, what: str, name: str, there: Callable[[], Iterable[str]]) -> Iterator[None]:
+        """As `one_sentence`, where a name is written: no other spelling of it may be `there`, or the database would overwrite that one."""
         if not self.store.backend.tells_spellings_apart:
             refuse_other_spelling(what, name, there())
+        with one_sentence(what):
+            yield
 
     def experiment(self, experiment_id: str) -> Experiment:
         """The experiment as it is now, its runs not counted."""
@@ -97,9 +102,7 @@ class StoreWriter(FileWriter):
         return found
 
     def set_experiment_tag(self, experiment_id: str, key: str, value: str) -> None:
-        what = f"tag {key} of experiment {experiment_id} could not be set"
-        self._spare_others(what, key, lambda: self.experiment(experiment_id).tags)
-        with one_sentence(what):
+        with self._naming(f"tag {key} of experiment {experiment_id} could not be set", key, lambda: self.experiment(experiment_id).tags):
             self.client.set_experiment_tag(experiment_id, key, value)
 
     def delete_experiment_tag(self, experiment_id: str, key: str) -> None:
@@ -130,16 +133,11 @@ class StoreWriter(FileWriter):
             for start in range(0, len(copies), TOGETHER):
                 some = copies[start : start + TOGETHER]
                 runs, models = self.store.details([key for pair in some for key in pair])
+                written: dict[str | None, list[LoggedModel]] = defaultdict(list)
+                for model in models.values():
+                    written[model.source_run_id].append(model)
                 for source, copy in some:
-                    own = [[model for model in models.values() if model.source_run_id == key] for key in (source, copy)]
-                    if source not in runs or copy not in runs:
-                        continue
-                    more = left_behind(runs[source], runs[copy], *own)
-                    made = {model.tags.get(SOURCE_MODEL): model.artifact_location for model in own[1]}
-                    places = [(model.artifact_location, made[model.model_id]) for model in own[0] if model.model_id in made]
-                    if any(got_files_since(*uris) for uris in ((runs[source].artifact_uri, runs[copy].artifact_uri), *places)):
-                        more.append("artifacts")
-                    if more:
+                    if source in runs and copy in runs and (more := _got_since(runs[source], runs[copy], written[source], written[copy])):
                         return f"run {source} got other {', '.join(more)} after it was copied to run {copy}"
         return ""
 
@@ -180,9 +178,7 @@ class StoreWriter(FileWriter):
             return dict(self.client.get_run(run_id).data.tags)
 
     def set_run_tag(self, run_id: str, key: str, value: str | None) -> None:
-        what = f"tag {key} of run {run_id} could not be changed"
-        self._spare_others(what, key, lambda: self.run_tags(run_id))
-        with one_sentence(what):
+        with self._naming(f"tag {key} of run {run_id} could not be changed", key, lambda: self.run_tags(run_id)):
             if value is None:
                 self.client.delete_tag(run_id, key)
             else:
@@ -221,10 +217,18 @@ class StoreWriter(FileWriter):
             return {alias: str(version) for alias, version in self.client.get_registered_model(name).aliases.items()}
 
     def set_alias(self, name: str, alias: str, version: str | None) -> None:
-        what = f"alias {alias!r} of registered model {name!r} could not be changed"
-        self._spare_others(what, alias, lambda: self.aliases(name))
-        with one_sentence(what):
+        with self._naming(f"alias {alias!r} of registered model {name!r} could not be changed", alias, lambda: self.aliases(name)):
             if version is None:
                 self.client.delete_registered_model_alias(name, alias)
             else:
                 self.client.set_registered_model_alias(name, alias, version)
+
+
+def _got_since(source: Run, copy: Run, models: Sequence[LoggedModel], copied: Sequence[LoggedModel]) -> list[str]:
+    """What a run and its logged models got after they were copied, in a word each."""
+    more = left_behind(source, copy, models, copied)
+    made = {model.tags.get(SOURCE_MODEL): model.artifact_location for model in copied}
+    places = [(model.artifact_location, made[model.model_id]) for model in models if model.model_id in made]
+    if any(got_files_since(*uris) for uris in ((source.artifact_uri, copy.artifact_uri), *places)):
+        more.append("artifacts")
+    return more
