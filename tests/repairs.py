@@ -31,6 +31,15 @@ EVERY = "*"
 """Stands for every policy, SRV002 with them."""
 
 
+def copied_once(before: Snapshot, after: Snapshot, experiment_id: str) -> None:
+    """Every run of an experiment has one whole copy, with the same metrics."""
+    whole = [run for run in after.runs.values() if run.active and run.tags.get("compliance.copy") == "complete"]
+    sources = {run.run_id for run in before.runs.values() if run.experiment_id == experiment_id}
+    assert sorted(run.tags["compliance.source_run_id"] for run in whole) == sorted(sources), "every run once, and whole"
+    for run in whole:
+        assert run.metrics == before.runs[run.tags["compliance.source_run_id"]].metrics
+
+
 @lru_cache(maxsize=1)
 def rules() -> tuple[Policy, ...]:
     """The policies of this checkout."""

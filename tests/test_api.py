@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.server
 import json
 import pickle
 import shutil
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 import requests
 from mlflow import MlflowClient
+from servers import Quiet, handled_by
 from serving import FEATURES, SETTINGS, Evil, Logged, Server, api, applicants, expected, log_production, mlflow_server, move_alias, numbers
 
 from mlflow_compliance import load_production_model
@@ -229,8 +229,8 @@ def going_away(url: str, after: int) -> Iterator[str]:
     """A way to a server that is cut after some requests."""
     lock, left = threading.Lock(), [after]
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
+    class Handler(Quiet):
+        def answer(self) -> None:
             with lock:
                 left[0] -= 1
                 if left[0] < 0:
@@ -243,16 +243,8 @@ def going_away(url: str, after: int) -> Iterator[str]:
             self.end_headers()
             self.wfile.write(answer.content)
 
-        do_POST = do_GET  # noqa: N815 - the name that http.server looks for
-
-        def log_message(self, *_: object) -> None: ...
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, args=[0.01], daemon=True).start()
-        try:
-            yield f"http://127.0.0.1:{server.server_address[1]}"
-        finally:
-            server.shutdown()
+    with handled_by(Handler) as address:
+        yield address
 
 
 def test_whenever_mlflow_goes_away_during_a_load_the_fallback_stands_in(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

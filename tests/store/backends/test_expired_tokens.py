@@ -15,6 +15,7 @@ import pytest
 from gates import POLICIES, Gate, make_messy, plan_in, told
 from kinds_buckets import served
 from places import Guest
+from repairs import copied_once
 from servers import Proxy, answer
 from stores import BIG
 
@@ -122,11 +123,7 @@ def test_a_token_that_expires(guest: Guest, gate: Gate) -> None:
     assert finished.ret == 0, told(finished)
     assert plan_in(finished)[-1].startswith("0 changes"), "the last repair had made them all"
     after_it = guest.everything()
-    whole = [run for run in after_it.runs.values() if run.active and run.tags.get("compliance.copy") == "complete"]
-    merged = {run.run_id for run in before.runs.values() if run.experiment_id == "2"}
-    assert sorted(run.tags["compliance.source_run_id"] for run in whole) == sorted(merged), "every run once"
-    for run in whole:
-        assert run.metrics == before.runs[run.tags["compliance.source_run_id"]].metrics
+    copied_once(before, after_it, "2")
     assert before.artifacts is not None
     assert after_it.artifacts is not None
     assert before.artifacts.files.keys() <= after_it.artifacts.files.keys(), "nothing was deleted"

@@ -12,6 +12,7 @@ import pytest
 import requests
 from gates import POLICIES, Gate, make_messy, plan_in, state, told
 from packaging.version import Version
+from repairs import copied_once
 from servers import ADMIN, PASSWORD, Proxy, answer, tracking_server
 from serving import Server
 from stores import Lab
@@ -252,9 +253,4 @@ def test_a_server_that_is_killed_in_the_middle_of_a_repair(tmp_path: Path, empty
         again = gate("--fix")
         assert again.ret == 0
         assert plan_in(again)[-1].startswith("0 changes")
-    after = lab.everything()
-    copied = [run for run in after.runs.values() if run.active and run.tags.get("compliance.copy") == "complete"]
-    sources = {run.run_id for run in everything.runs.values() if run.experiment_id == "2"}
-    assert sorted(run.tags["compliance.source_run_id"] for run in copied) == sorted(sources), "every run once, and whole"
-    for run in copied:
-        assert run.metrics == everything.runs[run.tags["compliance.source_run_id"]].metrics
+    copied_once(everything, lab.everything(), "2")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import http.server
 import json
 import math
 import os
@@ -13,13 +12,13 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from servers import Quiet, handled_by
 from serving import ALIAS, FEATURES, NAME, QUICKLY, SETTINGS, Evil, Logged, applicants, expected, log_production, metadata
 from stores import Lab
 
@@ -394,23 +393,15 @@ class TestFallback:
 def answering(status: int, body: bytes) -> Iterator[str]:
     """A server that says one thing to whatever it is asked."""
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
+    class Handler(Quiet):
+        def answer(self) -> None:
             self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
 
-        do_POST = do_GET  # noqa: N815 - the name that http.server looks for
-
-        def log_message(self, *_: object) -> None: ...
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, args=[0.01], daemon=True).start()
-        try:
-            yield f"http://127.0.0.1:{server.server_address[1]}"
-        finally:
-            server.shutdown()
+    with handled_by(Handler) as address:
+        yield address
 
 
 class TestServer:

@@ -12,13 +12,12 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
 from mlflow.entities import Metric
+from servers import Quiet, handled_by
 from stores import BIG, START, Lab
 
 from mlflow_compliance.entities import Run, Snapshot
@@ -284,20 +283,15 @@ def test_credentials_are_mlflows_own(shown: Shown, variables: dict[str, str], he
         monkeypatch.setenv(name, value)
     seen = set()
 
-    class Guard(BaseHTTPRequestHandler):
+    class Guard(Quiet):
         """A server in front of MLflow's that lets nobody in."""
 
-        def do_GET(self) -> None:
+        def answer(self) -> None:
             seen.add(self.headers["Authorization"])
             self.send_error(401)
 
-        def log_message(self, *_: object) -> None:
-            """Says nothing."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Guard) as guard:
-        Thread(target=guard.serve_forever, daemon=True).start()
-        problems = shown.check("longer", url=f"http://127.0.0.1:{guard.server_port}/mlflow/").problems
-        guard.shutdown()
+    with handled_by(Guard) as address:
+        problems = shown.check("longer", url=f"{address}/mlflow/").problems
     assert seen == {header}
     (problem,) = problems
     assert "does not accept the credentials (HTTP 401)" in problem
