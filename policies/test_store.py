@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from mlflow_compliance.api import EntityRef, Severity, Snapshot, Violations, policy
+from mlflow_compliance.api import EntityRef, SchemaState, Severity, Snapshot, Violations, policy
 
 
 @policy("STO001", "A file store can be migrated", Severity.MEDIUM)
@@ -21,3 +21,29 @@ def test_metric_points_are_written_once(store: Snapshot, violations: Violations)
         if clashes[owner]:
             message = "metric points of one run at one moment and step with several values"
             violations.add("clashes", message, entity=entity, observed=f"{clashes[owner]} more", expected="0")
+
+
+@policy("STO002", "Every row's parent is there", Severity.HIGH)
+def test_every_row_has_its_parent(store: Snapshot, violations: Violations) -> None:
+    """MLflow shows nobody a run whose experiment has no row, and no clean-up ever takes it: evidence that cannot be found."""
+    for lost in store.lost_rows:
+        rows = f"{lost.rows} row{'s' * (lost.rows != 1)}, such as {lost.example}, which names {lost.missing}"
+        violations.add(
+            f"{lost.table}-without-{lost.parent}",
+            f"rows of {lost.table} whose {lost.parent} are not there",
+            entity=EntityRef("table", lost.table, lost.table),
+            observed=rows,
+            expected="every row's parent",
+        )
+
+
+@policy("STO003", "The schema is that of the installed MLflow", Severity.HIGH)
+def test_schema_is_that_of_the_installed_mlflow(store: Snapshot, violations: Violations) -> None:
+    """Tables that are not what their revision says make MLflow fail, migrate by itself, or leave out what it does not know."""
+    schema = store.schema
+    if schema is None:
+        violations.not_applicable("only a database has a schema, and a server's is its own to look after")
+    if schema.state is not SchemaState.CURRENT:
+        # What is old and whole can be read as it is.
+        severity = Severity.LOW if schema.state is SchemaState.OLDER else None
+        violations.add(schema.state.value, f"it {schema.problem}", observed=schema.observed, expected=schema.expected, severity=severity)

@@ -59,6 +59,7 @@ from mlflow_compliance.scope import (
 )
 from mlflow_compliance.settings import Product, Settings
 from mlflow_compliance.snapshot.presence import Presence, Unknown, Why
+from mlflow_compliance.snapshot.schema import LostRows, Schema, SchemaState
 
 __all__ = [
     "BUILD",
@@ -96,6 +97,7 @@ __all__ = [
     "LinkDuplicate",
     "LogProductionRun",
     "LoggedModel",
+    "LostRows",
     "ModelVersion",
     "MoveToQuarantine",
     "PointToCopy",
@@ -110,6 +112,8 @@ __all__ = [
     "RetractCopy",
     "RetractProductionRun",
     "Run",
+    "Schema",
+    "SchemaState",
     "SetAlias",
     "SetExperimentTag",
     "SetRunTag",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from mlflow_compliance.session.leading import lead, remember
 from mlflow_compliance.session.repairing import repair
 from mlflow_compliance.session.sharing import prepare
 from mlflow_compliance.session.starting import begin, collected, cover, hear, name, rows, stop
@@ -43,6 +44,7 @@ def pytest_pycollect_makeitem(collector: pytest.Collector, obj: object) -> None:
 
 def pytest_itemcollected(item: pytest.Item) -> None:
     name(item)
+    remember(item)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -52,6 +54,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(session: pytest.Session, items: list[pytest.Item]) -> None:
     collected(session, items)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_finish(session: pytest.Session) -> None:
+    lead(session)  # later than every plugin that selects, and earlier than those that tell or send what was selected
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

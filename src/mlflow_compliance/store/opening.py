@@ -184,8 +184,10 @@ def _backend(uri: str, settings: Settings) -> Backend:
 
 
 def refuse_writing(store: Store, snapshot: Snapshot) -> None:
-    """Raise StoreError for a store that this version only audits."""
+    """Raise StoreError for a store that this version only audits, or that the installed MLflow does not take as it is."""
     store.backend.refuse_writing()
+    if snapshot.schema is not None and snapshot.schema.problem:
+        store.backend.refuse_other_schema()
     if snapshot.artifacts is not None and snapshot.artifacts.relocated:
         raise StoreError("--fix does not write to a store that is read through [store.relocate]: its rows point elsewhere; nothing was changed")
     if snapshot.artifacts is not None:

@@ -134,7 +134,7 @@ def read_holdings(
     reader.used = {location.experiment_id for location in locations if location.owner.kind in ("run", "logged_model", "run_model", "model_version")}
     wanted = [location for location in locations if scheme_of(location.uri) not in NOT_FILES]
     reader.holdings.proofs += [*recorded, *(path for location in wanted if reader.proves(location) and (path := reader.resolve(location.uri).path))]
-    order = {"experiment": 0, "model_version": 2, "run_model": 2}
+    order = {"experiment": 0, "model_version": 2, "run_model": 2, "skill_version": 2}
     for location in sorted(wanted, key=lambda location: order.get(location.owner.kind, 1)):
         reader.add(location)
     reader.close()
@@ -159,7 +159,7 @@ class _Reader:
     def proves(self, location: Location) -> bool:
         """Whether a row says that files were written where it points to: a run may have logged numbers alone."""
         kind, key, _ = location.owner
-        return kind in ("model_version", "run_model") or (kind == "logged_model" and key in self._ready)
+        return kind in ("model_version", "run_model", "skill_version") or (kind == "logged_model" and key in self._ready)
 
     def add(self, location: Location) -> None:
         kind, key, _ = location.owner
@@ -193,7 +193,7 @@ class _Reader:
         self.holdings.locations[kind, key] = path
         if kind == "experiment":
             self.holdings.experiments.setdefault(path, location.owner)
-        elif kind == "model_version":
+        elif kind in ("model_version", "skill_version"):
             self._versions.setdefault(path, location.owner)
         elif kind == "run_model":
             pass  # it lies in its run's folder
@@ -231,7 +231,11 @@ class _Reader:
         home = self._experiments.get(location.experiment_id, "")
         if home and (path == home or path.startswith(home + "/")):
             return home, path[len(home) :]
-        tails = {"run": (f"/{key}/artifacts",), "logged_model": (f"/models/{key}/artifacts", f"/{key}/artifacts")}
+        tails = {
+            "run": (f"/{key}/artifacts",),
+            "logged_model": (f"/models/{key}/artifacts", f"/{key}/artifacts"),
+            "trace": (f"/traces/{key}/artifacts",),
+        }
         for tail in tails.get(kind, ()):
             if path.endswith(tail):
                 return path[: -len(tail)], tail
@@ -308,7 +312,7 @@ def _place_of(location: Location, found: Resolved) -> str:
         scheme, separator, rest = uri.partition("://")
         return f"{scheme}{separator}{rest.partition('/')[0]}" if separator else uri.partition(":")[0] + ":"
     key = location.owner.key
-    for tail in (f"/models/{key}/artifacts", f"/{key}/artifacts", f"/{location.experiment_id}"):
+    for tail in (f"/models/{key}/artifacts", f"/traces/{key}/artifacts", f"/{key}/artifacts", f"/{location.experiment_id}"):
         # A Windows path may be spelt with its own separators.
         ending = uri[-len(tail) :].replace("\\", "/")
         uri = uri[: -len(tail)] if ending == tail and location.experiment_id else uri
