@@ -58,6 +58,7 @@ from mlflow_compliance.scope import (
     production_runs,
 )
 from mlflow_compliance.settings import Product, Settings
+from mlflow_compliance.snapshot.damage import DamagedFile
 from mlflow_compliance.snapshot.presence import Presence, Unknown, Why
 from mlflow_compliance.snapshot.schema import LostRows, Schema, SchemaState
 
@@ -85,6 +86,7 @@ __all__ = [
     "Change",
     "ComplianceError",
     "CopyRun",
+    "DamagedFile",
     "DatasetInput",
     "DeleteExperiment",
     "DuplicateGroup",

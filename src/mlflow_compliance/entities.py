@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
+from mlflow_compliance.snapshot.damage import DamagedFile
 from mlflow_compliance.snapshot.presence import Unknown, Why
 from mlflow_compliance.snapshot.schema import LostRows, Schema
 
@@ -303,6 +304,8 @@ class Snapshot:
     """Product -> what the settings name for its production run. Built when it is first looked up: only remedies do."""
     repeated_points: Mapping[str, RepeatedPoints] = field(default_factory=dict)
     """Path of a metric file -> the points that it holds more than once. Only a file store can hold such."""
+    damaged: tuple[DamagedFile, ...] = ()
+    """Only a file store can have such."""
     schema: Schema | None = None
     """None for a store without tables of its own, and behind a server."""
     lost_rows: tuple[LostRows, ...] = ()

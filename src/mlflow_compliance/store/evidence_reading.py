@@ -173,7 +173,9 @@ class _Reader:
         elif self.uri.startswith("sqlite"):
             artifacts = self.snapshot.artifacts
             away = artifacts is not None and not all(in_folder(root.path) for root in artifacts.roots)
-            with tracking_server(sqlite_path(self.uri), self.settings.store.busy_timeout, storage=away) as base_url:
+            several = bool(self.snapshot.other_workspaces) or self.snapshot.info.workspace not in ("", "default")
+            timeout = self.settings.store.busy_timeout
+            with tracking_server(sqlite_path(self.uri), timeout, storage=away, workspaces=several) as base_url:
                 yield base_url
         else:
             raise StoreError(

@@ -111,6 +111,7 @@ class Store:
             rules=rules,
             file_store=self.info.backend == "file",
             ready_models=rows.ready_models,
+            folders=rows.folders,
             recorded=read_records(self.folder),
             progress=progress,
             own=own,

@@ -124,6 +124,7 @@ def read_holdings(
     ground: Ground | None = None,
     *,
     recorded: Collection[str] = (),
+    folders: Sequence[Location] = (),
 ) -> Holdings:
     """Find every row's folder. Experiments come first: the others are understood by theirs. `recorded` are paths that are on record of ours."""
     as_written = ground is None and not relocate
@@ -137,6 +138,10 @@ def read_holdings(
     order = {"experiment": 0, "model_version": 2, "run_model": 2, "skill_version": 2}
     for location in sorted(wanted, key=lambda location: order.get(location.owner.kind, 1)):
         reader.add(location)
+    for location in folders:
+        path = reader.ground.real(reader.resolve(location.uri).path or "/")
+        if path not in reader.holdings.experiments and path not in reader.holdings.containers and path not in reader.holdings.roots:
+            reader.holdings.claims.setdefault(path, Claim(location.owner, ""))
     reader.close()
     return reader.holdings
 

@@ -17,7 +17,7 @@ _ARCHIVE = "mlflow.trace.archiveLocation"
 def rows_of(tables: Tables, snapshot: Snapshot) -> Rows:
     """Every location of the caller's workspace, deleted rows included, and of rows whose experiment is gone: files of those have an owner too."""
     reader = _Locations(tables, snapshot)
-    return Rows(tuple(reader.locations()), frozenset(reader.ready))
+    return Rows(tuple(reader.locations()), frozenset(reader.ready), tuple(reader.folders()))
 
 
 class _Locations:
@@ -43,6 +43,24 @@ class _Locations:
             yield from (Location(version.ref, version.experiment_id, version.location) for version in model.versions if not version.external)
         yield from self._skills()
         yield from self._archived_traces()
+
+    def folders(self) -> Iterator[Location]:
+        """Those of other workspaces: nothing in them is this workspace's, and nothing is nobody's."""
+        if not self.snapshot.other_workspaces:
+            return
+        for experiment, name, uri in self.tables.all("SELECT experiment_id, workspace, artifact_location FROM experiments"):
+            if str(experiment) in self._experiments and uri:
+                yield Location(EntityRef("workspace", name, name), str(experiment), uri)
+        for table, column in (("runs", "artifact_uri"), ("logged_models", "artifact_location")):
+            if not self.tables.has(table, column):
+                continue
+            elsewhere = (
+                f"SELECT experiments.workspace, {table}.experiment_id, {table}.{column} FROM {table} JOIN experiments "
+                f"ON experiments.experiment_id = {table}.experiment_id WHERE experiments.workspace <> :workspace "
+                f"AND SUBSTR({table}.{column}, 1, LENGTH(experiments.artifact_location)) <> experiments.artifact_location"
+            )
+            for name, experiment, uri in self.tables.all(elsewhere, workspace=self.tables.workspace):
+                yield Location(EntityRef("workspace", name, name), str(experiment), uri or "")
 
     def _runs(self) -> Iterator[Location]:
         homes: dict[str, tuple[str, str]] = {}

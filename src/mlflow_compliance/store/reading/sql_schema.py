@@ -85,7 +85,7 @@ def _beyond(there: Columns, later: Sequence[Columns], has: Columns) -> tuple[str
                 found |= {f"{table}.{column}" for column in columns if column in there.get(table, ()) and column not in has[table]}
             elif table in found or (table in there and set(columns) <= set(there[table])):
                 found.add(table)
-    return tuple(sorted(found))
+    return tuple(sorted(found, key=lambda name: ("." in name, name)))
 
 
 def _lacking(there: Columns, has: Columns) -> tuple[str, ...]:

@@ -10,6 +10,8 @@ from urllib.parse import quote, urlencode, urlsplit
 import requests
 from mlflow.tracking.request_header.registry import resolve_request_headers
 from mlflow.utils.credentials import get_default_host_creds
+from mlflow.utils.workspace_context import get_request_workspace
+from mlflow.utils.workspace_utils import WORKSPACE_HEADER_NAME
 
 from mlflow_compliance.evidence import Served
 
@@ -46,6 +48,8 @@ class Asking:
         # Given with every call: what a session has of it gives way to REQUESTS_CA_BUNDLE.
         self._verify, self._session.cert = granted.verify, granted.client_cert_path
         self._session.headers.update(resolve_request_headers())
+        if workspace := get_request_workspace():
+            self._session.headers[WORKSPACE_HEADER_NAME] = workspace
         if granted.username and granted.password:
             self._session.auth = (granted.username, granted.password)
         elif granted.token:

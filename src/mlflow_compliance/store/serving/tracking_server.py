@@ -37,16 +37,18 @@ _OF_STORAGE = ("AWS_", "MLFLOW_S3_", "MLFLOW_BOTO_")
 
 
 @contextmanager
-def tracking_server(database: str, busy_timeout: float = 5.0, *, storage: bool = False) -> Iterator[str]:
+def tracking_server(database: str, busy_timeout: float = 5.0, *, storage: bool = False, workspaces: bool = False) -> Iterator[str]:
     """The base URL of a server that reads a copy of a database; artifacts it serves from where the rows say that they lie.
 
-    With `storage` it gets the credentials of who asks for the audit for what lies in object stores.
+    With `storage` it gets the credentials of who asks for the audit for what lies in object stores. One without `workspaces` opens no store that
+    has several.
     It answers to this machine only. Raises StoreError where the database cannot be read (`busy_timeout` in seconds) or the server does not start.
     """
     with tempfile.TemporaryDirectory(prefix="mlflow-compliance-", ignore_cleanup_errors=True) as folder:
         _copy(database, os.path.join(folder, "mlflow.db"), busy_timeout)
         log = os.path.join(folder, "server.log")
-        process, url = _start(folder, log, _of_storage() if storage else {})
+        more = {"MLFLOW_ENABLE_WORKSPACES": "true"} if workspaces else {}
+        process, url = _start(folder, log, {**more, **(_of_storage() if storage else {})})
         try:
             _wait(process, url, log)
             yield url
@@ -62,7 +64,7 @@ def _copy(database: str, target: str, busy_timeout: float) -> None:
         source.backup(copy)
 
 
-def _start(folder: str, log: str, credentials: dict[str, str]) -> tuple[subprocess.Popen[bytes], str]:
+def _start(folder: str, log: str, more: dict[str, str]) -> tuple[subprocess.Popen[bytes], str]:
     # The port is taken here and handed on: nobody else can take it, and who asks before the server is ready waits in line.
     with socket.create_server(("127.0.0.1", 0)) as listening, open(log, "wb") as output:
         # uvicorn takes a socket that it is given for a local one and leaves this out; every answer would wait 40 ms for the kernel.
@@ -71,7 +73,7 @@ def _start(folder: str, log: str, credentials: dict[str, str]) -> tuple[subproce
         process = subprocess.Popen(
             [sys.executable, "-c", _START, str(os.getpid()), "--fd", str(file), "--log-level", "warning", _APP],
             cwd=folder,
-            env={**_environment(folder), **credentials},
+            env={**_environment(folder), **more},
             pass_fds=[file],
             stdin=subprocess.DEVNULL,
             stdout=output,
