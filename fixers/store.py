@@ -39,7 +39,7 @@ _WAYS_OUT = {
     "meta-empty": "bring it back from a backup, or write it anew, after the meta.yaml of a neighbour",
     "meta-broken": "mend its YAML by hand, after the meta.yaml of a neighbour",
     "meta-of-another": "move the folder to where its meta.yaml says, or mend the id in it; MLflow passes over it until then",
-    "run-among-experiments": "move its folder back into that of its experiment, which its meta.yaml names; MLflow cannot list deleted ones until then",
+    "run-among-experiments": "move its folder back into that of its experiment, as its meta.yaml says; MLflow cannot list deleted ones until then",
     "metric-empty": "remove the file, or bring it back from a backup: MLflow cannot read the run until then",
     "metric-broken": "take the lines that hold no point out of the file: MLflow cannot read the run until then",
     "not-utf-8": "write it anew as UTF-8 (iconv -f LATIN1 -t UTF-8, say), or bring it back from a backup",

@@ -36,7 +36,7 @@ class GoneError(Exception):
 class Asking:
     """The questions to one server. Credentials come from MLflow's own environment variables."""
 
-    def __init__(self, base_url: str) -> None:
+    def __init__(self, base_url: str, workspace: str = "") -> None:
         self._base = base_url.rstrip("/") + "/"
         self._problems: dict[str, str] = {}
         self.checked = 0
@@ -48,7 +48,7 @@ class Asking:
         # Given with every call: what a session has of it gives way to REQUESTS_CA_BUNDLE.
         self._verify, self._session.cert = granted.verify, granted.client_cert_path
         self._session.headers.update(resolve_request_headers())
-        if workspace := get_request_workspace():
+        if workspace := get_request_workspace() or workspace:
             self._session.headers[WORKSPACE_HEADER_NAME] = workspace
         if granted.username and granted.password:
             self._session.auth = (granted.username, granted.password)

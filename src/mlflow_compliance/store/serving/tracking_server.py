@@ -37,20 +37,20 @@ _OF_STORAGE = ("AWS_", "MLFLOW_S3_", "MLFLOW_BOTO_")
 
 
 @contextmanager
-def tracking_server(database: str, busy_timeout: float = 5.0, *, storage: bool = False, workspaces: bool = False) -> Iterator[str]:
+def tracking_server(database: str, busy_timeout: float = 5.0, *, storage: bool = False, workspace: str = "") -> Iterator[str]:
     """The base URL of a server that reads a copy of a database; artifacts it serves from where the rows say that they lie.
 
-    With `storage` it gets the credentials of who asks for the audit for what lies in object stores. One without `workspaces` opens no store that
-    has several.
+    With `storage` it gets the credentials of who asks for the audit for what lies in object stores. A store with several workspaces is
+    opened for one of them.
     It answers to this machine only. Raises StoreError where the database cannot be read (`busy_timeout` in seconds) or the server does not start.
     """
     with tempfile.TemporaryDirectory(prefix="mlflow-compliance-", ignore_cleanup_errors=True) as folder:
         _copy(database, os.path.join(folder, "mlflow.db"), busy_timeout)
         log = os.path.join(folder, "server.log")
-        more = {"MLFLOW_ENABLE_WORKSPACES": "true"} if workspaces else {}
+        more = {"MLFLOW_ENABLE_WORKSPACES": "true"} if workspace else {}
         process, url = _start(folder, log, {**more, **(_of_storage() if storage else {})})
         try:
-            _wait(process, url, log)
+            _wait(process, url, log, workspace)
             yield url
         finally:
             with suppress(ProcessLookupError):
@@ -109,14 +109,16 @@ def _environment(folder: str) -> dict[str, str]:
     }
 
 
-def _wait(process: subprocess.Popen[bytes], url: str, log: str) -> None:
+def _wait(process: subprocess.Popen[bytes], url: str, log: str, workspace: str) -> None:
     """Return when the server gives a first answer out of the database."""
     import requests
+    from mlflow.utils.workspace_utils import WORKSPACE_HEADER_NAME
 
     try:
         with requests.Session() as session:
             session.trust_env = False  # a proxy for the world outside does not know this port
-            answer = session.get(f"{url}/ajax-api/2.0/mlflow/experiments/search?max_results=1", timeout=_DEADLINE)
+            headers = {WORKSPACE_HEADER_NAME: workspace} if workspace else {}
+            answer = session.get(f"{url}/ajax-api/2.0/mlflow/experiments/search?max_results=1", headers=headers, timeout=_DEADLINE)
     except requests.Timeout:
         raise StoreError(f"a tracking server did not answer within {_DEADLINE:.0f} s{_last_words(log)}: try again when there is less to do") from None
     except requests.ConnectionError:
