@@ -322,7 +322,6 @@ class TestUnreachable:
             [*rows, row("experiment", "2", "2", "gs://bucket/2"), row("experiment", "3", "3", ""), row("experiment", "4", "4", "/nowhere/at/4")]
         )
         assert not found.unreachable
-        assert not found.unknown
 
     def test_absent_folders_of_ready_models_and_versions_are_told_each(self, read: Read, rows: list[Location], row: Row, root: Path) -> None:
         folder = root / "1" / "models" / MODEL / "artifacts"
