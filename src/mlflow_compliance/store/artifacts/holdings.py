@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 from mlflow_compliance.artifacts import Unreachable, parent, upwards
 from mlflow_compliance.entities import EntityRef, Location
-from mlflow_compliance.store.reading.locations import NOT_FILES, Resolved, Resolver, scheme_of, shown, without_credentials
+from mlflow_compliance.store.reading.locations import NOT_FILES, Resolved, Resolver, scheme_of, shown
+from mlflow_compliance.uris import without_secrets
 
 EVIDENT = frozenset({"mlruns", "mlartifacts"})
 
@@ -43,7 +44,7 @@ class Holdings:
     def unreachable(self) -> tuple[Unreachable, ...]:
         """The rows that cannot be reached, by experiment and reason."""
         return tuple(
-            Unreachable(experiment_id, without_credentials(example.uri), rows, example.owner, reason)
+            Unreachable(experiment_id, without_secrets(example.uri), rows, example.owner, reason)
             for (experiment_id, reason), (rows, example) in sorted(self.gone.items())
         )
 
