@@ -85,6 +85,10 @@ def build_for(product: Product, snapshot: Snapshot, settings: Settings) -> Itera
     replaced = [run for run in runs if run.status != "RUNNING"]
     if len(replaced) != len(runs):
         raise CannotFix("a run that is marked as production has not ended: let it finish, or end it")
+    for run in replaced:
+        unknown = snapshot.unknown_files(run)
+        if unknown:
+            raise CannotFix(f"what {run.ref} logged could not be looked at ({unknown.reason}), so nothing takes its place")
     change = _planned(product, primary, bundle, replaced, snapshot, settings)
     for run in snapshot.runs_of(primary.experiment_id):
         if run.tags.get(BUILT_FOR) == product.name and run.tags.get(BUILD) != COMPLETE_BUILD:

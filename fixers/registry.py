@@ -29,6 +29,9 @@ def point_alias(finding: Finding, snapshot: Snapshot, settings: Settings) -> Ite
     models = snapshot.models_of(current.run_id)
     if len(models) != 1:
         raise CannotFix(f"its {current.ref} has {len(models)} logged models: which one is meant is not for this program to guess")
+    unknown = snapshot.unknown_files(current)
+    if unknown:
+        raise CannotFix(f"the files of its {current.ref} could not be looked at ({unknown.reason}): an alias is not moved to what nobody has seen")
     name, alias = product.production.registered_model or "", product.production.alias
     registered = snapshot.registered_models.get(name)
     versions = registered.versions if registered else ()

@@ -10,7 +10,7 @@ from mlflow_compliance.api import CannotFix, Change, Finding, RemoveRepeatedPoin
 @fixer("STO001")
 def remove_repeats(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
     """Leave exact repeats out of the metric files; each file as it was is kept beside the journal."""
-    if "several values" in finding.message:
+    if finding.code == "clashes":
         raise CannotFix("which value counts is not for a program to say: take the other lines out of the file, then `mlflow migrate-filestore`")
     for path, points in snapshot.repeated_points.items():
         owner = points.owner

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-
-import pytest
+from collections.abc import Sequence
 
 from mlflow_compliance.api import (
     ArtifactRoot,
@@ -12,16 +11,31 @@ from mlflow_compliance.api import (
     EntityRef,
     Evidence,
     Product,
+    Run,
     Settings,
     Severity,
     Snapshot,
     Violations,
     policy,
     production_models,
+    production_runs,
 )
 
 CLOSE = 1e-6
 """The largest difference between a served and a recorded probability: both come from the same trees, one perhaps through a file of text."""
+
+
+def without_model(
+    what: str, models: Sequence[tuple[Run, str]], product: Product, store: Snapshot, settings: Settings, violations: Violations
+) -> None:
+    """Say that there is no production model, or that nobody knows because its place was not looked at."""
+    seen = {run.run_id for run, _ in models}
+    for run in production_runs(product, store, settings):
+        unknown = store.unknown_files(run)
+        if run.run_id not in seen and unknown:
+            violations.not_evaluated("no-model", unknown.reason, entity=run.ref)
+    if not models and not violations.unevaluated:
+        violations.add("no-model", f"there is no production model to {what}")
 
 
 @policy("MOD002", "Models are safe to load", Severity.HIGH)
@@ -31,37 +45,39 @@ def test_models_are_safe_to_load(artifact_root: ArtifactRoot, artifacts: Artifac
         if artifacts.root_of(path) == artifact_root:
             for problem in scan.problems:
                 entity = EntityRef("model_folder", path, artifacts.relative(path))
-                violations.add(problem, entity=entity, expected="only what is known to be safe")
+                violations.add("not-known-to-be-safe", problem, entity=entity, expected="only what is known to be safe")
 
 
 @policy("MOD003", "The production model loads and scores", Severity.CRITICAL)
 def test_production_model_loads_and_scores(product: Product, store: Snapshot, evidence: Evidence, settings: Settings, violations: Violations) -> None:
     """Files that are complete may still not load. Tried in a process of its own, with limits and without anybody's credentials."""
     models = production_models(product, store, settings)
-    if not models:
-        violations.add("there is no production model to try")
+    without_model("try", models, product, store, settings, violations)
     for run, folder in models:
         if evidence.probes[folder].problem:
-            violations.add("its model does not load and score", entity=run.ref, observed=evidence.probes[folder].problem)
+            violations.add("does-not-load", "its model does not load and score", entity=run.ref, observed=evidence.probes[folder].problem)
 
 
 @policy("MOD004", "The production model is described", Severity.HIGH)
 def test_production_model_is_described(product: Product, store: Snapshot, evidence: Evidence, settings: Settings, violations: Violations) -> None:
     """Without signature, example and pinned environment nobody can say later what went in, what came out, and with which versions."""
     models = production_models(product, store, settings)
-    if not models:
-        violations.add("there is no production model to look at")
+    without_model("look at", models, product, store, settings, violations)
     for run, folder in models:
         card = evidence.cards[folder]
         if not card.signed:
-            violations.add("its model has no signature", entity=run.ref, expected="names and types of inputs and outputs")
+            violations.add("no-signature", "its model has no signature", entity=run.ref, expected="names and types of inputs and outputs")
         if not card.example:
-            violations.add("its model has no input example", entity=run.ref)
+            violations.add("no-example", "its model has no input example", entity=run.ref)
         if not card.requirements:
-            violations.add("its model names no environment", entity=run.ref, expected="requirements.txt beside MLmodel")
+            violations.add("no-environment", "its model names no environment", entity=run.ref, expected="requirements.txt beside MLmodel")
         elif card.unpinned:
             violations.add(
-                "its model's environment is not pinned", entity=run.ref, observed=", ".join(card.unpinned), expected="one version each, with =="
+                "not-pinned",
+                "its model's environment is not pinned",
+                entity=run.ref,
+                observed=", ".join(card.unpinned),
+                expected="one version each, with ==",
             )
 
 
@@ -71,14 +87,21 @@ def test_served_probabilities_are_the_recorded_ones(
 ) -> None:
     """Metrics of another model's predictions say nothing about the one that is served."""
     if product.production.features is None:
-        pytest.skip(f"the settings name no features of product {product.name} to score again (products.production.features)")
+        violations.not_applicable(f"the settings name no features of product {product.name} to score again (products.production.features)")
     models = production_models(product, store, settings)
-    if not models:
-        violations.add("there is no production model to score with")
+    without_model("score with", models, product, store, settings, violations)
     for run, folder in models:
         probe = evidence.probes[folder]
         if probe.problem or probe.sample_problem:
-            violations.add("its model could not score the features at hand", entity=run.ref, observed=probe.problem or probe.sample_problem)
+            violations.add(
+                "does-not-score", "its model could not score the features at hand", entity=run.ref, observed=probe.problem or probe.sample_problem
+            )
         elif not probe.sampled or probe.worst > CLOSE:
             observed = f"{probe.sampled} rows of {os.path.basename(product.production.features)}, largest difference {probe.worst:g}"
-            violations.add("serves other probabilities than were recorded", entity=run.ref, observed=observed, expected=f"at most {CLOSE:g} apart")
+            violations.add(
+                "other-probabilities",
+                "serves other probabilities than were recorded",
+                entity=run.ref,
+                observed=observed,
+                expected=f"at most {CLOSE:g} apart",
+            )

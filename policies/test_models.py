@@ -13,14 +13,22 @@ def test_production_run_has_a_model_artifact(
     runs = production_runs(product, store, settings)
     if not runs:
         marks = ", ".join(f"{key}={value}" for key, value in sorted(product.production_tags.items()))
-        violations.add("no run is marked as production", observed="0 production runs", expected=f"a run with the tag {marks}")
+        violations.add("no-production-run", "no run is marked as production", observed="0 production runs", expected=f"a run with the tag {marks}")
     for run in runs:
-        folders = store.model_folders(run)
-        if not folders:
+        folders, unknown = store.model_folders(run), store.unknown_files(run)
+        if not folders and unknown:
+            violations.not_evaluated("no-model", unknown.reason, entity=run.ref)
+        elif not folders:
             violations.add(
-                "has no model artifact", entity=run.ref, observed="no MLmodel among its artifacts", expected="MLmodel and every file that it names"
+                "no-model",
+                "has no model artifact",
+                entity=run.ref,
+                observed="no MLmodel among its artifacts",
+                expected="MLmodel and every file that it names",
             )
         for folder in folders:
             if artifacts.models[folder].problem:
                 observed = artifacts.models[folder].problem
-                violations.add("its model is not complete", entity=run.ref, observed=observed, expected="every file that MLmodel names, none empty")
+                violations.add(
+                    "incomplete", "its model is not complete", entity=run.ref, observed=observed, expected="every file that MLmodel names, none empty"
+                )

@@ -30,7 +30,7 @@ def _missing(requirement: Requirement, store: Snapshot, settings: Settings, viol
     """The production runs that are to carry something; that there is none is a finding of its own."""
     runs = production_runs(requirement.product, store, settings)
     if not runs:
-        violations.add(f"there is no production run of product {requirement.product.name} to carry this {requirement.kind}")
+        violations.add("no-production-run", f"there is no production run of product {requirement.product.name} to carry this {requirement.kind}")
     return runs
 
 
@@ -43,7 +43,7 @@ def test_production_run_has_param(required_param: Requirement, store: Snapshot, 
     """What a model was made with cannot be asked of anybody later."""
     for run in _missing(required_param, store, settings, violations):
         if not run.params.get(required_param.name, "").strip():
-            violations.add(f"has no param {required_param.name}", entity=run.ref)
+            violations.add("missing", f"has no param {required_param.name}", entity=run.ref)
 
 
 @policy("PRD002", "The production run has each required metric", Severity.HIGH)
@@ -52,9 +52,11 @@ def test_production_run_has_metric(required_metric: Requirement, store: Snapshot
     for run in _missing(required_metric, store, settings, violations):
         value = run.latest.get(required_metric.name)
         if value is None:
-            violations.add(f"has no metric {required_metric.name}", entity=run.ref)
+            violations.add("missing", f"has no metric {required_metric.name}", entity=run.ref)
         elif value != value or abs(value) >= INFINITE:
-            violations.add(f"its metric {required_metric.name} is not a number", entity=run.ref, observed="NaN" if value != value else "infinity")
+            violations.add(
+                "not-a-number", f"its metric {required_metric.name} is not a number", entity=run.ref, observed="NaN" if value != value else "infinity"
+            )
 
 
 @policy("PRD003", "The production run has each required tag", Severity.MEDIUM)
@@ -62,7 +64,7 @@ def test_production_run_has_tag(required_tag: Requirement, store: Snapshot, sett
     """Tags are what searches, people and programs find it by."""
     for run in _missing(required_tag, store, settings, violations):
         if not run.tags.get(required_tag.name, "").strip():
-            violations.add(f"has no tag {required_tag.name}", entity=run.ref)
+            violations.add("missing", f"has no tag {required_tag.name}", entity=run.ref)
 
 
 @policy("PRD004", "The production run has each required artifact", Severity.HIGH)
@@ -71,8 +73,13 @@ def test_production_run_has_artifact(
 ) -> None:
     """An explanation that cannot be opened explains nothing."""
     for run in _missing(required_artifact, store, settings, violations):
-        if not _has_artifact(required_artifact.name, run, store, artifacts):
-            violations.add(f"has no artifact {required_artifact.name}", entity=run.ref, expected="a file that is not empty")
+        if _has_artifact(required_artifact.name, run, store, artifacts):
+            continue
+        unknown = store.unknown_files(run)
+        if unknown:
+            violations.not_evaluated("missing", unknown.reason, entity=run.ref)
+        else:
+            violations.add("missing", f"has no artifact {required_artifact.name}", entity=run.ref, expected="a file that is not empty")
 
 
 def _has_artifact(pattern: str, run: Run, store: Snapshot, artifacts: Artifacts) -> bool:
@@ -97,22 +104,29 @@ def test_metrics_follow_from_predictions(product: Product, store: Snapshot, evid
     wanted = product.production
     runs = production_runs(product, store, settings)
     if not runs:
-        violations.add("there is no production run to look at")
+        violations.add("no-production-run", "there is no production run to look at")
     for run in runs:
         recorded = run.latest
         scored = evidence.scored.get(run.run_id)
         if scored is not None and scored.problem:
-            violations.add("its metrics cannot be recomputed", entity=run.ref, observed=scored.problem)
+            violations.add("not-recomputed", "its metrics cannot be recomputed", entity=run.ref, observed=scored.problem)
         for name, value in sorted((scored.values if scored else {}).items()):
             if scored and name in recorded and differs(name, recorded[name], value, wanted.tolerance):
                 expected = f"{value:.6g} from {os.path.basename(scored.path)} ({scored.rows} rows) at threshold {scored.threshold:g}"
                 violations.add(
-                    f"metric {name} does not follow from its predictions", entity=run.ref, observed=f"{recorded[name]:g}", expected=expected
+                    "does-not-follow",
+                    f"metric {name} does not follow from its predictions",
+                    entity=run.ref,
+                    observed=f"{recorded[name]:g}",
+                    expected=expected,
                 )
         costs = (wanted.false_negative_cost, wanted.false_positive_cost)
         for sentence in agree(recorded, false_negative_cost=costs[0], false_positive_cost=costs[1], tolerance=wanted.tolerance):
-            violations.add("its metrics contradict one another", entity=run.ref, observed=sentence)
-        if scored is None:
+            violations.add("contradiction", "its metrics contradict one another", entity=run.ref, observed=sentence)
+        unknown = store.unknown_files(run)
+        if scored is None and unknown:
+            violations.not_evaluated("not-recomputed", unknown.reason, entity=run.ref)
+        elif scored is None:
             violations.note(f"{run.ref}: no predictions are recorded or named, so its metrics were only compared with one another")
 
 
@@ -127,35 +141,45 @@ def test_one_fact_has_one_value(product: Product, store: Snapshot, evidence: Evi
             told = "; ".join(f"{value} in {', '.join(places[:3])}{' ...' if len(places) > 3 else ''}" for value, places in sorted(values.items()))
             decided = product.production.decided.get(fact)
             expected = f"one value, {decided} by the settings" if decided else "one value; say which in the settings"
-            violations.add(f"{fact} has {len(values)} values", observed=told, expected=expected)
+            violations.add("several-values", f"{fact} has {len(values)} values", observed=told, expected=expected)
 
 
 @policy("PRD007", "Hyperparameters on the run, in its metadata and in the model agree", Severity.HIGH)
 def test_hyperparameters_agree(product: Product, store: Snapshot, evidence: Evidence, settings: Settings, violations: Violations) -> None:
     """Params are text that somebody logged; the model knows what it was really made with."""
     models = production_models(product, store, settings)
-    if not models:
-        violations.add("there is no production model to ask")
+    for run in production_runs(product, store, settings):
+        unknown = store.unknown_files(run)
+        if unknown and run not in [seen for seen, _ in models]:
+            violations.not_evaluated("no-model", unknown.reason, entity=run.ref)
+    if not models and not violations.unevaluated:
+        violations.add("no-model", "there is no production model to ask")
     for run, folder in models:
         probe, card = evidence.probes[folder], evidence.cards[folder]
         if probe.problem:
-            violations.add("its model could not be asked", entity=run.ref, observed=probe.problem)
+            violations.add("model-not-asked", "its model could not be asked", entity=run.ref, observed=probe.problem)
             continue
         metadata = evidence.metadata.get(run.run_id)
         if metadata is not None and metadata.problem:
-            violations.add("its model_metadata.json cannot be used", entity=run.ref, observed=metadata.problem)
+            violations.add("metadata-unusable", "its model_metadata.json cannot be used", entity=run.ref, observed=metadata.problem)
         document = metadata.document if metadata else {}
         described = {key: str(value) for key, value in document.get("hyperparameters", {}).items()}
         for key, value in sorted(probe.params.items()):
             for where, other in (("on the run", run.params.get(key)), ("in model_metadata.json", described.get(key))):
                 if other is not None and number(other) != number(value):
-                    violations.add(f"{key} differs from the model {where}", entity=run.ref, observed=other, expected=value)
+                    violations.add("hyperparameter-differs", f"{key} differs from the model {where}", entity=run.ref, observed=other, expected=value)
         counts = {"on the run": run.params.get("n_features"), "in model_metadata.json": document.get("n_features")}
         for where, count in counts.items():
             if count is not None and probe.features and number(str(count)) != str(len(probe.features)):
-                violations.add(f"n_features differs from the model {where}", entity=run.ref, observed=count, expected=len(probe.features))
+                violations.add(
+                    "feature-count-differs",
+                    f"n_features differs from the model {where}",
+                    entity=run.ref,
+                    observed=count,
+                    expected=len(probe.features),
+                )
         names = {"in the signature": list(card.inputs), "in model_metadata.json": document.get("features")}
         for where, listed in names.items():
             if listed and probe.features and list(listed) != list(probe.features):
                 differing = next((f"{a!r} and not {b!r}" for a, b in zip(listed, probe.features, strict=False) if a != b), f"{len(listed)} names")
-                violations.add(f"feature names differ from the model {where}", entity=run.ref, observed=differing)
+                violations.add("feature-names-differ", f"feature names differ from the model {where}", entity=run.ref, observed=differing)

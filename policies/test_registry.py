@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from mlflow_compliance.api import Artifacts, Product, RegisteredModel, Settings, Severity, Snapshot, Violations, current_run, policy
 
 
@@ -12,19 +10,29 @@ def test_alias_resolves_to_the_production_run(product: Product, store: Snapshot,
     """Programs load by alias; people look at the run. They must mean the same model."""
     wanted = product.production
     if wanted.registered_model is None:
-        pytest.skip(f"the settings name no registered model of product {product.name} (products.production.registered_model)")
+        violations.not_applicable(f"the settings name no registered model of product {product.name} (products.production.registered_model)")
     registered = store.registered_models.get(wanted.registered_model)
     if registered is None:
-        violations.add("its registered model is not there", observed=wanted.registered_model, expected="a registered model of that name")
+        violations.add(
+            "no-registered-model", "its registered model is not there", observed=wanted.registered_model, expected="a registered model of that name"
+        )
         return
     version = registered.version(registered.aliases.get(wanted.alias))
     if version is None:
-        violations.add(f"alias {wanted.alias} does not resolve", entity=registered.ref, expected="a version of the production run")
+        violations.add(
+            "alias-does-not-resolve", f"alias {wanted.alias} does not resolve", entity=registered.ref, expected="a version of the production run"
+        )
         return
     current = current_run(product, store, settings)
     if current is None or version.run_id != current.run_id:
         expected = f"run {current.run_id}" if current else "the one production run, which is in doubt"
-        violations.add(f"alias {wanted.alias} names another run's version", entity=version.ref, observed=f"run {version.run_id}", expected=expected)
+        violations.add(
+            "alias-names-another-run",
+            f"alias {wanted.alias} names another run's version",
+            entity=version.ref,
+            observed=f"run {version.run_id}",
+            expected=expected,
+        )
 
 
 @policy("REG002", "Every version's source exists", Severity.HIGH)
@@ -32,12 +40,15 @@ def test_every_version_has_its_source(registered_model: RegisteredModel, artifac
     """A version whose files are gone says READY until somebody needs it."""
     for version in registered_model.versions:
         folder = artifacts.locations.get(version.ref.place)
+        unknown = artifacts.unknown.get(version.ref.place)
         models = artifacts.models_in(folder) if folder else []
-        if not models:
-            violations.add("its source holds no model", entity=version.ref, observed=version.source, expected="a folder with an MLmodel")
+        if unknown:
+            violations.not_evaluated("no-model", unknown.reason, entity=version.ref)
+        elif not models:
+            violations.add("no-model", "its source holds no model", entity=version.ref, observed=version.source, expected="a folder with an MLmodel")
         for model in models:
             if model.problem:
-                violations.add("its source is not complete", entity=version.ref, observed=model.problem)
+                violations.add("incomplete", "its source is not complete", entity=version.ref, observed=model.problem)
 
 
 @policy("REG003", "No deprecated stages", Severity.LOW)
@@ -45,4 +56,4 @@ def test_no_version_has_a_stage(registered_model: RegisteredModel, violations: V
     """MLflow gives stages up; what relies on 'Production' will find nothing, aliases stay."""
     for version in registered_model.versions:
         if version.stage not in ("", "None"):
-            violations.add("has a stage", entity=version.ref, observed=version.stage, expected="an alias")
+            violations.add("stage", "has a stage", entity=version.ref, observed=version.stage, expected="an alias")

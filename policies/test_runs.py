@@ -32,7 +32,11 @@ def test_no_run_is_stuck(experiment: Experiment, store: Snapshot, artifacts: Art
         if run.status == "RUNNING" and hours > limit:
             since = datetime.fromtimestamp(known / 1000, timezone.utc)
             violations.add(
-                "still RUNNING", entity=run.ref, observed=f"nothing logged since {since:%Y-%m-%d %H:%M} UTC", expected=f"ended within {limit:g} hours"
+                "stuck",
+                "still RUNNING",
+                entity=run.ref,
+                observed=f"nothing logged since {since:%Y-%m-%d %H:%M} UTC",
+                expected=f"ended within {limit:g} hours",
             )
 
 
@@ -42,14 +46,23 @@ def test_product_has_one_production_run(product: Product, store: Snapshot, setti
     runs = production_runs(product, store, settings)
     current = current_run(product, store, settings)
     if not runs:
-        violations.add("no run is marked as production", observed="0 production runs", expected="exactly 1")
+        violations.add("no-production-run", "no run is marked as production", observed="0 production runs", expected="exactly 1")
     for run in runs:
         if len(runs) > 1 and run != current:
-            violations.add(f"one of {len(runs)} production runs of product {product.name}", entity=run.ref, expected="exactly 1")
+            violations.add(
+                "several-production-runs", f"one of {len(runs)} production runs of product {product.name}", entity=run.ref, expected="exactly 1"
+            )
         if run.status != "FINISHED":
-            violations.add("is marked as production and has not finished well", entity=run.ref, observed=run.status, expected="FINISHED")
+            violations.add(
+                "not-finished", "is marked as production and has not finished well", entity=run.ref, observed=run.status, expected="FINISHED"
+            )
     for experiment in store.active_experiments():
         if is_archived(settings, experiment) and product.covers(experiment):
             # It does not count; who searches for the mark finds it all the same.
             for run in filter(product.marks, store.runs_of(experiment.experiment_id)):
-                violations.add("is marked as production in an archived experiment", entity=run.ref, expected="no mark, or an experiment in force")
+                violations.add(
+                    "production-in-archive",
+                    "is marked as production in an archived experiment",
+                    entity=run.ref,
+                    expected="no mark, or an experiment in force",
+                )

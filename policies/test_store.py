@@ -17,7 +17,7 @@ def test_metric_points_are_written_once(store: Snapshot, violations: Violations)
     for owner in sorted(repeats):
         entity = store.runs[owner.key].ref if owner.key in store.runs else owner
         if repeats[owner]:
-            violations.add("metric points written more than once", entity=entity, observed=f"{repeats[owner]} repeats", expected="0")
+            violations.add("repeats", "metric points written more than once", entity=entity, observed=f"{repeats[owner]} repeats", expected="0")
         if clashes[owner]:
             message = "metric points of one run at one moment and step with several values"
-            violations.add(message, entity=entity, observed=f"{clashes[owner]} more", expected="0")
+            violations.add("clashes", message, entity=entity, observed=f"{clashes[owner]} more", expected="0")

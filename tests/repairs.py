@@ -19,11 +19,11 @@ from stores import Lab
 from mlflow_compliance.apply import Outcome, apply_plan, differences, expected_after
 from mlflow_compliance.changes import load
 from mlflow_compliance.entities import Snapshot
-from mlflow_compliance.findings import Finding
 from mlflow_compliance.journal import Journal
 from mlflow_compliance.plan import Plan, Refusal, findings_of, make_plan
-from mlflow_compliance.remedies import Remedy, load_fixers
-from mlflow_compliance.rules import ATTRIBUTE, Policy
+from mlflow_compliance.rules.finding import Finding
+from mlflow_compliance.rules.fixer import Remedy, load_fixers
+from mlflow_compliance.rules.policy import ATTRIBUTE, Policy
 from mlflow_compliance.store.changing.writing import StoreWriter
 
 CHECKOUT = Path(__file__).parents[1]

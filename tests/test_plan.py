@@ -14,10 +14,10 @@ from mlflow_compliance.audit import Audit, Options
 from mlflow_compliance.changes import Change, RenameExperiment, SetExperimentTag
 from mlflow_compliance.entities import Snapshot
 from mlflow_compliance.errors import PlanError
-from mlflow_compliance.findings import Finding
 from mlflow_compliance.plan import make_plan
 from mlflow_compliance.progress import Silent
-from mlflow_compliance.remedies import CannotFix, Remedy
+from mlflow_compliance.rules.finding import Finding
+from mlflow_compliance.rules.fixer import CannotFix, Remedy
 from mlflow_compliance.settings import Settings
 
 
@@ -128,7 +128,7 @@ def test_fixers_that_never_end_are_named(lab: Lab) -> None:
     @policy("XXX001", "Never satisfied", Severity.LOW)
     def test_never(experiment: Experiment, violations: Violations) -> None:
         """A new finding whatever is done."""
-        violations.add(f"called {experiment.name}")
+        violations.add("called", f"called {experiment.name}")
 
     rule = test_never.__compliance_policy__  # type: ignore[attr-defined]
     with pytest.raises(PlanError, match=r"does not settle after 10 rounds.*XXX001"):

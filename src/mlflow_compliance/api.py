@@ -39,14 +39,14 @@ from mlflow_compliance.entities import (
 from mlflow_compliance.errors import ComplianceError
 from mlflow_compliance.evidence import Bundle, Evidence
 from mlflow_compliance.facts import FactValue, fact_values, in_run, number
-from mlflow_compliance.findings import Finding, Severity, Violations
 from mlflow_compliance.journal import user_name
 from mlflow_compliance.metadata import as_text as metadata_text
 from mlflow_compliance.metadata import document as metadata_document
 from mlflow_compliance.metrics import agree, differs
-from mlflow_compliance.remedies import CannotFix, fixer
-from mlflow_compliance.resolution import SnapshotLookup, resolve
-from mlflow_compliance.rules import Requirement, policy
+from mlflow_compliance.resolution import Resolution, SnapshotLookup, resolve
+from mlflow_compliance.rules.finding import Finding, Severity, Violations
+from mlflow_compliance.rules.fixer import CannotFix, fixer
+from mlflow_compliance.rules.policy import Requirement, policy
 from mlflow_compliance.scope import (
     SUPERSEDED_BY,
     claimed_by,
@@ -58,6 +58,7 @@ from mlflow_compliance.scope import (
     production_runs,
 )
 from mlflow_compliance.settings import Product, Settings
+from mlflow_compliance.snapshot.presence import Presence, Unknown, Why
 
 __all__ = [
     "BUILD",
@@ -98,12 +99,14 @@ __all__ = [
     "ModelVersion",
     "MoveToQuarantine",
     "PointToCopy",
+    "Presence",
     "Product",
     "RegisterVersion",
     "RegisteredModel",
     "RemoveRepeatedPoints",
     "RenameExperiment",
     "Requirement",
+    "Resolution",
     "RetractCopy",
     "RetractProductionRun",
     "Run",
@@ -114,7 +117,9 @@ __all__ = [
     "Severity",
     "Snapshot",
     "SnapshotLookup",
+    "Unknown",
     "Violations",
+    "Why",
     "agree",
     "claimed_by",
     "claims_in",

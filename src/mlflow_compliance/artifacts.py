@@ -16,6 +16,7 @@ from functools import cached_property
 from typing import NamedTuple, TypeVar, cast
 
 from mlflow_compliance.entities import EntityRef
+from mlflow_compliance.snapshot.presence import Presence, Unknown, Why
 
 _Value = TypeVar("_Value")
 QUARANTINE = ".quarantine"
@@ -77,13 +78,17 @@ class Ownerless(NamedTuple):
 
 
 class Unreachable(NamedTuple):
-    """Rows of one experiment whose files cannot be reached from here, for one reason."""
+    """Rows whose files cannot be reached from here, below one place and for one reason."""
 
-    experiment_id: str
-    uri: str
+    place: str
+    """What their locations have in common, without credentials."""
     rows: int
     example: EntityRef
+    experiments: tuple[str, ...]
+    """Ids of their experiments, sorted; '' for a version of no experiment."""
     reason: str
+    why: Why | None = None
+    """None where the place was looked at and nothing is there."""
 
 
 class ModelFolder(NamedTuple):
@@ -156,6 +161,8 @@ class Artifacts:
     locations: Mapping[tuple[str, str], str]
     """(kind, key) of a run, logged model, model version or experiment -> the local folder of its artifacts."""
     ownerless: Mapping[str, Ownerless] = field(default_factory=dict)
+    unknown: Mapping[tuple[str, str], Unknown] = field(default_factory=dict)
+    """(kind, key) of a row -> why the place that it names was not looked at. Such a row has no entry in `locations`."""
     unreachable: tuple[Unreachable, ...] = ()
     relocated: Mapping[str, int] = field(default_factory=dict)
     """Prefix in the rows -> number of rows read through [store.relocate]."""
@@ -177,6 +184,12 @@ class Artifacts:
     rules: DuplicateRules = DuplicateRules()
     samples: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
     """Path -> what the walk read of it, between the walk and the hashing."""
+
+    def presence(self, row: tuple[str, str]) -> Presence:
+        """What is known of the folder of a row, by (kind, key)."""
+        if row in self.unknown:
+            return Presence.UNKNOWN
+        return Presence.HERE if row in self.locations else Presence.ABSENT
 
     def root_of(self, path: str) -> ArtifactRoot | None:
         """The innermost root that holds a path."""

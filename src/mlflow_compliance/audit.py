@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 from mlflow_compliance.apply import Outcome, apply_plan, differences, expected_after
 from mlflow_compliance.entities import Snapshot
 from mlflow_compliance.errors import ChangeError, ComplianceError, PlanError, StoreError
-from mlflow_compliance.findings import Finding, Severity
 from mlflow_compliance.journal import Journal, only_one
 from mlflow_compliance.plan import Plan, make_plan
 from mlflow_compliance.progress import Progress
 from mlflow_compliance.readings import Alone, FilesNotRead, Readings, Sharing
-from mlflow_compliance.remedies import Remedy, load_fixers, propose, summary_of
-from mlflow_compliance.rules import AXES, OF_FILES, Policy, cases, verdict_of
+from mlflow_compliance.rules.evaluation import cases, verdict_of
+from mlflow_compliance.rules.finding import Finding, Severity
+from mlflow_compliance.rules.fixer import Remedy, load_fixers, propose, summary_of
+from mlflow_compliance.rules.policy import AXES, OF_FILES, Policy
 from mlflow_compliance.settings import Settings, find_settings, load_settings
 
 if TYPE_CHECKING:
@@ -171,10 +172,16 @@ class Audit:
         """The entity behind a case id in the current snapshot, None when it is gone."""
         return AXES[axis].members(self.snapshot(artifacts=artifacts), self.settings).get(key)
 
-    def severity(self, rule: Policy) -> Severity:
-        """A policy's severity; the settings may say another."""
+    def severity(self, rule: Policy, findings: Sequence[Finding] = ()) -> Severity:
+        """A policy's severity, or that of the worst of some findings of it; the settings may say another."""
         own = self.settings.policies.get(rule.id)
-        return Severity(own.severity) if own and own.severity else rule.severity
+        if own and own.severity:
+            return Severity(own.severity)
+        return max((finding.severity or rule.severity for finding in findings), key=lambda found: found.rank, default=rule.severity)
+
+    def requires_evidence(self, rule: Policy) -> bool:
+        """Whether a check of a policy that could not judge fails the gate."""
+        return self.severity(rule).value in self.settings.gate.require_evidence
 
     def enabled(self, rule: Policy) -> bool:
         own = self.settings.policies.get(rule.id)

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
+from mlflow_compliance.snapshot.presence import Unknown, Why
+
 if TYPE_CHECKING:
     from mlflow_compliance.artifacts import Artifacts
     from mlflow_compliance.evidence import Evidence, Source
@@ -339,6 +341,13 @@ class Snapshot:
             return []
         places = [self.artifacts.locations.get(item.place) for item in (*(model.ref for model in self.models_of(run.run_id)), run.ref)]
         return [model.path for place in places if place for model in self.artifacts.models_in(place)]
+
+    def unknown_files(self, run: Run) -> Unknown | None:
+        """Why not all that a run logged could be looked at, None where it was."""
+        if self.artifacts is None:
+            return Unknown(Why.NOT_READ, "", "no file was looked at in this session")
+        places = (run.ref, *(model.ref for model in self.models_of(run.run_id)))
+        return next((self.artifacts.unknown[item.place] for item in places if item.place in self.artifacts.unknown), None)
 
     def with_experiment(self, experiment: Experiment) -> Snapshot:
         """This snapshot with one experiment put in the place of the one with its id."""

@@ -11,9 +11,10 @@ from itertools import groupby
 from mlflow_compliance.changes import Change, CopyRun
 from mlflow_compliance.entities import EntityRef, Snapshot
 from mlflow_compliance.errors import ChangeError, PlanError
-from mlflow_compliance.findings import Finding
-from mlflow_compliance.remedies import Remedy, propose
-from mlflow_compliance.rules import Policy, Verdict, cases, verdict_of
+from mlflow_compliance.rules.evaluation import Verdict, cases, verdict_of
+from mlflow_compliance.rules.finding import Finding
+from mlflow_compliance.rules.fixer import Remedy, propose
+from mlflow_compliance.rules.policy import Policy
 from mlflow_compliance.settings import Settings
 
 ROUNDS = 10

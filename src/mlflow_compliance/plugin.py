@@ -72,6 +72,9 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
     except AssertionError as failure:
         clean(pyfuncitem, failure)
         raise
+    except pytest.skip.Exception:
+        judge(pyfuncitem)  # what it found before it saw that nothing applies is not forgotten
+        raise
     judge(pyfuncitem)
     return result
 

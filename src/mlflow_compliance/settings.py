@@ -22,6 +22,7 @@ __all__ = [
     "ArtifactSettings",
     "DuplicateSettings",
     "ExperimentSettings",
+    "GateSettings",
     "JournalSettings",
     "ModelSettings",
     "PolicySettings",
@@ -41,6 +42,8 @@ _BARE_URIS = ("databricks", "databricks-uc", "uc")  # MLflow knows these words a
 Text = Annotated[str, Field(min_length=1)]
 # TOML has lists, a frozen model wants tuples: only here is a conversion allowed.
 Texts = Annotated[tuple[Text, ...], Field(strict=False)]
+SEVERITIES = ("low", "medium", "high", "critical")
+Severities = Annotated[tuple[Literal["low", "medium", "high", "critical"], ...], Field(strict=False)]
 
 
 class _Table(BaseModel):
@@ -210,6 +213,22 @@ class PolicySettings(_Table):
     severity: Literal["low", "medium", "high", "critical"] | None = None
 
 
+class GateSettings(_Table):
+    """When a check that could not judge fails the gate: for rules of these severities. One word means that severity and the worse ones."""
+
+    require_evidence: Severities = ("critical",)
+
+    @field_validator("require_evidence", mode="before")
+    @classmethod
+    def _from_this_one_on(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        if value not in (*SEVERITIES, "never"):
+            words = ", ".join(SEVERITIES)
+            raise PydanticCustomError(OWN, "must be one of {words} or never, or a list of severities, not {value}", {"words": words, "value": value})
+        return () if value == "never" else SEVERITIES[SEVERITIES.index(value) :]
+
+
 class Settings(_Table):
     """All settings. `path` is the file that they came from, None for the defaults."""
 
@@ -221,6 +240,7 @@ class Settings(_Table):
     duplicates: DuplicateSettings = DuplicateSettings()
     artifacts: ArtifactSettings = ArtifactSettings()
     journal: JournalSettings = JournalSettings()
+    gate: GateSettings = GateSettings()
     policies: dict[str, PolicySettings] = {}
     _source: Source = PrivateAttr(default_factory=Source)
 

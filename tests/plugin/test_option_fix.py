@@ -230,7 +230,7 @@ def test_fixers_that_undo_each_other_are_named_and_nothing_is_written(gate: Gate
 
         def says(experiment, violations, wanted):
             if experiment.experiment_id == "1" and experiment.tags.get("side") != wanted:
-                violations.add("wrong side")
+                violations.add("wrong-side", "wrong side")
 
         @policy("LFT001", "Left", Severity.LOW)
         def test_left(experiment: Experiment, violations: Violations) -> None:

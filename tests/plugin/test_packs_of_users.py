@@ -41,7 +41,7 @@ def test_a_plain_assert_fails_about_its_entity(gate: Gate, messy: Lab, flags: li
 
 
 def test_violations_and_an_assert_are_both_told(gate: Gate, messy: Lab) -> None:
-    body = "violations.add('first'); violations.add('second', observed=1, expected=2)"
+    body = "violations.add('one', 'first'); violations.add('two', 'second', observed=1, expected=2)"
     pack(gate, own("test_all", "store: Snapshot, violations: Violations", body))
     result = gate(rules=["policies"])
     assert result.ret == 1
@@ -55,7 +55,7 @@ def test_violations_and_an_assert_are_both_told(gate: Gate, messy: Lab) -> None:
     [
         ("1 / 0", "the check could not be carried out (ZeroDivisionError: division by zero)"),
         ("store.no_such_thing", "the check could not be carried out (AttributeError"),
-        ("violations.add('seen'); 1 / 0", "seen"),
+        ("violations.add('seen', 'seen'); 1 / 0", "seen"),
         ("pytest.fail('said so')", "said so"),
         ("raise Exception", "the check could not be carried out (Exception"),
     ],

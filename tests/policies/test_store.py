@@ -8,7 +8,7 @@ import pytest
 from mlflow import MlflowClient
 from repairs import rules
 
-from mlflow_compliance.rules import cases, evaluate
+from mlflow_compliance.rules.evaluation import cases, evaluate
 from mlflow_compliance.settings import Settings
 from mlflow_compliance.store.opening import open_store
 

@@ -25,6 +25,7 @@ STYLE = """<style>
   #results-table td.col-outcome { min-width: 24rem; }
   #results-table td.col-testId { max-width: 22rem; font-size: smaller; }
   .compliance-FAILED { color: #a00; font-weight: bold; } .compliance-FIXED { color: #05630f; font-weight: bold; }
+  .compliance-NOT-EVALUATED { color: #8a5200; font-weight: bold; } .compliance-NOT-APPLICABLE { color: #555; }
   .compliance-PASSED { color: #05630f; } .compliance-head { margin: 0 0 1em; padding-left: 1.2em; overflow-wrap: anywhere; }
   td.col-outcome ul { margin: .3em 0; padding-left: 1.2em; } td.col-outcome li { margin: .2em 0; } .compliance-remedy { color: #555; }
   .logwrapper:not(:has(.log)) { display: none; }
@@ -97,7 +98,7 @@ class HtmlReport:
         if self.header:
             facts = getattr(report, MARK, None)
             self.policies = self.policies or bool(facts)
-            cells[1:1] = _cells(facts, report) if facts else [f'<td class="col-{name}"></td>' for name in COLUMNS]
+            cells[1:1] = _cells(facts) if facts else [f'<td class="col-{name}"></td>' for name in COLUMNS]
             if facts:
                 self.notes += [f"{facts['policy']}: {note}" for note in facts["notes"]]
                 self.examined |= set(map(tuple, facts["examined"]))
@@ -123,14 +124,19 @@ def _head(head: Heading, examined: int, audit: Audit | None) -> list[str]:
     return [*lines, "A check that passes is evidence about this store at this time; it is not a statement of legal compliance."]
 
 
-def _cells(facts: dict[str, Any], report: pytest.TestReport) -> list[str]:
-    outcome = "FIXED (removed)" if facts["removed"] else "FIXED" if facts["fixed"] else report.outcome.upper()
+def _cells(facts: dict[str, Any]) -> list[str]:
+    outcome = "FIXED (removed)" if facts["removed"] else facts["outcome"].upper()
     return [
         f'<td class="col-policy" title="{_safe(facts["title"])}">{_safe(facts["policy"])}</td>',
         f'<td class="col-severity {_safe(facts["severity"])}">{_safe(facts["severity"])}</td>',
         f'<td class="col-entity">{_safe(facts["entity"])}</td>',
-        f'<td class="col-outcome"><span class="compliance-{outcome.split()[0]}">{outcome}</span>: {_safe(facts["title"])}{_items(facts)}</td>',
+        f'<td class="col-outcome"><span class="compliance-{_class(outcome)}">{outcome}</span>: {_safe(facts["title"])}{_items(facts)}</td>',
     ]
+
+
+def _class(outcome: str) -> str:
+    """The outcome as a name of a class; what was removed looks as what was fixed."""
+    return "FIXED" if outcome.startswith("FIXED") else outcome.replace(" ", "-")
 
 
 def _items(facts: dict[str, Any]) -> str:
@@ -139,12 +145,15 @@ def _items(facts: dict[str, Any]) -> str:
         f'<li>{_safe(finding["text"])}<br><span class="compliance-remedy">--fix: {_safe(finding["remedy"])}</span></li>'
         for finding in facts["findings"][:MOST]
     ]
-    left = len(facts["done"]) + len(facts["findings"]) - len(items)
+    items += [f"<li>{_safe(item['entity'])}: not evaluated: {_safe(item['reason'])}</li>" for item in facts["unevaluated"][:MOST]]
+    items += [f"<li>{_safe(facts['reason'])}</li>"] if facts["reason"] else []
+    entries = len(facts["done"]) + len(facts["findings"]) + len(facts["unevaluated"])
+    left = entries + bool(facts["reason"]) - len(items)
     items += [f"<li>... and {left} more</li>"] if left else []
     if not items:
         return ""
     listed = f"<ul>{''.join(items)}</ul>"
-    return listed if len(items) <= OPEN else f"<details><summary>{len(facts['done']) + len(facts['findings'])} entries</summary>{listed}</details>"
+    return listed if len(items) <= OPEN else f"<details><summary>{entries} entries</summary>{listed}</details>"
 
 
 def _safe(text: object) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import shutil
+from collections import Counter
 from typing import Any
 
 from rich import box
@@ -15,6 +16,7 @@ from mlflow_compliance.audit import Audit, Heading
 from mlflow_compliance.report.text import printable
 
 COLUMNS = (("policy", 8), ("entity", 24), ("what is wrong", None), ("what --fix would do", None))
+OUTCOMES = ("failed", "not evaluated", "fixed", "passed", "not applicable", "switched off")
 MOST = 200
 """Rows of the table; a store with more findings than that is read in the HTML report."""
 
@@ -30,12 +32,30 @@ def write_summary(reporter: Any, head: Heading, audit: Audit | None, facts: list
             reporter.write_line(printable(f"note: {fact['policy']}: {note}"))
     if audit is not None:
         _write_repair(reporter, audit)
+    _write_outcomes(reporter, facts)
     rows = [(fact["policy"], finding) for fact in facts for finding in fact["findings"]]
     if rows:
         for line in _table(rows[:MOST]).splitlines():
             reporter.write_line(line.rstrip())
         if len(rows) > MOST:
             reporter.write_line(f"... and {len(rows) - MOST} findings more: see the report that --html=audit.html writes")
+
+
+def _write_outcomes(reporter: Any, facts: list[dict[str, Any]]) -> None:
+    """How the checks ended, and why some of them could not judge: none of those reads as compliance."""
+    counted = Counter(fact["outcome"] for fact in facts)
+    reporter.write_line(", ".join(f"{counted[name]} {name}" for name in OUTCOMES if counted[name]))
+    for fact in facts:
+        for item in fact["unevaluated"][:MOST]:
+            text = f"not evaluated: {fact['policy']}: {item['entity']}: {item['reason']}"
+            reporter.write_line(printable(text), yellow=True)
+    reasons: dict[str, list[str]] = {}
+    for fact in facts:
+        if fact["outcome"] == "not applicable":
+            policies = reasons.setdefault(fact["reason"], [])
+            policies += [fact["policy"]] if fact["policy"] not in policies else []
+    for reason, policies in reasons.items():
+        reporter.write_line(printable(f"not applicable: {', '.join(policies)}: {reason}"))
 
 
 def _write_repair(reporter: Any, audit: Audit) -> None:

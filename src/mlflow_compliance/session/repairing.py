@@ -11,7 +11,7 @@ from mlflow_compliance.session.state import BEFORE, STOPPED, audit_of, rule_of
 
 if TYPE_CHECKING:
     from mlflow_compliance.plan import Plan
-    from mlflow_compliance.rules import Policy
+    from mlflow_compliance.rules.policy import Policy
 
 
 def _cases(items: list[pytest.Item]) -> dict[str, tuple[str, str]]:

@@ -13,8 +13,8 @@ from mlflow_compliance.session.sharing import share_heading
 from mlflow_compliance.session.state import ATTRIBUTE, AUDIT, EXAMINED, STOPPED, VIOLATIONS, audit_of, ensure_audit, rule_of
 
 if TYPE_CHECKING:
-    from mlflow_compliance.findings import Violations
-    from mlflow_compliance.rules import Policy
+    from mlflow_compliance.rules.finding import Violations
+    from mlflow_compliance.rules.policy import Policy
 
 WORKER_ERROR = "compliance_error"
 """Key under which a worker of pytest-xdist hands over why it could not collect: raised there, it would be an internal error."""
@@ -56,7 +56,7 @@ def cover(collector: pytest.Collector, value: object) -> None:
     module = collector.getparent(pytest.Module)
     if not hasattr(value, ATTRIBUTE) or module is None or module.stash.get(_COVERED, False):
         return
-    from mlflow_compliance.rules import AXES
+    from mlflow_compliance.rules.policy import AXES
 
     module.stash[_COVERED] = True
     audit = ensure_audit(collector.config)
@@ -77,7 +77,7 @@ def _policy(item: pytest.Item) -> Policy:
 
 def _member(request: pytest.FixtureRequest) -> object:
     """The entity behind a parameter, from the store as it was last read."""
-    from mlflow_compliance.rules import AXES
+    from mlflow_compliance.rules.policy import AXES
 
     audit = request.config.stash[AUDIT]
     found = audit.resolve(str(request.fixturename), request.param, artifacts=_policy(request.node).reads_artifacts)
@@ -91,8 +91,8 @@ def _member(request: pytest.FixtureRequest) -> object:
 def _violations(request: pytest.FixtureRequest) -> Violations:
     """The collector of a check; what it holds when the check ends fails the check."""
     from mlflow_compliance.entities import EntityRef
-    from mlflow_compliance.findings import Violations
-    from mlflow_compliance.rules import AXES
+    from mlflow_compliance.rules.finding import Violations
+    from mlflow_compliance.rules.policy import AXES
 
     rule = _policy(request.node)
     subject = EntityRef("store", "store", request.config.stash[AUDIT].store.info.uri)
@@ -107,7 +107,7 @@ def rows(metafunc: pytest.Metafunc) -> None:
     rule = getattr(metafunc.function, ATTRIBUTE, None)
     if rule is None:
         return
-    from mlflow_compliance.rules import MAY_BE_EMPTY
+    from mlflow_compliance.rules.policy import MAY_BE_EMPTY
 
     audit = ensure_audit(metafunc.config)
     audit.add(rule)

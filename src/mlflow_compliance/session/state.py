@@ -13,8 +13,8 @@ import pytest
 if TYPE_CHECKING:
     from mlflow_compliance.audit import Audit
     from mlflow_compliance.entities import EntityRef
-    from mlflow_compliance.findings import Finding, Violations
-    from mlflow_compliance.rules import Policy
+    from mlflow_compliance.rules.finding import Finding, Violations
+    from mlflow_compliance.rules.policy import Policy
 
 AUDIT: pytest.StashKey[Audit] = pytest.StashKey()
 VIOLATIONS: pytest.StashKey[Violations] = pytest.StashKey()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,25 +15,32 @@ from mlflow_compliance.session.state import ATTRIBUTE, AUDIT, BEFORE, EXAMINED, 
 if TYPE_CHECKING:
     from mlflow_compliance.audit import Audit
     from mlflow_compliance.entities import EntityRef
-    from mlflow_compliance.findings import Finding
-    from mlflow_compliance.rules import Policy
+    from mlflow_compliance.rules.finding import Finding
+    from mlflow_compliance.rules.outcome import Unevaluated
+    from mlflow_compliance.rules.policy import Policy
 
 Status = tuple[str, str, str | tuple[str, Mapping[str, bool]]]
 
 
 def judge(item: pytest.Function) -> None:
-    """Fail a check whose violations are not empty, all of them told."""
+    """Fail a check whose violations are not empty, all of them told; one that could not judge everything is never green."""
     violations = item.stash.get(VIOLATIONS, None)
-    if violations is not None and violations.findings:
-        from mlflow_compliance.report.text import printable
+    if violations is None or not (violations.findings or violations.unevaluated):
+        return
+    from mlflow_compliance.report.text import printable
 
-        pytest.fail("\n".join(printable(str(finding)) for finding in violations.findings), pytrace=False)
+    rule = rule_of(item)
+    assert rule is not None
+    told = "\n".join(printable(str(entry)) for entry in (*violations.findings, *violations.unevaluated))
+    if violations.findings or item.config.stash[AUDIT].requires_evidence(rule):
+        pytest.fail(told, pytrace=False)
+    pytest.skip(told)
 
 
 def shorten(item: pytest.Item, call: pytest.CallInfo[Any]) -> None:
     """Keep one frame of what `judge` raised: it is shown without a traceback, and pytest would look up the source of every frame for that."""
     violations, raised = item.stash.get(VIOLATIONS, None), call.excinfo
-    if call.when != "call" or raised is None or violations is None or not violations.findings:
+    if call.when != "call" or raised is None or violations is None or not (violations.findings or violations.unevaluated):
         return
     if isinstance(raised.value, pytest.fail.Exception) and not raised.value.pytrace:
         # The last one that pytest would show: of hidden ones alone it says that they are hidden.
@@ -66,7 +73,8 @@ def describe(item: pytest.Item, report: pytest.TestReport, call: pytest.CallInfo
         done = ["mended along with another finding"]
     subject = violations.subject if violations else (before[0].entity if before else _subject(item, rule, audit))
     remedies = {finding: audit.remedy(finding) for finding in findings}
-    if report.outcome == "failed" and not findings:
+    unevaluated = violations.unevaluated if violations else []
+    if report.outcome == "failed" and not findings and not unevaluated:
         found, remedy = _own_failure(rule, subject, call, audit)
         findings, remedies = [found], {found: remedy}
     setattr(
@@ -75,7 +83,8 @@ def describe(item: pytest.Item, report: pytest.TestReport, call: pytest.CallInfo
         {
             "policy": rule.id,
             "title": rule.title,
-            "severity": audit.severity(rule).value,
+            "severity": audit.severity(rule, findings).value,
+            "outcome": _outcome(rule, report, findings, unevaluated, audit, fixed=fixed),
             "entity": str(subject) if subject else "",
             "fixed": fixed,
             "removed": isinstance(item, Removed),
@@ -83,6 +92,8 @@ def describe(item: pytest.Item, report: pytest.TestReport, call: pytest.CallInfo
             "findings": [
                 {
                     "text": str(finding),
+                    "code": finding.code,
+                    "severity": audit.severity(rule, [finding]).value,
                     "entity": str(finding.entity),
                     "message": finding.message,
                     "observed": finding.observed,
@@ -91,7 +102,9 @@ def describe(item: pytest.Item, report: pytest.TestReport, call: pytest.CallInfo
                 }
                 for finding in findings
             ],
-            "told": bool(violations and violations.findings),
+            "unevaluated": [{"entity": str(item.entity), "code": item.code, "reason": item.reason} for item in unevaluated],
+            "reason": _reason(report) if not unevaluated else "",
+            "told": bool(violations and (violations.findings or violations.unevaluated)),
             "notes": list(violations.notes) if violations else [],
             "examined": [ref.place for ref in item.stash.get(EXAMINED, ())],
         },
@@ -99,10 +112,36 @@ def describe(item: pytest.Item, report: pytest.TestReport, call: pytest.CallInfo
     setattr(report, MARK, without_secrets_in(getattr(report, MARK)))
 
 
+def _outcome(
+    rule: Policy, report: pytest.TestReport, findings: Sequence[Finding], unevaluated: Sequence[Unevaluated], audit: Audit, *, fixed: bool
+) -> str:
+    """What the check says, as reports spell it: an Outcome, or 'fixed' or 'switched off'."""
+    from mlflow_compliance.rules.outcome import Outcome
+
+    if fixed:
+        return "fixed"
+    if report.passed:
+        return Outcome.PASSED.value
+    if unevaluated and not findings:
+        return Outcome.NOT_EVALUATED.value
+    if report.skipped:
+        return Outcome.NOT_APPLICABLE.value if audit.enabled(rule) else "switched off"
+    return Outcome.FAILED.value
+
+
+def _reason(report: pytest.TestReport) -> str:
+    """Why a check was skipped, as it was said; empty for others."""
+    if not report.skipped or not isinstance(report.longrepr, tuple):
+        return ""
+    said = str(report.longrepr[2]).removeprefix("Skipped: ")
+    empty = said.removeprefix("got empty parameter set for ")
+    return said if empty == said else f"there is none to look at: {empty.strip('()').replace('_', ' ')}"
+
+
 def _subject(item: pytest.Item, rule: Policy, audit: Audit) -> EntityRef | None:
     """What a check without a `violations` fixture is about."""
     from mlflow_compliance.entities import EntityRef
-    from mlflow_compliance.rules import AXES
+    from mlflow_compliance.rules.policy import AXES
 
     if not rule.axes:
         return EntityRef("store", "store", audit.store.info.uri)
@@ -114,25 +153,33 @@ def _subject(item: pytest.Item, rule: Policy, audit: Audit) -> EntityRef | None:
 def _own_failure(rule: Policy, subject: EntityRef | None, call: pytest.CallInfo[Any], audit: Audit) -> tuple[Finding, str]:
     """A check that failed by an assertion, or that could not be carried out, as a row of the tables; and what --fix would do."""
     from mlflow_compliance.entities import EntityRef
-    from mlflow_compliance.findings import Finding
-    from mlflow_compliance.rules import said
+    from mlflow_compliance.rules.evaluation import said
+    from mlflow_compliance.rules.finding import ASSERTION, Finding
 
     error = call.excinfo.value if call.excinfo else None
     entity = subject or EntityRef("store", "store", audit.store.info.uri)
     if call.when == "call" and isinstance(error, (AssertionError, pytest.fail.Exception)):
-        finding = Finding(rule.id, entity, said(error))
+        finding = Finding(rule.id, entity, ASSERTION, said(error))
         return finding, audit.remedy(finding)
     if isinstance(error, pytest.fail.Exception):
-        return Finding(rule.id, entity, said(error)), "nothing: the settings or the store must hold something to examine"
+        return Finding(rule.id, entity, "nothing-to-examine", said(error)), "nothing: the settings or the store must hold something to examine"
     what = type(error).__name__ + (f": {said(error)}" if str(error).strip() else "") if error is not None else "no reason given"
-    return Finding(rule.id, entity, f"the check could not be carried out ({what})"), "nothing: mend the policy; a check that crashed proves nothing"
+    return Finding(
+        rule.id, entity, "crashed", f"the check could not be carried out ({what})"
+    ), "nothing: mend the policy; a check that crashed proves nothing"
 
 
 def status(report: pytest.TestReport) -> Status | None:
-    """FIXED for a check that failed before the repair and passes now."""
+    """FIXED for a check that failed before the repair and passes now; the two outcomes that pytest does not know."""
     facts = getattr(report, MARK, None)
-    if facts and facts["fixed"]:
+    if facts is None:
+        return None
+    if facts["fixed"]:
         return "fixed", "f", ("FIXED (removed)" if facts["removed"] else "FIXED", {"green": True, "bold": True})
+    if facts["outcome"] == "not evaluated":
+        return "not evaluated", "?", ("NOT EVALUATED", {"red": report.failed, "yellow": not report.failed, "bold": True})
+    if facts["outcome"] == "not applicable":
+        return "not applicable", "-", ("NOT APPLICABLE", {"cyan": True})
     return None
 
 

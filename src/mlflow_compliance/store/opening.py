@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from mlflow_compliance.artifacts import Artifacts, in_folder
 from mlflow_compliance.entities import LoggedModel, Run, Snapshot, StoreInfo
 from mlflow_compliance.errors import StoreError
 from mlflow_compliance.executors import THREADS, executor_of
@@ -100,7 +101,7 @@ class Store:
         cache = HashCache(folder, f"{self.info.uri}\0{base}", rules, started) if folder else None
         own = [self.folder, *([str(self.settings.path)] if self.settings.path else []), *([folder] if folder else []), *self.backend.own()]
         relocate, roots = self.settings.store.resolved_relocate(base), self.settings.store.resolved_roots(base)
-        local, remote = split(rows.locations, relocate)
+        local, remote = split(rows.locations, relocate, self.uri)
         found = read_artifacts(
             local,
             relocate=relocate,
@@ -187,4 +188,12 @@ def refuse_writing(store: Store, snapshot: Snapshot) -> None:
     if snapshot.artifacts is not None and snapshot.artifacts.relocated:
         raise StoreError("--fix does not write to a store that is read through [store.relocate]: its rows point elsewhere; nothing was changed")
     if snapshot.artifacts is not None:
+        _refuse_while_something_is_away(snapshot.artifacts)
         store.backend.refuse_other_files(snapshot.artifacts)
+
+
+def _refuse_while_something_is_away(artifacts: Artifacts) -> None:
+    """What is built while a volume is not mounted is hidden below it when it is back, and what it replaced was never gone."""
+    away = sorted({item.reason for item in artifacts.unreachable if item.why and item.why.brings_back and in_folder(item.place)})
+    if away:
+        raise StoreError(f"--fix does not write while files that rows speak of are away: {'; '.join(away)}; nothing was changed")

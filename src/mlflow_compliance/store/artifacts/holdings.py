@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from mlflow_compliance.artifacts import Unreachable, parent, upwards
 from mlflow_compliance.entities import EntityRef, Location
+from mlflow_compliance.snapshot.presence import Unknown, Why
 from mlflow_compliance.store.reading.locations import NOT_FILES, Resolved, Resolver, scheme_of, shown
 from mlflow_compliance.uris import without_secrets
 
@@ -21,6 +22,23 @@ class Claim(NamedTuple):
 
     owner: EntityRef
     artifacts: str
+
+
+class Missing(NamedTuple):
+    """Why what a row names cannot be reached; `why` is None where the place was looked at and holds nothing."""
+
+    reason: str
+    why: Why | None = None
+
+
+@dataclass
+class _Gone:
+    """Rows that cannot be reached for one reason, counted."""
+
+    example: EntityRef
+    why: Why | None
+    rows: int = 0
+    experiments: set[str] = field(default_factory=set)
 
 
 @dataclass
@@ -36,16 +54,41 @@ class Holdings:
     links: set[str] = field(default_factory=set)
     """Symbolic links that an experiment's location leads through: what they lead to is walked in its own place."""
     locations: dict[tuple[str, str], str] = field(default_factory=dict)
+    unknown: dict[tuple[str, str], Unknown] = field(default_factory=dict)
+    """(kind, key) of a row -> why the place that it names was not looked at."""
     relocated: Counter[str] = field(default_factory=Counter)
     unread: dict[str, str] = field(default_factory=dict)
-    gone: dict[tuple[str, str], tuple[int, Location]] = field(default_factory=dict)
-    """(experiment id, reason) -> how many rows, and one of them."""
+    proofs: list[str] = field(default_factory=list)
+    """Paths at which rows, or our own records, prove that files were written."""
+    gone: dict[tuple[str, str], _Gone] = field(default_factory=dict)
+    """(place, reason) -> the rows that cannot be reached."""
+
+    def lose(self, location: Location, place: str, missing: Missing) -> None:
+        """Note that what a row names cannot be reached; `place` is what it is told by."""
+        reason, why = missing
+        gone = self.gone.setdefault((place, reason), _Gone(location.owner, why))
+        gone.rows += 1
+        gone.experiments.add(location.experiment_id)
+        if why is not None:
+            self.unknown[location.owner.place] = Unknown(why, place, reason)
+
+    def forget(self, root: str, missing: Missing, locations: Iterable[Location]) -> None:
+        """Take back where the rows below a root lie: it turned out not to be what they speak of."""
+        for location in locations:
+            path = self.locations.get(location.owner.place)
+            if path is not None and _is_at_or_below(path, root):
+                del self.locations[location.owner.place]
+                self.lose(location, root, missing)
+
+    def proven(self, root: str) -> str:
+        """A path below a root at which files are known to have been written, '' where none is."""
+        return next((path for path in self.proofs if _is_at_or_below(path, root)), "")
 
     def unreachable(self) -> tuple[Unreachable, ...]:
-        """The rows that cannot be reached, by experiment and reason."""
+        """The rows that cannot be reached, by place and reason."""
         return tuple(
-            Unreachable(experiment_id, without_secrets(example.uri), rows, example.owner, reason)
-            for (experiment_id, reason), (rows, example) in sorted(self.gone.items())
+            Unreachable(place, item.rows, item.example, tuple(sorted(item.experiments)), reason, item.why)
+            for (place, reason), item in sorted(self.gone.items())
         )
 
 
@@ -61,31 +104,40 @@ class Ground:
     def is_folder(self, path: str) -> bool:
         return os.path.isdir(path)
 
-    def missing(self, path: str) -> str:
-        """Why nothing can be read at a path, '' where something can."""
+    def missing(self, path: str) -> Missing | None:
+        """Why nothing can be read at a path, None where something can."""
         return _missing(path)
 
-    def unreachable(self, base: str) -> str:
-        """Why nothing at an experiment's folder can be reached, '' where it can. The folder itself may be yet to come."""
+    def unreachable(self, base: str) -> Missing | None:
+        """Why nothing at an experiment's folder can be reached, None where it can. The folder itself may be yet to come."""
         above = os.path.dirname(os.path.dirname(base))
         missing = self.missing(above)
-        return f"the folder {shown(above)} {missing}; map it with [store.relocate]" if missing else ""
+        if missing is None:
+            return None
+        return Missing(f"the folder {shown(above)} {missing.reason}; map it with [store.relocate]", missing.why or Why.ELSEWHERE)
 
 
 def read_holdings(
-    locations: Sequence[Location], relocate: Mapping[str, str], roots: Sequence[str], ready_models: Collection[str], ground: Ground | None = None
+    locations: Sequence[Location],
+    relocate: Mapping[str, str],
+    roots: Sequence[str],
+    ready_models: Collection[str],
+    ground: Ground | None = None,
+    *,
+    recorded: Collection[str] = (),
 ) -> Holdings:
-    """Find every row's folder. Experiments come first: the others are understood by theirs."""
+    """Find every row's folder. Experiments come first: the others are understood by theirs. `recorded` are paths that are on record of ours."""
     as_written = ground is None and not relocate
     reader = _Reader(ground or Ground(), (ground.resolve if ground else Resolver(relocate)), frozenset(ready_models), as_written=as_written)
     for given in roots:
         reader.add_root(reader.ground.real(given), given=True)
     # A folder that rows use may be yet to come only while its root is there.
-    reader.used = {location.experiment_id for location in locations if location.owner.kind in ("run", "logged_model")}
+    reader.used = {location.experiment_id for location in locations if location.owner.kind in ("run", "logged_model", "run_model", "model_version")}
+    wanted = [location for location in locations if scheme_of(location.uri) not in NOT_FILES]
+    reader.holdings.proofs += [*recorded, *(path for location in wanted if reader.proves(location) and (path := reader.resolve(location.uri).path))]
     order = {"experiment": 0, "model_version": 2, "run_model": 2}
-    for location in sorted(locations, key=lambda location: order.get(location.owner.kind, 1)):
-        if scheme_of(location.uri) not in NOT_FILES:
-            reader.add(location)
+    for location in sorted(wanted, key=lambda location: order.get(location.owner.kind, 1)):
+        reader.add(location)
     reader.close()
     return reader.holdings
 
@@ -94,16 +146,21 @@ class _Reader:
     def __init__(self, ground: Ground, resolve: Callable[[str], Resolved], ready: frozenset[str], *, as_written: bool) -> None:
         self.ground = ground
         self.holdings = Holdings()
-        self._resolve = resolve
+        self.resolve = resolve
         self._ready = ready
         self._as_written = as_written  # whether a normal path in a row is that path here
         self._experiments: dict[str, str] = {}  # experiment id -> path of its location, as resolved
         self._versions: dict[str, EntityRef] = {}
-        self._states: dict[str, str] = {}
-        self._root_states: dict[tuple[str, str], str] = {}
+        self._states: dict[str, Missing | None] = {}
+        self._root_states: dict[str, Missing | None] = {}
         self._bases: dict[tuple[str, str], str] = {}
         self._in_order: dict[str, tuple[str, str]] = {}  # experiment id -> its folder as its runs' rows have it, and its real path
         self.used: set[str] = set()
+
+    def proves(self, location: Location) -> bool:
+        """Whether a row says that files were written where it points to: a run may have logged numbers alone."""
+        kind, key, _ = location.owner
+        return kind in ("model_version", "run_model") or (kind == "logged_model" and key in self._ready)
 
     def add(self, location: Location) -> None:
         kind, key, _ = location.owner
@@ -114,16 +171,21 @@ class _Reader:
             self.holdings.locations[kind, key] = path = f"{folder}/artifacts"
             self.holdings.claims.setdefault(folder, Claim(location.owner, path))
             return
-        found = self._resolve(location.uri)
+        found = self.resolve(location.uri)
         if found.prefix is not None:
             self.holdings.relocated[found.prefix] += 1
         if kind == "experiment":
             self._experiments[location.experiment_id] = found.path
         base, rest = self._split(location, found)
-        reason = found.reason or self._state(base) or self._root_state(base, location.experiment_id) or self._own_state(location, base + rest)
-        if reason:
-            rows, example = self.holdings.gone.get((location.experiment_id, reason), (0, location))
-            self.holdings.gone[location.experiment_id, reason] = (rows + 1, example)
+        if kind == "experiment" and location.experiment_id not in self.used and (found.reason or self._state(base)):
+            return  # it has no run: nothing was logged that could be reached
+        elsewhere = Missing(found.reason, found.why) if found.reason else (self._state(base) or self._root_state(base, location.experiment_id))
+        if elsewhere:
+            self.holdings.lose(location, _place_of(location, found), elsewhere)
+            return
+        own = self._own_state(location, base + rest)
+        if own:
+            self.holdings.lose(location, without_secrets(location.uri), own)
             return
         real = self._real(base, location.experiment_id)
         path = real + rest
@@ -146,7 +208,8 @@ class _Reader:
         if self.ground.is_folder(path):
             self.holdings.roots[path] = given or os.path.basename(path) in EVIDENT
         elif given or os.path.lexists(path):
-            self.holdings.unread[path] = self.ground.missing(path) or "is not a folder"
+            missing = self.ground.missing(path)
+            self.holdings.unread[path] = missing.reason if missing else "is not a folder"
 
     def close(self) -> None:
         """Note every folder on the way to something that a row owns, and what the versions own."""
@@ -175,32 +238,32 @@ class _Reader:
                 return path[: -len(tail)], tail
         return path, ""
 
-    def _state(self, base: str) -> str:
-        """Why nothing at an experiment's folder can be reached, '' where it can. The folder itself may be yet to come."""
+    def _state(self, base: str) -> Missing | None:
+        """Why nothing at an experiment's folder can be reached, None where it can. The folder itself may be yet to come."""
         if base not in self._states:
             self._states[base] = self.ground.unreachable(base)
         return self._states[base]
 
-    def _root_state(self, base: str, experiment_id: str) -> str:
-        """Why what an experiment's runs logged cannot be here, '' where it may be."""
-        key = base, experiment_id
-        if key not in self._root_states:
-            self._root_states[key] = self._find_root_state(base, experiment_id)
-        return self._root_states[key]
-
-    def _find_root_state(self, base: str, experiment_id: str) -> str:
+    def _root_state(self, base: str, experiment_id: str) -> Missing | None:
+        """Why what an experiment's runs logged cannot be here, None where it may be: who logs numbers alone needs no folder."""
         root, name = os.path.split(base)
         if name != experiment_id or experiment_id not in self.used:
-            return ""
-        missing = self.ground.missing(root)
-        return f"the artifact root {shown(root)} {missing}; if nothing was ever logged there, make the empty folder" if missing else ""
+            return None
+        if root not in self._root_states:
+            missing = self.ground.missing(root)
+            if missing and (missing.why or self.holdings.proven(root)):
+                reason = f"the artifact root {shown(root)} {missing.reason}, though files were written there"
+                missing = Missing(f"{reason}: bring it back, or map it with [store.relocate]", missing.why or Why.NO_ROOT)
+            else:
+                missing = None
+            self._root_states[root] = missing
+        return self._root_states[root]
 
-    def _own_state(self, location: Location, path: str) -> str:
-        kind, key, _ = location.owner
-        if kind in ("model_version", "run_model") or (kind == "logged_model" and key in self._ready):
+    def _own_state(self, location: Location, path: str) -> Missing | None:
+        if self.proves(location):
             missing = self.ground.missing(path)
-            return f"the folder {shown(path)} {missing}" if missing else ""
-        return ""
+            return missing and Missing(f"the folder {shown(path)} {missing.reason}", missing.why)
+        return None
 
     def _real(self, base: str, experiment_id: str) -> str:
         """The real path of an experiment's folder; its root, and itself where a link leads out of the root, become roots."""
@@ -227,16 +290,34 @@ def _is_in_order(location: Location, base: str) -> bool:
     return kind == "run" and location.uri == f"{base}/{key}/artifacts" and key.isalnum()
 
 
-def _missing(path: str) -> str:
+def _missing(path: str) -> Missing | None:
     try:
         os.stat(path)
     except PermissionError:
-        return "cannot be looked into (permission denied)"
+        return Missing("cannot be looked into (permission denied)", Why.CLOSED)
     except (FileNotFoundError, NotADirectoryError):
-        return "does not exist here"
+        return Missing("does not exist here")
     except (OSError, ValueError) as error:
-        return f"cannot be looked into ({getattr(error, 'strerror', error)})"
-    return ""
+        return Missing(f"cannot be looked into ({getattr(error, 'strerror', error)})", Why.CLOSED)
+    return None
+
+
+def _place_of(location: Location, found: Resolved) -> str:
+    """What rows are told by that cannot be reached together: the artifact root in their own spelling, or the bucket or server."""
+    uri = without_secrets(location.uri)
+    if found.why is Why.SCHEME or found.why is Why.SERVER:
+        scheme, separator, rest = uri.partition("://")
+        return f"{scheme}{separator}{rest.partition('/')[0]}" if separator else uri.partition(":")[0] + ":"
+    key = location.owner.key
+    for tail in (f"/models/{key}/artifacts", f"/{key}/artifacts", f"/{location.experiment_id}"):
+        # A Windows path may be spelt with its own separators.
+        ending = uri[-len(tail) :].replace("\\", "/")
+        uri = uri[: -len(tail)] if ending == tail and location.experiment_id else uri
+    return uri
+
+
+def _is_at_or_below(path: str, root: str) -> bool:
+    return path == root or path.startswith(root.rstrip("/") + "/")
 
 
 def _climb(path: str, into: set[str]) -> None:

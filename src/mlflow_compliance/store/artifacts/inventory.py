@@ -15,9 +15,10 @@ from typing import NamedTuple
 from mlflow_compliance.artifacts import LINK, QUARANTINE, ArtifactFile, ArtifactRoot, Artifacts, DuplicateRules, ModelFolder, upwards
 from mlflow_compliance.entities import EntityRef, Location
 from mlflow_compliance.progress import Progress
+from mlflow_compliance.snapshot.presence import Why
 from mlflow_compliance.store.artifacts import strays
 from mlflow_compliance.store.artifacts.hash_cache import HashCache
-from mlflow_compliance.store.artifacts.holdings import Holdings, read_holdings
+from mlflow_compliance.store.artifacts.holdings import Holdings, Missing, read_holdings
 from mlflow_compliance.store.artifacts.mlmodel import MLMODEL, inspect
 from mlflow_compliance.store.artifacts.visiting import Asked, are_many, visited
 from mlflow_compliance.store.disk.helpers import Share, sharing
@@ -67,7 +68,7 @@ def read_artifacts(
         verifying = stack.enter_context(sharing(Verifier, helped=bool(known) and many))
         if cache is not None:
             cache.begin(verifying)
-        holdings = read_holdings(locations, relocate, roots, ready_models)
+        holdings = read_holdings(locations, relocate, roots, ready_models, recorded=recorded)
         asked = (rules.min_size if sampled else -1, tuple(rules.boilerplate), cache is not None)
         walk = _Walk(holdings, ignore, frozenset(os.path.realpath(path) for path in own), asked, cache, file_store=file_store)
         progress.start("Reading artifact folders", None)
@@ -75,11 +76,13 @@ def read_artifacts(
             walk.run(share, verifying, progress)
         finally:
             progress.stop()
+        _forget_what_is_not_mounted(walk, holdings, locations)
     return Artifacts(
         roots=tuple(ArtifactRoot(key, root, _device(root)) for root, key in walk.keys.items()),
         files=walk.files,
         locations=holdings.locations,
         ownerless={item.path: item for item in walk.strays.entries(holdings.roots, walk.keys)},
+        unknown=holdings.unknown,
         unreachable=holdings.unreachable(),
         relocated=dict(holdings.relocated),
         # MLflow keeps a second MLmodel in `metadata`, without the files that it names.
@@ -95,6 +98,25 @@ def read_artifacts(
         rules=rules,
         samples=walk.samples,
     )
+
+
+def _forget_what_is_not_mounted(walk: _Walk, holdings: Holdings, locations: Sequence[Location]) -> None:
+    """A root without any file, though files were written there, is what a volume that is not mounted leaves: of such nothing is known."""
+    bare = dict.fromkeys(holdings.roots)
+    for path, file in walk.files.items():
+        if not bare:
+            break  # as soon as each root showed a file: of a million files hardly any is looked at
+        if file.owner is not None:
+            for root in [root for root in bare if path.startswith(root.rstrip("/") + "/")]:
+                del bare[root]
+    for root in holdings.roots:
+        closed, proof = walk.unread.get(root), holdings.proven(root) if root in bare else ""
+        if closed:
+            reason = f"the artifact root {root} cannot be looked into ({closed}): see to its permissions"
+            holdings.forget(root, Missing(reason, Why.CLOSED), locations)
+        elif proof:
+            reason = f"the artifact root {root} holds nothing of what was written there, such as {os.path.relpath(proof, root)}"
+            holdings.forget(root, Missing(f"{reason}: bring it back (is its volume mounted?)", Why.EMPTY_ROOT), locations)
 
 
 class _Walk:

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from typing import NamedTuple
 from urllib.parse import unquote, urlparse
 
+from mlflow_compliance.snapshot.presence import Why
+
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")  # two letters at least: one letter and a colon is a Windows drive
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 NOT_FILES = ("models", "runs")
@@ -20,6 +22,8 @@ class Resolved(NamedTuple):
     path: str
     reason: str = ""
     prefix: str | None = None
+    why: Why | None = None
+    """Why the place is unknown; None for a location that names none."""
 
 
 class Resolver:
@@ -39,7 +43,10 @@ class Resolver:
             return Resolved(uri)
         scheme = scheme_of(uri)
         if scheme not in ("", "file"):
-            return Resolved("", f"{scheme} locations are not read by this version; map it with [store.relocate]")
+            if scheme == "mlflow-artifacts":
+                reason = "it lies behind a tracking server: give its address (--tracking-uri), or map it with [store.relocate]"
+                return Resolved("", reason, None, Why.SERVER)
+            return Resolved("", f"{scheme} locations are not read by this version; map it with [store.relocate]", None, Why.SCHEME)
         path = unquote(plain(uri))
         return Resolved("/" + os.path.normpath(path).lstrip("/") if path.startswith("/") else os.path.abspath(path))
 

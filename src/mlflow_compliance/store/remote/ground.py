@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 from mlflow_compliance.entities import Location
 from mlflow_compliance.progress import Progress
-from mlflow_compliance.store.artifacts.holdings import EVIDENT, Ground
+from mlflow_compliance.snapshot.presence import Why
+from mlflow_compliance.store.artifacts.holdings import EVIDENT, Ground, Missing
 from mlflow_compliance.store.artifacts.strays import IDENTIFIER
 from mlflow_compliance.store.reading.locations import NOT_FILES, Resolved, scheme_of
 from mlflow_compliance.store.remote.base import Listed, LockedOutError, RemoteError
@@ -28,7 +29,11 @@ class RemoteGround(Ground):
     """Root -> why it cannot be listed."""
 
     def resolve(self, uri: str) -> Resolved:
-        return Resolved(remote_path(uri)) if is_remote(uri) else Resolved("", f"{scheme_of(uri)} locations are not read by this version")
+        return (
+            Resolved(remote_path(uri))
+            if is_remote(uri)
+            else Resolved("", f"{scheme_of(uri)} locations are not read by this version", None, Why.SCHEME)
+        )
 
     def real(self, path: str) -> str:
         return path
@@ -36,11 +41,13 @@ class RemoteGround(Ground):
     def is_folder(self, path: str) -> bool:
         return not self.unreachable(path)
 
-    def missing(self, path: str) -> str:
-        return self.unreachable(path) or ("" if path in self.folders or path in self.objects or path == place_name(path) else "holds no object")
+    def missing(self, path: str) -> Missing | None:
+        there = path in self.folders or path in self.objects or path == place_name(path)
+        return self.unreachable(path) or (None if there else Missing("holds no object"))
 
-    def unreachable(self, base: str) -> str:
-        return next((reason for root, reason in self.failed.items() if base == root or base.startswith(root + "/")), "")
+    def unreachable(self, base: str) -> Missing | None:
+        failed = (Missing(reason, Why.CLOSED) for root, reason in self.failed.items() if base == root or base.startswith(root + "/"))
+        return next(failed, None)
 
     def list_roots(self, locations: Sequence[Location], roots: Iterable[str], progress: Progress) -> None:
         """List every root once. Of a bucket that other things lie in too, only what can be MLflow's."""

@@ -53,6 +53,7 @@ def with_remote(
         files={**found.files, **sorting.files},
         locations={**found.locations, **holdings.locations},
         ownerless={**found.ownerless, **sorting.ownerless()},
+        unknown={**found.unknown, **holdings.unknown},
         unreachable=(*found.unreachable, *holdings.unreachable()),
         models={**found.models, **_read_models(sorting, ground, progress)},
         newest={**found.newest, **sorting.newest},

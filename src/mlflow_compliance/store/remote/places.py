@@ -50,12 +50,14 @@ def remote_path(uri: str) -> str:
     return f"{place}/{key}" if key else place
 
 
-def split(locations: Sequence[Location], relocate: Mapping[str, str]) -> tuple[list[Location], list[Location]]:
-    """Rows whose files lie in folders, and those whose files are remote and not mapped to a folder."""
+def split(locations: Sequence[Location], relocate: Mapping[str, str], tracking_uri: str) -> tuple[list[Location], list[Location]]:
+    """Rows whose files lie in folders or nowhere that can be looked at, and those whose files are remote and not mapped to a folder."""
     resolve = Resolver(relocate)
     local: list[Location] = []
     remote: list[Location] = []
     for location in locations:
         away = is_remote(location.uri) and resolve(location.uri).prefix is None
+        if away and location.uri.startswith("mlflow-artifacts:/") and not location.uri.startswith("mlflow-artifacts://"):
+            away = tracking_uri.startswith(("http:", "https:"))  # only the server itself knows which one they mean
         (remote if away else local).append(location)
     return local, remote

@@ -14,7 +14,7 @@ from typing import TypeVar
 from mlflow_compliance.changes import Change, RemoveRepeatedPoints, holds_secrets
 from mlflow_compliance.entities import Snapshot
 from mlflow_compliance.errors import ComplianceError
-from mlflow_compliance.findings import Finding
+from mlflow_compliance.rules.finding import Finding
 from mlflow_compliance.settings import Settings
 
 Remedy = Callable[[Finding, Snapshot, Settings], Iterator[Change]]

@@ -1,0 +1,88 @@
+"""How rules are asked on a Snapshot, outside of a pytest run."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import pytest
+
+from mlflow_compliance.entities import EntityRef, Snapshot
+from mlflow_compliance.rules.finding import ASSERTION, Finding, Violations
+from mlflow_compliance.rules.outcome import Outcome, Unevaluated
+from mlflow_compliance.rules.policy import AXES, Policy
+from mlflow_compliance.settings import Settings
+
+
+def said(failure: BaseException) -> str:
+    """What a failing check said of itself, in one line."""
+    return next(filter(None, map(str.strip, str(failure).splitlines())), "the check does not hold")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A policy about one entity (or a combination of them): `key` is the parameter part of the test's id."""
+
+    key: str
+    arguments: Mapping[str, object]
+    subject: EntityRef
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one case said. A crash is never compliance."""
+
+    findings: tuple[Finding, ...]
+    notes: tuple[str, ...] = field(default=())
+    crash: str = ""
+    unevaluated: tuple[Unevaluated, ...] = ()
+    applicable: bool = True
+
+    @property
+    def outcome(self) -> Outcome:
+        if self.findings or self.crash:
+            return Outcome.FAILED
+        if self.unevaluated:
+            return Outcome.NOT_EVALUATED
+        return Outcome.PASSED if self.applicable else Outcome.NOT_APPLICABLE
+
+
+def cases(rule: Policy, snapshot: Snapshot, settings: Settings) -> list[Case]:
+    """Every case of a policy in a stable order."""
+    members = [[(name, key, item) for key, item in AXES[name].members(snapshot, settings).items()] for name in rule.axes]
+    found = []
+    for combination in itertools.product(*members):
+        subject = AXES[combination[0][0]].ref(combination[0][2]) if combination else EntityRef("store", "store", snapshot.info.uri)
+        found.append(Case("-".join(key for _, key, _ in combination), {name: item for name, _, item in combination}, subject))
+    return found
+
+
+def verdict_of(rule: Policy, case: Case, snapshot: Snapshot, settings: Settings) -> Verdict:
+    """What `evaluate` gives, once for each snapshot: a repair asks before it plans, and its plan begins with the same store."""
+    # The rule is kept beside its verdict, so that its id stays its own.
+    return snapshot.remembered(f"verdict {id(rule)} {case.key}", lambda: (rule, evaluate(rule, case, snapshot, settings)), settings)[1]
+
+
+def evaluate(rule: Policy, case: Case, snapshot: Snapshot, settings: Settings) -> Verdict:
+    """Run one check on a snapshot as pytest would; an assertion is a finding about the case's entity."""
+    violations = Violations(rule.id, case.subject)
+    facts = {
+        "store": snapshot,
+        "artifacts": snapshot.artifacts,
+        "evidence": snapshot.evidence,
+        "settings": settings,
+        "violations": violations,
+    }
+    wanted = {name: facts[name] for name in rule.arguments if name in facts}
+    try:
+        rule.check(**case.arguments, **wanted)
+    except (AssertionError, pytest.fail.Exception) as failure:
+        if not violations.findings:
+            violations.add(ASSERTION, said(failure))
+    except pytest.skip.Exception:
+        # What was found before the check saw that it does not apply counts all the same.
+        return Verdict(tuple(violations.findings), tuple(violations.notes), "", tuple(violations.unevaluated), applicable=False)
+    except Exception as crash:  # noqa: BLE001  a user's check may raise anything; the pytest run shows its traceback
+        return Verdict((), (), f"{type(crash).__name__}: {crash}")
+    return Verdict(tuple(violations.findings), tuple(violations.notes), "", tuple(violations.unevaluated))
