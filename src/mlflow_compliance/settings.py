@@ -108,7 +108,7 @@ class ProductionSettings(_Table):
     tolerance: float = Field(default=0.001, ge=0, allow_inf_nan=False, description="a number of at least 0")
     required_params: Texts = ()
     required_metrics: Texts = ()
-    required_tags: Texts = ()
+    required_tags: Texts = ("description",)
     required_artifacts: Texts = ()
     facts: dict[str, Texts] = {"threshold": ("optimal_threshold", "threshold"), "n_features": ("n_features",)}
     decisions: dict[str, Text] = {}

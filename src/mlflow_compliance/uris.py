@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from urllib.parse import unquote
 
 CUT = "***"
-_WORTH_A_LOOK = re.compile(r"[@?#=…]|\.\.\.|%40|(?i:bearer|basic) ")
+_WORTH_A_LOOK = re.compile(r"[@?#=…]|\.\.\.|%40|(?i:s3|gs)[an]?://[^\s/]*:|(?i:bearer|basic) ")
 _AUTHORITY = re.compile(
     r"(?P<scheme>(?<![A-Za-z0-9+.-])[A-Za-z0-9+.-]+:|(?<![^\s\"'])|(?<=\s\())(?:\\?/){2}|(?<![A-Za-z0-9+.-])(?:https?|s?ftp|ssh):\\?/(?!\\?/)"
 )
@@ -30,6 +30,7 @@ _NO_USER = frozenset({"mailto", "acct", "sip", "sips", "xmpp", "models", "runs",
 """Before an e-mail address or an alias: what follows is no password."""
 _PORTS = frozenset({"http", "https", "ws", "wss", "tcp", "tls", "grpc", "hdfs", "webhdfs", "mlflow-artifacts"})
 """Schemes whose paths may hold an @ behind a port; of others what looks so is a password with a slash."""
+_BUCKETS = frozenset({"s3", "s3a", "s3n", "gs"})
 _CONTAINERS = frozenset({"wasb", "wasbs", "abfs", "abfss"})
 _CONTAINER = re.compile(r"[a-z0-9$][a-z0-9-]{2,62}@[a-z0-9-]+\.(?:blob|dfs)\.(?:core|storage|fabric)\.")
 """`container@account`: the two names are no secret, and no other URI of Azure says which storage is meant."""
@@ -104,6 +105,8 @@ def _user_ends(scheme: str, rest: str, *, bare: bool, sure: bool) -> int:
         return 0 if azure or (sure and not _TOKEN_LIKE.fullmatch(user)) else len(user) + 1
     if at:
         return _last_of(token, len(user))
+    if scheme in _BUCKETS and _NO_PORT.fullmatch(authority) and "@" not in token and not authority.startswith("arn:"):
+        return _without_end(token)  # a key, cut off at a slash of its own: no bucket has a colon
     if ":" not in authority or (bare and not _NO_PORT.fullmatch(authority)):
         return 0
     if scheme in _PORTS and not _NO_PORT.fullmatch(authority):
@@ -125,9 +128,13 @@ def _last_of(token: str, known: int) -> int:
     """
     end = token.rfind("@") + 1
     if re.search(r"[?#]", token[known:end]):
-        closing = _END.search(token)
-        return len(token) - len(closing[0] if closing else "")
+        return _without_end(token)
     return end
+
+
+def _without_end(token: str) -> int:
+    closing = _END.search(token)
+    return len(token) - len(closing[0] if closing else "")
 
 
 def _without_tokens(token: str, *, sure: bool) -> str:
