@@ -205,7 +205,7 @@ class _Reader:
     def _told_by(self, location: Location, found: Resolved) -> str:
         """What a row is told by that cannot be reached: together with those of its root, where they were met before it."""
         if location.owner.kind in ("model_version", "run_model"):  # which come last
-            uri, known = without_credentials(location.uri), {place for place, _ in self.holdings.gone}
+            uri, known = without_secrets(location.uri), {place for place, _ in self.holdings.gone}
             above = next((place for place in known if uri.startswith((place + "/", place + "\\"))), "")
             if above:
                 return above
