@@ -11,7 +11,8 @@ from typing import NamedTuple
 from mlflow_compliance.artifacts import Unreachable, parent, upwards
 from mlflow_compliance.entities import EntityRef, Location
 from mlflow_compliance.snapshot.presence import Unknown, Why
-from mlflow_compliance.store.reading.locations import NOT_FILES, Resolved, Resolver, scheme_of, shown, without_credentials
+from mlflow_compliance.store.reading.locations import NOT_FILES, Resolved, Resolver, scheme_of, shown
+from mlflow_compliance.uris import without_secrets
 
 EVIDENT = frozenset({"mlruns", "mlartifacts"})
 
@@ -210,7 +211,7 @@ class _Reader:
             return
         own = self._own_state(location, base + rest)
         if own:
-            place = without_credentials(location.uri)
+            place = without_secrets(location.uri)
             self.holdings.lose(location, place, own)
             if own.why is None:
                 self.holdings.absent[kind, key] = self.really(base + rest), (place, own.reason)
@@ -233,7 +234,7 @@ class _Reader:
     def _told_by(self, location: Location, found: Resolved) -> str:
         """What a row is told by that cannot be reached: together with those of its root, where they were met before it."""
         if location.owner.kind in ("model_version", "run_model"):  # which come last
-            uri, known = without_credentials(location.uri), {place for place, _ in self.holdings.gone}
+            uri, known = without_secrets(location.uri), {place for place, _ in self.holdings.gone}
             above = next((place for place in known if uri.startswith((place + "/", place + "\\"))), "")
             if above:
                 return above
@@ -341,7 +342,7 @@ def _missing(path: str) -> Missing | None:
 
 def _place_of(location: Location, found: Resolved) -> str:
     """What rows are told by that cannot be reached together: the artifact root in their own spelling, or the bucket or server."""
-    uri = without_credentials(location.uri)
+    uri = without_secrets(location.uri)
     if found.why is Why.SCHEME or found.why is Why.SERVER:
         scheme, separator, rest = uri.partition("://")
         return f"{scheme}{separator}{rest.partition('/')[0]}" if separator else uri.partition(":")[0] + ":"
