@@ -48,7 +48,8 @@ def tracking_server(database: str, busy_timeout: float = 5.0, *, storage: bool =
     with tempfile.TemporaryDirectory(prefix="mlflow-compliance-", ignore_cleanup_errors=True) as folder:
         _copy(database, os.path.join(folder, "mlflow.db"), busy_timeout)
         log = os.path.join(folder, "server.log")
-        more = {"MLFLOW_ENABLE_WORKSPACES": "true"} if workspace else {}
+        # Where new experiments would lie: with workspaces it answers nothing without.
+        more = {"MLFLOW_ENABLE_WORKSPACES": "true", "_MLFLOW_SERVER_ARTIFACT_ROOT": os.path.join(folder, "new")} if workspace else {}
         process, url = _start(folder, log, {**more, **(_of_storage() if storage else {})})
         try:
             _wait(process, url, log, workspace)
