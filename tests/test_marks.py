@@ -76,7 +76,7 @@ def test_marks_of_the_users_own(make_lab: LabMaker) -> None:
     key = lab.experiment("credit_delivery", lifecycle="production")
     lab.run(key, "in force", env="100%_live")
     lab.run(key, "of no mark", stage="production")
-    odd = {lab.run(key, "a", env="100%_LIVE "), lab.run(key, "b", **{"ümgebung": "in betrieb"})}
+    odd = {lab.run(key, "a", env="100%_LIVE "), lab.run(key, "b", ümgebung="in betrieb")}
     lab.run(key, "like it", env="100 live")
     assert set(told(lab)) == {("mark-spelled-otherwise", run_id) for run_id in odd}
 

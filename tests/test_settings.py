@@ -350,6 +350,32 @@ class TestPaths:
         assert Settings().journal.resolved_folder(folder) is None
 
 
+class TestOrigins:
+    """Where a value comes from: the file and line that says it, even where it says what is built in."""
+
+    def test_line_by_line(self, folder: Path) -> None:
+        text = '[runs]\nrunning_max_hours = 24.0\n[[products]]\nname = "a"\n[[products]]\nname = "b"\n[products.production]\ntolerance = 0.1\n'
+        (folder / "compliance.toml").write_text(text)
+        settings = load_settings(folder / "compliance.toml")
+        first, second = settings.products
+        assert settings.origin("runs.running_max_hours") == "compliance.toml:2"
+        assert settings.origin("duplicates.min_size") == "built in"
+        assert settings.origin("production.tolerance", first) == "built in"
+        assert settings.origin("production.tolerance", second) == "compliance.toml:8"
+        assert settings.origin("production_names", second) == "built in"
+        assert settings.origin("experiments.test_names") == "built in"
+
+    def test_in_pyproject(self, folder: Path) -> None:
+        (folder / "pyproject.toml").write_text("[project]\nname = 'x'\n[tool.mlflow-compliance.duplicates]\nmin_size = 7\n")
+        settings = load_settings(folder / "pyproject.toml")
+        assert settings.origin("duplicates.min_size") == "pyproject.toml:4"
+        assert settings.origin("duplicates.boilerplate") == "built in"
+
+    def test_without_a_file(self) -> None:
+        assert Settings().origin("runs.running_max_hours") == "built in"
+        assert Settings.model_validate({"runs": {"running_max_hours": 1}}).origin("runs.running_max_hours") == "the settings"
+
+
 class TestMatching:
     def test_tests_by_name_in_any_case_or_by_tag(self) -> None:
         settings = Settings.model_validate({"experiments": {"test_tags": {"kind": "test"}}})
