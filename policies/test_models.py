@@ -13,7 +13,8 @@ def test_production_run_has_a_model_artifact(
     runs = production_runs(product, store, settings)
     if not runs:
         marks = ", ".join(f"{key}={value}" for key, value in sorted(product.production_tags.items()))
-        violations.add("no-production-run", "no run is marked as production", observed="0 production runs", expected=f"a run with the tag {marks}")
+        expected = f"a run with the tag {marks} ({settings.origin('production_tags', product)})"
+        violations.add("no-production-run", "no run is marked as production", observed="0 production runs", expected=expected)
     for run in runs:
         folders, unknown = store.model_folders(run), store.unknown_files(run)
         if not folders and unknown:

@@ -19,6 +19,7 @@ from mlflow_compliance.rules.evaluation import cases, verdict_of
 from mlflow_compliance.rules.finding import Finding, Severity
 from mlflow_compliance.rules.fixer import Remedy, load_fixers, propose, summary_of
 from mlflow_compliance.rules.policy import AXES, OF_FILES, Policy
+from mlflow_compliance.rules.selecting import selects
 from mlflow_compliance.settings import Settings, find_settings, load_settings
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ class Options:
     hash_cache: str | None = None
     """What --hash-cache says; None leaves it to the settings."""
     metadata_only: bool = False
+    rules: tuple[str, ...] = ()
+    """Ids and patterns of the rules that --compliance-rules asks for; empty for every rule."""
 
 
 @dataclass
@@ -195,6 +198,10 @@ class Audit:
         """Whether --metadata-only leaves a policy out."""
         return self.options.metadata_only and rule.reads_artifacts
 
+    def asked(self, rule: Policy) -> bool:
+        """Whether --compliance-rules asks for a policy."""
+        return selects(self.options.rules, rule.id)
+
     @property
     def remedies(self) -> Mapping[str, Remedy]:
         if self._remedies is None:
@@ -313,7 +320,8 @@ class Heading:
 
 def heading(audit: Audit) -> Heading:
     """The head of the reports on a store that was read."""
-    return Heading(tuple(_lines_of(audit)), _time(audit.snapshot(artifacts=False).taken_at), len(audit.policies))
+    examined = sum(map(audit.asked, audit.policies.values()))
+    return Heading(tuple(_lines_of(audit)), _time(audit.snapshot(artifacts=False).taken_at), examined)
 
 
 def _lines_of(audit: Audit) -> Iterator[str]:
@@ -342,7 +350,10 @@ def _lines_of(audit: Audit) -> Iterator[str]:
         yield f"artifacts: {len(files)} files, {size} bytes, {sum(stored.values())} of them on disk, in {where}"
         for prefix, rows in sorted(snapshot.artifacts.relocated.items()):
             yield f"relocated: {rows} rows say {prefix}, a place that is not used here; read through [store.relocate]"
-    left = sorted(rule.id for rule in audit.policies.values() if audit.left_out(rule))
+    if audit.options.rules:
+        others = sum(not audit.asked(rule) for rule in audit.policies.values())
+        yield f"limited by --compliance-rules to {', '.join(audit.options.rules)}: {others} other rules were not asked"
+    left = sorted(rule.id for rule in audit.policies.values() if audit.left_out(rule) and audit.asked(rule))
     if left:
         yield f"left out by --metadata-only, so nothing is said of files: {', '.join(left)}"
     off = sorted(rule.id for rule in audit.policies.values() if not audit.enabled(rule))

@@ -26,6 +26,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("compliance", "policy as tests for MLflow stores")
     group.addoption("--tracking-uri", metavar="URI", help="the MLflow store to audit; wins over MLFLOW_TRACKING_URI and the settings")
     group.addoption("--compliance-config", metavar="FILE", help="settings file instead of the nearest compliance.toml or pyproject.toml")
+    group.addoption(
+        "--compliance-rules", metavar="IDS", action="append", help="only these rules, by id or pattern of ids: EXP001,ART*; others are deselected"
+    )
     group.addoption("--metadata-only", action="store_true", help="leave out the rules that look at files: no artifact row and no file is read")
     group.addoption("--fix", action="store_true", help="repair what can be repaired and undone, then audit again")
     group.addoption("--fix-dry-run", action="store_true", help="print the plan that --fix would carry out and change nothing")

@@ -112,8 +112,22 @@ AXES: dict[str, Axis] = {
 OF_FILES = frozenset({"artifact_root"})
 """Axes whose entities are found among the files; those of the others are rows or settings."""
 
-MAY_BE_EMPTY = frozenset(AXES) - {"experiment", "product"}
+MAY_BE_EMPTY = frozenset(AXES) - {"experiment"}
 """Axes that a healthy store may have nothing of; an empty one of the others is a failure, not a pass."""
+NONE = "none"
+"""Case of a rule that has nothing to look at."""
+
+
+def without_any(axis: str, settings: Settings) -> str:
+    """Why there is nothing of an axis where the settings are what names it; empty where it comes from the store."""
+    kind = axis.removeprefix("required_")
+    if kind == axis and axis != "product":
+        return ""
+    if settings.products:
+        return f"the settings require no {kind} of a production run (products.production.required_{kind}s)"
+    if settings.says_products:
+        return "the settings say that no model is in production (products = [])"
+    return "the settings name no product: see PRD008"
 
 
 @dataclass(frozen=True)
@@ -132,6 +146,12 @@ class Policy:
     @cached_property
     def axes(self) -> tuple[str, ...]:
         return tuple(name for name in self.arguments if name in AXES)
+
+    @cached_property
+    def optional(self) -> frozenset[str]:
+        """Axes that the check can do without, spelled `product: Product | None`: where there is nothing of one, it is asked once, with None."""
+        spelled = {name: str(item.annotation) for name, item in inspect.signature(self.check).parameters.items()}
+        return frozenset(name for name in self.axes if spelled[name].endswith("| None"))
 
     @cached_property
     def reads_artifacts(self) -> bool:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from mlflow_compliance.rules.outcome import Unevaluated
     from mlflow_compliance.rules.policy import Policy
 
+SHOWN: pytest.StashKey[set[str]] = pytest.StashKey()
+"""Lines of TOML that a failure has told: twenty findings may have the same ones."""
 Status = tuple[str, str, str | tuple[str, Mapping[str, bool]]]
 
 
@@ -32,6 +34,11 @@ def judge(item: pytest.Function) -> None:
     rule = rule_of(item)
     assert rule is not None
     told = "\n".join(printable(str(entry)) for entry in (*violations.findings, *violations.unevaluated))
+    shown = item.config.stash.setdefault(SHOWN, set())
+    for lines in dict.fromkeys(found.toml for found in violations.findings):
+        if lines and lines not in shown:
+            shown.add(lines)
+            told += f"\n\n{lines}"
     if violations.findings or item.config.stash[AUDIT].requires_evidence(rule):
         pytest.fail(told, pytrace=False)
     pytest.skip(told)
@@ -99,6 +106,7 @@ def describe(item: pytest.Item, report: pytest.TestReport, call: pytest.CallInfo
                     "observed": finding.observed,
                     "expected": finding.expected,
                     "remedy": remedies[finding],
+                    "toml": finding.toml,
                 }
                 for finding in findings
             ],

@@ -11,8 +11,9 @@ from dataclasses import replace
 from sqlalchemy import Connection
 
 from mlflow_compliance.entities import ACTIVE, DELETED, Experiment, LoggedModel, Run, Snapshot, StoreInfo
-from mlflow_compliance.scope import MADE_BY_US, RETRACTED, claims, fact_keys, primary_of, production_tags, served_runs
-from mlflow_compliance.settings import Product, Settings
+from mlflow_compliance.marks import sought_folded
+from mlflow_compliance.scope import MADE_BY_US, RETRACTED, claims, fact_keys, primary_of, served_runs, standing
+from mlflow_compliance.settings import Product, Settings, folded
 from mlflow_compliance.store.reading.rows import Rows
 from mlflow_compliance.store.reading.sql_keys import lost_rows
 from mlflow_compliance.store.reading.sql_locations import rows_of
@@ -174,19 +175,9 @@ class SqlReader:
 
     def _scope(self, settings: Settings, experiments: Mapping[str, Experiment]) -> set[str]:
         """Ids of the runs to bring in full: production runs, runs to be merged, earlier copies, runs that are still RUNNING."""
-        tagged: list[tuple[str, str, str]] = []
-        wanted: set[str] = set()
-        for key, value in sorted(production_tags(settings)):
-            for run_id, experiment_id, *found in self.tables.all(
-                "SELECT runs.run_uuid, runs.experiment_id, tags.key, tags.value FROM tags JOIN runs ON runs.run_uuid = tags.run_uuid "
-                "WHERE tags.key = :key AND tags.value = :value AND runs.lifecycle_stage = 'active'",
-                key=key,
-                value=value,
-            ):
-                if found != [key, value]:
-                    continue  # MySQL compares without regard to case
-                tagged.append((str(experiment_id), key, value))
-                wanted.add(run_id)
+        marked = self._marked(settings)
+        tagged = [(experiment_id, key, value) for _, experiment_id, key, value in marked]
+        wanted = {run_id for run_id, *_ in marked}
         for run_id, key in self.tables.within(
             "SELECT runs.run_uuid, tags.key FROM tags JOIN runs ON runs.run_uuid = tags.run_uuid "
             "WHERE tags.key IN :ids AND runs.lifecycle_stage = 'active'",
@@ -198,11 +189,11 @@ class SqlReader:
             wanted |= {run_id for (run_id,) in self.tables.all("SELECT run_uuid FROM runs WHERE status = 'RUNNING' AND lifecycle_stage = 'active'")}
         claimed = claims(settings, experiments, tagged)
         for product in settings.products:
-            ids = {claim.experiment_id for claim in claimed if claim.product == product.name}
-            primary = primary_of(product, experiments, ids)
-            for experiment_id in sorted(ids):
+            said = set(standing(product, claimed))
+            primary = primary_of(product, experiments, said)
+            for experiment_id in sorted(claim.experiment_id for claim in claimed if claim.product == product.name):
                 wanted |= self._with_facts(product, experiment_id)
-            rivals = ids - {primary} if primary and len(ids) > 1 else set()
+            rivals = said - {primary} if primary and len(said) > 1 else set()
             wanted |= {
                 run_id
                 for (run_id,) in self.tables.within(
@@ -210,6 +201,24 @@ class SqlReader:
                 )
             }
         return wanted
+
+    def _marked(self, settings: Settings) -> list[tuple[str, str, str, str]]:
+        """(run, experiment, key, value) of the tags of active runs that say production in some spelling."""
+        sought = sought_folded(settings)
+        names = {key for key, _ in sought}
+        # A few keys beside a million rows: which of them are spelled otherwise is asked first.
+        keys = [key for (key,) in self.tables.all("SELECT DISTINCT tags.key FROM tags") if folded(key) in names]
+        values = sorted({value for _, value in sought})
+        # Databases lower the letters of ASCII alike, and no others; what they give is compared again below.
+        likes = {f"v{number}": _like(value) for number, value in enumerate(values)} if all(map(str.isascii, values)) else {}
+        limited = " OR ".join(f"LOWER(tags.value) LIKE :{name} ESCAPE '!'" for name in likes)
+        rows = self.tables.within(
+            "SELECT runs.run_uuid, runs.experiment_id, tags.key, tags.value FROM tags JOIN runs ON runs.run_uuid = tags.run_uuid "
+            f"WHERE tags.key IN :ids AND runs.lifecycle_stage = 'active'{f' AND ({limited})' if limited else ''}",
+            keys,
+            **likes,
+        )
+        return [(run_id, str(home), key, value) for run_id, home, key, value in rows if (folded(key), folded(value or "")) in sought]
 
     def _with_facts(self, product: Product, experiment_id: str) -> set[str]:
         """Ids of the active runs of a production experiment that carry one of the product's facts."""
@@ -226,6 +235,12 @@ class SqlReader:
             )
             if key in keys
         }
+
+
+def _like(value: str) -> str:
+    """A pattern for texts that hold a folded value, whatever space is in it."""
+    escaped = "".join(f"!{char}" if char in "!%_" else char for char in value)
+    return f"%{escaped.replace(' ', '%')}%"
 
 
 def _source_run(metadata: str) -> str:
