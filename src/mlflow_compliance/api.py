@@ -17,6 +17,8 @@ from mlflow_compliance.changes import (
     RenameExperiment,
     RetractCopy,
     RetractProductionRun,
+    RewriteLocations,
+    Rewriting,
     SetAlias,
     SetExperimentTag,
     SetRunTag,
@@ -58,6 +60,7 @@ from mlflow_compliance.scope import (
     production_runs,
 )
 from mlflow_compliance.settings import Product, Settings
+from mlflow_compliance.snapshot.moved import HISTORY, Moved, PlaceInRow
 from mlflow_compliance.snapshot.presence import Presence, Unknown, Why
 
 __all__ = [
@@ -68,6 +71,7 @@ __all__ = [
     "COMPLETE_BUILD",
     "COPIED_BY",
     "COPY_STATE",
+    "HISTORY",
     "JOURNAL",
     "LINK",
     "METADATA",
@@ -98,6 +102,8 @@ __all__ = [
     "LoggedModel",
     "ModelVersion",
     "MoveToQuarantine",
+    "Moved",
+    "PlaceInRow",
     "PointToCopy",
     "Presence",
     "Product",
@@ -109,6 +115,8 @@ __all__ = [
     "Resolution",
     "RetractCopy",
     "RetractProductionRun",
+    "RewriteLocations",
+    "Rewriting",
     "Run",
     "SetAlias",
     "SetExperimentTag",

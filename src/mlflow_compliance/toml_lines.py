@@ -25,6 +25,20 @@ _PLACE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 _Loc = tuple[str | int, ...]
 
 
+def quoted(text: str) -> str:
+    """A text as a TOML string: as it stands between single quotes where that spares escapes, else between double ones."""
+    plain = text.isprintable()
+    if plain and "'" not in text and ("\\" in text or '"' in text):
+        return f"'{text}'"
+    return f'"{"".join(map(_escaped, text))}"'
+
+
+def _escaped(char: str) -> str:
+    if char in '"\\':
+        return f"\\{char}"
+    return char if char.isprintable() else f"\\U{ord(char):08X}"
+
+
 class TomlSyntaxError(ValueError):
     """A text is not TOML; `line` (1-based) says where, `reason` why."""
 

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mlflow_compliance.audit import Audit, Heading
-from mlflow_compliance.report.text import printable
+from mlflow_compliance.report.text import printable, to_copy
 
 COLUMNS = (("policy", 8), ("entity", 24), ("what is wrong", None), ("what --fix would do", None))
 OUTCOMES = ("failed", "not evaluated", "fixed", "passed", "not applicable", "switched off")
@@ -39,6 +39,11 @@ def write_summary(reporter: Any, head: Heading, audit: Audit | None, facts: list
             reporter.write_line(line.rstrip())
         if len(rows) > MOST:
             reporter.write_line(f"... and {len(rows) - MOST} findings more: see the report that --html=audit.html writes")
+    lines = to_copy(finding["toml"] for _, finding in rows)
+    if lines:
+        reporter.write_line("to be copied into compliance.toml:")
+        for line in lines:
+            reporter.write_line(line)
 
 
 def _write_outcomes(reporter: Any, facts: list[dict[str, Any]]) -> None:

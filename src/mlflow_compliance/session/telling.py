@@ -30,10 +30,17 @@ def judge(item: pytest.Function) -> None:
 
     rule = rule_of(item)
     assert rule is not None
-    told = "\n".join(printable(str(entry)) for entry in (*violations.findings, *violations.unevaluated))
+    told = "\n".join([*map(_lines, violations.findings), *(printable(str(entry)) for entry in violations.unevaluated)])
     if violations.findings or item.config.stash[AUDIT].requires_evidence(rule):
         pytest.fail(told, pytrace=False)
     pytest.skip(told)
+
+
+def _lines(finding: Finding) -> str:
+    """A finding, and what it has to copy in lines of its own."""
+    from mlflow_compliance.report.text import WHOLE, printable
+
+    return "\n".join([printable(str(finding)), *(printable(line, WHOLE) for line in finding.toml.splitlines())])
 
 
 def shorten(item: pytest.Item, call: pytest.CallInfo[Any]) -> None:
@@ -96,6 +103,7 @@ def describe(item: pytest.Item, report: pytest.TestReport, call: pytest.CallInfo
                     "observed": finding.observed,
                     "expected": finding.expected,
                     "remedy": remedies[finding],
+                    "toml": finding.toml,
                 }
                 for finding in findings
             ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from mlflow_compliance.entities import Location
+from mlflow_compliance.snapshot.moved import PlaceInRow
 
 
 class Rows(NamedTuple):
@@ -12,3 +13,5 @@ class Rows(NamedTuple):
 
     locations: tuple[Location, ...]
     ready_models: frozenset[str]
+    elsewhere: tuple[PlaceInRow, ...] = ()
+    """What could be rewritten of the places that are read through [store.relocate]; nothing where the rows are not read by SQL."""

@@ -26,6 +26,7 @@ from mlflow_compliance.scope import MADE_BY_US, RETRACTED, claims, fact_keys, pr
 from mlflow_compliance.settings import Product, Settings
 from mlflow_compliance.store.reading.common import MODEL_HISTORY, model_places
 from mlflow_compliance.store.reading.rows import Rows
+from mlflow_compliance.store.reading.sql_places import read_places
 from mlflow_compliance.store.reading.sql_registry import RegistryReader
 from mlflow_compliance.store.reading.sql_runs import MODEL_STATUS, RunReader
 from mlflow_compliance.store.reading.tables import Tables
@@ -44,7 +45,7 @@ class SqlReader:
     def read(self, info: StoreInfo, settings: Settings, also: Collection[str] = ()) -> tuple[Snapshot, Rows]:
         """The store without its files, and where its rows say that the files lie: the only query whose answer grows with the runs."""
         snapshot = self.snapshot(info, settings, also)
-        return snapshot, self._rows(snapshot.experiments, snapshot.registered_models)
+        return snapshot, self._rows(snapshot.experiments, snapshot.registered_models, settings.store.resolved_relocate(settings.base))
 
     def snapshot(self, info: StoreInfo, settings: Settings, also: Collection[str] = ()) -> Snapshot:
         """The store without its files. `also` are runs to bring in full besides those in scope."""
@@ -223,7 +224,7 @@ class SqlReader:
             if key in keys
         }
 
-    def _rows(self, experiments: Mapping[str, Experiment], registry: Mapping[str, RegisteredModel]) -> Rows:
+    def _rows(self, experiments: Mapping[str, Experiment], registry: Mapping[str, RegisteredModel], relocate: Mapping[str, str]) -> Rows:
         locations = [Location(item.ref, key, item.artifact_location) for key, item in experiments.items()]
         homes: dict[str, tuple[str, str]] = {}
         for run_id, experiment_id, uri in self.tables.all("SELECT run_uuid, experiment_id, artifact_uri FROM runs"):
@@ -249,7 +250,7 @@ class SqlReader:
                         ready.add(model_id)
         for model in registry.values():
             locations += [Location(version.ref, version.experiment_id, version.location) for version in model.versions]
-        return Rows(tuple(locations), frozenset(ready))
+        return Rows(tuple(locations), frozenset(ready), read_places(self.tables, relocate, experiments, ready))
 
 
 def _source_run(metadata: str) -> str:
