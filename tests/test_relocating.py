@@ -8,7 +8,6 @@ import shutil
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 from gates import RULES, Gate, told
@@ -233,7 +232,7 @@ def test_equal_folders_are_told_and_none_is_chosen(gate: Gate, make_lab: Callabl
     assert parse(block_in(told(gate("-k", "ART003")))) == {"store": {"relocate": {"/app/mlruns": str(lab.mlruns)}}}
 
 
-@pytest.mark.parametrize("name", ["größe und mehr", "100% sure", "50%20percent", "a'b \"c\""])
+@pytest.mark.parametrize("name", ["größe und mehr", "100% sure", "50%20percent", 'a\'b "c"'])
 @pytest.mark.parametrize("prefix", ["/app/mlruns", "file:///app/mlruns"])
 def test_mlflow_finds_the_files_by_the_new_rows_whatever_the_folder_is_called(
     gate: Gate, make_lab: Callable[[], Lab], prefix: str, name: str
