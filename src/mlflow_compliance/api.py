@@ -18,6 +18,8 @@ from mlflow_compliance.changes import (
     RenameExperiment,
     RetractCopy,
     RetractProductionRun,
+    RewriteLocations,
+    Rewriting,
     SetAlias,
     SetExperimentTag,
     SetRunTag,
@@ -64,6 +66,7 @@ from mlflow_compliance.scope import (
 )
 from mlflow_compliance.settings import Product, Settings, folded
 from mlflow_compliance.snapshot.damage import DamagedFile
+from mlflow_compliance.snapshot.moved import HISTORY, Moved, PlaceInRow
 from mlflow_compliance.snapshot.presence import Presence, Unknown, Why
 from mlflow_compliance.snapshot.schema import LostRows, Schema, SchemaState
 from mlflow_compliance.toml_lines import quoted
@@ -76,6 +79,7 @@ __all__ = [
     "COMPLETE_BUILD",
     "COPIED_BY",
     "COPY_STATE",
+    "HISTORY",
     "JOURNAL",
     "LINK",
     "METADATA",
@@ -109,6 +113,8 @@ __all__ = [
     "LostRows",
     "ModelVersion",
     "MoveToQuarantine",
+    "Moved",
+    "PlaceInRow",
     "PointToCopy",
     "Presence",
     "Product",
@@ -120,6 +126,8 @@ __all__ = [
     "Resolution",
     "RetractCopy",
     "RetractProductionRun",
+    "RewriteLocations",
+    "Rewriting",
     "Run",
     "Schema",
     "SchemaState",
