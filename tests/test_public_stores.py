@@ -56,7 +56,8 @@ def findings(gate: Gate, store: Path, monkeypatch: pytest.MonkeyPatch, *, reloca
     result = gate()
     assert result.ret == 1
     failures = told(result).partition("= FAILURES =")[2].partition("= compliance =")[0]
-    return [line for line in failures.splitlines() if line and not line.startswith("_") and line.strip("=")]
+    lines = [line for line in failures.splitlines() if line and not line.startswith("_") and line.strip("=")]
+    return [line for line in lines if not line.startswith(("[", '"'))]  # what there is to copy has a test of its own
 
 
 def unreachable(experiments: str, rows: int, folder: str, prefix: str) -> str:
@@ -138,8 +139,7 @@ def test_a_file_store_says_what_mlflow_needs(gate: Gate, monkeypatch: pytest.Mon
 
 
 def test_a_dry_run_says_that_the_repair_would_refuse(gate: Gate) -> None:
-    prefix, folder = THERE[ZOOMCAMP]
-    relocate = f'[store.relocate]\n"{prefix}" = {json.dumps(str(folder))}\n'
-    (gate.folder / "compliance.toml").write_text(f'[store]\ntracking_uri = "sqlite:///{ZOOMCAMP}/mlflow.db"\n{relocate}')
+    """Its schema is an old one."""
+    (gate.folder / "compliance.toml").write_text(f'[store]\ntracking_uri = "sqlite:///{ZOOMCAMP}/mlflow.db"\n')
     result = gate("--fix-dry-run")
     assert "--fix would not carry this plan out" in told(result)

@@ -5,6 +5,7 @@ import os
 import pytest
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
+from mlflow_compliance.snapshot.presence import Why
 from mlflow_compliance.store.reading.locations import Resolved, Resolver, shown
 
 
@@ -41,7 +42,12 @@ def test_a_location_is_read_as_mlflow_reads_it(uri: str) -> None:
     ],
 )
 def test_a_scheme_that_is_not_local_says_so(uri: str, scheme: str) -> None:
-    assert Resolver({})(uri) == Resolved("", f"{scheme} locations are not read by this version; map it with [store.relocate]")
+    found = Resolver({})(uri)
+    assert (found.path, found.prefix) == ("", None)
+    if scheme == "mlflow-artifacts":
+        assert (found.why, "give its address (--tracking-uri)" in found.reason) == (Why.SERVER, True)
+    else:
+        assert (found.why, found.reason) == (Why.SCHEME, f"{scheme} locations are not read by this version; map it with [store.relocate]")
 
 
 @pytest.mark.parametrize("uri", ["D:\\code\\mlruns\\0", "D:/code/mlruns/0", "file:///D:/code/mlruns/0"])

@@ -109,6 +109,13 @@ POINTS = st.lists(
     max_size=6,
     unique_by=lambda point: (point[0], *point[2:]),
 )
+
+
+def named(values: st.SearchStrategy[str], most: int) -> st.SearchStrategy[dict[str, str]]:
+    """Tags or params under names that no database takes for one another: MariaDB keeps `stage` or `Stage`, not both."""
+    return st.dictionaries(KEYS, values, max_size=most).map(lambda found: {key: found[key] for key in {key.lower(): key for key in found}.values()})
+
+
 RUN = st.fixed_dictionaries(
     {
         "experiment": st.integers(0, 2),
@@ -117,16 +124,14 @@ RUN = st.fixed_dictionaries(
         "name": TEXT,
         "start": st.none() | st.integers(1, START),
         "points": POINTS,
-        "params": st.dictionaries(KEYS, TEXT, max_size=2),
-        "tags": st.dictionaries(KEYS, TEXT | st.sampled_from(["production", " Production", "PRODUCTION\t"]), max_size=3),
+        "params": named(TEXT, 2),
+        "tags": named(TEXT | st.sampled_from(["production", " Production", "PRODUCTION\t"]), 3),
         "datasets": st.lists(st.sampled_from([TRAIN, EVAL]), max_size=2, unique_by=lambda item: item.name),
         "models": st.integers(0, 2),
         "copy": st.sampled_from(["", "", "incomplete", "complete", "retracted"]),
     }
 )
-EXPERIMENT = st.tuples(
-    st.sampled_from(["credit_production", "credit_delivery", "test_1", "other"]), st.dictionaries(KEYS, TEXT, max_size=2), st.booleans()
-)
+EXPERIMENT = st.tuples(st.sampled_from(["credit_production", "credit_delivery", "test_1", "other"]), named(TEXT, 2), st.booleans())
 
 
 STORE = {
