@@ -24,7 +24,7 @@ from mlflow_compliance.changes import (
 )
 from mlflow_compliance.changes.production import BUILD, BUILT_FOR, BUILT_IN, COMPLETE_BUILD, METADATA
 from mlflow_compliance.changes.registry import version_of
-from mlflow_compliance.changes.runs import COMPLETE, COPIED_BY, COPY_STATE, PARENT, SOURCE_RUN, SUPERSEDED, left_behind
+from mlflow_compliance.changes.runs import COMPLETE, COPIED_BY, COPY_STATE, SOURCE_RUN, SUPERSEDED, left_behind, own_datasets
 from mlflow_compliance.entities import (
     TERMINAL_STATUSES,
     DatasetInput,
@@ -59,6 +59,8 @@ from mlflow_compliance.scope import (
 )
 from mlflow_compliance.settings import Product, Settings
 from mlflow_compliance.snapshot.presence import Presence, Unknown, Why
+from mlflow_compliance.snapshot.reachability import Kept, Sign, kept_by, last_sign, last_written
+from mlflow_compliance.snapshot.ties import PARENT, How, Tie
 
 __all__ = [
     "BUILD",
@@ -93,6 +95,8 @@ __all__ = [
     "Experiment",
     "FactValue",
     "Finding",
+    "How",
+    "Kept",
     "LinkDuplicate",
     "LogProductionRun",
     "LoggedModel",
@@ -115,8 +119,10 @@ __all__ = [
     "SetRunTag",
     "Settings",
     "Severity",
+    "Sign",
     "Snapshot",
     "SnapshotLookup",
+    "Tie",
     "Unknown",
     "Violations",
     "Why",
@@ -131,10 +137,14 @@ __all__ = [
     "in_folder",
     "in_run",
     "is_archived",
+    "kept_by",
+    "last_sign",
+    "last_written",
     "left_behind",
     "metadata_document",
     "metadata_text",
     "number",
+    "own_datasets",
     "policy",
     "primary_of",
     "production_models",

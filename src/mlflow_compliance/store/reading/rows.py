@@ -12,3 +12,5 @@ class Rows(NamedTuple):
 
     locations: tuple[Location, ...]
     ready_models: frozenset[str]
+    newest: int = 0
+    """The latest time that a run or model is dated, in milliseconds; 0 where none is."""

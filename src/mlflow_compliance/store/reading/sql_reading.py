@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 from mlflow_compliance.entities import (
     ACTIVE,
     DELETED,
+    DatasetInput,
     EntityRef,
     Experiment,
     Location,
@@ -22,12 +23,13 @@ from mlflow_compliance.entities import (
     Snapshot,
     StoreInfo,
 )
-from mlflow_compliance.scope import MADE_BY_US, RETRACTED, claims, fact_keys, primary_of, production_tags, served_runs
+from mlflow_compliance.scope import MADE_BY_US, RETRACTED, Claim, claims, fact_keys, primary_of, production_tags, retirable, served_runs
 from mlflow_compliance.settings import Product, Settings
-from mlflow_compliance.store.reading.common import MODEL_HISTORY, model_places
+from mlflow_compliance.store.reading.common import MODEL_HISTORY, fresh_since, model_places
 from mlflow_compliance.store.reading.rows import Rows
 from mlflow_compliance.store.reading.sql_registry import RegistryReader
 from mlflow_compliance.store.reading.sql_runs import MODEL_STATUS, RunReader
+from mlflow_compliance.store.reading.sql_ties import TieReader
 from mlflow_compliance.store.reading.tables import Tables
 
 _BELONGINGS = {"scorers": "1 = 1", "issues": "1 = 1", "label_schemas": "NOT is_default", "review_queues": "1 = 1"}
@@ -53,9 +55,12 @@ class SqlReader:
             schema = ",".join(sorted(version for (version,) in self.tables.all("SELECT version_num FROM alembic_version")))
         experiments = self.experiments()
         registry = RegistryReader(self.tables).registered_models()
-        wanted = self._scope(settings, experiments) | served_runs(settings, registry) | set(also)
+        wanted, claimed = self._scope(settings, experiments)
+        wanted |= served_runs(settings, registry) | set(also)
         runs = {key: run for key, run in self.full.runs(wanted).items() if run.experiment_id in experiments}
         models = self.full.logged_models(runs)
+        may_go = retirable(settings, experiments, claimed)
+        now = int(time.time() * 1000)
         return Snapshot(
             info=replace(info, schema=schema, workspace=self.tables.workspace if self.tables.has("experiments", "workspace") else ""),
             taken_at=int(time.time() * 1000),
@@ -63,6 +68,8 @@ class SqlReader:
             runs=runs,
             logged_models=models,
             registered_models=registry,
+            ties=TieReader(self.tables, now, fresh_since(settings, now)).ties(runs, registry, may_go.experiments),
+            datasets=self._datasets(may_go.into),
         )
 
     def details(self, run_ids: Collection[str]) -> tuple[dict[str, Run], dict[str, LoggedModel]]:
@@ -168,8 +175,8 @@ class SqlReader:
             counts[str(experiment_id)] += 1
         return dict(counts)
 
-    def _scope(self, settings: Settings, experiments: Mapping[str, Experiment]) -> set[str]:
-        """Ids of the runs to bring in full: production runs, runs to be merged, earlier copies, runs that are still RUNNING."""
+    def _scope(self, settings: Settings, experiments: Mapping[str, Experiment]) -> tuple[set[str], set[Claim]]:
+        """Ids of the runs to bring in full (production runs, runs to be merged, earlier copies, runs that are still RUNNING), and the claims."""
         tagged: list[tuple[str, str, str]] = []
         wanted: set[str] = set()
         for key, value in sorted(production_tags(settings)):
@@ -205,7 +212,18 @@ class SqlReader:
                     "SELECT run_uuid FROM runs WHERE lifecycle_stage = 'active' AND experiment_id IN :ids", map(int, rivals)
                 )
             }
-        return wanted
+        return wanted, claimed
+
+    def _datasets(self, experiments: Collection[str]) -> dict[str, tuple[DatasetInput, ...]]:
+        found: dict[str, list[DatasetInput]] = defaultdict(list)
+        if "datasets" in self.tables.columns:
+            for key, name, digest, kind, source, schema, profile in self.tables.within(
+                "SELECT experiment_id, name, digest, dataset_source_type, dataset_source, dataset_schema, dataset_profile FROM datasets "
+                "WHERE experiment_id IN :ids",
+                map(int, experiments),
+            ):
+                found[str(key)].append(DatasetInput(name, digest, kind, source, schema, profile, ()))
+        return {key: tuple(sorted(items)) for key, items in found.items()}
 
     def _with_facts(self, product: Product, experiment_id: str) -> set[str]:
         """Ids of the active runs of a production experiment that carry one of the product's facts."""
@@ -249,7 +267,19 @@ class SqlReader:
                         ready.add(model_id)
         for model in registry.values():
             locations += [Location(version.ref, version.experiment_id, version.location) for version in model.versions]
-        return Rows(tuple(locations), frozenset(ready))
+        return Rows(tuple(locations), frozenset(ready), self._newest())
+
+    def _newest(self) -> int:
+        """The latest time that a run or model is dated; what is dated in the future says nothing."""
+        dated = {"runs": ("start_time", "end_time"), "logged_models": ("creation_timestamp_ms",), "model_versions": ("creation_time",)}
+        now = int(time.time() * 1000)
+        found = [
+            self.tables.all(f"SELECT MAX({column}) FROM {table} WHERE {column} <= :now", now=now)[0][0]
+            for table, columns in dated.items()
+            for column in columns
+            if self.tables.has(table, column)
+        ]
+        return max([0, *(int(at) for at in found if at)])
 
 
 def _source_run(metadata: str) -> str:
