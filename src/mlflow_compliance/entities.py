@@ -106,7 +106,7 @@ class Experiment:
     assessed_runs: int = 0
     """Runs with assessments that soft-deleting the run would delete for good."""
     belongings: tuple[tuple[str, int], ...] = ()
-    """What else is tied to it and not to its runs (scorers, issues, ...), as people call it, and how many: a copy of its runs leaves it behind."""
+    """What else is tied to it and not to its runs (issues, review queues, ...), as people call it, and how many: a copy leaves it behind."""
 
     @property
     def active(self) -> bool:

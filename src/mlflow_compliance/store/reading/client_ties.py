@@ -85,10 +85,11 @@ class TieAsker:
             if fresh:
                 newest[trace.experiment_id] = max(trace.begun, newest.get(trace.experiment_id, 0))
         if listed.traces and not self.file_store:
-            homes = sorted({trace.experiment_id for trace in listed.traces})
+            homes = {trace.experiment_id for trace in listed.traces}
             for run_id in sorted(working):
                 # Those too that were put to a run afterwards.
-                for trace in self.client.search_traces(locations=homes, run_id=run_id, max_results=MOST_TRACES, include_spans=False):
+                where = sorted({listed.homes[run_id], *homes})
+                for trace in self.client.search_traces(locations=where, run_id=run_id, max_results=MOST_TRACES, include_spans=False):
                     place, begun = (run_id, trace.info.experiment_id), trace.info.request_time
                     if begun <= self.now + AHEAD:
                         latest[place] = max(begun + (trace.info.execution_duration or 0), latest.get(place, 0))

@@ -32,7 +32,7 @@ from mlflow_compliance.store.reading.sql_runs import MODEL_STATUS, RunReader
 from mlflow_compliance.store.reading.sql_ties import TieReader
 from mlflow_compliance.store.reading.tables import Tables
 
-_BELONGINGS = {"scorers": "1 = 1", "issues": "1 = 1", "label_schemas": "NOT is_default", "review_queues": "1 = 1"}
+_BELONGINGS = {"issues": "1 = 1", "label_schemas": "NOT is_default", "review_queues": "1 = 1"}
 """Tables of what people make in an experiment, and which rows of them people made."""
 
 
