@@ -47,13 +47,13 @@ def merge(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[
         raise CannotFix("name the experiment that is in force as `primary` of the product in compliance.toml")
     rival = snapshot.experiments[finding.entity.key]
     primary = _primary_for(rival, snapshot, settings)
-    refuse_what_is_relied_on(rival, snapshot, settings)
     if settings.is_test(primary) or is_archived(settings, primary):
         raise CannotFix(f"the primary experiment {primary.name!r} is itself a test or archived one: nothing is merged into that")
     counts = (("traces", rival.traces), ("logged models that no run wrote", rival.loose_models), *rival.belongings)
     left = [f"{number} {what}" for what, number in counts if number]
     if left:
         raise CannotFix(f"{' and '.join(left)} in it cannot be copied and would stay behind: move or delete them first")
+    refuse_what_is_relied_on(rival, snapshot, settings)
     runs = snapshot.runs_of(rival.experiment_id)
     if len(runs) != rival.count():
         raise CannotFix(f"only {len(runs)} of its {rival.count()} runs could be read in full")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from repairs import carry_out, findings, plan_for, refusals, take_back, verdict
+from repairs import carry_out, findings, plan_for, refusals, take_back
 from stores import START, Lab
 
 
@@ -27,14 +27,13 @@ def test_run001_a_stuck_run_is_killed_at_its_last_known_time(lab: Lab) -> None:
     assert findings(lab, "RUN001") == []
 
 
-def test_run001_a_run_without_any_date_is_not_judged(lab: Lab) -> None:
-    """Nobody knows how long it has been at work: that is neither good nor bad, and nothing is done about it."""
+def test_run001_a_run_without_any_date_is_for_people(lab: Lab) -> None:
     run_id = lab.run("0", status="RUNNING")
     lab.sql("UPDATE runs SET start_time = NULL WHERE run_uuid = ?", run_id)
-    assert findings(lab, "RUN001") == []
-    (unknown,) = verdict(lab, "RUN001", "0").unevaluated
-    assert (unknown.entity.key, unknown.code) == (run_id, "undated")
-    assert plan_for(lab, "RUN001").changes == ()
+    assert [finding.observed for finding in findings(lab, "RUN001")] == ["nothing about it is dated"]
+    plan = plan_for(lab, "RUN001")
+    assert plan.changes == ()
+    assert "no end can be given" in refusals(plan, "RUN001")[0].reason
 
 
 def test_run001_a_run_without_a_start_ends_when_it_last_logged(lab: Lab) -> None:

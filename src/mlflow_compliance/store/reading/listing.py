@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timezone
 from typing import Any, NamedTuple, Protocol
 
@@ -106,7 +106,7 @@ class ClientListing:
                 info, data = run.info, run.data
                 names = frozenset({*data.params, *data.metrics, *data.tags})
                 uri = info.artifact_uri or ""
-                at = latest_time(_now(), (info.start_time, info.end_time), (metric.timestamp for metric in data._metric_objs))
+                at = _dated(info.start_time, info.end_time, (metric.timestamp for metric in data._metric_objs))
                 yield RunRow(info.run_id, info.experiment_id, info.lifecycle_stage, info.status, uri, data.tags, names, tuple(data.metrics), at)
 
     def models(self, experiments: list[str]) -> Iterator[ModelRow]:
@@ -180,13 +180,14 @@ def _run(run: dict[str, Any]) -> RunRow:
     metrics = tuple(item["key"] for item in data.get("metrics", ()))
     names = frozenset((*tags, *metrics, *[item["key"] for item in data.get("params", ())]))
     times = (int(info.get("start_time", 0)), int(info.get("end_time", 0)))
-    at = latest_time(_now(), times, (int(item.get("timestamp", 0)) for item in data.get("metrics", ())))
+    at = _dated(*times, (int(item.get("timestamp", 0)) for item in data.get("metrics", ())))
     uri = info.get("artifact_uri", "")
     return RunRow(info["run_id"], info["experiment_id"], info["lifecycle_stage"], info["status"], uri, tags, names, metrics, at)
 
 
-def _now() -> int:
-    return int(time.time() * 1000)
+def _dated(start: int | None, end: int | None, logged: Iterable[int]) -> int:
+    """The latest time of a run's row; that of one that has ended says all of it with its end."""
+    return latest_time(int(time.time() * 1000), (start, end), () if end else logged)
 
 
 def _milliseconds(text: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -45,13 +46,7 @@ class TieReader:
 
     def _lineage(self, working: Collection[str], runs: Mapping[str, Run], registry: Mapping[str, RegisteredModel], *, upwards: bool) -> Iterator[Tie]:
         """Children and theirs of the runs at work; and, of all that may keep an experiment alive, parents and theirs."""
-        parents: dict[str, str] = {}
-        found, level = set(working), set(working)
-        while level:
-            below = dict(self._parents(level, "tags.value"))
-            parents |= below
-            level = below.keys() - found
-            found |= level
+        parents = self._below(working)
         level = set(runs) | {version.run_id for item in registry.values() for version in item.versions if version.run_id} if upwards else set()
         found = set(level)
         while level:
@@ -65,12 +60,30 @@ class TieReader:
                 "SELECT run_uuid, experiment_id, start_time, end_time FROM runs WHERE run_uuid IN :ids", {*parents, *parents.values()}
             )
         }
-        logged = self._logged(parents)
+        # The rows of a run that has ended say all of it with its end.
+        logged = self._logged([child for child in parents if child in rows and not rows[child][2]])
         for child, parent in parents.items():
             if child in rows and parent in rows:
                 home, start, end = rows[child]
                 at = latest_time(self.now, (start, end), (logged.get(child),))
                 yield Tie(How.CHILD, EntityRef("run", child), EntityRef("run", parent), home, rows[parent][0], at)
+
+    def _below(self, working: Collection[str]) -> dict[str, str]:
+        """Every run below those at work -> the run that it names as its parent."""
+        parents = dict(self._parents(working, "tags.value"))
+        if not parents:
+            return {}
+        # A search has thousands of children: to look for theirs one by one would go through all tags again and again.
+        children: dict[str, list[str]] = defaultdict(list)
+        for child, parent, key in self.tables.all("SELECT run_uuid, value, tags.key FROM tags WHERE tags.key = :parent", parent=PARENT):
+            if key == PARENT:
+                children[parent].append(child)
+        level = list(parents)
+        while level:
+            below = {child: parent for parent in level for child in children[parent] if child not in parents}
+            parents |= below
+            level = list(below)
+        return parents
 
     def _parents(self, ids: Iterable[str], column: str) -> Iterator[tuple[str, str]]:
         sql = f"SELECT tags.run_uuid, tags.value, tags.key FROM tags WHERE tags.key = :parent AND {column} IN :ids"
