@@ -44,7 +44,7 @@ def test_every_version_has_its_source(registered_model: RegisteredModel, artifac
         models = artifacts.models_in(folder) if folder else []
         if unknown:
             violations.not_evaluated("no-model", unknown.reason, entity=version.ref)
-        elif not models:
+        elif not models and not version.external:
             violations.add("no-model", "its source holds no model", entity=version.ref, observed=version.source, expected="a folder with an MLmodel")
         for model in models:
             if model.problem:

@@ -85,6 +85,9 @@ def test_tracking_server_gives_everything(product: Product, store: Snapshot, evi
         violations.add("no-production-run", "there is no production run to ask for")
     for run in runs:
         unknown = store.unknown_files(run)
+        if store.schema is not None and store.schema.problem:
+            violations.not_evaluated("not-served", f"no tracking server opens a database that {store.schema.problem}: see STO003", entity=run.ref)
+            continue
         if unknown:
             violations.not_evaluated("not-served", unknown.reason, entity=run.ref)
             continue

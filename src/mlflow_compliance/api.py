@@ -58,8 +58,10 @@ from mlflow_compliance.scope import (
     production_runs,
 )
 from mlflow_compliance.settings import Product, Settings
+from mlflow_compliance.snapshot.damage import DamagedFile
 from mlflow_compliance.snapshot.presence import Presence, Unknown, Why
 from mlflow_compliance.snapshot.reachability import Kept, Sign, kept_by, last_sign, last_written
+from mlflow_compliance.snapshot.schema import LostRows, Schema, SchemaState
 from mlflow_compliance.snapshot.ties import PARENT, How, Tie
 
 __all__ = [
@@ -86,6 +88,7 @@ __all__ = [
     "Change",
     "ComplianceError",
     "CopyRun",
+    "DamagedFile",
     "DatasetInput",
     "DeleteExperiment",
     "DuplicateGroup",
@@ -100,6 +103,7 @@ __all__ = [
     "LinkDuplicate",
     "LogProductionRun",
     "LoggedModel",
+    "LostRows",
     "ModelVersion",
     "MoveToQuarantine",
     "PointToCopy",
@@ -114,6 +118,8 @@ __all__ = [
     "RetractCopy",
     "RetractProductionRun",
     "Run",
+    "Schema",
+    "SchemaState",
     "SetAlias",
     "SetExperimentTag",
     "SetRunTag",

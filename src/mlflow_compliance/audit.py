@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from mlflow_compliance.store.opening import Store
 
 
+_FEW = 5
+"""Names in one line of the head."""
+
+
 @dataclass(frozen=True)
 class Options:
     """What the command line says."""
@@ -214,14 +218,12 @@ class Audit:
         snapshot = self.snapshot(artifacts=bool(self.settings.store.relocate))
         return snapshot if snapshot.artifacts is not None else FilesNotRead.of(snapshot)
 
-    def refusal(self, *, schema: bool = False) -> str:
-        """Why --fix would not write to this store, empty where it would; `schema` asks the installed MLflow too, which takes seconds."""
+    def refusal(self) -> str:
+        """Why --fix would not write to this store, empty where it would."""
         from mlflow_compliance.store.opening import refuse_writing
 
         try:
             refuse_writing(self.store, self.snapshot(artifacts=bool(self.settings.store.relocate)))
-            if schema:
-                self.store.backend.refuse_other_schema()
         except ComplianceError as error:
             return str(error)
         return ""
@@ -247,7 +249,6 @@ class Audit:
         refuse_writing(self.store, self.snapshot(artifacts=True))
         self.repair = Repair(self.plan(only))
         if self.repair.plan.steps:
-            self.store.backend.refuse_other_schema()
             with only_one(self.store.folder), self.store.backend.lock():
                 # Planned again under the lock: another repair may just have ended.
                 self._readings.forget()
@@ -291,6 +292,12 @@ def _place(rule: Policy) -> str:
     return f"{rule.check.__code__.co_filename}::{rule.check.__qualname__}"
 
 
+def _counted(names: Sequence[str], what: str) -> str:
+    """How many there are, and the first of them."""
+    shown = ", ".join(names[:_FEW]) + (f" and {len(names) - _FEW} more" if len(names) > _FEW else "")
+    return f"{len(names)} {what}{'s' * (len(names) != 1)}: {shown}"
+
+
 def _time(milliseconds: int) -> str:
     return f"{datetime.fromtimestamp(milliseconds / 1000, timezone.utc):%Y-%m-%d %H:%M:%S} UTC"
 
@@ -321,6 +328,11 @@ def _lines_of(audit: Audit) -> Iterator[str]:
     yield f"store: {snapshot.info.uri} ({snapshot.info.backend}{', schema ' + snapshot.info.schema if snapshot.info.schema else ''})"
     yield f"experiments: {active} active, {len(snapshot.experiments) - active} deleted; runs: {sum(runs.values())} ({counted})"
     yield f"registered models: {len(snapshot.registered_models)}, versions: {sum(len(item.versions) for item in snapshot.registered_models.values())}"
+    if snapshot.other_workspaces:
+        yield f"not read: {_counted(snapshot.other_workspaces, 'other workspace')} (MLFLOW_WORKSPACE names the one to audit)"
+    if snapshot.lost_rows:
+        lost = ", ".join(f"{item.rows} of {item.table} without {item.parent}" for item in snapshot.lost_rows)
+        yield f"rows whose parent is not there, and that MLflow shows nobody: {lost}"
     if audit.moved:
         yield f"the store was changed during the audit: rules about files saw it as it was later than {_time(audit.moved)}, when the others did"
     if snapshot.artifacts is not None:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mlflow_compliance.errors import ComplianceError
-from mlflow_compliance.session.sharing import share_heading
 from mlflow_compliance.session.state import ATTRIBUTE, AUDIT, EXAMINED, STOPPED, VIOLATIONS, audit_of, ensure_audit, rule_of
 
 if TYPE_CHECKING:
+    from mlflow_compliance.audit import Audit
     from mlflow_compliance.rules.finding import Violations
     from mlflow_compliance.rules.policy import Policy
 
@@ -150,12 +150,15 @@ def collected(session: pytest.Session, items: list[pytest.Item]) -> None:
             raise pytest.UsageError(str(error)) from error
         session.config.workeroutput[WORKER_ERROR] = str(error)  # type: ignore[attr-defined]
         items.clear()
-    else:
-        share_heading(session.config, audit)
     for item in items:
-        rule = rule_of(item)
-        if rule is not None and not audit.enabled(rule):
-            item.add_marker(pytest.mark.skip(reason=f"{rule.id} is switched off in the settings"))
+        switch_off(item, audit)
+
+
+def switch_off(item: pytest.Item, audit: Audit) -> None:
+    """Skip a check that the settings switch off."""
+    rule = rule_of(item)
+    if rule is not None and not audit.enabled(rule):
+        item.add_marker(pytest.mark.skip(reason=f"{rule.id} is switched off in the settings"))
 
 
 def _pack_ids(items: list[pytest.Item]) -> set[str]:

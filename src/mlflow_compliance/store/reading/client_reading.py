@@ -85,7 +85,7 @@ class ClientReader:
         tally = _Tally()
         models: dict[str, list[ModelRow]] = defaultdict(list)
         named = {key for item in registry.values() for version in item.versions for key in (*ids_in(version), *sources_of(version))}
-        ready = set()
+        ready, external = set(), set[str]()
         for model in self.listing.models(ids):
             models[model.source_run_id].append(model)
             tally.loose[model.experiment_id] += 1
@@ -94,8 +94,10 @@ class ClientReader:
                 tally.homes[model.model_id] = model.experiment_id
             if locations:
                 tally.locations.append(Location(EntityRef("logged_model", model.model_id), model.experiment_id, model.artifact_location))
-                if model.status == "READY":
+                if model.status == "READY" and not model.external:
                     ready.add(model.model_id)
+            if model.external:
+                external.add(model.model_id)
         experiments = {item.experiment_id: _experiment(item) for item in found}
         tally.wanted |= served_runs(settings, registry)
         needs = _needs(settings, experiments, ())
@@ -119,8 +121,7 @@ class ClientReader:
         counted = Counter(trace.experiment_id for trace in traces)
         experiments = {key: _counted(item, tally, counted) for key, item in experiments.items()}
         registry = {
-            name: replace(item, versions=tuple(replace(version, experiment_id=home_of(version, tally.homes)) for version in item.versions))
-            for name, item in registry.items()
+            name: replace(item, versions=tuple(_placed(version, tally, external) for version in item.versions)) for name, item in registry.items()
         }
         may_go = retirable(settings, experiments, claims(settings, experiments, tally.tagged))
         asking = TieAsker(self.client, now, fresh_since(settings, now), partial(self._each, self.client.get_run), file_store=self.file_store)
@@ -140,8 +141,9 @@ class ClientReader:
             datasets={key: tuple(sorted(items)) for key, items in datasets.items()},
         )
         places = [Location(item.ref, key, item.artifact_location) for key, item in experiments.items()] + tally.locations
-        places += [Location(version.ref, version.experiment_id, version.location) for model in registry.values() for version in model.versions]
-        return snapshot, Rows(tuple(places) if locations else (), frozenset(ready), tally.newest)
+        versions = [version for model in registry.values() for version in model.versions if not version.external]
+        places += [Location(version.ref, version.experiment_id, version.location) for version in versions]
+        return snapshot, Rows(tuple(places) if locations else (), frozenset(ready), newest=tally.newest)
 
     def details(self, run_ids: Collection[str]) -> tuple[dict[str, Run], dict[str, LoggedModel]]:
         """Runs in full and the active logged models that they wrote."""
@@ -276,6 +278,11 @@ def _counted(item: Experiment, tally: _Tally, traces: Mapping[str, int]) -> Expe
         loose_models=tally.loose[key],
         assessed_runs=tally.assessed[key],
     )
+
+
+def _placed(version: ModelVersion, tally: _Tally, external: Collection[str]) -> ModelVersion:
+    """A version with what the rows that it comes from say of it."""
+    return replace(version, experiment_id=home_of(version, tally.homes), external=any(key in external for key in sources_of(version)))
 
 
 def _number(value: float) -> float:

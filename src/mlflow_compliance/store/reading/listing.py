@@ -11,7 +11,7 @@ from mlflow.entities import ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from mlflow_compliance.entities import DatasetInput, latest_time
+from mlflow_compliance.entities import EXTERNAL, DatasetInput, latest_time
 from mlflow_compliance.store.reading.rest import SEARCH_MODELS, SEARCH_RUNS, SEARCH_TRACES, Rest
 
 SOURCE_RUN = "mlflow.sourceRun"
@@ -47,6 +47,7 @@ class ModelRow(NamedTuple):
     status: str
     created: int
     """In milliseconds."""
+    external: bool = False
 
 
 class TraceRow(NamedTuple):
@@ -113,7 +114,8 @@ class ClientListing:
         for chunk in chunks(experiments):
             for model in pages(self.client.search_logged_models, experiment_ids=chunk, max_results=PAGE):
                 source, created = model.source_run_id or "", model.creation_timestamp or 0
-                yield ModelRow(model.model_id, model.experiment_id, source, model.artifact_location, str(model.status), created)
+                external = (model.tags or {}).get(EXTERNAL) == "true"
+                yield ModelRow(model.model_id, model.experiment_id, source, model.artifact_location, str(model.status), created, external)
 
     def traces(self, experiments: list[str]) -> Iterator[TraceRow]:
         for chunk in chunks(experiments):
@@ -149,8 +151,9 @@ class RestListing:
                 for model in page.get("models", ()):
                     info = model["info"]
                     status = info.get("status", "").removeprefix("LOGGED_MODEL_")
+                    external = any((item["key"], item.get("value")) == (EXTERNAL, "true") for item in info.get("tags", ()))
                     source, created = info.get("source_run_id", ""), int(info.get("creation_timestamp_ms", 0))
-                    yield ModelRow(info["model_id"], info["experiment_id"], source, info.get("artifact_uri", ""), status, created)
+                    yield ModelRow(info["model_id"], info["experiment_id"], source, info.get("artifact_uri", ""), status, created, external)
 
     def traces(self, experiments: list[str]) -> Iterator[TraceRow]:
         for chunk in chunks(experiments):

@@ -12,5 +12,7 @@ class Rows(NamedTuple):
 
     locations: tuple[Location, ...]
     ready_models: frozenset[str]
+    folders: tuple[Location, ...] = ()
+    """Folders that belong to a row and hold no artifacts of their own: those of a file store's rows."""
     newest: int = 0
     """The latest time that a run or model is dated, in milliseconds; 0 where none is."""

@@ -10,25 +10,16 @@ from dataclasses import replace
 
 from sqlalchemy import Connection
 
-from mlflow_compliance.entities import (
-    ACTIVE,
-    DELETED,
-    DatasetInput,
-    EntityRef,
-    Experiment,
-    Location,
-    LoggedModel,
-    RegisteredModel,
-    Run,
-    Snapshot,
-    StoreInfo,
-)
+from mlflow_compliance.entities import ACTIVE, DELETED, DatasetInput, Experiment, LoggedModel, Run, Snapshot, StoreInfo
 from mlflow_compliance.scope import MADE_BY_US, RETRACTED, Claim, claims, fact_keys, primary_of, production_tags, retirable, served_runs
 from mlflow_compliance.settings import Product, Settings
-from mlflow_compliance.store.reading.common import MODEL_HISTORY, fresh_since, model_places
+from mlflow_compliance.store.reading.common import fresh_since
 from mlflow_compliance.store.reading.rows import Rows
+from mlflow_compliance.store.reading.sql_keys import lost_rows
+from mlflow_compliance.store.reading.sql_locations import rows_of
 from mlflow_compliance.store.reading.sql_registry import RegistryReader
-from mlflow_compliance.store.reading.sql_runs import MODEL_STATUS, RunReader
+from mlflow_compliance.store.reading.sql_runs import RunReader
+from mlflow_compliance.store.reading.sql_schema import read_schema
 from mlflow_compliance.store.reading.sql_ties import TieReader
 from mlflow_compliance.store.reading.tables import Tables
 
@@ -46,7 +37,7 @@ class SqlReader:
     def read(self, info: StoreInfo, settings: Settings, also: Collection[str] = ()) -> tuple[Snapshot, Rows]:
         """The store without its files, and where its rows say that the files lie: the only query whose answer grows with the runs."""
         snapshot = self.snapshot(info, settings, also)
-        return snapshot, self._rows(snapshot.experiments, snapshot.registered_models)
+        return snapshot, rows_of(self.tables, snapshot)
 
     def snapshot(self, info: StoreInfo, settings: Settings, also: Collection[str] = ()) -> Snapshot:
         """The store without its files. `also` are runs to bring in full besides those in scope."""
@@ -70,7 +61,20 @@ class SqlReader:
             registered_models=registry,
             ties=TieReader(self.tables, now, fresh_since(settings, now)).ties(runs, registry, may_go.experiments),
             datasets=self._datasets(may_go.into),
+            schema=read_schema(self.tables),
+            lost_rows=lost_rows(self.tables),
+            other_workspaces=self._other_workspaces(),
         )
+
+    def _other_workspaces(self) -> tuple[str, ...]:
+        """The workspaces that hold something and were not read."""
+        named = {
+            str(name)
+            for table in ("experiments", "registered_models")
+            if self.tables.has(table, "workspace")
+            for (name,) in self.tables.all(f"SELECT DISTINCT workspace FROM {table}")
+        }
+        return tuple(sorted(named - {self.tables.workspace}))
 
     def details(self, run_ids: Collection[str]) -> tuple[dict[str, Run], dict[str, LoggedModel]]:
         """Runs in full and the active logged models that they wrote."""
@@ -240,46 +244,6 @@ class SqlReader:
             )
             if key in keys
         }
-
-    def _rows(self, experiments: Mapping[str, Experiment], registry: Mapping[str, RegisteredModel]) -> Rows:
-        locations = [Location(item.ref, key, item.artifact_location) for key, item in experiments.items()]
-        homes: dict[str, tuple[str, str]] = {}
-        for run_id, experiment_id, uri in self.tables.all("SELECT run_uuid, experiment_id, artifact_uri FROM runs"):
-            if str(experiment_id) in experiments:
-                locations.append(Location(EntityRef("run", run_id), str(experiment_id), uri or ""))
-                homes[run_id] = (str(experiment_id), uri or "")
-        for run_id, key, value in self.tables.all(
-            "SELECT runs.run_uuid, tags.key, tags.value FROM tags JOIN runs ON runs.run_uuid = tags.run_uuid "
-            "WHERE tags.key = :history AND runs.lifecycle_stage = 'active'",
-            history=MODEL_HISTORY,
-        ):
-            home = homes.get(run_id) if key == MODEL_HISTORY else None
-            if home:
-                locations += model_places(run_id, *home, value)
-        ready = set()
-        if "logged_models" in self.tables.columns:
-            for model_id, experiment_id, uri, status, lifecycle in self.tables.all(
-                "SELECT model_id, experiment_id, artifact_location, status, lifecycle_stage FROM logged_models"
-            ):
-                if str(experiment_id) in experiments:
-                    locations.append(Location(EntityRef("logged_model", model_id), str(experiment_id), uri))
-                    if lifecycle != DELETED and MODEL_STATUS.get(status) == "READY":
-                        ready.add(model_id)
-        for model in registry.values():
-            locations += [Location(version.ref, version.experiment_id, version.location) for version in model.versions]
-        return Rows(tuple(locations), frozenset(ready), self._newest())
-
-    def _newest(self) -> int:
-        """The latest time that a run or model is dated; what is dated in the future says nothing."""
-        dated = {"runs": ("start_time", "end_time"), "logged_models": ("creation_timestamp_ms",), "model_versions": ("creation_time",)}
-        now = int(time.time() * 1000)
-        found = [
-            self.tables.all(f"SELECT MAX({column}) FROM {table} WHERE {column} <= :now", now=now)[0][0]
-            for table, columns in dated.items()
-            for column in columns
-            if self.tables.has(table, column)
-        ]
-        return max([0, *(int(at) for at in found if at)])
 
 
 def _source_run(metadata: str) -> str:
