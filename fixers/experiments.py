@@ -17,6 +17,7 @@ from mlflow_compliance.api import (
     CannotFix,
     Change,
     CopyRun,
+    DatasetInput,
     Experiment,
     Finding,
     RetractCopy,
@@ -28,6 +29,7 @@ from mlflow_compliance.api import (
     fixer,
     is_archived,
     left_behind,
+    own_datasets,
     primary_of,
     quoted,
     said_in,
@@ -36,6 +38,8 @@ from mlflow_compliance.api import (
 
 from .retiring import refuse_what_is_relied_on, retire, set_tags
 
+LONGEST_TAG = 5000
+"""Characters that every version of MLflow takes as the value of a run's tag."""
 NOTE = "mlflow.note.content"
 """The description that the MLflow UI shows."""
 
@@ -53,13 +57,13 @@ def merge(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[
         names = f"lifecycle tag {settings.experiments.lifecycle_tag}, or experiments.test_names in compliance.toml"
         raise CannotFix(f"it says that it is production and is named like a test (built in): say which it is, by its {names}")
     primary = _primary_for(rival, snapshot, settings)
-    refuse_what_is_relied_on(rival, snapshot, settings)
     if settings.is_test(primary) or is_archived(settings, primary):
         raise CannotFix(f"the primary experiment {primary.name!r} is itself a test or archived one: nothing is merged into that")
     counts = (("traces", rival.traces), ("logged models that no run wrote", rival.loose_models), *rival.belongings)
     left = [f"{number} {what}" for what, number in counts if number]
     if left:
         raise CannotFix(f"{' and '.join(left)} in it cannot be copied and would stay behind: move or delete them first")
+    refuse_what_is_relied_on(rival, snapshot, settings)
     runs = snapshot.runs_of(rival.experiment_id)
     if len(runs) != rival.count():
         raise CannotFix(f"only {len(runs)} of its {rival.count()} runs could be read in full")
@@ -93,6 +97,7 @@ def _copies(runs: list[Run], rival: Experiment, primary: Experiment, snapshot: S
         if run.run_id in earlier:
             yield RetractCopy(run.run_id, primary.experiment_id, earlier[run.run_id].tags.get(COPIED_BY, ""))
     copied: set[str] = set()
+    known = _datasets_in(primary, snapshot)
     for run in wanted:
         if not run.start_time:
             raise CannotFix(f"run {run.run_id} has no start time, and MLflow would give its copy today's")
@@ -107,7 +112,19 @@ def _copies(runs: list[Run], rival: Experiment, primary: Experiment, snapshot: S
         else:
             parent = None  # also where parents lead in a circle: the tag stays as it is
         copied.add(run.run_id)
-        yield CopyRun(run.run_id, primary.experiment_id, rival.experiment_id, rival.name, run.user, parent)
+        others = tuple(known[item[:2]] for item in run.datasets if item[:2] in known and known[item[:2]][:6] != item[:6])
+        if any(len(value) > LONGEST_TAG for value in own_datasets(run, others).values()):
+            raise CannotFix(
+                f"run {run.run_id} logged the dataset {others[0].name!r} from another source than {primary.name!r} has it from, "
+                "and what it says of it is too long for a tag of its copy: log the dataset there under another digest"
+            )
+        yield CopyRun(run.run_id, primary.experiment_id, rival.experiment_id, rival.name, run.user, parent, others)
+
+
+def _datasets_in(experiment: Experiment, snapshot: Snapshot) -> dict[tuple[str, ...], DatasetInput]:
+    """(name, digest) -> the dataset that an experiment has under them, those of copies that are planned too."""
+    of_runs = (item for run in snapshot.runs_of(experiment.experiment_id) for item in run.datasets)
+    return {item[:2]: item._replace(tags=()) for item in (*of_runs, *snapshot.datasets.get(experiment.experiment_id, ()))}
 
 
 def _refuse_what_came_later(run: Run, copy: Run, snapshot: Snapshot) -> None:

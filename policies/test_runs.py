@@ -14,6 +14,8 @@ from mlflow_compliance.api import (
     Violations,
     current_run,
     is_archived,
+    last_sign,
+    last_written,
     policy,
     production_runs,
 )
@@ -26,18 +28,23 @@ HOUR = 3_600_000
 def test_no_run_is_stuck(experiment: Experiment, store: Snapshot, artifacts: Artifacts, settings: Settings, violations: Violations) -> None:
     """A run that crashed without a word looks like one that is still at work, and its numbers like preliminary ones."""
     limit, origin = settings.runs.running_max_hours, settings.origin("runs.running_max_hours")
+    since = store.taken_at - limit * HOUR
     for run in store.runs_of(experiment.experiment_id):
-        known = store.last_known_time(run)
-        hours = (store.taken_at - known) / HOUR
-        if run.status == "RUNNING" and hours > limit:
-            since = datetime.fromtimestamp(known / 1000, timezone.utc)
-            violations.add(
-                "stuck",
-                "still RUNNING",
-                entity=run.ref,
-                observed=f"nothing logged since {since:%Y-%m-%d %H:%M} UTC",
-                expected=f"ended within {limit:g} hours ({origin})",
-            )
+        if run.status != "RUNNING" or store.last_known_time(run) >= since:
+            continue
+        sign, written = last_sign(store, run), last_written(store, run)
+        if sign.at >= since:
+            violations.note(f"{run.ref} logs nothing itself and is alive: {sign}, {_at(sign.at)}")
+        elif written.at >= since:
+            violations.note(f"{run.ref} logs no rows and is alive: {written}, written {_at(written.at)}")
+        else:
+            observed = f"nothing logged since {_at(sign.at)}" if sign.at else "nothing about it is dated"
+            expected = f"ended within {limit:g} hours ({origin})"
+            violations.add("stuck", "still RUNNING", entity=run.ref, observed=observed, expected=expected)
+
+
+def _at(milliseconds: int) -> str:
+    return f"{datetime.fromtimestamp(milliseconds / 1000, timezone.utc):%Y-%m-%d %H:%M} UTC"
 
 
 @policy("RUN002", "Exactly one active production run per product, FINISHED", Severity.CRITICAL)

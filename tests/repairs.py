@@ -21,6 +21,7 @@ from mlflow_compliance.changes import load
 from mlflow_compliance.entities import Snapshot
 from mlflow_compliance.journal import Journal
 from mlflow_compliance.plan import Plan, Refusal, findings_of, make_plan
+from mlflow_compliance.rules.evaluation import Verdict, cases, evaluate
 from mlflow_compliance.rules.finding import Finding
 from mlflow_compliance.rules.fixer import Remedy, load_fixers
 from mlflow_compliance.rules.policy import ATTRIBUTE, Policy
@@ -72,6 +73,13 @@ def findings(lab: Lab, *ids: str) -> list[Finding]:
 
 def found_in(snapshot: Snapshot, lab: Lab, *ids: str) -> list[Finding]:
     return findings_of(chosen(ids), snapshot, lab.settings)
+
+
+def verdict(lab: Lab, policy: str, key: str) -> Verdict:
+    """What one policy says of one of its cases: `key` ends the case's own."""
+    snapshot, (rule,) = lab.read(), chosen([policy])
+    (case,) = [case for case in cases(rule, snapshot, lab.settings) if case.key.endswith(key)]
+    return evaluate(rule, case, snapshot, lab.settings)
 
 
 def plan_for(lab: Lab, *ids: str, others: Mapping[str, Remedy] | None = None) -> Plan:

@@ -27,7 +27,7 @@ from mlflow_compliance.changes import (
 )
 from mlflow_compliance.changes.production import BUILD, BUILT_FOR, BUILT_IN, COMPLETE_BUILD, METADATA
 from mlflow_compliance.changes.registry import version_of
-from mlflow_compliance.changes.runs import COMPLETE, COPIED_BY, COPY_STATE, PARENT, SOURCE_RUN, SUPERSEDED, left_behind
+from mlflow_compliance.changes.runs import COMPLETE, COPIED_BY, COPY_STATE, SOURCE_RUN, SUPERSEDED, left_behind, own_datasets
 from mlflow_compliance.entities import (
     TERMINAL_STATUSES,
     DatasetInput,
@@ -68,7 +68,9 @@ from mlflow_compliance.settings import Product, Settings, folded
 from mlflow_compliance.snapshot.damage import DamagedFile
 from mlflow_compliance.snapshot.moved import HISTORY, Moved, PlaceInRow
 from mlflow_compliance.snapshot.presence import Presence, Unknown, Why
+from mlflow_compliance.snapshot.reachability import Kept, Sign, kept_by, last_sign, last_written
 from mlflow_compliance.snapshot.schema import LostRows, Schema, SchemaState
+from mlflow_compliance.snapshot.ties import PARENT, How, Tie
 from mlflow_compliance.toml_lines import quoted
 
 __all__ = [
@@ -107,6 +109,8 @@ __all__ = [
     "Experiment",
     "FactValue",
     "Finding",
+    "How",
+    "Kept",
     "LinkDuplicate",
     "LogProductionRun",
     "LoggedModel",
@@ -136,8 +140,10 @@ __all__ = [
     "SetRunTag",
     "Settings",
     "Severity",
+    "Sign",
     "Snapshot",
     "SnapshotLookup",
+    "Tie",
     "Unknown",
     "Violations",
     "Why",
@@ -157,10 +163,14 @@ __all__ = [
     "in_folder",
     "in_run",
     "is_archived",
+    "kept_by",
+    "last_sign",
+    "last_written",
     "left_behind",
     "metadata_document",
     "metadata_text",
     "number",
+    "own_datasets",
     "policy",
     "primary_of",
     "production_models",

@@ -180,6 +180,10 @@ class Artifacts:
     """Groups of zip containers that hold the same members but differ in bytes (time stamps)."""
     newest: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """(kind, key) of an owner -> when the newest of its files was last written, in milliseconds."""
+    newest_row: int = 0
+    """The latest time that a run or model of the store is dated by its rows, in milliseconds; 0 where none is."""
+    coming: Mapping[str, int] = field(default_factory=dict)
+    """Folder of an experiment that is not there yet, nor a root that it will lie in -> the device that it will be on."""
     linked_outside: frozenset[str] = frozenset()
     """Physical copies that have hard links which are not below any root: somebody else's files."""
     unread: Mapping[str, str] = field(default_factory=dict)
@@ -237,6 +241,12 @@ class Artifacts:
             return int(own)
         root = self.root_of(path)
         return root.device if root else None
+
+    def device_of(self, folder: str) -> int | None:
+        """The device of an experiment's folder: that of the files in it, which may be mounted below its root, else its root's."""
+        copies = (self.files[path].copy.partition(":")[0] for path in _at_or_below(self._sorted_files, folder))
+        own = next(filter(str.isdecimal, copies), "")
+        return int(own) if own else self.coming.get(folder, self.device(folder))
 
     def duplicates(self, root: str | None = None) -> list[DuplicateGroup]:
         """Groups of owned artifacts with one content in several physical copies; with `root`, those whose first extra copy lies there."""

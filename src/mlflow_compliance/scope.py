@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from mlflow_compliance.entities import Experiment, RegisteredModel, Run, Snapshot
 from mlflow_compliance.settings import Product, Settings
@@ -75,6 +76,27 @@ def primary_of(product: Product, experiments: Mapping[str, Experiment], claimed:
         return next((key for key, item in experiments.items() if item.name == product.primary and item.active), None)
     ids = sorted(claimed)
     return ids[0] if len(ids) == 1 else None
+
+
+class Retirable(NamedTuple):
+    """Ids of the experiments that a remedy may retire, and of those among the others that it may copy runs into."""
+
+    experiments: frozenset[str]
+    into: frozenset[str]
+
+
+def retirable(settings: Settings, experiments: Mapping[str, Experiment], claimed: Iterable[Claim]) -> Retirable:
+    """Test experiments, and the rivals of each product's primary one: what may keep those alive is worth asking."""
+    found = {key for key, item in experiments.items() if item.active and settings.is_test(item)}
+    into = set()
+    claimed = list(claimed)
+    for product in settings.products:
+        ids = {claim.experiment_id for claim in claimed if claim.product == product.name}
+        primary = primary_of(product, experiments, ids)
+        if primary and ids - {primary}:
+            found |= ids - {primary}
+            into.add(primary)
+    return Retirable(frozenset(found), frozenset(into))
 
 
 def production_tags(settings: Settings) -> set[tuple[str, str]]:

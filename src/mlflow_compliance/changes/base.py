@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from pydantic import TypeAdapter
 
 from mlflow_compliance.artifacts import Artifacts, Pointer
-from mlflow_compliance.entities import EntityRef, Experiment, Run, Snapshot
+from mlflow_compliance.entities import DatasetInput, EntityRef, Experiment, Run, Snapshot
 from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.uris import without_secrets
 
@@ -66,7 +66,7 @@ class Writer(Protocol):
 
     def reopen_run(self, run_id: str) -> None: ...
 
-    def copy_run(self, source_run_id: str, experiment_id: str, tags: Mapping[str, str]) -> None: ...
+    def copy_run(self, source_run_id: str, experiment_id: str, tags: Mapping[str, str], datasets: Sequence[DatasetInput]) -> None: ...
 
     def copy_runs(self, copies: Sequence[CopyRun]) -> list[dict[str, str]]:
         """Copy runs together, all or none: the symbols that each of them bound. Raises ChangeError where that cannot be."""

@@ -128,7 +128,7 @@ class Store:
             ignore, ready = self.settings.store.ignore, rows.ready_models
             found = with_remote(found, remote, places=self.places, roots=away, ignore=ignore, ready_models=ready, progress=progress)
             found = with_holding(hash_remote(found, self.places, progress))
-        return replace(snapshot, artifacts=replace(found, elsewhere=rows.elsewhere))
+        return replace(snapshot, artifacts=replace(found, elsewhere=rows.elsewhere, newest_row=rows.newest))
 
     @cached_property
     def places(self) -> Places:

@@ -12,12 +12,14 @@ import pytest
 from databases import SERVERS
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from living import everything_alive
 from mlflow.entities import DatasetInput, InputTag, LoggedModelInput, Metric, Param
 from places import Guest, Place
 from stores import CREDIT, EVAL, START, TRAIN, Lab
 
 from mlflow_compliance.entities import Snapshot, StoreInfo
 from mlflow_compliance.settings import Settings
+from mlflow_compliance.snapshot.ties import How
 from mlflow_compliance.store.backends.by_sql import SqlBackend
 from mlflow_compliance.store.reading.client_reading import ClientReader
 from mlflow_compliance.store.reading.rows import Rows
@@ -99,6 +101,16 @@ def test_on_a_store_with_one_of_everything(anywhere: Lab) -> None:
     assert snapshot.registered_models["scorer"].aliases == {"champion": "1"}
     homes = [version.experiment_id for name in ("promoted", "scorer") for version in snapshot.registered_models[name].versions]
     assert homes == [production, production, production]
+
+
+def test_on_a_store_in_which_everything_is_alive(anywhere: Lab) -> None:
+    lab = anywhere
+    everything_alive(lab)
+    lab.rich_run(lab.experiment("credit_delivery"))
+    lab.rich_run(lab.experiment("credit_production"))
+    snapshot = assert_agree(lab)
+    assert {tie.how for tie in snapshot.ties} == set(How)
+    assert {key: len(items) for key, items in snapshot.datasets.items()} == {"3": 2}, "those of the primary"
 
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), max_size=12)

@@ -103,6 +103,11 @@ def read_artifacts(
         },
         recorded=recorded,
         newest=walk.newest,
+        coming={
+            folder: _device(next(filter(os.path.exists, upwards(folder))))
+            for folder in holdings.experiments
+            if not any(above in holdings.roots for above in upwards(folder))
+        },
         linked_outside=walk.linked_outside(),
         unread=walk.unread,
         rules=rules,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 
 from mlflow_compliance.entities import DELETED, EXTERNAL, EntityRef, Location, Snapshot
@@ -20,7 +21,20 @@ def rows_of(tables: Tables, snapshot: Snapshot, relocate: Mapping[str, str]) -> 
     reader = _Locations(tables, snapshot)
     locations = tuple(reader.locations())
     elsewhere = read_places(tables, relocate, snapshot.experiments, reader.ready)
-    return Rows(locations, frozenset(reader.ready), tuple(reader.folders()), elsewhere)
+    return Rows(locations, frozenset(reader.ready), tuple(reader.folders()), elsewhere, _newest(tables))
+
+
+def _newest(tables: Tables) -> int:
+    """The latest time that a run or model is dated; what is dated in the future says nothing."""
+    dated = {"runs": ("start_time", "end_time"), "logged_models": ("creation_timestamp_ms",), "model_versions": ("creation_time",)}
+    now = int(time.time() * 1000)
+    found = [
+        tables.all(f"SELECT MAX({column}) FROM {table} WHERE {column} <= :now", now=now)[0][0]
+        for table, columns in dated.items()
+        for column in columns
+        if tables.has(table, column)
+    ]
+    return max([0, *(int(at) for at in found if at)])
 
 
 class _Locations:

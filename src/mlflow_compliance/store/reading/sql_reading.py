@@ -10,19 +10,21 @@ from dataclasses import replace
 
 from sqlalchemy import Connection
 
-from mlflow_compliance.entities import ACTIVE, DELETED, Experiment, LoggedModel, Run, Snapshot, StoreInfo
+from mlflow_compliance.entities import ACTIVE, DELETED, DatasetInput, Experiment, LoggedModel, Run, Snapshot, StoreInfo
 from mlflow_compliance.marks import sought_folded
-from mlflow_compliance.scope import MADE_BY_US, RETRACTED, claims, fact_keys, primary_of, served_runs, standing
+from mlflow_compliance.scope import MADE_BY_US, RETRACTED, Claim, claims, fact_keys, primary_of, retirable, served_runs, standing
 from mlflow_compliance.settings import Product, Settings, folded
+from mlflow_compliance.store.reading.common import fresh_since
 from mlflow_compliance.store.reading.rows import Rows
 from mlflow_compliance.store.reading.sql_keys import lost_rows
 from mlflow_compliance.store.reading.sql_locations import rows_of
 from mlflow_compliance.store.reading.sql_registry import RegistryReader
 from mlflow_compliance.store.reading.sql_runs import RunReader
 from mlflow_compliance.store.reading.sql_schema import read_schema
+from mlflow_compliance.store.reading.sql_ties import TieReader
 from mlflow_compliance.store.reading.tables import Tables
 
-_BELONGINGS = {"scorers": "1 = 1", "issues": "1 = 1", "label_schemas": "NOT is_default", "review_queues": "1 = 1"}
+_BELONGINGS = {"issues": "1 = 1", "label_schemas": "NOT is_default", "review_queues": "1 = 1"}
 """Tables of what people make in an experiment, and which rows of them people made."""
 
 
@@ -45,9 +47,12 @@ class SqlReader:
             schema = ",".join(sorted(version for (version,) in self.tables.all("SELECT version_num FROM alembic_version")))
         experiments = self.experiments()
         registry = RegistryReader(self.tables).registered_models()
-        wanted = self._scope(settings, experiments) | served_runs(settings, registry) | set(also)
+        wanted, claimed = self._scope(settings, experiments)
+        wanted |= served_runs(settings, registry) | set(also)
         runs = {key: run for key, run in self.full.runs(wanted).items() if run.experiment_id in experiments}
         models = self.full.logged_models(runs)
+        may_go = retirable(settings, experiments, claimed)
+        now = int(time.time() * 1000)
         return Snapshot(
             info=replace(info, schema=schema, workspace=self.tables.workspace if self.tables.has("experiments", "workspace") else ""),
             taken_at=int(time.time() * 1000),
@@ -55,6 +60,8 @@ class SqlReader:
             runs=runs,
             logged_models=models,
             registered_models=registry,
+            ties=TieReader(self.tables, now, fresh_since(settings, now)).ties(runs, registry, may_go.experiments),
+            datasets=self._datasets(may_go.into),
             schema=read_schema(self.tables),
             lost_rows=lost_rows(self.tables),
             other_workspaces=self._other_workspaces(),
@@ -173,8 +180,8 @@ class SqlReader:
             counts[str(experiment_id)] += 1
         return dict(counts)
 
-    def _scope(self, settings: Settings, experiments: Mapping[str, Experiment]) -> set[str]:
-        """Ids of the runs to bring in full: production runs, runs to be merged, earlier copies, runs that are still RUNNING."""
+    def _scope(self, settings: Settings, experiments: Mapping[str, Experiment]) -> tuple[set[str], set[Claim]]:
+        """Ids of the runs to bring in full (production runs, runs to be merged, earlier copies, runs that are still RUNNING), and the claims."""
         marked = self._marked(settings)
         tagged = [(experiment_id, key, value) for _, experiment_id, key, value in marked]
         wanted = {run_id for run_id, *_ in marked}
@@ -200,7 +207,18 @@ class SqlReader:
                     "SELECT run_uuid FROM runs WHERE lifecycle_stage = 'active' AND experiment_id IN :ids", map(int, rivals)
                 )
             }
-        return wanted
+        return wanted, claimed
+
+    def _datasets(self, experiments: Collection[str]) -> dict[str, tuple[DatasetInput, ...]]:
+        found: dict[str, list[DatasetInput]] = defaultdict(list)
+        if "datasets" in self.tables.columns:
+            for key, name, digest, kind, source, schema, profile in self.tables.within(
+                "SELECT experiment_id, name, digest, dataset_source_type, dataset_source, dataset_schema, dataset_profile FROM datasets "
+                "WHERE experiment_id IN :ids",
+                map(int, experiments),
+            ):
+                found[str(key)].append(DatasetInput(name, digest, kind, source, schema, profile, ()))
+        return {key: tuple(sorted(items)) for key, items in found.items()}
 
     def _marked(self, settings: Settings) -> list[tuple[str, str, str, str]]:
         """(run, experiment, key, value) of the tags of active runs that say production in some spelling."""
