@@ -16,3 +16,13 @@ def remove_repeats(finding: Finding, snapshot: Snapshot, settings: Settings) -> 
         owner = points.owner
         if (owner.kind, owner.key) == finding.entity.place and points.repeats:
             yield RemoveRepeatedPoints(path, owner.kind, owner.key, points.metric, points.repeats, points.sha256, points.size)
+
+
+@fixer("STO004")
+def advise_newer_database(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
+    """Which database is the right one is not for this program to guess."""
+    raise CannotFix(
+        "if the database was restored from a backup, bring back the one that knows these folders; if their rows were deleted on purpose, move "
+        "them out of the artifact root; until then nothing in it is moved or linked"
+    )
+    yield

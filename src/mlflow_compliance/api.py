@@ -8,6 +8,7 @@ from mlflow_compliance.changes import (
     CopyRun,
     DeleteExperiment,
     EndRun,
+    GiveBack,
     LinkDuplicate,
     LogProductionRun,
     MoveToQuarantine,
@@ -58,7 +59,9 @@ from mlflow_compliance.scope import (
     production_runs,
 )
 from mlflow_compliance.settings import Product, Settings
+from mlflow_compliance.snapshot.outdated import Outdated, as_time
 from mlflow_compliance.snapshot.presence import Presence, Unknown, Why
+from mlflow_compliance.snapshot.quarantined import Quarantined
 
 __all__ = [
     "BUILD",
@@ -93,14 +96,17 @@ __all__ = [
     "Experiment",
     "FactValue",
     "Finding",
+    "GiveBack",
     "LinkDuplicate",
     "LogProductionRun",
     "LoggedModel",
     "ModelVersion",
     "MoveToQuarantine",
+    "Outdated",
     "PointToCopy",
     "Presence",
     "Product",
+    "Quarantined",
     "RegisterVersion",
     "RegisteredModel",
     "RemoveRepeatedPoints",
@@ -121,6 +127,7 @@ __all__ = [
     "Violations",
     "Why",
     "agree",
+    "as_time",
     "claimed_by",
     "claims_in",
     "copy_of",

@@ -1,6 +1,6 @@
 """The vocabulary of changes, one module a noun."""
 
-from mlflow_compliance.changes.artifacts import LinkDuplicate, MoveToQuarantine, RestoreFromQuarantine, UnlinkDuplicate
+from mlflow_compliance.changes.artifacts import GiveBack, LinkDuplicate, MoveToQuarantine, PutAsideAgain, RestoreFromQuarantine, UnlinkDuplicate
 from mlflow_compliance.changes.base import JOURNAL, NOW, Change, Writer, bind, copy_of, dump, load
 from mlflow_compliance.changes.experiments import DeleteExperiment, RenameExperiment, RestoreExperiment, SetExperimentTag
 from mlflow_compliance.changes.metric_files import RemoveRepeatedPoints, RestoreMetricFile
@@ -17,10 +17,12 @@ __all__ = [
     "CopyRun",
     "DeleteExperiment",
     "EndRun",
+    "GiveBack",
     "LinkDuplicate",
     "LogProductionRun",
     "MoveToQuarantine",
     "PointToCopy",
+    "PutAsideAgain",
     "RegisterVersion",
     "RemoveRepeatedPoints",
     "RenameExperiment",

@@ -30,6 +30,13 @@ class Missing(NamedTuple):
     why: Why | None = None
 
 
+class Absent(NamedTuple):
+    """The real path of a folder that is not there, and what its row is told by."""
+
+    path: str
+    place: str
+
+
 @dataclass
 class _Gone:
     """Rows that cannot be reached for one reason, counted."""
@@ -55,6 +62,8 @@ class Holdings:
     locations: dict[tuple[str, str], str] = field(default_factory=dict)
     unknown: dict[tuple[str, str], Unknown] = field(default_factory=dict)
     """(kind, key) of a row -> why the place that it names was not looked at."""
+    absent: dict[EntityRef, Absent] = field(default_factory=dict)
+    """Rows at whose folder files were written and are not there any more."""
     relocated: Counter[str] = field(default_factory=Counter)
     unread: dict[str, str] = field(default_factory=dict)
     proofs: list[str] = field(default_factory=list)
@@ -184,7 +193,10 @@ class _Reader:
             return
         own = self._own_state(location, base + rest)
         if own:
-            self.holdings.lose(location, without_credentials(location.uri), own)
+            place = without_credentials(location.uri)
+            self.holdings.lose(location, place, own)
+            if own.why is None:
+                self.holdings.absent[location.owner] = Absent(self.ground.real(base) + rest, place)
             return
         real = self._real(base, location.experiment_id)
         path = real + rest
