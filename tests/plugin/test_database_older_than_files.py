@@ -12,6 +12,7 @@ from subprocess import run
 
 import pytest
 from gates import BIG, POLICIES, Gate, state, told
+from servers import tracking_server
 from stores import Lab
 
 RULES = (POLICIES / "test_artifacts.py", POLICIES / "test_store.py")
@@ -137,12 +138,40 @@ def test_a_backup_from_before_the_first_run(lab: Lab, gate: Gate) -> None:
     gate.settings(lab.uri)
     key = lab.experiment("churn_models")
     shutil.copy(lab.database, lab.folder / "backup.bak")
-    for _ in range(2):
+    for _ in range(3):
         fresh(lab, key)
     restore(lab)
     before = state(lab.mlruns)
-    assert "2 folders, such as" in told(gate("--fix", rules=RULES))
+    assert "3 folders, such as" in told(gate("--fix", rules=RULES))
     assert state(lab.mlruns) == before
+
+
+def test_through_a_tracking_server(yesterday: tuple[Lab, str], gate: Gate) -> None:
+    lab, key = yesterday
+    dated_in_the_future(lab, key)
+    restore(lab)
+    before = state(lab.mlruns)
+    with tracking_server(lab.folder, lab.uri, lab.mlruns) as server:
+        gate.settings(server.url)
+        result = gate("--fix", rules=RULES)
+        assert "1 folder, such as" in told(result)
+    assert state(lab.mlruns) == before
+
+
+def test_files_that_are_older_than_the_database(yesterday: tuple[Lab, str], gate: Gate) -> None:
+    """The other way round: rows miss what they wrote, which their own rules tell."""
+    lab, key = yesterday
+    shutil.copytree(lab.mlruns, lab.folder / "files.bak")
+    run_id = fresh(lab, key)
+    model = lab.model(key, run_id)
+    shutil.rmtree(lab.mlruns)
+    (lab.folder / "files.bak").rename(lab.mlruns)
+    result = gate(rules=RULES)
+    text = told(result)
+    assert result.ret == 1
+    assert f"logged_model {model}: its artifacts cannot be reached: the folder {lab.location_of(model)} does not exist here" in text
+    assert "STO004" not in text
+    assert "ART002" not in text
 
 
 def quarantined(lab: Lab) -> set[str]:

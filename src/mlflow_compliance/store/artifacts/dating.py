@@ -19,8 +19,8 @@ _TICK = 10
 """Milliseconds by which the kernel's clock, which dates files, may be behind the one that rows are dated by."""
 _MOST = 2000
 """Owned folders of a root that are looked at: enough to tell whether most of them are new."""
-_FEWEST = 2
-"""Folders that nobody knows, where none that rows own is there to compare with: one alone may be anybody's."""
+_FEWEST = 3
+"""Folders that nobody knows, where none that rows own is there to compare with: one or two may be anybody's."""
 
 
 class Dates:
