@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Iterator
 
@@ -22,12 +23,15 @@ from mlflow_compliance.api import (
     Run,
     Settings,
     Snapshot,
-    claimed_by,
+    claims_in,
     copy_of,
     fixer,
     is_archived,
     left_behind,
     primary_of,
+    quoted,
+    said_in,
+    standing,
 )
 
 from .retiring import refuse_what_is_relied_on, retire, set_tags
@@ -42,6 +46,12 @@ def merge(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[
     if finding.entity.kind != "experiment":
         raise CannotFix("name the experiment that is in force as `primary` of the product in compliance.toml")
     rival = snapshot.experiments[finding.entity.key]
+    if finding.code == "named-like-production":
+        name = quoted(glob.escape(rival.own_name))
+        raise CannotFix(f"if it is production, write production_names = [{name}] for the product in compliance.toml; if not, production_names = []")
+    if settings.looks_like_a_test(rival):
+        names = f"lifecycle tag {settings.experiments.lifecycle_tag}, or experiments.test_names in compliance.toml"
+        raise CannotFix(f"it says that it is production and is named like a test (built in): say which it is, by its {names}")
     primary = _primary_for(rival, snapshot, settings)
     refuse_what_is_relied_on(rival, snapshot, settings)
     if settings.is_test(primary) or is_archived(settings, primary):
@@ -61,7 +71,7 @@ def merge(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[
 def _primary_for(rival: Experiment, snapshot: Snapshot, settings: Settings) -> Experiment:
     found = set()
     for product in settings.products:
-        claimed = claimed_by(product, snapshot, settings)
+        claimed = standing(product, claims_in(snapshot, settings))
         primary = primary_of(product, snapshot.experiments, claimed)
         if rival.experiment_id in claimed and primary and primary != rival.experiment_id:
             found.add(primary)
@@ -146,18 +156,30 @@ def _parents_first(runs: list[Run]) -> list[Run]:
 def retire_test(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
     """Rename so that the name is free again, tag with the reason, then soft-delete."""
     experiment = snapshot.experiments[finding.entity.key]
+    if finding.code == "named-like-a-test":
+        name = quoted(glob.escape(experiment.own_name))
+        raise CannotFix(f"if it is one, add {name} to experiments.test_names in compliance.toml; if not, give it a tag {_lifecycle(settings)}")
     refuse_what_is_relied_on(experiment, snapshot, settings)
-    marked = [run for run in snapshot.runs_of(experiment.experiment_id) if any(product.marks(run) for product in settings.products)]
-    if any(product.marks(experiment) for product in settings.products):
+    marked = [run for run in snapshot.runs_of(experiment.experiment_id) if any(said_in(run.tags, settings))]
+    if any(said_in(experiment.tags, settings)):
         raise CannotFix("it is itself marked as production: take the mark off, or give it another name")
     if marked:
         raise CannotFix(f"its {marked[0].ref} is marked as production: take the mark off, or move the run")
     yield from retire(experiment, "test experiment")
 
 
+def _lifecycle(settings: Settings) -> str:
+    rules = settings.experiments
+    return f"{rules.lifecycle_tag} ({', '.join(rules.lifecycle_values)})"
+
+
 @fixer("EXP003")
 def archive(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
     """Archive what the settings call development; never guess what anything else is."""
+    if finding.code == "mark-spelled-otherwise":
+        raise CannotFix("spell the tag as the settings do where it is production; where it is not, take it off")
+    if finding.code == "production-of-no-product":
+        raise CannotFix("take the tag off, or let a product in compliance.toml cover it by its `experiments`")
     experiment = snapshot.experiments[finding.entity.key]
     tag = settings.experiments.lifecycle_tag
     if not settings.is_development(experiment) and experiment.tags.get(tag) != "archived":

@@ -14,6 +14,7 @@ MOST = 5
 @policy("ART001", "No duplicate artifacts", Severity.MEDIUM)
 def test_every_artifact_is_stored_once(artifact_root: ArtifactRoot, artifacts: Artifacts, settings: Settings, violations: Violations) -> None:
     """The same bytes stored again and again cost space and hide which of them somebody relies on."""
+    expected = f"1 copy of what has {settings.duplicates.min_size} bytes or more ({settings.origin('duplicates.min_size')})"
     for group in artifacts.duplicates(artifact_root.key):
         extra = artifacts.extras(group)
         first = artifacts.relative(group.paths[0])
@@ -22,7 +23,7 @@ def test_every_artifact_is_stored_once(artifact_root: ArtifactRoot, artifacts: A
             f"stored {len(extra) + 1} times",
             entity=EntityRef("artifact", group.sha256, first),
             observed=f"{group.size * len(extra)} bytes too many",
-            expected="1 copy",
+            expected=expected,
         )
     pointers = sum(artifacts.root_of(path) == artifact_root for path in artifacts.pointers)
     if pointers:

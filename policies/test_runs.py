@@ -25,7 +25,7 @@ HOUR = 3_600_000
 @policy("RUN001", "No run stuck in RUNNING", Severity.MEDIUM)
 def test_no_run_is_stuck(experiment: Experiment, store: Snapshot, artifacts: Artifacts, settings: Settings, violations: Violations) -> None:
     """A run that crashed without a word looks like one that is still at work, and its numbers like preliminary ones."""
-    limit = settings.runs.running_max_hours
+    limit, origin = settings.runs.running_max_hours, settings.origin("runs.running_max_hours")
     for run in store.runs_of(experiment.experiment_id):
         known = store.last_known_time(run)
         hours = (store.taken_at - known) / HOUR
@@ -36,7 +36,7 @@ def test_no_run_is_stuck(experiment: Experiment, store: Snapshot, artifacts: Art
                 "still RUNNING",
                 entity=run.ref,
                 observed=f"nothing logged since {since:%Y-%m-%d %H:%M} UTC",
-                expected=f"ended within {limit:g} hours",
+                expected=f"ended within {limit:g} hours ({origin})",
             )
 
 
@@ -46,7 +46,9 @@ def test_product_has_one_production_run(product: Product, store: Snapshot, setti
     runs = production_runs(product, store, settings)
     current = current_run(product, store, settings)
     if not runs:
-        violations.add("no-production-run", "no run is marked as production", observed="0 production runs", expected="exactly 1")
+        marks = ", ".join(f"{key}={value}" for key, value in sorted(product.production_tags.items()))
+        expected = f"exactly 1 with the tag {marks} ({settings.origin('production_tags', product)})"
+        violations.add("no-production-run", "no run is marked as production", observed="0 production runs", expected=expected)
     for run in runs:
         if len(runs) > 1 and run != current:
             violations.add(

@@ -34,6 +34,8 @@ CREDIT = {
     "production_names": ["*_production", "*_delivery"],
     "production_tags": {"stage": "production"},
 }
+TEST_NAMES = ["test", "test_*", "test-*", "*_test", "*-test"]
+"""The built-in ones, said by the team: only then is anything done about an experiment that is named so."""
 BIG = bytes(range(256)) * 8
 """2 KiB: large enough to count as a duplicate under the default settings."""
 TRAIN = Dataset("applicants", "d1", "local", '{"uri": "applicants.parquet"}', '{"columns": ["a"]}', '{"rows": 10}')
@@ -60,7 +62,8 @@ class Lab:
         """A store with Default alone; `database` is that of an empty store somewhere else."""
         (folder / "mlruns").mkdir(parents=True)
         (folder / "mlflow.db").write_bytes(database)
-        made = cls(folder, Settings.model_validate({"products": [CREDIT], **settings}))
+        experiments = {"test_names": TEST_NAMES, **settings.get("experiments", {})}
+        made = cls(folder, Settings.model_validate({"products": [CREDIT], **settings, "experiments": experiments}))
         made.sql("UPDATE experiments SET artifact_location = ? WHERE experiment_id = 0", str(made.mlruns / "0"))
         return made
 

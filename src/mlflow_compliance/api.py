@@ -1,6 +1,7 @@
 """The names that rules and remedies are written with, from one place."""
 
 from mlflow_compliance.artifacts import LINK, ArtifactRoot, Artifacts, DuplicateGroup, in_folder, upwards
+from mlflow_compliance.candidates import as_toml, candidates, counted
 from mlflow_compliance.changes import (
     JOURNAL,
     NOW,
@@ -41,27 +42,34 @@ from mlflow_compliance.errors import ComplianceError
 from mlflow_compliance.evidence import Bundle, Evidence
 from mlflow_compliance.facts import FactValue, fact_values, in_run, number
 from mlflow_compliance.journal import user_name
+from mlflow_compliance.marks import said_in, unseen_aliases, unseen_marks
 from mlflow_compliance.metadata import as_text as metadata_text
 from mlflow_compliance.metadata import document as metadata_document
 from mlflow_compliance.metrics import agree, differs
 from mlflow_compliance.resolution import Resolution, SnapshotLookup, resolve
 from mlflow_compliance.rules.finding import Finding, Severity, Violations
 from mlflow_compliance.rules.fixer import CannotFix, fixer
-from mlflow_compliance.rules.policy import Requirement, policy
+from mlflow_compliance.rules.policy import Requirement, policy, without_any
 from mlflow_compliance.scope import (
     SUPERSEDED_BY,
+    By,
     claimed_by,
     claims_in,
     current_run,
+    guessed_by,
     is_archived,
     primary_of,
     production_models,
     production_runs,
+    standing,
 )
-from mlflow_compliance.settings import Product, Settings
+from mlflow_compliance.settings import Product, Settings, folded
+from mlflow_compliance.snapshot.damage import DamagedFile
 from mlflow_compliance.snapshot.outdated import Outdated, as_time
 from mlflow_compliance.snapshot.presence import Presence, Unknown, Why
 from mlflow_compliance.snapshot.quarantined import Quarantined
+from mlflow_compliance.snapshot.schema import LostRows, Schema, SchemaState
+from mlflow_compliance.toml_lines import quoted
 
 __all__ = [
     "BUILD",
@@ -83,10 +91,12 @@ __all__ = [
     "ArtifactRoot",
     "Artifacts",
     "Bundle",
+    "By",
     "CannotFix",
     "Change",
     "ComplianceError",
     "CopyRun",
+    "DamagedFile",
     "DatasetInput",
     "DeleteExperiment",
     "DuplicateGroup",
@@ -100,6 +110,7 @@ __all__ = [
     "LinkDuplicate",
     "LogProductionRun",
     "LoggedModel",
+    "LostRows",
     "ModelVersion",
     "MoveToQuarantine",
     "Outdated",
@@ -116,6 +127,8 @@ __all__ = [
     "RetractCopy",
     "RetractProductionRun",
     "Run",
+    "Schema",
+    "SchemaState",
     "SetAlias",
     "SetExperimentTag",
     "SetRunTag",
@@ -128,13 +141,18 @@ __all__ = [
     "Why",
     "agree",
     "as_time",
+    "as_toml",
+    "candidates",
     "claimed_by",
     "claims_in",
     "copy_of",
+    "counted",
     "current_run",
     "differs",
     "fact_values",
     "fixer",
+    "folded",
+    "guessed_by",
     "in_folder",
     "in_run",
     "is_archived",
@@ -146,8 +164,14 @@ __all__ = [
     "primary_of",
     "production_models",
     "production_runs",
+    "quoted",
     "resolve",
+    "said_in",
+    "standing",
+    "unseen_aliases",
+    "unseen_marks",
     "upwards",
     "user_name",
     "version_of",
+    "without_any",
 ]

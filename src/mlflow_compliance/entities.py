@@ -12,7 +12,9 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
+from mlflow_compliance.snapshot.damage import DamagedFile
 from mlflow_compliance.snapshot.presence import Unknown, Why
+from mlflow_compliance.snapshot.schema import LostRows, Schema
 
 if TYPE_CHECKING:
     from mlflow_compliance.artifacts import Artifacts
@@ -22,6 +24,8 @@ Kept = TypeVar("Kept")
 
 ACTIVE = "active"
 DELETED = "deleted"
+EXTERNAL = "mlflow.model.isExternal"
+"""Tag, 'true', of a logged model that is hosted elsewhere: it says READY and has no files."""
 TERMINAL_STATUSES = frozenset({"FINISHED", "FAILED", "KILLED"})
 
 ALWAYS = 2**63 - 1
@@ -200,6 +204,11 @@ class LoggedModel:
         return self.lifecycle == ACTIVE
 
     @property
+    def external(self) -> bool:
+        """Whether it is hosted elsewhere, and has no files."""
+        return self.tags.get(EXTERNAL) == "true"
+
+    @property
     def ref(self) -> EntityRef:
         return EntityRef("logged_model", self.model_id, self.name)
 
@@ -218,6 +227,8 @@ class ModelVersion:
     tags: Mapping[str, str] = field(default_factory=dict)
     experiment_id: str = ""
     """The experiment of its run or logged model; empty where neither is there any more."""
+    external: bool = False
+    """Whether it is that of a model that is hosted elsewhere: it has no files."""
 
     @property
     def ref(self) -> EntityRef:
@@ -293,6 +304,13 @@ class Snapshot:
     """Product -> what the settings name for its production run. Built when it is first looked up: only remedies do."""
     repeated_points: Mapping[str, RepeatedPoints] = field(default_factory=dict)
     """Path of a metric file -> the points that it holds more than once. Only a file store can hold such."""
+    damaged: tuple[DamagedFile, ...] = ()
+    """Only a file store can have such."""
+    schema: Schema | None = None
+    """None for a store without tables of its own, and behind a server."""
+    lost_rows: tuple[LostRows, ...] = ()
+    other_workspaces: tuple[str, ...] = ()
+    """Workspaces of this store that hold something and were not read."""
 
     def remembered(self, name: str, compute: Callable[[], Kept], given: object = None) -> Kept:
         """What follows from this value and from another immutable one that is `given`, computed once: rules ask the same for every entity."""

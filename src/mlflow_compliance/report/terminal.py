@@ -17,6 +17,8 @@ from mlflow_compliance.report.text import printable
 
 COLUMNS = (("policy", 8), ("entity", 24), ("what is wrong", None), ("what --fix would do", None))
 OUTCOMES = ("failed", "not evaluated", "fixed", "passed", "not applicable", "switched off")
+LONGEST_LINE = 10_000
+"""A line of TOML that is cut off is none: names in MLflow have 500 characters at most, and an escape has ten."""
 MOST = 200
 """Rows of the table; a store with more findings than that is read in the HTML report."""
 
@@ -37,6 +39,7 @@ def write_summary(reporter: Any, head: Heading, audit: Audit | None, facts: list
     if rows:
         for line in _table(rows[:MOST]).splitlines():
             reporter.write_line(line.rstrip())
+        _write_toml(reporter, rows)
         if len(rows) > MOST:
             reporter.write_line(f"... and {len(rows) - MOST} findings more: see the report that --html=audit.html writes")
 
@@ -58,6 +61,21 @@ def _write_outcomes(reporter: Any, facts: list[dict[str, Any]]) -> None:
         reporter.write_line(printable(f"not applicable: {', '.join(policies)}: {reason}"))
 
 
+def _write_toml(reporter: Any, rows: list[tuple[str, dict[str, str]]]) -> None:
+    """What findings have for compliance.toml, once where several have the same, in whole lines that can be copied."""
+    said: dict[str, list[str]] = {}
+    for policy, finding in rows:
+        if finding["toml"]:
+            policies = said.setdefault(finding["toml"], [])
+            policies += [policy] if policy not in policies else []
+    for lines, policies in said.items():
+        reporter.write_line(f"for compliance.toml ({', '.join(policies)}), to be copied and mended:")
+        reporter.write_line("")
+        for line in lines.splitlines():
+            reporter.write_line(printable(line, LONGEST_LINE))
+        reporter.write_line("")
+
+
 def _write_repair(reporter: Any, audit: Audit) -> None:
     made = audit.repair
     if made is None:
@@ -65,7 +83,7 @@ def _write_repair(reporter: Any, audit: Audit) -> None:
     if made.outcome is None:
         run = "repair" if audit.options.fix else "dry run"
         reporter.write_line(f"{run}: nothing was changed" if made.plan.changes else f"{run}: nothing to change")
-        refusal = audit.refusal(schema=True) if made.plan.changes and not audit.options.fix else ""
+        refusal = audit.refusal() if made.plan.changes and not audit.options.fix else ""
         if refusal:
             reporter.write_line(printable(f"--fix would not carry this plan out: {refusal}"), red=True)
         return

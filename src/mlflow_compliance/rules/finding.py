@@ -42,6 +42,8 @@ class Finding:
     expected: str = ""
     severity: Severity | None = None
     """Where it matters less or more than the policy says; None for the policy's own."""
+    toml: str = ""
+    """Lines for compliance.toml that say what is not said, to be copied and mended."""
 
     @property
     def fingerprint(self) -> str:
@@ -77,9 +79,10 @@ class Violations:
         observed: object = "",
         expected: object = "",
         severity: Severity | None = None,
+        toml: str = "",
     ) -> None:
         """Record a finding; the check goes on, so that one run tells everything."""
-        self.findings.append(Finding(self.policy, entity or self.subject, code, message, str(observed), str(expected), severity))
+        self.findings.append(Finding(self.policy, entity or self.subject, code, message, str(observed), str(expected), severity, toml))
 
     def not_evaluated(self, code: str, reason: str, *, entity: EntityRef | None = None) -> None:
         """Record that evidence exists or is asked for and could not be looked at; the check goes on."""

@@ -93,14 +93,13 @@ class Store:
         from mlflow_compliance.store.artifacts.hashing import hash_candidates
         from mlflow_compliance.store.artifacts.inventory import read_artifacts
         from mlflow_compliance.store.disk.records import read_records
-        from mlflow_compliance.store.reading.locations import without_credentials
         from mlflow_compliance.store.remote.hashing import hash_remote
         from mlflow_compliance.store.remote.inventory import with_remote
         from mlflow_compliance.store.remote.places import is_remote, split
         from mlflow_compliance.store.remote.pointers import with_holding
 
         base, folder, started, rules = self.settings.base, cache_folder(self.hash_cache), time.time_ns(), self.settings.duplicate_rules()
-        cache = HashCache(folder, f"{without_credentials(self.uri)}\0{base}", rules, started) if folder else None
+        cache = HashCache(folder, f"{self.info.uri}\0{base}", rules, started) if folder else None
         own = [self.folder, *([str(self.settings.path)] if self.settings.path else []), *([folder] if folder else []), *self.backend.own()]
         relocate, roots = self.settings.store.resolved_relocate(base), self.settings.store.resolved_roots(base)
         local, remote = split(rows.locations, relocate, self.uri)
@@ -112,6 +111,7 @@ class Store:
             rules=rules,
             file_store=self.info.backend == "file",
             ready_models=rows.ready_models,
+            folders=rows.folders,
             recorded=read_records(self.folder),
             progress=progress,
             own=own,
@@ -188,8 +188,10 @@ def _backend(uri: str, settings: Settings) -> Backend:
 
 
 def refuse_writing(store: Store, snapshot: Snapshot) -> None:
-    """Raise StoreError for a store that this version only audits."""
+    """Raise StoreError for a store that this version only audits, or that the installed MLflow does not take as it is."""
     store.backend.refuse_writing()
+    if snapshot.schema is not None and snapshot.schema.problem:
+        store.backend.refuse_other_schema()
     if snapshot.artifacts is not None and snapshot.artifacts.relocated:
         raise StoreError("--fix does not write to a store that is read through [store.relocate]: its rows point elsewhere; nothing was changed")
     if snapshot.artifacts is not None:

@@ -83,14 +83,14 @@ class _Owners:
 
     def __init__(self, holdings: Holdings) -> None:
         self._absent = holdings.absent
-        self._claims = dict(holdings.claims)
-        for owner, (path, _) in holdings.absent.items():
-            if owner.kind in ("run", "logged_model"):
-                folder = parent(path) if path.endswith(f"/{owner.key}/artifacts") else path
-                self._claims.setdefault(folder, Claim(owner, path))
-        for owner, (path, _) in holdings.absent.items():
-            if owner.kind == "model_version" and not any(above in self._claims for above in upwards(path)):
-                self._claims[path] = Claim(owner, path)
+        self._claims = {path: claim for path, claim in holdings.claims.items() if claim.artifacts}
+        for (kind, key), (path, _) in holdings.absent.items():
+            if kind == "logged_model":
+                folder = parent(path) if path.endswith(f"/{key}/artifacts") else path
+                self._claims.setdefault(folder, Claim(EntityRef(kind, key), path))
+        for (kind, key), (path, _) in holdings.absent.items():
+            if kind in ("model_version", "skill_version") and not any(above in self._claims for above in upwards(path)):
+                self._claims[path] = Claim(EntityRef(kind, key), path)
         self._experiments = holdings.experiments
         self._sorted: list[str] | None = None
 
@@ -100,7 +100,8 @@ class _Owners:
         homes, last = set(), "\0"
         for place in self._at_or_below(former):
             lies = source + place[len(former) :]
-            if place.startswith(last + "/") or not os.path.lexists(lies):
+            # Those of traces go back with the folder of all traces.
+            if place.startswith(last + "/") or self._claims[place].owner.kind == "trace" or not os.path.lexists(lies):
                 continue
             last = place
             homes |= {above for above in upwards(place) if above in self._experiments}
@@ -147,9 +148,9 @@ class _Owners:
             folder = parent(path)
             if os.path.basename(path) == MLMODEL and (os.path.basename(folder) != "metadata" or f"{parent(folder)}/{MLMODEL}" not in files):
                 models[folder] = _model(folder, lies + folder[len(place) :], file.owner, files)
-        missed = {ref: absent for ref, absent in self._absent.items() if absent.path == place or absent.path.startswith(place + "/")}
-        rows = {ref.place: absent.path for ref, absent in missed.items()}
-        return Quarantined(lies, place, root, owner, files, models, rows, frozenset(absent.place for absent in missed.values()), problem)
+        missed = {row: absent for row, absent in self._absent.items() if f"{absent[0]}/".startswith(place + "/")}
+        rows = {row: path for row, (path, _) in missed.items()}
+        return Quarantined(lies, place, root, owner, files, models, rows, frozenset(told for _, (told, _) in missed.values()), problem)
 
 
 def _told(entry: _Entry, lies: str) -> tuple[dict[str, int], str]:

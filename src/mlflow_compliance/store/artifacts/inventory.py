@@ -32,6 +32,9 @@ from mlflow_compliance.store.reading.sqlite import is_sqlite
 SKIPPED = frozenset({QUARANTINE, ".compliance", ".trash"})
 _UPLOADING = ".artifact.uploading."
 _META = "meta.yaml"
+_OF_FILE_STORE = re.compile(r"/[0-9a-f]{32}/(metrics|params|tags)/")
+"""What only a file store keeps beside the artifacts of a run: it may be all that is left of one without a row."""
+_ID = 33
 _FILE_STORE_OWN = (_META, "tags", "datasets")
 
 
@@ -57,12 +60,14 @@ def read_artifacts(
     recorded: Mapping[str, str],
     progress: Progress,
     own: Collection[str] = (),
+    folders: Sequence[Location] = (),
     cache: HashCache | None = None,
     sampled: bool = False,
 ) -> Artifacts:
     """Walk every root once and put each file to its row. `locations` names all rows, deleted ones too: what has no row is nobody's.
 
     `own` are files and folders of the store itself (its database, settings, journals): they are passed over wherever they lie.
+    `folders` belong to rows that keep no artifacts there.
     `sampled` files are looked into while the walk is there: samples of those that may have equals spare the search a second way to them.
     """
     with ExitStack() as stack:
@@ -71,7 +76,7 @@ def read_artifacts(
         verifying = stack.enter_context(sharing(Verifier, helped=bool(known) and many))
         if cache is not None:
             cache.begin(verifying)
-        holdings = read_holdings(locations, relocate, roots, ready_models, recorded=recorded)
+        holdings = read_holdings(locations, relocate, roots, ready_models, recorded=recorded, folders=folders)
         asked = (rules.min_size if sampled else -1, tuple(rules.boilerplate), cache is not None)
         walk = _Walk(holdings, ignore, frozenset(os.path.realpath(path) for path in own), asked, cache, file_store=file_store)
         progress.start("Reading artifact folders", None)
@@ -332,7 +337,7 @@ class _Walk:
                 self.strays.mark(here.stray, path, strays.LOOSE)
             elif is_sqlite(path):
                 self.strays.mark(here.stray, path, strays.DATABASE)
-            elif name == _META and "/artifacts/" not in path[len(here.stray) :]:
+            elif (name == _META and "/artifacts/" not in path[len(here.stray) :]) or _OF_FILE_STORE.search(path, len(here.stray) - _ID):
                 self.strays.mark(here.stray, path, strays.UNLISTED if self._file_store else strays.FILE_STORE)
 
     def linked_outside(self) -> frozenset[str]:
@@ -383,7 +388,7 @@ class _Walk:
         if experiment:
             own["traces"] = experiment
             # A store that was migrated from files has the old ones still.
-            if self._file_store or any(entry.name == _META for entry in entries):
+            if self._file_store or any(entry.name == _META for entry in entries) or _is_of_file_store(folder, entries):
                 own.update(dict.fromkeys(_FILE_STORE_OWN, experiment))
         elif self._file_store and folder in self.keys:
             own["models"] = EntityRef("artifact_root", self.keys[folder], folder)  # the file registry
@@ -393,6 +398,11 @@ class _Walk:
         self.unread[path] = (error.strerror or "cannot be read").lower()
         if where.stray:
             self.strays.mark(where.stray, path)
+
+
+def _is_of_file_store(folder: str, entries: Sequence[os.DirEntry[str]]) -> bool:
+    """Whether an experiment's folder has lost the meta.yaml that it had as a file store's: its runs have theirs."""
+    return any(entry.name == "tags" for entry in entries) and any(os.path.exists(os.path.join(folder, entry.name, _META)) for entry in entries)
 
 
 def _target(path: str) -> tuple[int, str]:

@@ -16,7 +16,7 @@ from mlflow_compliance.store.reading.locations import Resolver
 from mlflow_compliance.store.reading.sqlite import is_sqlite, reading_file
 from mlflow_compliance.store.reading.tables import columns_of
 
-_PLACES = {"experiments": "artifact_location", "runs": "artifact_uri", "logged_models": "artifact_location"}
+_PLACES = {"experiments": "artifact_location", "runs": "artifact_uri", "logged_models": "artifact_location", "skill_versions": "source"}
 
 
 def keep_what_neighbours_own(artifacts: Artifacts, backend: Backend) -> Artifacts:

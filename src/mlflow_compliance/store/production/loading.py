@@ -39,8 +39,8 @@ from mlflow_compliance.store.production.production_model import (
     takes_missing,
 )
 from mlflow_compliance.store.reading.listing import there
-from mlflow_compliance.store.reading.locations import without_secrets
 from mlflow_compliance.store.reading.sqlite import sqlite_path
+from mlflow_compliance.uris import without_secrets
 
 HASH_OF_PICKLE = "compliance.sha256.model"
 """Tag of a production run: SHA-256 (hex) of the pickle that its model was built from."""
@@ -213,6 +213,8 @@ def _product(settings: Settings, name: str | None) -> Product:
     found = [product for product in settings.products if name in (None, product.name)]
     if len(found) == 1:
         return found[0]
+    if not settings.products:
+        raise SettingsError("the settings name no product, so nothing says which model is meant: write [[products]] in compliance.toml")
     names = ", ".join(product.name for product in settings.products)
     raise SettingsError(
         f"there is no product {name} in the settings: name one of {names}" if name else f"the settings name {names}: say which product"

@@ -32,8 +32,9 @@ from mlflow_compliance.entities import (
     Snapshot,
     StoreInfo,
 )
-from mlflow_compliance.scope import MADE_BY_US, RETRACTED, claims, fact_keys, primary_of, production_tags, served_runs
-from mlflow_compliance.settings import Settings
+from mlflow_compliance.marks import sought_folded
+from mlflow_compliance.scope import MADE_BY_US, RETRACTED, claims, fact_keys, primary_of, served_runs, standing
+from mlflow_compliance.settings import Settings, folded
 from mlflow_compliance.store.reading.common import IS_PROMPT, MODEL_HISTORY, home_of, model_places, sorted_points, sources_of
 from mlflow_compliance.store.reading.listing import PAGE, ClientListing, Listing, RunRow, pages, there
 from mlflow_compliance.store.reading.rows import Rows
@@ -76,7 +77,7 @@ class ClientReader:
         tally = _Tally()
         models: dict[str, list[tuple[str, str]]] = defaultdict(list)
         sources = {key for item in registry.values() for version in item.versions for key in sources_of(version)}
-        ready = set()
+        ready, external = set(), set[str]()
         for model in self.listing.models(ids):
             models[model.source_run_id].append((model.model_id, model.experiment_id))
             tally.loose[model.experiment_id] += 1
@@ -84,12 +85,14 @@ class ClientReader:
                 tally.homes[model.model_id] = model.experiment_id
             if locations:
                 tally.locations.append(Location(EntityRef("logged_model", model.model_id), model.experiment_id, model.artifact_location))
-                if model.ready:
+                if model.ready and not model.external:
                     ready.add(model.model_id)
+            if model.external:
+                external.add(model.model_id)
         experiments = {item.experiment_id: _experiment(item) for item in found}
         tally.wanted |= served_runs(settings, registry)
         needs = _needs(settings, experiments, ())
-        asked, marks = set(also), production_tags(settings)
+        asked, marks = set(also), sought_folded(settings)
         for run in self.listing.runs(ids):
             self._count(run, tally, assessing, models, sources, locations=locations)
             if run.lifecycle == DELETED and run.tags.get("compliance.copy") == RETRACTED:
@@ -97,7 +100,7 @@ class ClientReader:
             if run.run_id in asked:
                 tally.wanted.add(run.run_id)
             if run.lifecycle == ACTIVE:
-                tally.tagged |= {(run.experiment_id, key, value) for key, value in run.tags.items() if (key, value) in marks}
+                tally.tagged |= {(run.experiment_id, key, value) for key, value in run.tags.items() if (folded(key), folded(value)) in marks}
                 if _in_scope(run, marks, needs.get(run.experiment_id)):
                     tally.wanted.add(run.run_id)
         # An experiment may have shown itself to be production by a run in it: its other runs have passed by already.
@@ -108,8 +111,7 @@ class ClientReader:
         written = sorted(model_id for key in runs for model_id, _ in models.get(key, ()))
         experiments = {key: _counted(item, tally, traces) for key, item in experiments.items()}
         registry = {
-            name: replace(item, versions=tuple(replace(version, experiment_id=home_of(version, tally.homes)) for version in item.versions))
-            for name, item in registry.items()
+            name: replace(item, versions=tuple(_placed(version, tally, external) for version in item.versions)) for name, item in registry.items()
         }
         snapshot = Snapshot(
             info=info,
@@ -120,7 +122,8 @@ class ClientReader:
             registered_models=registry,
         )
         places = [Location(item.ref, key, item.artifact_location) for key, item in experiments.items()] + tally.locations
-        places += [Location(version.ref, version.experiment_id, version.location) for model in registry.values() for version in model.versions]
+        versions = [version for model in registry.values() for version in model.versions if not version.external]
+        places += [Location(version.ref, version.experiment_id, version.location) for version in versions]
         return snapshot, Rows(tuple(places) if locations else (), frozenset(ready))
 
     def experiment_ids(self) -> list[str]:
@@ -240,16 +243,17 @@ def _needs(settings: Settings, experiments: Mapping[str, Experiment], tagged: It
     found = claims(settings, experiments, tagged)
     needs: dict[str, frozenset[str]] = {}
     for product in settings.products:
-        ids = {claim.experiment_id for claim in found if claim.product == product.name}
-        primary = primary_of(product, experiments, ids)
-        rivals = ids - {primary} if primary and len(ids) > 1 else set()
-        for key in ids:
+        said = set(standing(product, found))
+        primary = primary_of(product, experiments, said)
+        rivals = said - {primary} if primary and len(said) > 1 else set()
+        for key in {claim.experiment_id for claim in found if claim.product == product.name}:
             needs[key] = needs.get(key, frozenset()) | fact_keys(product) | (_ALL if key in rivals else frozenset())
     return needs
 
 
 def _in_scope(run: RunRow, marks: Collection[tuple[str, str]], need: frozenset[str] | None) -> bool:
-    if run.status == "RUNNING" or any(key in run.tags for key in MADE_BY_US) or any(run.tags.get(key) == value for key, value in marks):
+    marked = any((folded(key), folded(value)) in marks for key, value in run.tags.items())
+    if run.status == "RUNNING" or any(key in run.tags for key in MADE_BY_US) or marked:
         return True
     return need is not None and ("" in need or not need.isdisjoint(run.names))
 
@@ -268,6 +272,11 @@ def _counted(item: Experiment, tally: _Tally, traces: Mapping[str, int]) -> Expe
         loose_models=tally.loose[key],
         assessed_runs=tally.assessed[key],
     )
+
+
+def _placed(version: ModelVersion, tally: _Tally, external: Collection[str]) -> ModelVersion:
+    """A version with what the rows that it comes from say of it."""
+    return replace(version, experiment_id=home_of(version, tally.homes), external=any(key in external for key in sources_of(version)))
 
 
 def _number(value: float) -> float:

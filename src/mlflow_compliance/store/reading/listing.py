@@ -9,6 +9,7 @@ from mlflow.entities import ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
+from mlflow_compliance.entities import EXTERNAL
 from mlflow_compliance.store.reading.rest import SEARCH_MODELS, SEARCH_RUNS, SEARCH_TRACES, Rest
 
 PAGE = 1000
@@ -38,6 +39,7 @@ class ModelRow(NamedTuple):
     source_run_id: str
     artifact_location: str
     ready: bool
+    external: bool = False
 
 
 class TraceRow(NamedTuple):
@@ -98,8 +100,8 @@ class ClientListing:
     def models(self, experiments: list[str]) -> Iterator[ModelRow]:
         for chunk in chunks(experiments):
             for model in pages(self.client.search_logged_models, experiment_ids=chunk, max_results=PAGE):
-                ready = str(model.status) == "READY"
-                yield ModelRow(model.model_id, model.experiment_id, model.source_run_id or "", model.artifact_location, ready)
+                ready, external = str(model.status) == "READY", (model.tags or {}).get(EXTERNAL) == "true"
+                yield ModelRow(model.model_id, model.experiment_id, model.source_run_id or "", model.artifact_location, ready, external)
 
     def traces(self, experiments: list[str]) -> Iterator[TraceRow]:
         for chunk in chunks(experiments):
@@ -125,8 +127,9 @@ class RestListing:
                 for model in page.get("models", ()):
                     info = model["info"]
                     ready = info.get("status") == "LOGGED_MODEL_READY"
+                    external = any((item["key"], item.get("value")) == (EXTERNAL, "true") for item in info.get("tags", ()))
                     source = info.get("source_run_id", "")
-                    yield ModelRow(info["model_id"], info["experiment_id"], source, info.get("artifact_uri", ""), ready)
+                    yield ModelRow(info["model_id"], info["experiment_id"], source, info.get("artifact_uri", ""), ready, external)
 
     def traces(self, experiments: list[str]) -> Iterator[TraceRow]:
         for chunk in chunks(experiments):

@@ -12,3 +12,5 @@ class Rows(NamedTuple):
 
     locations: tuple[Location, ...]
     ready_models: frozenset[str]
+    folders: tuple[Location, ...] = ()
+    """Folders that belong to a row and hold no artifacts of their own: those of a file store's rows."""
