@@ -94,15 +94,6 @@ def quarantine(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iter
     yield MoveToQuarantine(item.path, root.path, item.files, item.size)
 
 
-@fixer("ART003")
-def advise_relocation(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
-    """Where the files are now is not for this program to guess."""
-    if finding.observed.partition(" below ")[2].startswith(("s3:", "mlflow-artifacts:")):
-        raise CannotFix("see that its bucket or server, and the credentials and the endpoint of this audit, are the right ones; then run again")
-    raise CannotFix('if the files are here, map the prefix for reading: [store.relocate] "<prefix in the row>" = "<folder here>"')
-    yield  # a generator, as every remedy
-
-
 @fixer("ART004")
 def advise_restoring(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
     """The bytes on record are not at that path any more."""

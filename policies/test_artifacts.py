@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 
-from mlflow_compliance.api import ArtifactRoot, Artifacts, EntityRef, Experiment, Settings, Severity, Snapshot, Violations, policy, upwards
+from mlflow_compliance.api import (
+    ArtifactRoot,
+    Artifacts,
+    EntityRef,
+    Experiment,
+    Moved,
+    Settings,
+    Severity,
+    Snapshot,
+    Violations,
+    policy,
+    upwards,
+)
 
 MOST = 5
 """Experiments named in one line."""
@@ -72,8 +84,9 @@ def test_every_artifact_has_an_owner(artifact_root: ArtifactRoot, artifacts: Art
 
 
 @policy("ART003", "Every row's artifacts can be reached", Severity.HIGH)
-def test_artifacts_can_be_reached(store: Snapshot, artifacts: Artifacts, violations: Violations) -> None:
+def test_artifacts_can_be_reached(store: Snapshot, artifacts: Artifacts, settings: Settings, violations: Violations) -> None:
     """A row that points to another machine's drive is evidence that nobody can open."""
+    _tell_what_is_mapped(artifacts, settings, violations)
     for item in artifacts.unreachable:
         subject = item.example if item.rows == 1 else EntityRef("place", item.place, item.place)
         named = [_called(store.experiments[key]) for key in item.experiments if key in store.experiments]
@@ -81,7 +94,35 @@ def test_artifacts_can_be_reached(store: Snapshot, artifacts: Artifacts, violati
         rows = f"{item.rows} row{'s' * (item.rows != 1)}{shown} below {item.place}"
         aside = artifacts.aside(item.example.place)
         where = f"; what it misses lies in {aside.path}, see ART006" if aside else ""
-        violations.add("unreachable", f"its artifacts cannot be reached: {item.reason}{where}", entity=subject, observed=rows)
+        moved = artifacts.moved_from(item.place)
+        toml = "\n".join(["[store.relocate]", *(found.line for found in moved if found.folder)])
+        violations.add(
+            "unreachable",
+            f"its artifacts cannot be reached: {item.reason}{where}",
+            entity=subject,
+            observed="; ".join([rows, *map(_found, moved)]),
+            toml=toml if any(found.folder for found in moved) else "",
+        )
+
+
+def _found(moved: Moved) -> str:
+    """What is known of where the files of moved rows are."""
+    shown = moved.folder or f"each of {' and '.join(moved.folders)}, which are not told apart"
+    return f"the ids of {moved.rows} of {moved.of} of them are in {shown}"
+
+
+def _tell_what_is_mapped(artifacts: Artifacts, settings: Settings, violations: Violations) -> None:
+    """What `[store.relocate]` is needed for, and what not."""
+    places = Counter(item.prefix for item in artifacts.elsewhere)
+    for prefix, number in sorted(places.items()):
+        words = f"{number} places in rows begin with {prefix}" if number != 1 else f"1 place in a row begins with {prefix}"
+        once = "once all files that they speak of are there"
+        violations.offer("relocated", f"{words} and are read elsewhere: --fix rewrites them {once}", entity=EntityRef("place", prefix, prefix))
+    for prefix in sorted(settings.store.relocate):
+        if not places[prefix] and artifacts.relocated.get(prefix):
+            violations.note(f"what begins with {prefix} is read elsewhere and stays as it is in the rows: whoever reads through it goes on to")
+        elif not places[prefix]:
+            violations.note(f"no row begins with {prefix}: its line in [store.relocate] is not needed")
 
 
 def _called(experiment: Experiment) -> str:

@@ -10,6 +10,7 @@ from mlflow_compliance.api import (
     Product,
     RegisteredModel,
     Resolution,
+    Run,
     Settings,
     Severity,
     Snapshot,
@@ -130,5 +131,18 @@ def test_tracking_server_gives_everything(product: Product, store: Snapshot, evi
         if unknown:
             violations.not_evaluated("not-served", unknown.reason, entity=run.ref)
             continue
+        mapped = _read_elsewhere(run, store)
+        if mapped:
+            reason = f"a server would serve by the rows, which name {mapped}: let --fix rewrite them, or bring the files back there"
+            violations.not_evaluated("not-served", reason, entity=run.ref)
+            continue
         for problem in evidence.served[run.run_id].problems:
             violations.add("not-served", "a tracking server does not give all of it", entity=run.ref, observed=problem)
+
+
+def _read_elsewhere(run: Run, store: Snapshot) -> str:
+    """The prefix by which files of a run are read elsewhere than its rows say, '' where they are not, or where their own server is asked."""
+    if store.artifacts is None or store.info.backend.startswith("http"):
+        return ""
+    places = (run.artifact_uri, *(model.artifact_location for model in store.models_of(run.run_id)))
+    return next(filter(None, map(store.artifacts.mapped, places)), "")

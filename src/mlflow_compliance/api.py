@@ -19,6 +19,8 @@ from mlflow_compliance.changes import (
     RenameExperiment,
     RetractCopy,
     RetractProductionRun,
+    RewriteLocations,
+    Rewriting,
     SetAlias,
     SetExperimentTag,
     SetRunTag,
@@ -65,6 +67,7 @@ from mlflow_compliance.scope import (
 )
 from mlflow_compliance.settings import Product, Settings, folded
 from mlflow_compliance.snapshot.damage import DamagedFile
+from mlflow_compliance.snapshot.moved import HISTORY, Moved, PlaceInRow
 from mlflow_compliance.snapshot.outdated import Outdated, as_time
 from mlflow_compliance.snapshot.presence import Presence, Unknown, Why
 from mlflow_compliance.snapshot.quarantined import Quarantined
@@ -79,6 +82,7 @@ __all__ = [
     "COMPLETE_BUILD",
     "COPIED_BY",
     "COPY_STATE",
+    "HISTORY",
     "JOURNAL",
     "LINK",
     "METADATA",
@@ -113,7 +117,9 @@ __all__ = [
     "LostRows",
     "ModelVersion",
     "MoveToQuarantine",
+    "Moved",
     "Outdated",
+    "PlaceInRow",
     "PointToCopy",
     "Presence",
     "Product",
@@ -126,6 +132,8 @@ __all__ = [
     "Resolution",
     "RetractCopy",
     "RetractProductionRun",
+    "RewriteLocations",
+    "Rewriting",
     "Run",
     "Schema",
     "SchemaState",

@@ -17,6 +17,7 @@ from typing import NamedTuple, TypeVar, cast
 
 from mlflow_compliance.entities import EntityRef
 from mlflow_compliance.snapshot.litter import is_litter
+from mlflow_compliance.snapshot.moved import Moved, PlaceInRow, begins_with
 from mlflow_compliance.snapshot.outdated import Dated, Outdated
 from mlflow_compliance.snapshot.presence import Presence, Unknown, Why
 from mlflow_compliance.snapshot.quarantined import Quarantined
@@ -175,8 +176,12 @@ class Artifacts:
     unknown: Mapping[tuple[str, str], Unknown] = field(default_factory=dict)
     """(kind, key) of a row -> why the place that it names was not looked at. Such a row has no entry in `locations`."""
     unreachable: tuple[Unreachable, ...] = ()
+    moved: tuple[Moved, ...] = ()
+    """Prefixes of rows whose place was not looked at, though folders here bear the ids that they name."""
     relocated: Mapping[str, int] = field(default_factory=dict)
     """Prefix in the rows -> number of rows read through [store.relocate]."""
+    elsewhere: tuple[PlaceInRow, ...] = ()
+    """What could be rewritten of the places that are read through [store.relocate]."""
     models: Mapping[str, ModelFolder] = field(default_factory=dict)
     hashes: Mapping[str, str] = field(default_factory=dict)
     """Path -> SHA-256 (hex), for the files that had to be read: candidates for duplicates, and those on record. In object stores 'md5:' and hex."""
@@ -217,6 +222,14 @@ class Artifacts:
     @cached_property
     def _aside(self) -> dict[tuple[str, str], Quarantined]:
         return {row: item for item in self.quarantined.values() for row in (item.owner.place, *item.rows)}
+
+    def moved_from(self, place: str) -> list[Moved]:
+        """What is known of where the files of rows that are told by a place are now."""
+        return [item for item in self.moved if place in item.places]
+
+    def mapped(self, uri: str) -> str:
+        """The prefix of [store.relocate] that a row's location is read by, '' for a row that is read as it stands."""
+        return next((prefix for prefix in self.relocated if begins_with(uri, prefix)), "")
 
     def root_of(self, path: str) -> ArtifactRoot | None:
         """The innermost root that holds a path."""

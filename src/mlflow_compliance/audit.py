@@ -12,7 +12,7 @@ from mlflow_compliance.apply import Outcome, apply_plan, differences, expected_a
 from mlflow_compliance.entities import Snapshot
 from mlflow_compliance.errors import ChangeError, ComplianceError, PlanError, StoreError
 from mlflow_compliance.journal import Journal, only_one
-from mlflow_compliance.plan import Plan, make_plan
+from mlflow_compliance.plan import Plan, make_plan, not_now
 from mlflow_compliance.progress import Progress
 from mlflow_compliance.readings import Alone, FilesNotRead, Readings, Sharing
 from mlflow_compliance.rules.evaluation import cases, verdict_of
@@ -216,6 +216,8 @@ class Audit:
             return str(error)
         if not changes:
             return reason
+        if waits := self.settings.store.relocate and not_now(changes, self._for_remedies()):
+            return waits
         what = summary_of(self.remedies[finding.policy]) or changes[0].says()
         counted = f"{what} ({len(changes)} change{'s' if len(changes) > 1 else ''})"
         return f"Only audited here, else: {counted}" if self.refusal() else counted

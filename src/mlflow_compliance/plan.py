@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from mlflow_compliance.changes import Change, CopyRun
+from mlflow_compliance.changes import Change, CopyRun, LogProductionRun, RewriteLocations
 from mlflow_compliance.entities import EntityRef, Snapshot
 from mlflow_compliance.errors import ChangeError, PlanError
 from mlflow_compliance.rules.evaluation import Verdict, cases, verdict_of
@@ -19,6 +19,8 @@ from mlflow_compliance.settings import Settings
 
 ROUNDS = 10
 """A remedy may uncover work for another one; more rounds than this mean that two of them undo each other."""
+
+REWRITTEN_FIRST = "its rows are read through [store.relocate] and are rewritten first (ART003): run --fix again"
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Plan:
     @property
     def entities(self) -> set[EntityRef]:
         """The entities that it changes, by kind and key."""
-        return {EntityRef(change.entity.kind, change.entity.key) for change in self.changes}
+        return {EntityRef(entity.kind, entity.key) for change in self.changes for entity in change.entities}
 
     def lines(self) -> Iterator[str]:
         """The plan for people: the same text whether it is carried out or not."""
@@ -64,6 +66,7 @@ class Plan:
         for refusal in self.refusals:
             yield f"{refusal.finding.policy}  {refusal.finding.entity}: {refusal.finding.message}"
             yield f"    ! not fixed: {refusal.reason}"
+            yield from (f"      {line}" for line in refusal.finding.toml.splitlines())
         yield f"{len(self.changes)} changes to {len(self.entities)} entities; {len(self.refusals)} findings are left for people"
 
 
@@ -71,13 +74,14 @@ def findings_of(
     policies: Sequence[Policy], snapshot: Snapshot, settings: Settings, only: Mapping[str, frozenset[str]] | None = None
 ) -> list[Finding]:
     """Every finding of the policies on a snapshot, by policy id; `only` limits a policy to some of its cases."""
-    found: list[Finding] = []
+    return [finding for verdict in _verdicts(policies, snapshot, settings, only) for finding in verdict.findings]
+
+
+def _verdicts(policies: Sequence[Policy], snapshot: Snapshot, settings: Settings, only: Mapping[str, frozenset[str]] | None) -> Iterator[Verdict]:
     for rule in sorted(policies, key=lambda rule: rule.id):
         for case in cases(rule, snapshot, settings):
             if only is None or case.key in only.get(rule.id, frozenset()):
-                verdict: Verdict = verdict_of(rule, case, snapshot, settings)
-                found += verdict.findings
-    return found
+                yield verdict_of(rule, case, snapshot, settings)
 
 
 def make_plan(
@@ -95,9 +99,10 @@ def make_plan(
         refusals: list[Refusal] = []
         progressed = False
         back: list[Finding] = []
-        for finding in findings_of(policies, now, settings, only):
+        for finding in [item for verdict in _verdicts(policies, now, settings, only) for item in (*verdict.findings, *verdict.offers)]:
             changes, reason = propose(remedies, finding, now, settings)
-            if not changes:
+            reason = not_now(changes, snapshot) or reason
+            if not changes or reason:
                 refusals.append(Refusal(finding, reason or "its fixer proposes nothing"))
                 continue
             earlier = mended[finding.fingerprint]
@@ -119,6 +124,21 @@ def make_plan(
         raise _unsettled(back[0])
     names = sorted({step.finding.policy for step in steps[-len(policies) :]})
     raise PlanError(f"the plan does not settle after {ROUNDS} rounds; the last ones to change something were the fixers of {', '.join(names)}")
+
+
+def not_now(changes: Sequence[Change], start: Snapshot) -> str:
+    """Why changes must wait for what else is wrong with the store, '' where they need not."""
+    artifacts = start.artifacts
+    if artifacts is None:
+        return ""
+    if artifacts.elsewhere and not all(isinstance(change, RewriteLocations) for change in changes):
+        return REWRITTEN_FIRST
+    for change in changes:
+        if isinstance(change, CopyRun | LogProductionRun):
+            away = artifacts.unknown.get(("experiment", change.experiment_id))
+            if away is not None:
+                return f"it would be written to the place of experiment {change.experiment_id}, which was not looked at: {away.reason}"
+    return ""
 
 
 def _unsettled(finding: Finding) -> PlanError:

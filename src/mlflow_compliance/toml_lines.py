@@ -53,7 +53,9 @@ def parse(text: str) -> dict[str, Any]:
 
 
 def quoted(text: str) -> str:
-    """A text as a TOML string in one line, with an escape for everything that could steer a terminal or a reader's eye."""
+    """A text as a TOML string in one line: as it stands in single quotes where that spares escapes, with an escape for all that could steer a terminal."""
+    if text.isprintable() and "'" not in text and ("\\" in text or '"' in text):
+        return f"'{text}'"
     return f'"{"".join(map(_escaped, text))}"'
 
 

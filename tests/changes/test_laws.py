@@ -38,6 +38,8 @@ from mlflow_compliance.changes import (
     RetractPointer,
     RetractProductionRun,
     RetractVersion,
+    RewriteLocations,
+    Rewriting,
     SetAlias,
     SetExperimentTag,
     SetRunTag,
@@ -379,6 +381,16 @@ EVERY_CHANGE: dict[str, st.SearchStrategy[Change]] = {
         files=FILES,
         model_files=FILES,
         metadata=TEXT,
+    ),
+    "RewriteLocations": st.builds(
+        RewriteLocations,
+        TEXT,
+        PATHS,
+        NUMBERS,
+        st.lists(
+            st.builds(Rewriting, st.sampled_from(["run", "model_version"]), st.lists(TEXT, max_size=2).map(tuple), PATHS, PATHS), max_size=2
+        ).map(tuple),
+        st.booleans(),
     ),
     "RetractProductionRun": st.builds(RetractProductionRun, TEXT, TEXT, TEXT),
     "LinkDuplicate": st.builds(LinkDuplicate, PATHS, PATHS, DIGESTS, NUMBERS),

@@ -159,12 +159,25 @@ def test_without_policies_it_is_a_usage_error(gate: Gate, messy: Lab) -> None:
     assert "--fix needs policies: none was collected here" in told(result)
 
 
-def test_a_store_read_elsewhere_is_not_written_to(gate: Gate, messy: Lab) -> None:
+def test_of_a_store_read_elsewhere_only_the_rows_are_rewritten(gate: Gate, messy: Lab) -> None:
     # The prefix that the rows say is not where the files are read.
     messy.sql("UPDATE runs SET artifact_uri = replace(artifact_uri, ?, 'file:///D:/code/mlruns')", str(messy.mlruns))
     gate.settings(messy.uri, f'\n[store.relocate]\n"file:///D:/code/mlruns" = "{messy.mlruns}"\n')
+    files = state(messy.mlruns)
+    result = gate("--fix")
+    assert result.ret == 1
+    assert [line for line in plan_in(result) if line.startswith("    + ")] == [
+        f"    + let rows name {messy.mlruns} in the place of file:///D:/code/mlruns (6 runs)"
+    ]
+    assert state(messy.mlruns) == files
+
+
+def test_a_store_that_is_read_from_a_copy_of_its_bucket_is_not_written_to(gate: Gate, messy: Lab) -> None:
+    """Its rows go on to name the bucket, which others use."""
+    messy.sql("UPDATE runs SET artifact_uri = replace(artifact_uri, ?, 's3://bucket')", str(messy.mlruns))
+    gate.settings(messy.uri, f'\n[store.relocate]\n"s3://bucket" = "{messy.mlruns}"\n')
     said = refused(gate, messy)
-    assert "--fix does not write to a store that is read through [store.relocate]" in said
+    assert "--fix does not write to a store whose rows are read through [store.relocate] (s3://bucket)" in said
 
 
 def test_a_missing_fixer_folder_stops_before_anything_is_written(gate: Gate, messy: Lab) -> None:

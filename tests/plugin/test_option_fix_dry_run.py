@@ -42,9 +42,11 @@ def test_the_selection_is_the_plan(gate: Gate, messy: Lab) -> None:
 
 
 def test_a_store_that_fix_refuses_can_still_be_planned(gate: Gate, messy: Lab) -> None:
-    """The plan of a relocated store says what would be done, were it here."""
-    messy.sql("UPDATE runs SET artifact_uri = replace(artifact_uri, ?, 'file:///D:/code/mlruns')", str(messy.mlruns))
-    gate.settings(messy.uri, f'\n[store.relocate]\n"file:///D:/code/mlruns" = "{messy.mlruns}"\n')
+    """The plan of a store that is read from a copy of its bucket says what would be done, were it here."""
+    messy.sql("UPDATE runs SET artifact_uri = replace(artifact_uri, ?, 's3://bucket')", str(messy.mlruns))
+    gate.settings(messy.uri, f'\n[store.relocate]\n"s3://bucket" = "{messy.mlruns}"\n')
     before = state(messy.folder)
-    assert gate("--fix-dry-run").ret == 1
+    result = gate("--fix-dry-run")
+    assert result.ret == 1
+    assert "--fix would not carry this plan out" in told(result)
     assert state(messy.folder) == before

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from gates import CHECKOUT, POLICIES, Gate
 from mlflow.entities import Metric, Param
-from producing import THRESHOLD, copied, settings_for
+from producing import PRODUCTION, THRESHOLD, copied, lay_out, settings_for
 from repairs import EVERY, carry_out, findings, plan_for, refusals
 from stores import CREDIT, START, Lab
 
@@ -268,3 +268,25 @@ def test_prd003_another_tag_is_not_made_up_from_the_description(lab: Lab) -> Non
     lab.run(lab.experiment("credit_delivery"), stage="production", **{"mlflow.note.content": "In force."})
     lab.settings = lab.settings.model_validate(settings_for(required_tags=["status"]))
     assert plan_for(lab, "PRD003").changes == ()
+
+
+def test_nothing_is_built_into_an_experiment_that_is_only_named_like_production(make_lab: LabMaker) -> None:
+    """It counts, being the only one, and a built-in pattern changes nothing."""
+    lab = make_lab(products=[{"name": "credit", "production": {**PRODUCTION, "features": None}}])
+    lay_out(lab.folder)
+    lab.run(lab.experiment("credit_production"))
+    plan = plan_for(lab, "RUN002", "MOD001")
+    assert plan.changes == ()
+    assert {"only named like production" in item.reason for item in plan.refusals} == {True}
+
+
+def test_prd006_overrules_no_run_of_an_experiment_that_is_only_named_like_production(make_lab: LabMaker) -> None:
+    lab = make_lab(products=[{"name": "credit", "primary": "credit_delivery", "production": {"decisions": {"threshold": "0.5"}}}])
+    run_id = lab.run(lab.experiment("credit_delivery"), stage="production")
+    lab.client.log_param(run_id, "threshold", "0.5")
+    other = lab.run(lab.experiment("old_production"))
+    lab.client.log_param(other, "threshold", "0.3")
+    assert len(findings(lab, "PRD006")) == 1
+    plan = plan_for(lab, "PRD006")
+    assert plan.changes == ()
+    assert "only named like production (built in)" in plan.refusals[0].reason

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from repairs import carry_out, findings, plan_for, refusals
 from stores import START, Lab
@@ -77,3 +78,14 @@ def test_run002_keeps_the_run_that_a_repair_built_last(lab: Lab) -> None:
     assert {tags[run_id]["compliance.superseded_by"] for run_id in (old, earlier)} == {new}
     # What the tag said stays on record.
     assert (tags[old]["compliance.superseded.stage"], tags[old]["note"]) == ("production", "keep me")
+
+
+def test_run002_a_run_that_counts_for_two_products_is_superseded_for_none(make_lab: Callable[..., Lab]) -> None:
+    """Nobody wrote which experiments are whose, so both products cover everything."""
+    lab = make_lab(products=[{"name": name, "primary": f"{name}_live"} for name in ("credit", "fraud")])
+    built = {"compliance.built_for": "credit", "compliance.build": "complete"}
+    lab.run(lab.experiment("credit_live"), "built", stage="production", **built)
+    other = lab.run(lab.experiment("fraud_live"), "in force", stage="production")
+    plan = plan_for(lab, "RUN002", "EXP001", "MOD001")
+    assert plan.changes == ()
+    assert any(item.finding.entity.key == other and "counts as production of credit, fraud" in item.reason for item in refusals(plan, "RUN002"))

@@ -3,6 +3,7 @@
 from mlflow_compliance.changes.artifacts import GiveBack, LinkDuplicate, MoveToQuarantine, PutAsideAgain, RestoreFromQuarantine, UnlinkDuplicate
 from mlflow_compliance.changes.base import JOURNAL, NOW, Change, Writer, bind, copy_of, dump, holds_secrets, load
 from mlflow_compliance.changes.experiments import DeleteExperiment, RenameExperiment, RestoreExperiment, SetExperimentTag
+from mlflow_compliance.changes.locations import RewriteLocations, Rewriting
 from mlflow_compliance.changes.metric_files import RemoveRepeatedPoints, RestoreMetricFile
 from mlflow_compliance.changes.pointers import PointToCopy, RetractPointer
 from mlflow_compliance.changes.production import LogProductionRun, RetractProductionRun
@@ -34,6 +35,8 @@ __all__ = [
     "RetractPointer",
     "RetractProductionRun",
     "RetractVersion",
+    "RewriteLocations",
+    "Rewriting",
     "SetAlias",
     "SetExperimentTag",
     "SetRunTag",

@@ -17,6 +17,7 @@ from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.uris import without_secrets
 
 if TYPE_CHECKING:
+    from mlflow_compliance.changes.locations import Rewriting
     from mlflow_compliance.changes.production import LogProductionRun
     from mlflow_compliance.changes.runs import CopyRun
 
@@ -88,6 +89,9 @@ class Writer(Protocol):
 
     def set_alias(self, name: str, alias: str, version: str | None) -> None: ...
 
+    def rewrite_locations(self, rewritings: Sequence[Rewriting]) -> None:
+        """Let every one of these rows say what it is to say, all or none. Raises ChangeError where a row says something else by now."""
+
     def file_state(self, path: str) -> tuple[int, int]: ...
 
     def contents(self, path: str) -> tuple[tuple[str, int], ...]: ...
@@ -125,7 +129,12 @@ class Change(ABC):
     @property
     @abstractmethod
     def entity(self) -> EntityRef:
-        """What is changed; the limit of --fix-max counts these."""
+        """What is changed."""
+
+    @property
+    def entities(self) -> tuple[EntityRef, ...]:
+        """All that is changed; the limit of --fix-max counts these."""
+        return (self.entity,)
 
     @abstractmethod
     def says(self) -> str:

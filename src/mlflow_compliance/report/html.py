@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mlflow_compliance.report.text import printable
+from mlflow_compliance.report.text import printable, to_copy
 from mlflow_compliance.session.sharing import heading_of
 from mlflow_compliance.session.state import MARK, STOPPED, audit_of
 
@@ -142,7 +142,7 @@ def _class(outcome: str) -> str:
 def _items(facts: dict[str, Any]) -> str:
     items = [f"<li>{_safe(line)}</li>" for line in facts["done"][:MOST]]
     items += [
-        f'<li>{_safe(finding["text"])}<br><span class="compliance-remedy">--fix: {_safe(finding["remedy"])}</span>{_toml(finding["toml"])}</li>'
+        f'<li>{_safe(finding["text"])}<br><span class="compliance-remedy">--fix: {_safe(finding["remedy"])}</span>{_to_copy(finding)}</li>'
         for finding in facts["findings"][:MOST]
     ]
     items += [f"<li>{_safe(item['entity'])}: not evaluated: {_safe(item['reason'])}</li>" for item in facts["unevaluated"][:MOST]]
@@ -156,9 +156,9 @@ def _items(facts: dict[str, Any]) -> str:
     return listed if len(items) <= OPEN else f"<details><summary>{entries} entries</summary>{listed}</details>"
 
 
-def _toml(lines: str) -> str:
-    """Lines for compliance.toml as they are to be copied."""
-    return f"<pre>{escape(chr(10).join(printable(line, 10_000) for line in lines.splitlines()), quote=True)}</pre>" if lines else ""
+def _to_copy(finding: dict[str, Any]) -> str:
+    lines = to_copy([finding["toml"]])
+    return f"<pre>{escape(chr(10).join(lines), quote=True)}</pre>" if lines else ""
 
 
 def _safe(text: object) -> str:

@@ -13,12 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from mlflow_compliance.audit import Audit, Heading
-from mlflow_compliance.report.text import printable
+from mlflow_compliance.report.text import printable, to_copy
 
 COLUMNS = (("policy", 8), ("entity", 24), ("what is wrong", None), ("what --fix would do", None))
 OUTCOMES = ("failed", "not evaluated", "fixed", "passed", "not applicable", "switched off")
-LONGEST_LINE = 10_000
-"""A line of TOML that is cut off is none: names in MLflow have 500 characters at most, and an escape has ten."""
 MOST = 200
 """Rows of the table; a store with more findings than that is read in the HTML report."""
 
@@ -39,9 +37,13 @@ def write_summary(reporter: Any, head: Heading, audit: Audit | None, facts: list
     if rows:
         for line in _table(rows[:MOST]).splitlines():
             reporter.write_line(line.rstrip())
-        _write_toml(reporter, rows)
         if len(rows) > MOST:
             reporter.write_line(f"... and {len(rows) - MOST} findings more: see the report that --html=audit.html writes")
+    lines = to_copy(finding["toml"] for _, finding in rows)
+    if lines:
+        reporter.write_line("to be copied into compliance.toml:")
+        for line in lines:
+            reporter.write_line(line)
 
 
 def _write_outcomes(reporter: Any, facts: list[dict[str, Any]]) -> None:
@@ -59,21 +61,6 @@ def _write_outcomes(reporter: Any, facts: list[dict[str, Any]]) -> None:
             policies += [fact["policy"]] if fact["policy"] not in policies else []
     for reason, policies in reasons.items():
         reporter.write_line(printable(f"not applicable: {', '.join(policies)}: {reason}"))
-
-
-def _write_toml(reporter: Any, rows: list[tuple[str, dict[str, str]]]) -> None:
-    """What findings have for compliance.toml, once where several have the same, in whole lines that can be copied."""
-    said: dict[str, list[str]] = {}
-    for policy, finding in rows:
-        if finding["toml"]:
-            policies = said.setdefault(finding["toml"], [])
-            policies += [policy] if policy not in policies else []
-    for lines, policies in said.items():
-        reporter.write_line(f"for compliance.toml ({', '.join(policies)}), to be copied and mended:")
-        reporter.write_line("")
-        for line in lines.splitlines():
-            reporter.write_line(printable(line, LONGEST_LINE))
-        reporter.write_line("")
 
 
 def _write_repair(reporter: Any, audit: Audit) -> None:

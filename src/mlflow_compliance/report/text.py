@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterable
 
 from mlflow_compliance.uris import without_secrets
 
 LIMIT = 400
+WHOLE = 8000
+"""Characters of a line that is there to be copied: it must not be cut."""
 _DANGEROUS = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
 
 
@@ -19,3 +22,13 @@ def printable(text: str, limit: int = LIMIT) -> str:
 
 def _escape(char: str) -> str:
     return char.encode("unicode_escape").decode("ascii")
+
+
+def to_copy(blocks: Iterable[str]) -> list[str]:
+    """Blocks of TOML as lines of one: what belongs to the same table stands in it together, each line once."""
+    tables: dict[str, dict[str, None]] = {}
+    for block in filter(None, blocks):
+        head, *lines = block.splitlines()
+        # Of an array of tables each is one by itself.
+        tables.setdefault(block if head.startswith("[[") else head, {}).update(dict.fromkeys(lines))
+    return [printable(line, WHOLE) for head, lines in tables.items() for line in (head.partition("\n")[0], *lines)]

@@ -38,6 +38,7 @@ class Verdict:
     crash: str = ""
     unevaluated: tuple[Unevaluated, ...] = ()
     applicable: bool = True
+    offers: tuple[Finding, ...] = ()
 
     @property
     def outcome(self) -> Outcome:
@@ -90,4 +91,4 @@ def evaluate(rule: Policy, case: Case, snapshot: Snapshot, settings: Settings) -
         return Verdict(tuple(violations.findings), tuple(violations.notes), "", tuple(violations.unevaluated), applicable=False)
     except Exception as crash:  # noqa: BLE001  a user's check may raise anything; the pytest run shows its traceback
         return Verdict((), (), f"{type(crash).__name__}: {crash}")
-    return Verdict(tuple(violations.findings), tuple(violations.notes), "", tuple(violations.unevaluated))
+    return Verdict(tuple(violations.findings), tuple(violations.notes), "", tuple(violations.unevaluated), offers=tuple(violations.offers))

@@ -43,7 +43,7 @@ class Finding:
     severity: Severity | None = None
     """Where it matters less or more than the policy says; None for the policy's own."""
     toml: str = ""
-    """Lines for compliance.toml that say what is not said, to be copied and mended."""
+    """Lines for compliance.toml that say what the store shows, ready to be copied."""
 
     @property
     def fingerprint(self) -> str:
@@ -69,6 +69,7 @@ class Violations:
     findings: list[Finding] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     unevaluated: list[Unevaluated] = field(default_factory=list)
+    offers: list[Finding] = field(default_factory=list)
 
     def add(
         self,
@@ -83,6 +84,11 @@ class Violations:
     ) -> None:
         """Record a finding; the check goes on, so that one run tells everything."""
         self.findings.append(Finding(self.policy, entity or self.subject, code, message, str(observed), str(expected), severity, toml))
+
+    def offer(self, code: str, message: str, *, entity: EntityRef | None = None) -> None:
+        """Record something that breaks no rule and that --fix can put in order all the same; a reader is told."""
+        self.offers.append(Finding(self.policy, entity or self.subject, code, message))
+        self.note(message)
 
     def not_evaluated(self, code: str, reason: str, *, entity: EntityRef | None = None) -> None:
         """Record that evidence exists or is asked for and could not be looked at; the check goes on."""

@@ -52,11 +52,11 @@ def repair(session: pytest.Session) -> None:
 def _tell(reporter: Any, plan: Plan) -> None:
     if reporter is None:
         return
-    from mlflow_compliance.report.text import printable
+    from mlflow_compliance.report.text import WHOLE, printable
 
     reporter.section("plan", sep="-")
     for line in plan.lines():
-        reporter.write_line(printable(line, 2000))
+        reporter.write_line(printable(line, WHOLE))
 
 
 class Removed(pytest.Item):

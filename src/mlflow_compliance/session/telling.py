@@ -29,7 +29,7 @@ def judge(item: pytest.Function) -> None:
     violations = item.stash.get(VIOLATIONS, None)
     if violations is None or not (violations.findings or violations.unevaluated):
         return
-    from mlflow_compliance.report.text import printable
+    from mlflow_compliance.report.text import WHOLE, printable
 
     rule = rule_of(item)
     assert rule is not None
@@ -38,7 +38,7 @@ def judge(item: pytest.Function) -> None:
     for lines in dict.fromkeys(found.toml for found in violations.findings):
         if lines and lines not in shown:
             shown.add(lines)
-            told += f"\n\n{lines}"
+            told += "\n\n" + "\n".join(printable(line, WHOLE) for line in lines.splitlines())
     if violations.findings or item.config.stash[AUDIT].requires_evidence(rule):
         pytest.fail(told, pytrace=False)
     pytest.skip(told)

@@ -19,6 +19,7 @@ from mlflow_compliance.settings import Settings
 from mlflow_compliance.store.backends.base import Backend
 from mlflow_compliance.store.reading.collecting import without_collecting
 from mlflow_compliance.store.reading.rows import Rows
+from mlflow_compliance.uris import without_secrets
 
 if TYPE_CHECKING:
     from mlflow_compliance.store.remote.places import Places
@@ -115,6 +116,7 @@ class Store:
             recorded=read_records(self.folder),
             progress=progress,
             own=own,
+            near=[self.backend.home] if self.backend.home else [],
             cache=cache,
             sampled=self.executor == THREADS,  # workers elsewhere read files themselves
         )
@@ -130,7 +132,7 @@ class Store:
             ignore, ready = self.settings.store.ignore, rows.ready_models
             found = with_remote(found, remote, places=self.places, roots=away, ignore=ignore, ready_models=ready, progress=progress)
             found = with_holding(hash_remote(found, self.places, progress))
-        return replace(snapshot, artifacts=found)
+        return replace(snapshot, artifacts=replace(found, elsewhere=rows.elsewhere))
 
     @cached_property
     def places(self) -> Places:
@@ -192,15 +194,24 @@ def refuse_writing(store: Store, snapshot: Snapshot) -> None:
     store.backend.refuse_writing()
     if snapshot.schema is not None and snapshot.schema.problem:
         store.backend.refuse_other_schema()
-    if snapshot.artifacts is not None and snapshot.artifacts.relocated:
-        raise StoreError("--fix does not write to a store that is read through [store.relocate]: its rows point elsewhere; nothing was changed")
     if snapshot.artifacts is not None:
+        _refuse_what_is_mapped_for_reading(snapshot.artifacts)
         _refuse_while_something_is_away(snapshot.artifacts)
         store.backend.refuse_other_files(snapshot.artifacts)
 
 
+def _refuse_what_is_mapped_for_reading(artifacts: Artifacts) -> None:
+    """Rows that name a folder are rewritten before anything else is; others use what the rows of buckets and servers say."""
+    if artifacts.relocated and not artifacts.elsewhere:
+        prefixes = ", ".join(map(without_secrets, sorted(artifacts.relocated)))
+        way = "those of a database are rewritten where they name a folder (ART003); for what a server or a bucket serves, give its own address"
+        raise StoreError(f"--fix does not write to a store whose rows are read through [store.relocate] ({prefixes}): {way}; nothing was changed")
+
+
 def _refuse_while_something_is_away(artifacts: Artifacts) -> None:
     """What is built while a volume is not mounted is hidden below it when it is back, and what it replaced was never gone."""
-    away = sorted({item.reason for item in artifacts.unreachable if item.why and item.why.brings_back and in_folder(item.place)})
+    found = {place for item in artifacts.moved if item.folder for place in item.places}
+    gone = (item for item in artifacts.unreachable if item.place not in found)  # a store that was moved is not away
+    away = sorted({item.reason for item in gone if item.why and item.why.brings_back and in_folder(item.place)})
     if away:
         raise StoreError(f"--fix does not write while files that rows speak of are away: {'; '.join(away)}; nothing was changed")

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from mlflow_compliance.artifacts import Unreachable, parent, upwards
 from mlflow_compliance.entities import EntityRef, Location
 from mlflow_compliance.snapshot.presence import Unknown, Why
+from mlflow_compliance.store.artifacts.moved import stem
 from mlflow_compliance.store.reading.locations import NOT_FILES, Resolved, Resolver, scheme_of, shown
 from mlflow_compliance.uris import without_secrets
 
@@ -355,12 +356,12 @@ def _place_of(location: Location, found: Resolved) -> str:
     if found.why is Why.SCHEME or found.why is Why.SERVER:
         scheme, separator, rest = uri.partition("://")
         return f"{scheme}{separator}{rest.partition('/')[0]}" if separator else uri.partition(":")[0] + ":"
-    key = location.owner.key
-    for tail in (f"/models/{key}/artifacts", f"/traces/{key}/artifacts", f"/{key}/artifacts", f"/{location.experiment_id}"):
-        # A Windows path may be spelt with its own separators.
-        ending = uri[-len(tail) :].replace("\\", "/")
-        uri = uri[: -len(tail)] if ending == tail and location.experiment_id else uri
-    return uri
+    place, tail = stem(uri, location.experiment_id, location.owner.key)
+    name = f"/{location.experiment_id}"
+    # A Windows path may be spelt with its own separators.
+    if not tail and location.experiment_id and place[-len(name) :].replace("\\", "/") == name:
+        return place[: -len(name)]
+    return place
 
 
 def _is_at_or_below(path: str, root: str) -> bool:

@@ -16,13 +16,14 @@ from mlflow_compliance.artifacts import LINK, QUARANTINE, ArtifactFile, Artifact
 from mlflow_compliance.entities import EntityRef, Location
 from mlflow_compliance.progress import Progress
 from mlflow_compliance.snapshot.litter import is_litter
-from mlflow_compliance.snapshot.presence import Why
+from mlflow_compliance.snapshot.presence import Unknown, Why
 from mlflow_compliance.store.artifacts import strays
 from mlflow_compliance.store.artifacts.aside import read_quarantines
 from mlflow_compliance.store.artifacts.dating import Dates
 from mlflow_compliance.store.artifacts.hash_cache import HashCache
 from mlflow_compliance.store.artifacts.holdings import Holdings, Missing, read_holdings
 from mlflow_compliance.store.artifacts.mlmodel import MLMODEL, inspect
+from mlflow_compliance.store.artifacts.moved import find_moved
 from mlflow_compliance.store.artifacts.visiting import Asked, are_many, visited
 from mlflow_compliance.store.disk.helpers import Share, sharing
 from mlflow_compliance.store.disk.staging import TEMPORARY
@@ -61,6 +62,7 @@ def read_artifacts(
     progress: Progress,
     own: Collection[str] = (),
     folders: Sequence[Location] = (),
+    near: Sequence[str] = (),
     cache: HashCache | None = None,
     sampled: bool = False,
 ) -> Artifacts:
@@ -68,6 +70,7 @@ def read_artifacts(
 
     `own` are files and folders of the store itself (its database, settings, journals): they are passed over wherever they lie.
     `folders` belong to rows that keep no artifacts there.
+    `near` are the folders near which files are looked for whose rows name a place that is not here.
     `sampled` files are looked into while the walk is there: samples of those that may have equals spare the search a second way to them.
     """
     with ExitStack() as stack:
@@ -84,8 +87,9 @@ def read_artifacts(
             walk.run(share, verifying, progress)
         finally:
             progress.stop()
+        near = (*near, *roots)
         aside, illegible = read_quarantines(holdings)
-        _forget_what_is_not_mounted(walk, holdings, locations, {item.root for item in aside.values()})
+        _forget_what_is_not_mounted(walk, holdings, locations, near, {item.root for item in aside.values()})
     ownerless = {item.path: item for item in walk.strays.entries(holdings.roots, walk.keys)}
     return Artifacts(
         roots=tuple(ArtifactRoot(key, root, _device(root)) for root, key in walk.keys.items()),
@@ -97,6 +101,7 @@ def read_artifacts(
         illegible=illegible,
         unknown=holdings.unknown,
         unreachable=holdings.unreachable(),
+        moved=find_moved(locations, holdings.unknown, near, holdings.roots),
         relocated=dict(holdings.relocated),
         # MLflow keeps a second MLmodel in `metadata`, without the files that it names.
         models={
@@ -114,10 +119,13 @@ def read_artifacts(
     )
 
 
-def _forget_what_is_not_mounted(walk: _Walk, holdings: Holdings, locations: Sequence[Location], mounted: Collection[str]) -> None:
+def _forget_what_is_not_mounted(
+    walk: _Walk, holdings: Holdings, locations: Sequence[Location], near: Sequence[str], mounted: Collection[str]
+) -> None:
     """A root without any file, though files were written there, is what a volume that is not mounted leaves: of such nothing is known.
 
-    Those that are `mounted` hold what rows miss, in quarantine.
+    The same where its rows' own folders are found in another place: the store was moved from there. Those that are `mounted` hold what
+    rows miss, in quarantine.
     """
     bare = dict.fromkeys(root for root in holdings.roots if root not in mounted)
     for path, file in walk.files.items():
@@ -134,6 +142,17 @@ def _forget_what_is_not_mounted(walk: _Walk, holdings: Holdings, locations: Sequ
         elif proof:
             reason = f"the artifact root {root} holds nothing of what was written there, such as {os.path.relpath(proof, root)}"
             holdings.forget(root, Missing(f"{reason}: bring it back (is its volume mounted?)", Why.EMPTY_ROOT), locations)
+        elif root in bare and (moved := _moved_from(root, holdings, locations, near)):
+            reason = f"the artifact root {root} holds nothing, and folders with the ids of its rows lie in {moved}"
+            holdings.forget(root, Missing(f"{reason}: map it with [store.relocate]", Why.EMPTY_ROOT), locations)
+
+
+def _moved_from(root: str, holdings: Holdings, locations: Sequence[Location], near: Sequence[str]) -> str:
+    """A folder in which the folders of the rows below an empty root are, '' where there is none."""
+    empty = Unknown(Why.EMPTY_ROOT, root, "")
+    below = {place: empty for place, path in holdings.locations.items() if path.startswith(root.rstrip("/") + "/")}
+    found = find_moved(locations, below, near, holdings.roots)
+    return found[0].folders[0] if found else ""
 
 
 class _Walk:

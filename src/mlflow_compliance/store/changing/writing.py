@@ -14,7 +14,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.tracking._tracking_service.utils import _use_tracking_uri
 
-from mlflow_compliance.changes import bind
+from mlflow_compliance.changes import Rewriting, bind
 from mlflow_compliance.changes.production import BUILT_FOR, BUILT_IN, LogProductionRun
 from mlflow_compliance.changes.runs import COMPLETE, COPIED_BY, COPY_STATE, SOURCE_EXPERIMENT, SOURCE_MODEL, SOURCE_RUN, CopyRun, left_behind
 from mlflow_compliance.entities import Experiment, LoggedModel, Run
@@ -23,6 +23,7 @@ from mlflow_compliance.scope import RETRACTED
 from mlflow_compliance.store.changing.artifact_copies import got_files_since
 from mlflow_compliance.store.changing.copying import RunCopier
 from mlflow_compliance.store.changing.file_writing import FileWriter
+from mlflow_compliance.store.changing.locations import rewrite
 from mlflow_compliance.store.changing.production import ProductionLogger
 from mlflow_compliance.store.changing.retracting import retract
 from mlflow_compliance.store.changing.sentences import one_sentence
@@ -172,6 +173,10 @@ class StoreWriter(FileWriter):
         with one_sentence(f"the copy of run {source_run_id} could not be taken back"):
             for run in self.client.search_runs([experiment_id], filter_string=where):
                 retract(self.client, self.store, run, journal, SOURCE_MODEL)
+
+    def rewrite_locations(self, rewritings: Sequence[Rewriting]) -> None:
+        with one_sentence("the places that rows name could not be rewritten"):
+            rewrite(self.client, rewritings)
 
     def run_tags(self, run_id: str) -> Mapping[str, str]:
         with one_sentence(f"run {run_id} could not be read"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from pathlib import PurePosixPath
 from typing import NamedTuple
 from urllib.parse import unquote, urlparse
 
@@ -54,6 +55,20 @@ class Resolver:
 def _is_normal(uri: str) -> bool:
     """Whether a location is a path just as it stands, as most are: nothing in it is read in another way."""
     return uri[0] == "/" and uri[-1] != "/" and not ("/." in uri or "//" in uri or "%" in uri or "\\" in uri)
+
+
+def is_file_place(uri: str) -> bool:
+    """Whether a location or a prefix of one is in a file system, of whatever machine."""
+    return scheme_of(uri) in ("", "file")
+
+
+def respelled(uri: str, path: str) -> str:
+    """A path of this machine as the row that says `uri` must name it: plain, or as a file URI where that is one; '' where it cannot.
+
+    A plain path with a percent sign may be read as another one, so that becomes a URI too.
+    """
+    spellings = [path] if scheme_of(uri) == "" else []
+    return next((spelling for spelling in (*spellings, PurePosixPath(path).as_uri()) if Resolver({})(spelling).path == path), "")
 
 
 def local_folder(uri: str) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from mlflow_compliance.entities import Location
+from mlflow_compliance.snapshot.moved import PlaceInRow
 
 
 class Rows(NamedTuple):
@@ -14,3 +15,5 @@ class Rows(NamedTuple):
     ready_models: frozenset[str]
     folders: tuple[Location, ...] = ()
     """Folders that belong to a row and hold no artifacts of their own: those of a file store's rows."""
+    elsewhere: tuple[PlaceInRow, ...] = ()
+    """What could be rewritten of the places that are read through [store.relocate]; nothing where the rows are not read by SQL."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from mlflow_compliance.entities import DELETED, EXTERNAL, EntityRef, Location, Snapshot
 from mlflow_compliance.store.reading.common import MODEL_HISTORY, model_places
 from mlflow_compliance.store.reading.rows import Rows
+from mlflow_compliance.store.reading.sql_places import read_places
 from mlflow_compliance.store.reading.sql_runs import MODEL_STATUS
 from mlflow_compliance.store.reading.tables import Tables
 
@@ -14,10 +15,12 @@ _ARCHIVE = "mlflow.trace.archiveLocation"
 """Tag of a trace whose spans were moved from the tables to a file."""
 
 
-def rows_of(tables: Tables, snapshot: Snapshot) -> Rows:
+def rows_of(tables: Tables, snapshot: Snapshot, relocate: Mapping[str, str]) -> Rows:
     """Every location of the caller's workspace, deleted rows included, and of rows whose experiment is gone: files of those have an owner too."""
     reader = _Locations(tables, snapshot)
-    return Rows(tuple(reader.locations()), frozenset(reader.ready), tuple(reader.folders()))
+    locations = tuple(reader.locations())
+    elsewhere = read_places(tables, relocate, snapshot.experiments, reader.ready)
+    return Rows(locations, frozenset(reader.ready), tuple(reader.folders()), elsewhere)
 
 
 class _Locations:

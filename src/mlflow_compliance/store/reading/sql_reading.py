@@ -36,7 +36,7 @@ class SqlReader:
     def read(self, info: StoreInfo, settings: Settings, also: Collection[str] = ()) -> tuple[Snapshot, Rows]:
         """The store without its files, and where its rows say that the files lie: the only query whose answer grows with the runs."""
         snapshot = self.snapshot(info, settings, also)
-        return snapshot, rows_of(self.tables, snapshot)
+        return snapshot, rows_of(self.tables, snapshot, settings.store.resolved_relocate(settings.base))
 
     def snapshot(self, info: StoreInfo, settings: Settings, also: Collection[str] = ()) -> Snapshot:
         """The store without its files. `also` are runs to bring in full besides those in scope."""

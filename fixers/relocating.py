@@ -1,0 +1,108 @@
+"""The remedy for rows that name a place which is not here: rewritten where all files are proven to be at the mapped one, else advice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from urllib.parse import urlsplit
+
+from mlflow_compliance.api import (
+    HISTORY,
+    Artifacts,
+    CannotFix,
+    Change,
+    EntityRef,
+    Finding,
+    PlaceInRow,
+    RewriteLocations,
+    Rewriting,
+    Settings,
+    Snapshot,
+    Why,
+    fixer,
+)
+
+MOST = 5
+"""What is missing is named so often; the rest is counted."""
+SETTLE = "write the lines below into compliance.toml, then run --fix"
+
+
+@fixer("ART003")
+def relocate(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
+    """Rewrite the prefix in the rows, once all files that they speak of are at the mapped place."""
+    artifacts = snapshot.artifacts
+    if artifacts is None:
+        return
+    if finding.code == "relocated":
+        yield _rewriting(finding.entity.key, artifacts, settings)
+        return
+    raise CannotFix(_advice(finding, artifacts))
+
+
+def _advice(finding: Finding, artifacts: Artifacts) -> str:
+    """The way out where nothing says yet where the files are."""
+    unknown = next((item for item in artifacts.unreachable if finding.entity in (item.example, EntityRef("place", item.place, item.place))), None)
+    moved = artifacts.moved_from(unknown.place) if unknown else []
+    if finding.toml:
+        servers = unknown is not None and unknown.why is Why.SERVER
+        return f"{SETTLE}{': for reading alone, since the server needs what the rows say' if servers else ': it rewrites the rows'}"
+    if moved:
+        return "say in [store.relocate] which of the folders it is; one that is a copy can be moved away"
+    if unknown and unknown.place.startswith(("s3:", "mlflow-artifacts:")):
+        return "see that its bucket or server, and the credentials and the endpoint of this audit, are the right ones; then run again"
+    return 'if the files are here, map the prefix for reading: [store.relocate] "<prefix in the row>" = "<folder here>"'
+
+
+def _rewriting(prefix: str, artifacts: Artifacts, settings: Settings) -> Change:
+    """The change of all rows that are read by a prefix. Raises CannotFix with what is not proven of them."""
+    places = [item for item in artifacts.elsewhere if item.prefix == prefix]
+    wrong = [f"{_called(item)} cannot name its new place" for item in places if not item.after]
+    if any(_holds_a_password(item.before) for item in places):
+        raise CannotFix("its rows hold a password, which must not go into a journal: they are left as they are")
+    if wrong:
+        raise CannotFix(f"{_some(wrong)}: map a longer prefix, and to a folder that is in no prefix itself")
+    missing = list(dict.fromkeys(_missing(places, artifacts)))
+    if missing:
+        raise CannotFix(f"not all files that its rows speak of are there: {_some(missing)}; bring them, or see to those rows first")
+    if not any(_has_files(item, artifacts) for item in places):
+        raise CannotFix("nothing in the folder that it is mapped to belongs to a run or model of its rows: see that it is the right one")
+    rewritings = tuple(Rewriting(item.kind, item.key, item.before, item.after) for item in places)
+    folder = settings.store.resolved_relocate(settings.base)[prefix]
+    return RewriteLocations(prefix, folder, artifacts.relocated.get(prefix, 0), rewritings)
+
+
+def _missing(places: Sequence[PlaceInRow], artifacts: Artifacts) -> Iterator[str]:
+    """What rows speak of that is not at the mapped place, in words."""
+    rows = {item.row for item in places}
+    # The models that a run recorded have no place of their own: they are named after it.
+    runs = {item.row[1] for item in places if item.kind in ("run", HISTORY)}
+    for kind, key in (*rows, *(row for row in artifacts.unknown if row[0] == "run_model" and row[1].partition("/")[0] in runs)):
+        if (kind, key) in artifacts.unknown:
+            yield artifacts.unknown[kind, key].reason
+    for item in artifacts.unreachable:
+        if item.why is None and (item.example.place in rows or (item.example.kind == "run_model" and item.example.key.partition("/")[0] in runs)):
+            yield item.reason
+    needed = {item.row: _called(item) for item in places if item.has_files}
+    needed |= {row: f"model {row[1]}" for row in artifacts.locations if row[0] == "run_model" and row[1].partition("/")[0] in runs}
+    for row, called in needed.items():
+        folder = artifacts.locations.get(row)
+        if folder is not None:
+            yield from (f"{called}: {model.problem}" for model in artifacts.models_in(folder) if model.problem)
+            if not artifacts.under(folder):
+                yield f"{called}: {folder} holds no file"
+
+
+def _has_files(item: PlaceInRow, artifacts: Artifacts) -> bool:
+    folder = artifacts.locations.get(item.row) if item.kind != "experiment" else None
+    return folder is not None and bool(artifacts.under(folder))
+
+
+def _called(item: PlaceInRow) -> str:
+    return f"{item.kind.replace('_', ' ')} {'/'.join(item.key)}"
+
+
+def _holds_a_password(place: str) -> bool:
+    return "@" in urlsplit(place).netloc if "://" in place else False
+
+
+def _some(items: Sequence[str]) -> str:
+    return f"{'; '.join(items[:MOST])}{f'; and {len(items) - MOST} more' if len(items) > MOST else ''}"
