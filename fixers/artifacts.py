@@ -13,6 +13,7 @@ from mlflow_compliance.api import (
     DuplicateGroup,
     EntityRef,
     Finding,
+    GiveBack,
     LinkDuplicate,
     MoveToQuarantine,
     PointToCopy,
@@ -44,7 +45,9 @@ def share(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[
     if not all(map(in_folder, group.paths)):
         raise CannotFix("objects in a bucket cannot share bytes, and nothing is ever deleted there: log large inputs once and refer to them")
     for path in group.paths:
-        file = artifacts.files[path]
+        file, doubt = artifacts.files[path], artifacts.doubt_of(path)
+        if doubt:
+            raise CannotFix(doubt)
         if file.copy in artifacts.linked_outside:
             raise CannotFix(f"{artifacts.relative(path)} has a hard link outside the artifact roots, which would change with it: part them first")
         if _is_being_written(file.owner, snapshot):
@@ -112,3 +115,18 @@ def advise_completing(finding: Finding, snapshot: Snapshot, settings: Settings) 
     """Nobody can invent a model file."""
     raise CannotFix("put the missing file back, or log the model again and retire this run")
     yield
+
+
+@fixer("ART006")
+def give_back(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
+    """Move it back to its former place; where something lies there now, both stay."""
+    artifacts = snapshot.artifacts
+    if finding.code == "manifest":
+        raise CannotFix("restore it from a backup, or move what lies beside it back by hand; nothing of it is given back by this program")
+    item = artifacts.quarantined.get(finding.entity.key) if artifacts else None
+    if artifacts is None or item is None:
+        return
+    reason = item.problem or artifacts.doubt_of(item.former)
+    if reason:
+        raise CannotFix(reason)
+    yield GiveBack(item.former, item.path, item.root, len(item.files), item.size)

@@ -53,3 +53,13 @@ def advise_mending(finding: Finding, snapshot: Snapshot, settings: Settings) -> 
     """What a file held is not for a program to say."""
     raise CannotFix(_WAYS_OUT.get(finding.code, "bring it back from a backup"))
     yield
+
+
+@fixer("STO004")
+def advise_newer_database(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
+    """Which database is the right one is not for this program to guess."""
+    raise CannotFix(
+        "if the database was restored from a backup, bring back the one that knows these folders; if their rows were deleted on purpose, move "
+        "them out of the artifact root; until then nothing in it is moved or linked"
+    )
+    yield

@@ -78,6 +78,9 @@ def test_every_artifact_has_an_owner(artifact_root: ArtifactRoot, artifacts: Art
                 observed=f"{item.files} file{'s' * (item.files != 1)}, {item.size} bytes",
                 expected="an owner in the store",
             )
+    emptied = artifacts.emptied.get(artifact_root.path, 0)
+    if emptied:
+        violations.note(f"{emptied} empty folder{'s' * (emptied != 1)} in {artifact_root.path} that no row owns, as `mlflow gc` leaves them, stay")
 
 
 @policy("ART003", "Every row's artifacts can be reached", Severity.HIGH)
@@ -89,11 +92,13 @@ def test_artifacts_can_be_reached(store: Snapshot, artifacts: Artifacts, setting
         named = [_called(store.experiments[key]) for key in item.experiments if key in store.experiments]
         shown = f" of {', '.join(named[:MOST])}{f' and {len(named) - MOST} more' if len(named) > MOST else ''}" if named else ""
         rows = f"{item.rows} row{'s' * (item.rows != 1)}{shown} below {item.place}"
+        aside = artifacts.aside(item.example.place)
+        where = f"; what it misses lies in {aside.path}, see ART006" if aside else ""
         moved = artifacts.moved_from(item.place)
         toml = "\n".join(["[store.relocate]", *(found.line for found in moved if found.folder)])
         violations.add(
             "unreachable",
-            f"its artifacts cannot be reached: {item.reason}",
+            f"its artifacts cannot be reached: {item.reason}{where}",
             entity=subject,
             observed="; ".join([rows, *map(_found, moved)]),
             toml=toml if any(found.folder for found in moved) else "",
@@ -189,3 +194,27 @@ def _names_another_place(artifact_path: str, folder: str) -> bool:
     text = artifact_path.replace("\\", "/")
     absolute = text.startswith(("/", "file:")) or text[1:3] == ":/"
     return absolute and not text.endswith(folder) and os.path.isabs(folder)
+
+
+@policy("ART006", "Nothing that a row owns lies in quarantine", Severity.HIGH)
+def test_nothing_owned_lies_in_quarantine(artifact_root: ArtifactRoot, artifacts: Artifacts, violations: Violations) -> None:
+    """What was put aside as nobody's is missed by its owner when the right database is back."""
+    for path, item in sorted(artifacts.quarantined.items()):
+        if item.root == artifact_root.path:
+            number = len(item.files)
+            violations.add(
+                "owned",
+                f"it lies in quarantine and {item.owner} owns it",
+                entity=EntityRef("artifact", path, artifacts.relative(path)),
+                observed=f"{number} file{'s' * (number != 1)}, {item.size} bytes",
+                expected=f"at {artifacts.relative(item.former)}",
+            )
+    for path, reason in sorted(artifacts.illegible.items()):
+        if artifacts.root_of(path) == artifact_root:
+            violations.add(
+                "manifest",
+                f"the manifest of a quarantine cannot be understood: {reason}",
+                entity=EntityRef("artifact", path, artifacts.relative(path)),
+                expected="one line for each thing that was put aside, as it was written",
+                severity=Severity.MEDIUM,
+            )

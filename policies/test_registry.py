@@ -58,7 +58,9 @@ def test_every_version_has_its_source(registered_model: RegisteredModel, artifac
         if unknown:
             violations.not_evaluated("no-model", unknown.reason, entity=version.ref)
         elif not models and not version.external:
-            violations.add("no-model", "its source holds no model", entity=version.ref, observed=version.source, expected="a folder with an MLmodel")
+            aside = artifacts.aside(version.ref.place)
+            observed = f"{version.source}; what it misses lies in {aside.path}, see ART006" if aside else version.source
+            violations.add("no-model", "its source holds no model", entity=version.ref, observed=observed, expected="a folder with an MLmodel")
         for model in models:
             if model.problem:
                 violations.add("incomplete", "its source is not complete", entity=version.ref, observed=model.problem)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from mlflow_compliance.api import EntityRef, SchemaState, Severity, Snapshot, Violations, policy
+from mlflow_compliance.api import ArtifactRoot, Artifacts, EntityRef, SchemaState, Severity, Snapshot, Violations, as_time, policy
 
 
 @policy("STO001", "A file store can be migrated", Severity.MEDIUM)
@@ -64,3 +64,17 @@ def test_every_row_can_be_read(store: Snapshot, violations: Violations) -> None:
         severity = Severity.LOW if file.code == "empty-value" else None
         entity = EntityRef("file", file.path, file.path)
         violations.add(file.code, f"it {file.problem}", entity=entity, observed=file.lost, expected="rows that can be read", severity=severity)
+
+
+@policy("STO004", "The database is not older than its files", Severity.HIGH)
+def test_the_database_is_not_older_than_its_files(artifact_root: ArtifactRoot, artifacts: Artifacts, violations: Violations) -> None:
+    """Under a database restored from yesterday's backup, today's runs look like files that nobody owns."""
+    found = artifacts.outdated.get(artifact_root.path)
+    if found:
+        number = len(found.folders)
+        violations.add(
+            "older-than-its-files",
+            "it holds folders of runs or models that no row knows and that are newer than the newest row",
+            observed=f"{number} folder{'s' * (number != 1)}, such as {artifacts.relative(found.folders[0])}, written until {as_time(found.newest)}",
+            expected=f"nothing newer than the newest row, which is of {as_time(found.last_row)}",
+        )

@@ -18,7 +18,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelInput, L
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from mlflow_compliance.apply import differences, expected_after
-from mlflow_compliance.artifacts import Artifacts
+from mlflow_compliance.artifacts import ArtifactFile, Artifacts
 from mlflow_compliance.changes import JOURNAL, NOW, Change
 from mlflow_compliance.entities import Snapshot
 from mlflow_compliance.settings import Settings, load_settings
@@ -305,11 +305,16 @@ def _file_facts(artifacts: Artifacts) -> dict[str, Any]:
         },
         "pointers": dict(artifacts.pointers),
         "ownerless": {path: (item.root, item.files, item.size) for path, item in artifacts.ownerless.items()},
+        "quarantined": {path: (item.former, item.owner.place, item.problem, *_facts_of(item.files)) for path, item in artifacts.quarantined.items()},
         "models": {
             path: (model.owner and (model.owner.kind, model.owner.key), model.missing, model.empty, model.artifact_path)
             for path, model in artifacts.models.items()
         },
     }
+
+
+def _facts_of(files: Mapping[str, ArtifactFile]) -> list[Any]:
+    return sorted((path, file.size, file.owner and file.owner.place, file.logged) for path, file in files.items())
 
 
 def contents(folder: Path) -> dict[str, bytes]:

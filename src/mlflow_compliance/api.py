@@ -9,6 +9,7 @@ from mlflow_compliance.changes import (
     CopyRun,
     DeleteExperiment,
     EndRun,
+    GiveBack,
     LinkDuplicate,
     LogProductionRun,
     MoveToQuarantine,
@@ -67,7 +68,9 @@ from mlflow_compliance.scope import (
 from mlflow_compliance.settings import Product, Settings, folded
 from mlflow_compliance.snapshot.damage import DamagedFile
 from mlflow_compliance.snapshot.moved import HISTORY, Moved, PlaceInRow
+from mlflow_compliance.snapshot.outdated import Outdated, as_time
 from mlflow_compliance.snapshot.presence import Presence, Unknown, Why
+from mlflow_compliance.snapshot.quarantined import Quarantined
 from mlflow_compliance.snapshot.reachability import Kept, Sign, kept_by, last_sign, last_written
 from mlflow_compliance.snapshot.schema import LostRows, Schema, SchemaState
 from mlflow_compliance.snapshot.ties import PARENT, How, Tie
@@ -109,6 +112,7 @@ __all__ = [
     "Experiment",
     "FactValue",
     "Finding",
+    "GiveBack",
     "How",
     "Kept",
     "LinkDuplicate",
@@ -118,10 +122,12 @@ __all__ = [
     "ModelVersion",
     "MoveToQuarantine",
     "Moved",
+    "Outdated",
     "PlaceInRow",
     "PointToCopy",
     "Presence",
     "Product",
+    "Quarantined",
     "RegisterVersion",
     "RegisteredModel",
     "RemoveRepeatedPoints",
@@ -148,6 +154,7 @@ __all__ = [
     "Violations",
     "Why",
     "agree",
+    "as_time",
     "as_toml",
     "candidates",
     "claimed_by",

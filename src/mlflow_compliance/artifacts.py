@@ -16,8 +16,11 @@ from functools import cached_property
 from typing import NamedTuple, TypeVar, cast
 
 from mlflow_compliance.entities import EntityRef
+from mlflow_compliance.snapshot.litter import is_litter
 from mlflow_compliance.snapshot.moved import Moved, PlaceInRow, begins_with
+from mlflow_compliance.snapshot.outdated import Dated, Outdated
 from mlflow_compliance.snapshot.presence import Presence, Unknown, Why
+from mlflow_compliance.snapshot.quarantined import Quarantined
 
 _Value = TypeVar("_Value")
 QUARANTINE = ".quarantine"
@@ -138,7 +141,7 @@ class DuplicateRules:
 
     def apply_to(self, path: str, size: int) -> bool:
         name = path[path.rfind("/") + 1 :]
-        return size >= self.min_size and not any(fnmatch(name, pattern) for pattern in self.boilerplate)
+        return size >= self.min_size and not is_litter(name) and not any(fnmatch(name, pattern) for pattern in self.boilerplate)
 
     def applied(self) -> Callable[[str, int], bool]:
         """`apply_to` for a million files: the patterns see the name only, so they are asked once a name."""
@@ -162,6 +165,14 @@ class Artifacts:
     locations: Mapping[tuple[str, str], str]
     """(kind, key) of a run, logged model, model version or experiment -> the local folder of its artifacts."""
     ownerless: Mapping[str, Ownerless] = field(default_factory=dict)
+    emptied: Mapping[str, int] = field(default_factory=dict)
+    """Path of a root -> how many folders it has, with the name of a run, model or experiment, that no row owns and that hold no file."""
+    outdated: Mapping[str, Outdated] = field(default_factory=dict)
+    """Path of a root -> what lies there that is newer than every row. Nothing in such a root is touched."""
+    quarantined: Mapping[str, Quarantined] = field(default_factory=dict)
+    """Path in a quarantine -> what lies there although a row owns its former place."""
+    illegible: Mapping[str, str] = field(default_factory=dict)
+    """Path of a quarantine's manifest -> what is wrong with it."""
     unknown: Mapping[tuple[str, str], Unknown] = field(default_factory=dict)
     """(kind, key) of a row -> why the place that it names was not looked at. Such a row has no entry in `locations`."""
     unreachable: tuple[Unreachable, ...] = ()
@@ -193,12 +204,28 @@ class Artifacts:
     rules: DuplicateRules = DuplicateRules()
     samples: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
     """Path -> what the walk read of it, between the walk and the hashing."""
+    dated: Mapping[str, Dated] = field(default_factory=dict, repr=False, compare=False)
+    """Folder of a run or model that no row owns -> its times, between the walk and the comparison with the rows' times."""
 
     def presence(self, row: tuple[str, str]) -> Presence:
         """What is known of the folder of a row, by (kind, key)."""
         if row in self.unknown:
             return Presence.UNKNOWN
         return Presence.HERE if row in self.locations else Presence.ABSENT
+
+    def doubt_of(self, path: str) -> str:
+        """Why nothing at a path may be moved or linked, '' where it may be."""
+        root = self.root_of(path)
+        found = self.outdated.get(root.path) if root else None
+        return found.reason if found else ""
+
+    def aside(self, row: tuple[str, str]) -> Quarantined | None:
+        """What lies in quarantine of the files of a row, by (kind, key)."""
+        return self._aside.get(row)
+
+    @cached_property
+    def _aside(self) -> dict[tuple[str, str], Quarantined]:
+        return {row: item for item in self.quarantined.values() for row in (item.owner.place, *item.rows)}
 
     def moved_from(self, place: str) -> list[Moved]:
         """What is known of where the files of rows that are told by a place are now."""
@@ -322,6 +349,17 @@ class Artifacts:
             hashes=left(self.hashes),
             recorded=left(self.recorded),
             pointers=left(self.pointers),
+        )
+
+    def given_back(self, item: Quarantined) -> Artifacts:
+        """As this, with something from a quarantine at its former place again."""
+        return replace(
+            self,
+            files={**self.files, **item.files},
+            models={**self.models, **item.models},
+            locations={**self.locations, **item.rows},
+            unreachable=tuple(gone for gone in self.unreachable if gone.why is not None or gone.place not in item.places),
+            quarantined={path: other for path, other in self.quarantined.items() if path != item.path},
         )
 
     def with_files(self, files: Mapping[str, ArtifactFile], hashes: Mapping[str, str]) -> Artifacts:

@@ -21,10 +21,12 @@ from mlflow_compliance.changes import (
     CopyRun,
     DeleteExperiment,
     EndRun,
+    GiveBack,
     LinkDuplicate,
     LogProductionRun,
     MoveToQuarantine,
     PointToCopy,
+    PutAsideAgain,
     RegisterVersion,
     RemoveRepeatedPoints,
     RenameExperiment,
@@ -48,6 +50,7 @@ from mlflow_compliance.changes import (
 from mlflow_compliance.entities import DatasetInput, Snapshot
 from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.store.changing.writing import StoreWriter
+from mlflow_compliance.store.disk.manifests import write_manifest
 
 
 def copy_change(lab: Lab, run_id: str, source: str, target: str, parent: str | None = None) -> CopyRun:
@@ -265,6 +268,28 @@ def test_quarantine_of_files_whose_names_are_no_text(lab: Lab) -> None:
     there_and_back(lab, MoveToQuarantine(str(folder), str(lab.mlruns), item.files, item.size))
 
 
+def test_given_back_and_put_aside_again(lab: Lab) -> None:
+    key = lab.experiment("one")
+    run_id = lab.run(key, files={"a.bin": BIG, "deep/ü \n.txt": b"x"})
+    model = lab.model(key, run_id, files={"weights.bin": BIG + b"1"})
+    folders = [lab.folder_of(run_id).parent, lab.location_of(model).parent]
+    for folder in folders:
+        target = lab.mlruns / ".quarantine" / "20250101T000000Z-000000" / folder.relative_to(lab.mlruns)
+        write_manifest(str(folder), str(target), str(lab.mlruns))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        folder.rename(target)
+    before = lab.read().artifacts
+    assert before is not None
+    assert [item.reason for item in before.unreachable] == [f"the folder {lab.location_of(model)} does not exist here"]
+    items = list(before.quarantined.values())
+    assert [item.owner.key for item in items] == [run_id, model]
+    between, _ = there_and_back(lab, *(GiveBack(item.former, item.path, item.root, len(item.files), item.size) for item in items))
+    assert between.artifacts is not None
+    assert not between.artifacts.quarantined
+    assert not between.artifacts.unreachable
+    assert all((folder / "artifacts").is_dir() is False for folder in folders), "it was put aside again"
+
+
 Behind = Callable[[Lab, dict[str, str]], Any]
 
 BEHIND_ITS_BACK: dict[str, Behind] = {
@@ -375,6 +400,8 @@ EVERY_CHANGE: dict[str, st.SearchStrategy[Change]] = {
     "RetractPointer": st.builds(RetractPointer, PATHS, PATHS, PATHS, DIGESTS, NUMBERS, TEXT),
     "RemoveRepeatedPoints": st.builds(RemoveRepeatedPoints, PATHS, TEXT, TEXT, TEXT, NUMBERS, DIGESTS, NUMBERS),
     "RestoreMetricFile": st.builds(RestoreMetricFile, PATHS, TEXT, TEXT, TEXT, NUMBERS, TEXT, DIGESTS, NUMBERS, DIGESTS, NUMBERS),
+    "GiveBack": st.builds(GiveBack, PATHS, PATHS, PATHS, NUMBERS, NUMBERS),
+    "PutAsideAgain": st.builds(PutAsideAgain, PATHS, PATHS, PATHS, NUMBERS, NUMBERS),
     "RestoreFromQuarantine": st.builds(RestoreFromQuarantine, PATHS, PATHS, PATHS, st.lists(st.tuples(PATHS, NUMBERS), max_size=2).map(tuple)),
 }
 

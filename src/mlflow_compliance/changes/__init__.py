@@ -1,6 +1,6 @@
 """The vocabulary of changes, one module a noun."""
 
-from mlflow_compliance.changes.artifacts import LinkDuplicate, MoveToQuarantine, RestoreFromQuarantine, UnlinkDuplicate
+from mlflow_compliance.changes.artifacts import GiveBack, LinkDuplicate, MoveToQuarantine, PutAsideAgain, RestoreFromQuarantine, UnlinkDuplicate
 from mlflow_compliance.changes.base import JOURNAL, NOW, Change, Writer, bind, copy_of, dump, holds_secrets, load
 from mlflow_compliance.changes.experiments import DeleteExperiment, RenameExperiment, RestoreExperiment, SetExperimentTag
 from mlflow_compliance.changes.locations import RewriteLocations, Rewriting
@@ -18,10 +18,12 @@ __all__ = [
     "CopyRun",
     "DeleteExperiment",
     "EndRun",
+    "GiveBack",
     "LinkDuplicate",
     "LogProductionRun",
     "MoveToQuarantine",
     "PointToCopy",
+    "PutAsideAgain",
     "RegisterVersion",
     "RemoveRepeatedPoints",
     "RenameExperiment",

@@ -114,6 +114,8 @@ class Writer(Protocol):
 
     def restore_from_quarantine(self, target: str, path: str) -> None: ...
 
+    def put_aside_again(self, path: str, target: str) -> None: ...
+
 
 class Change(ABC):
     """One change. Subclasses are frozen dataclasses of plain values, so that a journal can hold them."""

@@ -89,6 +89,7 @@ class Store:
 
     def walk(self, snapshot: Snapshot, rows: Rows, progress: Progress) -> Snapshot:
         """A snapshot with its files: one walk over the local roots, hashes where files may be duplicates."""
+        from mlflow_compliance.store.artifacts.dating import compare_with_rows
         from mlflow_compliance.store.artifacts.hash_cache import HashCache, cache_folder
         from mlflow_compliance.store.artifacts.hashing import hash_candidates
         from mlflow_compliance.store.artifacts.inventory import read_artifacts
@@ -120,7 +121,10 @@ class Store:
             sampled=self.executor == THREADS,  # workers elsewhere read files themselves
         )
         if found.ownerless:
-            found = self.backend.keep_what_others_own(found)
+            kept = self.backend.keep_what_others_own(found)
+            elsewhere = [path for path, item in kept.ownerless.items() if item.keep != found.ownerless[path].keep]
+            ids = [location.owner.key for location in rows.locations]
+            found = compare_with_rows(kept, ids, elsewhere, snapshot, self.backend.newest_row)
         with executor_of(self.executor) as pool:
             found = hash_candidates(found, progress, pool, cache)
         away = [root for root in roots if is_remote(root)]

@@ -162,13 +162,29 @@ class TestOwnerless:
     def test_empty_folders_count_where_their_name_is_an_id(self, read: Read, rows: list[Location], root: Path) -> None:
         for name in ("1/models", "7", f"1/{OTHER}", f"1/models/m-{GONE}", "scratch", "8/deep/er"):
             (root / name).mkdir(parents=True)
+        write(root / "9" / OTHER / ".DS_Store")
         found = read(rows)
-        assert {path[len(str(root)) + 1 :]: item.files for path, item in found.ownerless.items()} == {
-            "7": 0,
-            "8": 0,
-            f"1/{OTHER}": 0,
-            f"1/models/m-{GONE}": 0,
-        }
+        assert not found.ownerless
+        assert found.emptied == {str(root): 5}
+
+    def test_what_systems_leave_is_nobodys_concern(self, read: Read, rows: list[Location], root: Path) -> None:
+        names = (".DS_Store", ".gitkeep", ".gitignore", "Thumbs.db", "desktop.ini", "._1")
+        for name in names:
+            write(root / name, b"same" * 1000)
+            write(root / "1" / name, b"same" * 1000)
+            write(root / "1" / RUN / "artifacts" / name, b"same" * 1000)
+            write(root / OTHER / name)
+        write(root / OTHER / "artifacts" / "a.csv", b"123")
+        found = hash_candidates(read(rows), Silent(), None, None)
+        assert {path: item.files for path, item in found.ownerless.items()} == {str(root / OTHER): len(names) + 1}, "they move along"
+        assert not found.duplicates()
+
+    def test_a_root_with_nothing_else_is_not_mounted(self, read: Read, rows: list[Location], root: Path) -> None:
+        write(root / ".gitkeep")
+        write(root / "1" / RUN / "artifacts" / ".DS_Store")
+        found = read(rows, ready_models={MODEL}, recorded={str(root / "1" / RUN / "artifacts" / "a.csv"): "0" * 64})
+        assert found.unknown["run", RUN].why is Why.EMPTY_ROOT
+        assert not found.newest, "nor do they say when something was logged"
 
     def test_a_run_that_has_no_files_yet_keeps_its_experiments_folder(self, read: Read, rows: list[Location], row: Row, root: Path) -> None:
         (root / "2").mkdir()

@@ -15,8 +15,11 @@ from typing import NamedTuple
 from mlflow_compliance.artifacts import LINK, QUARANTINE, ArtifactFile, ArtifactRoot, Artifacts, DuplicateRules, ModelFolder, upwards
 from mlflow_compliance.entities import EntityRef, Location
 from mlflow_compliance.progress import Progress
+from mlflow_compliance.snapshot.litter import is_litter
 from mlflow_compliance.snapshot.presence import Unknown, Why
 from mlflow_compliance.store.artifacts import strays
+from mlflow_compliance.store.artifacts.aside import read_quarantines
+from mlflow_compliance.store.artifacts.dating import Dates
 from mlflow_compliance.store.artifacts.hash_cache import HashCache
 from mlflow_compliance.store.artifacts.holdings import Holdings, Missing, read_holdings
 from mlflow_compliance.store.artifacts.mlmodel import MLMODEL, inspect
@@ -85,12 +88,17 @@ def read_artifacts(
         finally:
             progress.stop()
         near = (*near, *roots)
-        _forget_what_is_not_mounted(walk, holdings, locations, near)
+        aside, illegible = read_quarantines(holdings)
+        _forget_what_is_not_mounted(walk, holdings, locations, near, {item.root for item in aside.values()})
+    ownerless = {item.path: item for item in walk.strays.entries(holdings.roots, walk.keys)}
     return Artifacts(
         roots=tuple(ArtifactRoot(key, root, _device(root)) for root, key in walk.keys.items()),
         files=walk.files,
         locations=holdings.locations,
-        ownerless={item.path: item for item in walk.strays.entries(holdings.roots, walk.keys)},
+        ownerless=ownerless,
+        emptied=dict(walk.strays.emptied),
+        quarantined=aside,
+        illegible=illegible,
         unknown=holdings.unknown,
         unreachable=holdings.unreachable(),
         moved=find_moved(locations, holdings.unknown, near, holdings.roots),
@@ -112,19 +120,23 @@ def read_artifacts(
         unread=walk.unread,
         rules=rules,
         samples=walk.samples,
+        dated=walk.dates.dated(),
     )
 
 
-def _forget_what_is_not_mounted(walk: _Walk, holdings: Holdings, locations: Sequence[Location], near: Sequence[str]) -> None:
+def _forget_what_is_not_mounted(
+    walk: _Walk, holdings: Holdings, locations: Sequence[Location], near: Sequence[str], mounted: Collection[str]
+) -> None:
     """A root without any file, though files were written there, is what a volume that is not mounted leaves: of such nothing is known.
 
-    The same where its rows' own folders are found in another place: the store was moved from there.
+    The same where its rows' own folders are found in another place: the store was moved from there. Those that are `mounted` hold what
+    rows miss, in quarantine.
     """
-    bare = dict.fromkeys(holdings.roots)
+    bare = dict.fromkeys(root for root in holdings.roots if root not in mounted)
     for path, file in walk.files.items():
         if not bare:
             break  # as soon as each root showed a file: of a million files hardly any is looked at
-        if file.owner is not None:
+        if file.owner is not None and not is_litter(os.path.basename(path)):
             for root in [root for root in bare if path.startswith(root.rstrip("/") + "/")]:
                 del bare[root]
     for root in holdings.roots:
@@ -163,6 +175,7 @@ class _Walk:
         self.models: dict[str, EntityRef | None] = {}
         self.unread = dict(holdings.unread)
         self.strays = strays.Strays()
+        self.dates = Dates()
         self.keys = {root: str(index) for index, root in enumerate(sorted(holdings.roots))}
         self._holdings = holdings
         self._ignored = re.compile("|".join(map(translate, ignore)) or r"(?!)")
@@ -269,6 +282,8 @@ class _Walk:
                     continue
                 here: Where | None = where
                 folder_itself = not link and entry.is_dir(follow_symlinks=False)
+                if where.owner is None and not where.stray and not folder_itself and is_litter(name):
+                    continue
                 if where.owner is None:
                     here = self._enter(entry.path, name, where, bookkeeping)
                 elif folder_itself:
@@ -276,6 +291,8 @@ class _Walk:
                 if here is None:
                     continue
                 if folder_itself:
+                    if here.stray:
+                        self.dates.folder(entry.path, here.root, entry.stat(follow_symlinks=False).st_mtime_ns)
                     (self._plain if self._is_plain(entry.path, here) else self._stack).append((entry.path, here))
                 else:
                     self._file(entry, here, folder, link=link)
@@ -321,7 +338,7 @@ class _Walk:
             copy, (size, refused) = LINK + copy, _target(path)
         elif not stat.S_ISREG(facts.st_mode):
             size, refused = 0, "it is a socket, a pipe or a device"
-        if here.owner:
+        if here.owner and not is_litter(name):
             self._note_newest(here.owner, facts.st_mtime_ns)
         if facts.st_nlink > 1 and not link:
             self._names[copy] = facts.st_nlink
@@ -333,6 +350,7 @@ class _Walk:
                 self.models[folder] = here.owner
         if here.stray:
             self.strays.add(here.stray, path, size)
+            self.dates.file(path, here.root, facts.st_mtime_ns)
             if link:
                 self.strays.mark(here.stray, path, strays.LINK)
             elif refused:

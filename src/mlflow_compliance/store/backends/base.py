@@ -67,6 +67,10 @@ class Backend(ABC):
         snapshot, _ = self.read(run_ids)
         return {key: run for key, run in snapshot.runs.items() if key in run_ids}, dict(snapshot.logged_models)
 
+    def newest_row(self, before: int) -> int | None:
+        """When the newest row that people made before a moment is dated, both in milliseconds; None where that cannot be told."""
+        return None
+
     def reach(self) -> None:  # noqa: B027  a file does not go away
         """Raise StoreError where a server that keeps the rows does not answer."""
 

@@ -16,6 +16,7 @@ from mlflow_compliance.store.backends.base import Backend, workspace
 from mlflow_compliance.store.reading.rows import Rows
 from mlflow_compliance.store.reading.sql_reading import SqlReader
 from mlflow_compliance.store.reading.sql_schema import read_schema
+from mlflow_compliance.store.reading.sql_times import newest_row
 from mlflow_compliance.store.reading.tables import Tables
 
 
@@ -44,6 +45,10 @@ class SqlBackend(Backend):
     def counted(self, experiment_id: str) -> Experiment | None:
         with self.reading() as connection:
             return SqlReader(connection, workspace()).experiments().get(experiment_id)
+
+    def newest_row(self, before: int) -> int | None:
+        with self.reading() as connection:
+            return newest_row(Tables(connection, workspace()), before)
 
     def refuse_other_schema(self) -> None:
         """Of an old store that lacks some tables, opening it would migrate it."""

@@ -53,6 +53,12 @@ class ServerBackend(Backend):
 
         return keep_what_may_be_owned(super().keep_what_others_own(artifacts), workspaces=self._has_workspaces)
 
+    def newest_row(self, before: int) -> int | None:
+        from mlflow_compliance.store.reading.served_times import newest_served
+
+        with answering(self.uri, self.info) as (reader, rest):
+            return newest_served(rest, reader.experiment_ids(), before)
+
     def refuse_other_files(self, artifacts: Artifacts) -> None:
         from mlflow_compliance.store.backends.same_files import refuse_other_files
 

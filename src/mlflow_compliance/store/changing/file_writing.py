@@ -98,3 +98,6 @@ class FileWriter:
 
     def restore_from_quarantine(self, target: str, path: str) -> None:
         files.restore(target, path)
+
+    def put_aside_again(self, path: str, target: str) -> None:
+        files.quarantine(path, target)

@@ -146,6 +146,10 @@ class ClientReader:
         places += [Location(version.ref, version.experiment_id, version.location) for version in versions]
         return snapshot, Rows(tuple(places) if locations else (), frozenset(ready), newest=tally.newest)
 
+    def experiment_ids(self) -> list[str]:
+        """Those of every experiment, deleted ones too."""
+        return [item.experiment_id for item in pages(self.client.search_experiments, view_type=ViewType.ALL, max_results=PAGE)]
+
     def details(self, run_ids: Collection[str]) -> tuple[dict[str, Run], dict[str, LoggedModel]]:
         """Runs in full and the active logged models that they wrote."""
         runs = self._full(run_ids)
