@@ -180,7 +180,7 @@ class _Reader:
             return  # it has no run: nothing was logged that could be reached
         elsewhere = Missing(found.reason, found.why) if found.reason else (self._state(base) or self._root_state(base, location.experiment_id))
         if elsewhere:
-            self.holdings.lose(location, _place_of(location, found), elsewhere)
+            self.holdings.lose(location, self._told_by(location, found), elsewhere)
             return
         own = self._own_state(location, base + rest)
         if own:
@@ -200,6 +200,15 @@ class _Reader:
         else:
             folder = parent(path) if path.endswith(f"/{key}/artifacts") else path
             self.holdings.claims.setdefault(folder, Claim(location.owner, path))
+
+    def _told_by(self, location: Location, found: Resolved) -> str:
+        """What a row is told by that cannot be reached: together with those of its root, where they were met before it."""
+        if location.owner.kind in ("model_version", "run_model"):  # which come last
+            uri, known = without_credentials(location.uri), {place for place, _ in self.holdings.gone}
+            above = next((place for place in known if uri.startswith((place + "/", place + "\\"))), "")
+            if above:
+                return above
+        return _place_of(location, found)
 
     def add_root(self, path: str, *, given: bool = False) -> None:
         if path in self.holdings.roots:
