@@ -301,6 +301,7 @@ def _file_facts(artifacts: Artifacts) -> dict[str, Any]:
             for path, file in artifacts.files.items()
         },
         "pointers": dict(artifacts.pointers),
+        "claimed": dict.fromkeys(artifacts.claimed, True),
         "ownerless": {path: (item.root, item.files, item.size) for path, item in artifacts.ownerless.items()},
         "models": {
             path: (model.owner and (model.owner.kind, model.owner.key), model.missing, model.empty, model.artifact_path)

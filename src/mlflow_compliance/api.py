@@ -5,6 +5,7 @@ from mlflow_compliance.changes import (
     JOURNAL,
     NOW,
     Change,
+    ClaimRoot,
     CopyRun,
     DeleteExperiment,
     EndRun,
@@ -58,6 +59,7 @@ from mlflow_compliance.scope import (
     production_runs,
 )
 from mlflow_compliance.settings import Product, Settings
+from mlflow_compliance.snapshot.ownership import Doubt
 from mlflow_compliance.snapshot.presence import Presence, Unknown, Why
 
 __all__ = [
@@ -82,10 +84,12 @@ __all__ = [
     "Bundle",
     "CannotFix",
     "Change",
+    "ClaimRoot",
     "ComplianceError",
     "CopyRun",
     "DatasetInput",
     "DeleteExperiment",
+    "Doubt",
     "DuplicateGroup",
     "EndRun",
     "EntityRef",

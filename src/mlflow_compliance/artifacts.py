@@ -16,10 +16,13 @@ from functools import cached_property
 from typing import NamedTuple, TypeVar, cast
 
 from mlflow_compliance.entities import EntityRef
+from mlflow_compliance.snapshot.ownership import Doubt
 from mlflow_compliance.snapshot.presence import Presence, Unknown, Why
 
 _Value = TypeVar("_Value")
 QUARANTINE = ".quarantine"
+OWNER_NOTE = ".compliance-owner"
+"""File in an artifact root in which a repair notes whose the root is."""
 LINK = "link:"
 """How the `copy` of a symbolic link begins: a copy of its own, that is no file."""
 
@@ -68,13 +71,17 @@ class ArtifactFile(NamedTuple):
 
 
 class Ownerless(NamedTuple):
-    """The topmost folder (or file) that no row owns. `keep` says why it must not be moved; empty where it may be."""
+    """The topmost folder (or file) that no row owns. `keep` says why it must not be moved; empty where it may be.
+
+    `way` is what whoever knows better can do, where `keep` does not say so itself.
+    """
 
     root: str
     path: str
     files: int
     size: int
     keep: str
+    way: str = ""
 
 
 class Unreachable(NamedTuple):
@@ -163,6 +170,12 @@ class Artifacts:
     ownerless: Mapping[str, Ownerless] = field(default_factory=dict)
     unknown: Mapping[tuple[str, str], Unknown] = field(default_factory=dict)
     """(kind, key) of a row -> why the place that it names was not looked at. Such a row has no entry in `locations`."""
+    doubts: Mapping[str, Doubt] = field(default_factory=dict)
+    """Path of a root, or of a file -> why it, and what lies in it, is perhaps not this store's alone. Asked through `doubt`."""
+    claimed: frozenset[str] = frozenset()
+    """Paths of the roots in which a note of an earlier repair says that they are this store's."""
+    insisted: frozenset[str] = frozenset()
+    """Paths of the roots that the user says are this store's."""
     unreachable: tuple[Unreachable, ...] = ()
     relocated: Mapping[str, int] = field(default_factory=dict)
     """Prefix in the rows -> number of rows read through [store.relocate]."""
@@ -190,6 +203,15 @@ class Artifacts:
         if row in self.unknown:
             return Presence.UNKNOWN
         return Presence.HERE if row in self.locations else Presence.ABSENT
+
+    def doubt(self, path: str) -> Doubt | None:
+        """Why what lies at a path must stay as it is, because it is perhaps not this store's alone; None where nothing speaks against changing it."""
+        if path in self.doubts:
+            return self.doubts[path]
+        item, root = self.ownerless.get(path), self.root_of(path)
+        if item and item.keep:
+            return Doubt(item.keep, item.way)
+        return self.doubts.get(root.path) if root else None
 
     def root_of(self, path: str) -> ArtifactRoot | None:
         """The innermost root that holds a path."""

@@ -42,6 +42,8 @@ class Options:
     hash_cache: str | None = None
     """What --hash-cache says; None leaves it to the settings."""
     metadata_only: bool = False
+    owned_roots: tuple[str, ...] = ()
+    """Artifact roots that --fix-owned-root names."""
 
 
 @dataclass
@@ -101,7 +103,14 @@ class Audit:
         if self._store is None:
             from mlflow_compliance.store.opening import open_store
 
-            self._store = open_store(self.uri, self.settings, str(self.options.rootdir), executor=self.options.executor, hash_cache=self._hash_cache)
+            self._store = open_store(
+                self.uri,
+                self.settings,
+                str(self.options.rootdir),
+                executor=self.options.executor,
+                hash_cache=self._hash_cache,
+                owned_roots=[str(self.options.workdir / Path(root).expanduser()) for root in self.options.owned_roots],
+            )
         return self._store
 
     @property

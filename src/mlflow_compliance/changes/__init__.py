@@ -4,6 +4,7 @@ from mlflow_compliance.changes.artifacts import LinkDuplicate, MoveToQuarantine,
 from mlflow_compliance.changes.base import JOURNAL, NOW, Change, Writer, bind, copy_of, dump, load
 from mlflow_compliance.changes.experiments import DeleteExperiment, RenameExperiment, RestoreExperiment, SetExperimentTag
 from mlflow_compliance.changes.metric_files import RemoveRepeatedPoints, RestoreMetricFile
+from mlflow_compliance.changes.ownership import ClaimRoot, ReleaseRoot
 from mlflow_compliance.changes.pointers import PointToCopy, RetractPointer
 from mlflow_compliance.changes.production import LogProductionRun, RetractProductionRun
 from mlflow_compliance.changes.registry import RegisterVersion, RetractVersion, SetAlias
@@ -14,6 +15,7 @@ __all__ = [
     "JOURNAL",
     "NOW",
     "Change",
+    "ClaimRoot",
     "CopyRun",
     "DeleteExperiment",
     "EndRun",
@@ -22,6 +24,7 @@ __all__ = [
     "MoveToQuarantine",
     "PointToCopy",
     "RegisterVersion",
+    "ReleaseRoot",
     "RemoveRepeatedPoints",
     "RenameExperiment",
     "ReopenRun",

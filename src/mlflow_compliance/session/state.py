@@ -64,6 +64,7 @@ def ensure_audit(config: pytest.Config) -> Audit:
             executor=config.option.executor,
             hash_cache=config.option.hash_cache,
             metadata_only=config.option.metadata_only,
+            owned_roots=tuple(config.option.fix_owned_root),
         )
         audit = config.stash[AUDIT] = Audit(options, lambda: RichProgress(shown) if on_terminal else Silent(), sharing_of(config))
     return audit

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -33,6 +33,8 @@ class Store:
     folder: str
     executor: str = THREADS
     hash_cache: str = "off"
+    owned: tuple[str, ...] = ()
+    """Real paths of the artifact roots that the user says are this store's."""
 
     @property
     def uri(self) -> str:
@@ -92,6 +94,7 @@ class Store:
         from mlflow_compliance.store.artifacts.hashing import hash_candidates
         from mlflow_compliance.store.artifacts.inventory import read_artifacts
         from mlflow_compliance.store.disk.records import read_records
+        from mlflow_compliance.store.ownership.deciding import with_ownership
         from mlflow_compliance.store.reading.locations import without_credentials
         from mlflow_compliance.store.remote.hashing import hash_remote
         from mlflow_compliance.store.remote.inventory import with_remote
@@ -115,10 +118,9 @@ class Store:
             progress=progress,
             own=own,
             cache=cache,
+            home=self.backend.home,
             sampled=self.executor == THREADS,  # workers elsewhere read files themselves
         )
-        if found.ownerless:
-            found = self.backend.keep_what_others_own(found)
         with executor_of(self.executor) as pool:
             found = hash_candidates(found, progress, pool, cache)
         away = [root for root in roots if is_remote(root)]
@@ -126,7 +128,7 @@ class Store:
             ignore, ready = self.settings.store.ignore, rows.ready_models
             found = with_remote(found, remote, places=self.places, roots=away, ignore=ignore, ready_models=ready, progress=progress)
             found = with_holding(hash_remote(found, self.places, progress))
-        return replace(snapshot, artifacts=found)
+        return replace(snapshot, artifacts=with_ownership(found, snapshot, rows, self.backend, self.owned))
 
     @cached_property
     def places(self) -> Places:
@@ -147,14 +149,16 @@ class Store:
         return self.backend.details(run_ids)
 
 
-def open_store(uri: str, settings: Settings, rootdir: str, *, executor: str = THREADS, hash_cache: str | None = None) -> Store:
+def open_store(
+    uri: str, settings: Settings, rootdir: str, *, executor: str = THREADS, hash_cache: str | None = None, owned_roots: Iterable[str] = ()
+) -> Store:
     """The store behind a tracking URI; it must exist. `rootdir` holds the journals of a store without a folder of its own.
 
-    `executor` is what --executor takes; `hash_cache` wins over the settings.
+    `executor` is what --executor takes; `hash_cache` wins over the settings; `owned_roots` are artifact roots that the user says are this store's.
     """
     backend = _backend(uri, settings)
     folder = settings.journal.resolved_folder(settings.base) or os.path.join(backend.home or rootdir, ".compliance")
-    return Store(backend, folder, executor, hash_cache or settings.artifacts.resolved_cache(settings.base))
+    return Store(backend, folder, executor, hash_cache or settings.artifacts.resolved_cache(settings.base), tuple(map(os.path.realpath, owned_roots)))
 
 
 def _backend(uri: str, settings: Settings) -> Backend:
