@@ -53,6 +53,8 @@ LIMITATIONS = (
 )
 NOTE = "mlflow.note.content"
 """The description that the MLflow UI shows."""
+DESCRIPTION = "description"
+"""The same for programs: a tag with the name that people look for."""
 ADVICE = "log the model to this run with mlflow.<flavor>.log_model, mark the run that has it as production, or name what to build one from: {missing}"
 
 
@@ -139,10 +141,12 @@ def _planned(product: Product, primary: Experiment, bundle: Bundle, replaced: li
     facts = facts_of(product, own, frozenset(proved.probe.params), replaced, fact_values(product, snapshot, snapshot.evidence, settings))
     params = {**own, **{fact.name: fact.value for fact in facts if fact.name not in own and fact.name not in wanted.facts}}
     digests = {f"compliance.sha256.{role}": digest for role, digest in bundle.sources.items()}
+    description = wanted.description or _description(product, bundle)
     tags = {
         **product.production_tags,
         "status": "deployed",
-        NOTE: wanted.description or _description(product, bundle),
+        DESCRIPTION: description,
+        NOTE: description,
         **({"mlflow.source.git.commit": bundle.commit} if bundle.commit else {}),
         **digests,
     }
@@ -240,8 +244,13 @@ def build_with_metric(finding: Finding, snapshot: Snapshot, settings: Settings) 
 
 @fixer("PRD003")
 def build_with_tag(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
-    """Build a production run that carries it."""
-    yield from _build_with(finding, snapshot, settings)
+    """Take a description over from the one that the UI shows; else build a production run that carries the tag."""
+    run = snapshot.runs.get(finding.entity.key) if finding.entity.kind == "run" else None
+    note = run.tags.get(NOTE, "") if run is not None and finding.message == f"has no tag {DESCRIPTION}" else ""
+    if run is not None and note.strip():
+        yield SetRunTag(run.run_id, DESCRIPTION, note, run.tags.get(DESCRIPTION))
+    else:
+        yield from _build_with(finding, snapshot, settings)
 
 
 @fixer("PRD004")

@@ -128,7 +128,7 @@ def test_fixers_that_never_end_are_named(lab: Lab) -> None:
     @policy("XXX001", "Never satisfied", Severity.LOW)
     def test_never(experiment: Experiment, violations: Violations) -> None:
         """A new finding whatever is done."""
-        violations.add("called", f"called {experiment.name}")
+        violations.add(f"called-{len(experiment.name)}", f"called {experiment.name}")
 
     rule = test_never.__compliance_policy__  # type: ignore[attr-defined]
     with pytest.raises(PlanError, match=r"does not settle after 10 rounds.*XXX001"):

@@ -20,7 +20,7 @@ from mlflow_compliance.errors import SettingsError
 from mlflow_compliance.settings import Product, Settings, StoreSettings, find_settings, load_settings
 from mlflow_compliance.toml_lines import line_of, parse
 
-TABLES = "artifacts, duplicates, experiments, journal, models, policies, products, runs, store"
+TABLES = "artifacts, duplicates, experiments, gate, journal, models, policies, products, runs, store"
 EVERYTHING = """
 [store]
 tracking_uri = "sqlite:///mlflow.db"
@@ -82,6 +82,8 @@ pointers = true
 hash_cache = "cache"
 [journal]
 folder = ".compliance"
+[gate]
+require_evidence = "high"
 [policies.EXP002]
 enabled = false
 severity = "low"
@@ -180,6 +182,7 @@ def test_every_key_is_read(folder: Path) -> None:
         "duplicates": {"min_size": 1, "boilerplate": ("*.yaml",), "zip_members": True, "pointers": True},
         "artifacts": {"hash_cache": "cache"},
         "journal": {"folder": ".compliance"},
+        "gate": {"require_evidence": ("high", "critical")},
         "policies": {"EXP002": {"enabled": False, "severity": "low"}},
     }
     assert settings.duplicate_rules() == DuplicateRules(1, ("*.yaml",))
@@ -240,6 +243,10 @@ class TestProblems:
             ("experiments.test_tags.a = true", "experiments.test_tags.a: must be text in quotes, not true"),
             ("policies.A.severity = 'hgih'", "policies.A.severity: must be 'low', 'medium', 'high' or 'critical', not 'hgih'"),
             ("policies.A.enbled = true", "policies.A.enbled: unknown key; did you mean 'enabled'?"),
+            (
+                "gate.require_evidence = 'hgih'",
+                "gate.require_evidence: must be one of low, medium, high, critical or never, or a list of severities, not hgih",
+            ),
             ("journal.where = 'x'", "journal.where: unknown key; known here: folder"),
             ("path = 'x'", f"path: unknown key; known here: {TABLES}"),
             ('"\\u001b[31m" = 1', f'"\\u001b[31m": unknown key; known here: {TABLES}'),

@@ -15,6 +15,7 @@ from mlflow_compliance.entities import EntityRef, RegisteredModel, Snapshot
 from mlflow_compliance.errors import ChangeError, StoreError
 from mlflow_compliance.journal import Journal
 from mlflow_compliance.plan import Plan, Step, batches, fold
+from mlflow_compliance.uris import without_secrets
 
 TOGETHER = 50
 """Runs that are copied together: they share the transactions, and a program that is killed has so many to copy again at most."""
@@ -222,7 +223,7 @@ def _only_where_unlike(found: object, planned: object) -> tuple[object, object]:
 
 def _short(value: object) -> str:
     """A run may have a million metric points, and a param 6000 characters."""
-    text = str(value)
+    text = without_secrets(str(value))
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}… ({len(text)} characters)"
 
 

@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from mlflow_compliance.session.cutting import cut_warning
 from mlflow_compliance.session.repairing import repair
 from mlflow_compliance.session.sharing import prepare
 from mlflow_compliance.session.starting import begin, collected, cover, hear, name, rows, stop
 from mlflow_compliance.session.telling import clean, describe, finish, judge, shorten, status, summarize
 
 if TYPE_CHECKING:
+    import warnings
+
     from _pytest.terminal import TerminalReporter
 
     from mlflow_compliance.session.telling import Status
@@ -99,6 +102,11 @@ def pytest_configure_node(node: object) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: object) -> None:
     hear(node)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_warning_recorded(warning_message: warnings.WarningMessage) -> None:
+    cut_warning(warning_message)
 
 
 def pytest_report_teststatus(report: pytest.TestReport) -> Status | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import unquote
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, ValidatorFunctionWrapHandler, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, ValidatorFunctionWrapHandler, field_validator, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from mlflow_compliance.artifacts import DuplicateRules
@@ -112,6 +112,14 @@ class ProductionSettings(_Table):
     required_artifacts: Texts = ()
     facts: dict[str, Texts] = {"threshold": ("optimal_threshold", "threshold"), "n_features": ("n_features",)}
     decisions: dict[str, Text] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _what_is_built_is_described(cls, table: Any) -> Any:
+        """Where the settings say what a production run is built from, it must be described, unless they list its tags themselves."""
+        if isinstance(table, dict) and table.get("run_name") and "required_tags" not in table:
+            return {**table, "required_tags": ["description"]}
+        return table
 
     def resolved(self, base: Path, name: Literal["model", "predictions", "features"]) -> str | None:
         """One of the files as an absolute path; None where none is set."""

@@ -17,6 +17,7 @@ from pydantic_core import ErrorDetails
 
 from mlflow_compliance.errors import SettingsError
 from mlflow_compliance.toml_lines import line_of
+from mlflow_compliance.uris import without_secrets
 
 Loc = tuple[str | int, ...]
 
@@ -128,5 +129,5 @@ def _shown(value: object) -> str:
         return "a table"
     if isinstance(value, (dt.date, dt.time)):
         return value.isoformat()
-    text = repr(value)
+    text = without_secrets(repr(value))
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -224,3 +224,45 @@ def test_prd007_metadata_that_is_not_the_models(whole: Lab) -> None:
 def test_prd007_metadata_that_cannot_be_read(whole: Lab) -> None:
     (Path(current(whole).info.artifact_uri) / "model_metadata.json").write_text("{")
     assert [finding.message for finding in findings(whole, "PRD007")] == ["its model_metadata.json cannot be used"]
+
+
+def test_prd003_a_description_is_taken_over_from_the_one_that_the_ui_shows(whole: Lab) -> None:
+    """As of a run that an earlier version of this program built: no new run is built for it."""
+    run = current(whole)
+    assert run.data.tags["description"] == run.data.tags["mlflow.note.content"] != ""
+    path = whole.folder / "compliance.toml"
+    path.write_text(path.read_text().replace('required_tags = ["status"]', 'required_tags = ["status", "description"]'))
+    whole.reload()
+    whole.client.delete_tag(run.info.run_id, "description")
+    assert [finding.message for finding in findings(whole, "PRD003")] == ["has no tag description"]
+    plan = plan_for(whole)
+    assert [change.says() for change in plan.changes] == [f"set tag description of run {run.info.run_id} to {run.data.tags['mlflow.note.content']!r}"]
+    done = carry_out(whole, plan)
+    assert (done.unlike, done.outcome.failed, findings(whole, "PRD003")) == ([], [], [])
+    assert (current(whole).info.run_id, current(whole).data.tags) == (run.info.run_id, run.data.tags)
+
+
+def test_prd003_wants_a_description_where_the_settings_say_nothing(lab: Lab, gate: Gate) -> None:
+    """A tag of spaces alone is none; a run that nothing describes is for people."""
+    key = lab.experiment("credit_delivery")
+    lab.run(key, "delivery", stage="production", description=" ", **{"mlflow.note.content": "In force since June.\n"})
+    gate.settings(lab.uri, '[products.production]\nrun_name = "delivery"\n')
+    rules = [POLICIES / "test_production.py", "-k", "PRD003"]
+    first = gate(rules=rules)
+    assert "has no tag description" in first.stdout.str()
+    assert gate("--fix", rules=rules).ret == 0
+    (run,) = lab.runs(key)
+    assert run.data.tags["description"] == "In force since June.\n"
+    for tag in ("description", "mlflow.note.content"):
+        lab.client.delete_tag(run.info.run_id, tag)
+    again = gate("--fix", rules=rules)
+    assert again.ret == pytest.ExitCode.TESTS_FAILED
+    assert "0 changes" in again.stdout.str()
+    gate.settings(lab.uri, '[products.production]\nrequired_tags = ["stage"]\n')
+    assert gate(rules=rules).ret == 0
+
+
+def test_prd003_another_tag_is_not_made_up_from_the_description(lab: Lab) -> None:
+    lab.run(lab.experiment("credit_delivery"), stage="production", **{"mlflow.note.content": "In force."})
+    lab.settings = lab.settings.model_validate(settings_for(required_tags=["status"]))
+    assert plan_for(lab, "PRD003").changes == ()

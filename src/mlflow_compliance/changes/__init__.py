@@ -1,7 +1,7 @@
 """The vocabulary of changes, one module a noun."""
 
 from mlflow_compliance.changes.artifacts import LinkDuplicate, MoveToQuarantine, RestoreFromQuarantine, UnlinkDuplicate
-from mlflow_compliance.changes.base import JOURNAL, NOW, Change, Writer, bind, copy_of, dump, load
+from mlflow_compliance.changes.base import JOURNAL, NOW, Change, Writer, bind, copy_of, dump, holds_secrets, load
 from mlflow_compliance.changes.experiments import DeleteExperiment, RenameExperiment, RestoreExperiment, SetExperimentTag
 from mlflow_compliance.changes.metric_files import RemoveRepeatedPoints, RestoreMetricFile
 from mlflow_compliance.changes.ownership import ClaimRoot, ReleaseRoot
@@ -43,5 +43,6 @@ __all__ = [
     "bind",
     "copy_of",
     "dump",
+    "holds_secrets",
     "load",
 ]

@@ -14,6 +14,7 @@ from mlflow_compliance.entities import EntityRef, Snapshot
 from mlflow_compliance.errors import ComplianceError
 from mlflow_compliance.rules.finding import Severity
 from mlflow_compliance.settings import Product, Settings
+from mlflow_compliance.uris import without_secrets
 
 Check = TypeVar("Check", bound=Callable[..., None])
 
@@ -82,7 +83,7 @@ def _required(kind: str) -> Callable[[Snapshot, Settings], dict[str, object]]:
             # The bare name is what people look for in a report; the product is named where there are several.
             prefix = f"{_plain(product.name)}-" if len(settings.products) > 1 else ""
             for name in getattr(product.production, f"required_{kind}s"):
-                key = prefix + re.sub(r"[^A-Za-z0-9_.-]", "_", name)
+                key = prefix + re.sub(r"[^A-Za-z0-9_.-]", "_", without_secrets(name))
                 while key in found:
                     key += "_"
                 found[key] = Requirement(product, kind, name)

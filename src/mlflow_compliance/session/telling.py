@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from mlflow_compliance.session.cutting import cut_report, without_secrets_in
 from mlflow_compliance.session.repairing import Removed
 from mlflow_compliance.session.sharing import heading_of
 from mlflow_compliance.session.state import ATTRIBUTE, AUDIT, BEFORE, EXAMINED, MARK, VIOLATIONS, audit_of, rule_of
@@ -56,8 +57,10 @@ def clean(item: pytest.Function, failure: AssertionError) -> None:
 
 
 def describe(item: pytest.Item, report: pytest.TestReport, call: pytest.CallInfo[Any]) -> None:
-    """Put on a report what the tables show: plain values only."""
+    """Put on a report what the tables show: plain values only, nothing secret among them."""
     rule = item.rule if isinstance(item, Removed) else rule_of(item)
+    if rule is not None:
+        cut_report(report)
     if rule is None or not (report.when == "call" or report.outcome != "passed"):
         return
     audit = item.config.stash[AUDIT]
@@ -106,6 +109,7 @@ def describe(item: pytest.Item, report: pytest.TestReport, call: pytest.CallInfo
             "examined": [ref.place for ref in item.stash.get(EXAMINED, ())],
         },
     )
+    setattr(report, MARK, without_secrets_in(getattr(report, MARK)))
 
 
 def _outcome(

@@ -95,14 +95,13 @@ class Store:
         from mlflow_compliance.store.artifacts.inventory import read_artifacts
         from mlflow_compliance.store.disk.records import read_records
         from mlflow_compliance.store.ownership.deciding import with_ownership
-        from mlflow_compliance.store.reading.locations import without_credentials
         from mlflow_compliance.store.remote.hashing import hash_remote
         from mlflow_compliance.store.remote.inventory import with_remote
         from mlflow_compliance.store.remote.places import is_remote, split
         from mlflow_compliance.store.remote.pointers import with_holding
 
         base, folder, started, rules = self.settings.base, cache_folder(self.hash_cache), time.time_ns(), self.settings.duplicate_rules()
-        cache = HashCache(folder, f"{without_credentials(self.uri)}\0{base}", rules, started) if folder else None
+        cache = HashCache(folder, f"{self.info.uri}\0{base}", rules, started) if folder else None
         own = [self.folder, *([str(self.settings.path)] if self.settings.path else []), *([folder] if folder else []), *self.backend.own()]
         relocate, roots = self.settings.store.resolved_relocate(base), self.settings.store.resolved_roots(base)
         local, remote = split(rows.locations, relocate, self.uri)

@@ -13,8 +13,8 @@ from mlflow_compliance.artifacts import Artifacts
 from mlflow_compliance.entities import Experiment, LoggedModel, Run, Snapshot, StoreInfo
 from mlflow_compliance.errors import StoreError
 from mlflow_compliance.settings import Settings
-from mlflow_compliance.store.reading.locations import without_credentials
 from mlflow_compliance.store.reading.rows import Rows
+from mlflow_compliance.uris import without_secrets
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Backend(ABC):
     @property
     def info(self) -> StoreInfo:
         """What the store is, without credentials."""
-        return StoreInfo(without_credentials(self.uri), self.uri.partition(":")[0].partition("+")[0])
+        return StoreInfo(without_secrets(self.uri).partition("?")[0], self.uri.partition(":")[0].partition("+")[0])
 
     @property
     def tells_spellings_apart(self) -> bool:

@@ -18,7 +18,7 @@ from sqlalchemy.pool import NullPool
 from mlflow_compliance.errors import StoreError, first_line
 from mlflow_compliance.store.backends.by_sql import SqlBackend
 from mlflow_compliance.store.backends.tls import way_out
-from mlflow_compliance.store.reading.locations import without_secrets
+from mlflow_compliance.uris import without_secrets
 
 DIALECTS = ("postgresql", "mysql")
 """What MLflow takes; it calls MariaDB mysql."""

@@ -16,8 +16,8 @@ from mlflow_compliance.errors import StoreError
 from mlflow_compliance.store.backends.base import Backend
 from mlflow_compliance.store.backends.servers import through_client
 from mlflow_compliance.store.disk.metric_files import read_repeated
-from mlflow_compliance.store.reading.locations import without_credentials
 from mlflow_compliance.store.reading.rows import Rows
+from mlflow_compliance.uris import without_secrets
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class FileBackend(Backend):
 
     @property
     def info(self) -> StoreInfo:
-        return StoreInfo(without_credentials(self.uri), "file")
+        return StoreInfo(without_secrets(self.uri).partition("?")[0], "file")
 
     @property
     def home(self) -> str:

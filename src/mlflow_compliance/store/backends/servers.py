@@ -14,8 +14,8 @@ from mlflow_compliance.entities import LoggedModel, Run, Snapshot, StoreInfo
 from mlflow_compliance.errors import StoreError, first_line
 from mlflow_compliance.settings import Settings
 from mlflow_compliance.store.backends.base import Backend
-from mlflow_compliance.store.reading.locations import without_secrets
 from mlflow_compliance.store.reading.rows import Rows
+from mlflow_compliance.uris import without_secrets
 
 if TYPE_CHECKING:
     from mlflow_compliance.store.reading.client_reading import ClientReader

@@ -39,8 +39,8 @@ from mlflow_compliance.store.production.production_model import (
     takes_missing,
 )
 from mlflow_compliance.store.reading.listing import there
-from mlflow_compliance.store.reading.locations import without_secrets
 from mlflow_compliance.store.reading.sqlite import sqlite_path
+from mlflow_compliance.uris import without_secrets
 
 HASH_OF_PICKLE = "compliance.sha256.model"
 """Tag of a production run: SHA-256 (hex) of the pickle that its model was built from."""

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 from typing import NamedTuple
-from urllib.parse import parse_qsl, unquote, urlparse, urlsplit, urlunsplit
+from urllib.parse import unquote, urlparse
 
 from mlflow_compliance.snapshot.presence import Why
 
@@ -14,8 +14,6 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")  # two letters at least: one
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 NOT_FILES = ("models", "runs")
 """Schemes that name an entity and not a place."""
-_SHOWN = re.compile(r"connect_timeout|ssl_?(mode|rootcert|cert|key|crl|ca|capath|check_hostname|verify_cert|verify_identity|disabled|negotiation)")
-"""Parameters of a URI that hold nothing secret. Cut out, a value such as `require` would take half of the sentence about it along."""
 
 
 class Resolved(NamedTuple):
@@ -107,22 +105,3 @@ def _inside(folder: str, rest: str, uri: str, key: str) -> Resolved:
     if path != folder and not path.startswith(folder.rstrip("/") + "/"):
         return Resolved("", f"its location leads out of the folder that [store.relocate] maps {key} to", key)
     return Resolved(path, "", key)
-
-
-def without_credentials(uri: str) -> str:
-    """A URI that may be shown: user, password and query cut."""
-    parts = urlsplit(uri)
-    if not parts.netloc or "@" not in parts.netloc:
-        return uri.split("?", maxsplit=1)[0]
-    return urlunsplit((parts.scheme, "***@" + parts.netloc.rpartition("@")[2], parts.path, "", ""))
-
-
-def without_secrets(message: str, uri: str) -> str:
-    """What a library said about a URI, with what must not be shown cut out of it."""
-    parts = urlsplit(uri)
-    secrets = {parts.netloc.rpartition("@")[0], parts.password or "", unquote(parts.password or ""), parts.query}
-    secrets |= {value for name, value in parse_qsl(parts.query) if not _SHOWN.fullmatch(name)} | {unquote(value) for value in secrets}
-    message = message.replace(uri, without_credentials(uri))
-    for secret in sorted(secrets - {""}, key=len, reverse=True):
-        message = message.replace(secret, "***")
-    return message

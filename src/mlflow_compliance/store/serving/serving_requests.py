@@ -12,6 +12,7 @@ from mlflow.tracking.request_header.registry import resolve_request_headers
 from mlflow.utils.credentials import get_default_host_creds
 
 from mlflow_compliance.evidence import Served
+from mlflow_compliance.uris import without_secrets
 
 AJAX = "ajax-api/2.0/mlflow/"
 """What the web UI's calls begin with."""
@@ -197,9 +198,9 @@ def _refusal(answer: requests.Response) -> str:
         message = str(answer.json()["message"]).strip().partition("\n")[0]
     except (requests.RequestException, LookupError, TypeError):
         return f"HTTP {answer.status_code}"
-    return f"HTTP {answer.status_code}: {message[:200]}"
+    return f"HTTP {answer.status_code}: {without_secrets(message)[:200]}"
 
 
 def _brief(value: object) -> str:
-    text = value if isinstance(value, str) else repr(value)
+    text = without_secrets(value if isinstance(value, str) else repr(value))
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."

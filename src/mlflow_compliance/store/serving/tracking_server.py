@@ -16,6 +16,7 @@ from typing import Any
 
 from mlflow_compliance.errors import StoreError
 from mlflow_compliance.store.reading.sqlite import reading_file
+from mlflow_compliance.uris import without_secrets
 
 _APP = "mlflow.server.fastapi_app:app"
 """What `mlflow server` serves. That command opens the store in a first process and serves it in a second, which takes twice as long."""
@@ -128,5 +129,5 @@ def _wait(process: subprocess.Popen[bytes], url: str, log: str) -> None:
 def _last_words(log: str) -> str:
     """What a server wrote last, to follow what is known about its end."""
     with open(log, encoding="utf-8", errors="replace") as text:
-        lines = [line.strip()[:400] for line in text if line.strip()]
+        lines = [without_secrets(line.strip())[:400] for line in text if line.strip()]
     return f" ({'; '.join(dict.fromkeys(lines[-2:]))})" if lines else ""
