@@ -15,6 +15,7 @@ from mlflow_compliance.api import (
     Severity,
     Snapshot,
     Violations,
+    in_folder,
     policy,
     upwards,
 )
@@ -70,11 +71,13 @@ def test_every_artifact_has_an_owner(artifact_root: ArtifactRoot, artifacts: Art
     """What no run or model owns is found by nobody, backed up for ever, and was perhaps somebody's evidence."""
     for path, item in sorted(artifacts.ownerless.items()):
         if artifacts.root_of(path) == artifact_root:
-            entity = EntityRef("artifact", path, artifacts.relative(path))
+            doubt = artifacts.doubt(path)
+            if doubt and not doubt.way and not in_folder(path):
+                doubt = None  # of what lies in a bucket it is known, but nothing is moved there
             violations.add(
-                "ownerless",
-                "no run, model or experiment owns it",
-                entity=entity,
+                "unknown-owner" if doubt else "ownerless",
+                f"unknown owner ({doubt.reason})" if doubt else "no run, model or experiment owns it",
+                entity=EntityRef("artifact", path, artifacts.relative(path)),
                 observed=f"{item.files} file{'s' * (item.files != 1)}, {item.size} bytes",
                 expected="an owner in the store",
             )

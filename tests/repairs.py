@@ -17,6 +17,7 @@ from typing import Any
 from stores import Lab
 
 from mlflow_compliance.apply import Outcome, apply_plan, differences, expected_after
+from mlflow_compliance.artifacts import OWNER_NOTE
 from mlflow_compliance.changes import load
 from mlflow_compliance.entities import Snapshot
 from mlflow_compliance.journal import Journal
@@ -125,7 +126,7 @@ def take_back(lab: Lab, lines: Sequence[dict[str, Any]]) -> None:
 
 def hashes(folder: Path) -> Counter[str]:
     """SHA-256 of every artifact below a store's mlruns, quarantine included, and how often it is there."""
-    files = (path for path in (folder / "mlruns").rglob("*") if path.is_file() and path.name not in ("manifest.jsonl", "MLmodel"))
+    files = (path for path in (folder / "mlruns").rglob("*") if path.is_file() and path.name not in ("manifest.jsonl", "MLmodel", OWNER_NOTE))
     return Counter(hashlib.sha256(path.read_bytes()).hexdigest() for path in files)
 
 

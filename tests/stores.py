@@ -304,6 +304,7 @@ def _file_facts(artifacts: Artifacts) -> dict[str, Any]:
             for path, file in artifacts.files.items()
         },
         "pointers": dict(artifacts.pointers),
+        "claimed": dict.fromkeys(artifacts.claimed, True),
         "ownerless": {path: (item.root, item.files, item.size) for path, item in artifacts.ownerless.items()},
         "quarantined": {path: (item.former, item.owner.place, item.problem, *_facts_of(item.files)) for path, item in artifacts.quarantined.items()},
         "models": {

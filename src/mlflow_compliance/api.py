@@ -6,6 +6,7 @@ from mlflow_compliance.changes import (
     JOURNAL,
     NOW,
     Change,
+    ClaimRoot,
     CopyRun,
     DeleteExperiment,
     EndRun,
@@ -69,6 +70,7 @@ from mlflow_compliance.settings import Product, Settings, folded
 from mlflow_compliance.snapshot.damage import DamagedFile
 from mlflow_compliance.snapshot.moved import HISTORY, Moved, PlaceInRow
 from mlflow_compliance.snapshot.outdated import Outdated, as_time
+from mlflow_compliance.snapshot.ownership import Doubt
 from mlflow_compliance.snapshot.presence import Presence, Unknown, Why
 from mlflow_compliance.snapshot.quarantined import Quarantined
 from mlflow_compliance.snapshot.reachability import Kept, Sign, kept_by, last_sign, last_written
@@ -100,11 +102,13 @@ __all__ = [
     "By",
     "CannotFix",
     "Change",
+    "ClaimRoot",
     "ComplianceError",
     "CopyRun",
     "DamagedFile",
     "DatasetInput",
     "DeleteExperiment",
+    "Doubt",
     "DuplicateGroup",
     "EndRun",
     "EntityRef",

@@ -194,6 +194,7 @@ def differences(expected: Snapshot, actual: Snapshot) -> list[str]:
         found += _unlike("ownerless folder", dict.fromkeys(expected.artifacts.ownerless), dict.fromkeys(actual.artifacts.ownerless))
         found += _unlike("in quarantine and owned:", dict.fromkeys(expected.artifacts.quarantined), dict.fromkeys(actual.artifacts.quarantined))
         found += _unlike("prefix in [store.relocate]", expected.artifacts.relocated, actual.artifacts.relocated)
+        found += _unlike("note of this store in", dict.fromkeys(expected.artifacts.claimed), dict.fromkeys(actual.artifacts.claimed))
         found += _unlike("pointer of", expected.artifacts.pointers, actual.artifacts.pointers)
         found += _unlike_contents(expected.artifacts, actual.artifacts)
     return found

@@ -19,11 +19,14 @@ from mlflow_compliance.entities import EntityRef
 from mlflow_compliance.snapshot.litter import is_litter
 from mlflow_compliance.snapshot.moved import Moved, PlaceInRow, begins_with
 from mlflow_compliance.snapshot.outdated import Dated, Outdated
+from mlflow_compliance.snapshot.ownership import Doubt
 from mlflow_compliance.snapshot.presence import Presence, Unknown, Why
 from mlflow_compliance.snapshot.quarantined import Quarantined
 
 _Value = TypeVar("_Value")
 QUARANTINE = ".quarantine"
+OWNER_NOTE = ".compliance-owner"
+"""File in an artifact root in which a repair notes whose the root is."""
 LINK = "link:"
 """How the `copy` of a symbolic link begins: a copy of its own, that is no file."""
 
@@ -72,13 +75,17 @@ class ArtifactFile(NamedTuple):
 
 
 class Ownerless(NamedTuple):
-    """The topmost folder (or file) that no row owns. `keep` says why it must not be moved; empty where it may be."""
+    """The topmost folder (or file) that no row owns. `keep` says why it must not be moved; empty where it may be.
+
+    `way` is what whoever knows better can do, where `keep` does not say so itself.
+    """
 
     root: str
     path: str
     files: int
     size: int
     keep: str
+    way: str = ""
 
 
 class Unreachable(NamedTuple):
@@ -175,6 +182,12 @@ class Artifacts:
     """Path of a quarantine's manifest -> what is wrong with it."""
     unknown: Mapping[tuple[str, str], Unknown] = field(default_factory=dict)
     """(kind, key) of a row -> why the place that it names was not looked at. Such a row has no entry in `locations`."""
+    doubts: Mapping[str, Doubt] = field(default_factory=dict)
+    """Path of a root, or of a file -> why it, and what lies in it, is perhaps not this store's alone. Asked through `doubt`."""
+    claimed: frozenset[str] = frozenset()
+    """Paths of the roots in which a note of an earlier repair says that they are this store's."""
+    insisted: frozenset[str] = frozenset()
+    """Paths of the roots that the user says are this store's."""
     unreachable: tuple[Unreachable, ...] = ()
     moved: tuple[Moved, ...] = ()
     """Prefixes of rows whose place was not looked at, though folders here bear the ids that they name."""
@@ -213,12 +226,6 @@ class Artifacts:
             return Presence.UNKNOWN
         return Presence.HERE if row in self.locations else Presence.ABSENT
 
-    def doubt_of(self, path: str) -> str:
-        """Why nothing at a path may be moved or linked, '' where it may be."""
-        root = self.root_of(path)
-        found = self.outdated.get(root.path) if root else None
-        return found.reason if found else ""
-
     def aside(self, row: tuple[str, str]) -> Quarantined | None:
         """What lies in quarantine of the files of a row, by (kind, key)."""
         return self._aside.get(row)
@@ -234,6 +241,18 @@ class Artifacts:
     def mapped(self, uri: str) -> str:
         """The prefix of [store.relocate] that a row's location is read by, '' for a row that is read as it stands."""
         return next((prefix for prefix in self.relocated if begins_with(uri, prefix)), "")
+
+    def doubt(self, path: str) -> Doubt | None:
+        """Why what lies at a path must stay as it is, because it is perhaps not this store's alone; None where nothing speaks against changing it."""
+        root = self.root_of(path)
+        if root and root.path in self.outdated:
+            return self.outdated[root.path].doubt
+        if path in self.doubts:
+            return self.doubts[path]
+        item = self.ownerless.get(path)
+        if item and item.keep:
+            return Doubt(item.keep, item.way)
+        return self.doubts.get(root.path) if root else None
 
     def root_of(self, path: str) -> ArtifactRoot | None:
         """The innermost root that holds a path."""

@@ -49,6 +49,8 @@ class Options:
     metadata_only: bool = False
     rules: tuple[str, ...] = ()
     """Ids and patterns of the rules that --compliance-rules asks for; empty for every rule."""
+    owned_roots: tuple[str, ...] = ()
+    """Artifact roots that --fix-owned-root names."""
 
 
 @dataclass
@@ -108,7 +110,14 @@ class Audit:
         if self._store is None:
             from mlflow_compliance.store.opening import open_store
 
-            self._store = open_store(self.uri, self.settings, str(self.options.rootdir), executor=self.options.executor, hash_cache=self._hash_cache)
+            self._store = open_store(
+                self.uri,
+                self.settings,
+                str(self.options.rootdir),
+                executor=self.options.executor,
+                hash_cache=self._hash_cache,
+                owned_roots=[str(self.options.workdir / Path(root).expanduser()) for root in self.options.owned_roots],
+            )
         return self._store
 
     @property

@@ -33,6 +33,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--fix", action="store_true", help="repair what can be repaired and undone, then audit again")
     group.addoption("--fix-dry-run", action="store_true", help="print the plan that --fix would carry out and change nothing")
     group.addoption("--fix-max", metavar="N", type=int, help="refuse a plan that changes more than N entities")
+    group.addoption(
+        "--fix-owned-root",
+        metavar="FOLDER",
+        action="append",
+        default=[],
+        help="an artifact root that is this store's alone, where --fix sees reason to doubt it; may be given several times",
+    )
     group.addoption("--executor", metavar="WHERE", default="threads", help="read files and try models in threads, or on dask:tcp://host:port")
     group.addoption("--hash-cache", metavar="DIR", help="keep hashes of unchanged files in DIR, 'user' for the user's cache folder, or 'off'")
     parser.addini("compliance_fixers", "folders or packages with fixers", type="args", default=["mlflow_compliance.fixers"])

@@ -18,6 +18,7 @@ from stores import BIG, START, Lab, there_and_back, unlike
 from mlflow_compliance.apply import differences
 from mlflow_compliance.changes import (
     Change,
+    ClaimRoot,
     CopyRun,
     DeleteExperiment,
     EndRun,
@@ -28,6 +29,7 @@ from mlflow_compliance.changes import (
     PointToCopy,
     PutAsideAgain,
     RegisterVersion,
+    ReleaseRoot,
     RemoveRepeatedPoints,
     RenameExperiment,
     ReopenRun,
@@ -259,6 +261,20 @@ def test_quarantine_and_restore(lab: Lab) -> None:
     assert not [path for path in lab.mlruns.rglob("*.bin") if ".quarantine" in path.parts]
 
 
+def test_claim_and_release(lab: Lab) -> None:
+    lab.run("0", files={"a.bin": BIG})
+    note = lab.mlruns / ".compliance-owner"
+    between, _ = there_and_back(lab, ClaimRoot(str(lab.mlruns)))
+    assert between.artifacts is not None
+    assert between.artifacts.claimed == {str(lab.mlruns)}
+    assert not note.exists()
+    # Over the note of another store, which counts again when this one is taken back.
+    note.write_text('{"database": "another", "store": "sqlite:////other.db", "inode": 0}\n')
+    before = (note.read_bytes(), note.stat().st_ino)
+    there_and_back(lab, ClaimRoot(str(lab.mlruns), insisted=True))
+    assert (note.read_bytes(), note.stat().st_ino) == before
+
+
 def test_quarantine_of_files_whose_names_are_no_text(lab: Lab) -> None:
     folder = lab.stray("2" * 32, {"artifacts/a.bin": BIG})
     odd = os.fsencode(folder / "artifacts") + b"/caf\xe9.bin"
@@ -395,6 +411,8 @@ EVERY_CHANGE: dict[str, st.SearchStrategy[Change]] = {
     "RetractProductionRun": st.builds(RetractProductionRun, TEXT, TEXT, TEXT),
     "LinkDuplicate": st.builds(LinkDuplicate, PATHS, PATHS, DIGESTS, NUMBERS),
     "UnlinkDuplicate": st.builds(UnlinkDuplicate, PATHS, PATHS, DIGESTS, NUMBERS, NUMBERS, NUMBERS),
+    "ClaimRoot": st.builds(ClaimRoot, PATHS, st.booleans()),
+    "ReleaseRoot": st.builds(ReleaseRoot, PATHS),
     "MoveToQuarantine": st.builds(MoveToQuarantine, PATHS, PATHS, NUMBERS, NUMBERS),
     "PointToCopy": st.builds(PointToCopy, PATHS, PATHS, PATHS, DIGESTS, NUMBERS),
     "RetractPointer": st.builds(RetractPointer, PATHS, PATHS, PATHS, DIGESTS, NUMBERS, TEXT),
@@ -430,7 +448,7 @@ NAMES = ("credit_production", "scratch", "third")
 STEP = st.one_of(
     st.tuples(st.just("tag"), st.sampled_from("12"), st.sampled_from(["a", "b"]), st.none() | st.sampled_from(["x", "y"])),
     st.tuples(st.just("rename"), st.sampled_from("12"), st.sampled_from(NAMES)),
-    st.tuples(st.sampled_from(["delete", "copy", "end", "quarantine", "link"]), st.sampled_from("12")),
+    st.tuples(st.sampled_from(["delete", "copy", "end", "claim", "quarantine", "link"]), st.sampled_from("12")),
 )
 
 
@@ -456,6 +474,9 @@ def next_change(step: tuple[Any, ...], now: Snapshot) -> Change | None:
     if kind == "quarantine":
         item = next(iter(artifacts.ownerless.values()), None)
         return MoveToQuarantine(item.path, artifacts.roots[int(item.root)].path, item.files, item.size) if item else None
+    if kind == "claim":
+        root = next((root.path for root in artifacts.roots if root.path not in artifacts.claimed), None)
+        return ClaimRoot(root) if root else None
     group = next(iter(artifacts.duplicates()), None)
     return LinkDuplicate(artifacts.extras(group)[0], group.paths[0], group.sha256, group.size) if group else None
 

@@ -5,6 +5,7 @@ from mlflow_compliance.changes.base import JOURNAL, NOW, Change, Writer, bind, c
 from mlflow_compliance.changes.experiments import DeleteExperiment, RenameExperiment, RestoreExperiment, SetExperimentTag
 from mlflow_compliance.changes.locations import RewriteLocations, Rewriting
 from mlflow_compliance.changes.metric_files import RemoveRepeatedPoints, RestoreMetricFile
+from mlflow_compliance.changes.ownership import ClaimRoot, ReleaseRoot
 from mlflow_compliance.changes.pointers import PointToCopy, RetractPointer
 from mlflow_compliance.changes.production import LogProductionRun, RetractProductionRun
 from mlflow_compliance.changes.registry import RegisterVersion, RetractVersion, SetAlias
@@ -15,6 +16,7 @@ __all__ = [
     "JOURNAL",
     "NOW",
     "Change",
+    "ClaimRoot",
     "CopyRun",
     "DeleteExperiment",
     "EndRun",
@@ -25,6 +27,7 @@ __all__ = [
     "PointToCopy",
     "PutAsideAgain",
     "RegisterVersion",
+    "ReleaseRoot",
     "RemoveRepeatedPoints",
     "RenameExperiment",
     "ReopenRun",

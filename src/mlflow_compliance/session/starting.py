@@ -36,6 +36,8 @@ def begin(config: pytest.Config) -> None:
         raise pytest.UsageError("--fix-max takes a number of entities, 0 or more")
     if option.fix_max is not None and not (option.fix or option.fix_dry_run):
         raise pytest.UsageError("--fix-max limits --fix or --fix-dry-run: give one of them")
+    if option.fix_owned_root and not (option.fix or option.fix_dry_run):
+        raise pytest.UsageError("--fix-owned-root is about what --fix or --fix-dry-run may change: give one of them")
     if option.executor != "threads":
         from mlflow_compliance.executors import check_executor
 

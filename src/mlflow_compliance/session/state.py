@@ -66,6 +66,7 @@ def ensure_audit(config: pytest.Config) -> Audit:
             hash_cache=config.option.hash_cache,
             metadata_only=config.option.metadata_only,
             rules=words_in(config.option.compliance_rules),
+            owned_roots=tuple(config.option.fix_owned_root),
         )
         audit = config.stash[AUDIT] = Audit(options, lambda: RichProgress(shown) if on_terminal else Silent(), sharing_of(config))
     return audit

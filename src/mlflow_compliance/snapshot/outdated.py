@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import datetime, timezone
 from typing import NamedTuple
 
+from mlflow_compliance.snapshot.ownership import Doubt
+
 
 class Dated(NamedTuple):
     """The folder of a run or model (by its name) that no row owns; times in milliseconds."""
@@ -28,9 +30,9 @@ class Outdated(NamedTuple):
     """When the newest of the folders was written to, in milliseconds."""
 
     @property
-    def reason(self) -> str:
+    def doubt(self) -> Doubt:
         """Why nothing in the root is touched."""
-        return f"the database is older than what lies in {self.root} (see STO004), so a newer one may own it: bring that one back first"
+        return Doubt(f"the database is older than what lies in {self.root} (see STO004), so a newer one may own it", "bring that one back first")
 
 
 def as_time(milliseconds: int) -> str:

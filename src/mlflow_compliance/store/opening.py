@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -34,6 +34,8 @@ class Store:
     folder: str
     executor: str = THREADS
     hash_cache: str = "off"
+    owned: tuple[str, ...] = ()
+    """Real paths of the artifact roots that the user says are this store's."""
 
     @property
     def uri(self) -> str:
@@ -89,11 +91,11 @@ class Store:
 
     def walk(self, snapshot: Snapshot, rows: Rows, progress: Progress) -> Snapshot:
         """A snapshot with its files: one walk over the local roots, hashes where files may be duplicates."""
-        from mlflow_compliance.store.artifacts.dating import compare_with_rows
         from mlflow_compliance.store.artifacts.hash_cache import HashCache, cache_folder
         from mlflow_compliance.store.artifacts.hashing import hash_candidates
         from mlflow_compliance.store.artifacts.inventory import read_artifacts
         from mlflow_compliance.store.disk.records import read_records
+        from mlflow_compliance.store.ownership.deciding import with_ownership
         from mlflow_compliance.store.remote.hashing import hash_remote
         from mlflow_compliance.store.remote.inventory import with_remote
         from mlflow_compliance.store.remote.places import is_remote, split
@@ -118,13 +120,9 @@ class Store:
             own=own,
             near=[self.backend.home] if self.backend.home else [],
             cache=cache,
+            home=self.backend.home,
             sampled=self.executor == THREADS,  # workers elsewhere read files themselves
         )
-        if found.ownerless:
-            kept = self.backend.keep_what_others_own(found)
-            elsewhere = [path for path, item in kept.ownerless.items() if item.keep != found.ownerless[path].keep]
-            ids = [location.owner.key for location in rows.locations]
-            found = compare_with_rows(kept, ids, elsewhere, snapshot, self.backend.newest_row)
         with executor_of(self.executor) as pool:
             found = hash_candidates(found, progress, pool, cache)
         away = [root for root in roots if is_remote(root)]
@@ -132,7 +130,8 @@ class Store:
             ignore, ready = self.settings.store.ignore, rows.ready_models
             found = with_remote(found, remote, places=self.places, roots=away, ignore=ignore, ready_models=ready, progress=progress)
             found = with_holding(hash_remote(found, self.places, progress))
-        return replace(snapshot, artifacts=replace(found, elsewhere=rows.elsewhere, newest_row=rows.newest))
+        found = replace(found, elsewhere=rows.elsewhere, newest_row=rows.newest)
+        return replace(snapshot, artifacts=with_ownership(found, snapshot, rows, self.backend, self.owned))
 
     @cached_property
     def places(self) -> Places:
@@ -153,14 +152,16 @@ class Store:
         return self.backend.details(run_ids)
 
 
-def open_store(uri: str, settings: Settings, rootdir: str, *, executor: str = THREADS, hash_cache: str | None = None) -> Store:
+def open_store(
+    uri: str, settings: Settings, rootdir: str, *, executor: str = THREADS, hash_cache: str | None = None, owned_roots: Iterable[str] = ()
+) -> Store:
     """The store behind a tracking URI; it must exist. `rootdir` holds the journals of a store without a folder of its own.
 
-    `executor` is what --executor takes; `hash_cache` wins over the settings.
+    `executor` is what --executor takes; `hash_cache` wins over the settings; `owned_roots` are artifact roots that the user says are this store's.
     """
     backend = _backend(uri, settings)
     folder = settings.journal.resolved_folder(settings.base) or os.path.join(backend.home or rootdir, ".compliance")
-    return Store(backend, folder, executor, hash_cache or settings.artifacts.resolved_cache(settings.base))
+    return Store(backend, folder, executor, hash_cache or settings.artifacts.resolved_cache(settings.base), tuple(map(os.path.realpath, owned_roots)))
 
 
 def _backend(uri: str, settings: Settings) -> Backend:

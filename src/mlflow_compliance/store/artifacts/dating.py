@@ -54,7 +54,7 @@ def _unit(path: str, root: str) -> str:
 def compare_with_rows(
     artifacts: Artifacts, known: Collection[str], elsewhere: Collection[str], snapshot: Snapshot, newest_row: Callable[[int], int | None]
 ) -> Artifacts:
-    """Artifacts with the roots that are newer than the database, in which every entry is kept.
+    """Artifacts with the roots that are newer than the database.
 
     `known` are the ids of all rows, `elsewhere` entries that another store may own; `newest_row` says when the newest row before a
     moment is dated, None where that cannot be told.
@@ -67,9 +67,7 @@ def compare_with_rows(
     owned = _owned(artifacts, snapshot)
     everywhere = [item for items in owned.values() for item in items]
     judged = (_judged(root, folders, last, owned.get(root, everywhere), artifacts) for root, folders in suspects.items())
-    artifacts = replace(artifacts, outdated={item.root: item for item in judged if item})
-    kept = {path: item._replace(keep=artifacts.doubt_of(path) or item.keep) for path, item in artifacts.ownerless.items()}
-    return replace(artifacts, ownerless=kept)
+    return replace(artifacts, outdated={item.root: item for item in judged if item})
 
 
 def _root(artifacts: Artifacts, path: str) -> str:

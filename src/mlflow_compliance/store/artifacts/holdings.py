@@ -139,10 +139,14 @@ def read_holdings(
     *,
     recorded: Collection[str] = (),
     folders: Sequence[Location] = (),
+    home: str | None = None,
 ) -> Holdings:
-    """Find every row's folder. Experiments come first: the others are understood by theirs. `recorded` are paths that are on record of ours."""
+    """Find every row's folder. Experiments come first: the others are understood by theirs.
+
+    `recorded` are paths that are on record of ours; `home` is the folder that relative locations start from.
+    """
     as_written = ground is None and not relocate
-    reader = _Reader(ground or Ground(), (ground.resolve if ground else Resolver(relocate)), frozenset(ready_models), as_written=as_written)
+    reader = _Reader(ground or Ground(), (ground.resolve if ground else Resolver(relocate, home)), frozenset(ready_models), as_written=as_written)
     for given in roots:
         reader.add_root(reader.ground.real(given), given=True)
     # A folder that rows use may be yet to come only while its root is there.

@@ -12,7 +12,7 @@ from fnmatch import translate
 from itertools import repeat
 from typing import NamedTuple
 
-from mlflow_compliance.artifacts import LINK, QUARANTINE, ArtifactFile, ArtifactRoot, Artifacts, DuplicateRules, ModelFolder, upwards
+from mlflow_compliance.artifacts import LINK, OWNER_NOTE, QUARANTINE, ArtifactFile, ArtifactRoot, Artifacts, DuplicateRules, ModelFolder, upwards
 from mlflow_compliance.entities import EntityRef, Location
 from mlflow_compliance.progress import Progress
 from mlflow_compliance.snapshot.litter import is_litter
@@ -30,7 +30,7 @@ from mlflow_compliance.store.disk.staging import TEMPORARY
 from mlflow_compliance.store.disk.visitor import Found, Verifier, Visitor
 from mlflow_compliance.store.reading.sqlite import is_sqlite
 
-SKIPPED = frozenset({QUARANTINE, ".compliance", ".trash"})
+SKIPPED = frozenset({QUARANTINE, OWNER_NOTE, ".compliance", ".trash"})
 _UPLOADING = ".artifact.uploading."
 _META = "meta.yaml"
 _OF_FILE_STORE = re.compile(r"/[0-9a-f]{32}/(metrics|params|tags)/")
@@ -65,12 +65,14 @@ def read_artifacts(
     near: Sequence[str] = (),
     cache: HashCache | None = None,
     sampled: bool = False,
+    home: str | None = None,
 ) -> Artifacts:
     """Walk every root once and put each file to its row. `locations` names all rows, deleted ones too: what has no row is nobody's.
 
     `own` are files and folders of the store itself (its database, settings, journals): they are passed over wherever they lie.
     `folders` belong to rows that keep no artifacts there.
     `near` are the folders near which files are looked for whose rows name a place that is not here.
+    `home` is the folder that relative locations start from.
     `sampled` files are looked into while the walk is there: samples of those that may have equals spare the search a second way to them.
     """
     with ExitStack() as stack:
@@ -79,7 +81,7 @@ def read_artifacts(
         verifying = stack.enter_context(sharing(Verifier, helped=bool(known) and many))
         if cache is not None:
             cache.begin(verifying)
-        holdings = read_holdings(locations, relocate, roots, ready_models, recorded=recorded, folders=folders)
+        holdings = read_holdings(locations, relocate, roots, ready_models, recorded=recorded, folders=folders, home=home)
         asked = (rules.min_size if sampled else -1, tuple(rules.boilerplate), cache is not None)
         walk = _Walk(holdings, ignore, frozenset(os.path.realpath(path) for path in own), asked, cache, file_store=file_store)
         progress.start("Reading artifact folders", None)

@@ -44,6 +44,10 @@ class Backend(ABC):
         """The folder that the store lies in, None where it lies in none on this machine."""
         return None
 
+    def identity(self) -> str:
+        """What tells this database from a copy of it, whatever it is called by, and stays when it is moved."""
+        return self.info.uri
+
     def own(self) -> list[str]:
         """Files of the store itself that may lie below an artifact root: never anybody's strays."""
         return []
@@ -79,11 +83,9 @@ class Backend(ABC):
         """Keep a second repair of this store out, from other machines too where the store can do that. Raises StoreError where one is running."""
         yield
 
-    def keep_what_others_own(self, artifacts: Artifacts) -> Artifacts:
-        """Artifacts whose ownerless entries are marked where rows that were not read may own them."""
-        from mlflow_compliance.store.backends.neighbours import keep_what_neighbours_own
-
-        return keep_what_neighbours_own(artifacts, self)
+    def keep_what_is_hidden(self, artifacts: Artifacts) -> Artifacts:
+        """Artifacts whose ownerless entries are marked where rows may own them that a store of this kind does not show."""
+        return artifacts
 
     def refuse_other_files(self, artifacts: Artifacts) -> None:  # noqa: B027  most kinds know their files by their paths
         """Raise StoreError where the files here are not those that the rows speak of."""

@@ -48,10 +48,10 @@ class ServerBackend(Backend):
         with answering(self.uri, self.info) as (reader, _):
             return reader.details(run_ids)
 
-    def keep_what_others_own(self, artifacts: Artifacts) -> Artifacts:
+    def keep_what_is_hidden(self, artifacts: Artifacts) -> Artifacts:
         from mlflow_compliance.store.backends.same_files import keep_what_may_be_owned
 
-        return keep_what_may_be_owned(super().keep_what_others_own(artifacts), workspaces=self._has_workspaces)
+        return keep_what_may_be_owned(artifacts, workspaces=self._has_workspaces)
 
     def newest_row(self, before: int) -> int | None:
         from mlflow_compliance.store.reading.served_times import newest_served

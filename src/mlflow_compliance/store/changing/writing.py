@@ -138,7 +138,7 @@ class StoreWriter(FileWriter):
                 for model in models.values():
                     written[model.source_run_id].append(model)
                 for source, copy in some:
-                    if source in runs and copy in runs and (more := _got_since(runs[source], runs[copy], written[source], written[copy])):
+                    if source in runs and copy in runs and (more := _got_since(self.store, runs[source], runs[copy], written[source], written[copy])):
                         return f"run {source} got other {', '.join(more)} after it was copied to run {copy}"
         return ""
 
@@ -252,11 +252,11 @@ class StoreWriter(FileWriter):
                 self.client.set_registered_model_alias(name, alias, version)
 
 
-def _got_since(source: Run, copy: Run, models: Sequence[LoggedModel], copied: Sequence[LoggedModel]) -> list[str]:
+def _got_since(store: Store, source: Run, copy: Run, models: Sequence[LoggedModel], copied: Sequence[LoggedModel]) -> list[str]:
     """What a run and its logged models got after they were copied, in a word each."""
     more = left_behind(source, copy, models, copied)
     made = {model.tags.get(SOURCE_MODEL): model.artifact_location for model in copied}
     places = [(model.artifact_location, made[model.model_id]) for model in models if model.model_id in made]
-    if any(got_files_since(*uris) for uris in ((source.artifact_uri, copy.artifact_uri), *places)):
+    if any(got_files_since(store, *uris) for uris in ((source.artifact_uri, copy.artifact_uri), *places)):
         more.append("artifacts")
     return more

@@ -138,7 +138,7 @@ class _Wanted:
 
     def resolve(self, client: MlflowClient) -> Resolution:
         production = self.product.production
-        lookup = ClientLookup(client, self.product, self.settings)
+        lookup = ClientLookup(client, self.product, self.settings, self.store.backend.home)
         return resolve(lookup, registered_model=production.registered_model, alias=production.alias)
 
     @contextmanager
@@ -185,7 +185,9 @@ class _Wanted:
         """The files at a location, in a folder of our own."""
         os.makedirs(folder)
         try:
-            get_artifact_repository(place(location, self.settings), tracking_uri=self.store.uri).download_artifacts(path, folder)
+            get_artifact_repository(place(location, self.settings, self.store.backend.home), tracking_uri=self.store.uri).download_artifacts(
+                path, folder
+            )
         except MlflowException:
             # MLflow does not say why a file was not downloaded: whether it is away is asked anew.
             client.search_experiments(max_results=1)
@@ -194,7 +196,7 @@ class _Wanted:
 
     def _recorded(self, client: MlflowClient, run: Any, folder: str) -> dict[str, str] | None:
         """Path in the model folder -> SHA-256 that the run's metadata names; None where there is none."""
-        repository = get_artifact_repository(place(run.info.artifact_uri, self.settings), tracking_uri=self.store.uri)
+        repository = get_artifact_repository(place(run.info.artifact_uri, self.settings, self.store.backend.home), tracking_uri=self.store.uri)
         if not any(item.path == METADATA for item in repository.list_artifacts()):
             if run.data.tags.get(BUILD) == COMPLETE_BUILD:
                 raise ModelError(f"run {run.info.run_id} was built with a {METADATA} that is not there any more: put it back")
