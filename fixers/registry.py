@@ -56,7 +56,7 @@ def _product_of(finding: Finding, settings: Settings) -> Product:
 @fixer("REG006")
 def advise_other_alias(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
     """Who loads by it is not known here."""
-    raise CannotFix("name the model as registered_model of a product, with this alias, in compliance.toml; or delete the alias in MLflow")
+    raise CannotFix("name the model and this alias in a product in compliance.toml; if it is not in production, give its version another alias")
     yield
 
 
