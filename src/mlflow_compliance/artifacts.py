@@ -202,7 +202,7 @@ class Artifacts:
 
     def mapped(self, uri: str) -> str:
         """The prefix of [store.relocate] that a row's location is read by, '' for a row that is read as it stands."""
-        return next((prefix for prefix in self.relocated if begins_with(uri, prefix)), "")
+        return max((prefix for prefix in self.relocated if begins_with(uri, prefix)), key=len, default="")
 
     def root_of(self, path: str) -> ArtifactRoot | None:
         """The innermost root that holds a path."""
