@@ -60,7 +60,7 @@ def _rewriting(prefix: str, artifacts: Artifacts, settings: Settings) -> Change:
         raise CannotFix("its rows hold a password, which must not go into a journal: they are left as they are")
     if wrong:
         raise CannotFix(f"{_some(wrong)}: map a longer prefix, and to a folder that is in no prefix itself")
-    missing = list(dict.fromkeys(_missing(places, artifacts)))
+    missing = list(dict.fromkeys(_missing(prefix, places, artifacts)))
     if missing:
         raise CannotFix(f"not all files that its rows speak of are there: {_some(missing)}; bring them, or see to those rows first")
     if not any(_has_files(item, artifacts) for item in places):
@@ -70,7 +70,7 @@ def _rewriting(prefix: str, artifacts: Artifacts, settings: Settings) -> Change:
     return RewriteLocations(prefix, folder, artifacts.relocated.get(prefix, 0), rewritings)
 
 
-def _missing(places: Sequence[PlaceInRow], artifacts: Artifacts) -> Iterator[str]:
+def _missing(prefix: str, places: Sequence[PlaceInRow], artifacts: Artifacts) -> Iterator[str]:
     """What rows speak of that is not at the mapped place, in words."""
     rows = {item.row for item in places}
     # The models that a run recorded have no place of their own: they are named after it.
@@ -78,9 +78,7 @@ def _missing(places: Sequence[PlaceInRow], artifacts: Artifacts) -> Iterator[str
     for kind, key in (*rows, *(row for row in artifacts.unknown if row[0] == "run_model" and row[1].partition("/")[0] in runs)):
         if (kind, key) in artifacts.unknown:
             yield artifacts.unknown[kind, key].reason
-    for item in artifacts.unreachable:
-        if item.why is None and (item.example.place in rows or (item.example.kind == "run_model" and item.example.key.partition("/")[0] in runs)):
-            yield item.reason
+    yield from (item.reason for item in artifacts.unreachable if item.why is None and artifacts.mapped(item.place) == prefix)
     needed = {item.row: _called(item) for item in places if item.has_files}
     needed |= {row: f"model {row[1]}" for row in artifacts.locations if row[0] == "run_model" and row[1].partition("/")[0] in runs}
     for row, called in needed.items():

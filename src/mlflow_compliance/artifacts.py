@@ -240,7 +240,7 @@ class Artifacts:
 
     def mapped(self, uri: str) -> str:
         """The prefix of [store.relocate] that a row's location is read by, '' for a row that is read as it stands."""
-        return next((prefix for prefix in self.relocated if begins_with(uri, prefix)), "")
+        return max((prefix for prefix in self.relocated if begins_with(uri, prefix)), key=len, default="")
 
     def doubt(self, path: str) -> Doubt | None:
         """Why what lies at a path must stay as it is, because it is perhaps not this store's alone; None where nothing speaks against changing it."""

@@ -20,6 +20,7 @@ _WORDS = {
     "version_source": "sources of versions",
     HISTORY: "records of logged models",
     "trace": "traces",
+    "trace_archive": "archives of traces",
     "skill": "skills",
 }
 
@@ -52,7 +53,7 @@ class RewriteLocations(Change):
 
     @property
     def entities(self) -> tuple[EntityRef, ...]:
-        owners = {"version_source": "model_version", HISTORY: "run"}
+        owners = {"version_source": "model_version", HISTORY: "run", "trace_archive": "trace"}
         return tuple(EntityRef(owners.get(item.kind, item.kind), "/".join(item.key)) for item in self.rewritings)
 
     def says(self) -> str:

@@ -14,7 +14,7 @@ import pytest
 from databases import PASSWORD, QUOTED, SERVERS, Server
 from gates import EVERY_RULE, RULES, Gate, make_messy, told
 from places import Guest, Place
-from repairs import lines_of, plan_for
+from repairs import carry_out, lines_of, plan_for, take_back
 from stores import BIG, unlike
 
 from mlflow_compliance.errors import ChangeError, ComplianceError, StoreError
@@ -259,3 +259,43 @@ def test_the_production_model_is_looked_up(server: Server, guest_on: Callable[..
         find_production_model(**{**asked, "tracking_uri": server.uri(server.database())})
     with pytest.raises(UnreachableError, match=r"cannot be reached \(.*refused"):
         load_production_model(**{**asked, "tracking_uri": guest.uri.replace(f":{server.port}/", ":9/")})
+
+
+def test_rows_of_a_moved_store_are_rewritten_and_taken_back(server: Server, guest_on: Callable[..., Guest], gate: Gate) -> None:
+    guest = guest_on(server)
+    key = guest.experiment("work")
+    run = guest.rich_run(key)
+    guest.registered("scorer", f"models:/{guest.model(key, run)}", run)
+    guest.registered("old style", str(guest.folder_of(run) / "model"), run)
+    whole = guest.everything()
+    database = guest.uri.rpartition("/")[2]
+    columns = (("experiments", "artifact_location"), ("runs", "artifact_uri"), ("logged_models", "artifact_location"))
+    for table, column in (*columns, ("model_versions", "source"), ("model_versions", "storage_location")):
+        server.sql(database, f"UPDATE {table} SET {column} = REPLACE({column}, '{guest.mlruns}', 'file:///C:/old/mlruns')")
+    gate.settings(guest.uri, f'\n[store.relocate]\n"file:///C:/old/mlruns" = "{guest.mlruns}"\n')
+    moved = Guest(guest.place, gate.folder, load_settings(gate.folder / "compliance.toml"))
+    before = moved.everything()
+    plan = plan_for(moved, "ART003")
+    assert len(plan.changes) == 1
+    done = carry_out(moved, plan)
+    assert (done.unlike, done.outcome.failed) == ([], [])
+    after = moved.everything()
+    assert after.runs[run].artifact_uri == f"file://{whole.runs[run].artifact_uri}"
+    assert after.artifacts is not None
+    assert whole.artifacts is not None
+    assert after.artifacts.locations == whole.artifacts.locations
+    take_back(moved, done.lines)
+    assert unlike(before, moved.everything()) == []
+
+
+def test_a_place_that_the_database_would_cut_is_not_written(server: Server, guest_on: Callable[..., Guest], gate: Gate) -> None:
+    guest = guest_on(server)
+    run = guest.run(guest.experiment("work"), files={"a.bin": BIG})
+    long = guest.folder / "/".join(["x" * 100] * 2)
+    long.parent.mkdir(parents=True)
+    guest.mlruns.rename(long)
+    gate.settings(guest.uri, f'\n[store.relocate]\n"{guest.mlruns}" = "{long}"\n')
+    moved = Guest(guest.place, gate.folder, load_settings(gate.folder / "compliance.toml"))
+    ((_, reason),) = carry_out(moved, plan_for(moved, "ART003")).outcome.failed
+    assert "and the database takes 256: give the store a shorter path" in reason
+    assert moved.client.get_run(run).info.artifact_uri.startswith(str(guest.mlruns))

@@ -11,7 +11,7 @@ from mlflow_compliance.store.reading.common import MODEL_HISTORY
 from mlflow_compliance.store.reading.locations import Resolver, is_file_place, respelled
 from mlflow_compliance.store.reading.tables import Tables
 
-_TRACE_PLACE = "mlflow.artifactLocation"
+_OF_TRACES = "trace_info.experiment_id FROM trace_tags JOIN trace_info ON trace_tags.request_id = trace_info.request_id"
 
 
 class Column(NamedTuple):
@@ -23,23 +23,21 @@ class Column(NamedTuple):
     tag: str = ""
     home: str = ""
     """How the row finds its experiment, as an end of a query; '' where the row is in a workspace by itself."""
+    where: str = ""
+    """Which rows name a place there, where not all do."""
 
 
 COLUMNS = {
     "experiment": Column("experiments", ("experiment_id",), "artifact_location"),
     "run": Column("runs", ("run_uuid",), "artifact_uri", home="runs.experiment_id FROM runs"),
     "logged_model": Column("logged_models", ("model_id",), "artifact_location", home="logged_models.experiment_id FROM logged_models"),
-    "model_version": Column("model_versions", ("name", "version"), "storage_location"),
-    "version_source": Column("model_versions", ("name", "version"), "source"),
+    # A version that was deleted for good leaves a row behind that names no place.
+    "model_version": Column("model_versions", ("name", "version"), "storage_location", where="current_stage <> 'Deleted_Internal'"),
+    "version_source": Column("model_versions", ("name", "version"), "source", where="current_stage <> 'Deleted_Internal'"),
     HISTORY: Column("tags", ("run_uuid",), "value", MODEL_HISTORY, "runs.experiment_id FROM tags JOIN runs ON tags.run_uuid = runs.run_uuid"),
-    "trace": Column(
-        "trace_tags",
-        ("request_id",),
-        "value",
-        _TRACE_PLACE,
-        "trace_info.experiment_id FROM trace_tags JOIN trace_info ON trace_tags.request_id = trace_info.request_id",
-    ),
-    "skill": Column("skill_versions", ("organization", "name", "version"), "source"),
+    "trace": Column("trace_tags", ("request_id",), "value", "mlflow.artifactLocation", _OF_TRACES),
+    "trace_archive": Column("trace_tags", ("request_id",), "value", "mlflow.trace.archiveLocation", _OF_TRACES),
+    "skill": Column("skill_versions", ("organization", "name", "version"), "source", where="source_type = 'mlflow'"),
 }
 """Every column of MLflow's tables in which a row names the place of its files."""
 
@@ -69,9 +67,8 @@ def _texts(tables: Tables, column: Column, experiments: Collection[str]) -> Iter
     """(key, text) of every row of a column, those of other workspaces left out."""
     table, wanted = column.table, ", ".join(f"{column.table}.{name}" for name in (*column.keys, column.column))
     if not column.home:
-        # What was deleted for good leaves a row behind that names no place.
-        left = "AND current_stage <> 'Deleted_Internal'" if table == "model_versions" else ""
-        rows = tables.all(f"SELECT {wanted} FROM {table} WHERE {tables.here(table)} {left}", workspace=tables.workspace)
+        conditions = " AND ".join(filter(None, (tables.here(table), column.where)))
+        rows = tables.all(f"SELECT {wanted} FROM {table} WHERE {conditions}", workspace=tables.workspace)
         yield from ((tuple(map(str, key)), text) for *key, text in rows if text)
         return
     tagged = f"WHERE {table}.key = :tag" if column.tag else ""
