@@ -39,6 +39,9 @@ def lead(session: pytest.Session) -> None:
         wanted = (_SCHEMA, _DAMAGE) if _is_damaged(audit) else (_SCHEMA,)
         found = [rules.get(name) or _brought_back(config, name) or _made(session, audit, folders, name) for name in wanted]
         first = [item for item in found if item is not None]
+        for item in first:
+            if item.get_closest_marker("skip") is None:
+                switch_off(item, audit)
         session.items[:] = [*first, *(item for item in session.items if item not in first)]
     share_heading(config, audit)
 
@@ -74,7 +77,6 @@ def _made(session: pytest.Session, audit: Audit, folders: list[Path], wanted: st
                     audit.add(rule)
                     item: pytest.Item = pytest.Function.from_parent(module, name=name)
                     item.extra_keyword_matches.add(wanted)
-                    switch_off(item, audit)
                     reporter = session.config.pluginmanager.getplugin("terminalreporter")
                     if hasattr(reporter, "_numcollected"):
                         reporter._numcollected += 1
