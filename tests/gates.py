@@ -130,6 +130,11 @@ def state(folder: Path) -> dict[str, Any]:
     return found
 
 
+def owned(folder: object) -> str:
+    """The flag with which a first repair of a store that lies in no folder is told whose an artifact root is."""
+    return f"--fix-owned-root={folder}"
+
+
 def plan_in(result: pytest.RunResult) -> list[str]:
     """The lines of the plan that a run printed."""
     lines = [line.rstrip() for line in result.outlines]

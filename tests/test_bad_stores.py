@@ -10,14 +10,17 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from gates import CHECKOUT, RULES, Gate, plan_in, state, told
-from repairs import plan_for
+from repairs import chosen, plan_for, remedies
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 from stores import BIG, Lab
+
+from mlflow_compliance.plan import make_plan
 
 PUBLIC = CHECKOUT.parent / "shared" / "data" / "stores" / "sqlite_zoomcamp"
 
@@ -346,6 +349,10 @@ def test_equal_files_on_a_file_system_that_is_mounted_below_a_root(empty_store: 
     for key in ("0", far):
         lab.run(key, files={"data.bin": BIG})
     plan = plan_for(lab, "ART001")
+    assert not plan.changes
+    assert "insist with --fix-owned-root" in plan.refusals[0].reason, "the disk does not lie in the folder of the store"
+    insisted = replace(lab.store, owned=tuple(root.path for root in lab.read().artifacts.roots))
+    plan = make_plan(chosen(["ART001"]), remedies(), insisted.read(artifacts=True), lab.settings)
     assert not plan.changes
     assert [refusal.reason for refusal in plan.refusals] == ["its copies lie on different file systems, which cannot share bytes"]
 

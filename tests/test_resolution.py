@@ -56,7 +56,10 @@ class Case:
         snapshot = self.lab.read(self.seen)
         wanted = self.product.production
         found: list[Resolution | str] = []
-        for lookup in (SnapshotLookup(snapshot, self.product, self.lab.settings), ClientLookup(self.lab.client, self.product, self.lab.settings)):
+        for lookup in (
+            SnapshotLookup(snapshot, self.product, self.lab.settings),
+            ClientLookup(self.lab.client, self.product, self.lab.settings, str(self.lab.folder)),
+        ):
             try:
                 found.append(resolve(lookup, registered_model=wanted.registered_model, alias=wanted.alias))
             except ComplianceError as error:

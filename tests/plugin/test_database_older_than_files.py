@@ -45,14 +45,14 @@ def yesterday(lab: Lab, gate: Gate) -> tuple[Lab, str]:
         fresh(lab, key, {**FILES, "data/same.bin": BIG})
     lab.model(key, fresh(lab, key))
     aged(lab, 24)
-    shutil.copy(lab.database, lab.folder / "backup.bak")
+    shutil.copy(lab.database, lab.folder.parent / "backup.bak")
     gate.settings(lab.uri)
     return lab, key
 
 
 def restore(lab: Lab) -> None:
-    shutil.copy(lab.database, lab.folder / "today.bak")
-    shutil.copy(lab.folder / "backup.bak", lab.database)
+    shutil.copy(lab.database, lab.folder.parent / "today.bak")
+    shutil.copy(lab.folder.parent / "backup.bak", lab.database)
 
 
 def test_nothing_is_touched_and_the_right_database_finds_everything(yesterday: tuple[Lab, str], gate: Gate) -> None:
@@ -70,7 +70,7 @@ def test_nothing_is_touched_and_the_right_database_finds_everything(yesterday: t
         assert "5 folders, such as" in text
         assert "(see STO004)" in text
         assert state(lab.mlruns) == before
-    shutil.copy(lab.folder / "today.bak", lab.database)
+    shutil.copy(lab.folder.parent / "today.bak", lab.database)
     result = gate("--fix", rules=RULES)
     assert result.ret == 0, "duplicates are linked again"
     assert "STO004" not in told(result)
@@ -81,14 +81,14 @@ def touched_by_a_run_at_work(lab: Lab, key: str) -> None:
     """It began before the backup, and the only files that it has are of today."""
     at_work = fresh(lab, key, end=False, files={})
     lab.sql("UPDATE runs SET start_time = start_time - 86400000 WHERE run_uuid = ?", at_work)
-    shutil.copy(lab.database, lab.folder / "backup.bak")
+    shutil.copy(lab.database, lab.folder.parent / "backup.bak")
     lab.upload(str(lab.folder_of(at_work)), FILES)
     fresh(lab, key)
 
 
 def dated_in_the_future(lab: Lab, key: str) -> None:
     lab.run(key, start=int(time.time() * 1000) + 10**10)
-    shutil.copy(lab.database, lab.folder / "backup.bak")
+    shutil.copy(lab.database, lab.folder.parent / "backup.bak")
     fresh(lab, key)
 
 
@@ -107,9 +107,9 @@ def rows_that_a_repair_made(lab: Lab, key: str) -> None:
     """A first repair of the older database may have built a production run since."""
     fresh(lab, key)
     today = lab.database.read_bytes()
-    shutil.copy(lab.folder / "backup.bak", lab.database)
+    shutil.copy(lab.folder.parent / "backup.bak", lab.database)
     fresh(lab, key, **{"compliance.built_for": "credit"})
-    shutil.copy(lab.database, lab.folder / "backup.bak")
+    shutil.copy(lab.database, lab.folder.parent / "backup.bak")
     lab.database.write_bytes(today)
 
 
@@ -137,7 +137,7 @@ def test_variants_of_it(yesterday: tuple[Lab, str], gate: Gate, happens: Callabl
 def test_a_backup_from_before_the_first_run(lab: Lab, gate: Gate) -> None:
     gate.settings(lab.uri)
     key = lab.experiment("churn_models")
-    shutil.copy(lab.database, lab.folder / "backup.bak")
+    shutil.copy(lab.database, lab.folder.parent / "backup.bak")
     for _ in range(3):
         fresh(lab, key)
     restore(lab)

@@ -113,7 +113,7 @@ def test_everything_switched_off_is_no_success(gate: Gate, messy: Lab) -> None:
 def test_a_severity_of_the_settings_is_shown(gate: Gate, messy: Lab) -> None:
     gate.settings(messy.uri, "\n[policies]\nEXP002 = { severity = 'critical' }\n")
     gate("-k", "no_test_experiment or is_stuck", "--html=audit.html", "--self-contained-html")
-    assert _severities(gate.folder / "audit.html") == {"EXP002": {"critical"}, "RUN001": {"medium"}}
+    assert _severities(gate.folder / "audit.html") == {"EXP002": {"critical"}, "RUN001": {"medium"}, "STO003": {"high"}}
 
 
 def _severities(report: Path) -> dict[str, set[str]]:

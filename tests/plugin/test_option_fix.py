@@ -43,7 +43,7 @@ def test_it_mends_what_the_gate_found_and_is_done_the_second_time(gate: Gate, me
     fixed = gate("--fix", "-v")
     text = told(fixed)
     assert fixed.ret == 0
-    fixed.assert_outcomes(passed=15)
+    fixed.assert_outcomes(passed=17)
     words = outcomes(fixed)
     assert {name for name, word in words.items() if word.startswith("FIXED")} == failed
     # The test experiment is gone, and its row stays.
@@ -138,7 +138,7 @@ def test_collect_only_writes_nothing(gate: Gate, messy: Lab) -> None:
     before = state(messy.folder)
     result = gate("--fix", "--collect-only", "-q")
     assert result.ret == 0
-    assert "28 tests collected" in told(result)
+    assert "29 tests collected" in told(result)
     assert state(messy.folder) == before
 
 

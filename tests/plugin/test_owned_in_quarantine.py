@@ -22,7 +22,7 @@ class Aside:
         self.lab, self.gate = lab, gate
         self.old = lab.experiment("credit_delivery")
         lab.run(self.old, files={"report.txt": b"old"})
-        shutil.copy(lab.database, lab.folder / "backup.bak")
+        shutil.copy(lab.database, lab.folder.parent / "backup.bak")
         self.run = lab.run(self.old, files={"report.txt": b"later", "data/big.bin": BIG}, stage="production")
         self.model = lab.model(self.old, self.run)
         lab.registered("churn", f"models:/{self.model}")
@@ -34,7 +34,7 @@ class Aside:
         self.before = contents(lab.mlruns)
         today = lab.database.read_bytes()
         # The files of this store are newer than its rows by far, as in a clone: nothing tells that the database is an older one.
-        shutil.copy(lab.folder / "backup.bak", lab.database)
+        shutil.copy(lab.folder.parent / "backup.bak", lab.database)
         assert gate("--fix", rules=RULES[:2]).ret == 0
         lab.database.write_bytes(today)
 
@@ -149,7 +149,7 @@ def test_half_a_last_line_is_no_harm(aside: Aside) -> None:
 
 def test_an_experiments_number_that_was_given_again_owns_nothing(aside: Aside) -> None:
     """SQLite does that after `mlflow gc`."""
-    shutil.copy(aside.lab.folder / "backup.bak", aside.lab.database)
+    shutil.copy(aside.lab.folder.parent / "backup.bak", aside.lab.database)
     assert aside.lab.experiment("another") == aside.new
     aside.lab.run(aside.new, files={"own.txt": b"own"})
     assert "lies in quarantine" not in told(aside.gate(rules=RULES[:2]))

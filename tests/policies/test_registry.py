@@ -72,6 +72,7 @@ def test_reg002_files_that_are_gone(served: tuple[Lab, str, str], harm: str) -> 
     """Trap 10: the row says READY whatever became of the files."""
     lab, _, model_id = served
     folder = lab.location_of(model_id)
+    lab.run(lab.experiment("other"), files={"a.txt": b"the root is there"})
     if harm == "folder":
         shutil.rmtree(folder)
     else:

@@ -211,8 +211,13 @@ def _refuse_what_is_mapped_for_reading(artifacts: Artifacts) -> None:
 
 def _refuse_while_something_is_away(artifacts: Artifacts) -> None:
     """What is built while a volume is not mounted is hidden below it when it is back, and what it replaced was never gone."""
-    found = {place for item in artifacts.moved if item.folder for place in item.places}
-    gone = (item for item in artifacts.unreachable if item.place not in found)  # a store that was moved is not away
-    away = sorted({item.reason for item in gone if item.why and item.why.brings_back and in_folder(item.place)})
+    away = [item for item in artifacts.unreachable if item.why and item.why.brings_back and in_folder(item.place)]
     if away:
-        raise StoreError(f"--fix does not write while files that rows speak of are away: {'; '.join(away)}; nothing was changed")
+        found = {moved.folder for item in away for moved in artifacts.moved_from(item.place) if moved.folder}
+        elsewhere = (
+            f"; files of those rows lie in {', '.join(sorted(found))}: map that with [store.relocate] if they were moved (see ART003)"
+            if found
+            else ""
+        )
+        reasons = "; ".join(sorted({item.reason for item in away}))
+        raise StoreError(f"--fix does not write while files that rows speak of are away: {reasons}{elsewhere}; nothing was changed")

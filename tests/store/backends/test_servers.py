@@ -10,7 +10,7 @@ from pathlib import Path
 import mlflow
 import pytest
 import requests
-from gates import POLICIES, Gate, make_messy, plan_in, state, told
+from gates import POLICIES, Gate, make_messy, owned, plan_in, state, told
 from living import everything_alive
 from packaging.version import Version
 from repairs import copied_once
@@ -242,7 +242,7 @@ def test_a_server_that_is_killed_in_the_middle_of_a_repair(tmp_path: Path, empty
 
             with Proxy(server.port, kill) as proxy:
                 gate.settings(proxy.url)
-                result = gate("--fix")
+                result = gate("--fix", owned(lab.mlruns))
             assert server.process is None, f"{endpoint!r} was not asked {number} times"
             text = told(result)
             assert result.ret == 4, text
@@ -253,7 +253,7 @@ def test_a_server_that_is_killed_in_the_middle_of_a_repair(tmp_path: Path, empty
             assert [json.loads(text) for text in journal.read_text().splitlines()][-1].get("state") in ("begin", "failed")
             server.start().wait()
         gate.settings(server.url)
-        assert gate("--fix").ret == 0
+        assert gate("--fix", owned(lab.mlruns)).ret == 0
         again = gate("--fix")
         assert again.ret == 0
         assert plan_in(again)[-1].startswith("0 changes")

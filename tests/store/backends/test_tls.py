@@ -12,7 +12,7 @@ import pytest
 from certificates import Authority
 from databases import PASSWORD, QUOTED, mariadb_server, postgresql_server, postgresql_server_with_tls
 from databases import Server as DatabaseServer
-from gates import POLICIES, Gate, make_messy, told
+from gates import POLICIES, Gate, make_messy, owned, told
 from places import Guest, Place
 from servers import Proxy, answer, tracking_server
 from serving import Server
@@ -67,7 +67,7 @@ def repaired(gate: Gate, uri: str, artifacts: Path) -> None:
     """The lock against a second repair has a connection of its own, and MLflow has its own engine."""
     gate.settings(uri)
     make_messy(Guest(Place(uri, str(artifacts)), gate.folder, load_settings(gate.folder / "compliance.toml")))
-    fixed = gate("--fix")
+    fixed = gate("--fix", owned(artifacts))
     assert fixed.ret == 0, told(fixed)
     assert "verified: the store, read anew, is what was planned" in told(fixed)
 
