@@ -63,6 +63,7 @@ def findings(gate: Gate, store: Path, monkeypatch: pytest.MonkeyPatch, *, reloca
 
 def unreachable(experiments: str, rows: int, folder: str, prefix: str, here: str) -> str:
     why = f"the folder {folder} does not exist here; map it with [store.relocate]"
+    # Shortened as it is shown.
     line = f"place {prefix}: its artifacts cannot be reached: {why}; found: {rows} rows of {experiments} below {prefix}; {here}"
     return line if len(line) <= LIMIT else f"{line[: LIMIT - 1]}…"
 

@@ -105,7 +105,7 @@ def _user_ends(scheme: str, rest: str, *, bare: bool, sure: bool) -> int:
         return 0 if azure or (sure and not _TOKEN_LIKE.fullmatch(user)) else len(user) + 1
     if at:
         return _last_of(token, len(user))
-    if scheme in _BUCKETS and _NO_PORT.fullmatch(authority) and "@" not in token and not authority.startswith("arn:"):
+    if scheme in _BUCKETS and _NO_PORT.fullmatch(_END.sub("", authority)) and "@" not in token and not authority.startswith("arn:"):
         return _without_end(token)  # a key, cut off at a slash of its own: no bucket has a colon
     if ":" not in authority or (bare and not _NO_PORT.fullmatch(authority)):
         return 0

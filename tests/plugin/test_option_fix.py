@@ -83,7 +83,7 @@ def test_what_it_cannot_mend_still_fails_with_what_to_do(gate: Gate, messy: Lab)
 @pytest.mark.parametrize(
     ("selection", "mended", "deselected"),
     [
-        ("no_test_experiment", "test_experiment", 20),
+        ("no_test_experiment", "test_experiment", 21),
         ("is_classified", "credit_selection", 23),
     ],
 )

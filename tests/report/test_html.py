@@ -125,14 +125,14 @@ def test_a_policy_of_a_user_that_hands_names_on_is_text(opened: Callable[..., An
         """,
     )
     page = opened(rules=["policies"])
-    assert len(rows(page)) == 2
+    assert len(rows(page)) == 3, "its own two, and the one that is asked in every run"
     assert page.inner_text("body").count(attack) >= 8
 
 
 def test_a_row_says_policy_severity_entity_and_outcome(opened: Callable[..., Any], gate: Gate, messy: Lab) -> None:
     page = opened()
     table = rows(page)
-    assert len(table) == 28
+    assert len(table) == 29
     assert list(table[0])[:5] == ["Gate", "Policy", "Severity", "Entity", "Outcome"]
     row = next(row for row in table if row["Policy"] == "EXP002" and row["Gate"] == "Failed")
     assert row["Severity"] == "high"
@@ -152,8 +152,9 @@ def test_a_row_says_policy_severity_entity_and_outcome(opened: Callable[..., Any
 
 def test_the_filters_hide_and_show_rows(opened: Callable[..., Any], gate: Gate, messy: Lab) -> None:
     page = opened()
-    assert {row["Gate"] for row in rows(page)} == {"Passed", "Failed"}
+    assert {row["Gate"] for row in rows(page)} == {"Passed", "Failed", "Skipped"}
     page.uncheck('input.filter[data-test-result="passed"]')
+    page.uncheck('input.filter[data-test-result="skipped"]')
     assert {row["Gate"] for row in rows(page)} == {"Failed"}
     assert len(rows(page)) == 6
     page.uncheck('input.filter[data-test-result="failed"]')
@@ -187,4 +188,4 @@ def test_fixed_is_shown_with_what_was_done(opened: Callable[..., Any], gate: Gat
 def test_what_is_fixed_is_not_so_in_the_next_report(opened: Callable[..., Any], gate: Gate, messy: Lab) -> None:
     assert "FIXED" in told(gate("--fix", "-v"))
     page = opened()
-    assert all(row["Outcome"].startswith("PASSED") for row in rows(page))
+    assert all(row["Outcome"].startswith(("PASSED", "NOT APPLICABLE")) for row in rows(page))
