@@ -155,7 +155,7 @@ def fixing(folder: Path) -> Callable[[Timing], None]:
         str(ini),
     ]
     command += [str(HERE.parent / "policies"), f"--tracking-uri={uri_of(folder)}", f"--compliance-config={folder / 'compliance.toml'}"]
-    return lambda into: add(into, [*command, "--fix", "-k", "EXP001"], QUIET, cwd=folder.parent)
+    return lambda into: add(into, [*command, "--fix", "--compliance-rules=EXP001"], QUIET, cwd=folder.parent)
 
 
 def sizes(found: dict[str, list[int]]) -> str:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from mlflow_compliance.api import (
     TERMINAL_STATUSES,
     Artifacts,
     CannotFix,
     Change,
+    ClaimRoot,
     DuplicateGroup,
     EntityRef,
     Finding,
+    GiveBack,
     LinkDuplicate,
     MoveToQuarantine,
     PointToCopy,
@@ -43,17 +45,30 @@ def share(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[
         return
     if not all(map(in_folder, group.paths)):
         raise CannotFix("objects in a bucket cannot share bytes, and nothing is ever deleted there: log large inputs once and refer to them")
-    for path in group.paths:
+    doubts = {path: doubt for path in group.paths if (doubt := artifacts.doubt(path))}
+    paths = [path for path in group.paths if path not in doubts]
+    if doubts and len({artifacts.files[path].copy for path in paths}) < 2:
+        raise CannotFix(str(next(iter(doubts.values()))))
+    for path in paths:
         file = artifacts.files[path]
         if file.copy in artifacts.linked_outside:
             raise CannotFix(f"{artifacts.relative(path)} has a hard link outside the artifact roots, which would change with it: part them first")
         if _is_being_written(file.owner, snapshot):
             raise CannotFix(f"{file.owner} has not ended and may still write to {artifacts.relative(path)}")
-    kept = group.paths[0]
-    for path in artifacts.extras(group):
-        if artifacts.device(path) != artifacts.device(kept):
-            raise CannotFix("its copies lie on different file systems, which cannot share bytes")
+    kept = paths[0]
+    extras = [path for path in paths if artifacts.files[path].copy != artifacts.files[kept].copy]
+    if any(artifacts.device(path) != artifacts.device(kept) for path in extras):
+        raise CannotFix("its copies lie on different file systems, which cannot share bytes")
+    yield from _claims(artifacts, (kept, *extras))
+    for path in extras:
         yield LinkDuplicate(path, kept, group.sha256, group.size)
+
+
+def _claims(artifacts: Artifacts, paths: Sequence[str]) -> Iterator[Change]:
+    """A note in each root that nothing was changed in before: the next repair knows by it whose the root is."""
+    roots = {found.path for path in paths if (found := artifacts.root_of(path))}
+    for root in sorted(roots - artifacts.claimed - artifacts.models.keys()):
+        yield ClaimRoot(root, insisted=root in artifacts.insisted)
 
 
 def _pointed(group: DuplicateGroup, artifacts: Artifacts, snapshot: Snapshot) -> Iterator[Change]:
@@ -82,12 +97,15 @@ def _is_being_written(owner: EntityRef | None, snapshot: Snapshot) -> bool:
 @fixer("ART002")
 def quarantine(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
     """Move it aside under the same root; nothing is deleted."""
-    item = snapshot.artifacts.ownerless.get(finding.entity.key) if snapshot.artifacts else None
-    root = snapshot.artifacts.root_of(finding.entity.key) if snapshot.artifacts else None
-    if item is None or root is None:
+    artifacts = snapshot.artifacts
+    item = artifacts.ownerless.get(finding.entity.key) if artifacts else None
+    root = artifacts.root_of(finding.entity.key) if artifacts else None
+    if artifacts is None or item is None or root is None:
         return
-    if item.keep:
-        raise CannotFix(item.keep)
+    doubt = artifacts.doubt(item.path)
+    if doubt:
+        raise CannotFix(doubt.way or doubt.reason)
+    yield from _claims(artifacts, [item.path])
     yield MoveToQuarantine(item.path, root.path, item.files, item.size)
 
 
@@ -112,3 +130,18 @@ def advise_completing(finding: Finding, snapshot: Snapshot, settings: Settings) 
     """Nobody can invent a model file."""
     raise CannotFix("put the missing file back, or log the model again and retire this run")
     yield
+
+
+@fixer("ART006")
+def give_back(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
+    """Move it back to its former place; where something lies there now, both stay."""
+    artifacts = snapshot.artifacts
+    if finding.code == "manifest":
+        raise CannotFix("restore it from a backup, or move what lies beside it back by hand; nothing of it is given back by this program")
+    item = artifacts.quarantined.get(finding.entity.key) if artifacts else None
+    if artifacts is None or item is None:
+        return
+    reason = item.problem or str(artifacts.doubt(item.former) or "")
+    if reason:
+        raise CannotFix(reason)
+    yield GiveBack(item.former, item.path, item.root, len(item.files), item.size)

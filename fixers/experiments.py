@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Iterator
 
@@ -16,22 +17,29 @@ from mlflow_compliance.api import (
     CannotFix,
     Change,
     CopyRun,
+    DatasetInput,
     Experiment,
     Finding,
     RetractCopy,
     Run,
     Settings,
     Snapshot,
-    claimed_by,
+    claims_in,
     copy_of,
     fixer,
     is_archived,
     left_behind,
+    own_datasets,
     primary_of,
+    quoted,
+    said_in,
+    standing,
 )
 
 from .retiring import refuse_what_is_relied_on, retire, set_tags
 
+LONGEST_TAG = 5000
+"""Characters that every version of MLflow takes as the value of a run's tag."""
 NOTE = "mlflow.note.content"
 """The description that the MLflow UI shows."""
 
@@ -42,14 +50,20 @@ def merge(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[
     if finding.entity.kind != "experiment":
         raise CannotFix("name the experiment that is in force as `primary` of the product in compliance.toml")
     rival = snapshot.experiments[finding.entity.key]
+    if finding.code == "named-like-production":
+        name = quoted(glob.escape(rival.own_name))
+        raise CannotFix(f"if it is production, write production_names = [{name}] for the product in compliance.toml; if not, production_names = []")
+    if settings.looks_like_a_test(rival):
+        names = f"lifecycle tag {settings.experiments.lifecycle_tag}, or experiments.test_names in compliance.toml"
+        raise CannotFix(f"it says that it is production and is named like a test (built in): say which it is, by its {names}")
     primary = _primary_for(rival, snapshot, settings)
-    refuse_what_is_relied_on(rival, snapshot, settings)
     if settings.is_test(primary) or is_archived(settings, primary):
         raise CannotFix(f"the primary experiment {primary.name!r} is itself a test or archived one: nothing is merged into that")
     counts = (("traces", rival.traces), ("logged models that no run wrote", rival.loose_models), *rival.belongings)
     left = [f"{number} {what}" for what, number in counts if number]
     if left:
         raise CannotFix(f"{' and '.join(left)} in it cannot be copied and would stay behind: move or delete them first")
+    refuse_what_is_relied_on(rival, snapshot, settings)
     runs = snapshot.runs_of(rival.experiment_id)
     if len(runs) != rival.count():
         raise CannotFix(f"only {len(runs)} of its {rival.count()} runs could be read in full")
@@ -61,7 +75,7 @@ def merge(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[
 def _primary_for(rival: Experiment, snapshot: Snapshot, settings: Settings) -> Experiment:
     found = set()
     for product in settings.products:
-        claimed = claimed_by(product, snapshot, settings)
+        claimed = standing(product, claims_in(snapshot, settings))
         primary = primary_of(product, snapshot.experiments, claimed)
         if rival.experiment_id in claimed and primary and primary != rival.experiment_id:
             found.add(primary)
@@ -83,6 +97,7 @@ def _copies(runs: list[Run], rival: Experiment, primary: Experiment, snapshot: S
         if run.run_id in earlier:
             yield RetractCopy(run.run_id, primary.experiment_id, earlier[run.run_id].tags.get(COPIED_BY, ""))
     copied: set[str] = set()
+    known = _datasets_in(primary, snapshot)
     for run in wanted:
         if not run.start_time:
             raise CannotFix(f"run {run.run_id} has no start time, and MLflow would give its copy today's")
@@ -97,7 +112,19 @@ def _copies(runs: list[Run], rival: Experiment, primary: Experiment, snapshot: S
         else:
             parent = None  # also where parents lead in a circle: the tag stays as it is
         copied.add(run.run_id)
-        yield CopyRun(run.run_id, primary.experiment_id, rival.experiment_id, rival.name, run.user, parent)
+        others = tuple(known[item[:2]] for item in run.datasets if item[:2] in known and known[item[:2]][:6] != item[:6])
+        if any(len(value) > LONGEST_TAG for value in own_datasets(run, others).values()):
+            raise CannotFix(
+                f"run {run.run_id} logged the dataset {others[0].name!r} from another source than {primary.name!r} has it from, "
+                "and what it says of it is too long for a tag of its copy: log the dataset there under another digest"
+            )
+        yield CopyRun(run.run_id, primary.experiment_id, rival.experiment_id, rival.name, run.user, parent, others)
+
+
+def _datasets_in(experiment: Experiment, snapshot: Snapshot) -> dict[tuple[str, ...], DatasetInput]:
+    """(name, digest) -> the dataset that an experiment has under them, those of copies that are planned too."""
+    of_runs = (item for run in snapshot.runs_of(experiment.experiment_id) for item in run.datasets)
+    return {item[:2]: item._replace(tags=()) for item in (*of_runs, *snapshot.datasets.get(experiment.experiment_id, ()))}
 
 
 def _refuse_what_came_later(run: Run, copy: Run, snapshot: Snapshot) -> None:
@@ -146,18 +173,30 @@ def _parents_first(runs: list[Run]) -> list[Run]:
 def retire_test(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
     """Rename so that the name is free again, tag with the reason, then soft-delete."""
     experiment = snapshot.experiments[finding.entity.key]
+    if finding.code == "named-like-a-test":
+        name = quoted(glob.escape(experiment.own_name))
+        raise CannotFix(f"if it is one, add {name} to experiments.test_names in compliance.toml; if not, give it a tag {_lifecycle(settings)}")
     refuse_what_is_relied_on(experiment, snapshot, settings)
-    marked = [run for run in snapshot.runs_of(experiment.experiment_id) if any(product.marks(run) for product in settings.products)]
-    if any(product.marks(experiment) for product in settings.products):
+    marked = [run for run in snapshot.runs_of(experiment.experiment_id) if any(said_in(run.tags, settings))]
+    if any(said_in(experiment.tags, settings)):
         raise CannotFix("it is itself marked as production: take the mark off, or give it another name")
     if marked:
         raise CannotFix(f"its {marked[0].ref} is marked as production: take the mark off, or move the run")
     yield from retire(experiment, "test experiment")
 
 
+def _lifecycle(settings: Settings) -> str:
+    rules = settings.experiments
+    return f"{rules.lifecycle_tag} ({', '.join(rules.lifecycle_values)})"
+
+
 @fixer("EXP003")
 def archive(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
     """Archive what the settings call development; never guess what anything else is."""
+    if finding.code == "mark-spelled-otherwise":
+        raise CannotFix("spell the tag as the settings do where it is production; where it is not, take it off")
+    if finding.code == "production-of-no-product":
+        raise CannotFix("take the tag off, or let a product in compliance.toml cover it by its `experiments`")
     experiment = snapshot.experiments[finding.entity.key]
     tag = settings.experiments.lifecycle_tag
     if not settings.is_development(experiment) and experiment.tags.get(tag) != "archived":

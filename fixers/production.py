@@ -31,16 +31,18 @@ from mlflow_compliance.api import (
     SetRunTag,
     Settings,
     Snapshot,
-    claimed_by,
+    claims_in,
     current_run,
     fact_values,
     fixer,
+    guessed_by,
     is_archived,
     metadata_document,
     metadata_text,
     number,
     primary_of,
     production_runs,
+    standing,
     user_name,
 )
 
@@ -53,6 +55,8 @@ LIMITATIONS = (
 )
 NOTE = "mlflow.note.content"
 """The description that the MLflow UI shows."""
+DESCRIPTION = "description"
+"""The same for programs: a tag with the name that people look for."""
 ADVICE = "log the model to this run with mlflow.<flavor>.log_model, mark the run that has it as production, or name what to build one from: {missing}"
 
 
@@ -78,9 +82,15 @@ def build_for(product: Product, snapshot: Snapshot, settings: Settings) -> Itera
     runs = production_runs(product, snapshot, settings)
     if any(run.tags.get(BUILT_IN) == JOURNAL for run in runs):
         return
-    primary = snapshot.experiments.get(primary_of(product, snapshot.experiments, claimed_by(product, snapshot, settings)) or "")
+    found = primary_of(product, snapshot.experiments, standing(product, claims_in(snapshot, settings)))
+    primary = snapshot.experiments.get(found or "")
     if primary is None:
         raise CannotFix("first one experiment must be the product's production: name it as `primary` in compliance.toml")
+    if found in guessed_by(product, snapshot, settings):
+        said = f"{primary.name!r} is only named like production (production_names, built in)"
+        raise CannotFix(f"{said}: name it as `primary` of product {product.name} in compliance.toml")
+    for run in runs:
+        _refuse_several_products(run, snapshot, settings)
     bundle = bundle_for(product, snapshot)
     replaced = [run for run in runs if run.status != "RUNNING"]
     if len(replaced) != len(runs):
@@ -100,6 +110,15 @@ def build_for(product: Product, snapshot: Snapshot, settings: Settings) -> Itera
     marks = ", ".join(f"{key}={value}" for key, value in sorted(product.production_tags.items()))
     note = said if "PRODUCTION" in said else f"[PRODUCTION] What is in force for {product.name}: the run with the tag {marks}.\n\n{said}"
     yield from set_tags(primary, {settings.experiments.lifecycle_tag: "production", NOTE: note.rstrip()})
+
+
+def _refuse_several_products(run: Run, snapshot: Snapshot, settings: Settings) -> None:
+    """Raise CannotFix where a run counts for more than one product: it would be superseded for one that it was never meant for."""
+    names = [
+        product.name for product in settings.products if any(found.run_id == run.run_id for found in production_runs(product, snapshot, settings))
+    ]
+    if len(names) > 1:
+        raise CannotFix(f"{run.ref} counts as production of {', '.join(names)}: narrow their `experiments` patterns in compliance.toml")
 
 
 def bundle_for(product: Product, snapshot: Snapshot) -> Bundle:
@@ -139,10 +158,12 @@ def _planned(product: Product, primary: Experiment, bundle: Bundle, replaced: li
     facts = facts_of(product, own, frozenset(proved.probe.params), replaced, fact_values(product, snapshot, snapshot.evidence, settings))
     params = {**own, **{fact.name: fact.value for fact in facts if fact.name not in own and fact.name not in wanted.facts}}
     digests = {f"compliance.sha256.{role}": digest for role, digest in bundle.sources.items()}
+    description = wanted.description or _description(product, bundle)
     tags = {
         **product.production_tags,
         "status": "deployed",
-        NOTE: wanted.description or _description(product, bundle),
+        DESCRIPTION: description,
+        NOTE: description,
         **({"mlflow.source.git.commit": bundle.commit} if bundle.commit else {}),
         **digests,
     }
@@ -240,8 +261,13 @@ def build_with_metric(finding: Finding, snapshot: Snapshot, settings: Settings) 
 
 @fixer("PRD003")
 def build_with_tag(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
-    """Build a production run that carries it."""
-    yield from _build_with(finding, snapshot, settings)
+    """Take a description over from the one that the UI shows; else build a production run that carries the tag."""
+    run = snapshot.runs.get(finding.entity.key) if finding.entity.kind == "run" else None
+    note = run.tags.get(NOTE, "") if run is not None and finding.message == f"has no tag {DESCRIPTION}" else ""
+    if run is not None and note.strip():
+        yield SetRunTag(run.run_id, DESCRIPTION, note, run.tags.get(DESCRIPTION))
+    else:
+        yield from _build_with(finding, snapshot, settings)
 
 
 @fixer("PRD004")
@@ -301,6 +327,7 @@ def settle(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator
     product = product_of(finding, snapshot, settings)
     current = current_run(product, snapshot, settings)
     if finding.entity.kind == "run" and current is not None and finding.entity.key != current.run_id:
+        _refuse_several_products(snapshot.runs[finding.entity.key], snapshot, settings)
         yield from supersede(snapshot.runs[finding.entity.key], current.run_id, product)
     else:
         yield from build_for(product, snapshot, settings)
@@ -324,8 +351,12 @@ def keep_one_value(finding: Finding, snapshot: Snapshot, settings: Settings) -> 
         if current.run_id in overruled:
             yield from build_for(product, snapshot, settings)
             return
+        guessed = guessed_by(product, snapshot, settings)
         for run_id in sorted(overruled):
             run = snapshot.runs[run_id]
+            if run.experiment_id in guessed:
+                name = snapshot.experiments[run.experiment_id].name
+                raise CannotFix(f"{run.ref} is in {name!r}, which is only named like production (built in): write production_names for the product")
             yield SetRunTag(run_id, SUPERSEDED_BY, current.run_id, run.tags.get(SUPERSEDED_BY))
             yield SetRunTag(run_id, f"compliance.overruled.{fact}", decided, run.tags.get(f"compliance.overruled.{fact}"))
 
@@ -349,4 +380,11 @@ def advise_loading(finding: Finding, snapshot: Snapshot, settings: Settings) -> 
 def advise_predictions(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
     """Which of the two is right, the model or the predictions, is not for this program to guess."""
     raise CannotFix("score the features again with the model that is to serve, and name those predictions; or name the model that made these")
+    yield
+
+
+@fixer("PRD008")
+def advise_products(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
+    """Which models are in production is for people to say."""
+    raise CannotFix("copy the lines for compliance.toml, leave those models that are in production and mend what is not so; or write products = []")
     yield

@@ -53,6 +53,13 @@ def _product_of(finding: Finding, settings: Settings) -> Product:
     raise CannotFix("no product in the settings has this registered model")
 
 
+@fixer("REG006")
+def advise_other_alias(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
+    """Who loads by it is not known here."""
+    raise CannotFix("name the model and this alias in a product in compliance.toml; if it is not in production, give its version another alias")
+    yield
+
+
 @fixer("REG002")
 def advise_source(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
     """Nobody can invent a model file."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 from mlflow_compliance.api import (
@@ -16,6 +15,7 @@ from mlflow_compliance.api import (
     SetExperimentTag,
     Settings,
     Snapshot,
+    kept_by,
     user_name,
 )
 
@@ -41,20 +41,12 @@ def refuse_what_is_relied_on(experiment: Experiment, snapshot: Snapshot, setting
         raise CannotFix(f"{alive} of its runs have not ended: what they log next would be lost; let them finish, or end them")
     if experiment.assessed_runs:
         raise CannotFix(f"{experiment.assessed_runs} of its runs have assessments, which MLflow deletes for good with the run: export them first")
-    for model in snapshot.registered_models.values():
-        for version in model.versions:
-            if version.experiment_id == key or _lies_in(version.ref.place, experiment, snapshot):
-                raise CannotFix(f"{version.ref} relies on a run or model in it: register the version from elsewhere first")
-    for run in snapshot.runs.values():
-        if run.active and run.experiment_id != key and any(_lies_in(("logged_model", link.model_id), experiment, snapshot) for link in run.models):
-            raise CannotFix(f"{run.ref} of experiment {run.experiment_id} relies on a model in it: log that model elsewhere first")
-
-
-def _lies_in(place: tuple[str, str], experiment: Experiment, snapshot: Snapshot) -> bool:
-    """Whether the files of a version or model lie in an experiment's folder: a version may name a path, or another run than the one that wrote it."""
-    places = snapshot.artifacts.locations if snapshot.artifacts else {}
-    files, home = places.get(place), places.get(experiment.ref.place)
-    return bool(files and home and files.startswith(home + os.sep))
+    if snapshot.untold:
+        told = "; ".join(f"{how.value}: {reason}" for how, reason in sorted(snapshot.untold.items()))
+        raise CannotFix(f"whether something relies on it is not known, since the store could not be asked for all of it ({told})")
+    kept = kept_by(snapshot, experiment, settings)
+    if kept:
+        raise CannotFix(str(kept))
 
 
 def retire(experiment: Experiment, reason: str, merged_into: str = "") -> Iterator[Change]:

@@ -10,9 +10,56 @@ from mlflow_compliance.api import CannotFix, Change, Finding, RemoveRepeatedPoin
 @fixer("STO001")
 def remove_repeats(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
     """Leave exact repeats out of the metric files; each file as it was is kept beside the journal."""
+    if finding.code == "without-experiment":
+        raise CannotFix("bring its meta.yaml back first (see STO005)")
     if finding.code == "clashes":
         raise CannotFix("which value counts is not for a program to say: take the other lines out of the file, then `mlflow migrate-filestore`")
     for path, points in snapshot.repeated_points.items():
         owner = points.owner
         if (owner.kind, owner.key) == finding.entity.place and points.repeats:
             yield RemoveRepeatedPoints(path, owner.kind, owner.key, points.metric, points.repeats, points.sha256, points.size)
+
+
+@fixer("STO002")
+def advise_restoring(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
+    """Nobody can say what the missing row held."""
+    raise CannotFix("put the missing rows back from a backup of the database; nothing that hangs on them is moved or deleted here")
+    yield  # a generator, as every remedy
+
+
+@fixer("STO003")
+def advise_upgrading(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
+    """A schema is MLflow's own to change."""
+    raise CannotFix(snapshot.schema.way_out(snapshot.info.uri) if snapshot.schema else "upgrade it through its server")
+    yield
+
+
+_WAYS_OUT = {
+    "meta-missing": "bring it back from a backup, or write it anew beside what is there, after the meta.yaml of a neighbour",
+    "meta-empty": "bring it back from a backup, or write it anew, after the meta.yaml of a neighbour",
+    "meta-broken": "mend its YAML by hand, after the meta.yaml of a neighbour",
+    "meta-of-another": "move the folder to where its meta.yaml says, or mend the id in it; MLflow passes over it until then",
+    "run-among-experiments": "move its folder back into that of its experiment, as its meta.yaml says; MLflow cannot list deleted ones until then",
+    "metric-empty": "remove the file, or bring it back from a backup: MLflow cannot read the run until then",
+    "metric-broken": "take the lines that hold no point out of the file: MLflow cannot read the run until then",
+    "not-utf-8": "write it anew as UTF-8 (iconv -f LATIN1 -t UTF-8, say), or bring it back from a backup",
+    "empty-value": "if that is what was logged, all is well: lower it under [policies.STO005]; else bring it back from a backup",
+    "unreadable": "see to its permissions and its disk",
+}
+
+
+@fixer("STO005")
+def advise_mending(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
+    """What a file held is not for a program to say."""
+    raise CannotFix(_WAYS_OUT.get(finding.code, "bring it back from a backup"))
+    yield
+
+
+@fixer("STO004")
+def advise_newer_database(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
+    """Which database is the right one is not for this program to guess."""
+    raise CannotFix(
+        "if the database was restored from a backup, bring back the one that knows these folders; if their rows were deleted on purpose, move "
+        "them out of the artifact root; until then nothing in it is moved or linked"
+    )
+    yield

@@ -15,6 +15,7 @@ from mlflow_compliance.api import (
     Severity,
     Snapshot,
     Violations,
+    in_folder,
     policy,
     upwards,
 )
@@ -26,6 +27,7 @@ MOST = 5
 @policy("ART001", "No duplicate artifacts", Severity.MEDIUM)
 def test_every_artifact_is_stored_once(artifact_root: ArtifactRoot, artifacts: Artifacts, settings: Settings, violations: Violations) -> None:
     """The same bytes stored again and again cost space and hide which of them somebody relies on."""
+    expected = f"1 copy of what has {settings.duplicates.min_size} bytes or more ({settings.origin('duplicates.min_size')})"
     for group in artifacts.duplicates(artifact_root.key):
         extra = artifacts.extras(group)
         first = artifacts.relative(group.paths[0])
@@ -34,7 +36,7 @@ def test_every_artifact_is_stored_once(artifact_root: ArtifactRoot, artifacts: A
             f"stored {len(extra) + 1} times",
             entity=EntityRef("artifact", group.sha256, first),
             observed=f"{group.size * len(extra)} bytes too many",
-            expected="1 copy",
+            expected=expected,
         )
     pointers = sum(artifacts.root_of(path) == artifact_root for path in artifacts.pointers)
     if pointers:
@@ -69,14 +71,19 @@ def test_every_artifact_has_an_owner(artifact_root: ArtifactRoot, artifacts: Art
     """What no run or model owns is found by nobody, backed up for ever, and was perhaps somebody's evidence."""
     for path, item in sorted(artifacts.ownerless.items()):
         if artifacts.root_of(path) == artifact_root:
-            entity = EntityRef("artifact", path, artifacts.relative(path))
+            doubt = artifacts.doubt(path)
+            if doubt and not doubt.way and not in_folder(path):
+                doubt = None  # of what lies in a bucket it is known, but nothing is moved there
             violations.add(
-                "ownerless",
-                "no run, model or experiment owns it",
-                entity=entity,
+                "unknown-owner" if doubt else "ownerless",
+                f"unknown owner ({doubt.reason})" if doubt else "no run, model or experiment owns it",
+                entity=EntityRef("artifact", path, artifacts.relative(path)),
                 observed=f"{item.files} file{'s' * (item.files != 1)}, {item.size} bytes",
                 expected="an owner in the store",
             )
+    emptied = artifacts.emptied.get(artifact_root.path, 0)
+    if emptied:
+        violations.note(f"{emptied} empty folder{'s' * (emptied != 1)} in {artifact_root.path} that no row owns, as `mlflow gc` leaves them, stay")
 
 
 @policy("ART003", "Every row's artifacts can be reached", Severity.HIGH)
@@ -88,11 +95,13 @@ def test_artifacts_can_be_reached(store: Snapshot, artifacts: Artifacts, setting
         named = [_called(store.experiments[key]) for key in item.experiments if key in store.experiments]
         shown = f" of {', '.join(named[:MOST])}{f' and {len(named) - MOST} more' if len(named) > MOST else ''}" if named else ""
         rows = f"{item.rows} row{'s' * (item.rows != 1)}{shown} below {item.place}"
+        aside = artifacts.aside(item.example.place)
+        where = f"; what it misses lies in {aside.path}, see ART006" if aside else ""
         moved = artifacts.moved_from(item.place)
         toml = "\n".join(["[store.relocate]", *(found.line for found in moved if found.folder)])
         violations.add(
             "unreachable",
-            f"its artifacts cannot be reached: {item.reason}",
+            f"its artifacts cannot be reached: {item.reason}{where}",
             entity=subject,
             observed="; ".join([rows, *map(_found, moved)]),
             toml=toml if any(found.folder for found in moved) else "",
@@ -188,3 +197,27 @@ def _names_another_place(artifact_path: str, folder: str) -> bool:
     text = artifact_path.replace("\\", "/")
     absolute = text.startswith(("/", "file:")) or text[1:3] == ":/"
     return absolute and not text.endswith(folder) and os.path.isabs(folder)
+
+
+@policy("ART006", "Nothing that a row owns lies in quarantine", Severity.HIGH)
+def test_nothing_owned_lies_in_quarantine(artifact_root: ArtifactRoot, artifacts: Artifacts, violations: Violations) -> None:
+    """What was put aside as nobody's is missed by its owner when the right database is back."""
+    for path, item in sorted(artifacts.quarantined.items()):
+        if item.root == artifact_root.path:
+            number = len(item.files)
+            violations.add(
+                "owned",
+                f"it lies in quarantine and {item.owner} owns it",
+                entity=EntityRef("artifact", path, artifacts.relative(path)),
+                observed=f"{number} file{'s' * (number != 1)}, {item.size} bytes",
+                expected=f"at {artifacts.relative(item.former)}",
+            )
+    for path, reason in sorted(artifacts.illegible.items()):
+        if artifacts.root_of(path) == artifact_root:
+            violations.add(
+                "manifest",
+                f"the manifest of a quarantine cannot be understood: {reason}",
+                entity=EntityRef("artifact", path, artifacts.relative(path)),
+                expected="one line for each thing that was put aside, as it was written",
+                severity=Severity.MEDIUM,
+            )

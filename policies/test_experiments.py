@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import glob
+from collections.abc import Iterator
+
 from mlflow_compliance.api import (
+    By,
     Experiment,
     Product,
     Settings,
@@ -11,17 +15,25 @@ from mlflow_compliance.api import (
     Violations,
     claimed_by,
     claims_in,
+    guessed_by,
     is_archived,
     policy,
     primary_of,
+    quoted,
+    standing,
+    unseen_marks,
 )
+
+MOST = 20
+"""Names in one list of TOML."""
 
 
 @policy("EXP001", "Exactly one production experiment per product", Severity.CRITICAL)
 def test_product_has_exactly_one_production_experiment(product: Product, store: Snapshot, settings: Settings, violations: Violations) -> None:
     """With two of them nobody can say which run's threshold and metrics are the ones in force."""
-    claimed = claimed_by(product, store, settings)
-    primary = primary_of(product, store.experiments, claimed)
+    claimed, guessed = claimed_by(product, store, settings), guessed_by(product, store, settings)
+    said = standing(product, claims_in(store, settings))
+    primary = primary_of(product, store.experiments, said)
     if product.primary is not None and primary is None:
         violations.add(
             "primary-missing", "the primary experiment that the settings name is not there", observed=product.primary, expected="an active experiment"
@@ -32,21 +44,75 @@ def test_product_has_exactly_one_production_experiment(product: Product, store: 
     if not claimed:
         violations.add("no-production", "no experiment is marked as production", observed="0 production experiments", expected="exactly 1")
     elif primary is None:
-        names = ", ".join(repr(store.experiments[key].name) for key in claimed)
-        violations.add("several-productions", "more than one production experiment", observed=names, expected="exactly 1")
+        by_name = f", by production_names ({settings.origin('production_names', product)})" if guessed else ""
+        names = ", ".join(repr(store.experiments[key].name) for key in said)
+        violations.add("several-productions", "more than one production experiment", observed=f"{names}{by_name}", expected="exactly 1")
+    why = {claim.experiment_id: claim.by for claim in claims_in(store, settings) if claim.product == product.name}
     for key in claimed:
-        if primary is not None and key != primary:
-            name = store.experiments[primary].name
+        if primary is not None and key != primary and key not in guessed:
             violations.add(
-                "rival", f"a second production experiment of product {product.name}", entity=store.experiments[key].ref, expected=f"only {name!r}"
+                "rival",
+                f"a second production experiment of product {product.name}",
+                entity=store.experiments[key].ref,
+                observed=f"{why[key].value} ({_origin(why[key], product, settings)})",
+                expected=f"only {store.experiments[primary].name!r}",
             )
+        elif key in guessed and key != primary and (primary is not None or key not in said):
+            violations.add(
+                "named-like-production",
+                f"is named like production of product {product.name}",
+                entity=store.experiments[key].ref,
+                observed=f"production_names {', '.join(product.production_names)} ({settings.origin('production_names', product)})",
+                expected="production_names in the settings that match it, or that do not",
+                severity=Severity.LOW,
+            )
+        elif key in guessed and key == primary:
+            name = store.experiments[key].name
+            violations.note(f"{name!r} counts as production of product {product.name} for its name alone (production_names: built in)")
+
+
+def _origin(by: By, product: Product, settings: Settings) -> str:
+    """The setting by which an experiment claims to be production, and where that is said."""
+    key = "production_names" if by is By.NAME else "production_tags"
+    return f"{key}: {settings.origin(key, product)}"
 
 
 @policy("EXP002", "No test experiments", Severity.HIGH)
-def test_no_test_experiment_is_active(experiment: Experiment, settings: Settings, violations: Violations) -> None:
+def test_no_test_experiment_is_active(experiment: Experiment, store: Snapshot, settings: Settings, violations: Violations) -> None:
     """Scratch work beside production is picked up by name searches and misleads readers."""
     if settings.is_test(experiment):
-        violations.add("looks-like-a-test", "looks like a test", observed=experiment.name, expected="retired")
+        origins = ", ".join(f"{key}: {settings.origin(f'experiments.{key}')}" for key in ("test_names", "test_tags"))
+        violations.add("test", "looks like a test", observed=experiment.name, expected=f"retired ({origins})")
+    elif settings.looks_like_a_test(experiment) and not _is_claimed(experiment, store, settings):
+        violations.add(
+            "named-like-a-test",
+            "looks like a test; say so in compliance.toml",
+            observed=experiment.name,
+            expected=f"a name that is not like {', '.join(settings.experiments.test_names)} (built in), or a word about what it is",
+            severity=Severity.LOW,
+            toml=_test_names(store, settings),
+        )
+
+
+def _test_names(store: Snapshot, settings: Settings) -> str:
+    """Lines for the settings that name every experiment that looks like a test."""
+    return store.remembered("names like tests", lambda: "\n".join(_lines_of_test_names(store, settings)), settings)
+
+
+def _lines_of_test_names(store: Snapshot, settings: Settings) -> Iterator[str]:
+    found = [item for item in store.active_experiments() if settings.looks_like_a_test(item) and not _is_claimed(item, store, settings)]
+    table = ".".join(map(str, (*settings.prefix, "experiments")))
+    yield f"# into the table [{table}] that is there:" if "experiments" in settings.model_fields_set else f"[{table}]"
+    yield "test_names = [  # leave out what is real work: --fix retires the others"
+    yield from (f"  {quoted(glob.escape(item.own_name))}," for item in found[:MOST])
+    if len(found) > MOST:
+        yield f"  # ... and {len(found) - MOST} more"
+    yield "]"
+
+
+def _is_claimed(experiment: Experiment, store: Snapshot, settings: Settings) -> bool:
+    """Whether a product counts an experiment as its production."""
+    return any(claim.experiment_id == experiment.experiment_id for claim in claims_in(store, settings))
 
 
 @policy("EXP003", "Every other experiment is classified, development work is archived", Severity.MEDIUM)
@@ -55,8 +121,17 @@ def test_experiment_is_classified(experiment: Experiment, store: Snapshot, setti
     rules = settings.experiments
     runs = experiment.count()
     unused = experiment.experiment_id == "0" and not runs
-    produces = any(claim.experiment_id == experiment.experiment_id for claim in claims_in(store, settings))
-    if unused or produces or settings.is_test(experiment):
+    # Without a product PRD008 tells of them all, once.
+    for mark in unseen_marks(experiment, store, settings) if settings.products else ():
+        violations.add(
+            "production-of-no-product" if mark.exact else "mark-spelled-otherwise",
+            "is marked as production, and no product counts it",
+            entity=mark.owner,
+            observed=f"tag {mark} {'in' if mark.owner.kind == 'run' else 'of'} experiment {experiment.name!r}",
+            expected=_counted_where(settings),
+            severity=Severity.HIGH,
+        )
+    if unused or _is_claimed(experiment, store, settings) or settings.is_test(experiment) or settings.looks_like_a_test(experiment):
         return
     value = experiment.tags.get(rules.lifecycle_tag)
     if settings.is_development(experiment) and value != "archived":
@@ -68,9 +143,9 @@ def test_experiment_is_classified(experiment: Experiment, store: Snapshot, setti
         )
     elif value not in rules.lifecycle_values:
         place = "real work in MLflow's Default experiment" if experiment.experiment_id == "0" else "not classified"
-        expected = f"tag {rules.lifecycle_tag} with one of {', '.join(rules.lifecycle_values)}"
+        expected = f"tag {rules.lifecycle_tag} with one of {', '.join(rules.lifecycle_values)} ({settings.origin('experiments.lifecycle_values')})"
         violations.add("unclassified", place, observed=f"{runs} runs, {rules.lifecycle_tag}={value}", expected=expected)
-    elif value == "production":
+    elif value == "production" and (settings.products or settings.says_products):
         # EXP001 counts those that a product claims: one more that says so would be seen by no rule.
         expected = f"a product in compliance.toml whose experiments and production_names cover it, or another {rules.lifecycle_tag}"
         violations.add(
@@ -81,3 +156,14 @@ def test_experiment_is_classified(experiment: Experiment, store: Snapshot, setti
         )
     elif is_archived(settings, experiment) and "ARCHIVED" not in experiment.tags.get("mlflow.note.content", ""):
         violations.add("archive-not-described", "archived, but the MLflow UI does not say so", expected="ARCHIVED in its description")
+
+
+def _counted_where(settings: Settings) -> str:
+    """Which tags count as production, and where that is said."""
+    said = [
+        f"{key}={value} in the experiments of {product.name} (production_tags: {settings.origin('production_tags', product)}, "
+        f"experiments: {settings.origin('experiments', product)})"
+        for product in settings.products
+        for key, value in sorted(product.production_tags.items())
+    ]
+    return f"only {' or '.join(said)}"

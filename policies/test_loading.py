@@ -39,23 +39,32 @@ def without_model(
 
 
 @policy("MOD002", "Models are safe to load", Severity.HIGH)
-def test_models_are_safe_to_load(artifact_root: ArtifactRoot, artifacts: Artifacts, evidence: Evidence, violations: Violations) -> None:
+def test_models_are_safe_to_load(
+    artifact_root: ArtifactRoot, artifacts: Artifacts, evidence: Evidence, settings: Settings, violations: Violations
+) -> None:
     """Loading a pickle runs what it says. What is not known to be harmless is not loaded, by this program or by anybody."""
+    own = settings.origin("models.allowed_globals")
+    more = "" if own == "built in" else f", and models.allowed_globals: {own}"
+    expected = f"only what is known to be safe (a built-in table{more})"
     for path, scan in sorted(evidence.scans.items()):
         if artifacts.root_of(path) == artifact_root:
             for problem in scan.problems:
                 entity = EntityRef("model_folder", path, artifacts.relative(path))
-                violations.add("not-known-to-be-safe", problem, entity=entity, expected="only what is known to be safe")
+                violations.add("not-known-to-be-safe", problem, entity=entity, expected=expected)
 
 
 @policy("MOD003", "The production model loads and scores", Severity.CRITICAL)
 def test_production_model_loads_and_scores(product: Product, store: Snapshot, evidence: Evidence, settings: Settings, violations: Violations) -> None:
     """Files that are complete may still not load. Tried in a process of its own, with limits and without anybody's credentials."""
     models = production_models(product, store, settings)
+    time, memory = (f"({settings.origin(f'models.{name}')})" for name in ("time_limit", "memory_limit"))
+    limits = f"within {settings.models.time_limit:g} seconds {time} and {settings.models.memory_limit} MiB {memory}"
     without_model("try", models, product, store, settings, violations)
     for run, folder in models:
         if evidence.probes[folder].problem:
-            violations.add("does-not-load", "its model does not load and score", entity=run.ref, observed=evidence.probes[folder].problem)
+            violations.add(
+                "does-not-load", "its model does not load and score", entity=run.ref, observed=evidence.probes[folder].problem, expected=limits
+            )
 
 
 @policy("MOD004", "The production model is described", Severity.HIGH)
@@ -103,5 +112,5 @@ def test_served_probabilities_are_the_recorded_ones(
                 "serves other probabilities than were recorded",
                 entity=run.ref,
                 observed=observed,
-                expected=f"at most {CLOSE:g} apart",
+                expected=f"at most {CLOSE:g} apart (built in)",
             )

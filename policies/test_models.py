@@ -13,17 +13,22 @@ def test_production_run_has_a_model_artifact(
     runs = production_runs(product, store, settings)
     if not runs:
         marks = ", ".join(f"{key}={value}" for key, value in sorted(product.production_tags.items()))
-        violations.add("no-production-run", "no run is marked as production", observed="0 production runs", expected=f"a run with the tag {marks}")
+        expected = f"a run with the tag {marks} ({settings.origin('production_tags', product)})"
+        violations.add("no-production-run", "no run is marked as production", observed="0 production runs", expected=expected)
     for run in runs:
         folders, unknown = store.model_folders(run), store.unknown_files(run)
         if not folders and unknown:
             violations.not_evaluated("no-model", unknown.reason, entity=run.ref)
+        elif not folders and any(model.external for model in store.models_of(run.run_id)):
+            violations.note(f"{run.ref}: its model is hosted elsewhere, so there are no files to look at")
         elif not folders:
+            rows = [run.ref.place, *(model.ref.place for model in store.models_of(run.run_id))]
+            aside = next((item for row in rows if (item := artifacts.aside(row))), None)
             violations.add(
                 "no-model",
                 "has no model artifact",
                 entity=run.ref,
-                observed="no MLmodel among its artifacts",
+                observed=f"no MLmodel among its artifacts{f'; what it misses lies in {aside.path}, see ART006' if aside else ''}",
                 expected="MLmodel and every file that it names",
             )
         for folder in folders:

@@ -1,4 +1,4 @@
-"""Rules about what a production run carries: each required name, numbers that follow from the predictions, one value for one fact."""
+"""Rules about what is in production and what its run carries: each required name, numbers that follow from the predictions, one value a fact."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ from mlflow_compliance.api import (
     Snapshot,
     Violations,
     agree,
+    as_toml,
+    candidates,
+    counted,
     differs,
     fact_values,
     number,
@@ -34,6 +37,8 @@ def _missing(requirement: Requirement, store: Snapshot, settings: Settings, viol
     return runs
 
 
+MOST = 5
+"""Notes about models that look like production where the settings say that none is."""
 INFINITE = sys.float_info.max
 """What MLflow's tables hold for infinity."""
 
@@ -102,6 +107,7 @@ def _has_artifact(pattern: str, run: Run, store: Snapshot, artifacts: Artifacts)
 def test_metrics_follow_from_predictions(product: Product, store: Snapshot, evidence: Evidence, settings: Settings, violations: Violations) -> None:
     """A number that was typed in, or that belongs to another model, looks like any other number."""
     wanted = product.production
+    within = f"within {wanted.tolerance:g} ({settings.origin('production.tolerance', product)})"
     runs = production_runs(product, store, settings)
     if not runs:
         violations.add("no-production-run", "there is no production run to look at")
@@ -112,7 +118,7 @@ def test_metrics_follow_from_predictions(product: Product, store: Snapshot, evid
             violations.add("not-recomputed", "its metrics cannot be recomputed", entity=run.ref, observed=scored.problem)
         for name, value in sorted((scored.values if scored else {}).items()):
             if scored and name in recorded and differs(name, recorded[name], value, wanted.tolerance):
-                expected = f"{value:.6g} from {os.path.basename(scored.path)} ({scored.rows} rows) at threshold {scored.threshold:g}"
+                expected = f"{value:.6g} from {os.path.basename(scored.path)} ({scored.rows} rows) at threshold {scored.threshold:g}, {within}"
                 violations.add(
                     "does-not-follow",
                     f"metric {name} does not follow from its predictions",
@@ -122,7 +128,7 @@ def test_metrics_follow_from_predictions(product: Product, store: Snapshot, evid
                 )
         costs = (wanted.false_negative_cost, wanted.false_positive_cost)
         for sentence in agree(recorded, false_negative_cost=costs[0], false_positive_cost=costs[1], tolerance=wanted.tolerance):
-            violations.add("contradiction", "its metrics contradict one another", entity=run.ref, observed=sentence)
+            violations.add("contradiction", "its metrics contradict one another", entity=run.ref, observed=sentence, expected=f"agreement, {within}")
         unknown = store.unknown_files(run)
         if scored is None and unknown:
             violations.not_evaluated("not-recomputed", unknown.reason, entity=run.ref)
@@ -140,7 +146,8 @@ def test_one_fact_has_one_value(product: Product, store: Snapshot, evidence: Evi
         if len(values) > 1:
             told = "; ".join(f"{value} in {', '.join(places[:3])}{' ...' if len(places) > 3 else ''}" for value, places in sorted(values.items()))
             decided = product.production.decided.get(fact)
-            expected = f"one value, {decided} by the settings" if decided else "one value; say which in the settings"
+            names = f"under {', '.join(product.production.facts[fact])} ({settings.origin('production.facts', product)})"
+            expected = f"one value {names}, {decided} by the settings" if decided else f"one value {names}; say which in the settings"
             violations.add("several-values", f"{fact} has {len(values)} values", observed=told, expected=expected)
 
 
@@ -183,3 +190,22 @@ def test_hyperparameters_agree(product: Product, store: Snapshot, evidence: Evid
             if listed and probe.features and list(listed) != list(probe.features):
                 differing = next((f"{a!r} and not {b!r}" for a, b in zip(listed, probe.features, strict=False) if a != b), f"{len(listed)} names")
                 violations.add("feature-names-differ", f"feature names differ from the model {where}", entity=run.ref, observed=differing)
+
+
+@policy("PRD008", "The settings say which models are in production", Severity.CRITICAL)
+def test_settings_name_the_products(store: Snapshot, settings: Settings, violations: Violations) -> None:
+    """What is in force is for people to say: without their word no rule about production has anything to judge."""
+    if settings.products:
+        return
+    found = candidates(store, settings)
+    if settings.says_products:
+        for item in found[:MOST]:
+            violations.note(f"the settings say that no model is in production (products = []), and {item.seen[0]}")
+        return
+    violations.add(
+        "no-product",
+        "the settings name no product, so nothing of it can be judged",
+        observed=counted(store, settings),
+        expected="[[products]] in the settings file, or products = []",
+        toml=as_toml(found, settings),
+    )

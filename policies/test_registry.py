@@ -1,8 +1,21 @@
-"""Rules about the model registry: the alias leads to production, sources exist, stages are gone."""
+"""Rules about the model registry: the alias leads to production and no other one says so, sources exist, stages are gone."""
 
 from __future__ import annotations
 
-from mlflow_compliance.api import Artifacts, Product, RegisteredModel, Settings, Severity, Snapshot, Violations, current_run, policy
+from mlflow_compliance.api import (
+    Artifacts,
+    Product,
+    RegisteredModel,
+    Settings,
+    Severity,
+    Snapshot,
+    Violations,
+    current_run,
+    folded,
+    policy,
+    unseen_aliases,
+    without_any,
+)
 
 
 @policy("REG001", "The production alias resolves to the production run", Severity.CRITICAL)
@@ -18,10 +31,10 @@ def test_alias_resolves_to_the_production_run(product: Product, store: Snapshot,
         )
         return
     version = registered.version(registered.aliases.get(wanted.alias))
+    origin = settings.origin("production.alias", product)
     if version is None:
-        violations.add(
-            "alias-does-not-resolve", f"alias {wanted.alias} does not resolve", entity=registered.ref, expected="a version of the production run"
-        )
+        expected = f"a version of the production run under this alias ({origin})"
+        violations.add("alias-does-not-resolve", f"alias {wanted.alias} does not resolve", entity=registered.ref, expected=expected)
         return
     current = current_run(product, store, settings)
     if current is None or version.run_id != current.run_id:
@@ -31,7 +44,7 @@ def test_alias_resolves_to_the_production_run(product: Product, store: Snapshot,
             f"alias {wanted.alias} names another run's version",
             entity=version.ref,
             observed=f"run {version.run_id}",
-            expected=expected,
+            expected=f"{expected} (alias: {origin})",
         )
 
 
@@ -44,8 +57,10 @@ def test_every_version_has_its_source(registered_model: RegisteredModel, artifac
         models = artifacts.models_in(folder) if folder else []
         if unknown:
             violations.not_evaluated("no-model", unknown.reason, entity=version.ref)
-        elif not models:
-            violations.add("no-model", "its source holds no model", entity=version.ref, observed=version.source, expected="a folder with an MLmodel")
+        elif not models and not version.external:
+            aside = artifacts.aside(version.ref.place)
+            observed = f"{version.source}; what it misses lies in {aside.path}, see ART006" if aside else version.source
+            violations.add("no-model", "its source holds no model", entity=version.ref, observed=observed, expected="a folder with an MLmodel")
         for model in models:
             if model.problem:
                 violations.add("incomplete", "its source is not complete", entity=version.ref, observed=model.problem)
@@ -57,3 +72,25 @@ def test_no_version_has_a_stage(registered_model: RegisteredModel, violations: V
     for version in registered_model.versions:
         if version.stage not in ("", "None"):
             violations.add("stage", "has a stage", entity=version.ref, observed=version.stage, expected="an alias")
+
+
+@policy("REG006", "No other alias says production", Severity.HIGH)
+def test_no_other_alias_says_production(registered_model: RegisteredModel, settings: Settings, violations: Violations) -> None:
+    """Who loads by an alias that sounds like production gets a model whose evidence no rule looks at."""
+    if not settings.products:
+        violations.not_applicable(without_any("product", settings))
+    wanted = ", ".join(
+        f"{item.production.alias} of {item.production.registered_model} ({settings.origin('production.alias', item)})"
+        for item in settings.products
+        if item.production.registered_model
+    )
+    spelled = {folded(item.production.alias) for item in settings.products}
+    for alias, version in unseen_aliases(registered_model, settings):
+        known = folded(alias) in spelled
+        violations.add(
+            "alias-of-no-product",
+            f"alias {alias!r} sounds like production{'' if known else ' (built in)'}, and no product loads by it",
+            observed=f"version {version}",
+            expected=f"only {wanted}" if wanted else "a product whose registered_model and alias it is",
+            severity=None if known else Severity.LOW,
+        )

@@ -14,6 +14,8 @@ from mlflow_compliance.api import (
     Violations,
     current_run,
     is_archived,
+    last_sign,
+    last_written,
     policy,
     production_runs,
 )
@@ -25,19 +27,24 @@ HOUR = 3_600_000
 @policy("RUN001", "No run stuck in RUNNING", Severity.MEDIUM)
 def test_no_run_is_stuck(experiment: Experiment, store: Snapshot, artifacts: Artifacts, settings: Settings, violations: Violations) -> None:
     """A run that crashed without a word looks like one that is still at work, and its numbers like preliminary ones."""
-    limit = settings.runs.running_max_hours
+    limit, origin = settings.runs.running_max_hours, settings.origin("runs.running_max_hours")
+    since = store.taken_at - limit * HOUR
     for run in store.runs_of(experiment.experiment_id):
-        known = store.last_known_time(run)
-        hours = (store.taken_at - known) / HOUR
-        if run.status == "RUNNING" and hours > limit:
-            since = datetime.fromtimestamp(known / 1000, timezone.utc)
-            violations.add(
-                "stuck",
-                "still RUNNING",
-                entity=run.ref,
-                observed=f"nothing logged since {since:%Y-%m-%d %H:%M} UTC",
-                expected=f"ended within {limit:g} hours",
-            )
+        if run.status != "RUNNING" or store.last_known_time(run) >= since:
+            continue
+        sign, written = last_sign(store, run), last_written(store, run)
+        if sign.at >= since:
+            violations.note(f"{run.ref} logs nothing itself and is alive: {sign}, {_at(sign.at)}")
+        elif written.at >= since:
+            violations.note(f"{run.ref} logs no rows and is alive: {written}, written {_at(written.at)}")
+        else:
+            observed = f"nothing logged since {_at(sign.at)}" if sign.at else "nothing about it is dated"
+            expected = f"ended within {limit:g} hours ({origin})"
+            violations.add("stuck", "still RUNNING", entity=run.ref, observed=observed, expected=expected)
+
+
+def _at(milliseconds: int) -> str:
+    return f"{datetime.fromtimestamp(milliseconds / 1000, timezone.utc):%Y-%m-%d %H:%M} UTC"
 
 
 @policy("RUN002", "Exactly one active production run per product, FINISHED", Severity.CRITICAL)
@@ -46,7 +53,9 @@ def test_product_has_one_production_run(product: Product, store: Snapshot, setti
     runs = production_runs(product, store, settings)
     current = current_run(product, store, settings)
     if not runs:
-        violations.add("no-production-run", "no run is marked as production", observed="0 production runs", expected="exactly 1")
+        marks = ", ".join(f"{key}={value}" for key, value in sorted(product.production_tags.items()))
+        expected = f"exactly 1 with the tag {marks} ({settings.origin('production_tags', product)})"
+        violations.add("no-production-run", "no run is marked as production", observed="0 production runs", expected=expected)
     for run in runs:
         if len(runs) > 1 and run != current:
             violations.add(

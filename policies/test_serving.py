@@ -8,6 +8,7 @@ from mlflow_compliance.api import (
     ComplianceError,
     Evidence,
     Product,
+    RegisteredModel,
     Resolution,
     Run,
     Settings,
@@ -20,17 +21,25 @@ from mlflow_compliance.api import (
     policy,
     production_runs,
     resolve,
+    without_any,
 )
+
+MOST = 20
+"""Aliases that are told one by one."""
 
 
 @policy("SRV001", "What would be loaded is the production run's model", Severity.CRITICAL)
-def test_what_would_be_loaded(product: Product, store: Snapshot, evidence: Evidence, settings: Settings, violations: Violations) -> None:
+def test_what_would_be_loaded(product: Product | None, store: Snapshot, evidence: Evidence, settings: Settings, violations: Violations) -> None:
     """The model that decides about people must be the one whose evidence was looked at, byte for byte."""
+    if product is None:
+        _tell_aliases(store, violations)
+        violations.not_applicable(without_any("product", settings))
     wanted = product.production
     try:
         found = resolve(SnapshotLookup(store, product, settings), registered_model=wanted.registered_model, alias=wanted.alias)
     except ComplianceError as error:
-        violations.add("nothing-loads", "no model would be loaded", observed=str(error))
+        violations.add("nothing-loads", "what the settings name leads to no model", observed=str(error))
+        _tell_aliases(store, violations)
         return
     current = current_run(product, store, settings)
     if current is None:
@@ -56,6 +65,36 @@ def test_what_would_be_loaded(product: Product, store: Snapshot, evidence: Evide
     else:
         for sentence in _unlike_metadata(current.run_id, loaded.hashes, evidence):
             violations.add("not-on-record", "the files that would be loaded are not those on record", entity=current.ref, observed=sentence)
+
+
+def _tell_aliases(store: Snapshot, violations: Violations) -> None:
+    """Note what every alias of the store loads, whatever the settings name."""
+    told = [_loads(alias, model, store) for _, model in sorted(store.registered_models.items()) for alias in sorted(model.aliases)]
+    for sentence in told[:MOST]:
+        violations.note(sentence)
+    if len(told) > MOST:
+        violations.note(f"... and {len(told) - MOST} aliases more")
+
+
+def _loads(alias: str, model: RegisteredModel, store: Snapshot) -> str:
+    """Alias -> version -> what it comes from -> whether its files are there."""
+    said = f"models:/{model.name}@{alias} loads version {model.aliases[alias]}"
+    version = model.version(model.aliases[alias])
+    if version is None:
+        return f"{said}, which is not there"
+    home = store.experiments.get(version.experiment_id)
+    run = f", of run {version.run_id}" if version.run_id else ""
+    said += f" ({version.source}{run}{f' in experiment {home.name!r}' if home else ''})"
+    artifacts = store.artifacts
+    unknown = artifacts.unknown.get(version.ref.place) if artifacts else None
+    if unknown:
+        return f"{said}; whether its files are there is not known: {unknown.reason}"
+    folder = artifacts.locations.get(version.ref.place) if artifacts else None
+    models = artifacts.models_in(folder) if artifacts and folder else []
+    if not models:
+        return f"{said}; its files are not there"
+    problem = next((item.problem for item in models if item.problem), "")
+    return f"{said}; its files are there{f', not complete: {problem}' if problem else ''}"
 
 
 def _unknown(found: Resolution, store: Snapshot) -> Unknown | None:
@@ -86,6 +125,9 @@ def test_tracking_server_gives_everything(product: Product, store: Snapshot, evi
         violations.add("no-production-run", "there is no production run to ask for")
     for run in runs:
         unknown = store.unknown_files(run)
+        if store.schema is not None and store.schema.problem:
+            violations.not_evaluated("not-served", f"no tracking server opens a database that {store.schema.problem}: see STO003", entity=run.ref)
+            continue
         if unknown:
             violations.not_evaluated("not-served", unknown.reason, entity=run.ref)
             continue

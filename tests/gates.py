@@ -41,6 +41,7 @@ primary = "credit_delivery"
 experiments = ["credit_*"]
 production_names = ["*_production", "*_delivery"]
 [experiments]
+test_names = ["test_*", "*_test"]
 development = ["credit_selection"]
 """
 RULES = (POLICIES, *(f"--ignore={POLICIES}/test_{name}.py" for name in ("loading", "production", "registry", "serving")))

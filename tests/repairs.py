@@ -17,10 +17,12 @@ from typing import Any
 from stores import Lab
 
 from mlflow_compliance.apply import Outcome, apply_plan, differences, expected_after
+from mlflow_compliance.artifacts import OWNER_NOTE
 from mlflow_compliance.changes import load
 from mlflow_compliance.entities import Snapshot
 from mlflow_compliance.journal import Journal
 from mlflow_compliance.plan import Plan, Refusal, findings_of, make_plan
+from mlflow_compliance.rules.evaluation import Verdict, cases, evaluate
 from mlflow_compliance.rules.finding import Finding
 from mlflow_compliance.rules.fixer import Remedy, load_fixers
 from mlflow_compliance.rules.policy import ATTRIBUTE, Policy
@@ -74,6 +76,13 @@ def found_in(snapshot: Snapshot, lab: Lab, *ids: str) -> list[Finding]:
     return findings_of(chosen(ids), snapshot, lab.settings)
 
 
+def verdict(lab: Lab, policy: str, key: str) -> Verdict:
+    """What one policy says of one of its cases: `key` ends the case's own."""
+    snapshot, (rule,) = lab.read(), chosen([policy])
+    (case,) = [case for case in cases(rule, snapshot, lab.settings) if case.key.endswith(key)]
+    return evaluate(rule, case, snapshot, lab.settings)
+
+
 def plan_for(lab: Lab, *ids: str, others: Mapping[str, Remedy] | None = None) -> Plan:
     """The plan that mends a store; for which policies, `chosen` says."""
     return make_plan(chosen(ids), others or remedies(), lab.read(), lab.settings)
@@ -117,7 +126,7 @@ def take_back(lab: Lab, lines: Sequence[dict[str, Any]]) -> None:
 
 def hashes(folder: Path) -> Counter[str]:
     """SHA-256 of every artifact below a store's mlruns, quarantine included, and how often it is there."""
-    files = (path for path in (folder / "mlruns").rglob("*") if path.is_file() and path.name not in ("manifest.jsonl", "MLmodel"))
+    files = (path for path in (folder / "mlruns").rglob("*") if path.is_file() and path.name not in ("manifest.jsonl", "MLmodel", OWNER_NOTE))
     return Counter(hashlib.sha256(path.read_bytes()).hexdigest() for path in files)
 
 

@@ -18,7 +18,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelInput, L
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from mlflow_compliance.apply import differences, expected_after
-from mlflow_compliance.artifacts import Artifacts
+from mlflow_compliance.artifacts import ArtifactFile, Artifacts
 from mlflow_compliance.changes import JOURNAL, NOW, Change
 from mlflow_compliance.entities import Snapshot
 from mlflow_compliance.settings import Settings, load_settings
@@ -34,6 +34,8 @@ CREDIT = {
     "production_names": ["*_production", "*_delivery"],
     "production_tags": {"stage": "production"},
 }
+TEST_NAMES = ["test", "test_*", "test-*", "*_test", "*-test"]
+"""The built-in ones, said by the team: only then is anything done about an experiment that is named so."""
 BIG = bytes(range(256)) * 8
 """2 KiB: large enough to count as a duplicate under the default settings."""
 TRAIN = Dataset("applicants", "d1", "local", '{"uri": "applicants.parquet"}', '{"columns": ["a"]}', '{"rows": 10}')
@@ -60,7 +62,8 @@ class Lab:
         """A store with Default alone; `database` is that of an empty store somewhere else."""
         (folder / "mlruns").mkdir(parents=True)
         (folder / "mlflow.db").write_bytes(database)
-        made = cls(folder, Settings.model_validate({"products": [CREDIT], **settings}))
+        experiments = {"test_names": TEST_NAMES, **settings.get("experiments", {})}
+        made = cls(folder, Settings.model_validate({"products": [CREDIT], **settings, "experiments": experiments}))
         made.sql("UPDATE experiments SET artifact_location = ? WHERE experiment_id = 0", str(made.mlruns / "0"))
         return made
 
@@ -301,12 +304,18 @@ def _file_facts(artifacts: Artifacts) -> dict[str, Any]:
             for path, file in artifacts.files.items()
         },
         "pointers": dict(artifacts.pointers),
+        "claimed": dict.fromkeys(artifacts.claimed, True),
         "ownerless": {path: (item.root, item.files, item.size) for path, item in artifacts.ownerless.items()},
+        "quarantined": {path: (item.former, item.owner.place, item.problem, *_facts_of(item.files)) for path, item in artifacts.quarantined.items()},
         "models": {
             path: (model.owner and (model.owner.kind, model.owner.key), model.missing, model.empty, model.artifact_path)
             for path, model in artifacts.models.items()
         },
     }
+
+
+def _facts_of(files: Mapping[str, ArtifactFile]) -> list[Any]:
+    return sorted((path, file.size, file.owner and file.owner.place, file.logged) for path, file in files.items())
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -55,6 +55,7 @@ def assert_complete(demo: Lab, run: Any) -> None:
     """One run with everything that the settings want of it."""
     assert (run.info.run_name, run.info.status) == ("production_lightgbm_189features_v2", "FINISHED")
     assert run.data.tags.items() >= {"stage": "production", "status": "deployed"}.items()
+    assert run.data.tags["description"] == run.data.tags["mlflow.note.content"] != ""
     params = {
         "class_weight": "balanced",
         "learning_rate": "0.0188",
@@ -192,3 +193,41 @@ def test_people_see_it_in_the_ui(story: Story, browser: Any, tmp_path: Path) -> 
         page.screenshot(path=pictures / "ui-threshold-curve.png")
         see("ui-registry", "models/credit_scoring", "Version 1", "@ production")
     page.close()
+
+
+SPY = """
+import json, sys
+from pathlib import Path
+import demo
+
+def contents(folder, left_out=()):
+    found = {str(path.relative_to(folder)): path.read_bytes().hex() for path in folder.rglob("*") if path.is_file()}
+    return {name: found[name] for name in sorted(found) if not name.startswith(left_out)}
+
+folder, started, there = Path(sys.argv[1]), demo._start_pytest, {}
+
+def start(place, report, *options):
+    if "--fix" in options:
+        there.update(contents(place, ("before/", "audit-", demo.MARKER)))
+    return started(place, report, *options)
+
+demo._start_pytest = start
+code = demo.main([str(folder)])
+kept, now = contents(folder / "before"), contents(folder, ("before/", "audit-", demo.MARKER))
+print(json.dumps({"code": code, "files": len(there), "same": kept == there, "repaired": now != there}))
+"""
+
+
+def test_the_demo_keeps_the_store_as_it_was(tmp_path: Path) -> None:
+    """What lies in `before` is what the repair found, byte for byte."""
+    example = CHECKOUT / "examples" / "credit_scoring"
+    done = subprocess.run(
+        [sys.executable, "-c", SPY, str(tmp_path / "demo")],
+        cwd=CHECKOUT,
+        env={**os.environ, "PYTHONPATH": str(example)},
+        capture_output=True,
+        text=True,
+    )
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told.pop("files") > 90, done.stderr
+    assert told == {"code": 0, "same": True, "repaired": True}, done.stdout

@@ -128,7 +128,7 @@ def test_fixers_that_never_end_are_named(lab: Lab) -> None:
     @policy("XXX001", "Never satisfied", Severity.LOW)
     def test_never(experiment: Experiment, violations: Violations) -> None:
         """A new finding whatever is done."""
-        violations.add("called", f"called {experiment.name}")
+        violations.add(f"called-{len(experiment.name)}", f"called {experiment.name}")
 
     rule = test_never.__compliance_policy__  # type: ignore[attr-defined]
     with pytest.raises(PlanError, match=r"does not settle after 10 rounds.*XXX001"):
@@ -172,6 +172,7 @@ def test_entities_are_counted_once_however_often_they_change(lab: Lab) -> None:
 def test_fix_max_counts_entities(lab: Lab, limit: int, refused: bool) -> None:
     for name in ("test_1", "test_2"):
         lab.experiment(name)
+    (lab.folder / "compliance.toml").write_text('experiments.test_names = ["test_*"]')
     audit = Audit(Options(CHECKOUT, Path(lab.folder), tracking_uri=lab.uri, fixers=("fixers",), limit=limit), Silent)
     (rule,) = (rule for rule in rules() if rule.id == "EXP002")
     audit.add(rule)

@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from mlflow_compliance.artifacts import DuplicateRules
 from mlflow_compliance.entities import Experiment
 from mlflow_compliance.errors import SettingsError
+from mlflow_compliance.scope import By, claims
 from mlflow_compliance.settings import Product, Settings, StoreSettings, find_settings, load_settings
 from mlflow_compliance.toml_lines import line_of, parse
 
-TABLES = "artifacts, duplicates, experiments, journal, models, policies, products, runs, store"
+TABLES = "artifacts, duplicates, experiments, gate, journal, models, policies, products, runs, store"
 EVERYTHING = """
 [store]
 tracking_uri = "sqlite:///mlflow.db"
@@ -82,6 +83,8 @@ pointers = true
 hash_cache = "cache"
 [journal]
 folder = ".compliance"
+[gate]
+require_evidence = "high"
 [policies.EXP002]
 enabled = false
 severity = "low"
@@ -111,7 +114,7 @@ def test_defaults_need_no_file() -> None:
     assert settings == Settings()
     assert settings.path is None
     assert settings.base == Path.cwd()
-    assert [product.name for product in settings.products] == ["default"]
+    assert (settings.products, settings.says_products) == ((), False)
     assert settings.duplicate_rules() == DuplicateRules()
     assert settings.store.resolved_uri(settings.base) is None
 
@@ -180,6 +183,7 @@ def test_every_key_is_read(folder: Path) -> None:
         "duplicates": {"min_size": 1, "boilerplate": ("*.yaml",), "zip_members": True, "pointers": True},
         "artifacts": {"hash_cache": "cache"},
         "journal": {"folder": ".compliance"},
+        "gate": {"require_evidence": ("high", "critical")},
         "policies": {"EXP002": {"enabled": False, "severity": "low"}},
     }
     assert settings.duplicate_rules() == DuplicateRules(1, ("*.yaml",))
@@ -240,6 +244,10 @@ class TestProblems:
             ("experiments.test_tags.a = true", "experiments.test_tags.a: must be text in quotes, not true"),
             ("policies.A.severity = 'hgih'", "policies.A.severity: must be 'low', 'medium', 'high' or 'critical', not 'hgih'"),
             ("policies.A.enbled = true", "policies.A.enbled: unknown key; did you mean 'enabled'?"),
+            (
+                "gate.require_evidence = 'hgih'",
+                "gate.require_evidence: must be one of low, medium, high, critical or never, or a list of severities, not hgih",
+            ),
             ("journal.where = 'x'", "journal.where: unknown key; known here: folder"),
             ("path = 'x'", f"path: unknown key; known here: {TABLES}"),
             ('"\\u001b[31m" = 1', f'"\\u001b[31m": unknown key; known here: {TABLES}'),
@@ -349,13 +357,43 @@ class TestPaths:
         assert Settings().journal.resolved_folder(folder) is None
 
 
+class TestOrigins:
+    """Where a value comes from: the file and line that says it, even where it says what is built in."""
+
+    def test_line_by_line(self, folder: Path) -> None:
+        text = '[runs]\nrunning_max_hours = 24.0\n[[products]]\nname = "a"\n[[products]]\nname = "b"\n[products.production]\ntolerance = 0.1\n'
+        (folder / "compliance.toml").write_text(text)
+        settings = load_settings(folder / "compliance.toml")
+        first, second = settings.products
+        assert settings.origin("runs.running_max_hours") == "compliance.toml:2"
+        assert settings.origin("duplicates.min_size") == "built in"
+        assert settings.origin("production.tolerance", first) == "built in"
+        assert settings.origin("production.tolerance", second) == "compliance.toml:8"
+        assert settings.origin("production_names", second) == "built in"
+        assert settings.origin("experiments.test_names") == "built in"
+
+    def test_in_pyproject(self, folder: Path) -> None:
+        (folder / "pyproject.toml").write_text("[project]\nname = 'x'\n[tool.mlflow-compliance.duplicates]\nmin_size = 7\n")
+        settings = load_settings(folder / "pyproject.toml")
+        assert settings.origin("duplicates.min_size") == "pyproject.toml:4"
+        assert settings.origin("duplicates.boilerplate") == "built in"
+
+    def test_without_a_file(self) -> None:
+        assert Settings().origin("runs.running_max_hours") == "built in"
+        assert Settings.model_validate({"runs": {"running_max_hours": 1}}).origin("runs.running_max_hours") == "the settings"
+
+
 class TestMatching:
     def test_tests_by_name_in_any_case_or_by_tag(self) -> None:
         settings = Settings.model_validate({"experiments": {"test_tags": {"kind": "test"}}})
+        # The very words that are built in, said by somebody.
+        said = Settings.model_validate({"experiments": {"test_names": list(Settings().experiments.test_names)}})
         for name in ("test", "TEST", "Test_experiment", "test-1", "my_Test", "my-test"):
-            assert settings.is_test(experiment(name)), name
+            assert said.is_test(experiment(name)), name
+            assert (settings.is_test(experiment(name)), settings.looks_like_a_test(experiment(name))) == (False, True), name
         for name in ("latest", "testing", "contest_entry", "Default"):
-            assert not settings.is_test(experiment(name)), name
+            assert not said.is_test(experiment(name)), name
+            assert not settings.looks_like_a_test(experiment(name)), name
         assert settings.is_test(experiment("x", {"kind": "test"}))
         assert Settings.model_validate({"experiments": {"test_names": ["TRY*"]}}).is_test(experiment("try_1"))
         assert not settings.is_test(experiment("x", {"kind": "other"}))
@@ -367,17 +405,25 @@ class TestMatching:
         assert not Settings().is_development(experiment("credit_model_selection"))
 
     def test_a_product_claims_its_production_experiments(self) -> None:
-        product = Product(name="credit", primary="credit_final", experiments=("credit_*",))
-        for claimed in (experiment("credit_final"), experiment("credit_production"), experiment("credit_x", {"stage": "production"})):
-            assert product.claims(claimed), claimed
-            assert not product.claims(replace(claimed, lifecycle="deleted")), claimed
+        def by(item: Experiment, **more: Any) -> By | None:
+            product = {"name": "credit", "primary": "credit_final", "experiments": ["credit_*"], **more}
+            found = claims(Settings.model_validate({"products": [product]}), {"1": item}, [])
+            return next((claim.by for claim in found), None)
+
+        names = {"production_names": ["*production*"]}
+        for claimed, why in ((experiment("credit_final"), By.PRIMARY), (experiment("credit_x", {"stage": "production"}), By.TAG)):
+            assert by(claimed) is why, claimed
+            assert by(replace(claimed, lifecycle="deleted")) is None, claimed
+        assert by(experiment("credit_production")) is By.GUESS
+        assert by(experiment("credit_production"), **names) is By.NAME
+        assert by(experiment("credit_production_test")) is None, "one guess is as good as the other"
+        assert by(experiment("credit_production_test"), **names) is By.NAME
         for other in (experiment("credit_x"), experiment("fraud_production"), experiment("credit_x", {"stage": "staging"})):
-            assert not product.claims(other), other
+            assert by(other) is None, other
 
     def test_a_product_covers_by_pattern_and_its_primary_always(self) -> None:
         product = Product(name="credit", primary="final", experiments=("credit_*",))
         assert [product.covers(experiment(name)) for name in ("credit_x", "final", "fraud")] == [True, True, False]
-        assert product.claims(experiment("final"))
 
 
 class TestFindSettings:

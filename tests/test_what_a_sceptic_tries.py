@@ -14,12 +14,13 @@ from stores import BIG, START, Lab
 
 from mlflow_compliance.changes import CopyRun, DeleteExperiment, EndRun, LinkDuplicate, MoveToQuarantine
 from mlflow_compliance.changes.runs import SOURCE_MODEL
-from mlflow_compliance.errors import ChangeError
+from mlflow_compliance.errors import ChangeError, StoreError
+from mlflow_compliance.snapshot.presence import Why
 from mlflow_compliance.store.artifacts.hashing import hash_file
 from mlflow_compliance.store.changing import retracting
 from mlflow_compliance.store.changing.transactions import tracking_store
 from mlflow_compliance.store.disk import files
-from mlflow_compliance.store.opening import open_store
+from mlflow_compliance.store.opening import open_store, refuse_writing
 
 
 def reasons(lab: Lab, policy: str) -> str:
@@ -106,19 +107,31 @@ def test_a_model_that_a_run_recorded_must_be_there(lab: Lab) -> None:
     history = '[{"run_id": "x", "artifact_path": "model", "flavors": {}}]'
     run_id = lab.run(key, files={"model/MLmodel": b"flavors: {}\n"}, **{"mlflow.log-model.history": history})
     assert lab.read().artifacts.unreachable == ()  # type: ignore[union-attr]
+    lab.run(lab.experiment("credit_tuning", lifecycle="development"), files={"a.txt": b"the root is there"})
     shutil.rmtree(lab.mlruns / key)
     assert [item.example.key for item in lab.read().artifacts.unreachable] == [f"{run_id}/model"]  # type: ignore[union-attr]
 
 
-def test_an_artifact_root_that_is_gone_is_told_where_runs_use_it(lab: Lab) -> None:
+def test_an_artifact_root_that_is_gone_is_told_where_files_were_written_to_it(lab: Lab) -> None:
     key = lab.experiment("credit_selection", lifecycle="development")
     shutil.rmtree(lab.mlruns)
     assert lab.read().artifacts.unreachable == ()  # type: ignore[union-attr]
-    lab.run(key)
-    found = lab.read().artifacts.unreachable  # type: ignore[union-attr]
-    assert {item.experiment_id for item in found} == {key}
-    assert "make the empty folder" in found[0].reason
-    lab.mlruns.mkdir()
+    run_id = lab.run(key)
+    assert lab.read().artifacts.unreachable == (), "a store that logs numbers alone needs no folder"  # type: ignore[union-attr]
+    lab.model(key, run_id)
+    aside = lab.mlruns.rename(lab.folder / "volume")
+    for empty in (False, True):
+        if empty:
+            lab.mlruns.mkdir()
+        snapshot = lab.read()
+        (item,) = snapshot.artifacts.unreachable  # type: ignore[union-attr]
+        assert item.experiments == (key,)
+        assert str(lab.mlruns) in item.reason
+        assert {unknown.why for unknown in snapshot.artifacts.unknown.values()} == {Why.EMPTY_ROOT if empty else Why.NO_ROOT}  # type: ignore[union-attr]
+        with pytest.raises(StoreError, match=r"does not write while files that rows speak of are away"):
+            refuse_writing(lab.store, snapshot)
+    lab.mlruns.rmdir()
+    aside.rename(lab.mlruns)
     assert lab.read().artifacts.unreachable == ()  # type: ignore[union-attr]
 
 
@@ -152,13 +165,13 @@ def test_a_cache_beside_the_runs_of_a_project_folder_is_not_moved(lab: Lab) -> N
     assert not moved(lab) & {"d41d8cd98f00b204e9800998ecf8427e", "2022", "src"}
 
 
-def test_a_run_that_only_logs_files_is_alive(lab: Lab) -> None:
+def test_a_run_that_only_logs_files_is_alive_and_its_files_date_no_end(lab: Lab) -> None:
     key = lab.experiment("credit_selection", lifecycle="development")
     run_id = lab.run(key, start=START, status="RUNNING", files={"log.csv": BIG})
     assert not [change for change in plan_for(lab).changes if isinstance(change, EndRun)]
     os.utime(lab.folder_of(run_id) / "log.csv", (START / 1000, START / 1000 + 60))
     ends = [change.end_time for change in plan_for(lab).changes if isinstance(change, EndRun)]
-    assert ends == [START + 60_000]
+    assert ends == [START]
 
 
 def test_a_metric_from_the_future_does_not_keep_a_run_alive(lab: Lab) -> None:

@@ -1,13 +1,16 @@
 """The names that rules and remedies are written with, from one place."""
 
 from mlflow_compliance.artifacts import LINK, ArtifactRoot, Artifacts, DuplicateGroup, in_folder, upwards
+from mlflow_compliance.candidates import as_toml, candidates, counted
 from mlflow_compliance.changes import (
     JOURNAL,
     NOW,
     Change,
+    ClaimRoot,
     CopyRun,
     DeleteExperiment,
     EndRun,
+    GiveBack,
     LinkDuplicate,
     LogProductionRun,
     MoveToQuarantine,
@@ -26,7 +29,7 @@ from mlflow_compliance.changes import (
 )
 from mlflow_compliance.changes.production import BUILD, BUILT_FOR, BUILT_IN, COMPLETE_BUILD, METADATA
 from mlflow_compliance.changes.registry import version_of
-from mlflow_compliance.changes.runs import COMPLETE, COPIED_BY, COPY_STATE, PARENT, SOURCE_RUN, SUPERSEDED, left_behind
+from mlflow_compliance.changes.runs import COMPLETE, COPIED_BY, COPY_STATE, SOURCE_RUN, SUPERSEDED, left_behind, own_datasets
 from mlflow_compliance.entities import (
     TERMINAL_STATUSES,
     DatasetInput,
@@ -42,26 +45,38 @@ from mlflow_compliance.errors import ComplianceError
 from mlflow_compliance.evidence import Bundle, Evidence
 from mlflow_compliance.facts import FactValue, fact_values, in_run, number
 from mlflow_compliance.journal import user_name
+from mlflow_compliance.marks import said_in, unseen_aliases, unseen_marks
 from mlflow_compliance.metadata import as_text as metadata_text
 from mlflow_compliance.metadata import document as metadata_document
 from mlflow_compliance.metrics import agree, differs
 from mlflow_compliance.resolution import Resolution, SnapshotLookup, resolve
 from mlflow_compliance.rules.finding import Finding, Severity, Violations
 from mlflow_compliance.rules.fixer import CannotFix, fixer
-from mlflow_compliance.rules.policy import Requirement, policy
+from mlflow_compliance.rules.policy import Requirement, policy, without_any
 from mlflow_compliance.scope import (
     SUPERSEDED_BY,
+    By,
     claimed_by,
     claims_in,
     current_run,
+    guessed_by,
     is_archived,
     primary_of,
     production_models,
     production_runs,
+    standing,
 )
-from mlflow_compliance.settings import Product, Settings
+from mlflow_compliance.settings import Product, Settings, folded
+from mlflow_compliance.snapshot.damage import DamagedFile
 from mlflow_compliance.snapshot.moved import HISTORY, Moved, PlaceInRow
+from mlflow_compliance.snapshot.outdated import Outdated, as_time
+from mlflow_compliance.snapshot.ownership import Doubt
 from mlflow_compliance.snapshot.presence import Presence, Unknown, Why
+from mlflow_compliance.snapshot.quarantined import Quarantined
+from mlflow_compliance.snapshot.reachability import Kept, Sign, kept_by, last_sign, last_written
+from mlflow_compliance.snapshot.schema import LostRows, Schema, SchemaState
+from mlflow_compliance.snapshot.ties import PARENT, How, Tie
+from mlflow_compliance.toml_lines import quoted
 
 __all__ = [
     "BUILD",
@@ -84,12 +99,16 @@ __all__ = [
     "ArtifactRoot",
     "Artifacts",
     "Bundle",
+    "By",
     "CannotFix",
     "Change",
+    "ClaimRoot",
     "ComplianceError",
     "CopyRun",
+    "DamagedFile",
     "DatasetInput",
     "DeleteExperiment",
+    "Doubt",
     "DuplicateGroup",
     "EndRun",
     "EntityRef",
@@ -97,16 +116,22 @@ __all__ = [
     "Experiment",
     "FactValue",
     "Finding",
+    "GiveBack",
+    "How",
+    "Kept",
     "LinkDuplicate",
     "LogProductionRun",
     "LoggedModel",
+    "LostRows",
     "ModelVersion",
     "MoveToQuarantine",
     "Moved",
+    "Outdated",
     "PlaceInRow",
     "PointToCopy",
     "Presence",
     "Product",
+    "Quarantined",
     "RegisterVersion",
     "RegisteredModel",
     "RemoveRepeatedPoints",
@@ -118,37 +143,57 @@ __all__ = [
     "RewriteLocations",
     "Rewriting",
     "Run",
+    "Schema",
+    "SchemaState",
     "SetAlias",
     "SetExperimentTag",
     "SetRunTag",
     "Settings",
     "Severity",
+    "Sign",
     "Snapshot",
     "SnapshotLookup",
+    "Tie",
     "Unknown",
     "Violations",
     "Why",
     "agree",
+    "as_time",
+    "as_toml",
+    "candidates",
     "claimed_by",
     "claims_in",
     "copy_of",
+    "counted",
     "current_run",
     "differs",
     "fact_values",
     "fixer",
+    "folded",
+    "guessed_by",
     "in_folder",
     "in_run",
     "is_archived",
+    "kept_by",
+    "last_sign",
+    "last_written",
     "left_behind",
     "metadata_document",
     "metadata_text",
     "number",
+    "own_datasets",
     "policy",
     "primary_of",
     "production_models",
     "production_runs",
+    "quoted",
     "resolve",
+    "said_in",
+    "standing",
+    "unseen_aliases",
+    "unseen_marks",
     "upwards",
     "user_name",
     "version_of",
+    "without_any",
 ]

@@ -15,6 +15,7 @@ from mlflow_compliance.entities import EntityRef, RegisteredModel, Snapshot
 from mlflow_compliance.errors import ChangeError, StoreError
 from mlflow_compliance.journal import Journal
 from mlflow_compliance.plan import Plan, Step, batches, fold
+from mlflow_compliance.uris import without_secrets
 
 TOGETHER = 50
 """Runs that are copied together: they share the transactions, and a program that is killed has so many to copy again at most."""
@@ -191,7 +192,9 @@ def differences(expected: Snapshot, actual: Snapshot) -> list[str]:
     if expected.artifacts and actual.artifacts:
         found += _unlike("artifact", _files(expected.artifacts), _sized_as(expected.artifacts, _files(actual.artifacts)))
         found += _unlike("ownerless folder", dict.fromkeys(expected.artifacts.ownerless), dict.fromkeys(actual.artifacts.ownerless))
+        found += _unlike("in quarantine and owned:", dict.fromkeys(expected.artifacts.quarantined), dict.fromkeys(actual.artifacts.quarantined))
         found += _unlike("prefix in [store.relocate]", expected.artifacts.relocated, actual.artifacts.relocated)
+        found += _unlike("note of this store in", dict.fromkeys(expected.artifacts.claimed), dict.fromkeys(actual.artifacts.claimed))
         found += _unlike("pointer of", expected.artifacts.pointers, actual.artifacts.pointers)
         found += _unlike_contents(expected.artifacts, actual.artifacts)
     return found
@@ -222,7 +225,7 @@ def _only_where_unlike(found: object, planned: object) -> tuple[object, object]:
 
 def _short(value: object) -> str:
     """A run may have a million metric points, and a param 6000 characters."""
-    text = str(value)
+    text = without_secrets(str(value))
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}… ({len(text)} characters)"
 
 

@@ -16,11 +16,17 @@ from functools import cached_property
 from typing import NamedTuple, TypeVar, cast
 
 from mlflow_compliance.entities import EntityRef
+from mlflow_compliance.snapshot.litter import is_litter
 from mlflow_compliance.snapshot.moved import Moved, PlaceInRow, begins_with
+from mlflow_compliance.snapshot.outdated import Dated, Outdated
+from mlflow_compliance.snapshot.ownership import Doubt
 from mlflow_compliance.snapshot.presence import Presence, Unknown, Why
+from mlflow_compliance.snapshot.quarantined import Quarantined
 
 _Value = TypeVar("_Value")
 QUARANTINE = ".quarantine"
+OWNER_NOTE = ".compliance-owner"
+"""File in an artifact root in which a repair notes whose the root is."""
 LINK = "link:"
 """How the `copy` of a symbolic link begins: a copy of its own, that is no file."""
 
@@ -69,13 +75,17 @@ class ArtifactFile(NamedTuple):
 
 
 class Ownerless(NamedTuple):
-    """The topmost folder (or file) that no row owns. `keep` says why it must not be moved; empty where it may be."""
+    """The topmost folder (or file) that no row owns. `keep` says why it must not be moved; empty where it may be.
+
+    `way` is what whoever knows better can do, where `keep` does not say so itself.
+    """
 
     root: str
     path: str
     files: int
     size: int
     keep: str
+    way: str = ""
 
 
 class Unreachable(NamedTuple):
@@ -138,7 +148,7 @@ class DuplicateRules:
 
     def apply_to(self, path: str, size: int) -> bool:
         name = path[path.rfind("/") + 1 :]
-        return size >= self.min_size and not any(fnmatch(name, pattern) for pattern in self.boilerplate)
+        return size >= self.min_size and not is_litter(name) and not any(fnmatch(name, pattern) for pattern in self.boilerplate)
 
     def applied(self) -> Callable[[str, int], bool]:
         """`apply_to` for a million files: the patterns see the name only, so they are asked once a name."""
@@ -162,8 +172,22 @@ class Artifacts:
     locations: Mapping[tuple[str, str], str]
     """(kind, key) of a run, logged model, model version or experiment -> the local folder of its artifacts."""
     ownerless: Mapping[str, Ownerless] = field(default_factory=dict)
+    emptied: Mapping[str, int] = field(default_factory=dict)
+    """Path of a root -> how many folders it has, with the name of a run, model or experiment, that no row owns and that hold no file."""
+    outdated: Mapping[str, Outdated] = field(default_factory=dict)
+    """Path of a root -> what lies there that is newer than every row. Nothing in such a root is touched."""
+    quarantined: Mapping[str, Quarantined] = field(default_factory=dict)
+    """Path in a quarantine -> what lies there although a row owns its former place."""
+    illegible: Mapping[str, str] = field(default_factory=dict)
+    """Path of a quarantine's manifest -> what is wrong with it."""
     unknown: Mapping[tuple[str, str], Unknown] = field(default_factory=dict)
     """(kind, key) of a row -> why the place that it names was not looked at. Such a row has no entry in `locations`."""
+    doubts: Mapping[str, Doubt] = field(default_factory=dict)
+    """Path of a root, or of a file -> why it, and what lies in it, is perhaps not this store's alone. Asked through `doubt`."""
+    claimed: frozenset[str] = frozenset()
+    """Paths of the roots in which a note of an earlier repair says that they are this store's."""
+    insisted: frozenset[str] = frozenset()
+    """Paths of the roots that the user says are this store's."""
     unreachable: tuple[Unreachable, ...] = ()
     moved: tuple[Moved, ...] = ()
     """Prefixes of rows whose place was not looked at, though folders here bear the ids that they name."""
@@ -180,6 +204,10 @@ class Artifacts:
     """Groups of zip containers that hold the same members but differ in bytes (time stamps)."""
     newest: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """(kind, key) of an owner -> when the newest of its files was last written, in milliseconds."""
+    newest_row: int = 0
+    """The latest time that a run or model of the store is dated by its rows, in milliseconds; 0 where none is."""
+    coming: Mapping[str, int] = field(default_factory=dict)
+    """Folder of an experiment that is not there yet, nor a root that it will lie in -> the device that it will be on."""
     linked_outside: frozenset[str] = frozenset()
     """Physical copies that have hard links which are not below any root: somebody else's files."""
     unread: Mapping[str, str] = field(default_factory=dict)
@@ -189,12 +217,22 @@ class Artifacts:
     rules: DuplicateRules = DuplicateRules()
     samples: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
     """Path -> what the walk read of it, between the walk and the hashing."""
+    dated: Mapping[str, Dated] = field(default_factory=dict, repr=False, compare=False)
+    """Folder of a run or model that no row owns -> its times, between the walk and the comparison with the rows' times."""
 
     def presence(self, row: tuple[str, str]) -> Presence:
         """What is known of the folder of a row, by (kind, key)."""
         if row in self.unknown:
             return Presence.UNKNOWN
         return Presence.HERE if row in self.locations else Presence.ABSENT
+
+    def aside(self, row: tuple[str, str]) -> Quarantined | None:
+        """What lies in quarantine of the files of a row, by (kind, key)."""
+        return self._aside.get(row)
+
+    @cached_property
+    def _aside(self) -> dict[tuple[str, str], Quarantined]:
+        return {row: item for item in self.quarantined.values() for row in (item.owner.place, *item.rows)}
 
     def moved_from(self, place: str) -> list[Moved]:
         """What is known of where the files of rows that are told by a place are now."""
@@ -203,6 +241,18 @@ class Artifacts:
     def mapped(self, uri: str) -> str:
         """The prefix of [store.relocate] that a row's location is read by, '' for a row that is read as it stands."""
         return max((prefix for prefix in self.relocated if begins_with(uri, prefix)), key=len, default="")
+
+    def doubt(self, path: str) -> Doubt | None:
+        """Why what lies at a path must stay as it is, because it is perhaps not this store's alone; None where nothing speaks against changing it."""
+        root = self.root_of(path)
+        if root and root.path in self.outdated:
+            return self.outdated[root.path].doubt
+        if path in self.doubts:
+            return self.doubts[path]
+        item = self.ownerless.get(path)
+        if item and item.keep:
+            return Doubt(item.keep, item.way)
+        return self.doubts.get(root.path) if root else None
 
     def root_of(self, path: str) -> ArtifactRoot | None:
         """The innermost root that holds a path."""
@@ -237,6 +287,12 @@ class Artifacts:
             return int(own)
         root = self.root_of(path)
         return root.device if root else None
+
+    def device_of(self, folder: str) -> int | None:
+        """The device of an experiment's folder: that of the files in it, which may be mounted below its root, else its root's."""
+        copies = (self.files[path].copy.partition(":")[0] for path in _at_or_below(self._sorted_files, folder))
+        own = next(filter(str.isdecimal, copies), "")
+        return int(own) if own else self.coming.get(folder, self.device(folder))
 
     def duplicates(self, root: str | None = None) -> list[DuplicateGroup]:
         """Groups of owned artifacts with one content in several physical copies; with `root`, those whose first extra copy lies there."""
@@ -312,6 +368,17 @@ class Artifacts:
             hashes=left(self.hashes),
             recorded=left(self.recorded),
             pointers=left(self.pointers),
+        )
+
+    def given_back(self, item: Quarantined) -> Artifacts:
+        """As this, with something from a quarantine at its former place again."""
+        return replace(
+            self,
+            files={**self.files, **item.files},
+            models={**self.models, **item.models},
+            locations={**self.locations, **item.rows},
+            unreachable=tuple(gone for gone in self.unreachable if gone.why is not None or gone.place not in item.places),
+            quarantined={path: other for path, other in self.quarantined.items() if path != item.path},
         )
 
     def with_files(self, files: Mapping[str, ArtifactFile], hashes: Mapping[str, str]) -> Artifacts:

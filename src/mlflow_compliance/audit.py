@@ -19,11 +19,16 @@ from mlflow_compliance.rules.evaluation import cases, verdict_of
 from mlflow_compliance.rules.finding import Finding, Severity
 from mlflow_compliance.rules.fixer import Remedy, load_fixers, propose, summary_of
 from mlflow_compliance.rules.policy import AXES, OF_FILES, Policy
+from mlflow_compliance.rules.selecting import selects
 from mlflow_compliance.settings import Settings, find_settings, load_settings
 
 if TYPE_CHECKING:
     # The store package is imported when a store is opened: a test session without policies pays nothing for it.
     from mlflow_compliance.store.opening import Store
+
+
+_FEW = 5
+"""Names in one line of the head."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,10 @@ class Options:
     hash_cache: str | None = None
     """What --hash-cache says; None leaves it to the settings."""
     metadata_only: bool = False
+    rules: tuple[str, ...] = ()
+    """Ids and patterns of the rules that --compliance-rules asks for; empty for every rule."""
+    owned_roots: tuple[str, ...] = ()
+    """Artifact roots that --fix-owned-root names."""
 
 
 @dataclass
@@ -101,7 +110,14 @@ class Audit:
         if self._store is None:
             from mlflow_compliance.store.opening import open_store
 
-            self._store = open_store(self.uri, self.settings, str(self.options.rootdir), executor=self.options.executor, hash_cache=self._hash_cache)
+            self._store = open_store(
+                self.uri,
+                self.settings,
+                str(self.options.rootdir),
+                executor=self.options.executor,
+                hash_cache=self._hash_cache,
+                owned_roots=[str(self.options.workdir / Path(root).expanduser()) for root in self.options.owned_roots],
+            )
         return self._store
 
     @property
@@ -191,6 +207,10 @@ class Audit:
         """Whether --metadata-only leaves a policy out."""
         return self.options.metadata_only and rule.reads_artifacts
 
+    def asked(self, rule: Policy) -> bool:
+        """Whether --compliance-rules asks for a policy."""
+        return selects(self.options.rules, rule.id)
+
     @property
     def remedies(self) -> Mapping[str, Remedy]:
         if self._remedies is None:
@@ -216,14 +236,12 @@ class Audit:
         snapshot = self.snapshot(artifacts=bool(self.settings.store.relocate))
         return snapshot if snapshot.artifacts is not None else FilesNotRead.of(snapshot)
 
-    def refusal(self, *, schema: bool = False) -> str:
-        """Why --fix would not write to this store, empty where it would; `schema` asks the installed MLflow too, which takes seconds."""
+    def refusal(self) -> str:
+        """Why --fix would not write to this store, empty where it would."""
         from mlflow_compliance.store.opening import refuse_writing
 
         try:
             refuse_writing(self.store, self.snapshot(artifacts=bool(self.settings.store.relocate)))
-            if schema:
-                self.store.backend.refuse_other_schema()
         except ComplianceError as error:
             return str(error)
         return ""
@@ -249,7 +267,6 @@ class Audit:
         refuse_writing(self.store, self.snapshot(artifacts=True))
         self.repair = Repair(self.plan(only))
         if self.repair.plan.steps:
-            self.store.backend.refuse_other_schema()
             with only_one(self.store.folder), self.store.backend.lock():
                 # Planned again under the lock: another repair may just have ended.
                 self._readings.forget()
@@ -293,6 +310,12 @@ def _place(rule: Policy) -> str:
     return f"{rule.check.__code__.co_filename}::{rule.check.__qualname__}"
 
 
+def _counted(names: Sequence[str], what: str) -> str:
+    """How many there are, and the first of them."""
+    shown = ", ".join(names[:_FEW]) + (f" and {len(names) - _FEW} more" if len(names) > _FEW else "")
+    return f"{len(names)} {what}{'s' * (len(names) != 1)}: {shown}"
+
+
 def _time(milliseconds: int) -> str:
     return f"{datetime.fromtimestamp(milliseconds / 1000, timezone.utc):%Y-%m-%d %H:%M:%S} UTC"
 
@@ -308,7 +331,8 @@ class Heading:
 
 def heading(audit: Audit) -> Heading:
     """The head of the reports on a store that was read."""
-    return Heading(tuple(_lines_of(audit)), _time(audit.snapshot(artifacts=False).taken_at), len(audit.policies))
+    examined = sum(map(audit.asked, audit.policies.values()))
+    return Heading(tuple(_lines_of(audit)), _time(audit.snapshot(artifacts=False).taken_at), examined)
 
 
 def _lines_of(audit: Audit) -> Iterator[str]:
@@ -323,6 +347,11 @@ def _lines_of(audit: Audit) -> Iterator[str]:
     yield f"store: {snapshot.info.uri} ({snapshot.info.backend}{', schema ' + snapshot.info.schema if snapshot.info.schema else ''})"
     yield f"experiments: {active} active, {len(snapshot.experiments) - active} deleted; runs: {sum(runs.values())} ({counted})"
     yield f"registered models: {len(snapshot.registered_models)}, versions: {sum(len(item.versions) for item in snapshot.registered_models.values())}"
+    if snapshot.other_workspaces:
+        yield f"not read: {_counted(snapshot.other_workspaces, 'other workspace')} (MLFLOW_WORKSPACE names the one to audit)"
+    if snapshot.lost_rows:
+        lost = ", ".join(f"{item.rows} of {item.table} without {item.parent}" for item in snapshot.lost_rows)
+        yield f"rows whose parent is not there, and that MLflow shows nobody: {lost}"
     if audit.moved:
         yield f"the store was changed during the audit: rules about files saw it as it was later than {_time(audit.moved)}, when the others did"
     if snapshot.artifacts is not None:
@@ -332,7 +361,10 @@ def _lines_of(audit: Audit) -> Iterator[str]:
         yield f"artifacts: {len(files)} files, {size} bytes, {sum(stored.values())} of them on disk, in {where}"
         for prefix, rows in sorted(snapshot.artifacts.relocated.items()):
             yield f"relocated: {rows} rows say {prefix}, a place that is not used here; read through [store.relocate]"
-    left = sorted(rule.id for rule in audit.policies.values() if audit.left_out(rule))
+    if audit.options.rules:
+        others = sum(not audit.asked(rule) for rule in audit.policies.values())
+        yield f"limited by --compliance-rules to {', '.join(audit.options.rules)}: {others} other rules were not asked"
+    left = sorted(rule.id for rule in audit.policies.values() if audit.left_out(rule) and audit.asked(rule))
     if left:
         yield f"left out by --metadata-only, so nothing is said of files: {', '.join(left)}"
     off = sorted(rule.id for rule in audit.policies.values() if not audit.enabled(rule))

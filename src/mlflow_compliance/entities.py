@@ -7,21 +7,26 @@ construction: strict typing keeps the code to that, and every step that changes 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
+from mlflow_compliance.snapshot.damage import DamagedFile
 from mlflow_compliance.snapshot.presence import Unknown, Why
+from mlflow_compliance.snapshot.schema import LostRows, Schema
 
 if TYPE_CHECKING:
     from mlflow_compliance.artifacts import Artifacts
     from mlflow_compliance.evidence import Evidence, Source
+    from mlflow_compliance.snapshot.ties import How, Tie
 
 Kept = TypeVar("Kept")
 
 ACTIVE = "active"
 DELETED = "deleted"
+EXTERNAL = "mlflow.model.isExternal"
+"""Tag, 'true', of a logged model that is hosted elsewhere: it says READY and has no files."""
 TERMINAL_STATUSES = frozenset({"FINISHED", "FAILED", "KILLED"})
 
 ALWAYS = 2**63 - 1
@@ -105,7 +110,7 @@ class Experiment:
     assessed_runs: int = 0
     """Runs with assessments that soft-deleting the run would delete for good."""
     belongings: tuple[tuple[str, int], ...] = ()
-    """What else is tied to it and not to its runs (scorers, issues, ...), as people call it, and how many: a copy of its runs leaves it behind."""
+    """What else is tied to it and not to its runs (issues, review queues, ...), as people call it, and how many: a copy leaves it behind."""
 
     @property
     def active(self) -> bool:
@@ -134,8 +139,14 @@ def _as_mlflow_orders(point: MetricPoint) -> tuple[int, int, float]:
     return point.step, point.timestamp, 0.0 if math.isnan(point.value) else point.value
 
 
-_AHEAD = 86_400_000
+AHEAD = 86_400_000
 """Milliseconds that another machine's clock may be ahead of this one's: what is dated later has a wrong date."""
+
+
+def latest_time(now: int, begun_or_ended: Iterable[int | None], logged: Iterable[int | None]) -> int:
+    """The latest of times in rows, in milliseconds; 0 where there is none. A point that is dated after `now` has a wrong date."""
+    clocks = [time for time in begun_or_ended if time and time <= now + AHEAD]
+    return max([0, *clocks, *(time for time in logged if time and time <= now)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,9 +185,7 @@ class Run:
 
     def last_known_time(self, now: int) -> int:
         """The latest time that anything in its rows is dated, in milliseconds; 0 where nothing is. What lies after `now` is no time."""
-        times = [point.timestamp for points in self.metrics.values() for point in points if point.timestamp <= now]
-        start = self.start_time or 0
-        return max([start if start <= now + _AHEAD else 0, *times])
+        return latest_time(now, (self.start_time,), (point.timestamp for points in self.metrics.values() for point in points))
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +209,11 @@ class LoggedModel:
         return self.lifecycle == ACTIVE
 
     @property
+    def external(self) -> bool:
+        """Whether it is hosted elsewhere, and has no files."""
+        return self.tags.get(EXTERNAL) == "true"
+
+    @property
     def ref(self) -> EntityRef:
         return EntityRef("logged_model", self.model_id, self.name)
 
@@ -218,6 +232,8 @@ class ModelVersion:
     tags: Mapping[str, str] = field(default_factory=dict)
     experiment_id: str = ""
     """The experiment of its run or logged model; empty where neither is there any more."""
+    external: bool = False
+    """Whether it is that of a model that is hosted elsewhere: it has no files."""
 
     @property
     def ref(self) -> EntityRef:
@@ -293,6 +309,19 @@ class Snapshot:
     """Product -> what the settings name for its production run. Built when it is first looked up: only remedies do."""
     repeated_points: Mapping[str, RepeatedPoints] = field(default_factory=dict)
     """Path of a metric file -> the points that it holds more than once. Only a file store can hold such."""
+    ties: tuple[Tie, ...] = ()
+    """What rows say about who relies on what, as far as remedies ask for it: see `snapshot.reachability`."""
+    untold: Mapping[How, str] = field(default_factory=dict)
+    """Kinds of ties that this store could not be asked for -> why. Of what they might keep alive nothing is known."""
+    datasets: Mapping[str, tuple[DatasetInput, ...]] = field(default_factory=dict)
+    """Experiment that others are to be merged into -> the datasets that it has, without tags: MLflow keeps one of a name and digest."""
+    damaged: tuple[DamagedFile, ...] = ()
+    """Only a file store can have such."""
+    schema: Schema | None = None
+    """None for a store without tables of its own, and behind a server."""
+    lost_rows: tuple[LostRows, ...] = ()
+    other_workspaces: tuple[str, ...] = ()
+    """Workspaces of this store that hold something and were not read."""
 
     def remembered(self, name: str, compute: Callable[[], Kept], given: object = None) -> Kept:
         """What follows from this value and from another immutable one that is `given`, computed once: rules ask the same for every entity."""
@@ -303,9 +332,8 @@ class Snapshot:
         return known[key][1]
 
     def last_known_time(self, run: Run) -> int:
-        """The latest time that a run is known to have logged anything, files too, in milliseconds."""
-        written = self.artifacts.newest.get(("run", run.run_id), 0) if self.artifacts else 0
-        return max(run.last_known_time(self.taken_at), written if written <= self.taken_at + _AHEAD else 0)
+        """The latest time that a run's rows are dated, in milliseconds; 0 where none is. Files date nothing: a copy of a store has new ones."""
+        return run.last_known_time(self.taken_at)
 
     def active_experiments(self) -> Iterator[Experiment]:
         """The active experiments, by number where ids are numbers."""

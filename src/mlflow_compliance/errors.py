@@ -1,5 +1,7 @@
 """The one exception root of the program; the plugin is the one place that catches it."""
 
+from mlflow_compliance.uris import without_secrets
+
 
 def first_line(error: BaseException) -> str:
     """What somebody else's exception says, in one line."""
@@ -9,7 +11,10 @@ def first_line(error: BaseException) -> str:
 
 
 class ComplianceError(Exception):
-    """Something that the user can mend. The message is one sentence that names the thing and the way out."""
+    """Something that the user can mend. The message is one sentence that names the thing and the way out, and holds no secret."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(without_secrets(message))
 
 
 class SettingsError(ComplianceError):

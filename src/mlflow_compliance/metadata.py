@@ -9,6 +9,8 @@ from functools import lru_cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
+from mlflow_compliance.uris import without_secrets
+
 if TYPE_CHECKING:
     from jsonschema import Draft202012Validator, ValidationError
 
@@ -143,7 +145,7 @@ def _sentences(error: ValidationError) -> Iterator[str]:
 def _shown(value: object) -> str:
     if isinstance(value, dict | list):
         return "a table" if isinstance(value, dict) else "a list"
-    text = json.dumps(value, ensure_ascii=False)
+    text = without_secrets(json.dumps(value, ensure_ascii=False))
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 

@@ -7,12 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from mlflow_compliance.session.cutting import cut_warning
+from mlflow_compliance.session.leading import lead, remember
 from mlflow_compliance.session.repairing import repair
 from mlflow_compliance.session.sharing import prepare
 from mlflow_compliance.session.starting import begin, collected, cover, hear, name, rows, stop
 from mlflow_compliance.session.telling import clean, describe, finish, judge, shorten, status, summarize
 
 if TYPE_CHECKING:
+    import warnings
+
     from _pytest.terminal import TerminalReporter
 
     from mlflow_compliance.session.telling import Status
@@ -22,10 +26,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("compliance", "policy as tests for MLflow stores")
     group.addoption("--tracking-uri", metavar="URI", help="the MLflow store to audit; wins over MLFLOW_TRACKING_URI and the settings")
     group.addoption("--compliance-config", metavar="FILE", help="settings file instead of the nearest compliance.toml or pyproject.toml")
+    group.addoption(
+        "--compliance-rules", metavar="IDS", action="append", help="only these rules, by id or pattern of ids: EXP001,ART*; others are deselected"
+    )
     group.addoption("--metadata-only", action="store_true", help="leave out the rules that look at files: no artifact row and no file is read")
     group.addoption("--fix", action="store_true", help="repair what can be repaired and undone, then audit again")
     group.addoption("--fix-dry-run", action="store_true", help="print the plan that --fix would carry out and change nothing")
     group.addoption("--fix-max", metavar="N", type=int, help="refuse a plan that changes more than N entities")
+    group.addoption(
+        "--fix-owned-root",
+        metavar="FOLDER",
+        action="append",
+        default=[],
+        help="an artifact root that is this store's alone, where --fix sees reason to doubt it; may be given several times",
+    )
     group.addoption("--executor", metavar="WHERE", default="threads", help="read files and try models in threads, or on dask:tcp://host:port")
     group.addoption("--hash-cache", metavar="DIR", help="keep hashes of unchanged files in DIR, 'user' for the user's cache folder, or 'off'")
     parser.addini("compliance_fixers", "folders or packages with fixers", type="args", default=["mlflow_compliance.fixers"])
@@ -43,6 +57,7 @@ def pytest_pycollect_makeitem(collector: pytest.Collector, obj: object) -> None:
 
 def pytest_itemcollected(item: pytest.Item) -> None:
     name(item)
+    remember(item)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -52,6 +67,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(session: pytest.Session, items: list[pytest.Item]) -> None:
     collected(session, items)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_finish(session: pytest.Session) -> None:
+    lead(session)  # later than every plugin that selects, and earlier than those that tell or send what was selected
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -92,6 +112,11 @@ def pytest_configure_node(node: object) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: object) -> None:
     hear(node)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_warning_recorded(warning_message: warnings.WarningMessage) -> None:
+    cut_warning(warning_message)
 
 
 def pytest_report_teststatus(report: pytest.TestReport) -> Status | None:

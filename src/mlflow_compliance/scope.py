@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple
 
 from mlflow_compliance.entities import Experiment, RegisteredModel, Run, Snapshot
 from mlflow_compliance.settings import Product, Settings
@@ -14,12 +16,23 @@ RETRACTED = "retracted"
 """Value of the tag `compliance.copy` on a copy that was taken back: readers pass it over once it is deleted."""
 
 
+class By(str, Enum):
+    """By what an experiment claims to be a product's production one."""
+
+    PRIMARY = "the settings name it as primary"
+    TAG = "its tag"
+    RUN = "the tag of a run in it"
+    NAME = "its name"
+    GUESS = "its name, by a pattern that nobody wrote"
+
+
 @dataclass(frozen=True)
 class Claim:
     """An experiment that says of itself, by name, tag or a run in it, that it is a product's production."""
 
     product: str
     experiment_id: str
+    by: By
 
 
 def claims(settings: Settings, experiments: Mapping[str, Experiment], run_tags: Iterable[tuple[str, str, str]]) -> set[Claim]:
@@ -28,14 +41,28 @@ def claims(settings: Settings, experiments: Mapping[str, Experiment], run_tags: 
     found = set()
     for product in settings.products:
         for experiment in experiments.values():
-            if not experiment.active or settings.is_test(experiment) or is_archived(settings, experiment):
+            if not experiment.active or settings.is_test(experiment) or is_archived(settings, experiment) or not product.covers(experiment):
                 continue
-            tagged = product.covers(experiment) and any(
-                (experiment.experiment_id, key, value) in by_run for key, value in product.production_tags.items()
-            )
-            if tagged or product.claims(experiment):
-                found.add(Claim(product.name, experiment.experiment_id))
+            tagged = any((experiment.experiment_id, key, value) in by_run for key, value in product.production_tags.items())
+            by = _claims_by(product, experiment, settings, tagged=tagged)
+            if by is not None:
+                found.add(Claim(product.name, experiment.experiment_id, by))
     return found
+
+
+def _claims_by(product: Product, experiment: Experiment, settings: Settings, *, tagged: bool) -> By | None:
+    """What people said counts before what a built-in pattern takes a name for."""
+    if experiment.name == product.primary:
+        return By.PRIMARY
+    if product.marks(experiment):
+        return By.TAG
+    if tagged:
+        return By.RUN
+    if not product.named(experiment):
+        return None
+    if not product.guesses_names:
+        return By.NAME
+    return None if settings.looks_like_a_test(experiment) else By.GUESS
 
 
 def is_archived(settings: Settings, experiment: Experiment) -> bool:
@@ -49,6 +76,27 @@ def primary_of(product: Product, experiments: Mapping[str, Experiment], claimed:
         return next((key for key, item in experiments.items() if item.name == product.primary and item.active), None)
     ids = sorted(claimed)
     return ids[0] if len(ids) == 1 else None
+
+
+class Retirable(NamedTuple):
+    """Ids of the experiments that a remedy may retire, and of those among the others that it may copy runs into."""
+
+    experiments: frozenset[str]
+    into: frozenset[str]
+
+
+def retirable(settings: Settings, experiments: Mapping[str, Experiment], claimed: Iterable[Claim]) -> Retirable:
+    """Test experiments, and the rivals of each product's primary one: what may keep those alive is worth asking."""
+    found = {key for key, item in experiments.items() if item.active and settings.is_test(item)}
+    into = set()
+    claimed = list(claimed)
+    for product in settings.products:
+        ids = {claim.experiment_id for claim in claimed if claim.product == product.name}
+        primary = primary_of(product, experiments, ids)
+        if primary and ids - {primary}:
+            found |= ids - {primary}
+            into.add(primary)
+    return Retirable(frozenset(found), frozenset(into))
 
 
 def production_tags(settings: Settings) -> set[tuple[str, str]]:
@@ -83,6 +131,18 @@ def _claims_in(snapshot: Snapshot, settings: Settings) -> set[Claim]:
         (run.experiment_id, key, value) for run in snapshot.runs.values() if run.active for key, value in run.tags.items() if (key, value) in marks
     ]
     return claims(settings, snapshot.experiments, tagged)
+
+
+def standing(product: Product, found: Iterable[Claim]) -> list[str]:
+    """Ids of the experiments that people said to be a product's production; where nobody said any, of those whose names look like it. Sorted."""
+    own = [claim for claim in found if claim.product == product.name]
+    said = [claim for claim in own if claim.by is not By.GUESS]
+    return sorted(claim.experiment_id for claim in said or own)
+
+
+def guessed_by(product: Product, snapshot: Snapshot, settings: Settings) -> frozenset[str]:
+    """Ids of the experiments that only a built-in pattern takes for a product's production: nothing is changed for that."""
+    return frozenset(claim.experiment_id for claim in claims_in(snapshot, settings) if claim.product == product.name and claim.by is By.GUESS)
 
 
 def claimed_by(product: Product, snapshot: Snapshot, settings: Settings) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import unquote
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, ValidatorFunctionWrapHandler, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, ValidatorFunctionWrapHandler, field_validator, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from mlflow_compliance.artifacts import DuplicateRules
@@ -32,11 +32,13 @@ __all__ = [
     "Settings",
     "StoreSettings",
     "find_settings",
+    "folded",
     "load_settings",
 ]
 
 _SQLITE = re.compile(r"(sqlite(?:\+\w+)?:///)([^?]+)(.*)", re.DOTALL)
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
+BUILT_IN = "built in"
 _BARE_URIS = ("databricks", "databricks-uc", "uc")  # MLflow knows these words as stores, not as folders
 
 Text = Annotated[str, Field(min_length=1)]
@@ -113,6 +115,14 @@ class ProductionSettings(_Table):
     facts: dict[str, Texts] = {"threshold": ("optimal_threshold", "threshold"), "n_features": ("n_features",)}
     decisions: dict[str, Text] = {}
 
+    @model_validator(mode="before")
+    @classmethod
+    def _what_is_built_is_described(cls, table: Any) -> Any:
+        """Where the settings say what a production run is built from, it must be described, unless they list its tags themselves."""
+        if isinstance(table, dict) and table.get("run_name") and "required_tags" not in table:
+            return {**table, "required_tags": ["description"]}
+        return table
+
     def resolved(self, base: Path, name: Literal["model", "predictions", "features"]) -> str | None:
         """One of the files as an absolute path; None where none is set."""
         path: str | None = getattr(self, name)
@@ -138,17 +148,18 @@ class Product(_Table):
         """Whether an experiment may belong to this product; its primary one always does."""
         return experiment.name == self.primary or _matches_in_any_case(experiment.own_name, self.experiments)
 
+    @property
+    def guesses_names(self) -> bool:
+        """Whether the patterns of production names are the built-in ones: they tell, and nothing is changed for them."""
+        return "production_names" not in self.model_fields_set
+
+    def named(self, experiment: Experiment) -> bool:
+        """Whether an experiment's name matches a pattern of production names."""
+        return _matches_in_any_case(experiment.own_name, self.production_names)
+
     def marks(self, item: Experiment | Run) -> bool:
         """Whether a tag of an experiment or run says that it is production."""
         return _tagged(item, self.production_tags)
-
-    def claims(self, experiment: Experiment) -> bool:
-        """Whether an experiment is active and says, by name or tag, that it is this product's production one."""
-        return (
-            experiment.active
-            and self.covers(experiment)
-            and (experiment.name == self.primary or _matches_in_any_case(experiment.own_name, self.production_names) or self.marks(experiment))
-        )
 
 
 class ExperimentSettings(_Table):
@@ -230,10 +241,10 @@ class GateSettings(_Table):
 
 
 class Settings(_Table):
-    """All settings. `path` is the file that they came from, None for the defaults."""
+    """All settings. `path` is the file that they came from, None for the defaults. What they do not say is built in."""
 
     store: StoreSettings = StoreSettings()
-    products: Annotated[tuple[Product, ...], Field(strict=False)] = (Product(name="default"),)
+    products: Annotated[tuple[Product, ...], Field(strict=False)] = ()
     experiments: ExperimentSettings = ExperimentSettings()
     runs: RunSettings = RunSettings()
     models: ModelSettings = ModelSettings()
@@ -253,10 +264,45 @@ class Settings(_Table):
         """The folder that relative paths start from: that of the file, else the working directory."""
         return self.path.parent if self.path else Path.cwd()
 
+    @property
+    def prefix(self) -> Loc:
+        """What leads to these settings within their file: nothing in compliance.toml."""
+        return self._source.prefix
+
+    @property
+    def says_products(self) -> bool:
+        """Whether the products are said, be it that there are none (`products = []`)."""
+        return "products" in self.model_fields_set
+
+    def origin(self, key: str, product: Product | None = None) -> str:
+        """Where a value comes from: 'built in', or the file and line that says it. `key` is dotted, and starts from a product where one is given."""
+        start: Loc = () if product is None else ("products", [item.name for item in self.products].index(product.name))
+        table: BaseModel = self if product is None else product
+        parts = key.split(".")
+        for part in parts:
+            if part not in table.model_fields_set:
+                return BUILT_IN
+            table = getattr(table, part)
+        return self._source.line((*start, *parts))
+
     def is_test(self, experiment: Experiment) -> bool:
-        """Whether an experiment is a test one, by name (in any case) or by tag."""
+        """Whether the settings say that an experiment is a test one, by name (in any case) or by tag."""
         rules = self.experiments
-        return _matches_in_any_case(experiment.own_name, rules.test_names) or _tagged(experiment, rules.test_tags)
+        return _tagged(experiment, rules.test_tags) or ("test_names" in rules.model_fields_set and self._has_test_name(experiment))
+
+    def looks_like_a_test(self, experiment: Experiment) -> bool:
+        """Whether nobody says what an experiment is, and its name is like that of a test by the built-in patterns: a guess."""
+        rules = self.experiments
+        said = (
+            "test_names" in rules.model_fields_set
+            or experiment.tags.get(rules.lifecycle_tag) in rules.lifecycle_values
+            or self.is_development(experiment)
+            or any(product.primary == experiment.name for product in self.products)
+        )
+        return not said and self._has_test_name(experiment)
+
+    def _has_test_name(self, experiment: Experiment) -> bool:
+        return _matches_in_any_case(experiment.own_name, self.experiments.test_names)
 
     def is_development(self, experiment: Experiment) -> bool:
         """Whether an experiment's work is development, to be archived."""
@@ -311,6 +357,11 @@ def _repeated_names(products: Any) -> list[InitErrorDetails]:
 
 def _absolute(path: str, base: Path) -> str:
     return os.path.abspath(base / os.path.expanduser(path))
+
+
+def folded(text: str) -> str:
+    """A text as people read it: without regard to case and to space around or within."""
+    return " ".join(text.split()).casefold()
 
 
 def _matches(name: str, patterns: Iterable[str]) -> bool:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,6 +18,7 @@ from pydantic_core import ErrorDetails
 
 from mlflow_compliance.errors import SettingsError
 from mlflow_compliance.toml_lines import line_of
+from mlflow_compliance.uris import without_secrets
 
 Loc = tuple[str | int, ...]
 
@@ -48,12 +50,22 @@ class Source:
     text: str = field(default="", repr=False)  # it may hold a URI with credentials
     prefix: Loc = ()
 
+    def line(self, loc: Loc) -> str:
+        """The file and line where a key of these settings stands."""
+        return "the settings" if self.path is None else f"{shown_path(self.path)}:{_line(self.text, self.prefix + loc)}"
+
     def error(self, problems: Iterable[tuple[Loc, str]]) -> SettingsError:
         """All problems as one error, a line each, in the order of the file."""
         placed = sorted((line_of(self.text, self.prefix + loc), f"{_key(loc)}: {message}") for loc, message in problems)
         if self.path is None:
             return SettingsError("\n".join(f"settings: {problem}" for _, problem in placed))
         return SettingsError("\n".join(f"{shown_path(self.path)}:{line}: {problem}" for line, problem in placed))
+
+
+@lru_cache(maxsize=256)
+def _line(text: str, loc: Loc) -> int:
+    """`line_of`, once for each key: a finding for each of a thousand runs names the same one."""
+    return line_of(text, loc)
 
 
 def problems_in(error: ValidationError, model: type[BaseModel]) -> list[tuple[Loc, str]]:
@@ -128,5 +140,5 @@ def _shown(value: object) -> str:
         return "a table"
     if isinstance(value, (dt.date, dt.time)):
         return value.isoformat()
-    text = repr(value)
+    text = without_secrets(repr(value))
     return text if len(text) <= 60 else f"{text[:57]}..."

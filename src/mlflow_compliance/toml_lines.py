@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,20 +24,6 @@ _SCALAR = re.compile(
 _PLACE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 
 _Loc = tuple[str | int, ...]
-
-
-def quoted(text: str) -> str:
-    """A text as a TOML string: as it stands between single quotes where that spares escapes, else between double ones."""
-    plain = text.isprintable()
-    if plain and "'" not in text and ("\\" in text or '"' in text):
-        return f"'{text}'"
-    return f'"{"".join(map(_escaped, text))}"'
-
-
-def _escaped(char: str) -> str:
-    if char in '"\\':
-        return f"\\{char}"
-    return char if char.isprintable() else f"\\U{ord(char):08X}"
 
 
 class TomlSyntaxError(ValueError):
@@ -63,6 +50,29 @@ def parse(text: str) -> dict[str, Any]:
         if place[1] is None:
             raise TomlSyntaxError(len(text.rstrip().splitlines()) or 1, f"{reason} at the end of the file") from None
         raise TomlSyntaxError(int(place[1]), f"{reason} at column {place[2]}") from None
+
+
+def quoted(text: str) -> str:
+    """A text as a TOML string in one line: in single quotes where that spares escapes, what could steer a terminal escaped."""
+    if text.isprintable() and "'" not in text and ("\\" in text or '"' in text):
+        return f"'{text}'"
+    return f'"{"".join(map(_escaped, text))}"'
+
+
+def key(text: str) -> str:
+    """A text as a TOML key."""
+    return text if re.fullmatch(r"[A-Za-z0-9_-]+", text) else quoted(text)
+
+
+def _escaped(char: str) -> str:
+    if char in '"\\':
+        return f"\\{char}"
+    kind = unicodedata.category(char)
+    if kind == "Cs":
+        return "\\uFFFD"  # half a character: TOML has no way to write one
+    if kind[0] != "C" and kind not in ("Zl", "Zp"):
+        return char
+    return f"\\u{ord(char):04X}" if ord(char) < 0x10000 else f"\\U{ord(char):08X}"
 
 
 def line_of(text: str, loc: Sequence[str | int]) -> int:

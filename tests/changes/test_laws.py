@@ -18,14 +18,18 @@ from stores import BIG, START, Lab, there_and_back, unlike
 from mlflow_compliance.apply import differences
 from mlflow_compliance.changes import (
     Change,
+    ClaimRoot,
     CopyRun,
     DeleteExperiment,
     EndRun,
+    GiveBack,
     LinkDuplicate,
     LogProductionRun,
     MoveToQuarantine,
     PointToCopy,
+    PutAsideAgain,
     RegisterVersion,
+    ReleaseRoot,
     RemoveRepeatedPoints,
     RenameExperiment,
     ReopenRun,
@@ -48,6 +52,7 @@ from mlflow_compliance.changes import (
 from mlflow_compliance.entities import DatasetInput, Snapshot
 from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.store.changing.writing import StoreWriter
+from mlflow_compliance.store.disk.manifests import write_manifest
 
 
 def copy_change(lab: Lab, run_id: str, source: str, target: str, parent: str | None = None) -> CopyRun:
@@ -256,6 +261,20 @@ def test_quarantine_and_restore(lab: Lab) -> None:
     assert not [path for path in lab.mlruns.rglob("*.bin") if ".quarantine" in path.parts]
 
 
+def test_claim_and_release(lab: Lab) -> None:
+    lab.run("0", files={"a.bin": BIG})
+    note = lab.mlruns / ".compliance-owner"
+    between, _ = there_and_back(lab, ClaimRoot(str(lab.mlruns)))
+    assert between.artifacts is not None
+    assert between.artifacts.claimed == {str(lab.mlruns)}
+    assert not note.exists()
+    # Over the note of another store, which counts again when this one is taken back.
+    note.write_text('{"database": "another", "store": "sqlite:////other.db", "inode": 0}\n')
+    before = (note.read_bytes(), note.stat().st_ino)
+    there_and_back(lab, ClaimRoot(str(lab.mlruns), insisted=True))
+    assert (note.read_bytes(), note.stat().st_ino) == before
+
+
 def test_quarantine_of_files_whose_names_are_no_text(lab: Lab) -> None:
     folder = lab.stray("2" * 32, {"artifacts/a.bin": BIG})
     odd = os.fsencode(folder / "artifacts") + b"/caf\xe9.bin"
@@ -263,6 +282,28 @@ def test_quarantine_of_files_whose_names_are_no_text(lab: Lab) -> None:
         file.write(BIG)
     item = lab.read().artifacts.ownerless[str(folder)]  # type: ignore[union-attr]
     there_and_back(lab, MoveToQuarantine(str(folder), str(lab.mlruns), item.files, item.size))
+
+
+def test_given_back_and_put_aside_again(lab: Lab) -> None:
+    key = lab.experiment("one")
+    run_id = lab.run(key, files={"a.bin": BIG, "deep/ü \n.txt": b"x"})
+    model = lab.model(key, run_id, files={"weights.bin": BIG + b"1"})
+    folders = [lab.folder_of(run_id).parent, lab.location_of(model).parent]
+    for folder in folders:
+        target = lab.mlruns / ".quarantine" / "20250101T000000Z-000000" / folder.relative_to(lab.mlruns)
+        write_manifest(str(folder), str(target), str(lab.mlruns))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        folder.rename(target)
+    before = lab.read().artifacts
+    assert before is not None
+    assert [item.reason for item in before.unreachable] == [f"the folder {lab.location_of(model)} does not exist here"]
+    items = list(before.quarantined.values())
+    assert [item.owner.key for item in items] == [run_id, model]
+    between, _ = there_and_back(lab, *(GiveBack(item.former, item.path, item.root, len(item.files), item.size) for item in items))
+    assert between.artifacts is not None
+    assert not between.artifacts.quarantined
+    assert not between.artifacts.unreachable
+    assert all((folder / "artifacts").is_dir() is False for folder in folders), "it was put aside again"
 
 
 Behind = Callable[[Lab, dict[str, str]], Any]
@@ -370,11 +411,15 @@ EVERY_CHANGE: dict[str, st.SearchStrategy[Change]] = {
     "RetractProductionRun": st.builds(RetractProductionRun, TEXT, TEXT, TEXT),
     "LinkDuplicate": st.builds(LinkDuplicate, PATHS, PATHS, DIGESTS, NUMBERS),
     "UnlinkDuplicate": st.builds(UnlinkDuplicate, PATHS, PATHS, DIGESTS, NUMBERS, NUMBERS, NUMBERS),
+    "ClaimRoot": st.builds(ClaimRoot, PATHS, st.booleans()),
+    "ReleaseRoot": st.builds(ReleaseRoot, PATHS),
     "MoveToQuarantine": st.builds(MoveToQuarantine, PATHS, PATHS, NUMBERS, NUMBERS),
     "PointToCopy": st.builds(PointToCopy, PATHS, PATHS, PATHS, DIGESTS, NUMBERS),
     "RetractPointer": st.builds(RetractPointer, PATHS, PATHS, PATHS, DIGESTS, NUMBERS, TEXT),
     "RemoveRepeatedPoints": st.builds(RemoveRepeatedPoints, PATHS, TEXT, TEXT, TEXT, NUMBERS, DIGESTS, NUMBERS),
     "RestoreMetricFile": st.builds(RestoreMetricFile, PATHS, TEXT, TEXT, TEXT, NUMBERS, TEXT, DIGESTS, NUMBERS, DIGESTS, NUMBERS),
+    "GiveBack": st.builds(GiveBack, PATHS, PATHS, PATHS, NUMBERS, NUMBERS),
+    "PutAsideAgain": st.builds(PutAsideAgain, PATHS, PATHS, PATHS, NUMBERS, NUMBERS),
     "RestoreFromQuarantine": st.builds(RestoreFromQuarantine, PATHS, PATHS, PATHS, st.lists(st.tuples(PATHS, NUMBERS), max_size=2).map(tuple)),
 }
 
@@ -403,7 +448,7 @@ NAMES = ("credit_production", "scratch", "third")
 STEP = st.one_of(
     st.tuples(st.just("tag"), st.sampled_from("12"), st.sampled_from(["a", "b"]), st.none() | st.sampled_from(["x", "y"])),
     st.tuples(st.just("rename"), st.sampled_from("12"), st.sampled_from(NAMES)),
-    st.tuples(st.sampled_from(["delete", "copy", "end", "quarantine", "link"]), st.sampled_from("12")),
+    st.tuples(st.sampled_from(["delete", "copy", "end", "claim", "quarantine", "link"]), st.sampled_from("12")),
 )
 
 
@@ -429,6 +474,9 @@ def next_change(step: tuple[Any, ...], now: Snapshot) -> Change | None:
     if kind == "quarantine":
         item = next(iter(artifacts.ownerless.values()), None)
         return MoveToQuarantine(item.path, artifacts.roots[int(item.root)].path, item.files, item.size) if item else None
+    if kind == "claim":
+        root = next((root.path for root in artifacts.roots if root.path not in artifacts.claimed), None)
+        return ClaimRoot(root) if root else None
     group = next(iter(artifacts.duplicates()), None)
     return LinkDuplicate(artifacts.extras(group)[0], group.paths[0], group.sha256, group.size) if group else None
 

@@ -50,9 +50,9 @@ def test_it_mends_what_the_gate_found_and_is_done_the_second_time(gate: Gate, me
     assert words["test_no_test_experiment_is_active[experiment-3]"] == "FIXED (removed)"
     assert words["test_experiment_is_classified[experiment-4]"] == "FIXED"
     assert "6 fixed" in text
-    assert "21 of 21 changes made" in text
+    assert "22 of 22 changes made" in text
     assert "verified: the store, read anew, is what was planned" in text
-    assert plan_in(fixed)[-1] == "21 changes to 8 entities; 0 findings are left for people"
+    assert plan_in(fixed)[-1] == "22 changes to 9 entities; 0 findings are left for people"
     assert names(messy)["test_experiment (retired 3)"] == "deleted"
 
     untouched = state(messy.folder)

@@ -31,4 +31,4 @@ def test_a_run_that_stops_leaves_a_page_that_says_so(gate: Gate, flags: list[str
 
 def test_a_refused_repair_leaves_a_page_that_says_so(gate: Gate, messy: Lab) -> None:
     assert gate("--html=audit.html", "--fix", "--fix-max=1").ret == 4
-    assert "Stopped before the checks: the plan changes 8 entities and --fix-max allows 1" in (gate.folder / "audit.html").read_text()
+    assert "Stopped before the checks: the plan changes 9 entities and --fix-max allows 1" in (gate.folder / "audit.html").read_text()

@@ -121,25 +121,36 @@ def test_two_policies_with_one_id_are_refused(gate: Gate, messy: Lab, beside: st
     assert state(messy.folder) == before
 
 
-def test_a_policy_over_entities_that_are_not_there_is_no_success(gate: Gate, messy: Lab) -> None:
-    """Registered models there may be none of; experiments and products there must be."""
+def test_a_policy_over_entities_that_are_not_there_is_not_applicable(gate: Gate, messy: Lab) -> None:
+    """Registered models there may be none of, and the settings may say that there is no product."""
     pack(gate, own("test_models", "registered_model: RegisteredModel", "assert False") + own("test_products", "product: Product", "pass", "OWN002"))
     gate.settings(messy.uri)
     text = (gate.folder / "compliance.toml").read_text()
     (gate.folder / "compliance.toml").write_text("products = []\n" + text.partition("[[products]]")[0])
     result = gate("-v", rules=["policies"])
+    assert result.ret == 0
+    assert "2 not applicable" in told(result)
+    assert "not applicable: OWN002: the settings say that no model is in production (products = [])" in told(result)
+
+
+def test_a_policy_over_experiments_that_are_not_there_is_no_success(gate: Gate, messy: Lab) -> None:
+    pack(gate, own("test_all", "experiment: Experiment", "pass"))
+    messy.sql("UPDATE experiments SET lifecycle_stage = 'deleted'")
+    result = gate("-v", rules=["policies"])
     assert result.ret == 1
-    result.assert_outcomes(skipped=1, errors=1)
-    assert "there is no product to examine: a rule that looks at nothing proves nothing" in told(result)
-    assert "there is no product to examine" in table(result)
+    result.assert_outcomes(errors=1)
+    assert "there is no experiment to examine: a rule that looks at nothing proves nothing" in told(result)
+    assert "there is no experiment to examine" in table(result)
 
 
-def test_the_built_in_rules_fail_without_products_too(gate: Gate, messy: Lab) -> None:
+def test_the_built_in_rules_about_products_say_that_there_is_none(gate: Gate, messy: Lab) -> None:
     text = (gate.folder / "compliance.toml").read_text()
     (gate.folder / "compliance.toml").write_text("products = []\n" + text.partition("[[products]]")[0])
     result = gate("-k", "exactly_one or has_a_model")
-    assert result.ret == 1
-    result.assert_outcomes(errors=2)
+    assert result.ret == 0
+    assert "not applicable: EXP001, MOD001: the settings say that no model is in production (products = [])" in told(result)
+    (gate.folder / "compliance.toml").write_text(text.partition("[[products]]")[0])
+    assert "not applicable: EXP001, MOD001: the settings name no product: see PRD008" in told(gate("-k", "exactly_one or has_a_model"))
 
 
 def test_an_own_check_beside_a_plain_test_of_another_module(gate: Gate, messy: Lab) -> None:

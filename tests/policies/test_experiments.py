@@ -11,6 +11,9 @@ from mlflow.cli import gc
 from repairs import carry_out, findings, plan_for, refusals, take_back
 from stores import BIG, Lab, contents
 
+from mlflow_compliance.rules.finding import Severity
+from mlflow_compliance.settings import Settings, load_settings
+
 
 @pytest.fixture
 def lab(make_lab: Callable[..., Lab]) -> Lab:
@@ -64,6 +67,50 @@ def test_exp003_what_says_that_it_is_production_and_is_counted_by_no_rule(lab: L
     assert said(lab, "EXP003") == [f"experiment {key}: says that it is production, and is that of no product" for key in more]
 
 
+@pytest.mark.parametrize(("name", "written"), [("credit_PRODUCTION_v2", False), ("old-credit-prod", False), ("credit_PRODUCTION_v2", True)])
+def test_exp001_a_name_that_only_a_built_in_pattern_takes_for_production(make_lab: Callable[..., Lab], name: str, written: bool) -> None:
+    """The very words that are built in count once somebody wrote them."""
+    product = {"name": "credit", "primary": "credit_delivery", **({"production_names": ["*production*", "*prod"]} if written else {})}
+    lab = make_lab(products=[product])
+    lab.run(lab.experiment("credit_delivery"), stage="production")
+    rival = lab.experiment(name)
+    lab.run(rival, "a")
+    (found,) = findings(lab, "EXP001")
+    plan = plan_for(lab, "EXP001")
+    if written:
+        assert (found.code, found.severity) == ("rival", None)
+        assert "(production_names: the settings)" in found.observed
+        assert plan.changes
+        return
+    assert (found.code, found.entity.key, found.severity) == ("named-like-production", rival, Severity.LOW)
+    assert "(built in)" in found.observed
+    assert plan.changes == ()
+    assert f'production_names = ["{name}"]' in plan.refusals[0].reason
+
+
+def test_exp001_what_people_said_comes_before_a_name(make_lab: Callable[..., Lab]) -> None:
+    """One experiment is marked; that another is named like production does not put it in doubt."""
+    lab = make_lab(products=[{"name": "credit"}])
+    marked = lab.experiment("delivery")
+    lab.run(marked, stage="production")
+    named = lab.experiment("credit_production")
+    assert [(item.code, item.entity.key) for item in findings(lab, "EXP001")] == [("named-like-production", named)]
+    assert findings(lab, "RUN002") == []
+
+
+def test_exp001_a_marked_rival_that_is_named_like_a_test_is_for_people(make_lab: Callable[..., Lab]) -> None:
+    lab = make_lab(experiments={}, products=[{"name": "credit", "primary": "delivery"}])
+    lab.settings = Settings.model_validate({"products": [{"name": "credit", "primary": "delivery"}]})
+    lab.experiment("delivery")
+    rival = lab.experiment("ab_test")
+    lab.run(rival, stage="production")
+    assert said(lab, "EXP001") == [f"experiment {rival}: a second production experiment of product credit"]
+    assert said(lab, "EXP002") == []
+    plan = plan_for(lab, "EXP001", "EXP002")
+    assert plan.changes == ()
+    assert "named like a test (built in)" in plan.refusals[0].reason
+
+
 def test_exp001_rivals_without_a_primary_are_for_people(make_lab: Callable[..., Lab]) -> None:
     lab = make_lab(products=[{"name": "credit"}])
     for name in ("a_production", "b_production"):
@@ -97,6 +144,58 @@ def test_exp002_a_test_experiment_is_retired(lab: Lab, name: str, tags: dict[str
     assert said(lab, "EXP002") == []
     retired = lab.client.get_experiment(key)
     assert (retired.lifecycle_stage, retired.tags["compliance.retired_from"]) == ("deleted", name)
+
+
+GUESSED = ("pricing_ab_test", "AB_Test", "smoke-test", "test_of_time", "TEST")
+
+
+def test_exp002_a_name_that_only_a_built_in_pattern_takes_for_a_test(make_lab: Callable[..., Lab]) -> None:
+    lab = make_lab()
+    lab.settings = Settings.model_validate({"products": [{"name": "credit"}]})
+    keys = [lab.experiment(name) for name in GUESSED]
+    found = findings(lab, "EXP002")
+    assert [(item.entity.key, item.code, item.severity) for item in found] == [(key, "named-like-a-test", Severity.LOW) for key in keys]
+    assert all("(built in)" in item.expected for item in found)
+    plan = plan_for(lab)
+    assert [change for change in plan.changes if change.entity.kind == "experiment"] == []
+    assert '"pricing_ab_test"' in refusals(plan, "EXP002")[0].reason
+    assert [item.code for item in findings(lab, "EXP003")] == [], "one line each is enough"
+    # Copied as it stands, the block is the user's word.
+    path = lab.folder / "compliance.toml"
+    path.write_text(found[0].toml)
+    lab.settings = load_settings(path)
+    assert [(item.code, item.severity) for item in findings(lab, "EXP002")] == [("test", None)] * len(GUESSED)
+    assert "test_names: " in findings(lab, "EXP002")[0].expected
+    assert plan_for(lab, "EXP002").changes
+
+
+@pytest.mark.parametrize(
+    ("settings", "tags"),
+    [
+        ({}, {"lifecycle": "reference"}),
+        ({"experiments": {"development": ["ab_*"]}}, {}),
+        ({"experiments": {"test_names": []}}, {}),
+        ({"products": [{"name": "ab", "primary": "ab_test"}]}, {}),
+    ],
+    ids=["its lifecycle tag", "development", "no test names", "primary"],
+)
+def test_exp002_what_people_said_comes_before_a_name(lab: Lab, settings: dict[str, Any], tags: dict[str, str]) -> None:
+    lab.settings = Settings.model_validate(settings)
+    lab.run(lab.experiment("ab_test", **tags))
+    assert said(lab, "EXP002") == []
+
+
+def test_exp002_the_built_in_words_written_down_are_the_users(make_lab: Callable[..., Lab]) -> None:
+    lab = make_lab()
+    lab.settings = Settings.model_validate({"experiments": {"test_names": list(Settings().experiments.test_names)}})
+    lab.experiment("pricing_ab_test")
+    assert [item.code for item in findings(lab, "EXP002")] == ["test"]
+    assert plan_for(lab, "EXP002").changes
+
+
+def test_exp002_a_test_with_a_mark_in_another_spelling_is_kept(lab: Lab) -> None:
+    lab.run(lab.experiment("test_1"), Stage="PRODUCTION")
+    assert "is marked as production" in refusals(plan_for(lab, "EXP002"), "EXP002")[0].reason
 
 
 def test_trap_20_the_name_is_free_again_and_the_reason_is_on_the_experiment(lab: Lab) -> None:

@@ -38,7 +38,7 @@ def test_mod001_no_production_run(lab: Lab) -> None:
 def test_mod001_ready_proves_nothing(lab: Lab, harm: str, message: str, observed: str) -> None:
     """Trap 10: the rows say READY whatever became of the files."""
     key = lab.experiment("credit_delivery")
-    run_id = lab.run(key, stage="production")
+    run_id = lab.run(key, files={"note.txt": b"its root is there"}, stage="production")
     if harm != "never logged":
         folder = lab.location_of(lab.model(key, run_id))
         if harm == "folder gone":

@@ -33,7 +33,7 @@ def test_reg001_alias_of_another_run(served: tuple[Lab, str, str]) -> None:
     other = lab.run("1", "other")
     lab.registered("credit", f"models:/{lab.model('1', other)}", other, alias="production")
     (found,) = findings(lab, "REG001")
-    assert (found.observed, found.expected) == (f"run {other}", f"run {run_id}")
+    assert (found.observed, found.expected) == (f"run {other}", f"run {run_id} (alias: built in)")
     done = carry_out(lab, plan_for(lab, "REG001"))
     assert (done.unlike, findings(lab, "REG001")) == ([], [])
     model = lab.client.get_registered_model("credit")

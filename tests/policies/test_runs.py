@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
-from repairs import carry_out, findings, plan_for, refusals
+from repairs import carry_out, findings, plan_for, refusals, take_back
 from stores import START, Lab
 
 
@@ -30,7 +31,21 @@ def test_run001_a_stuck_run_is_killed_at_its_last_known_time(lab: Lab) -> None:
 def test_run001_a_run_without_any_date_is_for_people(lab: Lab) -> None:
     run_id = lab.run("0", status="RUNNING")
     lab.sql("UPDATE runs SET start_time = NULL WHERE run_uuid = ?", run_id)
-    assert "no end can be given" in refusals(plan_for(lab, "RUN001"), "RUN001")[0].reason
+    assert [finding.observed for finding in findings(lab, "RUN001")] == ["nothing about it is dated"]
+    plan = plan_for(lab, "RUN001")
+    assert plan.changes == ()
+    assert "no end can be given" in refusals(plan, "RUN001")[0].reason
+
+
+def test_run001_a_run_without_a_start_ends_when_it_last_logged(lab: Lab) -> None:
+    run_id = lab.run("0", status="RUNNING", metrics={"auc": 0.5})
+    lab.sql("UPDATE runs SET start_time = NULL WHERE run_uuid = ?", run_id)
+    done = carry_out(lab, plan_for(lab, "RUN001"))
+    assert (done.unlike, done.outcome.failed) == ([], [])
+    run = lab.read([run_id]).runs[run_id]  # MLflow's own client cannot read it
+    assert (run.status, run.start_time, run.end_time) == ("KILLED", None, START + 1000)
+    take_back(lab, done.lines)
+    assert lab.read([run_id]).runs[run_id].status == "RUNNING"
 
 
 def test_run002_one_production_run_that_finished(lab: Lab) -> None:
@@ -77,3 +92,14 @@ def test_run002_keeps_the_run_that_a_repair_built_last(lab: Lab) -> None:
     assert {tags[run_id]["compliance.superseded_by"] for run_id in (old, earlier)} == {new}
     # What the tag said stays on record.
     assert (tags[old]["compliance.superseded.stage"], tags[old]["note"]) == ("production", "keep me")
+
+
+def test_run002_a_run_that_counts_for_two_products_is_superseded_for_none(make_lab: Callable[..., Lab]) -> None:
+    """Nobody wrote which experiments are whose, so both products cover everything."""
+    lab = make_lab(products=[{"name": name, "primary": f"{name}_live"} for name in ("credit", "fraud")])
+    built = {"compliance.built_for": "credit", "compliance.build": "complete"}
+    lab.run(lab.experiment("credit_live"), "built", stage="production", **built)
+    other = lab.run(lab.experiment("fraud_live"), "in force", stage="production")
+    plan = plan_for(lab, "RUN002", "EXP001", "MOD001")
+    assert plan.changes == ()
+    assert any(item.finding.entity.key == other and "counts as production of credit, fraud" in item.reason for item in refusals(plan, "RUN002"))

@@ -45,7 +45,7 @@ def test_srv001_one_byte_of_it_changed(whole: Lab) -> None:
 def test_srv001_nothing_would_be_loaded(lab: Lab) -> None:
     lab.experiment("credit_delivery")
     (found,) = findings(lab, "SRV001")
-    assert found.message == "no model would be loaded"
+    assert found.message == "what the settings name leads to no model"
 
 
 def test_srv002_everything_is_shown_and_given(whole: Lab) -> None:

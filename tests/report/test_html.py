@@ -180,7 +180,7 @@ def test_fixed_is_shown_with_what_was_done(opened: Callable[..., Any], gate: Gat
     assert "set tag lifecycle of experiment 4 to 'archived'" in fixed["EXP003"]
     assert "⟨journal⟩" not in page.inner_text("body")
     head = page.inner_text(".compliance-head")
-    assert "repair: 21 of 21 changes made; journal: " in head
+    assert "repair: 22 of 22 changes made; journal: " in head
     assert "verified: the store, read anew, is what was planned" in head
 
 

@@ -28,7 +28,7 @@ def test_its_length_is_bounded(text: str, limit: int) -> None:
     assert safe.endswith("…") or len(text) <= limit
 
 
-@given(st.text(st.characters(categories=["L", "N", "P", "S", "M", "Zs"]), max_size=LIMIT))
+@given(st.text(st.characters(categories=["L", "N", "P", "S", "M", "Zs"], exclude_characters="@=%#?"), max_size=LIMIT))
 def test_what_is_harmless_stays_as_it_is(text: str) -> None:
     assert printable(text) == text
 

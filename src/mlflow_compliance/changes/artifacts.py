@@ -10,6 +10,7 @@ from mlflow_compliance.artifacts import QUARANTINE, ArtifactFile, Ownerless
 from mlflow_compliance.changes.base import JOURNAL, Change, Writer, artifacts_in
 from mlflow_compliance.entities import EntityRef, Snapshot
 from mlflow_compliance.errors import ChangeError
+from mlflow_compliance.snapshot.quarantined import Quarantined
 
 
 @dataclass(frozen=True)
@@ -153,3 +154,73 @@ class RestoreFromQuarantine(Change):
 
     def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return {"path": self.source}, {"path": self.path}
+
+
+@dataclass(frozen=True)
+class GiveBack(Change):
+    """Move what has an owner again from a quarantine to its former place."""
+
+    path: str
+    source: str
+    root: str
+    files: int
+    size: int
+
+    @property
+    def entity(self) -> EntityRef:
+        return EntityRef("artifact", self.path)
+
+    def says(self) -> str:
+        return f"move {self.source} ({self.files} file{'s' * (self.files != 1)}, {self.size} bytes) back to {self.path}"
+
+    def on(self, snapshot: Snapshot) -> Snapshot:
+        artifacts = artifacts_in(snapshot)
+        if self.source not in artifacts.quarantined:
+            raise ChangeError(f"{self.source} is not in quarantine any more, or nobody owns it")
+        return replace(snapshot, artifacts=artifacts.given_back(artifacts.quarantined[self.source]))
+
+    def write(self, store: Writer) -> None:
+        store.restore_from_quarantine(self.source, self.path)
+
+    def inverse(self, store: Writer) -> Change:
+        return PutAsideAgain(self.path, self.source, self.root, self.files, self.size)
+
+    def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        return {"path": self.source}, {"path": self.path}
+
+
+@dataclass(frozen=True)
+class PutAsideAgain(Change):
+    """Move what was given back to where it lay in quarantine; the manifest there still tells of it."""
+
+    path: str
+    source: str
+    root: str
+    files: int
+    size: int
+
+    @property
+    def entity(self) -> EntityRef:
+        return EntityRef("artifact", self.path)
+
+    def says(self) -> str:
+        return f"move {self.path} to {self.source} again"
+
+    def on(self, snapshot: Snapshot) -> Snapshot:
+        artifacts = artifacts_in(snapshot)
+        files, models = artifacts.under(self.path), {item.path: item for item in artifacts.models_in(self.path)}
+        owner = next((file.owner for _, file in sorted(files.items()) if file.owner), None)
+        if owner is None:
+            raise ChangeError(f"{self.path} is not there any more, or nobody owns it")
+        item = Quarantined(self.source, self.path, self.root, owner, files, models)
+        artifacts = artifacts.without(self.path)
+        return replace(snapshot, artifacts=replace(artifacts, quarantined={**artifacts.quarantined, self.source: item}))
+
+    def write(self, store: Writer) -> None:
+        store.put_aside_again(self.path, self.source)
+
+    def inverse(self, store: Writer) -> Change:
+        return GiveBack(self.path, self.source, self.root, self.files, self.size)
+
+    def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        return {"path": self.path}, {"path": self.source}

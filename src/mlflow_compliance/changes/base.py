@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
+from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from pydantic import TypeAdapter
 
 from mlflow_compliance.artifacts import Artifacts, Pointer
-from mlflow_compliance.entities import EntityRef, Experiment, Run, Snapshot
+from mlflow_compliance.entities import DatasetInput, EntityRef, Experiment, Run, Snapshot
 from mlflow_compliance.errors import ChangeError
+from mlflow_compliance.uris import without_secrets
 
 if TYPE_CHECKING:
     from mlflow_compliance.changes.locations import Rewriting
@@ -64,7 +66,7 @@ class Writer(Protocol):
 
     def reopen_run(self, run_id: str) -> None: ...
 
-    def copy_run(self, source_run_id: str, experiment_id: str, tags: Mapping[str, str]) -> None: ...
+    def copy_run(self, source_run_id: str, experiment_id: str, tags: Mapping[str, str], datasets: Sequence[DatasetInput]) -> None: ...
 
     def copy_runs(self, copies: Sequence[CopyRun]) -> list[dict[str, str]]:
         """Copy runs together, all or none: the symbols that each of them bound. Raises ChangeError where that cannot be."""
@@ -108,9 +110,15 @@ class Writer(Protocol):
 
     def retract_pointer(self, path: str, journal: str) -> None: ...
 
+    def claim_root(self, root: str, journal: str) -> None: ...
+
+    def release_root(self, root: str) -> None: ...
+
     def quarantine(self, path: str, target: str, root: str) -> None: ...
 
     def restore_from_quarantine(self, target: str, path: str) -> None: ...
+
+    def put_aside_again(self, path: str, target: str) -> None: ...
 
 
 class Change(ABC):
@@ -164,6 +172,23 @@ def _values(kind: type[Change]) -> TypeAdapter[Any]:
 def dump(change: Change) -> dict[str, Any]:
     """A change as JSON values."""
     return {"kind": type(change).__name__, **_values(type(change)).dump_python(change, mode="json")}
+
+
+def holds_secrets(change: Change) -> bool:
+    """Whether a journal of the change would hold a password or token: what is to be brought back must be written down as it is."""
+    return any(without_secrets(text, sure=True) != text for text in _texts(dump(change)))
+
+
+def _texts(value: object) -> Iterator[str]:
+    """Every text in JSON values, keys too."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in chain(value.keys(), value.values()):
+            yield from _texts(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _texts(item)
 
 
 def load(data: Mapping[str, Any]) -> Change:

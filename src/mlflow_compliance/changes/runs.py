@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections import Counter
@@ -11,8 +12,9 @@ from typing import Any
 
 from mlflow_compliance.artifacts import ArtifactFile, Artifacts, ModelFolder, in_folder
 from mlflow_compliance.changes.base import JOURNAL, NOW, Change, Writer, copy_of, experiment_in, run_in
-from mlflow_compliance.entities import ACTIVE, ALWAYS, TERMINAL_STATUSES, EntityRef, Experiment, LoggedModel, ModelLink, Run, Snapshot
+from mlflow_compliance.entities import ACTIVE, ALWAYS, TERMINAL_STATUSES, DatasetInput, EntityRef, Experiment, LoggedModel, ModelLink, Run, Snapshot
 from mlflow_compliance.errors import ChangeError
+from mlflow_compliance.snapshot.ties import PARENT
 
 SOURCE_RUN = "compliance.source_run_id"
 SOURCE_EXPERIMENT = "compliance.source_experiment_id"
@@ -25,7 +27,9 @@ COPY_STATE = "compliance.copy"
 COMPLETE = "complete"
 SUPERSEDED = "compliance.superseded."
 """Before the key of a tag that a repair replaced: what it said before."""
-PARENT = "mlflow.parentRunId"
+SOURCE_DATASETS = "compliance.source_datasets"
+"""Tag of a copy: what its source recorded of datasets that the experiment knows under the same name and digest, where that differs. JSON."""
+_FIELDS = ("source_type", "source", "schema", "profile")
 UNKNOWN_SIZE = -1
 """Of a file that is written anew with the ids of its copy: known once written."""
 
@@ -113,7 +117,8 @@ class ReopenRun(Change):
 class CopyRun(Change):
     """Copy a run into another experiment with its times, parameters, tags, metric history, datasets, logged models and artifacts.
 
-    `parent` is the id (or symbol) of the copy of its parent run, where the parent is copied too.
+    `parent` is the id (or symbol) of the copy of its parent run, where the parent is copied too. `datasets` are those of its datasets that
+    the experiment has already, with another source, schema or profile: MLflow keeps the first, so the copy gets these and a tag with its own.
     """
 
     run_id: str
@@ -122,6 +127,7 @@ class CopyRun(Change):
     source_experiment_name: str
     source_user: str
     parent: str | None = None
+    datasets: tuple[DatasetInput, ...] = ()
 
     @property
     def entity(self) -> EntityRef:
@@ -162,7 +168,7 @@ class CopyRun(Change):
             target = experiments[change.experiment_id]
             models = {model.model_id: copy_model(model, change.copy_id, target) for model in snapshot.models_of(change.run_id)}
             copied = replace(
-                planned_copy(source, change.new_tags()),
+                planned_copy(source, change.new_tags(), change.datasets),
                 run_id=change.copy_id,
                 experiment_id=change.experiment_id,
                 artifact_uri=f"{target.artifact_location}/{change.copy_id}/artifacts",
@@ -177,7 +183,7 @@ class CopyRun(Change):
         return replace(snapshot, experiments=experiments, runs=runs, logged_models=logged, artifacts=more.together() if more else artifacts)
 
     def write(self, store: Writer) -> None:
-        store.copy_run(self.run_id, self.experiment_id, {key: store.bind(value) for key, value in self.new_tags().items()})
+        store.copy_run(self.run_id, self.experiment_id, {key: store.bind(value) for key, value in self.new_tags().items()}, self.datasets)
 
     def inverse(self, store: Writer) -> Change:
         return RetractCopy(self.run_id, self.experiment_id, store.bind(JOURNAL))
@@ -235,17 +241,45 @@ def without_runs(snapshot: Snapshot, runs: Iterable[Run]) -> Snapshot:
     return snapshot
 
 
-def planned_copy(source: Run, tags: Mapping[str, str]) -> Run:
-    """A source run as its copy will be, but for ids and place. MLflow wants a name and an end of every run that ended."""
+def planned_copy(source: Run, tags: Mapping[str, str], known: Sequence[DatasetInput] = ()) -> Run:
+    """A source run as its copy will be, but for ids and place. MLflow wants a name and an end of every run that ended.
+
+    `known` are datasets that the experiment has already: the copy gets them as they are there.
+    """
     name = source.name or source.run_id
+    other = {(item.name, item.digest): item for item in known}
+    datasets = [
+        item._replace(**{field: getattr(other[item[:2]], field) for field in _FIELDS}) if item[:2] in other else item for item in source.datasets
+    ]
     ended = source.end_time or source.last_known_time(ALWAYS) if source.status in TERMINAL_STATUSES else None
     return replace(
         source,
         name=name,
         end_time=ended,
         user=source.tags.get("mlflow.user", "unknown"),
-        tags={"mlflow.runName": name, **source.tags, **tags},
+        tags={"mlflow.runName": name, **source.tags, **tags, **own_datasets(source, known)},
+        datasets=tuple(sorted(datasets)),
     )
+
+
+def own_datasets(source: Run, known: Sequence[DatasetInput]) -> dict[str, str]:
+    """The tag that keeps what a run says of datasets that `known` ones stand for in its copy; none where they say the same."""
+    other = {(item.name, item.digest): item for item in known}
+    own = [
+        {"name": item.name, "digest": item.digest, **{field: getattr(item, field) for field in _FIELDS}}
+        for item in source.datasets
+        if item[:2] in other and item[:6] != other[item[:2]][:6]
+    ]
+    return {SOURCE_DATASETS: json.dumps(own, ensure_ascii=False)} if own else {}
+
+
+def _datasets_of(copy: Run) -> set[DatasetInput]:
+    """The datasets of a copy as its source has them."""
+    try:
+        own = {(item["name"], item["digest"]): {field: item[field] for field in _FIELDS} for item in json.loads(copy.tags.get(SOURCE_DATASETS, "[]"))}
+    except (ValueError, TypeError, KeyError):
+        own = {}  # somebody wrote it anew: what the copy holds itself counts
+    return {item._replace(**own.get(item[:2], {})) for item in copy.datasets}
 
 
 def left_behind(source: Run, copy: Run, source_models: Iterable[LoggedModel] = (), copied_models: Iterable[LoggedModel] = ()) -> list[str]:
@@ -255,7 +289,7 @@ def left_behind(source: Run, copy: Run, source_models: Iterable[LoggedModel] = (
         "params": source.params.items() - copy.params.items(),
         "metrics": any(points.values()),
         "tags": _own_tags(source).items() - _own_tags(copy).items(),
-        "datasets": set(source.datasets) - set(copy.datasets),
+        "datasets": set(source.datasets) - _datasets_of(copy),
         "logged models": Counter(model.name for model in source_models) - Counter(model.name for model in copied_models),
         "status": source.status != copy.status or source.end_time not in (None, copy.end_time),
     }
@@ -300,6 +334,7 @@ class _MoreFiles:
         self.files: dict[str, ArtifactFile] = {}
         self.hashes: dict[str, str] = {}
         self.folders: dict[str, ModelFolder] = {}
+        self.devices: dict[str, int | None] = {}
 
     def copy(self, source: Run, copied: Run, models: Mapping[str, LoggedModel], olds: Mapping[str, str], into: Experiment) -> None:
         """Add what the copy of one run brings."""
@@ -310,6 +345,8 @@ class _MoreFiles:
         home = artifacts.locations.get(into.ref.place)
         if home is None:
             raise ChangeError(f"the artifacts of experiment {into.experiment_id} cannot be reached from here: nothing can be copied into it")
+        if home not in self.devices:
+            self.devices[home] = artifacts.device_of(home)
         for place, owner, old_uri, uri in moves:
             folder = artifacts.locations.get(place)
             if folder is None:
@@ -321,13 +358,14 @@ class _MoreFiles:
                 copy = target + model.path[len(folder) :]
                 self.folders[copy] = model._replace(path=copy, owner=owner, artifact_path=renamed(model.artifact_path, {**names, old_uri: uri}))
             for path, file in artifacts.under(folder).items():
-                self._add(path, file, target + path[len(folder) :], owner)
+                self._add(path, file, target + path[len(folder) :], owner, self.devices[home])
 
-    def _add(self, path: str, file: ArtifactFile, new: str, owner: EntityRef) -> None:
+    def _add(self, path: str, file: ArtifactFile, new: str, owner: EntityRef, device: int | None) -> None:
         if os.path.basename(path) == "MLmodel":
             self.files[new] = ArtifactFile(UNKNOWN_SIZE, f"own:{new}", owner, logged=True)
             return
-        shared = in_folder(path) and self.artifacts.rules.apply_to(path, file.size)
+        # Another file system cannot share its bytes.
+        shared = in_folder(path) and self.artifacts.rules.apply_to(path, file.size) and device in (None, self.artifacts.device(path))
         self.files[new] = ArtifactFile(file.size, file.copy if shared else f"own:{new}", owner, logged=True)
         if path in self.artifacts.hashes:
             self.hashes[new] = self.artifacts.hashes[path]

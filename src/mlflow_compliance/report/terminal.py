@@ -70,7 +70,7 @@ def _write_repair(reporter: Any, audit: Audit) -> None:
     if made.outcome is None:
         run = "repair" if audit.options.fix else "dry run"
         reporter.write_line(f"{run}: nothing was changed" if made.plan.changes else f"{run}: nothing to change")
-        refusal = audit.refusal(schema=True) if made.plan.changes and not audit.options.fix else ""
+        refusal = audit.refusal() if made.plan.changes and not audit.options.fix else ""
         if refusal:
             reporter.write_line(printable(f"--fix would not carry this plan out: {refusal}"), red=True)
         return

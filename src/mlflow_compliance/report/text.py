@@ -1,9 +1,11 @@
-"""Text that a store brought along, made safe to print: no control characters, no direction overrides, a bounded length."""
+"""Text that a store brought along, made safe to print: no secrets, no control characters, no direction overrides, a bounded length."""
 
 from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable
+
+from mlflow_compliance.uris import without_secrets
 
 LIMIT = 400
 WHOLE = 8000
@@ -12,7 +14,8 @@ _DANGEROUS = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
 
 
 def printable(text: str, limit: int = LIMIT) -> str:
-    """The text on one line, with what could steer a terminal or a reader's eye written as an escape."""
+    """The text on one line, with what is secret cut, and what could steer a terminal or a reader's eye written as an escape."""
+    text = without_secrets(text)  # before it is made shorter: half a URI cannot be told from a word
     safe = "".join(char if unicodedata.category(char) not in _DANGEROUS else _escape(char) for char in text[: limit + 1])
     return safe if len(text) <= limit else safe[: limit - 1] + "…"
 

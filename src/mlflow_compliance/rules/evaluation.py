@@ -11,7 +11,7 @@ import pytest
 from mlflow_compliance.entities import EntityRef, Snapshot
 from mlflow_compliance.rules.finding import ASSERTION, Finding, Violations
 from mlflow_compliance.rules.outcome import Outcome, Unevaluated
-from mlflow_compliance.rules.policy import AXES, Policy
+from mlflow_compliance.rules.policy import AXES, NONE, Policy
 from mlflow_compliance.settings import Settings
 
 
@@ -51,10 +51,15 @@ class Verdict:
 
 def cases(rule: Policy, snapshot: Snapshot, settings: Settings) -> list[Case]:
     """Every case of a policy in a stable order."""
-    members = [[(name, key, item) for key, item in AXES[name].members(snapshot, settings).items()] for name in rule.axes]
+    members: list[list[tuple[str, str, object]]] = []
+    for axis in rule.axes:
+        of_axis = [(axis, key, item) for key, item in AXES[axis].members(snapshot, settings).items()]
+        members.append(of_axis or ([(axis, NONE, None)] if axis in rule.optional else []))
     found = []
     for combination in itertools.product(*members):
-        subject = AXES[combination[0][0]].ref(combination[0][2]) if combination else EntityRef("store", "store", snapshot.info.uri)
+        first = combination[0] if combination else None
+        named = first is not None and first[2] is not None
+        subject = AXES[first[0]].ref(first[2]) if first and named else EntityRef("store", "store", snapshot.info.uri)
         found.append(Case("-".join(key for _, key, _ in combination), {name: item for name, _, item in combination}, subject))
     return found
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TypeVar
 
-from mlflow_compliance.changes import Change, RemoveRepeatedPoints
+from mlflow_compliance.changes import Change, RemoveRepeatedPoints, holds_secrets
 from mlflow_compliance.entities import Snapshot
 from mlflow_compliance.errors import ComplianceError
 from mlflow_compliance.rules.finding import Finding
@@ -119,6 +119,8 @@ def propose(remedies: Mapping[str, Remedy], finding: Finding, snapshot: Snapshot
         return (), f"its fixer {remedy.__name__} crashed ({type(crash).__name__}: {crash}): mend it"
     if snapshot.info.backend == "file" and not all(isinstance(change, RemoveRepeatedPoints) for change in changes):
         return (), "a file store is only audited, but for repeated metric points: take it over with `mlflow migrate-filestore` first"
+    if any(map(holds_secrets, changes)):
+        return (), "a text that it would change holds a password or token, and the journal would keep it: take that out of the store first"
     return changes, ""
 
 

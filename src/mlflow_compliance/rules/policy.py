@@ -14,6 +14,7 @@ from mlflow_compliance.entities import EntityRef, Snapshot
 from mlflow_compliance.errors import ComplianceError
 from mlflow_compliance.rules.finding import Severity
 from mlflow_compliance.settings import Product, Settings
+from mlflow_compliance.uris import without_secrets
 
 Check = TypeVar("Check", bound=Callable[..., None])
 
@@ -82,7 +83,7 @@ def _required(kind: str) -> Callable[[Snapshot, Settings], dict[str, object]]:
             # The bare name is what people look for in a report; the product is named where there are several.
             prefix = f"{_plain(product.name)}-" if len(settings.products) > 1 else ""
             for name in getattr(product.production, f"required_{kind}s"):
-                key = prefix + re.sub(r"[^A-Za-z0-9_.-]", "_", name)
+                key = prefix + re.sub(r"[^A-Za-z0-9_.-]", "_", without_secrets(name))
                 while key in found:
                     key += "_"
                 found[key] = Requirement(product, kind, name)
@@ -111,8 +112,22 @@ AXES: dict[str, Axis] = {
 OF_FILES = frozenset({"artifact_root"})
 """Axes whose entities are found among the files; those of the others are rows or settings."""
 
-MAY_BE_EMPTY = frozenset(AXES) - {"experiment", "product"}
+MAY_BE_EMPTY = frozenset(AXES) - {"experiment"}
 """Axes that a healthy store may have nothing of; an empty one of the others is a failure, not a pass."""
+NONE = "none"
+"""Case of a rule that has nothing to look at."""
+
+
+def without_any(axis: str, settings: Settings) -> str:
+    """Why there is nothing of an axis where the settings are what names it; empty where it comes from the store."""
+    kind = axis.removeprefix("required_")
+    if kind == axis and axis != "product":
+        return ""
+    if settings.products:
+        return f"the settings require no {kind} of a production run (products.production.required_{kind}s)"
+    if settings.says_products:
+        return "the settings say that no model is in production (products = [])"
+    return "the settings name no product: see PRD008"
 
 
 @dataclass(frozen=True)
@@ -131,6 +146,12 @@ class Policy:
     @cached_property
     def axes(self) -> tuple[str, ...]:
         return tuple(name for name in self.arguments if name in AXES)
+
+    @cached_property
+    def optional(self) -> frozenset[str]:
+        """Axes that the check can do without, spelled `product: Product | None`: where there is nothing of one, it is asked once, with None."""
+        spelled = {name: str(item.annotation) for name, item in inspect.signature(self.check).parameters.items()}
+        return frozenset(name for name in self.axes if spelled[name].endswith("| None"))
 
     @cached_property
     def reads_artifacts(self) -> bool:

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mlflow_compliance.errors import ComplianceError
-from mlflow_compliance.session.sharing import share_heading
 from mlflow_compliance.session.state import ATTRIBUTE, AUDIT, EXAMINED, STOPPED, VIOLATIONS, audit_of, ensure_audit, rule_of
 
 if TYPE_CHECKING:
+    from mlflow_compliance.audit import Audit
     from mlflow_compliance.rules.finding import Violations
     from mlflow_compliance.rules.policy import Policy
 
 WORKER_ERROR = "compliance_error"
 """Key under which a worker of pytest-xdist hands over why it could not collect: raised there, it would be an internal error."""
 _LEFT_OUT = "left-out"
-"""Case of a rule that `--metadata-only` deselects: its cases are not looked for, since that may read files."""
+"""Case of a rule that `--metadata-only` or `--compliance-rules` deselects: its cases are not looked for, since that may read files."""
 _COVERED: pytest.StashKey[bool] = pytest.StashKey()
 
 
@@ -36,11 +36,20 @@ def begin(config: pytest.Config) -> None:
         raise pytest.UsageError("--fix-max takes a number of entities, 0 or more")
     if option.fix_max is not None and not (option.fix or option.fix_dry_run):
         raise pytest.UsageError("--fix-max limits --fix or --fix-dry-run: give one of them")
+    if option.fix_owned_root and not (option.fix or option.fix_dry_run):
+        raise pytest.UsageError("--fix-owned-root is about what --fix or --fix-dry-run may change: give one of them")
     if option.executor != "threads":
         from mlflow_compliance.executors import check_executor
 
         try:
             check_executor(option.executor)
+        except ComplianceError as error:
+            raise pytest.UsageError(str(error)) from error
+    if option.compliance_rules is not None:
+        from mlflow_compliance.rules.selecting import words_in
+
+        try:
+            words_in(option.compliance_rules)
         except ComplianceError as error:
             raise pytest.UsageError(str(error)) from error
     if option.hash_cache is not None and not option.hash_cache.strip():
@@ -77,13 +86,13 @@ def _policy(item: pytest.Item) -> Policy:
 
 def _member(request: pytest.FixtureRequest) -> object:
     """The entity behind a parameter, from the store as it was last read."""
-    from mlflow_compliance.rules.policy import AXES
+    from mlflow_compliance.rules.policy import AXES, NONE
 
-    audit = request.config.stash[AUDIT]
-    found = audit.resolve(str(request.fixturename), request.param, artifacts=_policy(request.node).reads_artifacts)
+    audit, axis, rule = request.config.stash[AUDIT], str(request.fixturename), _policy(request.node)
+    found = audit.resolve(axis, request.param, artifacts=rule.reads_artifacts)
     if found is not None:
-        request.node.stash.setdefault(EXAMINED, []).append(AXES[str(request.fixturename)].ref(found))
-    else:
+        request.node.stash.setdefault(EXAMINED, []).append(AXES[axis].ref(found))
+    elif request.param != NONE or axis not in rule.optional:
         pytest.fail(f"there is no {request.fixturename} to examine: a rule that looks at nothing proves nothing", pytrace=False)
     return found
 
@@ -96,8 +105,9 @@ def _violations(request: pytest.FixtureRequest) -> Violations:
 
     rule = _policy(request.node)
     subject = EntityRef("store", "store", request.config.stash[AUDIT].store.info.uri)
-    if rule.axes:
-        subject = AXES[rule.axes[0]].ref(request.getfixturevalue(rule.axes[0]))
+    first = request.getfixturevalue(rule.axes[0]) if rule.axes else None
+    if first is not None:
+        subject = AXES[rule.axes[0]].ref(first)
     found = request.node.stash[VIOLATIONS] = Violations(rule.id, subject)
     return found
 
@@ -107,15 +117,21 @@ def rows(metafunc: pytest.Metafunc) -> None:
     rule = getattr(metafunc.function, ATTRIBUTE, None)
     if rule is None:
         return
-    from mlflow_compliance.rules.policy import MAY_BE_EMPTY
-
     audit = ensure_audit(metafunc.config)
     audit.add(rule)
     for axis in rule.axes:
-        keys = [_LEFT_OUT] if audit.left_out(rule) else audit.keys(rule, axis)
-        if not keys and axis not in MAY_BE_EMPTY:
-            keys = ["none"]
-        metafunc.parametrize(axis, keys, ids=keys, indirect=True)
+        keys = [_LEFT_OUT] if audit.left_out(rule) or not audit.asked(rule) else audit.keys(rule, axis)
+        metafunc.parametrize(axis, keys or _none(rule, axis, audit), ids=keys or None, indirect=True)
+
+
+def _none(rule: Policy, axis: str, audit: Audit) -> list[Any]:
+    """The one case of an axis that nothing is on: a failure where a store must have something, else told as NOT APPLICABLE."""
+    from mlflow_compliance.rules.policy import MAY_BE_EMPTY, NONE, without_any
+
+    if axis not in MAY_BE_EMPTY or axis in rule.optional:
+        return [pytest.param(NONE, id=NONE)]
+    reason = without_any(axis, audit.settings)
+    return [pytest.param(NONE, id=NONE, marks=pytest.mark.skip(reason=reason))] if reason else []
 
 
 def name(item: pytest.Item) -> None:
@@ -130,14 +146,18 @@ def collected(session: pytest.Session, items: list[pytest.Item]) -> None:
     audit = audit_of(session.config)
     if audit is None:
         return
-    left = [item for item in items if (rule := rule_of(item)) is not None and audit.left_out(rule)]
+    from mlflow_compliance.rules.selecting import refuse_unknown
+
+    known = _pack_ids(items)
+    left = {item for item in items if (rule := rule_of(item)) is not None and (audit.left_out(rule) or not audit.asked(rule))}
     if left:
-        items[:] = [item for item in items if item not in set(left)]
-        session.config.hook.pytest_deselected(items=left)
+        session.config.hook.pytest_deselected(items=[item for item in items if item in left])
+        items[:] = [item for item in items if item not in left]
     try:
+        refuse_unknown(audit.options.rules, known | audit.policies.keys())
         if audit.error is not None:
             raise audit.error
-        audit.check(_pack_ids(items))
+        audit.check(known)
         rules = [rule for item in items if (rule := rule_of(item)) is not None]
         audit.check_any_enabled(rules)
         if any(rule.reads_artifacts and audit.enabled(rule) for rule in rules) and not session.config.option.collectonly:
@@ -150,12 +170,15 @@ def collected(session: pytest.Session, items: list[pytest.Item]) -> None:
             raise pytest.UsageError(str(error)) from error
         session.config.workeroutput[WORKER_ERROR] = str(error)  # type: ignore[attr-defined]
         items.clear()
-    else:
-        share_heading(session.config, audit)
     for item in items:
-        rule = rule_of(item)
-        if rule is not None and not audit.enabled(rule):
-            item.add_marker(pytest.mark.skip(reason=f"{rule.id} is switched off in the settings"))
+        switch_off(item, audit)
+
+
+def switch_off(item: pytest.Item, audit: Audit) -> None:
+    """Skip a check that the settings switch off."""
+    rule = rule_of(item)
+    if rule is not None and not audit.enabled(rule):
+        item.add_marker(pytest.mark.skip(reason=f"{rule.id} is switched off in the settings"))
 
 
 def _pack_ids(items: list[pytest.Item]) -> set[str]:

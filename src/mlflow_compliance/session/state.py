@@ -46,6 +46,7 @@ def ensure_audit(config: pytest.Config) -> Audit:
     if audit is None:
         from mlflow_compliance.audit import Audit, Options
         from mlflow_compliance.progress import RichProgress, Silent
+        from mlflow_compliance.rules.selecting import words_in
         from mlflow_compliance.session.sharing import sharing_of
 
         reporter = config.pluginmanager.getplugin("terminalreporter")
@@ -64,6 +65,8 @@ def ensure_audit(config: pytest.Config) -> Audit:
             executor=config.option.executor,
             hash_cache=config.option.hash_cache,
             metadata_only=config.option.metadata_only,
+            rules=words_in(config.option.compliance_rules),
+            owned_roots=tuple(config.option.fix_owned_root),
         )
         audit = config.stash[AUDIT] = Audit(options, lambda: RichProgress(shown) if on_terminal else Silent(), sharing_of(config))
     return audit

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from mlflow_compliance.session.cutting import cut_report, without_secrets_in
 from mlflow_compliance.session.repairing import Removed
 from mlflow_compliance.session.sharing import heading_of
 from mlflow_compliance.session.state import ATTRIBUTE, AUDIT, BEFORE, EXAMINED, MARK, VIOLATIONS, audit_of, rule_of
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from mlflow_compliance.rules.outcome import Unevaluated
     from mlflow_compliance.rules.policy import Policy
 
+SHOWN: pytest.StashKey[set[str]] = pytest.StashKey()
+"""Lines of TOML that a failure has told: twenty findings may have the same ones."""
 Status = tuple[str, str, str | tuple[str, Mapping[str, bool]]]
 
 
@@ -26,21 +29,19 @@ def judge(item: pytest.Function) -> None:
     violations = item.stash.get(VIOLATIONS, None)
     if violations is None or not (violations.findings or violations.unevaluated):
         return
-    from mlflow_compliance.report.text import printable
+    from mlflow_compliance.report.text import WHOLE, printable
 
     rule = rule_of(item)
     assert rule is not None
-    told = "\n".join([*map(_lines, violations.findings), *(printable(str(entry)) for entry in violations.unevaluated)])
+    told = "\n".join(printable(str(entry)) for entry in (*violations.findings, *violations.unevaluated))
+    shown = item.config.stash.setdefault(SHOWN, set())
+    for lines in dict.fromkeys(found.toml for found in violations.findings):
+        if lines and lines not in shown:
+            shown.add(lines)
+            told += "\n\n" + "\n".join(printable(line, WHOLE) for line in lines.splitlines())
     if violations.findings or item.config.stash[AUDIT].requires_evidence(rule):
         pytest.fail(told, pytrace=False)
     pytest.skip(told)
-
-
-def _lines(finding: Finding) -> str:
-    """A finding, and what it has to copy in lines of its own."""
-    from mlflow_compliance.report.text import WHOLE, printable
-
-    return "\n".join([printable(str(finding)), *(printable(line, WHOLE) for line in finding.toml.splitlines())])
 
 
 def shorten(item: pytest.Item, call: pytest.CallInfo[Any]) -> None:
@@ -63,8 +64,10 @@ def clean(item: pytest.Function, failure: AssertionError) -> None:
 
 
 def describe(item: pytest.Item, report: pytest.TestReport, call: pytest.CallInfo[Any]) -> None:
-    """Put on a report what the tables show: plain values only."""
+    """Put on a report what the tables show: plain values only, nothing secret among them."""
     rule = item.rule if isinstance(item, Removed) else rule_of(item)
+    if rule is not None:
+        cut_report(report)
     if rule is None or not (report.when == "call" or report.outcome != "passed"):
         return
     audit = item.config.stash[AUDIT]
@@ -114,6 +117,7 @@ def describe(item: pytest.Item, report: pytest.TestReport, call: pytest.CallInfo
             "examined": [ref.place for ref in item.stash.get(EXAMINED, ())],
         },
     )
+    setattr(report, MARK, without_secrets_in(getattr(report, MARK)))
 
 
 def _outcome(

@@ -157,7 +157,7 @@ class _Reader:
         self.progress.start("Asking a tracking server", None)
         try:
             with self._server() as base_url:
-                return check_run(base_url, run, experiment, models, self._listed(run.ref.place), files, versions)
+                return check_run(base_url, run, experiment, models, self._listed(run.ref.place), files, versions, self._workspace)
         except ComplianceError as error:
             return Served((str(error),))
         finally:
@@ -173,13 +173,19 @@ class _Reader:
         elif self.uri.startswith("sqlite"):
             artifacts = self.snapshot.artifacts
             away = artifacts is not None and not all(in_folder(root.path) for root in artifacts.roots)
-            with tracking_server(sqlite_path(self.uri), self.settings.store.busy_timeout, storage=away) as base_url:
+            timeout = self.settings.store.busy_timeout
+            with tracking_server(sqlite_path(self.uri), timeout, storage=away, workspace=self._workspace) as base_url:
                 yield base_url
         else:
             raise StoreError(
                 "no tracking server was started on this database, because one would write to it: "
                 "ask through the server that people use, --tracking-uri=http://... -k SRV002"
             )
+
+    @property
+    def _workspace(self) -> str:
+        """The one that was read, where a database has several; a server is told of it by MLflow's own environment."""
+        return self.snapshot.info.workspace if self.snapshot.other_workspaces else ""
 
     def _listed(self, place: tuple[str, str]) -> dict[str, tuple[int, str | None]]:
         """Relative path -> size and SHA-256 of the files in a row's folder."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -18,8 +18,8 @@ from mlflow_compliance.progress import Progress, Silent
 from mlflow_compliance.settings import Settings
 from mlflow_compliance.store.backends.base import Backend
 from mlflow_compliance.store.reading.collecting import without_collecting
-from mlflow_compliance.store.reading.locations import without_credentials
 from mlflow_compliance.store.reading.rows import Rows
+from mlflow_compliance.uris import without_secrets
 
 if TYPE_CHECKING:
     from mlflow_compliance.store.remote.places import Places
@@ -34,6 +34,8 @@ class Store:
     folder: str
     executor: str = THREADS
     hash_cache: str = "off"
+    owned: tuple[str, ...] = ()
+    """Real paths of the artifact roots that the user says are this store's."""
 
     @property
     def uri(self) -> str:
@@ -93,13 +95,14 @@ class Store:
         from mlflow_compliance.store.artifacts.hashing import hash_candidates
         from mlflow_compliance.store.artifacts.inventory import read_artifacts
         from mlflow_compliance.store.disk.records import read_records
+        from mlflow_compliance.store.ownership.deciding import with_ownership
         from mlflow_compliance.store.remote.hashing import hash_remote
         from mlflow_compliance.store.remote.inventory import with_remote
         from mlflow_compliance.store.remote.places import is_remote, split
         from mlflow_compliance.store.remote.pointers import with_holding
 
         base, folder, started, rules = self.settings.base, cache_folder(self.hash_cache), time.time_ns(), self.settings.duplicate_rules()
-        cache = HashCache(folder, f"{without_credentials(self.uri)}\0{base}", rules, started) if folder else None
+        cache = HashCache(folder, f"{self.info.uri}\0{base}", rules, started) if folder else None
         own = [self.folder, *([str(self.settings.path)] if self.settings.path else []), *([folder] if folder else []), *self.backend.own()]
         relocate, roots = self.settings.store.resolved_relocate(base), self.settings.store.resolved_roots(base)
         local, remote = split(rows.locations, relocate, self.uri)
@@ -111,15 +114,15 @@ class Store:
             rules=rules,
             file_store=self.info.backend == "file",
             ready_models=rows.ready_models,
+            folders=rows.folders,
             recorded=read_records(self.folder),
             progress=progress,
             own=own,
             near=[self.backend.home] if self.backend.home else [],
             cache=cache,
+            home=self.backend.home,
             sampled=self.executor == THREADS,  # workers elsewhere read files themselves
         )
-        if found.ownerless:
-            found = self.backend.keep_what_others_own(found)
         with executor_of(self.executor) as pool:
             found = hash_candidates(found, progress, pool, cache)
         away = [root for root in roots if is_remote(root)]
@@ -127,7 +130,8 @@ class Store:
             ignore, ready = self.settings.store.ignore, rows.ready_models
             found = with_remote(found, remote, places=self.places, roots=away, ignore=ignore, ready_models=ready, progress=progress)
             found = with_holding(hash_remote(found, self.places, progress))
-        return replace(snapshot, artifacts=replace(found, elsewhere=rows.elsewhere))
+        found = replace(found, elsewhere=rows.elsewhere, newest_row=rows.newest)
+        return replace(snapshot, artifacts=with_ownership(found, snapshot, rows, self.backend, self.owned))
 
     @cached_property
     def places(self) -> Places:
@@ -148,14 +152,16 @@ class Store:
         return self.backend.details(run_ids)
 
 
-def open_store(uri: str, settings: Settings, rootdir: str, *, executor: str = THREADS, hash_cache: str | None = None) -> Store:
+def open_store(
+    uri: str, settings: Settings, rootdir: str, *, executor: str = THREADS, hash_cache: str | None = None, owned_roots: Iterable[str] = ()
+) -> Store:
     """The store behind a tracking URI; it must exist. `rootdir` holds the journals of a store without a folder of its own.
 
-    `executor` is what --executor takes; `hash_cache` wins over the settings.
+    `executor` is what --executor takes; `hash_cache` wins over the settings; `owned_roots` are artifact roots that the user says are this store's.
     """
     backend = _backend(uri, settings)
     folder = settings.journal.resolved_folder(settings.base) or os.path.join(backend.home or rootdir, ".compliance")
-    return Store(backend, folder, executor, hash_cache or settings.artifacts.resolved_cache(settings.base))
+    return Store(backend, folder, executor, hash_cache or settings.artifacts.resolved_cache(settings.base), tuple(map(os.path.realpath, owned_roots)))
 
 
 def _backend(uri: str, settings: Settings) -> Backend:
@@ -185,8 +191,10 @@ def _backend(uri: str, settings: Settings) -> Backend:
 
 
 def refuse_writing(store: Store, snapshot: Snapshot) -> None:
-    """Raise StoreError for a store that this version only audits."""
+    """Raise StoreError for a store that this version only audits, or that the installed MLflow does not take as it is."""
     store.backend.refuse_writing()
+    if snapshot.schema is not None and snapshot.schema.problem:
+        store.backend.refuse_other_schema()
     if snapshot.artifacts is not None:
         _refuse_what_is_mapped_for_reading(snapshot.artifacts)
         _refuse_while_something_is_away(snapshot.artifacts)
@@ -196,7 +204,7 @@ def refuse_writing(store: Store, snapshot: Snapshot) -> None:
 def _refuse_what_is_mapped_for_reading(artifacts: Artifacts) -> None:
     """Rows that name a folder are rewritten before anything else is; others use what the rows of buckets and servers say."""
     if artifacts.relocated and not artifacts.elsewhere:
-        prefixes = ", ".join(map(without_credentials, sorted(artifacts.relocated)))
+        prefixes = ", ".join(map(without_secrets, sorted(artifacts.relocated)))
         way = "those of a database are rewritten where they name a folder (ART003); for what a server or a bucket serves, give its own address"
         raise StoreError(f"--fix does not write to a store whose rows are read through [store.relocate] ({prefixes}): {way}; nothing was changed")
 

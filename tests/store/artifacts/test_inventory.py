@@ -14,6 +14,7 @@ import pytest
 from mlflow_compliance.artifacts import Artifacts, DuplicateRules
 from mlflow_compliance.entities import EntityRef, Location
 from mlflow_compliance.progress import Silent
+from mlflow_compliance.snapshot.presence import Presence, Why
 from mlflow_compliance.store.artifacts import hash_cache, hashing, visiting
 from mlflow_compliance.store.artifacts.hash_cache import HashCache
 from mlflow_compliance.store.artifacts.hashing import hash_candidates
@@ -161,13 +162,29 @@ class TestOwnerless:
     def test_empty_folders_count_where_their_name_is_an_id(self, read: Read, rows: list[Location], root: Path) -> None:
         for name in ("1/models", "7", f"1/{OTHER}", f"1/models/m-{GONE}", "scratch", "8/deep/er"):
             (root / name).mkdir(parents=True)
+        write(root / "9" / OTHER / ".DS_Store")
         found = read(rows)
-        assert {path[len(str(root)) + 1 :]: item.files for path, item in found.ownerless.items()} == {
-            "7": 0,
-            "8": 0,
-            f"1/{OTHER}": 0,
-            f"1/models/m-{GONE}": 0,
-        }
+        assert not found.ownerless
+        assert found.emptied == {str(root): 5}
+
+    def test_what_systems_leave_is_nobodys_concern(self, read: Read, rows: list[Location], root: Path) -> None:
+        names = (".DS_Store", ".gitkeep", ".gitignore", "Thumbs.db", "desktop.ini", "._1")
+        for name in names:
+            write(root / name, b"same" * 1000)
+            write(root / "1" / name, b"same" * 1000)
+            write(root / "1" / RUN / "artifacts" / name, b"same" * 1000)
+            write(root / OTHER / name)
+        write(root / OTHER / "artifacts" / "a.csv", b"123")
+        found = hash_candidates(read(rows), Silent(), None, None)
+        assert {path: item.files for path, item in found.ownerless.items()} == {str(root / OTHER): len(names) + 1}, "they move along"
+        assert not found.duplicates()
+
+    def test_a_root_with_nothing_else_is_not_mounted(self, read: Read, rows: list[Location], root: Path) -> None:
+        write(root / ".gitkeep")
+        write(root / "1" / RUN / "artifacts" / ".DS_Store")
+        found = read(rows, ready_models={MODEL}, recorded={str(root / "1" / RUN / "artifacts" / "a.csv"): "0" * 64})
+        assert found.unknown["run", RUN].why is Why.EMPTY_ROOT
+        assert not found.newest, "nor do they say when something was logged"
 
     def test_a_run_that_has_no_files_yet_keeps_its_experiments_folder(self, read: Read, rows: list[Location], row: Row, root: Path) -> None:
         (root / "2").mkdir()
@@ -287,9 +304,11 @@ class TestUnreachable:
             ]
         )
         (item,) = found.unreachable
-        assert (item.experiment_id, item.uri, item.rows, item.example.kind) == ("1", where, 4, "experiment")
+        assert (item.experiments, item.place, item.rows, item.example.kind) == (("1",), where.removesuffix("/1"), 4, "experiment")
         assert item.reason == "the folder D:/code/week-02 does not exist here; map it with [store.relocate]"
         assert not found.locations
+        assert {unknown.why for unknown in found.unknown.values()} == {Why.ELSEWHERE}
+        assert len(found.unknown) == 4
 
     def test_relocated_rows_are_read_and_counted(self, read: Read, row: Row, root: Path) -> None:
         where = "file:///D:/code/mlruns"
@@ -309,14 +328,20 @@ class TestUnreachable:
             row("run", GONE, "2", f"/nowhere/at/all/2/{GONE}/artifacts"),
             row("experiment", "3", "3", ""),
         ]
-        assert [(item.experiment_id, item.rows, item.reason) for item in read([*rows, *more]).unreachable] == [
-            ("2", 2, "s3 locations are not read by this version; map it with [store.relocate]"),
-            ("2", 1, "the folder /nowhere/at does not exist here; map it with [store.relocate]"),
-            ("3", 1, "its location is not a path"),
+        assert [(item.place, item.rows, item.reason) for item in read([*rows, *more]).unreachable] == [
+            ("/nowhere/at/all", 1, "the folder /nowhere/at does not exist here; map it with [store.relocate]"),
+            ("s3://bucket", 2, "s3 locations are not read by this version; map it with [store.relocate]"),
         ]
+
+    def test_an_experiment_without_a_run_has_nothing_to_reach(self, read: Read, rows: list[Location], row: Row) -> None:
+        found = read(
+            [*rows, row("experiment", "2", "2", "gs://bucket/2"), row("experiment", "3", "3", ""), row("experiment", "4", "4", "/nowhere/at/4")]
+        )
+        assert not found.unreachable
 
     def test_absent_folders_of_ready_models_and_versions_are_told_each(self, read: Read, rows: list[Location], row: Row, root: Path) -> None:
         folder = root / "1" / "models" / MODEL / "artifacts"
+        write(root / "1" / RUN / "artifacts" / "a.csv")
         version = row("model_version", "m/1", "1", root / "1" / RUN / "artifacts" / "model")
         assert not read(rows).unreachable  # a run or a model that is still being made has no folder yet
         found = read([*rows, version], ready_models={MODEL})
@@ -324,7 +349,8 @@ class TestUnreachable:
             ("m/1", f"the folder {root}/1/{RUN}/artifacts/model does not exist here"),
             (MODEL, f"the folder {folder} does not exist here"),
         ]
-        assert ("logged_model", MODEL) not in found.locations
+        assert found.presence(("logged_model", MODEL)) is Presence.ABSENT
+        assert not found.unknown
         folder.mkdir(parents=True)
         (root / "1" / RUN / "artifacts" / "model").mkdir(parents=True)
         assert not read([*rows, version], ready_models={MODEL}).unreachable

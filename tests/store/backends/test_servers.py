@@ -11,12 +11,14 @@ import mlflow
 import pytest
 import requests
 from gates import POLICIES, Gate, make_messy, plan_in, state, told
+from living import everything_alive
 from packaging.version import Version
 from repairs import copied_once
 from servers import ADMIN, PASSWORD, Proxy, answer, tracking_server
 from serving import Server
 from stores import Lab
 
+from mlflow_compliance.snapshot.ties import How
 from mlflow_compliance.store.opening import open_store
 
 READER = ("reader", "reads:everything")
@@ -75,11 +77,13 @@ def test_the_same_snapshot_as_by_sql(behind: tuple[Server, Lab]) -> None:
     lab.client.delete_run(lab.run(claimed, "gone"))
     model = lab.model("1", rich, "registered")
     lab.registered("scorer", f"models:/{model}", rich, alias="champion")
+    everything_alive(lab)
     also = (rich, lab.run("4", "in no rule's scope"))
     by_sql, sql_rows = lab.store.read_rows(also)
     over_http, rows = open_store(server.url, lab.settings, str(lab.folder)).read_rows(also)
-    for part in ("experiments", "runs", "logged_models", "registered_models"):
+    for part in ("experiments", "runs", "logged_models", "registered_models", "ties", "untold", "datasets"):
         assert getattr(by_sql, part) == getattr(over_http, part), part
+    assert {tie.how for tie in over_http.ties} == set(How)
     assert len([run for run in over_http.runs.values() if run.experiment_id == claimed]) == 4, "a rival's runs are all brought in"
     assert sorted(rows.locations) == sorted(sql_rows.locations)
     assert rows.ready_models == sql_rows.ready_models

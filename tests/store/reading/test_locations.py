@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
+from mlflow_compliance.snapshot.presence import Why
 from mlflow_compliance.store.reading.locations import Resolved, Resolver, shown
 
 
@@ -22,12 +24,20 @@ from mlflow_compliance.store.reading.locations import Resolved, Resolver, shown
         "file:///data/a;b/1",
         "file://fileserver/share/1",
         "file:///D:/code/mlruns/0",
-        "mlruns/1",
-        "./mlruns/1",
     ],
 )
 def test_a_location_is_read_as_mlflow_reads_it(uri: str) -> None:
     assert Resolver({})(uri).path == os.path.abspath(LocalArtifactRepository(uri).artifact_dir)
+
+
+@pytest.mark.parametrize("uri", ["mlruns/1", "./mlruns/1", "file:mlruns/1", "file:./mlruns/1", "x/../mlruns/1"])
+def test_a_relative_location_starts_from_the_folder_of_its_store(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow starts from whatever folder its process is in; this program, from nowhere where it does not know the store's."""
+    monkeypatch.chdir(tmp_path)
+    assert Resolver({}, "/data")(uri).path == "/data/mlruns/1"
+    unknown = Resolver({})(uri)
+    assert (unknown.path, unknown.why) == ("", Why.ELSEWHERE)
+    assert "only the server" in unknown.reason
 
 
 @pytest.mark.parametrize(
@@ -41,7 +51,12 @@ def test_a_location_is_read_as_mlflow_reads_it(uri: str) -> None:
     ],
 )
 def test_a_scheme_that_is_not_local_says_so(uri: str, scheme: str) -> None:
-    assert Resolver({})(uri) == Resolved("", f"{scheme} locations are not read by this version; map it with [store.relocate]")
+    found = Resolver({})(uri)
+    assert (found.path, found.prefix) == ("", None)
+    if scheme == "mlflow-artifacts":
+        assert (found.why, "give its address (--tracking-uri)" in found.reason) == (Why.SERVER, True)
+    else:
+        assert (found.why, found.reason) == (Why.SCHEME, f"{scheme} locations are not read by this version; map it with [store.relocate]")
 
 
 @pytest.mark.parametrize("uri", ["D:\\code\\mlruns\\0", "D:/code/mlruns/0", "file:///D:/code/mlruns/0"])

@@ -12,12 +12,14 @@ import pytest
 from databases import SERVERS
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from living import everything_alive
 from mlflow.entities import DatasetInput, InputTag, LoggedModelInput, Metric, Param
 from places import Guest, Place
 from stores import CREDIT, EVAL, START, TRAIN, Lab
 
 from mlflow_compliance.entities import Snapshot, StoreInfo
 from mlflow_compliance.settings import Settings
+from mlflow_compliance.snapshot.ties import How
 from mlflow_compliance.store.backends.by_sql import SqlBackend
 from mlflow_compliance.store.reading.client_reading import ClientReader
 from mlflow_compliance.store.reading.rows import Rows
@@ -42,7 +44,9 @@ def assert_agree(lab: Lab, hidden_models: frozenset[str] = frozenset()) -> Snaps
     (by_sql, sql_rows), (by_client, client_rows) = both(lab)
     for part in ("experiments", "runs", "logged_models", "registered_models", "repeated_points"):
         assert getattr(by_sql, part) == getattr(by_client, part), part
-    assert replace(by_sql, info=INFO, taken_at=0) == replace(by_client, info=INFO, taken_at=0)
+    # What the tables say of themselves no client is told.
+    assert by_sql.schema is not None
+    assert replace(by_sql, info=INFO, taken_at=0, schema=None) == replace(by_client, info=INFO, taken_at=0)
     assert sorted(place for place in sql_rows.locations if place.owner.key not in hidden_models) == sorted(client_rows.locations)
     assert hidden_models <= {place.owner.key for place in sql_rows.locations}
     assert sql_rows.ready_models == client_rows.ready_models
@@ -73,6 +77,8 @@ def test_on_a_store_with_one_of_everything(anywhere: Lab) -> None:
     lab.run(gone)
     lab.client.delete_experiment(gone)
     lab.run(delivery, **{"compliance.source_run_id": child, "compliance.copy": "complete"})
+    spelled = {lab.run(scratch, "odd", Stage=" Production"), lab.run(scratch, "even", **{"stage ": "PRODUCTION"})}
+    lab.run(scratch, "unlike it", stage="pre-production")
     taken_back = lab.run(delivery, **{"compliance.source_run_id": rich, "compliance.copy": "retracted"})
     lab.client.delete_run(taken_back)
     model = lab.model(production, child, "scorer")
@@ -88,6 +94,7 @@ def test_on_a_store_with_one_of_everything(anywhere: Lab) -> None:
     snapshot = assert_agree(lab, frozenset({deleted}))
     assert {run.name for run in snapshot.runs.values()} >= {"rich", "stuck", "child"}
     assert taken_back not in snapshot.runs
+    assert spelled <= snapshot.runs.keys(), "a mark of production in another spelling is read too"
     assert snapshot.experiments[delivery].count("deleted") == 0, "a copy that was taken back is passed over"
     assert "loss" in snapshot.runs[rich].metrics
     assert snapshot.registered_models.keys() == {"scorer", "promoted", "empty"}, "a prompt is no model"
@@ -96,14 +103,31 @@ def test_on_a_store_with_one_of_everything(anywhere: Lab) -> None:
     assert homes == [production, production, production]
 
 
+def test_on_a_store_in_which_everything_is_alive(anywhere: Lab) -> None:
+    lab = anywhere
+    everything_alive(lab)
+    lab.rich_run(lab.experiment("credit_delivery"))
+    lab.rich_run(lab.experiment("credit_production"))
+    snapshot = assert_agree(lab)
+    assert {tie.how for tie in snapshot.ties} == set(How)
+    assert {key: len(items) for key, items in snapshot.datasets.items()} == {"3": 2}, "those of the primary"
+
+
 TEXT = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), max_size=12)
-KEYS = st.sampled_from(["stage", "owner", "mlflow.note.content", "a b/c"])
+KEYS = st.sampled_from(["stage", "Stage", "owner", "mlflow.note.content", "a b/c"])
 VALUES = st.one_of(st.floats(width=32), st.sampled_from([math.nan, math.inf, -math.inf, 0.0]))
 POINTS = st.lists(
     st.tuples(st.sampled_from(["auc", "loss"]), VALUES, st.integers(0, 3), st.integers(-1, 3)),
     max_size=6,
     unique_by=lambda point: (point[0], *point[2:]),
 )
+
+
+def named(values: st.SearchStrategy[str], most: int) -> st.SearchStrategy[dict[str, str]]:
+    """Tags or params under names that no database takes for one another: MariaDB keeps `stage` or `Stage`, not both."""
+    return st.dictionaries(KEYS, values, max_size=most).map(lambda found: {key: found[key] for key in {key.lower(): key for key in found}.values()})
+
+
 RUN = st.fixed_dictionaries(
     {
         "experiment": st.integers(0, 2),
@@ -112,16 +136,14 @@ RUN = st.fixed_dictionaries(
         "name": TEXT,
         "start": st.none() | st.integers(1, START),
         "points": POINTS,
-        "params": st.dictionaries(KEYS, TEXT, max_size=2),
-        "tags": st.dictionaries(KEYS, TEXT | st.just("production"), max_size=3),
+        "params": named(TEXT, 2),
+        "tags": named(TEXT | st.sampled_from(["production", " Production", "PRODUCTION\t"]), 3),
         "datasets": st.lists(st.sampled_from([TRAIN, EVAL]), max_size=2, unique_by=lambda item: item.name),
         "models": st.integers(0, 2),
         "copy": st.sampled_from(["", "", "incomplete", "complete", "retracted"]),
     }
 )
-EXPERIMENT = st.tuples(
-    st.sampled_from(["credit_production", "credit_delivery", "test_1", "other"]), st.dictionaries(KEYS, TEXT, max_size=2), st.booleans()
-)
+EXPERIMENT = st.tuples(st.sampled_from(["credit_production", "credit_delivery", "test_1", "other"]), named(TEXT, 2), st.booleans())
 
 
 STORE = {

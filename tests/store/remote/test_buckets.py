@@ -12,6 +12,7 @@ from typing import Any
 
 import buckets
 import pytest
+from mlflow.entities import LoggedModelStatus
 from producing import unproduced
 from repairs import carry_out, findings, plan_for, refusals, take_back
 from stores import BIG, Lab, there_and_back, unlike
@@ -20,6 +21,8 @@ from mlflow_compliance import resolve_artifact
 from mlflow_compliance.artifacts import Artifacts, Pointer
 from mlflow_compliance.changes import PointToCopy
 from mlflow_compliance.errors import ChangeError, ComplianceError
+from mlflow_compliance.snapshot.presence import Why
+from mlflow_compliance.store.artifacts.holdings import Missing
 from mlflow_compliance.store.remote.base import Listed, RemoteError
 from mlflow_compliance.store.remote.copying import copy_folder
 from mlflow_compliance.store.remote.ground import RemoteGround
@@ -176,8 +179,8 @@ def test_names_that_no_server_here_takes() -> None:
         ground._take(Listed(f"s3://b/{key}", 3))
     assert set(ground.objects) == {"s3://b/a/../../b", "s3://b/a//c", "s3://b/./d", "s3://b/../../../etc/passwd"}
     assert list(ground.odd) == ["s3://b/x/"]
-    assert ground.missing("s3://b/nothing") == "holds no object"
-    assert ground.missing("s3://b/x") == ""
+    assert ground.missing("s3://b/nothing") == Missing("holds no object")
+    assert ground.missing("s3://b/x") is None
 
 
 @pytest.mark.parametrize(
@@ -220,12 +223,17 @@ def test_without_boto3_one_sentence_says_what_to_install(monkeypatch: pytest.Mon
         Bucket("any").children("s3://any")
 
 
-def test_a_run_that_points_to_an_emptied_root_is_told(bucket_lab: BucketLab, s3: Any) -> None:
+def test_what_was_written_to_an_emptied_root_is_unknown(bucket_lab: BucketLab, s3: Any) -> None:
     lab = bucket_lab
     one = lab.experiment("credit_delivery")
-    lab.run(one)
+    run = lab.run(one)
+    assert lab.artifacts().unreachable == (), "a run may have logged numbers alone"
+    gone = lab.client.create_logged_model(one, name="model", source_run_id=run)
+    lab.client.finalize_logged_model(gone.model_id, LoggedModelStatus.READY)
     (item,) = lab.artifacts().unreachable
-    assert "holds no object" in item.reason
+    assert "holds no object, though files were written there" in item.reason
+    assert item.why is Why.NO_ROOT
+    lab.client.delete_logged_model(gone.model_id)
     put(s3, f"s3://{s3.bucket}", {"mlruns/": b""})
     assert lab.artifacts().unreachable == ()
 

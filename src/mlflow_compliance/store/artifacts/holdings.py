@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -12,7 +12,8 @@ from mlflow_compliance.artifacts import Unreachable, parent, upwards
 from mlflow_compliance.entities import EntityRef, Location
 from mlflow_compliance.snapshot.presence import Unknown, Why
 from mlflow_compliance.store.artifacts.moved import stem
-from mlflow_compliance.store.reading.locations import NOT_FILES, Resolved, Resolver, scheme_of, shown, without_credentials
+from mlflow_compliance.store.reading.locations import NOT_FILES, Resolved, Resolver, scheme_of, shown
+from mlflow_compliance.uris import without_secrets
 
 EVIDENT = frozenset({"mlruns", "mlartifacts"})
 
@@ -60,25 +61,37 @@ class Holdings:
     unread: dict[str, str] = field(default_factory=dict)
     proofs: list[str] = field(default_factory=list)
     """Paths at which rows, or our own records, prove that files were written."""
+    used: set[str] = field(default_factory=set)
+    """Ids of the experiments with runs, models or versions: nothing was logged in the others."""
+    absent: dict[tuple[str, str], tuple[str, tuple[str, str]]] = field(default_factory=dict)
+    """(kind, key) of a row whose folder is not there, though its root is -> that folder, and its key in `gone`."""
     gone: dict[tuple[str, str], _Gone] = field(default_factory=dict)
     """(place, reason) -> the rows that cannot be reached."""
 
     def lose(self, location: Location, place: str, missing: Missing) -> None:
         """Note that what a row names cannot be reached; `place` is what it is told by."""
         reason, why = missing
+        if why is not None:
+            self.unknown[location.owner.place] = Unknown(why, place, reason)
+        if location.owner.kind == "experiment" and location.experiment_id not in self.used:
+            return  # nothing was logged that could be reached
         gone = self.gone.setdefault((place, reason), _Gone(location.owner, why))
         gone.rows += 1
         gone.experiments.add(location.experiment_id)
-        if why is not None:
-            self.unknown[location.owner.place] = Unknown(why, place, reason)
 
     def forget(self, root: str, missing: Missing, locations: Iterable[Location]) -> None:
         """Take back where the rows below a root lie: it turned out not to be what they speak of."""
         for location in locations:
-            path = self.locations.get(location.owner.place)
-            if path is not None and _is_at_or_below(path, root):
-                del self.locations[location.owner.place]
-                self.lose(location, root, missing)
+            row = location.owner.place
+            path, told = self.absent.get(row, (self.locations.get(row), None))
+            if path is None or not _is_at_or_below(path, root):
+                continue
+            if told is None:
+                del self.locations[row]
+            else:
+                del self.absent[row]
+                self.gone.pop(told, None)  # an absent folder is told by itself; two versions may name one
+            self.lose(location, root, missing)
 
     def proven(self, root: str) -> str:
         """A path below a root at which files are known to have been written, '' where none is."""
@@ -125,19 +138,30 @@ def read_holdings(
     ground: Ground | None = None,
     *,
     recorded: Collection[str] = (),
+    folders: Sequence[Location] = (),
+    home: str | None = None,
 ) -> Holdings:
-    """Find every row's folder. Experiments come first: the others are understood by theirs. `recorded` are paths that are on record of ours."""
+    """Find every row's folder. Experiments come first: the others are understood by theirs.
+
+    `recorded` are paths that are on record of ours; `home` is the folder that relative locations start from.
+    """
     as_written = ground is None and not relocate
-    reader = _Reader(ground or Ground(), (ground.resolve if ground else Resolver(relocate)), frozenset(ready_models), as_written=as_written)
+    reader = _Reader(ground or Ground(), (ground.resolve if ground else Resolver(relocate, home)), frozenset(ready_models), as_written=as_written)
     for given in roots:
         reader.add_root(reader.ground.real(given), given=True)
     # A folder that rows use may be yet to come only while its root is there.
-    reader.used = {location.experiment_id for location in locations if location.owner.kind in ("run", "logged_model", "run_model", "model_version")}
+    reader.holdings.used = {
+        location.experiment_id for location in locations if location.owner.kind in ("run", "logged_model", "run_model", "model_version")
+    }
     wanted = [location for location in locations if scheme_of(location.uri) not in NOT_FILES]
-    reader.holdings.proofs += [*recorded, *(path for location in wanted if reader.proves(location) and (path := reader.resolve(location.uri).path))]
-    order = {"experiment": 0, "model_version": 2, "run_model": 2}
+    reader.holdings.proofs += [*recorded, *reader.proofs(wanted)]
+    order = {"experiment": 0, "model_version": 2, "run_model": 2, "skill_version": 2}
     for location in sorted(wanted, key=lambda location: order.get(location.owner.kind, 1)):
         reader.add(location)
+    for location in folders:
+        path = reader.ground.real(reader.resolve(location.uri).path or "/")
+        if path not in reader.holdings.experiments and path not in reader.holdings.roots:
+            reader.holdings.claims.setdefault(path, Claim(location.owner, ""))
     reader.close()
     return reader.holdings
 
@@ -154,13 +178,27 @@ class _Reader:
         self._states: dict[str, Missing | None] = {}
         self._root_states: dict[str, Missing | None] = {}
         self._bases: dict[tuple[str, str], str] = {}
+        self._reals: dict[str, str] = {}
         self._in_order: dict[str, tuple[str, str]] = {}  # experiment id -> its folder as its runs' rows have it, and its real path
-        self.used: set[str] = set()
 
     def proves(self, location: Location) -> bool:
         """Whether a row says that files were written where it points to: a run may have logged numbers alone."""
         kind, key, _ = location.owner
-        return kind in ("model_version", "run_model") or (kind == "logged_model" and key in self._ready)
+        return kind in ("model_version", "run_model", "skill_version") or (kind == "logged_model" and key in self._ready)
+
+    def proofs(self, locations: Iterable[Location]) -> Iterator[str]:
+        """Where rows say that files were written."""
+        for location in locations:
+            path = self.resolve(location.uri).path if self.proves(location) else ""
+            if path:
+                yield self.really(path)
+
+    def really(self, path: str) -> str:
+        """A path with the links above an experiment's folder followed."""
+        above = parent(parent(parent(path)))
+        if above not in self._reals:
+            self._reals[above] = self.ground.real(above)
+        return self._reals[above] + path[len(above) :]
 
     def add(self, location: Location) -> None:
         kind, key, _ = location.owner
@@ -177,15 +215,16 @@ class _Reader:
         if kind == "experiment":
             self._experiments[location.experiment_id] = found.path
         base, rest = self._split(location, found)
-        if kind == "experiment" and location.experiment_id not in self.used and (found.reason or self._state(base)):
-            return  # it has no run: nothing was logged that could be reached
         elsewhere = Missing(found.reason, found.why) if found.reason else (self._state(base) or self._root_state(base, location.experiment_id))
         if elsewhere:
-            self.holdings.lose(location, _place_of(location, found), elsewhere)
+            self.holdings.lose(location, self._told_by(location, found), elsewhere)
             return
         own = self._own_state(location, base + rest)
         if own:
-            self.holdings.lose(location, without_credentials(location.uri), own)
+            place = without_secrets(location.uri)
+            self.holdings.lose(location, place, own)
+            if own.why is None:
+                self.holdings.absent[kind, key] = self.really(base + rest), (place, own.reason)
             return
         real = self._real(base, location.experiment_id)
         path = real + rest
@@ -194,13 +233,22 @@ class _Reader:
         self.holdings.locations[kind, key] = path
         if kind == "experiment":
             self.holdings.experiments.setdefault(path, location.owner)
-        elif kind == "model_version":
+        elif kind in ("model_version", "skill_version"):
             self._versions.setdefault(path, location.owner)
         elif kind == "run_model":
             pass  # it lies in its run's folder
         else:
             folder = parent(path) if path.endswith(f"/{key}/artifacts") else path
             self.holdings.claims.setdefault(folder, Claim(location.owner, path))
+
+    def _told_by(self, location: Location, found: Resolved) -> str:
+        """What a row is told by that cannot be reached: together with those of its root, where they were met before it."""
+        if location.owner.kind in ("model_version", "run_model"):  # which come last
+            uri, known = without_secrets(location.uri), {place for place, _ in self.holdings.gone}
+            above = next((place for place in known if uri.startswith((place + "/", place + "\\"))), "")
+            if above:
+                return above
+        return _place_of(location, found)
 
     def add_root(self, path: str, *, given: bool = False) -> None:
         if path in self.holdings.roots:
@@ -232,7 +280,11 @@ class _Reader:
         home = self._experiments.get(location.experiment_id, "")
         if home and (path == home or path.startswith(home + "/")):
             return home, path[len(home) :]
-        tails = {"run": (f"/{key}/artifacts",), "logged_model": (f"/models/{key}/artifacts", f"/{key}/artifacts")}
+        tails = {
+            "run": (f"/{key}/artifacts",),
+            "logged_model": (f"/models/{key}/artifacts", f"/{key}/artifacts"),
+            "trace": (f"/traces/{key}/artifacts",),
+        }
         for tail in tails.get(kind, ()):
             if path.endswith(tail):
                 return path[: -len(tail)], tail
@@ -247,7 +299,7 @@ class _Reader:
     def _root_state(self, base: str, experiment_id: str) -> Missing | None:
         """Why what an experiment's runs logged cannot be here, None where it may be: who logs numbers alone needs no folder."""
         root, name = os.path.split(base)
-        if name != experiment_id or experiment_id not in self.used:
+        if name != experiment_id or experiment_id not in self.holdings.used:
             return None
         if root not in self._root_states:
             missing = self.ground.missing(root)
@@ -304,7 +356,7 @@ def _missing(path: str) -> Missing | None:
 
 def _place_of(location: Location, found: Resolved) -> str:
     """What rows are told by that cannot be reached together: the artifact root in their own spelling, or the bucket or server."""
-    uri = without_credentials(location.uri)
+    uri = without_secrets(location.uri)
     if found.why is Why.SCHEME or found.why is Why.SERVER:
         scheme, separator, rest = uri.partition("://")
         return f"{scheme}{separator}{rest.partition('/')[0]}" if separator else uri.partition(":")[0] + ":"

@@ -12,11 +12,14 @@ from fnmatch import translate
 from itertools import repeat
 from typing import NamedTuple
 
-from mlflow_compliance.artifacts import LINK, QUARANTINE, ArtifactFile, ArtifactRoot, Artifacts, DuplicateRules, ModelFolder, upwards
+from mlflow_compliance.artifacts import LINK, OWNER_NOTE, QUARANTINE, ArtifactFile, ArtifactRoot, Artifacts, DuplicateRules, ModelFolder, upwards
 from mlflow_compliance.entities import EntityRef, Location
 from mlflow_compliance.progress import Progress
+from mlflow_compliance.snapshot.litter import is_litter
 from mlflow_compliance.snapshot.presence import Unknown, Why
 from mlflow_compliance.store.artifacts import strays
+from mlflow_compliance.store.artifacts.aside import read_quarantines
+from mlflow_compliance.store.artifacts.dating import Dates
 from mlflow_compliance.store.artifacts.hash_cache import HashCache
 from mlflow_compliance.store.artifacts.holdings import Holdings, Missing, read_holdings
 from mlflow_compliance.store.artifacts.mlmodel import MLMODEL, inspect
@@ -27,9 +30,12 @@ from mlflow_compliance.store.disk.staging import TEMPORARY
 from mlflow_compliance.store.disk.visitor import Found, Verifier, Visitor
 from mlflow_compliance.store.reading.sqlite import is_sqlite
 
-SKIPPED = frozenset({QUARANTINE, ".compliance", ".trash"})
+SKIPPED = frozenset({QUARANTINE, OWNER_NOTE, ".compliance", ".trash"})
 _UPLOADING = ".artifact.uploading."
 _META = "meta.yaml"
+_OF_FILE_STORE = re.compile(r"/[0-9a-f]{32}/(metrics|params|tags)/")
+"""What only a file store keeps beside the artifacts of a run: it may be all that is left of one without a row."""
+_ID = 33
 _FILE_STORE_OWN = (_META, "tags", "datasets")
 
 
@@ -55,14 +61,18 @@ def read_artifacts(
     recorded: Mapping[str, str],
     progress: Progress,
     own: Collection[str] = (),
+    folders: Sequence[Location] = (),
     near: Sequence[str] = (),
     cache: HashCache | None = None,
     sampled: bool = False,
+    home: str | None = None,
 ) -> Artifacts:
     """Walk every root once and put each file to its row. `locations` names all rows, deleted ones too: what has no row is nobody's.
 
     `own` are files and folders of the store itself (its database, settings, journals): they are passed over wherever they lie.
+    `folders` belong to rows that keep no artifacts there.
     `near` are the folders near which files are looked for whose rows name a place that is not here.
+    `home` is the folder that relative locations start from.
     `sampled` files are looked into while the walk is there: samples of those that may have equals spare the search a second way to them.
     """
     with ExitStack() as stack:
@@ -71,7 +81,7 @@ def read_artifacts(
         verifying = stack.enter_context(sharing(Verifier, helped=bool(known) and many))
         if cache is not None:
             cache.begin(verifying)
-        holdings = read_holdings(locations, relocate, roots, ready_models, recorded=recorded)
+        holdings = read_holdings(locations, relocate, roots, ready_models, recorded=recorded, folders=folders, home=home)
         asked = (rules.min_size if sampled else -1, tuple(rules.boilerplate), cache is not None)
         walk = _Walk(holdings, ignore, frozenset(os.path.realpath(path) for path in own), asked, cache, file_store=file_store)
         progress.start("Reading artifact folders", None)
@@ -80,12 +90,17 @@ def read_artifacts(
         finally:
             progress.stop()
         near = (*near, *roots)
-        _forget_what_is_not_mounted(walk, holdings, locations, near)
+        aside, illegible = read_quarantines(holdings)
+        _forget_what_is_not_mounted(walk, holdings, locations, near, {item.root for item in aside.values()})
+    ownerless = {item.path: item for item in walk.strays.entries(holdings.roots, walk.keys)}
     return Artifacts(
         roots=tuple(ArtifactRoot(key, root, _device(root)) for root, key in walk.keys.items()),
         files=walk.files,
         locations=holdings.locations,
-        ownerless={item.path: item for item in walk.strays.entries(holdings.roots, walk.keys)},
+        ownerless=ownerless,
+        emptied=dict(walk.strays.emptied),
+        quarantined=aside,
+        illegible=illegible,
         unknown=holdings.unknown,
         unreachable=holdings.unreachable(),
         moved=find_moved(locations, holdings.unknown, near, holdings.roots),
@@ -98,23 +113,32 @@ def read_artifacts(
         },
         recorded=recorded,
         newest=walk.newest,
+        coming={
+            folder: _device(next(filter(os.path.exists, upwards(folder))))
+            for folder in holdings.experiments
+            if not any(above in holdings.roots for above in upwards(folder))
+        },
         linked_outside=walk.linked_outside(),
         unread=walk.unread,
         rules=rules,
         samples=walk.samples,
+        dated=walk.dates.dated(),
     )
 
 
-def _forget_what_is_not_mounted(walk: _Walk, holdings: Holdings, locations: Sequence[Location], near: Sequence[str]) -> None:
+def _forget_what_is_not_mounted(
+    walk: _Walk, holdings: Holdings, locations: Sequence[Location], near: Sequence[str], mounted: Collection[str]
+) -> None:
     """A root without any file, though files were written there, is what a volume that is not mounted leaves: of such nothing is known.
 
-    The same where its rows' own folders are found in another place: the store was moved from there.
+    The same where its rows' own folders are found in another place: the store was moved from there. Those that are `mounted` hold what
+    rows miss, in quarantine.
     """
-    bare = dict.fromkeys(holdings.roots)
+    bare = dict.fromkeys(root for root in holdings.roots if root not in mounted)
     for path, file in walk.files.items():
         if not bare:
             break  # as soon as each root showed a file: of a million files hardly any is looked at
-        if file.owner is not None:
+        if file.owner is not None and not is_litter(os.path.basename(path)):
             for root in [root for root in bare if path.startswith(root.rstrip("/") + "/")]:
                 del bare[root]
     for root in holdings.roots:
@@ -153,6 +177,7 @@ class _Walk:
         self.models: dict[str, EntityRef | None] = {}
         self.unread = dict(holdings.unread)
         self.strays = strays.Strays()
+        self.dates = Dates()
         self.keys = {root: str(index) for index, root in enumerate(sorted(holdings.roots))}
         self._holdings = holdings
         self._ignored = re.compile("|".join(map(translate, ignore)) or r"(?!)")
@@ -259,6 +284,8 @@ class _Walk:
                     continue
                 here: Where | None = where
                 folder_itself = not link and entry.is_dir(follow_symlinks=False)
+                if where.owner is None and not where.stray and not folder_itself and is_litter(name):
+                    continue
                 if where.owner is None:
                     here = self._enter(entry.path, name, where, bookkeeping)
                 elif folder_itself:
@@ -266,6 +293,8 @@ class _Walk:
                 if here is None:
                     continue
                 if folder_itself:
+                    if here.stray:
+                        self.dates.folder(entry.path, here.root, entry.stat(follow_symlinks=False).st_mtime_ns)
                     (self._plain if self._is_plain(entry.path, here) else self._stack).append((entry.path, here))
                 else:
                     self._file(entry, here, folder, link=link)
@@ -311,7 +340,7 @@ class _Walk:
             copy, (size, refused) = LINK + copy, _target(path)
         elif not stat.S_ISREG(facts.st_mode):
             size, refused = 0, "it is a socket, a pipe or a device"
-        if here.owner:
+        if here.owner and not is_litter(name):
             self._note_newest(here.owner, facts.st_mtime_ns)
         if facts.st_nlink > 1 and not link:
             self._names[copy] = facts.st_nlink
@@ -323,6 +352,7 @@ class _Walk:
                 self.models[folder] = here.owner
         if here.stray:
             self.strays.add(here.stray, path, size)
+            self.dates.file(path, here.root, facts.st_mtime_ns)
             if link:
                 self.strays.mark(here.stray, path, strays.LINK)
             elif refused:
@@ -333,7 +363,7 @@ class _Walk:
                 self.strays.mark(here.stray, path, strays.LOOSE)
             elif is_sqlite(path):
                 self.strays.mark(here.stray, path, strays.DATABASE)
-            elif name == _META and "/artifacts/" not in path[len(here.stray) :]:
+            elif (name == _META and "/artifacts/" not in path[len(here.stray) :]) or _OF_FILE_STORE.search(path, len(here.stray) - _ID):
                 self.strays.mark(here.stray, path, strays.UNLISTED if self._file_store else strays.FILE_STORE)
 
     def linked_outside(self) -> frozenset[str]:
@@ -384,7 +414,7 @@ class _Walk:
         if experiment:
             own["traces"] = experiment
             # A store that was migrated from files has the old ones still.
-            if self._file_store or any(entry.name == _META for entry in entries):
+            if self._file_store or any(entry.name == _META for entry in entries) or _is_of_file_store(folder, entries):
                 own.update(dict.fromkeys(_FILE_STORE_OWN, experiment))
         elif self._file_store and folder in self.keys:
             own["models"] = EntityRef("artifact_root", self.keys[folder], folder)  # the file registry
@@ -394,6 +424,11 @@ class _Walk:
         self.unread[path] = (error.strerror or "cannot be read").lower()
         if where.stray:
             self.strays.mark(where.stray, path)
+
+
+def _is_of_file_store(folder: str, entries: Sequence[os.DirEntry[str]]) -> bool:
+    """Whether an experiment's folder has lost the meta.yaml that it had as a file store's: its runs have theirs."""
+    return any(entry.name == "tags" for entry in entries) and any(os.path.exists(os.path.join(folder, entry.name, _META)) for entry in entries)
 
 
 def _target(path: str) -> tuple[int, str]:

@@ -36,7 +36,7 @@ class Description(NamedTuple):
 
 def inspect(folder: str, owner: EntityRef | None, files: Mapping[str, ArtifactFile], raw: bytes | None = None) -> ModelFolder:
     """The model folder as its MLmodel describes it; `files` is what the walk found, `raw` the file's bytes where the walk read it."""
-    return judge(folder, owner, _read(folder) if raw is None else describe(raw), lambda name: _size(folder, name, files))
+    return judge(folder, owner, read_description(folder) if raw is None else describe(raw), lambda name: _size(folder, name, files))
 
 
 def judge(folder: str, owner: EntityRef | None, described: Description, size_of: Callable[[str], int | None]) -> ModelFolder:
@@ -70,7 +70,8 @@ def _described(raw: bytes) -> Description:
     return Description(tuple(sorted(set(named_files(flavors, document)))), path if isinstance(path, str) else "")
 
 
-def _read(folder: str) -> Description:
+def read_description(folder: str) -> Description:
+    """What the MLmodel file in a folder says, or why it cannot be read."""
     try:
         return describe(_raw(os.path.join(folder, MLMODEL)))
     except OSError as error:

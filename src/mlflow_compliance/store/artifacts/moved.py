@@ -38,7 +38,7 @@ def stem(uri: str, experiment_id: str, key: str) -> tuple[str, Tail]:
     if not found or key == experiment_id:
         return uri, ()
     first = last = found[0]
-    if first and parts[first - 1][0] == "models":
+    if first and parts[first - 1][0] in ("models", "traces"):
         first -= 1
     if first and (parts[first - 1][0] == experiment_id or (not experiment_id and parts[first - 1][0].isdigit())):
         first -= 1

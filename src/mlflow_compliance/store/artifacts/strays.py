@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 
 from mlflow_compliance.artifacts import Ownerless
+from mlflow_compliance.snapshot.litter import is_litter
 
 IDENTIFIER = re.compile(r"\d+|(m-)?[0-9a-f]{32}")
 """The names that MLflow itself gives to folders: of experiments, runs and logged models."""
@@ -31,6 +32,8 @@ class Strays:
         self._files: dict[str, list[tuple[str, int]]] = defaultdict(list)
         self._protected: dict[str, list[str]] = defaultdict(list)
         self._marks: dict[str, list[tuple[str, str]]] = defaultdict(list)
+        self.emptied = Counter[str]()
+        """Root -> how many folders named as MLflow names them hold no file; known once the entries were gone through."""
 
     def open(self, top: str, root: str) -> None:
         """A topmost folder or file."""
@@ -57,8 +60,10 @@ class Strays:
                 found.setdefault(_topmost(path, top, holding), []).append((path, size))
             for entry, files in sorted(found.items()):
                 keep = self._keep(top, entry)
-                if not files and not keep and not IDENTIFIER.fullmatch(os.path.basename(entry)):
-                    continue  # an empty folder is only worth a word where it looks like what is left of a run
+                if not keep and all(is_litter(os.path.basename(path)) for path, _ in files):
+                    # Only worth a word where it looks like what is left of a run, as `mlflow gc` leaves it.
+                    self.emptied[root] += bool(IDENTIFIER.fullmatch(os.path.basename(entry)))
+                    continue
                 if not keep and not evident[root] and _foreign(top, files):
                     keep = _FOREIGN
                 yield Ownerless(keys[root], entry, len(files), sum(size for _, size in files), keep)

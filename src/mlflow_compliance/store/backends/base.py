@@ -13,8 +13,8 @@ from mlflow_compliance.artifacts import Artifacts
 from mlflow_compliance.entities import Experiment, LoggedModel, Run, Snapshot, StoreInfo
 from mlflow_compliance.errors import StoreError
 from mlflow_compliance.settings import Settings
-from mlflow_compliance.store.reading.locations import without_credentials
 from mlflow_compliance.store.reading.rows import Rows
+from mlflow_compliance.uris import without_secrets
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Backend(ABC):
     @property
     def info(self) -> StoreInfo:
         """What the store is, without credentials."""
-        return StoreInfo(without_credentials(self.uri), self.uri.partition(":")[0].partition("+")[0])
+        return StoreInfo(without_secrets(self.uri).partition("?")[0], self.uri.partition(":")[0].partition("+")[0])
 
     @property
     def tells_spellings_apart(self) -> bool:
@@ -43,6 +43,10 @@ class Backend(ABC):
     def home(self) -> str | None:
         """The folder that the store lies in, None where it lies in none on this machine."""
         return None
+
+    def identity(self) -> str:
+        """What tells this database from a copy of it, whatever it is called by, and stays when it is moved."""
+        return self.info.uri
 
     def own(self) -> list[str]:
         """Files of the store itself that may lie below an artifact root: never anybody's strays."""
@@ -67,6 +71,10 @@ class Backend(ABC):
         snapshot, _ = self.read(run_ids)
         return {key: run for key, run in snapshot.runs.items() if key in run_ids}, dict(snapshot.logged_models)
 
+    def newest_row(self, before: int) -> int | None:
+        """When the newest row that people made before a moment is dated, both in milliseconds; None where that cannot be told."""
+        return None
+
     def reach(self) -> None:  # noqa: B027  a file does not go away
         """Raise StoreError where a server that keeps the rows does not answer."""
 
@@ -75,11 +83,9 @@ class Backend(ABC):
         """Keep a second repair of this store out, from other machines too where the store can do that. Raises StoreError where one is running."""
         yield
 
-    def keep_what_others_own(self, artifacts: Artifacts) -> Artifacts:
-        """Artifacts whose ownerless entries are marked where rows that were not read may own them."""
-        from mlflow_compliance.store.backends.neighbours import keep_what_neighbours_own
-
-        return keep_what_neighbours_own(artifacts, self)
+    def keep_what_is_hidden(self, artifacts: Artifacts) -> Artifacts:
+        """Artifacts whose ownerless entries are marked where rows may own them that a store of this kind does not show."""
+        return artifacts
 
     def refuse_other_files(self, artifacts: Artifacts) -> None:  # noqa: B027  most kinds know their files by their paths
         """Raise StoreError where the files here are not those that the rows speak of."""

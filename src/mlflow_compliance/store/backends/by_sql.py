@@ -15,6 +15,8 @@ from mlflow_compliance.errors import StoreError
 from mlflow_compliance.store.backends.base import Backend, workspace
 from mlflow_compliance.store.reading.rows import Rows
 from mlflow_compliance.store.reading.sql_reading import SqlReader
+from mlflow_compliance.store.reading.sql_schema import read_schema
+from mlflow_compliance.store.reading.sql_times import newest_row
 from mlflow_compliance.store.reading.tables import Tables
 
 
@@ -44,17 +46,16 @@ class SqlBackend(Backend):
         with self.reading() as connection:
             return SqlReader(connection, workspace()).experiments().get(experiment_id)
 
+    def newest_row(self, before: int) -> int | None:
+        with self.reading() as connection:
+            return newest_row(Tables(connection, workspace()), before)
+
     def refuse_other_schema(self) -> None:
         """Of an old store that lacks some tables, opening it would migrate it."""
-        from mlflow.store.db.utils import _get_latest_schema_revision
-
-        latest = _get_latest_schema_revision()
         with self.reading() as connection:
-            Tables(connection, workspace())  # raises StoreError where this is no store at all
-            found = {version for (version,) in connection.exec_driver_sql("SELECT version_num FROM alembic_version")}
-        if found != {latest}:
-            way = f"take a backup, then run 'mlflow db upgrade {self.info.uri}'"
-            raise StoreError(f"the database {self.name} has another schema than the installed MLflow: {way}; nothing was changed")
+            schema = read_schema(Tables(connection, workspace()))  # raises StoreError where this is no store at all
+        if schema.problem:
+            raise StoreError(f"the database {self.name} {schema.problem}: {schema.way_out(self.info.uri)}; nothing was changed")
 
     @property
     @abstractmethod

@@ -18,7 +18,7 @@ from sqlalchemy.pool import NullPool
 from mlflow_compliance.errors import StoreError, first_line
 from mlflow_compliance.store.backends.by_sql import SqlBackend
 from mlflow_compliance.store.backends.tls import way_out
-from mlflow_compliance.store.reading.locations import without_secrets
+from mlflow_compliance.uris import without_secrets
 
 DIALECTS = ("postgresql", "mysql")
 """What MLflow takes; it calls MariaDB mysql."""
@@ -37,6 +37,15 @@ _SNAPSHOT: Mapping[str, tuple[str, ...]] = {
 }
 """One moment of the store, on a connection that refuses to write. The locks of a migration that is running are not waited for without end."""
 _LOCK = {"postgresql": "SELECT CAST(pg_try_advisory_lock(:key) AS INTEGER)", "mysql": "SELECT GET_LOCK(:key, 0)"}
+_SERVER = {
+    "postgresql": ("SELECT system_identifier FROM pg_control_system()", "SELECT CONCAT(inet_server_addr(), ':', inet_server_port())"),
+    "mysql": ("SELECT @@server_uuid", "SELECT CONCAT(@@hostname, ':', @@port, @@datadir)"),
+}
+"""What tells one server from others: the first that it answers to. MariaDB has no such id, and PostgreSQL may not show it to everybody."""
+_DATABASE = {
+    "postgresql": "SELECT CONCAT(oid, ' ', current_schema()) FROM pg_database WHERE datname = current_database()",
+    "mysql": "SELECT DATABASE()",
+}
 _IDLE = {
     "postgresql": "SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'idle_session_timeout'",
     "mysql": "SET SESSION wait_timeout = 2147483",  # the most that it takes on every system
@@ -69,6 +78,15 @@ class DatabaseBackend(SqlBackend):
     def reach(self) -> None:
         with self._connected():
             pass
+
+    def identity(self) -> str:
+        with self._connected() as connection:
+            dialect = connection.dialect.name
+            database = connection.exec_driver_sql(_DATABASE[dialect]).scalar()
+            for asked in _SERVER[dialect]:
+                with suppress(exc.DBAPIError):
+                    return f"{dialect} {connection.exec_driver_sql(asked).scalar()} {database}"
+        raise StoreError(f"the store {self.info.uri} does not say which server it is on")
 
     def silent(self, timeout: float = _CONNECT) -> str:
         """Why nobody answers where the URI says that the server is, empty where somebody does; `timeout` in seconds."""

@@ -11,13 +11,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from mlflow_compliance.entities import Snapshot, StoreInfo
-from mlflow_compliance.errors import StoreError
+from mlflow_compliance.entities import Location, Snapshot, StoreInfo
+from mlflow_compliance.errors import StoreError, first_line
 from mlflow_compliance.store.backends.base import Backend
 from mlflow_compliance.store.backends.servers import through_client
+from mlflow_compliance.store.disk.file_rows import META, FileRows, read_file_rows
 from mlflow_compliance.store.disk.metric_files import read_repeated
-from mlflow_compliance.store.reading.locations import without_credentials
 from mlflow_compliance.store.reading.rows import Rows
+from mlflow_compliance.uris import without_secrets
 
 
 @dataclass(frozen=True)
@@ -33,29 +34,27 @@ class FileBackend(Backend):
 
     @property
     def info(self) -> StoreInfo:
-        return StoreInfo(without_credentials(self.uri), "file")
+        return StoreInfo(without_secrets(self.uri).partition("?")[0], "file")
 
     @property
     def home(self) -> str:
         return os.path.dirname(self.folder)
 
     def read(self, also: Collection[str]) -> tuple[Snapshot, Rows]:
-        with self._copied() as uri:
-            snapshot, rows = through_client(uri, self.info, self.settings, also)
-        return replace(snapshot, repeated_points=read_repeated(self.folder)), rows
-
-    @contextmanager
-    def _copied(self) -> Iterator[str]:
-        """A copy of the rows, for MlflowClient: opening a file store in place makes folders in it."""
         folder = self._checked()
-        with tempfile.TemporaryDirectory(prefix="mlflow-compliance-") as copied:
-            rows = os.path.join(copied, "mlruns")
-            shutil.copytree(folder, rows, symlinks=True, ignore=_artifacts)
-            for meta in glob.glob(os.path.join(glob.escape(rows), "*", "*", "meta.yaml")):
-                # MLflow takes a run for one only with these folders, and git, say, does not keep empty ones.
-                for name in ("artifacts", "metrics", "params", "tags"):
-                    os.makedirs(os.path.join(os.path.dirname(meta), name), exist_ok=True)
-            yield rows
+        found = read_file_rows(folder)
+        with _copied(folder, found) as copied:
+            try:
+                snapshot, rows = through_client(copied, self.info, self.settings, also)
+            except StoreError as error:
+                raise StoreError(str(error).replace(copied, folder)) from error
+            except Exception as error:  # MLflow lets errors of any kind through where a file holds what it does not expect
+                said = first_line(error).replace(copied, folder)
+                raise StoreError(f"the store {self.info.uri} cannot be read through MLflow: {type(error).__name__}: {said}") from error
+        # Its own folder is an experiment's, wherever that keeps its artifacts: its runs' rows lie there.
+        homes = {os.path.join(folder, key): item.ref for key, item in snapshot.experiments.items()}
+        folders = tuple(Location(owner, "", path) for path, owner in {**homes, **found.owners}.items())
+        return replace(snapshot, repeated_points=read_repeated(folder), damaged=tuple(found.damaged)), rows._replace(folders=folders)
 
     def _checked(self) -> str:
         folder = self.folder
@@ -69,7 +68,24 @@ class FileBackend(Backend):
         return folder
 
 
-def _artifacts(folder: str, names: list[str]) -> set[str]:
-    """What is left out of the copy of a file store's rows: the artifacts themselves."""
-    here = os.path.join(folder, "meta.yaml")
-    return {name for name in names if name == "artifacts" and os.path.exists(here)} | ({".quarantine", ".compliance"} & set(names))
+@contextmanager
+def _copied(folder: str, found: FileRows) -> Iterator[str]:
+    """A copy of the rows that can be read, for MlflowClient: opening a file store in place makes folders in it."""
+    with tempfile.TemporaryDirectory(prefix="mlflow-compliance-") as above:
+        rows = os.path.join(above, "mlruns")
+        shutil.copytree(folder, rows, symlinks=True, ignore=lambda here, names: _left_out(here, names, found))
+        for path, content in found.instead.items():
+            with open(os.path.join(rows, os.path.relpath(path, folder)), "wb") as file:
+                file.write(content)
+        for meta in glob.glob(os.path.join(glob.escape(rows), "*", "*", "meta.yaml")):
+            # MLflow takes a run for one only with these folders, and git, say, does not keep empty ones.
+            for name in ("artifacts", "metrics", "params", "tags"):
+                os.makedirs(os.path.join(os.path.dirname(meta), name), exist_ok=True)
+        yield rows
+
+
+def _left_out(folder: str, names: list[str], found: FileRows) -> set[str]:
+    """What the copy of a file store's rows does not have: the artifacts themselves, and what cannot be read."""
+    here = os.path.join(folder, META)
+    artifacts = {name for name in names if name == "artifacts" and os.path.exists(here)}
+    return artifacts | ({".quarantine", ".compliance"} & set(names)) | {name for name in names if os.path.join(folder, name) in found.left_out}

@@ -30,12 +30,14 @@ def refuse_other_files(rest: Rest, server: str, artifacts: Artifacts) -> None:
 
 
 def keep_what_may_be_owned(artifacts: Artifacts, *, workspaces: bool) -> Artifacts:
-    """Mark ownerless entries that rows may own which a server does not show: those of deleted logged models, and of other workspaces."""
+    """Mark ownerless entries that rows may own which a server does not show: deleted logged models', skills', and those of other workspaces."""
     kept = {}
     for path, item in artifacts.ownerless.items():
         reason = "another workspace of this server may own it" if workspaces else ""
         if os.path.basename(path).startswith("m-"):
             reason = "it may be a deleted logged model's, which a server does not list"
+        if "skills" in artifacts.relative(path).split("/")[1:2]:
+            reason = "it may be a registered skill's, which a server is not asked for"
         kept[path] = item._replace(keep=item.keep or reason)
     return replace(artifacts, ownerless=kept)
 

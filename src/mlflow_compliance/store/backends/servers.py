@@ -14,8 +14,8 @@ from mlflow_compliance.entities import LoggedModel, Run, Snapshot, StoreInfo
 from mlflow_compliance.errors import StoreError, first_line
 from mlflow_compliance.settings import Settings
 from mlflow_compliance.store.backends.base import Backend
-from mlflow_compliance.store.reading.locations import without_secrets
 from mlflow_compliance.store.reading.rows import Rows
+from mlflow_compliance.uris import without_secrets
 
 if TYPE_CHECKING:
     from mlflow_compliance.store.reading.client_reading import ClientReader
@@ -48,10 +48,16 @@ class ServerBackend(Backend):
         with answering(self.uri, self.info) as (reader, _):
             return reader.details(run_ids)
 
-    def keep_what_others_own(self, artifacts: Artifacts) -> Artifacts:
+    def keep_what_is_hidden(self, artifacts: Artifacts) -> Artifacts:
         from mlflow_compliance.store.backends.same_files import keep_what_may_be_owned
 
-        return keep_what_may_be_owned(super().keep_what_others_own(artifacts), workspaces=self._has_workspaces)
+        return keep_what_may_be_owned(artifacts, workspaces=self._has_workspaces)
+
+    def newest_row(self, before: int) -> int | None:
+        from mlflow_compliance.store.reading.served_times import newest_served
+
+        with answering(self.uri, self.info) as (reader, rest):
+            return newest_served(rest, reader.experiment_ids(), before)
 
     def refuse_other_files(self, artifacts: Artifacts) -> None:
         from mlflow_compliance.store.backends.same_files import refuse_other_files

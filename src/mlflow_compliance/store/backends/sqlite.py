@@ -35,6 +35,9 @@ class SqliteBackend(SqlBackend):
         # Whatever name it is opened by: what is on record is so under all of them, and one repair at a time means one.
         return os.path.dirname(os.path.realpath(self.path))
 
+    def identity(self) -> str:
+        return f"sqlite file {os.stat(self.path).st_ino}"
+
     def own(self) -> list[str]:
         return [self.path + ending for ending in ("", "-wal", "-shm", "-journal")]
 

@@ -24,7 +24,7 @@ def copy_artifacts(store: Store, run_id: str, places: Iterable[tuple[str, str]],
             named = {**names, old_uri: new_uri}
             copy_folder(store.places, old_uri, new_uri, lambda content, named=named: renamed_bytes(content, named))  # type: ignore[misc]
             continue
-        old, target = local_folder(old_uri), local_folder(new_uri)
+        old, target = (local_folder(uri, store.backend.home) for uri in (old_uri, new_uri))
         if old is None or target is None:
             raise ChangeError(f"the artifacts of run {run_id} at {old_uri} are not in a local folder: copy it with MLflow itself")
         if os.path.isdir(old):
@@ -57,9 +57,9 @@ def _copy_local(store: Store, old: str, target: str, names: Mapping[str, str]) -
         raise ChangeError(f"of {count} files ({size} bytes) in {old} not all arrived in {target}: the copy was taken back")
 
 
-def got_files_since(old_uri: str, new_uri: str) -> bool:
+def got_files_since(store: Store, old_uri: str, new_uri: str) -> bool:
     """Whether a file came to a folder, or was written anew, after it was copied. Not told of what lies in object stores."""
-    old, target = (None if is_remote(uri) else local_folder(uri) for uri in (old_uri, new_uri))
+    old, target = (None if is_remote(uri) else local_folder(uri, store.backend.home) for uri in (old_uri, new_uri))
     if old is None or target is None or not os.path.isdir(old):
         return False
     for folder, _, filenames in os.walk(old, onerror=_refuse):

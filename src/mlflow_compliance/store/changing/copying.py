@@ -13,7 +13,7 @@ from mlflow.tracking import MlflowClient
 
 from mlflow_compliance.changes import bind, copy_of
 from mlflow_compliance.changes.runs import COMPLETE, COPIED_BY, COPY_STATE, SOURCE_MODEL, planned_copy
-from mlflow_compliance.entities import TERMINAL_STATUSES, LoggedModel, ModelMetric, Run
+from mlflow_compliance.entities import TERMINAL_STATUSES, DatasetInput, LoggedModel, ModelMetric, Run
 from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.store.changing.artifact_copies import copy_artifacts
 from mlflow_compliance.store.changing.histories import apart, metrics_of
@@ -58,12 +58,13 @@ class RunCopier:
     client: MlflowClient
     store: Store
 
-    def copy(self, run_id: str, experiment_id: str, tags: Mapping[str, str]) -> dict[str, str]:
+    def copy(self, run_id: str, experiment_id: str, tags: Mapping[str, str], datasets: Sequence[DatasetInput] = ()) -> dict[str, str]:
         """Copy a run and return symbol -> id for the run and its models. A failure soft-deletes what was begun and raises."""
         source, models = self._details(run_id)
-        new = self.create_run(source, experiment_id, tags)
+        planned = planned_copy(source, tags, datasets)
+        new = self.create_run(planned, experiment_id)
         try:
-            begun = self.begin(source, models, new, experiment_id, tags)
+            begun = self.begin(source, planned, models, new, experiment_id)
             self.copy_files(begun)
             self.log(begun)
             self._count(begun, *self.store.details([begun.new_id]))
@@ -73,20 +74,23 @@ class RunCopier:
             raise
         return begun.bound
 
-    def copy_together(self, copies: Sequence[tuple[str, str, Mapping[str, str]]]) -> list[dict[str, str]]:
-        """Copy runs (run, experiment, tags that may name the copy of an earlier one), all or none: few transactions, files side by side."""
+    def copy_together(self, copies: Sequence[tuple[str, str, Mapping[str, str], Sequence[DatasetInput]]]) -> list[dict[str, str]]:
+        """Copy runs, all or none: few transactions, files side by side.
+
+        A copy is run, experiment, tags that may name the copy of an earlier one, and datasets that the experiment has already.
+        """
         sql = tracking_store(self.client)
-        details = self.store.details([run_id for run_id, _, _ in copies])
+        details = self.store.details([run_id for run_id, *_ in copies])
         begun: list[Begun] = []
         bound: dict[str, str] = {}
         with one_transaction(sql) as session:
-            experiments = {key: sql.get_experiment(key) for key in {experiment_id for _, experiment_id, _ in copies}}
-            for run_id, experiment_id, unbound in copies:
+            experiments = {key: sql.get_experiment(key) for key in {experiment_id for _, experiment_id, *_ in copies}}
+            for run_id, experiment_id, unbound, datasets in copies:
                 tags = {key: bind(value, bound) for key, value in unbound.items()}
                 source, models = self._in(details, run_id)
-                planned = planned_copy(source, tags)
+                planned = planned_copy(source, tags, datasets)
                 new = add_run(session, experiments[experiment_id], planned, {**planned.tags, COPY_STATE: INCOMPLETE})
-                begun.append(self.begin(source, models, new, experiment_id, tags))
+                begun.append(self.begin(source, planned, models, new, experiment_id))
                 bound.update(begun[-1].bound)
         try:
             with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
@@ -100,7 +104,7 @@ class RunCopier:
                     self._log_links(item)
                     session.flush()
                     session.expunge_all()
-                end_runs(session, {item.new_id: item.planned for item in begun})
+                end_runs(session, {item.new_id: (item.planned.status, item.planned.end_time) for item in begun})
             found = self.store.details([item.new_id for item in begun])
             for item in begun:
                 self._count(item, *found)
@@ -112,16 +116,15 @@ class RunCopier:
             raise
         return [item.bound for item in begun]
 
-    def create_run(self, source: Run, experiment_id: str, tags: Mapping[str, str]) -> Any:
+    def create_run(self, planned: Run, experiment_id: str) -> Any:
         """The row of a copy, marked as incomplete."""
-        planned = planned_copy(source, tags)
         marked = {**planned.tags, COPY_STATE: INCOMPLETE}
-        return self.client.create_run(experiment_id, start_time=source.start_time, run_name=planned.name, tags=marked)
+        return self.client.create_run(experiment_id, start_time=planned.start_time, run_name=planned.name, tags=marked)
 
-    def begin(self, source: Run, models: list[LoggedModel], new: Any, experiment_id: str, tags: Mapping[str, str]) -> Begun:
+    def begin(self, source: Run, planned: Run, models: list[LoggedModel], new: Any, experiment_id: str) -> Begun:
         """The rows of its models."""
         ids = {model.model_id: self._create_model(model, experiment_id, new.info.run_id) for model in models}
-        return Begun(source, planned_copy(source, tags), models, new, ids)
+        return Begun(source, planned, models, new, ids)
 
     def copy_files(self, begun: Begun) -> None:
         """Its files and those of its models."""

@@ -14,6 +14,7 @@ from mlflow_compliance.store.artifacts.strays import IDENTIFIER
 from mlflow_compliance.store.changing.sentences import one_sentence
 from mlflow_compliance.store.disk import files, metric_writing
 from mlflow_compliance.store.disk.manifests import write_manifest
+from mlflow_compliance.store.disk.owner_notes import add_note, drop_note
 from mlflow_compliance.store.disk.records import add_records
 from mlflow_compliance.store.opening import Store
 from mlflow_compliance.store.reading.listing import pages, there
@@ -66,6 +67,14 @@ class FileWriter:
     def retract_pointer(self, path: str, journal: str) -> None:
         retract_pointer(self.store.places, path, journal)
 
+    def claim_root(self, root: str, journal: str) -> None:
+        with one_sentence(f"{root} could not be claimed"):
+            database = self.store.backend.identity()
+        add_note(root, database, self.store.info.uri, journal)
+
+    def release_root(self, root: str) -> None:
+        drop_note(root)
+
     def quarantine(self, path: str, target: str, root: str) -> None:
         if any(own == path or own.startswith(path + os.sep) for own in map(os.path.realpath, self.store.backend.own())):
             raise ChangeError(f"{path} is, or holds, the database of this store: it stays")
@@ -93,8 +102,11 @@ class FileWriter:
         else:
             kind, found = "run", there(self.client.get_run, name)
             uri = found.info.artifact_uri if found else ""
-        place = local_folder(uri) if uri and not is_remote(uri) else None
+        place = local_folder(uri, self.store.backend.home) if uri and not is_remote(uri) else None
         return f"{kind} {name}" if place and f"{place}/".startswith(f"{path}/") else ""
 
     def restore_from_quarantine(self, target: str, path: str) -> None:
         files.restore(target, path)
+
+    def put_aside_again(self, path: str, target: str) -> None:
+        files.quarantine(path, target)

@@ -49,8 +49,8 @@ class ProductionLogger:
             )
             made = {change.run_id: run_id, change.model_id: str(model.model_id)}
             self._log_rows(change, run_id, str(model.model_id))
-            self._place(change.bundle, "artifacts", change.files, _folder(run.info.artifact_uri))
-            self._write_metadata(change, made, _folder(run.info.artifact_uri))
+            self._place(change.bundle, "artifacts", change.files, self._folder(run.info.artifact_uri))
+            self._write_metadata(change, made, self._folder(run.info.artifact_uri))
             self._place_model(change, run_id, model)
             self.client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
             self.client.set_terminated(run_id, status="FINISHED", end_time=change.at)
@@ -97,7 +97,7 @@ class ProductionLogger:
                 raise ChangeError(f"{source} does not hold what was planned with any more: run again to plan anew")
 
     def _place_model(self, change: LogProductionRun, run_id: str, model: Any) -> None:
-        folder = _folder(model.artifact_location)
+        folder = self._folder(model.artifact_location)
         self._place(change.bundle, "model", tuple(item for item in change.model_files if item[0] != MLMODEL), folder)
         # MLmodel names the run, the model and the place that it belongs to: known only now.
         described = Model.load(os.path.join(change.bundle, "model", MLMODEL))
@@ -135,9 +135,8 @@ class ProductionLogger:
         if wrong:
             raise ChangeError(f"run {run_id} differs from what was planned in {', '.join(wrong)}: it was taken back")
 
-
-def _folder(uri: str) -> str:
-    found = remote_path(uri) if is_remote(uri) else local_folder(uri)
-    if found is None:
-        raise ChangeError(f"{uri} is no place that this version writes to: a production run cannot be logged there")
-    return found
+    def _folder(self, uri: str) -> str:
+        found = remote_path(uri) if is_remote(uri) else local_folder(uri, self.store.backend.home)
+        if found is None:
+            raise ChangeError(f"{uri} is no place that this version writes to: a production run cannot be logged there")
+        return found

@@ -37,7 +37,7 @@ def retract(client: MlflowClient, store: Store, run: Any, journal: str, model_ta
     client.delete_run(run.info.run_id)
     for uri in filter(is_remote, uris):
         put_aside(store.places, os.path.dirname(remote_path(uri)), journal)
-    folders = [os.path.dirname(local_folder(uri) or "") for uri in uris if not is_remote(uri)]
+    folders = [os.path.dirname(local_folder(uri, store.backend.home) or "") for uri in uris if not is_remote(uri)]
     if folders:
         take_off(store.folder, folders)
         _quarantine(folders, run.info.experiment_id, journal)

@@ -121,14 +121,23 @@ def add_history(session: Any, store: Any, run_id: str, source: Run, linked: Sequ
             session.execute(table.__table__.insert(), rows)
 
 
-def end_runs(session: Any, runs: Mapping[str, Run]) -> None:
+def status_of(session: Any, run_id: str) -> tuple[str, str] | None:
+    """Lifecycle and status of a run, None where it is not there. MLflow's own call fails on a run without a start time."""
+    from mlflow.store.tracking.dbmodels.models import SqlRun
+    from sqlalchemy import select
+
+    found = session.execute(select(SqlRun.lifecycle_stage, SqlRun.status).where(SqlRun.run_uuid == run_id)).first()
+    return (found[0], found[1]) if found else None
+
+
+def end_runs(session: Any, runs: Mapping[str, tuple[str, int | None]]) -> None:
     """The status and the end of runs (by their ids), as `update_run_info` writes them."""
     from mlflow.store.tracking.dbmodels.models import SqlRun
     from sqlalchemy import bindparam
 
     table = SqlRun.__table__
     statement = table.update().where(table.c.run_uuid == bindparam("own")).values(status=bindparam("state"), end_time=bindparam("ended"))
-    session.execute(statement, [{"own": key, "state": run.status, "ended": run.end_time} for key, run in runs.items()])
+    session.execute(statement, [{"own": key, "state": status, "ended": ended} for key, (status, ended) in runs.items()])
 
 
 def set_tags(session: Any, run_ids: Collection[str], key: str, value: str) -> None:

@@ -9,7 +9,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from mlflow.entities import RunStatus
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.tracking._tracking_service.utils import _use_tracking_uri
@@ -17,7 +16,7 @@ from mlflow.tracking._tracking_service.utils import _use_tracking_uri
 from mlflow_compliance.changes import Rewriting, bind
 from mlflow_compliance.changes.production import BUILT_FOR, BUILT_IN, LogProductionRun
 from mlflow_compliance.changes.runs import COMPLETE, COPIED_BY, COPY_STATE, SOURCE_EXPERIMENT, SOURCE_MODEL, SOURCE_RUN, CopyRun, left_behind
-from mlflow_compliance.entities import Experiment, LoggedModel, Run
+from mlflow_compliance.entities import DatasetInput, Experiment, LoggedModel, Run
 from mlflow_compliance.errors import ChangeError, StoreError
 from mlflow_compliance.scope import RETRACTED
 from mlflow_compliance.store.changing.artifact_copies import got_files_since
@@ -28,6 +27,7 @@ from mlflow_compliance.store.changing.production import ProductionLogger
 from mlflow_compliance.store.changing.retracting import retract
 from mlflow_compliance.store.changing.sentences import one_sentence
 from mlflow_compliance.store.changing.spelling import refuse_other_spelling
+from mlflow_compliance.store.changing.transactions import end_runs, one_transaction, status_of, tracking_store
 from mlflow_compliance.store.opening import Store
 from mlflow_compliance.store.reading.listing import pages
 from mlflow_compliance.store.reading.refusals import refusal
@@ -138,31 +138,54 @@ class StoreWriter(FileWriter):
                 for model in models.values():
                     written[model.source_run_id].append(model)
                 for source, copy in some:
-                    if source in runs and copy in runs and (more := _got_since(runs[source], runs[copy], written[source], written[copy])):
+                    if source in runs and copy in runs and (more := _got_since(self.store, runs[source], runs[copy], written[source], written[copy])):
                         return f"run {source} got other {', '.join(more)} after it was copied to run {copy}"
         return ""
 
     def run_status(self, run_id: str) -> tuple[str, str]:
         with one_sentence(f"run {run_id} could not be read"):
-            info = self.client.get_run(run_id).info
-            return info.lifecycle_stage, info.status
+            if not self._in_tables:
+                info = self.client.get_run(run_id).info
+                return info.lifecycle_stage, info.status
+            with one_transaction(tracking_store(self.client)) as session:
+                found = status_of(session, run_id)
+            if found is None:
+                raise ChangeError(f"run {run_id} is not there any more: run again to plan anew")
+            return found
 
     def end_run(self, run_id: str, status: str, end_time: int) -> None:
         with one_sentence(f"run {run_id} could not be ended"):
-            self.client.set_terminated(run_id, status=status, end_time=end_time)
+            if self._in_tables:
+                self._set_status(run_id, status, end_time)
+            else:
+                self.client.set_terminated(run_id, status=status, end_time=end_time)
 
     def reopen_run(self, run_id: str) -> None:
         with one_sentence(f"run {run_id} could not be set back to RUNNING"):
-            self.client.update_run(run_id, status=RunStatus.to_string(RunStatus.RUNNING))
+            if self._in_tables:
+                self._set_status(run_id, "RUNNING", None)
+            else:
+                self.client.update_run(run_id, status="RUNNING")
 
-    def copy_run(self, source_run_id: str, experiment_id: str, tags: Mapping[str, str]) -> None:
+    @property
+    def _in_tables(self) -> bool:
+        """Whether rows are written without a server in between: MLflow's own calls fail on a run without a start time."""
+        return not self.store.uri.startswith(("http:", "https:"))
+
+    def _set_status(self, run_id: str, status: str, end_time: int | None) -> None:
+        with one_transaction(tracking_store(self.client)) as session:
+            end_runs(session, {run_id: (status, end_time)})
+
+    def copy_run(self, source_run_id: str, experiment_id: str, tags: Mapping[str, str], datasets: Sequence[DatasetInput]) -> None:
         with one_sentence(f"run {source_run_id} could not be copied"):
             copier = RunCopier(self.client, self.store)
-            self.binding.update(copier.copy(source_run_id, experiment_id, tags))
+            self.binding.update(copier.copy(source_run_id, experiment_id, tags, datasets))
 
     def copy_runs(self, copies: Sequence[CopyRun]) -> list[dict[str, str]]:
         with one_sentence("the runs could not be copied together"):
-            wanted = [(copy.run_id, copy.experiment_id, {key: self.bind(value) for key, value in copy.new_tags().items()}) for copy in copies]
+            wanted = [
+                (copy.run_id, copy.experiment_id, {key: self.bind(value) for key, value in copy.new_tags().items()}, copy.datasets) for copy in copies
+            ]
             made = RunCopier(self.client, self.store).copy_together(wanted)
         for bound in made:
             self.binding.update(bound)
@@ -229,11 +252,11 @@ class StoreWriter(FileWriter):
                 self.client.set_registered_model_alias(name, alias, version)
 
 
-def _got_since(source: Run, copy: Run, models: Sequence[LoggedModel], copied: Sequence[LoggedModel]) -> list[str]:
+def _got_since(store: Store, source: Run, copy: Run, models: Sequence[LoggedModel], copied: Sequence[LoggedModel]) -> list[str]:
     """What a run and its logged models got after they were copied, in a word each."""
     more = left_behind(source, copy, models, copied)
     made = {model.tags.get(SOURCE_MODEL): model.artifact_location for model in copied}
     places = [(model.artifact_location, made[model.model_id]) for model in models if model.model_id in made]
-    if any(got_files_since(*uris) for uris in ((source.artifact_uri, copy.artifact_uri), *places)):
+    if any(got_files_since(store, *uris) for uris in ((source.artifact_uri, copy.artifact_uri), *places)):
         more.append("artifacts")
     return more

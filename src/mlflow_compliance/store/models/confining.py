@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import NoReturn
 
 from mlflow_compliance.errors import first_line
+from mlflow_compliance.uris import without_secrets
 
 _PARENT_DEATH, _SUBREAPER, _NO_NEW_PRIVILEGES = 1, 36, 38
 _NEW_USER, _NEW_NETWORK = 0x10000000, 0x40000000
@@ -153,7 +154,7 @@ def _write_only_in(libc: ctypes.CDLL, folders: Sequence[str]) -> None:
 
 def why(error: BaseException, step: str) -> str:
     """What an exception in a step ('loading') says about the model, in one sentence without a subject."""
-    text = first_line(error)[:LONGEST_SENTENCE]
+    text = without_secrets(first_line(error))[:LONGEST_SENTENCE]
     if isinstance(error, MemoryError) or any(sign in text for sign in _NO_MEMORY):
         return _short_of_memory(resource.getrlimit(resource.RLIMIT_AS)[0] >> 20)
     if isinstance(error, ModuleNotFoundError):

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from mlflow_compliance.entities import EXTERNAL
 from mlflow_compliance.settings import ModelSettings
 from mlflow_compliance.store.artifacts.mlmodel import named_files, refuse_depth
 from mlflow_compliance.store.models.archives import trust_problems
@@ -66,7 +67,9 @@ def describe(data: bytes, where: str, folders: Collection[str], rules: ModelSett
     except Exception:  # noqa: BLE001 - PyYAML lets errors of many kinds through; a model that cannot be described cannot be judged
         found.problems.append(f"{file}: cannot be read as an MLmodel, {UNKNOWN}")
         return found
-    flavors = document.get("flavors")
+    flavors, metadata = document.get("flavors"), document.get("metadata")
+    if flavors == {} and isinstance(metadata, dict) and metadata.get(EXTERNAL) is True:
+        return found  # it is hosted elsewhere: nothing is loaded
     if not isinstance(flavors, dict) or not flavors or not all(isinstance(item, dict) for item in flavors.values()):
         found.problems.append(f"{file}: describes no flavors, {UNKNOWN}")
         return found

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from mlflow_compliance.evidence import Probe
 from mlflow_compliance.store.disk.content import digest_of, opened, why_unread
 from mlflow_compliance.store.disk.staging import create, write_bytes
+from mlflow_compliance.uris import without_secrets
 
 _CHILD = "mlflow_compliance.store.models.probe_child"
 _START = """import site, sys
@@ -133,7 +134,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 def _outcome(process: subprocess.Popen[bytes]) -> str:
     answer, said = (_written(cast("IO[bytes]", pipe)) for pipe in (process.stdout, process.stderr))
-    last = said.strip().rpartition("\n")[2][:_LONGEST_SENTENCE]
+    last = without_secrets(said.strip().rpartition("\n")[2])[:_LONGEST_SENTENCE]
     if not re.fullmatch(r"-?\d{1,3}", answer):
         return f"could not be started: {last}" if last else "was killed"
     code = int(answer)

@@ -39,8 +39,8 @@ from mlflow_compliance.store.production.production_model import (
     takes_missing,
 )
 from mlflow_compliance.store.reading.listing import there
-from mlflow_compliance.store.reading.locations import without_secrets
 from mlflow_compliance.store.reading.sqlite import sqlite_path
+from mlflow_compliance.uris import without_secrets
 
 HASH_OF_PICKLE = "compliance.sha256.model"
 """Tag of a production run: SHA-256 (hex) of the pickle that its model was built from."""
@@ -138,7 +138,7 @@ class _Wanted:
 
     def resolve(self, client: MlflowClient) -> Resolution:
         production = self.product.production
-        lookup = ClientLookup(client, self.product, self.settings)
+        lookup = ClientLookup(client, self.product, self.settings, self.store.backend.home)
         return resolve(lookup, registered_model=production.registered_model, alias=production.alias)
 
     @contextmanager
@@ -185,7 +185,9 @@ class _Wanted:
         """The files at a location, in a folder of our own."""
         os.makedirs(folder)
         try:
-            get_artifact_repository(place(location, self.settings), tracking_uri=self.store.uri).download_artifacts(path, folder)
+            get_artifact_repository(place(location, self.settings, self.store.backend.home), tracking_uri=self.store.uri).download_artifacts(
+                path, folder
+            )
         except MlflowException:
             # MLflow does not say why a file was not downloaded: whether it is away is asked anew.
             client.search_experiments(max_results=1)
@@ -194,7 +196,7 @@ class _Wanted:
 
     def _recorded(self, client: MlflowClient, run: Any, folder: str) -> dict[str, str] | None:
         """Path in the model folder -> SHA-256 that the run's metadata names; None where there is none."""
-        repository = get_artifact_repository(place(run.info.artifact_uri, self.settings), tracking_uri=self.store.uri)
+        repository = get_artifact_repository(place(run.info.artifact_uri, self.settings, self.store.backend.home), tracking_uri=self.store.uri)
         if not any(item.path == METADATA for item in repository.list_artifacts()):
             if run.data.tags.get(BUILD) == COMPLETE_BUILD:
                 raise ModelError(f"run {run.info.run_id} was built with a {METADATA} that is not there any more: put it back")
@@ -213,6 +215,8 @@ def _product(settings: Settings, name: str | None) -> Product:
     found = [product for product in settings.products if name in (None, product.name)]
     if len(found) == 1:
         return found[0]
+    if not settings.products:
+        raise SettingsError("the settings name no product, so nothing says which model is meant: write [[products]] in compliance.toml")
     names = ", ".join(product.name for product in settings.products)
     raise SettingsError(
         f"there is no product {name} in the settings: name one of {names}" if name else f"the settings name {names}: say which product"

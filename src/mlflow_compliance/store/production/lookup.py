@@ -15,7 +15,7 @@ from mlflow_compliance.resolution import ModelFacts, RunFacts, VersionFacts
 from mlflow_compliance.scope import claims
 from mlflow_compliance.settings import Product, Settings
 from mlflow_compliance.store.reading.listing import FEW, PAGE, pages, there
-from mlflow_compliance.store.reading.locations import Resolver
+from mlflow_compliance.store.reading.locations import Resolver, is_relative
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,8 @@ class ClientLookup:
     client: MlflowClient
     product: Product
     settings: Settings
+    home: str | None
+    """The folder that relative locations start from, None where nobody here knows it."""
 
     def version_of(self, name: str, alias: str) -> VersionFacts | None:
         registered = there(self.client.get_registered_model, name)
@@ -66,7 +68,7 @@ class ClientLookup:
         return [ModelFacts(model.model_id, model.name, model.artifact_location, model.creation_timestamp) for model in found]
 
     def holds_model(self, run: RunFacts, path: str) -> bool:
-        repository = get_artifact_repository(place(run.artifact_uri, self.settings), tracking_uri=self.client.tracking_uri)
+        repository = get_artifact_repository(place(run.artifact_uri, self.settings, self.home), tracking_uri=self.client.tracking_uri)
         return any(item.path == f"{path}/{MLMODEL}" for item in repository.list_artifacts(path))
 
 
@@ -78,7 +80,7 @@ def _quoted(value: str) -> str:
     return f'"{value}"' if "'" in value else f"'{value}'"
 
 
-def place(location: str, settings: Settings) -> str:
-    """A location as it is reached from here: through [store.relocate] where that speaks of it."""
-    found = Resolver(settings.store.resolved_relocate(settings.base))(location)
-    return found.path if found.path and found.prefix is not None else location
+def place(location: str, settings: Settings, home: str | None) -> str:
+    """A location as it is reached from here: through [store.relocate] where that speaks of it, a relative one from the folder of its store."""
+    found = Resolver(settings.store.resolved_relocate(settings.base), home)(location)
+    return found.path if found.path and (found.prefix is not None or is_relative(location)) else location

@@ -31,11 +31,15 @@ from mlflow_compliance.entities import (
     Run,
     Snapshot,
     StoreInfo,
+    latest_time,
 )
-from mlflow_compliance.scope import MADE_BY_US, RETRACTED, claims, fact_keys, primary_of, production_tags, served_runs
-from mlflow_compliance.settings import Settings
-from mlflow_compliance.store.reading.common import IS_PROMPT, MODEL_HISTORY, home_of, model_places, sorted_points, sources_of
-from mlflow_compliance.store.reading.listing import PAGE, ClientListing, Listing, RunRow, pages, there
+from mlflow_compliance.marks import sought_folded
+from mlflow_compliance.scope import MADE_BY_US, RETRACTED, claims, fact_keys, primary_of, retirable, served_runs, standing
+from mlflow_compliance.settings import Settings, folded
+from mlflow_compliance.snapshot.ties import PARENT, ids_in
+from mlflow_compliance.store.reading.client_ties import Listed, TieAsker
+from mlflow_compliance.store.reading.common import IS_PROMPT, MODEL_HISTORY, fresh_since, home_of, model_places, sorted_points, sources_of
+from mlflow_compliance.store.reading.listing import PAGE, ClientListing, Listing, ModelRow, RunRow, pages, there
 from mlflow_compliance.store.reading.rows import Rows
 
 _AT_ONCE = 4
@@ -53,6 +57,10 @@ class _Tally:
     wanted: set[str] = field(default_factory=set)
     tagged: set[tuple[str, str, str]] = field(default_factory=set)
     homes: dict[str, str] = field(default_factory=dict)
+    """Run, or logged model that a version names -> its experiment."""
+    parents: dict[str, tuple[str, int]] = field(default_factory=dict)
+    """Run -> the run that it names as its parent, and the latest time of its own row."""
+    newest: int = 0
     locations: list[Location] = field(default_factory=list)
 
 
@@ -69,48 +77,59 @@ class ClientReader:
 
         All runs pass by once, page by page; what stays of them is counts, and in full only those that a rule looks into.
         """
+        now = int(time.time() * 1000)
         found = list(pages(self.client.search_experiments, view_type=ViewType.ALL, max_results=PAGE))
         ids = [item.experiment_id for item in found]
         registry = self._registered_models()
-        traces, assessing = self._traced(ids)
+        traces = list(self.listing.traces(ids))
+        assessing = {run_id for trace in traces for run_id in trace.assessed}
         tally = _Tally()
-        models: dict[str, list[tuple[str, str]]] = defaultdict(list)
-        sources = {key for item in registry.values() for version in item.versions for key in sources_of(version)}
-        ready = set()
+        models: dict[str, list[ModelRow]] = defaultdict(list)
+        named = {key for item in registry.values() for version in item.versions for key in (*ids_in(version), *sources_of(version))}
+        ready, external = set(), set[str]()
         for model in self.listing.models(ids):
-            models[model.source_run_id].append((model.model_id, model.experiment_id))
+            models[model.source_run_id].append(model)
             tally.loose[model.experiment_id] += 1
-            if model.model_id in sources:
+            tally.newest = max(tally.newest, latest_time(now, (), (model.created,)))
+            if model.model_id in named:
                 tally.homes[model.model_id] = model.experiment_id
             if locations:
                 tally.locations.append(Location(EntityRef("logged_model", model.model_id), model.experiment_id, model.artifact_location))
-                if model.ready:
+                if model.status == "READY" and not model.external:
                     ready.add(model.model_id)
+            if model.external:
+                external.add(model.model_id)
         experiments = {item.experiment_id: _experiment(item) for item in found}
         tally.wanted |= served_runs(settings, registry)
         needs = _needs(settings, experiments, ())
-        asked, marks = set(also), production_tags(settings)
+        asked, marks = set(also), sought_folded(settings)
         for run in self.listing.runs(ids):
-            self._count(run, tally, assessing, models, sources, locations=locations)
+            self._count(run, tally, assessing, models, locations=locations)
             if run.lifecycle == DELETED and run.tags.get("compliance.copy") == RETRACTED:
                 continue
             if run.run_id in asked:
                 tally.wanted.add(run.run_id)
             if run.lifecycle == ACTIVE:
-                tally.tagged |= {(run.experiment_id, key, value) for key, value in run.tags.items() if (key, value) in marks}
+                tally.tagged |= {(run.experiment_id, key, value) for key, value in run.tags.items() if (folded(key), folded(value)) in marks}
                 if _in_scope(run, marks, needs.get(run.experiment_id)):
                     tally.wanted.add(run.run_id)
         # An experiment may have shown itself to be production by a run in it: its other runs have passed by already.
-        now = _needs(settings, experiments, tally.tagged)
-        again = sorted(key for key, need in now.items() if need != needs.get(key))
-        tally.wanted |= {run.run_id for run in self.listing.runs(again) if run.lifecycle == ACTIVE and _in_scope(run, marks, now[run.experiment_id])}
+        more = _needs(settings, experiments, tally.tagged)
+        again = sorted(key for key, need in more.items() if need != needs.get(key))
+        tally.wanted |= {run.run_id for run in self.listing.runs(again) if run.lifecycle == ACTIVE and _in_scope(run, marks, more[run.experiment_id])}
         runs = self._full(tally.wanted)
-        written = sorted(model_id for key in runs for model_id, _ in models.get(key, ()))
-        experiments = {key: _counted(item, tally, traces) for key, item in experiments.items()}
+        written = sorted(model.model_id for key in runs for model in models.get(key, ()))
+        counted = Counter(trace.experiment_id for trace in traces)
+        experiments = {key: _counted(item, tally, counted) for key, item in experiments.items()}
         registry = {
-            name: replace(item, versions=tuple(replace(version, experiment_id=home_of(version, tally.homes)) for version in item.versions))
-            for name, item in registry.items()
+            name: replace(item, versions=tuple(_placed(version, tally, external) for version in item.versions)) for name, item in registry.items()
         }
+        may_go = retirable(settings, experiments, claims(settings, experiments, tally.tagged))
+        asking = TieAsker(self.client, now, fresh_since(settings, now), partial(self._each, self.client.get_run), file_store=self.file_store)
+        ties, untold = asking.ties(Listed(runs, registry, tally.homes, tally.parents, models, traces), may_go.experiments)
+        datasets: dict[str, set[DatasetInput]] = defaultdict(set)
+        for key, dataset in self.listing.datasets(sorted(may_go.into)):
+            datasets[key].add(dataset)
         snapshot = Snapshot(
             info=info,
             taken_at=int(time.time() * 1000),
@@ -118,10 +137,18 @@ class ClientReader:
             runs=runs,
             logged_models={model.model_id: _model(model) for model in self._each(self.client.get_logged_model, written)},
             registered_models=registry,
+            ties=ties,
+            untold=untold,
+            datasets={key: tuple(sorted(items)) for key, items in datasets.items()},
         )
         places = [Location(item.ref, key, item.artifact_location) for key, item in experiments.items()] + tally.locations
-        places += [Location(version.ref, version.experiment_id, version.location) for model in registry.values() for version in model.versions]
-        return snapshot, Rows(tuple(places) if locations else (), frozenset(ready))
+        versions = [version for model in registry.values() for version in model.versions if not version.external]
+        places += [Location(version.ref, version.experiment_id, version.location) for version in versions]
+        return snapshot, Rows(tuple(places) if locations else (), frozenset(ready), newest=tally.newest)
+
+    def experiment_ids(self) -> list[str]:
+        """Those of every experiment, deleted ones too."""
+        return [item.experiment_id for item in pages(self.client.search_experiments, view_type=ViewType.ALL, max_results=PAGE)]
 
     def details(self, run_ids: Collection[str]) -> tuple[dict[str, Run], dict[str, LoggedModel]]:
         """Runs in full and the active logged models that they wrote."""
@@ -137,15 +164,16 @@ class ClientReader:
         run: RunRow,
         tally: _Tally,
         assessing: Collection[str],
-        models: Mapping[str, Iterable[tuple[str, str]]],
-        sources: Collection[str],
+        models: Mapping[str, Iterable[ModelRow]],
         *,
         locations: bool,
     ) -> None:
         home = run.experiment_id
-        tally.loose[home] -= sum(experiment_id == home for _, experiment_id in models.get(run.run_id, ()))
-        if run.run_id in sources:
-            tally.homes[run.run_id] = home
+        tally.loose[home] -= sum(model.experiment_id == home for model in models.get(run.run_id, ()))
+        tally.homes[run.run_id] = home
+        tally.newest = max(tally.newest, run.at)
+        if run.tags.get(PARENT):
+            tally.parents[run.run_id] = run.tags[PARENT], run.at
         retracted = run.lifecycle == DELETED and run.tags.get("compliance.copy") == RETRACTED
         if locations:
             tally.locations.append(Location(EntityRef("run", run.run_id), home, run.artifact_uri))
@@ -158,15 +186,6 @@ class ClientReader:
             tally.deleted[home].append(run.run_id)
         elif run.run_id in assessing:
             tally.assessed[home] += 1
-
-    def _traced(self, ids: list[str]) -> tuple[Counter[str], set[str]]:
-        """Traces by experiment, and the ids of the runs that assessments come from."""
-        traces: Counter[str] = Counter()
-        assessing: set[str] = set()
-        for trace in self.listing.traces(ids):
-            traces[trace.experiment_id] += 1
-            assessing.update(trace.assessed)
-        return traces, assessing
 
     def _each(self, get: Callable[[str], Any], keys: Iterable[str]) -> Iterator[Any]:
         """What a call gives for every key, in the order of the keys; what is not there any more is left out."""
@@ -236,16 +255,17 @@ def _needs(settings: Settings, experiments: Mapping[str, Experiment], tagged: It
     found = claims(settings, experiments, tagged)
     needs: dict[str, frozenset[str]] = {}
     for product in settings.products:
-        ids = {claim.experiment_id for claim in found if claim.product == product.name}
-        primary = primary_of(product, experiments, ids)
-        rivals = ids - {primary} if primary and len(ids) > 1 else set()
-        for key in ids:
+        said = set(standing(product, found))
+        primary = primary_of(product, experiments, said)
+        rivals = said - {primary} if primary and len(said) > 1 else set()
+        for key in {claim.experiment_id for claim in found if claim.product == product.name}:
             needs[key] = needs.get(key, frozenset()) | fact_keys(product) | (_ALL if key in rivals else frozenset())
     return needs
 
 
 def _in_scope(run: RunRow, marks: Collection[tuple[str, str]], need: frozenset[str] | None) -> bool:
-    if run.status == "RUNNING" or any(key in run.tags for key in MADE_BY_US) or any(run.tags.get(key) == value for key, value in marks):
+    marked = any((folded(key), folded(value)) in marks for key, value in run.tags.items())
+    if run.status == "RUNNING" or any(key in run.tags for key in MADE_BY_US) or marked:
         return True
     return need is not None and ("" in need or not need.isdisjoint(run.names))
 
@@ -264,6 +284,11 @@ def _counted(item: Experiment, tally: _Tally, traces: Mapping[str, int]) -> Expe
         loose_models=tally.loose[key],
         assessed_runs=tally.assessed[key],
     )
+
+
+def _placed(version: ModelVersion, tally: _Tally, external: Collection[str]) -> ModelVersion:
+    """A version with what the rows that it comes from say of it."""
+    return replace(version, experiment_id=home_of(version, tally.homes), external=any(key in external for key in sources_of(version)))
 
 
 def _number(value: float) -> float:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import NamedTuple
-from urllib.parse import parse_qsl, unquote, urlparse, urlsplit, urlunsplit
+from urllib.parse import unquote, urlparse
 
 from mlflow_compliance.snapshot.presence import Why
 
@@ -15,8 +15,6 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")  # two letters at least: one
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 NOT_FILES = ("models", "runs")
 """Schemes that name an entity and not a place."""
-_SHOWN = re.compile(r"connect_timeout|ssl_?(mode|rootcert|cert|key|crl|ca|capath|check_hostname|verify_cert|verify_identity|disabled|negotiation)")
-"""Parameters of a URI that hold nothing secret. Cut out, a value such as `require` would take half of the sentence about it along."""
 
 
 class Resolved(NamedTuple):
@@ -30,9 +28,13 @@ class Resolved(NamedTuple):
 
 
 class Resolver:
-    """Turns uris into paths under one set of [store.relocate] prefixes, the longest that matches first."""
+    """Turns uris into paths under one set of [store.relocate] prefixes, the longest that matches first.
 
-    def __init__(self, relocate: Mapping[str, str]) -> None:
+    `home` is the folder that relative locations start from, None where nobody here knows it: never the working directory.
+    """
+
+    def __init__(self, relocate: Mapping[str, str], home: str | None = None) -> None:
+        self._home = home
         self._relocate = sorted(((key.rstrip("/\\"), key, folder) for key, folder in relocate.items()), key=lambda item: -len(item[0]))
 
     def __call__(self, uri: str) -> Resolved:
@@ -51,7 +53,12 @@ class Resolver:
                 return Resolved("", reason, None, Why.SERVER)
             return Resolved("", f"{scheme} locations are not read by this version; map it with [store.relocate]", None, Why.SCHEME)
         path = unquote(plain(uri))
-        return Resolved("/" + os.path.normpath(path).lstrip("/") if path.startswith("/") else os.path.abspath(path))
+        if path.startswith("/"):
+            return Resolved("/" + os.path.normpath(path).lstrip("/"))
+        if self._home is None:
+            reason = "its location is relative to a folder that only the server that wrote it knows; map it with [store.relocate]"
+            return Resolved("", reason, None, Why.ELSEWHERE)
+        return Resolved(os.path.normpath(os.path.join(self._home, path)))
 
 
 def _is_normal(uri: str) -> bool:
@@ -70,12 +77,17 @@ def respelled(uri: str, path: str) -> str:
     A plain path with a percent sign may be read as another one, so that becomes a URI too.
     """
     spellings = [path] if scheme_of(uri) == "" else []
-    return next((spelling for spelling in (*spellings, PurePosixPath(path).as_uri()) if Resolver({})(spelling).path == path), "")
+    return next((spelling for spelling in (*spellings, PurePosixPath(path).as_uri()) if Resolver({}, None)(spelling).path == path), "")
 
 
-def local_folder(uri: str) -> str | None:
-    """The real path behind an artifact URI as MLflow writes it on this machine, or None where it is not local."""
-    path = Resolver({})(uri).path
+def is_relative(uri: str) -> bool:
+    """Whether a location is a path that starts from whatever folder its writer was in."""
+    return bool(uri) and scheme_of(uri) in ("", "file") and not unquote(plain(uri)).startswith("/")
+
+
+def local_folder(uri: str, home: str | None) -> str | None:
+    """The real path behind an artifact URI as MLflow writes it on this machine, or None where it is not local; `home` as `Resolver` has it."""
+    path = Resolver({}, home)(uri).path
     return os.path.realpath(path) if path else None
 
 
@@ -108,22 +120,3 @@ def _inside(folder: str, rest: str, uri: str, key: str) -> Resolved:
     if path != folder and not path.startswith(folder.rstrip("/") + "/"):
         return Resolved("", f"its location leads out of the folder that [store.relocate] maps {key} to", key)
     return Resolved(path, "", key)
-
-
-def without_credentials(uri: str) -> str:
-    """A URI that may be shown: user, password and query cut."""
-    parts = urlsplit(uri)
-    if not parts.netloc or "@" not in parts.netloc:
-        return uri.split("?", maxsplit=1)[0]
-    return urlunsplit((parts.scheme, "***@" + parts.netloc.rpartition("@")[2], parts.path, "", ""))
-
-
-def without_secrets(message: str, uri: str) -> str:
-    """What a library said about a URI, with what must not be shown cut out of it."""
-    parts = urlsplit(uri)
-    secrets = {parts.netloc.rpartition("@")[0], parts.password or "", unquote(parts.password or ""), parts.query}
-    secrets |= {value for name, value in parse_qsl(parts.query) if not _SHOWN.fullmatch(name)} | {unquote(value) for value in secrets}
-    message = message.replace(uri, without_credentials(uri))
-    for secret in sorted(secrets - {""}, key=len, reverse=True):
-        message = message.replace(secret, "***")
-    return message

@@ -11,14 +11,13 @@ from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES, MLFLOW
 from mlflow.exceptions import MlflowException
 
 from mlflow_compliance.errors import first_line
-from mlflow_compliance.store.reading.locations import without_secrets
 from mlflow_compliance.store.reading.rest import AnswerError
+from mlflow_compliance.uris import without_secrets
 
 CREDENTIALS = "check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, which may have expired"
 _GAVE_UP = re.compile(r"too many (\d{3}) error responses")
 _STATUS = re.compile(r"failed with error code (\d{3})")
 _SYSTEM = re.compile(r"\[Errno -?\d+\] ([A-Z][\w ]+)")
-_USER = re.compile(r"//[^/@\s]+@")
 _CERTIFICATE = re.compile(r"certificate verify failed: ([^(\]]+)")
 _OTHER_HOST = re.compile(r"certificate verify failed: (?:Hostname|IP address) mismatch, (certificate is not valid for '[^']*')")
 _ASKED_FOR_ONE = re.compile(r"(?i)certificate[_ ]required|alert[_ ]handshake[_ ]failure|alert[_ ]bad[_ ]certificate|alert[_ ]unknown[_ ]ca")
@@ -52,7 +51,7 @@ def refusal(error: BaseException, uri: str) -> str:
         return f"what answers there ({_named(status)}) is no MLflow tracking server: check the tracking URI{asks}"
     if missing := _NO_FILE.search(told):
         return f"there is no {missing[1]} at {missing[2]}: check what {_FILES} name"
-    return _USER.sub("//***@", without_secrets(first_line(error), uri) if uri else first_line(error))
+    return without_secrets(first_line(error), uri)
 
 
 def _of_tls(told: str) -> str:

@@ -10,28 +10,21 @@ from dataclasses import replace
 
 from sqlalchemy import Connection
 
-from mlflow_compliance.entities import (
-    ACTIVE,
-    DELETED,
-    EntityRef,
-    Experiment,
-    Location,
-    LoggedModel,
-    RegisteredModel,
-    Run,
-    Snapshot,
-    StoreInfo,
-)
-from mlflow_compliance.scope import MADE_BY_US, RETRACTED, claims, fact_keys, primary_of, production_tags, served_runs
-from mlflow_compliance.settings import Product, Settings
-from mlflow_compliance.store.reading.common import MODEL_HISTORY, model_places
+from mlflow_compliance.entities import ACTIVE, DELETED, DatasetInput, Experiment, LoggedModel, Run, Snapshot, StoreInfo
+from mlflow_compliance.marks import sought_folded
+from mlflow_compliance.scope import MADE_BY_US, RETRACTED, Claim, claims, fact_keys, primary_of, retirable, served_runs, standing
+from mlflow_compliance.settings import Product, Settings, folded
+from mlflow_compliance.store.reading.common import fresh_since
 from mlflow_compliance.store.reading.rows import Rows
-from mlflow_compliance.store.reading.sql_places import read_places
+from mlflow_compliance.store.reading.sql_keys import lost_rows
+from mlflow_compliance.store.reading.sql_locations import rows_of
 from mlflow_compliance.store.reading.sql_registry import RegistryReader
-from mlflow_compliance.store.reading.sql_runs import MODEL_STATUS, RunReader
+from mlflow_compliance.store.reading.sql_runs import RunReader
+from mlflow_compliance.store.reading.sql_schema import read_schema
+from mlflow_compliance.store.reading.sql_ties import TieReader
 from mlflow_compliance.store.reading.tables import Tables
 
-_BELONGINGS = {"scorers": "1 = 1", "issues": "1 = 1", "label_schemas": "NOT is_default", "review_queues": "1 = 1"}
+_BELONGINGS = {"issues": "1 = 1", "label_schemas": "NOT is_default", "review_queues": "1 = 1"}
 """Tables of what people make in an experiment, and which rows of them people made."""
 
 
@@ -45,7 +38,7 @@ class SqlReader:
     def read(self, info: StoreInfo, settings: Settings, also: Collection[str] = ()) -> tuple[Snapshot, Rows]:
         """The store without its files, and where its rows say that the files lie: the only query whose answer grows with the runs."""
         snapshot = self.snapshot(info, settings, also)
-        return snapshot, self._rows(snapshot.experiments, snapshot.registered_models, settings.store.resolved_relocate(settings.base))
+        return snapshot, rows_of(self.tables, snapshot, settings.store.resolved_relocate(settings.base))
 
     def snapshot(self, info: StoreInfo, settings: Settings, also: Collection[str] = ()) -> Snapshot:
         """The store without its files. `also` are runs to bring in full besides those in scope."""
@@ -54,9 +47,12 @@ class SqlReader:
             schema = ",".join(sorted(version for (version,) in self.tables.all("SELECT version_num FROM alembic_version")))
         experiments = self.experiments()
         registry = RegistryReader(self.tables).registered_models()
-        wanted = self._scope(settings, experiments) | served_runs(settings, registry) | set(also)
+        wanted, claimed = self._scope(settings, experiments)
+        wanted |= served_runs(settings, registry) | set(also)
         runs = {key: run for key, run in self.full.runs(wanted).items() if run.experiment_id in experiments}
         models = self.full.logged_models(runs)
+        may_go = retirable(settings, experiments, claimed)
+        now = int(time.time() * 1000)
         return Snapshot(
             info=replace(info, schema=schema, workspace=self.tables.workspace if self.tables.has("experiments", "workspace") else ""),
             taken_at=int(time.time() * 1000),
@@ -64,7 +60,22 @@ class SqlReader:
             runs=runs,
             logged_models=models,
             registered_models=registry,
+            ties=TieReader(self.tables, now, fresh_since(settings, now)).ties(runs, registry, may_go.experiments),
+            datasets=self._datasets(may_go.into),
+            schema=read_schema(self.tables),
+            lost_rows=lost_rows(self.tables),
+            other_workspaces=self._other_workspaces(),
         )
+
+    def _other_workspaces(self) -> tuple[str, ...]:
+        """The workspaces that hold something and were not read."""
+        named = {
+            str(name)
+            for table in ("experiments", "registered_models")
+            if self.tables.has(table, "workspace")
+            for (name,) in self.tables.all(f"SELECT DISTINCT workspace FROM {table}")
+        }
+        return tuple(sorted(named - {self.tables.workspace}))
 
     def details(self, run_ids: Collection[str]) -> tuple[dict[str, Run], dict[str, LoggedModel]]:
         """Runs in full and the active logged models that they wrote."""
@@ -169,21 +180,11 @@ class SqlReader:
             counts[str(experiment_id)] += 1
         return dict(counts)
 
-    def _scope(self, settings: Settings, experiments: Mapping[str, Experiment]) -> set[str]:
-        """Ids of the runs to bring in full: production runs, runs to be merged, earlier copies, runs that are still RUNNING."""
-        tagged: list[tuple[str, str, str]] = []
-        wanted: set[str] = set()
-        for key, value in sorted(production_tags(settings)):
-            for run_id, experiment_id, *found in self.tables.all(
-                "SELECT runs.run_uuid, runs.experiment_id, tags.key, tags.value FROM tags JOIN runs ON runs.run_uuid = tags.run_uuid "
-                "WHERE tags.key = :key AND tags.value = :value AND runs.lifecycle_stage = 'active'",
-                key=key,
-                value=value,
-            ):
-                if found != [key, value]:
-                    continue  # MySQL compares without regard to case
-                tagged.append((str(experiment_id), key, value))
-                wanted.add(run_id)
+    def _scope(self, settings: Settings, experiments: Mapping[str, Experiment]) -> tuple[set[str], set[Claim]]:
+        """Ids of the runs to bring in full (production runs, runs to be merged, earlier copies, runs that are still RUNNING), and the claims."""
+        marked = self._marked(settings)
+        tagged = [(experiment_id, key, value) for _, experiment_id, key, value in marked]
+        wanted = {run_id for run_id, *_ in marked}
         for run_id, key in self.tables.within(
             "SELECT runs.run_uuid, tags.key FROM tags JOIN runs ON runs.run_uuid = tags.run_uuid "
             "WHERE tags.key IN :ids AND runs.lifecycle_stage = 'active'",
@@ -195,18 +196,47 @@ class SqlReader:
             wanted |= {run_id for (run_id,) in self.tables.all("SELECT run_uuid FROM runs WHERE status = 'RUNNING' AND lifecycle_stage = 'active'")}
         claimed = claims(settings, experiments, tagged)
         for product in settings.products:
-            ids = {claim.experiment_id for claim in claimed if claim.product == product.name}
-            primary = primary_of(product, experiments, ids)
-            for experiment_id in sorted(ids):
+            said = set(standing(product, claimed))
+            primary = primary_of(product, experiments, said)
+            for experiment_id in sorted(claim.experiment_id for claim in claimed if claim.product == product.name):
                 wanted |= self._with_facts(product, experiment_id)
-            rivals = ids - {primary} if primary and len(ids) > 1 else set()
+            rivals = said - {primary} if primary and len(said) > 1 else set()
             wanted |= {
                 run_id
                 for (run_id,) in self.tables.within(
                     "SELECT run_uuid FROM runs WHERE lifecycle_stage = 'active' AND experiment_id IN :ids", map(int, rivals)
                 )
             }
-        return wanted
+        return wanted, claimed
+
+    def _datasets(self, experiments: Collection[str]) -> dict[str, tuple[DatasetInput, ...]]:
+        found: dict[str, list[DatasetInput]] = defaultdict(list)
+        if "datasets" in self.tables.columns:
+            for key, name, digest, kind, source, schema, profile in self.tables.within(
+                "SELECT experiment_id, name, digest, dataset_source_type, dataset_source, dataset_schema, dataset_profile FROM datasets "
+                "WHERE experiment_id IN :ids",
+                map(int, experiments),
+            ):
+                found[str(key)].append(DatasetInput(name, digest, kind, source, schema, profile, ()))
+        return {key: tuple(sorted(items)) for key, items in found.items()}
+
+    def _marked(self, settings: Settings) -> list[tuple[str, str, str, str]]:
+        """(run, experiment, key, value) of the tags of active runs that say production in some spelling."""
+        sought = sought_folded(settings)
+        names = {key for key, _ in sought}
+        # A few keys beside a million rows: which of them are spelled otherwise is asked first.
+        keys = [key for (key,) in self.tables.all("SELECT DISTINCT tags.key FROM tags") if folded(key) in names]
+        values = sorted({value for _, value in sought})
+        # Databases lower the letters of ASCII alike, and no others; what they give is compared again below.
+        likes = {f"v{number}": _like(value) for number, value in enumerate(values)} if all(map(str.isascii, values)) else {}
+        limited = " OR ".join(f"LOWER(tags.value) LIKE :{name} ESCAPE '!'" for name in likes)
+        rows = self.tables.within(
+            "SELECT runs.run_uuid, runs.experiment_id, tags.key, tags.value FROM tags JOIN runs ON runs.run_uuid = tags.run_uuid "
+            f"WHERE tags.key IN :ids AND runs.lifecycle_stage = 'active'{f' AND ({limited})' if limited else ''}",
+            keys,
+            **likes,
+        )
+        return [(run_id, str(home), key, value) for run_id, home, key, value in rows if (folded(key), folded(value or "")) in sought]
 
     def _with_facts(self, product: Product, experiment_id: str) -> set[str]:
         """Ids of the active runs of a production experiment that carry one of the product's facts."""
@@ -224,33 +254,11 @@ class SqlReader:
             if key in keys
         }
 
-    def _rows(self, experiments: Mapping[str, Experiment], registry: Mapping[str, RegisteredModel], relocate: Mapping[str, str]) -> Rows:
-        locations = [Location(item.ref, key, item.artifact_location) for key, item in experiments.items()]
-        homes: dict[str, tuple[str, str]] = {}
-        for run_id, experiment_id, uri in self.tables.all("SELECT run_uuid, experiment_id, artifact_uri FROM runs"):
-            if str(experiment_id) in experiments:
-                locations.append(Location(EntityRef("run", run_id), str(experiment_id), uri or ""))
-                homes[run_id] = (str(experiment_id), uri or "")
-        for run_id, key, value in self.tables.all(
-            "SELECT runs.run_uuid, tags.key, tags.value FROM tags JOIN runs ON runs.run_uuid = tags.run_uuid "
-            "WHERE tags.key = :history AND runs.lifecycle_stage = 'active'",
-            history=MODEL_HISTORY,
-        ):
-            home = homes.get(run_id) if key == MODEL_HISTORY else None
-            if home:
-                locations += model_places(run_id, *home, value)
-        ready = set()
-        if "logged_models" in self.tables.columns:
-            for model_id, experiment_id, uri, status, lifecycle in self.tables.all(
-                "SELECT model_id, experiment_id, artifact_location, status, lifecycle_stage FROM logged_models"
-            ):
-                if str(experiment_id) in experiments:
-                    locations.append(Location(EntityRef("logged_model", model_id), str(experiment_id), uri))
-                    if lifecycle != DELETED and MODEL_STATUS.get(status) == "READY":
-                        ready.add(model_id)
-        for model in registry.values():
-            locations += [Location(version.ref, version.experiment_id, version.location) for version in model.versions]
-        return Rows(tuple(locations), frozenset(ready), read_places(self.tables, relocate, experiments, ready))
+
+def _like(value: str) -> str:
+    """A pattern for texts that hold a folded value, whatever space is in it."""
+    escaped = "".join(f"!{char}" if char in "!%_" else char for char in value)
+    return f"%{escaped.replace(' ', '%')}%"
 
 
 def _source_run(metadata: str) -> str:

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
 
-from mlflow_compliance.entities import ModelVersion, RegisteredModel
+from mlflow_compliance.entities import EXTERNAL, ModelVersion, RegisteredModel
 from mlflow_compliance.store.reading.common import IS_PROMPT, home_of, sources_of
 from mlflow_compliance.store.reading.tables import Tables
 
@@ -49,7 +49,13 @@ class RegistryReader:
             facts = ModelVersion(name, str(version), run_id or None, source or "", stored or source or "", status or "", stage or "None", tagged)
             versions[name].append(facts)
         homes = self._homes(version for found in versions.values() for version in found)
-        versions.update({name: [replace(item, experiment_id=home_of(item, homes)) for item in found] for name, found in versions.items()})
+        external = self._external(version for found in versions.values() for version in found)
+        versions.update(
+            {
+                name: [replace(item, experiment_id=home_of(item, homes), external=not external.isdisjoint(sources_of(item))) for item in found]
+                for name, found in versions.items()
+            }
+        )
         return {
             name: RegisteredModel(name, tags[name], aliases[name], tuple(versions[name]))
             for (name,) in self.tables.all(f"SELECT name FROM registered_models WHERE {self.tables.here('registered_models')}", **here)
@@ -71,3 +77,11 @@ class RegistryReader:
                 key: str(home) for key, home in self.tables.within("SELECT model_id, experiment_id FROM logged_models WHERE model_id IN :ids", ids)
             }
         return homes
+
+    def _external(self, versions: Iterable[ModelVersion]) -> frozenset[str]:
+        """Ids of the external models that versions come from."""
+        if "logged_model_tags" not in self.tables.columns:
+            return frozenset()
+        ids = {key for version in versions for key in sources_of(version)}
+        sql = "SELECT model_id FROM logged_model_tags WHERE tag_key = :external AND tag_value = 'true' AND model_id IN :ids"
+        return frozenset(key for (key,) in self.tables.within(sql, ids, external=EXTERNAL))

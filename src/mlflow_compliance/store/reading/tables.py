@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, inspect, text
@@ -54,16 +55,19 @@ class Tables:
             yield from self.connection.execute(statement, {"ids": ordered[start : start + CHUNK], **values})
 
     def equals(self, table: str, column: str, other: str) -> str:
-        """A condition that joins two tables by text. In a store that was converted in part MySQL refuses to compare columns as they stand."""
-        if self.connection.dialect.name == "mysql":
-            (found,) = self.all(
-                "SELECT character_set_name, collation_name FROM information_schema.columns "
-                "WHERE table_schema = DATABASE() AND table_name = :table AND column_name = :column",
-                table=table,
-                column=column,
-            )
-            other = f"CONVERT({other} USING {found[0]}) COLLATE {found[1]}"
+        """A condition that joins two tables. In a store that was converted in part MySQL refuses to compare columns of text as they stand."""
+        text_of = self._collations.get((table, column))
+        if text_of:
+            other = f"CONVERT({other} USING {text_of[0]}) COLLATE {text_of[1]}"
         return f"{table}.{column} = {other}"
+
+    @cached_property
+    def _collations(self) -> dict[tuple[str, str], tuple[str, str]]:
+        """(table, column) -> character set and collation, of MySQL's columns of text."""
+        if self.connection.dialect.name != "mysql":
+            return {}
+        sql = "SELECT table_name, column_name, character_set_name, collation_name FROM information_schema.columns WHERE table_schema = DATABASE()"
+        return {(table, column): (charset, collation) for table, column, charset, collation in self.all(sql) if charset}
 
     def here(self, table: str) -> str:
         """A condition that keeps a query inside the caller's workspace."""

@@ -101,7 +101,8 @@ def _roots(locations: Sequence[Location], given: Iterable[str]) -> tuple[Mapping
         path = remote_path(location.uri)
         home = homes.get(location.experiment_id, "")
         base = home if home and (path + "/").startswith(home + "/") else path
-        for tail in (f"/models/{location.owner.key}/artifacts", f"/{location.owner.key}/artifacts"):
+        key = location.owner.key
+        for tail in (f"/models/{key}/artifacts", f"/traces/{key}/artifacts", f"/{key}/artifacts"):
             base = base.removesuffix(tail)
         root = os.path.dirname(base) if os.path.basename(base) == location.experiment_id else base
         found.setdefault(root, set()).add(path[len(root) + 1 :].partition("/")[0] or "")

@@ -12,8 +12,8 @@ from typing import Any
 from urllib.parse import quote
 
 from mlflow_compliance.errors import first_line
-from mlflow_compliance.store.reading.locations import without_credentials, without_secrets
 from mlflow_compliance.store.remote.base import Listed, LockedOutError, Place, RemoteError
+from mlflow_compliance.uris import without_secrets
 
 _CHUNK = 1 << 20
 _AT_ONCE = 8
@@ -92,6 +92,6 @@ class ServedArtifacts(Place):
             yield
         except (MlflowException, RequestException, OSError, ValueError) as error:
             if locked_out(error):
-                server = without_credentials(self.tracking_uri)
+                server = without_secrets(self.tracking_uri).partition("?")[0]
                 raise LockedOutError(f"the tracking server {server} cannot be read: {refusal(error, self.tracking_uri)}") from error
             raise RemoteError(f"{what}: {without_secrets(first_line(error), self.tracking_uri)}") from error

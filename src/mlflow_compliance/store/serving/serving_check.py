@@ -36,13 +36,15 @@ def check_run(
     files: Files,
     model_files: Mapping[str, Files],
     versions: Sequence[ModelVersion],
+    workspace: str = "",
 ) -> Served:
     """What a server does not show or give of an active run, its models and their versions.
 
+    `workspace` is asked for where MLflow's environment names none.
     Nothing is raised for a server that fails or goes away: that is a problem as well.
     """
     places = [(run.artifact_uri, files), *((model.artifact_location, model_files.get(model.model_id, {})) for model in models)]
-    with Asking(base_url) as server:
+    with Asking(base_url, workspace) as server:
         try:
             _check_experiment(server, experiment)
             _check_rows(server, run, experiment)

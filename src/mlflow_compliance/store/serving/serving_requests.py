@@ -10,8 +10,11 @@ from urllib.parse import quote, urlencode, urlsplit
 import requests
 from mlflow.tracking.request_header.registry import resolve_request_headers
 from mlflow.utils.credentials import get_default_host_creds
+from mlflow.utils.workspace_context import get_request_workspace
+from mlflow.utils.workspace_utils import WORKSPACE_HEADER_NAME
 
 from mlflow_compliance.evidence import Served
+from mlflow_compliance.uris import without_secrets
 
 AJAX = "ajax-api/2.0/mlflow/"
 """What the web UI's calls begin with."""
@@ -34,7 +37,7 @@ class GoneError(Exception):
 class Asking:
     """The questions to one server. Credentials come from MLflow's own environment variables."""
 
-    def __init__(self, base_url: str) -> None:
+    def __init__(self, base_url: str, workspace: str = "") -> None:
         self._base = base_url.rstrip("/") + "/"
         self._problems: dict[str, str] = {}
         self.checked = 0
@@ -46,6 +49,8 @@ class Asking:
         # Given with every call: what a session has of it gives way to REQUESTS_CA_BUNDLE.
         self._verify, self._session.cert = granted.verify, granted.client_cert_path
         self._session.headers.update(resolve_request_headers())
+        if workspace := get_request_workspace() or workspace:
+            self._session.headers[WORKSPACE_HEADER_NAME] = workspace
         if granted.username and granted.password:
             self._session.auth = (granted.username, granted.password)
         elif granted.token:
@@ -197,9 +202,9 @@ def _refusal(answer: requests.Response) -> str:
         message = str(answer.json()["message"]).strip().partition("\n")[0]
     except (requests.RequestException, LookupError, TypeError):
         return f"HTTP {answer.status_code}"
-    return f"HTTP {answer.status_code}: {message[:200]}"
+    return f"HTTP {answer.status_code}: {without_secrets(message)[:200]}"
 
 
 def _brief(value: object) -> str:
-    text = value if isinstance(value, str) else repr(value)
+    text = without_secrets(value if isinstance(value, str) else repr(value))
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."

@@ -16,6 +16,7 @@ from typing import Any
 
 from mlflow_compliance.errors import StoreError
 from mlflow_compliance.store.reading.sqlite import reading_file
+from mlflow_compliance.uris import without_secrets
 
 _APP = "mlflow.server.fastapi_app:app"
 """What `mlflow server` serves. That command opens the store in a first process and serves it in a second, which takes twice as long."""
@@ -37,18 +38,21 @@ _OF_STORAGE = ("AWS_", "MLFLOW_S3_", "MLFLOW_BOTO_")
 
 
 @contextmanager
-def tracking_server(database: str, busy_timeout: float = 5.0, *, storage: bool = False) -> Iterator[str]:
+def tracking_server(database: str, busy_timeout: float = 5.0, *, storage: bool = False, workspace: str = "") -> Iterator[str]:
     """The base URL of a server that reads a copy of a database; artifacts it serves from where the rows say that they lie.
 
-    With `storage` it gets the credentials of who asks for the audit for what lies in object stores.
+    With `storage` it gets the credentials of who asks for the audit for what lies in object stores. A store with several workspaces is
+    opened for one of them.
     It answers to this machine only. Raises StoreError where the database cannot be read (`busy_timeout` in seconds) or the server does not start.
     """
     with tempfile.TemporaryDirectory(prefix="mlflow-compliance-", ignore_cleanup_errors=True) as folder:
         _copy(database, os.path.join(folder, "mlflow.db"), busy_timeout)
         log = os.path.join(folder, "server.log")
-        process, url = _start(folder, log, _of_storage() if storage else {})
+        # Where new experiments would lie: with workspaces it answers nothing without.
+        more = {"MLFLOW_ENABLE_WORKSPACES": "true", "_MLFLOW_SERVER_ARTIFACT_ROOT": os.path.join(folder, "new")} if workspace else {}
+        process, url = _start(folder, log, {**more, **(_of_storage() if storage else {})})
         try:
-            _wait(process, url, log)
+            _wait(process, url, log, workspace)
             yield url
         finally:
             with suppress(ProcessLookupError):
@@ -62,7 +66,7 @@ def _copy(database: str, target: str, busy_timeout: float) -> None:
         source.backup(copy)
 
 
-def _start(folder: str, log: str, credentials: dict[str, str]) -> tuple[subprocess.Popen[bytes], str]:
+def _start(folder: str, log: str, more: dict[str, str]) -> tuple[subprocess.Popen[bytes], str]:
     # The port is taken here and handed on: nobody else can take it, and who asks before the server is ready waits in line.
     with socket.create_server(("127.0.0.1", 0)) as listening, open(log, "wb") as output:
         # uvicorn takes a socket that it is given for a local one and leaves this out; every answer would wait 40 ms for the kernel.
@@ -71,7 +75,7 @@ def _start(folder: str, log: str, credentials: dict[str, str]) -> tuple[subproce
         process = subprocess.Popen(
             [sys.executable, "-c", _START, str(os.getpid()), "--fd", str(file), "--log-level", "warning", _APP],
             cwd=folder,
-            env={**_environment(folder), **credentials},
+            env={**_environment(folder), **more},
             pass_fds=[file],
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -107,14 +111,16 @@ def _environment(folder: str) -> dict[str, str]:
     }
 
 
-def _wait(process: subprocess.Popen[bytes], url: str, log: str) -> None:
+def _wait(process: subprocess.Popen[bytes], url: str, log: str, workspace: str) -> None:
     """Return when the server gives a first answer out of the database."""
     import requests
+    from mlflow.utils.workspace_utils import WORKSPACE_HEADER_NAME
 
     try:
         with requests.Session() as session:
             session.trust_env = False  # a proxy for the world outside does not know this port
-            answer = session.get(f"{url}/ajax-api/2.0/mlflow/experiments/search?max_results=1", timeout=_DEADLINE)
+            headers = {WORKSPACE_HEADER_NAME: workspace} if workspace else {}
+            answer = session.get(f"{url}/ajax-api/2.0/mlflow/experiments/search?max_results=1", headers=headers, timeout=_DEADLINE)
     except requests.Timeout:
         raise StoreError(f"a tracking server did not answer within {_DEADLINE:.0f} s{_last_words(log)}: try again when there is less to do") from None
     except requests.ConnectionError:
@@ -128,5 +134,5 @@ def _wait(process: subprocess.Popen[bytes], url: str, log: str) -> None:
 def _last_words(log: str) -> str:
     """What a server wrote last, to follow what is known about its end."""
     with open(log, encoding="utf-8", errors="replace") as text:
-        lines = [line.strip()[:400] for line in text if line.strip()]
+        lines = [without_secrets(line.strip())[:400] for line in text if line.strip()]
     return f" ({'; '.join(dict.fromkeys(lines[-2:]))})" if lines else ""
