@@ -294,7 +294,7 @@ def test_what_a_server_serves_is_found_but_its_rows_stay(gate: Gate, make_lab: C
     assert "stays as it is in the rows" in told(reading)
     result = gate("--fix", "-k", "ART003")
     assert result.ret == 4
-    assert "--fix does not write to a store whose rows are read through [store.relocate] (mlflow-artifacts:/)" in told(result)
+    assert "--fix does not write to a store that says mlflow-artifacts:/ in its rows and is read through [store.relocate]" in told(result)
     assert places(lab) == before
 
 

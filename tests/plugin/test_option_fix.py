@@ -177,7 +177,7 @@ def test_a_store_that_is_read_from_a_copy_of_its_bucket_is_not_written_to(gate: 
     messy.sql("UPDATE runs SET artifact_uri = replace(artifact_uri, ?, 's3://bucket')", str(messy.mlruns))
     gate.settings(messy.uri, f'\n[store.relocate]\n"s3://bucket" = "{messy.mlruns}"\n')
     said = refused(gate, messy)
-    assert "--fix does not write to a store whose rows are read through [store.relocate] (s3://bucket)" in said
+    assert "--fix does not write to a store that says s3://bucket in its rows and is read through [store.relocate]" in said
 
 
 def test_a_missing_fixer_folder_stops_before_anything_is_written(gate: Gate, messy: Lab) -> None:

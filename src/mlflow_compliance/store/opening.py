@@ -206,7 +206,9 @@ def _refuse_what_is_mapped_for_reading(artifacts: Artifacts) -> None:
     if artifacts.relocated and not artifacts.elsewhere:
         prefixes = ", ".join(map(without_secrets, sorted(artifacts.relocated)))
         way = "those of a database are rewritten where they name a folder (ART003); for what a server or a bucket serves, give its own address"
-        raise StoreError(f"--fix does not write to a store whose rows are read through [store.relocate] ({prefixes}): {way}; nothing was changed")
+        raise StoreError(
+            f"--fix does not write to a store that says {prefixes} in its rows and is read through [store.relocate]: {way}; nothing was changed"
+        )
 
 
 def _refuse_while_something_is_away(artifacts: Artifacts) -> None:
