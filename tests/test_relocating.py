@@ -251,8 +251,8 @@ def test_mlflow_finds_the_files_by_the_new_rows_whatever_the_folder_is_called(
 
 
 @pytest.mark.parametrize("old", ["missing", "empty", "empty, and no row proves that files were there"])
-def test_a_moved_store_is_no_volume_that_is_away(gate: Gate, make_lab: Callable[[], Lab], old: str) -> None:
-    """Its own place is still there, or the folder above; the files are found elsewhere, so nobody has to bring them back first."""
+def test_a_root_that_is_away_stops_a_repair_and_says_where_its_files_were_found(gate: Gate, make_lab: Callable[[], Lab], old: str) -> None:
+    """Moved for good, or a volume that is mounted elsewhere for a while: the user says which, by the line that is told."""
     lab = make_lab()
     key = lab.experiment("work", lifecycle="reference")
     run = lab.run(key, files={"a.bin": BIG})
@@ -262,9 +262,10 @@ def test_a_moved_store_is_no_volume_that_is_away(gate: Gate, make_lab: Callable[
     if old != "missing":
         lab.mlruns.mkdir()
     gate.settings(lab.uri)
-    result = gate("--fix", "-k", "ART003")
-    assert result.ret == 1
-    block = block_in(told(result))
+    away = gate("--fix", "-k", "ART003")
+    assert away.ret == 4
+    assert f"files of those rows lie in {lab.folder / 'moved'}: map that with [store.relocate] if they were moved" in told(away)
+    block = block_in(told(gate("-k", "ART003")))
     assert parse(block) == {"store": {"relocate": {str(lab.mlruns): str(lab.folder / "moved")}}}
     gate.settings(lab.uri, f"\n{block}\n")
     assert gate("--fix", "-k", "ART003").ret == 0

@@ -77,7 +77,9 @@ def test_a_moved_store(aside: Aside, gate: Gate) -> None:
     shutil.rmtree(aside.lab.folder)
     gate.settings(moved.uri)
     assert gate("--fix", rules=RULES).ret == 0
-    assert {path: content for path, content in contents(moved.mlruns).items() if not path.startswith((".quarantine/", ".compliance-owner"))} == aside.before
+    assert {
+        path: content for path, content in contents(moved.mlruns).items() if not path.startswith((".quarantine/", ".compliance-owner"))
+    } == aside.before
 
 
 def test_where_something_lies_now_both_stay(aside: Aside) -> None:
