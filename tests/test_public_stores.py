@@ -73,7 +73,7 @@ def test_the_old_sqlite_store_as_it_is(gate: Gate, monkeypatch: pytest.MonkeyPat
     prefix, folder = THERE[ZOOMCAMP][0], "D:/code/nda-mlops-zoomcamp-2024/week-02"
     expected = [
         *ZOOMCAMP_ROWS,
-        unreachable("'nyc-taxi-experiment', 'my-experiment-1'", 24, folder, prefix, f"the ids of 6 of 22 of them are in {ZOOMCAMP}/mlruns"),
+        unreachable("'nyc-taxi-experiment', 'my-experiment-1'", 24, folder, prefix, f"the ids of 6 of 22 of them are in {ZOOMCAMP.resolve()}/mlruns"),
     ]
     assert sorted(findings(gate, ZOOMCAMP, monkeypatch, relocated=False)) == sorted(expected)
 
@@ -101,7 +101,7 @@ def test_the_file_store_as_it_is(gate: Gate, monkeypatch: pytest.MonkeyPatch) ->
     prefix, folder = THERE[CREDIT_RISK][0], "C:/MachineLearning/credit-risk-engine"
     expected = [
         *CREDIT_RISK_ROWS,
-        unreachable("'Default', 'credit_risk_experiment'", 13, folder, prefix, f"the ids of 11 of 11 of them are in {CREDIT_RISK}/mlruns"),
+        unreachable("'Default', 'credit_risk_experiment'", 13, folder, prefix, f"the ids of 11 of 11 of them are in {CREDIT_RISK.resolve()}/mlruns"),
     ]
     assert sorted(findings(gate, CREDIT_RISK, monkeypatch, relocated=False)) == sorted(expected)
 

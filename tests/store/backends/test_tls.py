@@ -149,7 +149,7 @@ def https(tmp_path_factory: pytest.TempPathFactory, empty_store: bytes, known: A
 
 
 def test_a_tracking_server(https: tuple[Server, Lab], known: Authority, unknown: Authority, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
-    server, _ = https
+    server, lab = https
     names = {name: f"MLFLOW_TRACKING_{name}" for name in ("SERVER_CERT_PATH", "CLIENT_CERT_PATH", "INSECURE_TLS")}
 
     def given(**variables: object) -> None:
@@ -196,5 +196,5 @@ def test_a_tracking_server(https: tuple[Server, Lab], known: Authority, unknown:
     gate.settings(server.url)
     served = gate(rules=(POLICIES / "test_serving.py",))
     assert served.ret == 0, told(served)
-    fixed = gate("--fix")
+    fixed = gate("--fix", owned(lab.mlruns))
     assert fixed.ret == 0, told(fixed)

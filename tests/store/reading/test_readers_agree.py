@@ -56,7 +56,7 @@ def assert_agree(lab: Lab, hidden_models: frozenset[str] = frozenset()) -> Snaps
 def on_server(name: str, folder: Path) -> Lab:
     """A new store on a server."""
     place = Place(SERVERS[name]().store(f"{folder}/mlruns"), f"{folder}/mlruns")
-    return Guest(place, folder, Settings.model_validate({"products": [CREDIT]}))
+    return Guest(place, folder, Settings.model_validate({"products": [CREDIT], "experiments": {"test_names": ["test_*"]}}))
 
 
 @pytest.fixture(params=["sqlite", *SERVERS])

@@ -98,7 +98,8 @@ def _names(value: str, root: str, entries: Sequence[Entry]) -> bool:
         return True
     words = {word for each in spelt for word in re.split(r"[^\w.@+-]+", each)}
     here = [entry.item.path for entry in entries if entry.root == root]
-    if any(os.path.basename(path) in words for path in here):
+    ids = {key for entry in entries if entry.root == root for key in entry.ids if len(key) >= _LENGTH_OF_AN_ID}
+    if ids & words or any(os.path.basename(path) in words for path in here):
         return True
     if len(value) > _LONGEST or "\n" in value or "\0" in value:
         return False
@@ -138,11 +139,13 @@ def _paths_in(value: str, root: str) -> Iterator[str]:
 def _with_any(connection: Connection, table: str, column: str, roots: Iterable[str]) -> Iterator[str]:
     """The values of a column that have one of the roots in them, spelt as a path or as in a URI."""
     wanted = sorted({spelling for root in roots for spelling in (root, quote(root), root.replace("/", "\\/"))})
+    # PostgreSQL compares no column of type JSON with a text.
+    as_text = f"CAST({column} AS {'CHAR' if connection.dialect.name == 'mysql' else 'TEXT'})"
     for start in range(0, len(wanted), 100):
         chunk = wanted[start : start + 100]
-        conditions = " OR ".join(f"{column} LIKE :v{number} ESCAPE '!'" for number in range(len(chunk)))
+        conditions = " OR ".join(f"{as_text} LIKE :v{number} ESCAPE '!'" for number in range(len(chunk)))
         values = {f"v{number}": f"%{_escaped(value)}%" for number, value in enumerate(chunk)}
-        yield from (str(value) for (value,) in connection.execute(text(f"SELECT DISTINCT {column} FROM {table} WHERE {conditions}"), values))  # noqa: S608  constants of ours
+        yield from (str(value) for (value,) in connection.execute(text(f"SELECT DISTINCT {as_text} FROM {table} WHERE {conditions}"), values))  # noqa: S608  constants of ours
 
 
 def _escaped(value: str) -> str:
