@@ -131,7 +131,7 @@ class Store:
             found = with_remote(found, remote, places=self.places, roots=away, ignore=ignore, ready_models=ready, progress=progress)
             found = with_holding(hash_remote(found, self.places, progress))
         found = replace(found, elsewhere=rows.elsewhere, newest_row=rows.newest)
-        return replace(snapshot, artifacts=with_ownership(found, snapshot, rows, self.backend, self.owned))
+        return replace(snapshot, artifacts=with_ownership(found, snapshot, rows, self.backend, self.owned, journals=self.folder))
 
     @cached_property
     def places(self) -> Places:

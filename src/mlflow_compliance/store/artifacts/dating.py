@@ -52,14 +52,20 @@ def _unit(path: str, root: str) -> str:
 
 
 def compare_with_rows(
-    artifacts: Artifacts, known: Collection[str], elsewhere: Collection[str], snapshot: Snapshot, newest_row: Callable[[int], int | None]
+    artifacts: Artifacts,
+    known: Collection[str],
+    elsewhere: Collection[str],
+    snapshot: Snapshot,
+    newest_row: Callable[[int], int | None],
+    repairing: Sequence[tuple[int, int]] = (),
 ) -> Artifacts:
     """Artifacts with the roots that are newer than the database.
 
     `known` are the ids of all rows, `elsewhere` entries that another store may own; `newest_row` says when the newest row before a
-    moment is dated, None where that cannot be told.
+    moment is dated, None where that cannot be told. What was made while a repair was broken off (`repairing`) is that repair's.
     """
-    suspects = _suspects(artifacts, set(known), elsewhere, snapshot.taken_at)
+    dated = {path: facts for path, facts in artifacts.dated.items() if not any(start <= facts.made <= end for start, end in repairing)}
+    suspects = _suspects(replace(artifacts, dated=dated), set(known), elsewhere, snapshot.taken_at)
     artifacts = replace(artifacts, dated={})
     last = newest_row(snapshot.taken_at) if suspects else None
     if last is None:

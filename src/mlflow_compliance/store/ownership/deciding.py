@@ -15,6 +15,7 @@ from mlflow_compliance.snapshot.ownership import Doubt
 from mlflow_compliance.store.artifacts.dating import compare_with_rows
 from mlflow_compliance.store.backends.base import Backend
 from mlflow_compliance.store.backends.by_sql import SqlBackend
+from mlflow_compliance.store.disk.broken_off import broken_off
 from mlflow_compliance.store.disk.owner_notes import read_note
 from mlflow_compliance.store.ownership.entries import Entry, entries_of
 from mlflow_compliance.store.ownership.neighbours import Database, above, leads_to, look_into, neighbours_of
@@ -28,8 +29,10 @@ _BY_HAND = "see whose it is, and move it by hand if it is nobody's"
 _ANOTHER_WORKSPACE = "another workspace of this store owns it"
 
 
-def with_ownership(found: Artifacts, snapshot: Snapshot, rows: Rows, backend: Backend, insisted: Collection[str]) -> Artifacts:
+def with_ownership(found: Artifacts, snapshot: Snapshot, rows: Rows, backend: Backend, insisted: Collection[str], *, journals: str = "") -> Artifacts:
     """Artifacts with what is known of whose they are. `insisted` are the roots that the user says are this store's.
+
+    `journals` is the folder of its journals.
 
     Raises StoreError where one of those is no root. What takes time is only looked at where something could be moved or share a copy.
     """
@@ -59,7 +62,7 @@ def with_ownership(found: Artifacts, snapshot: Snapshot, rows: Rows, backend: Ba
     # What a copy of this very database knows is no other store's: that copy is the newer one.
     copies = [other.path for other in neighbours if other.shares]
     others = [path for path, item in kept.items() if not any(copy in item.keep for copy in copies)]
-    dated = compare_with_rows(found, [location.owner.key for location in rows.locations], others, snapshot, backend.newest_row)
+    dated = compare_with_rows(found, [location.owner.key for location in rows.locations], others, snapshot, backend.newest_row, broken_off(journals))
     return backend.keep_what_is_hidden(replace(dated, ownerless={**dated.ownerless, **kept}))
 
 

@@ -16,6 +16,8 @@ from mlflow_compliance.store.reading.known_schema import KNOWN
 from mlflow_compliance.store.reading.tables import columns_of
 
 _ROWS, _CHARACTERS = 100_000, 50_000_000
+_LENGTH_OF_AN_ID = 32
+"""Of runs and models; the numbers of experiments are in every text."""
 """Of an unknown table so much is read: one that holds more may name anything."""
 _LONGEST = 4096
 """Characters of a path."""
