@@ -115,9 +115,9 @@ class Grown:
                 lab.sql(f"UPDATE {table} SET {column} = replace({column}, ?, ?) WHERE experiment_id = ?", str(lab.mlruns), prefix, int(key))
 
     def _share(self, empty: bytes) -> None:
-        """Another store, made in a folder of its own, whose runs lie in the same root."""
+        """Another store, made in a folder of its own, whose runs lie in the same root, which is in the folder of neither."""
         other = Lab.new(self.folder / "other", empty, {})
-        key = other.client.create_experiment("theirs", artifact_location=str(self.lab.mlruns / "90"))
+        key = other.client.create_experiment("theirs", artifact_location=str(self.folder / "elsewhere" / "mlruns" / "90"))
         other.run(key, "their run", files={"theirs.bin": BIG + b"theirs"})
 
     def meant(self) -> dict[Path, tuple[str, int]]:
