@@ -56,6 +56,18 @@ def test_srv002_everything_is_shown_and_given(whole: Lab) -> None:
     assert served.checked > 40
 
 
+def test_srv002_relative_locations_start_from_the_folder_of_the_database(whole: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for table, column in (
+        ("experiments", "artifact_location"),
+        ("runs", "artifact_uri"),
+        ("logged_models", "artifact_location"),
+        ("model_versions", "storage_location"),
+    ):
+        whole.sql(f"UPDATE {table} SET {column} = replace({column}, ?, './mlruns')", str(whole.mlruns))
+    monkeypatch.chdir(tmp_path)
+    assert findings(whole, "SRV002") == []
+
+
 def test_srv002_a_file_that_is_gone_when_it_is_asked_for(whole: Lab) -> None:
     snapshot = whole.read()
     (Path(whole.client.get_run(production(whole)).info.artifact_uri) / "model.pkl").unlink()

@@ -47,10 +47,11 @@ def tracking_server(database: str, busy_timeout: float = 5.0, *, storage: bool =
     """
     with tempfile.TemporaryDirectory(prefix="mlflow-compliance-", ignore_cleanup_errors=True) as folder:
         _copy(database, os.path.join(folder, "mlflow.db"), busy_timeout)
+        beside = _link_what_lies_beside(database, folder)
         log = os.path.join(folder, "server.log")
         # Where new experiments would lie: with workspaces it answers nothing without.
         more = {"MLFLOW_ENABLE_WORKSPACES": "true", "_MLFLOW_SERVER_ARTIFACT_ROOT": os.path.join(folder, "new")} if workspace else {}
-        process, url = _start(folder, log, {**more, **(_of_storage() if storage else {})})
+        process, url = _start(folder, beside, log, {**more, **(_of_storage() if storage else {})})
         try:
             _wait(process, url, log, workspace)
             yield url
@@ -66,7 +67,21 @@ def _copy(database: str, target: str, busy_timeout: float) -> None:
         source.backup(copy)
 
 
-def _start(folder: str, log: str, more: dict[str, str]) -> tuple[subprocess.Popen[bytes], str]:
+def _link_what_lies_beside(database: str, folder: str) -> str:
+    """A folder for the server to work in, where relative locations lead to what they lead to from the database's own folder.
+
+    The database's folder itself it is not: a server leaves files where it works.
+    """
+    beside = os.path.join(folder, "beside")
+    os.mkdir(beside)
+    with os.scandir(os.path.dirname(os.path.abspath(database))) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                os.symlink(os.path.abspath(entry.path), os.path.join(beside, entry.name))
+    return beside
+
+
+def _start(folder: str, beside: str, log: str, more: dict[str, str]) -> tuple[subprocess.Popen[bytes], str]:
     # The port is taken here and handed on: nobody else can take it, and who asks before the server is ready waits in line.
     with socket.create_server(("127.0.0.1", 0)) as listening, open(log, "wb") as output:
         # uvicorn takes a socket that it is given for a local one and leaves this out; every answer would wait 40 ms for the kernel.
@@ -74,7 +89,7 @@ def _start(folder: str, log: str, more: dict[str, str]) -> tuple[subprocess.Pope
         port, file = listening.getsockname()[1], listening.fileno()
         process = subprocess.Popen(
             [sys.executable, "-c", _START, str(os.getpid()), "--fd", str(file), "--log-level", "warning", _APP],
-            cwd=folder,
+            cwd=beside,
             env={**_environment(folder), **more},
             pass_fds=[file],
             stdin=subprocess.DEVNULL,
@@ -100,7 +115,7 @@ def _environment(folder: str) -> dict[str, str]:
         "PYTHONPATH": os.pathsep.join(os.path.abspath(path) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path),
         "PYTHONUSERBASE": site.getuserbase(),
         "PYTHONUNBUFFERED": "1",
-        "MLFLOW_TRACKING_URI": "sqlite:///mlflow.db",
+        "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "DO_NOT_TRACK": "true",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
