@@ -7,8 +7,8 @@ import json
 import time
 from importlib import import_module
 
-from mlflow_compliance.settings import ArtifactSettings, DuplicateSettings, Settings
-from mlflow_compliance.store.opening import open_store
+from mlflow_compliance.settings.schema import ArtifactSettings, DuplicateSettings, Settings
+from mlflow_compliance.store.store import open_store
 
 
 def main() -> None:

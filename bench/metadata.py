@@ -6,12 +6,14 @@ import argparse
 import random
 import sys
 import tempfile
-from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from timing import Timing, add, alternately, recorded, table, write
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 CHECKOUT = Path(__file__).parents[1]
 START = 1_750_000_000_000

@@ -14,7 +14,7 @@ from pathlib import Path
 from metadata import audit_command, fill
 from timing import Timing, add, alternately, claim, recorded, table, write
 
-from mlflow_compliance.store.serving.tracking_server import tracking_server
+from mlflow_compliance.store.evidence.tracking_server import tracking_server
 
 _TOKEN = re.compile(rb'"next_page_token"\s*:\s*"([^"]+)"')
 

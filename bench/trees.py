@@ -6,7 +6,10 @@ import os
 import random
 import shutil
 import sqlite3
-from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _CONTENTS = 3_000
 _EXPERIMENTS = 40

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mlflow_compliance.api import CannotFix, FactValue, Product, Run, number
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
 
 
 class Fact(NamedTuple):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from mlflow_compliance.api import CannotFix, Change, EndRun, Finding, Settings, Snapshot, fixer, last_sign
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 @fixer("RUN001")

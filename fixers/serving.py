@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from mlflow_compliance.api import CannotFix, Change, Finding, Settings, Snapshot, fixer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 @fixer("SRV001")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from mlflow_compliance.api import (
     By,
@@ -23,6 +23,9 @@ from mlflow_compliance.api import (
     standing,
     unseen_marks,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 MOST = 20
 """Names in one list of TOML."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
 from ipaddress import IPv4Address
-from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 HERE = "127.0.0.1"
 """The host that servers get their certificates for; by another name of this machine they are not who was asked for."""

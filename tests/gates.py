@@ -5,12 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from textwrap import dedent
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 # pytester forgets the modules that a run in this process imported first. Those of SQLAlchemy would be imported again, beside the
 # mappers that the first ones made, and MLflow could open no database any more.
@@ -18,6 +17,9 @@ import mlflow.store.model_registry.sqlalchemy_store
 import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
 import pytest
 from stores import BIG, Lab, model_files
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 for _driver in ("psycopg", "psycopg2", "pymysql", "cryptography.x509", "cryptography.hazmat.primitives.serialization", "boto3"):
     # The same: an error of a driver that was imported again is none that SQLAlchemy knows.

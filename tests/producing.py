@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Callable
 from functools import lru_cache
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from repairs import carry_out, plan_for
 from stores import CREDIT, Lab
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
 
 FEATURES = tuple(f"FEATURE_{number}" for number in range(12))
 THRESHOLD = 0.4

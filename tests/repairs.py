@@ -7,26 +7,32 @@ import importlib.util
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from stores import Lab
-
-from mlflow_compliance.apply import Outcome, apply_plan, differences, expected_after
-from mlflow_compliance.artifacts import OWNER_NOTE
 from mlflow_compliance.changes import load
-from mlflow_compliance.entities import Snapshot
-from mlflow_compliance.journal import Journal
-from mlflow_compliance.plan import Plan, Refusal, findings_of, make_plan
+from mlflow_compliance.repair.apply import Outcome, apply_plan
+from mlflow_compliance.repair.expected import expected_after
+from mlflow_compliance.repair.journal import Journal
+from mlflow_compliance.repair.plan import Plan, Refusal, findings_of, make_plan
 from mlflow_compliance.rules.evaluation import Verdict, cases, evaluate
-from mlflow_compliance.rules.finding import Finding
-from mlflow_compliance.rules.fixer import Remedy, load_fixers
+from mlflow_compliance.rules.packs import load_fixers
 from mlflow_compliance.rules.policy import ATTRIBUTE, Policy
-from mlflow_compliance.store.changing.writing import StoreWriter
+from mlflow_compliance.snapshot.diff import differences
+from mlflow_compliance.snapshot.files import OWNER_NOTE
+from mlflow_compliance.store.write.writer import StoreWriter
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from stores import Lab
+
+    from mlflow_compliance.rules.finding import Finding
+    from mlflow_compliance.rules.fixer import Remedy
+    from mlflow_compliance.snapshot.snapshot import Snapshot
 
 CHECKOUT = Path(__file__).parents[1]
 EVERY = "*"

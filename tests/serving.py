@@ -13,12 +13,11 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mlflow
 import numpy as np
@@ -27,8 +26,11 @@ import requests
 from lightgbm import LGBMClassifier
 from mlflow import MlflowClient
 
-from mlflow_compliance.store.changing.writing import default_store
-from mlflow_compliance.store.production.loading import HASH_OF_PICKLE
+from mlflow_compliance.loader.load import HASH_OF_PICKLE
+from mlflow_compliance.store.write.writer import default_store
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "credit_scoring"
 FEATURES = (EXAMPLE / "features.txt").read_text(encoding="utf-8").split()

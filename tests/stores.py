@@ -7,23 +7,28 @@ import os
 import pickle
 import shutil
 import sqlite3
-from collections.abc import Collection, Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelInput, LoggedModelOutput, LoggedModelStatus, Metric, Param, RunTag
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-from mlflow_compliance.apply import differences, expected_after
-from mlflow_compliance.artifacts import ArtifactFile, Artifacts
 from mlflow_compliance.changes import JOURNAL, NOW, Change
-from mlflow_compliance.entities import Snapshot
-from mlflow_compliance.settings import Settings, load_settings
-from mlflow_compliance.store.changing.writing import StoreWriter
-from mlflow_compliance.store.opening import Store, open_store
+from mlflow_compliance.repair.expected import expected_after
+from mlflow_compliance.settings.schema import Settings, load_settings
+from mlflow_compliance.snapshot.diff import differences
+from mlflow_compliance.store.store import Store, open_store
+from mlflow_compliance.store.write.writer import StoreWriter
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from mlflow_compliance.snapshot.artifacts import Artifacts
+    from mlflow_compliance.snapshot.files import ArtifactFile
+    from mlflow_compliance.snapshot.snapshot import Snapshot
 
 START = 1_750_000_000_000
 """The moment at which the runs of these stores begin, in milliseconds: June 2025."""

@@ -19,8 +19,8 @@ from stores import BIG, START, Lab, without_production
 
 from mlflow_compliance.changes import CopyRun, SetExperimentTag
 from mlflow_compliance.errors import ChangeError
-from mlflow_compliance.plan import Plan, Step
-from mlflow_compliance.store.changing.writing import StoreWriter
+from mlflow_compliance.repair.plan import Plan, Step
+from mlflow_compliance.store.write.writer import StoreWriter
 
 Meanwhile = Callable[[Lab, dict[str, str]], Any]
 
@@ -161,12 +161,12 @@ def test_logging_again_through_one_path_changes_no_other_run(lab: Lab) -> None:
 
 
 KILLED = {
-    "before the first change": "mlflow_compliance.journal:Journal._write:2",
-    "while files are shared": "mlflow_compliance.store.disk.files:share:3",
-    "between manifest and move": "mlflow_compliance.store.disk.files:quarantine:2",
-    "within the copy of a run": "mlflow_compliance.store.changing.copying:RunCopier._count:1",
+    "before the first change": "mlflow_compliance.repair.journal:Journal._write:2",
+    "while files are shared": "mlflow_compliance.store.storage.files:share:3",
+    "between manifest and move": "mlflow_compliance.store.storage.files:quarantine:2",
+    "within the copy of a run": "mlflow_compliance.store.write.copies:RunCopier._count:1",
     "between rename and deletion": "mlflow_compliance.changes.experiments:DeleteExperiment.write:1",
-    "before the last line": "mlflow_compliance.journal:Journal.close:1",
+    "before the last line": "mlflow_compliance.repair.journal:Journal.close:1",
 }
 
 

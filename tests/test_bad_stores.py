@@ -8,10 +8,9 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from gates import CHECKOUT, RULES, Gate, plan_in, state, told
@@ -20,7 +19,11 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 from stores import BIG, Lab
 
-from mlflow_compliance.plan import make_plan
+from mlflow_compliance.repair.plan import make_plan
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 PUBLIC = CHECKOUT.parent / "shared" / "data" / "stores" / "sqlite_zoomcamp"
 

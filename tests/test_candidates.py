@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from gates import POLICIES, Gate, told
 from repairs import findings, found_in, plan_for, refusals, rules
-from stores import Lab
 
-from mlflow_compliance.settings import Settings, load_settings
-from mlflow_compliance.store.opening import open_store
+from mlflow_compliance.settings.schema import Settings, load_settings
+from mlflow_compliance.store.store import open_store
+
+if TYPE_CHECKING:
+    from stores import Lab
 
 OF_PRODUCTION = {"EXP001", "RUN002", "MOD001", "MOD003", "MOD004", "MOD005", "REG001", "REG006", "SRV001", "SRV002"}
 OF_PRODUCTION |= {f"PRD00{number}" for number in range(1, 8)}

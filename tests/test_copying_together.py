@@ -4,28 +4,31 @@ from __future__ import annotations
 
 import os
 import signal
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from killing import arm
 from repairs import carry_out, hashes, plan_for, state
 from stores import BIG, CREDIT, Lab
 
-from mlflow_compliance.changes.runs import COMPLETE, COPY_STATE, SOURCE_RUN
-from mlflow_compliance.entities import Run
-from mlflow_compliance.settings import load_settings
-from mlflow_compliance.store.changing import writing
-from mlflow_compliance.store.changing.copying import INCOMPLETE, RunCopier
-from mlflow_compliance.store.changing.writing import StoreWriter
+from mlflow_compliance.settings.schema import load_settings
+from mlflow_compliance.snapshot.tags import COMPLETE, COPY_STATE, SOURCE_RUN
+from mlflow_compliance.store.write import writer as writing
+from mlflow_compliance.store.write.copies import INCOMPLETE, RunCopier
+from mlflow_compliance.store.write.writer import StoreWriter
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from mlflow_compliance.snapshot.entities import Run
 
 MOMENTS = {
     # what is called for the n-th time when the process dies
-    "the rows are there and no file": "mlflow_compliance.store.changing.copying:RunCopier.copy_files:1",
-    "a file is on the disk under a temporary name": "mlflow_compliance.store.disk.files:_publish:5",
-    "the files are there, and some of the rest": "mlflow_compliance.store.changing.copying:add_history:3",
-    "all but the marks": "mlflow_compliance.store.changing.copying:RunCopier._count:2",
-    "the journal does not know yet": "mlflow_compliance.journal:Journal.done_all:1",
+    "the rows are there and no file": "mlflow_compliance.store.write.copies:RunCopier.copy_files:1",
+    "a file is on the disk under a temporary name": "mlflow_compliance.store.storage.files:_publish:5",
+    "the files are there, and some of the rest": "mlflow_compliance.store.write.copies:add_history:3",
+    "all but the marks": "mlflow_compliance.store.write.copies:RunCopier._count:2",
+    "the journal does not know yet": "mlflow_compliance.repair.journal:Journal.done_all:1",
 }
 RUNS = 4
 

@@ -18,7 +18,7 @@ from gates import CHECKOUT
 from mlflow.entities import ViewType
 from stores import Lab
 
-from mlflow_compliance.store.serving.tracking_server import tracking_server
+from mlflow_compliance.store.evidence.tracking_server import tracking_server
 
 FOUND = {"ART001", "ART002", "EXP001", "EXP002", "EXP003", "MOD001", "MOD003", "MOD004", "MOD005"}
 FOUND |= {"PRD002", "PRD003", "PRD004", "PRD006", "PRD007", "REG001", "SRV001"}

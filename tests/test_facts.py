@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlflow_compliance.facts import number
+from mlflow_compliance.production.facts import number
+
+if TYPE_CHECKING:
+    from decimal import Decimal
 
 
 @pytest.mark.parametrize(

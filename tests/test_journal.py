@@ -13,12 +13,12 @@ from stores import Lab, contents, unlike
 
 from mlflow_compliance.changes import CopyRun, load
 from mlflow_compliance.errors import StoreError
-from mlflow_compliance.journal import Journal, only_one
+from mlflow_compliance.repair.journal import Journal, only_one
 
 ANOTHER = """
 import sys
 from mlflow_compliance.errors import StoreError
-from mlflow_compliance.journal import only_one
+from mlflow_compliance.repair.journal import only_one
 try:
     with only_one(sys.argv[1]):
         print("free")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from mlflow_compliance.metadata import SCHEMA_ID, as_text, document, problems_in
+from mlflow_compliance.production.metadata import SCHEMA_ID, as_text, document, problems_in
 
 SHA = "0f" * 32
 VALUES = [

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from repairs import CHECKOUT, carry_out, findings, plan_for, refusals, remedies, rules
 from stores import BIG, START, Lab
 
 from mlflow_compliance.api import Experiment, Severity, Violations, policy
-from mlflow_compliance.audit import Audit, Options
+from mlflow_compliance.audit.audit import Audit, Options
 from mlflow_compliance.changes import Change, RenameExperiment, SetExperimentTag
-from mlflow_compliance.entities import Snapshot
 from mlflow_compliance.errors import PlanError
-from mlflow_compliance.plan import make_plan
 from mlflow_compliance.progress import Silent
-from mlflow_compliance.rules.finding import Finding
+from mlflow_compliance.repair.plan import make_plan
 from mlflow_compliance.rules.fixer import CannotFix, Remedy
-from mlflow_compliance.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mlflow_compliance.rules.finding import Finding
+    from mlflow_compliance.settings.schema import Settings
+    from mlflow_compliance.snapshot.snapshot import Snapshot
 
 
 def messy(lab: Lab) -> None:

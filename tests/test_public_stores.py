@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import mlflow
 import pytest
 from gates import CHECKOUT, POLICIES, Gate, state, told
 
-from mlflow_compliance.report.text import LIMIT
-from mlflow_compliance.store.reading.sql_schema import installed_revisions
+from mlflow_compliance.safe_text import LIMIT
+from mlflow_compliance.store.backends.sql_schema import installed_revisions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 STORES = CHECKOUT.parent / "shared" / "data" / "stores"
 ZOOMCAMP, CREDIT_RISK = STORES / "sqlite_zoomcamp", STORES / "filestore_credit_risk"

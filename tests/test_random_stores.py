@@ -5,10 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
@@ -17,7 +15,11 @@ from repairs import carry_out, found_in, plan_for
 from stores import BIG, Lab
 
 from mlflow_compliance.errors import StoreError
-from mlflow_compliance.store.opening import refuse_writing
+from mlflow_compliance.store.store import refuse_writing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 EXAMPLES = 200 if os.environ.get("MLFLOW_COMPLIANCE_TESTS_LONG") else 12
 """Stores in one run; `tox run -e long` asks for the many."""

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
-from stores import Lab
 
+from mlflow_compliance.audit.snapshots import Alone, FilesNotRead, Readings
 from mlflow_compliance.errors import ComplianceError
 from mlflow_compliance.progress import Silent
-from mlflow_compliance.readings import Alone, FilesNotRead, Readings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from stores import Lab
 
 
 def test_locations_are_read_with_the_files_and_as_of_then(lab: Lab) -> None:

@@ -6,8 +6,8 @@ import json
 import os
 import shutil
 import sqlite3
-from collections.abc import Callable
 from contextlib import closing
+from typing import TYPE_CHECKING
 
 import pytest
 from gates import RULES, Gate, told
@@ -16,8 +16,11 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from repairs import carry_out, hashes, lines_of, plan_for, take_back
 from stores import BIG, START, Lab, unlike
 
-from mlflow_compliance.settings import load_settings
-from mlflow_compliance.toml_lines import parse
+from mlflow_compliance.settings.schema import load_settings
+from mlflow_compliance.settings.toml import parse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 COLUMNS = (
     ("experiments", "artifact_location"),

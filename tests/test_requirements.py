@@ -8,7 +8,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from mlflow_compliance.toml_lines import parse
+from mlflow_compliance.settings.toml import parse
 
 CHECKOUT = Path(__file__).parents[1]
 

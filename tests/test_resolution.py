@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from stores import Lab
 
 from mlflow_compliance.errors import ComplianceError
-from mlflow_compliance.resolution import Resolution, SnapshotLookup, resolve
-from mlflow_compliance.settings import Product
-from mlflow_compliance.store.production.lookup import ClientLookup
+from mlflow_compliance.loader.load import ClientLookup
+from mlflow_compliance.production.resolution import Resolution, SnapshotLookup, resolve
+
+if TYPE_CHECKING:
+    from stores import Lab
+
+    from mlflow_compliance.settings.schema import Product
 
 MARK = {"stage": "production"}
 NAMED = {"registered_model": "credit", "model_name": "model"}

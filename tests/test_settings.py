@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlflow_compliance.artifacts import DuplicateRules
-from mlflow_compliance.entities import Experiment
 from mlflow_compliance.errors import SettingsError
-from mlflow_compliance.scope import By, claims
-from mlflow_compliance.settings import Product, Settings, StoreSettings, find_settings, load_settings
-from mlflow_compliance.toml_lines import line_of, parse
+from mlflow_compliance.production.claims import By, claims
+from mlflow_compliance.settings.schema import Product, Settings, StoreSettings, find_settings, load_settings
+from mlflow_compliance.settings.toml import line_of, parse
+from mlflow_compliance.snapshot.entities import Experiment
+from mlflow_compliance.snapshot.files import DuplicateRules
 
 TABLES = "artifacts, duplicates, experiments, gate, journal, models, policies, products, runs, store"
 EVERYTHING = """

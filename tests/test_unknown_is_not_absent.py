@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -14,12 +13,17 @@ from repairs import remedies, rules
 from stores import BIG, Lab
 
 from mlflow_compliance.changes import Change, LogProductionRun, RegisterVersion, SetAlias
-from mlflow_compliance.entities import Snapshot
-from mlflow_compliance.plan import findings_of, make_plan
 from mlflow_compliance.progress import Silent
+from mlflow_compliance.repair.plan import findings_of, make_plan
 from mlflow_compliance.rules.evaluation import cases, evaluate
 from mlflow_compliance.rules.outcome import Outcome
 from mlflow_compliance.snapshot.presence import Unknown, Why
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from mlflow_compliance.snapshot.snapshot import Snapshot
 
 ABSENT = {"no-model", "missing", "gone", "files-missing", "nothing-loads", "incomplete", "not-recomputed"}
 """Codes of findings that say that something is not there."""

@@ -11,8 +11,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from mlflow_compliance.errors import StoreError
-from mlflow_compliance.report.text import LIMIT, printable
-from mlflow_compliance.uris import without_secrets
+from mlflow_compliance.safe_text import LIMIT, printable, without_secrets
 
 SECRET = "S3CR3T"
 SCHEMES = (

@@ -5,22 +5,24 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from repairs import carry_out, findings, plan_for
 from stores import BIG, START, Lab
 
 from mlflow_compliance.changes import CopyRun, DeleteExperiment, EndRun, LinkDuplicate, MoveToQuarantine
-from mlflow_compliance.changes.runs import SOURCE_MODEL
 from mlflow_compliance.errors import ChangeError, StoreError
 from mlflow_compliance.snapshot.presence import Why
-from mlflow_compliance.store.artifacts.hashing import hash_file
-from mlflow_compliance.store.changing import retracting
-from mlflow_compliance.store.changing.transactions import tracking_store
-from mlflow_compliance.store.disk import files
-from mlflow_compliance.store.opening import open_store, refuse_writing
+from mlflow_compliance.snapshot.tags import SOURCE_MODEL
+from mlflow_compliance.store.artifacts.duplicates import hash_file
+from mlflow_compliance.store.storage import files
+from mlflow_compliance.store.store import open_store, refuse_writing
+from mlflow_compliance.store.write import retract as retracting
+from mlflow_compliance.store.write.bulk import tracking_store
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def reasons(lab: Lab, policy: str) -> str:

@@ -6,13 +6,12 @@ import logging
 import os
 import random
 import uuid
-from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import mlflow.data
@@ -26,8 +25,12 @@ from mlflow.store.db.utils import _initialize_tables
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from sqlalchemy import create_engine, event
 from sqlalchemy.engine import Engine
-from store_history import RunSpec
-from store_materials import Files
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from store_history import RunSpec
+    from store_materials import Files
 
 USER = "credit-team"
 DATA_SOURCE = CodeDatasetSource({"mlflow.user": USER, "mlflow.source.name": "src/data/prepare.py", "mlflow.source.type": "LOCAL"})

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 TYPE_CHECKING = False  # `typing` would be imported for nothing
 if TYPE_CHECKING:
-    from mlflow_compliance.store.production.loading import find_production_model, load_production_model
-    from mlflow_compliance.store.production.production_model import ProductionModel
-    from mlflow_compliance.store.resolving import resolve_artifact
+    from mlflow_compliance.loader.load import find_production_model, load_production_model
+    from mlflow_compliance.loader.model import ProductionModel
+    from mlflow_compliance.loader.resolve_artifact import resolve_artifact
 
 __all__ = ["ProductionModel", "find_production_model", "load_production_model", "resolve_artifact"]
 
@@ -16,9 +16,9 @@ def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name == "resolve_artifact":
-        from mlflow_compliance.store.resolving import resolve_artifact
+        from mlflow_compliance.loader.resolve_artifact import resolve_artifact
 
         return resolve_artifact
-    from mlflow_compliance.store.production import loading
+    from mlflow_compliance.loader import load as loading
 
     return getattr(loading, name)

@@ -1,7 +1,5 @@
 """The names that rules and remedies are written with, from one place."""
 
-from mlflow_compliance.artifacts import LINK, ArtifactRoot, Artifacts, DuplicateGroup, in_folder, upwards
-from mlflow_compliance.candidates import as_toml, candidates, counted
 from mlflow_compliance.changes import (
     JOURNAL,
     NOW,
@@ -27,34 +25,11 @@ from mlflow_compliance.changes import (
     SetRunTag,
     copy_of,
 )
-from mlflow_compliance.changes.production import BUILD, BUILT_FOR, BUILT_IN, COMPLETE_BUILD, METADATA
+from mlflow_compliance.changes.copies import left_behind, own_datasets
 from mlflow_compliance.changes.registry import version_of
-from mlflow_compliance.changes.runs import COMPLETE, COPIED_BY, COPY_STATE, SOURCE_RUN, SUPERSEDED, left_behind, own_datasets
-from mlflow_compliance.entities import (
-    TERMINAL_STATUSES,
-    DatasetInput,
-    EntityRef,
-    Experiment,
-    LoggedModel,
-    ModelVersion,
-    RegisteredModel,
-    Run,
-    Snapshot,
-)
 from mlflow_compliance.errors import ComplianceError
-from mlflow_compliance.evidence import Bundle, Evidence
-from mlflow_compliance.facts import FactValue, fact_values, in_run, number
-from mlflow_compliance.journal import user_name
-from mlflow_compliance.marks import said_in, unseen_aliases, unseen_marks
-from mlflow_compliance.metadata import as_text as metadata_text
-from mlflow_compliance.metadata import document as metadata_document
-from mlflow_compliance.metrics import agree, differs
-from mlflow_compliance.resolution import Resolution, SnapshotLookup, resolve
-from mlflow_compliance.rules.finding import Finding, Severity, Violations
-from mlflow_compliance.rules.fixer import CannotFix, fixer
-from mlflow_compliance.rules.policy import Requirement, policy, without_any
-from mlflow_compliance.scope import (
-    SUPERSEDED_BY,
+from mlflow_compliance.production.candidates import as_toml, candidates, counted
+from mlflow_compliance.production.claims import (
     By,
     claimed_by,
     claims_in,
@@ -66,17 +41,44 @@ from mlflow_compliance.scope import (
     production_runs,
     standing,
 )
-from mlflow_compliance.settings import Product, Settings, folded
+from mlflow_compliance.production.facts import FactValue, fact_values, in_run, number
+from mlflow_compliance.production.marks import said_in, unseen_aliases, unseen_marks
+from mlflow_compliance.production.metadata import as_text as metadata_text
+from mlflow_compliance.production.metadata import document as metadata_document
+from mlflow_compliance.production.metrics import agree, differs
+from mlflow_compliance.production.reachability import Kept, Sign, kept_by, last_sign, last_written
+from mlflow_compliance.production.resolution import Resolution, SnapshotLookup, resolve
+from mlflow_compliance.repair.journal import user_name
+from mlflow_compliance.rules.finding import Finding, Severity, Violations
+from mlflow_compliance.rules.fixer import CannotFix, fixer
+from mlflow_compliance.rules.policy import Requirement, policy, without_any
+from mlflow_compliance.settings.schema import Product, Settings, folded
+from mlflow_compliance.settings.toml import quoted
+from mlflow_compliance.snapshot.artifacts import Artifacts
 from mlflow_compliance.snapshot.damage import DamagedFile
+from mlflow_compliance.snapshot.entities import TERMINAL_STATUSES, DatasetInput, Experiment, LoggedModel, ModelVersion, RegisteredModel, Run
+from mlflow_compliance.snapshot.evidence import Bundle, Evidence
+from mlflow_compliance.snapshot.files import LINK, METADATA, ArtifactRoot, DuplicateGroup, Quarantined, in_folder, upwards
 from mlflow_compliance.snapshot.moved import HISTORY, Moved, PlaceInRow
-from mlflow_compliance.snapshot.outdated import Outdated, as_time
-from mlflow_compliance.snapshot.ownership import Doubt
+from mlflow_compliance.snapshot.ownership import Doubt, Outdated, as_time
 from mlflow_compliance.snapshot.presence import Presence, Unknown, Why
-from mlflow_compliance.snapshot.quarantined import Quarantined
-from mlflow_compliance.snapshot.reachability import Kept, Sign, kept_by, last_sign, last_written
+from mlflow_compliance.snapshot.refs import EntityRef
 from mlflow_compliance.snapshot.schema import LostRows, Schema, SchemaState
-from mlflow_compliance.snapshot.ties import PARENT, How, Tie
-from mlflow_compliance.toml_lines import quoted
+from mlflow_compliance.snapshot.snapshot import Snapshot
+from mlflow_compliance.snapshot.tags import (
+    BUILD,
+    BUILT_FOR,
+    BUILT_IN,
+    COMPLETE,
+    COMPLETE_BUILD,
+    COPIED_BY,
+    COPY_STATE,
+    PARENT,
+    SOURCE_RUN,
+    SUPERSEDED,
+    SUPERSEDED_BY,
+)
+from mlflow_compliance.snapshot.ties import How, Tie
 
 __all__ = [
     "BUILD",

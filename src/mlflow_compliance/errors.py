@@ -1,6 +1,6 @@
 """The one exception root of the program; the plugin is the one place that catches it."""
 
-from mlflow_compliance.uris import without_secrets
+from mlflow_compliance.safe_text import without_secrets
 
 
 def first_line(error: BaseException) -> str:

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mlflow_compliance.session.cutting import cut_warning
-from mlflow_compliance.session.leading import lead, remember
-from mlflow_compliance.session.repairing import repair
-from mlflow_compliance.session.sharing import prepare
-from mlflow_compliance.session.starting import begin, collected, cover, hear, name, rows, stop
-from mlflow_compliance.session.telling import clean, describe, finish, judge, shorten, status, summarize
+from mlflow_compliance.session.collection import collected, cover, name, rows
+from mlflow_compliance.session.first_checks import lead, remember
+from mlflow_compliance.session.options import begin
+from mlflow_compliance.session.outcomes import clean, describe, finish, judge, shorten, status, summarize
+from mlflow_compliance.session.redaction import cut_warning
+from mlflow_compliance.session.repair import repair
+from mlflow_compliance.session.xdist import hear, prepare, stop
 
 if TYPE_CHECKING:
     import warnings
+    from collections.abc import Generator
 
     from _pytest.terminal import TerminalReporter
 
-    from mlflow_compliance.session.telling import Status
+    from mlflow_compliance.session.outcomes import Status
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import itertools
 import tempfile
-from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from buckets import HINT, SESSION, environment, forget_clients, s3_client, s3_server, weed
@@ -15,8 +15,11 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from places import Kind, Place
 from serving import Server, serving_artifacts
 
-from mlflow_compliance.settings import Settings
-from mlflow_compliance.store.opening import open_store
+from mlflow_compliance.settings.schema import Settings
+from mlflow_compliance.store.store import open_store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
 
 _numbers = itertools.count()
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from places import Kind, Place
 from servers import ADMIN, PASSWORD, tracking_server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 
 @contextmanager

@@ -6,14 +6,17 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import mlflow
 from mlflow import MlflowClient
 from packaging.version import Version
 from stores import Lab
 
-from mlflow_compliance.settings import Settings
-from mlflow_compliance.store.opening import open_store
+from mlflow_compliance.store.store import open_store
+
+if TYPE_CHECKING:
+    from mlflow_compliance.settings.schema import Settings
 
 
 @dataclass(frozen=True)

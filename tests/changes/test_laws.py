@@ -8,14 +8,13 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from stores import BIG, START, Lab, there_and_back, unlike
 
-from mlflow_compliance.apply import differences
 from mlflow_compliance.changes import (
     Change,
     ClaimRoot,
@@ -49,10 +48,14 @@ from mlflow_compliance.changes import (
     dump,
     load,
 )
-from mlflow_compliance.entities import DatasetInput, Snapshot
 from mlflow_compliance.errors import ChangeError
-from mlflow_compliance.store.changing.writing import StoreWriter
-from mlflow_compliance.store.disk.manifests import write_manifest
+from mlflow_compliance.snapshot.diff import differences
+from mlflow_compliance.snapshot.entities import DatasetInput
+from mlflow_compliance.store.storage.manifests import write_manifest
+from mlflow_compliance.store.write.writer import StoreWriter
+
+if TYPE_CHECKING:
+    from mlflow_compliance.snapshot.snapshot import Snapshot
 
 
 def copy_change(lab: Lab, run_id: str, source: str, target: str, parent: str | None = None) -> CopyRun:

@@ -7,9 +7,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from gates import CHECKOUT
@@ -19,12 +18,15 @@ from stores import Lab, there_and_back
 
 from mlflow_compliance.changes import LogProductionRun
 from mlflow_compliance.errors import ChangeError
-from mlflow_compliance.metadata import problems_in
-from mlflow_compliance.store.changing.writing import StoreWriter
+from mlflow_compliance.production.metadata import problems_in
+from mlflow_compliance.store.write.writer import StoreWriter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 KILLED = {
-    "before the metadata": "mlflow_compliance.store.changing.production:ProductionLogger._write_metadata:1",
-    "before it is marked": "mlflow_compliance.store.changing.production:ProductionLogger._read_back:1",
+    "before the metadata": "mlflow_compliance.store.write.production:ProductionLogger._write_metadata:1",
+    "before it is marked": "mlflow_compliance.store.write.production:ProductionLogger._read_back:1",
     "between version and alias": "mlflow_compliance.changes.registry:SetAlias.write:1",
 }
 

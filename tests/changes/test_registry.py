@@ -8,7 +8,7 @@ from stores import Lab, there_and_back
 from mlflow_compliance.changes import RegisterVersion, SetAlias, SetRunTag
 from mlflow_compliance.changes.registry import version_of
 from mlflow_compliance.errors import ChangeError
-from mlflow_compliance.store.changing.writing import StoreWriter
+from mlflow_compliance.store.write.writer import StoreWriter
 
 
 @pytest.mark.parametrize(("key", "value", "before"), [("new", "größer", None), ("stage", "superseded", "production"), ("stage", None, "production")])

@@ -7,13 +7,17 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping
 from subprocess import run
+from typing import TYPE_CHECKING
 
 import pytest
 from gates import BIG, POLICIES, Gate, state, told
 from servers import tracking_server
-from stores import Lab
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from stores import Lab
 
 RULES = (POLICIES / "test_artifacts.py", POLICIES / "test_store.py")
 FILES = {"report.txt": b"evidence"}

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from gates import POLICIES, Gate, state, told
-from stores import Lab
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from stores import Lab
 
 
 def test_it_wins_over_the_nearest_file(gate: Gate, messy: Lab) -> None:

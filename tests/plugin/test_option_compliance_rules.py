@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 import pytest
 from gates import POLICIES, RULES, Gate, plan_in, state, told
-from stores import Lab
+
+if TYPE_CHECKING:
+    from stores import Lab
 
 
 def ids(result: pytest.RunResult) -> set[str]:

@@ -6,24 +6,28 @@ import os
 import pickle
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from gates import Gate, told
-from stores import Lab
 
-from mlflow_compliance.artifacts import ArtifactFile, Artifacts, DuplicateRules
-from mlflow_compliance.entities import EntityRef
-from mlflow_compliance.evidence import Computed, Scan
 from mlflow_compliance.executors import executor_of
 from mlflow_compliance.progress import Silent
-from mlflow_compliance.settings import Settings
-from mlflow_compliance.store.artifacts import hashing
-from mlflow_compliance.store.artifacts.hashing import hash_candidates
-from mlflow_compliance.store.remote.places import Places
-from mlflow_compliance.store.workshop import Workshop
+from mlflow_compliance.settings.schema import Settings
+from mlflow_compliance.snapshot.artifacts import Artifacts
+from mlflow_compliance.snapshot.evidence import Computed, Scan
+from mlflow_compliance.snapshot.files import ArtifactFile, DuplicateRules
+from mlflow_compliance.snapshot.refs import EntityRef
+from mlflow_compliance.store.artifacts import duplicates as hashing
+from mlflow_compliance.store.artifacts.duplicates import hash_candidates
+from mlflow_compliance.store.evidence.cache import Workshop
+from mlflow_compliance.store.storage.storages import Places
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from stores import Lab
 
 
 @pytest.mark.parametrize("word", ["", "dask", "dask:", "dask:tcp://", "dask:127.0.0.1:8786", "dask:tcp://user:secret@host:1", "processes", "Threads"])
@@ -120,7 +124,7 @@ def test_models_are_scanned_on_the_cluster(cluster: Any, tmp_path: Path, monkeyp
         path.write_bytes(pickle.dumps(os.getcwd if number % 40 == 7 else [number]))
         paths.append(str(path))
     workshop, here = Workshop(Settings(), Places(""), f"dask:{cluster.scheduler_address}"), Workshop(Settings(), Places(""))
-    monkeypatch.setattr("mlflow_compliance.store.workshop._scan", lambda *_: pytest.fail("looked at here"))
+    monkeypatch.setattr("mlflow_compliance.store.evidence.cache._scan", lambda *_: pytest.fail("looked at here"))
     found = workshop.scans(paths)
     monkeypatch.undo()
     bad = [path for number, path in enumerate(paths) if number % 40 == 7]

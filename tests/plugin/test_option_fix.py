@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
+from typing import TYPE_CHECKING
 
 import pytest
 from gates import FIXERS, Gate, plan_in, state, told
-from stores import Lab
+
+if TYPE_CHECKING:
+    from stores import Lab
 
 
 def outcomes(result: pytest.RunResult) -> dict[str, str]:

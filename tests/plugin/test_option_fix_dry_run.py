@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from gates import Gate, plan_in, state, told
-from stores import Lab
+
+if TYPE_CHECKING:
+    from stores import Lab
 
 
 def test_it_prints_the_plan_that_fix_carries_out_and_changes_nothing(gate: Gate, messy: Lab) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 from gates import Gate, plan_in, state, told
-from stores import Lab
+
+if TYPE_CHECKING:
+    from stores import Lab
 
 
 @pytest.mark.parametrize("flag", ["--fix", "--fix-dry-run"])

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from gates import Gate, state, told
-from stores import Lab
 
 from mlflow_compliance.store.artifacts import hash_cache
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from stores import Lab
 
 
 @pytest.fixture(autouse=True)

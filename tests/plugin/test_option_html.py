@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 from gates import Gate, told
-from stores import Lab
+
+if TYPE_CHECKING:
+    from stores import Lab
 
 
 @pytest.mark.parametrize("flags", [[], ["--self-contained-html"], ["--fix"], ["--fix-dry-run"], ["-q"], ["-n", "2"]])

@@ -5,12 +5,16 @@ from __future__ import annotations
 import http.server
 import re
 import threading
-from collections.abc import Iterator
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from gates import Gate, state, told
-from stores import Lab
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from stores import Lab
 
 SECRETS = ("s3cr%40et", "s3cr@et", "alice", "t0ken", "q%2Fz9", "q/z9")
 

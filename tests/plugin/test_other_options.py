@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
-import pytest
 from gates import Gate, state, told
-from stores import Lab
+
+if TYPE_CHECKING:
+    import pytest
+    from stores import Lab
 
 
 def failed(result: pytest.RunResult) -> set[str]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from gates import POLICIES, Gate, state, told
 from stores import BIG, Lab, contents
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
 
 RULES = (POLICIES / "test_artifacts.py", POLICIES / "test_store.py", POLICIES / "test_registry.py", POLICIES / "test_models.py")
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 from gates import FIXERS, Gate, state, told
-from stores import Lab
+
+if TYPE_CHECKING:
+    from stores import Lab
 
 HEAD = "from mlflow_compliance.api import Experiment, Product, RegisteredModel, Severity, Snapshot, Violations, policy\nimport pytest\n"
 

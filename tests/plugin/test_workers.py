@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import re
 from html import unescape
-from pathlib import Path
+from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 import pytest
 from gates import Gate, state, told
-from stores import Lab
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from stores import Lab
 
 WATCH = """
 import os, sys

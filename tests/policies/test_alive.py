@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from gates import Gate, told
@@ -15,9 +14,12 @@ from mlflow.entities.entity_type import EntityAssociationType
 from repairs import carry_out, chosen, findings, plan_for, refusals, remedies, verdict
 from stores import START, Lab
 
-from mlflow_compliance.plan import make_plan
-from mlflow_compliance.snapshot.reachability import kept_by
+from mlflow_compliance.production.reachability import kept_by
+from mlflow_compliance.repair.plan import make_plan
 from mlflow_compliance.snapshot.ties import How
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @pytest.fixture

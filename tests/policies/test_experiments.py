@@ -12,7 +12,7 @@ from repairs import carry_out, findings, plan_for, refusals, take_back
 from stores import BIG, Lab, contents
 
 from mlflow_compliance.rules.finding import Severity
-from mlflow_compliance.settings import Settings, load_settings
+from mlflow_compliance.settings.schema import Settings, load_settings
 
 
 @pytest.fixture

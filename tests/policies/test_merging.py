@@ -15,7 +15,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag
 from repairs import carry_out, findings, plan_for, refusals, take_back
 from stores import BIG, START, Lab
 
-from mlflow_compliance.changes.runs import SOURCE_DATASETS
+from mlflow_compliance.snapshot.tags import SOURCE_DATASETS
 
 
 @pytest.fixture

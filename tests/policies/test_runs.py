@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from repairs import carry_out, findings, plan_for, refusals, take_back
 from stores import START, Lab
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def test_run001_runs_that_ended_or_are_at_work(lab: Lab) -> None:

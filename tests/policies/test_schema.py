@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import pytest
 from gates import CHECKOUT, POLICIES, Gate, state, told
-from stores import Lab
 
-from mlflow_compliance.store.reading.known_schema import KNOWN, MADE
-from mlflow_compliance.store.reading.sql_schema import installed_revisions
+from mlflow_compliance.store.backends.known_schema import KNOWN, MADE
+from mlflow_compliance.store.backends.sql_schema import installed_revisions
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from stores import Lab
 
 STATES = {
     "newer": (["UPDATE alembic_version SET version_num = 'ffffffffffff'"], "has a schema that the installed MLflow does not know"),
@@ -141,7 +145,7 @@ def test_a_plain_suite_has_nothing_of_it(gate: Gate) -> None:
 def test_the_list_knows_what_the_installed_mlflow_makes(lab: Lab) -> None:
     """Where this fails, .ci/known_schema.py is to be run with the MLflow that is installed."""
     with lab.store.backend.reading() as connection:  # type: ignore[attr-defined]
-        from mlflow_compliance.store.reading.tables import columns_of
+        from mlflow_compliance.store.backends.sql_tables import columns_of
 
         found = columns_of(connection)
     assert {(table, column) for table in found for column in found[table]} <= {(table, column) for table in KNOWN for column in KNOWN[table]}

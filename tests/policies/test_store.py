@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from mlflow import MlflowClient
 from repairs import rules
 
 from mlflow_compliance.rules.evaluation import cases, evaluate
-from mlflow_compliance.settings import Settings
-from mlflow_compliance.store.opening import open_store
+from mlflow_compliance.settings.schema import Settings
+from mlflow_compliance.store.store import open_store
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.mark.parametrize("repeats", [0, 2])

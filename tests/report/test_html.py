@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from gates import Gate, told
-from stores import Lab
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from stores import Lab
 
 # Any of these sets `pwned`, or asks a question, where it is taken for more than text.
 ATTACKS = (

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from pooled import fatal, hide
 
-from mlflow_compliance.artifacts import Artifacts, DuplicateRules
-from mlflow_compliance.entities import Location
 from mlflow_compliance.executors import run
 from mlflow_compliance.progress import Silent
-from mlflow_compliance.store.artifacts.hashing import hash_candidates
+from mlflow_compliance.snapshot.files import DuplicateRules
+from mlflow_compliance.store.artifacts.duplicates import hash_candidates
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from mlflow_compliance.snapshot.artifacts import Artifacts
+    from mlflow_compliance.snapshot.refs import Location
 
 RUN = "a" * 32
 

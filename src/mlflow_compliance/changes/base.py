@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
@@ -11,29 +10,18 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from pydantic import TypeAdapter
 
-from mlflow_compliance.artifacts import Artifacts, Pointer
-from mlflow_compliance.entities import DatasetInput, EntityRef, Experiment, Run, Snapshot
 from mlflow_compliance.errors import ChangeError
-from mlflow_compliance.uris import without_secrets
+from mlflow_compliance.safe_text import without_secrets
 
 if TYPE_CHECKING:
+    from mlflow_compliance.changes.copies import CopyRun
     from mlflow_compliance.changes.locations import Rewriting
     from mlflow_compliance.changes.production import LogProductionRun
-    from mlflow_compliance.changes.runs import CopyRun
-
-NOW = "⟨time of writing⟩"
-JOURNAL = "⟨journal⟩"
-_SYMBOL = re.compile("⟨[^⟨⟩]*⟩")
-
-
-def copy_of(kind: str, key: str) -> str:
-    """The symbol for the id that MLflow will give to the copy of a run or logged model."""
-    return f"⟨copy of {kind} {key}⟩"
-
-
-def bind(text: str, binding: Mapping[str, str]) -> str:
-    """A text with every symbol that has a value replaced by it."""
-    return _SYMBOL.sub(lambda match: binding.get(match[0], match[0]), text) if "⟨" in text else text
+    from mlflow_compliance.snapshot.artifacts import Artifacts
+    from mlflow_compliance.snapshot.entities import DatasetInput, Experiment, Run
+    from mlflow_compliance.snapshot.files import Pointer
+    from mlflow_compliance.snapshot.refs import EntityRef
+    from mlflow_compliance.snapshot.snapshot import Snapshot
 
 
 class Writer(Protocol):

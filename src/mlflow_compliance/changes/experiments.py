@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlflow_compliance.changes.base import Change, Writer, experiment_in, still
-from mlflow_compliance.entities import ACTIVE, DELETED, EntityRef, Experiment, Snapshot
 from mlflow_compliance.errors import ChangeError
+from mlflow_compliance.snapshot.entities import ACTIVE, DELETED, Experiment
+from mlflow_compliance.snapshot.refs import EntityRef
+
+if TYPE_CHECKING:
+    from mlflow_compliance.snapshot.snapshot import Snapshot
 
 
 @dataclass(frozen=True)

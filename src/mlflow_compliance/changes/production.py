@@ -4,36 +4,23 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mlflow_compliance.artifacts import ArtifactFile, Artifacts, ModelFolder, in_folder
-from mlflow_compliance.changes.base import JOURNAL, Change, Writer, experiment_in
-from mlflow_compliance.changes.runs import UNKNOWN_SIZE, recount, without_runs
-from mlflow_compliance.entities import (
-    ACTIVE,
-    DatasetInput,
-    EntityRef,
-    Experiment,
-    LoggedModel,
-    MetricPoint,
-    ModelLink,
-    ModelMetric,
-    Run,
-    Snapshot,
-)
+from mlflow_compliance.changes.base import Change, Writer, experiment_in
+from mlflow_compliance.changes.runs import recount, without_runs
+from mlflow_compliance.changes.symbols import JOURNAL
 from mlflow_compliance.errors import ChangeError
+from mlflow_compliance.snapshot.entities import ACTIVE, DatasetInput, Experiment, LoggedModel, MetricPoint, ModelLink, ModelMetric, Run
+from mlflow_compliance.snapshot.files import METADATA, MLMODEL, UNKNOWN_SIZE, ArtifactFile, ModelFolder, in_folder
+from mlflow_compliance.snapshot.refs import EntityRef
+from mlflow_compliance.snapshot.tags import BUILD, BUILT_FOR, BUILT_IN, COMPLETE_BUILD
 
-BUILT_FOR = "compliance.built_for"
-"""Tag of a run that --fix built: the product."""
-BUILT_IN = "compliance.built_in"
-"""The journal of the repair that built it."""
-BUILD = "compliance.build"
-"""'complete', or 'incomplete' while it is being logged."""
-COMPLETE_BUILD = "complete"
-METADATA = "model_metadata.json"
-MLMODEL = "MLmodel"
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from mlflow_compliance.snapshot.artifacts import Artifacts
+    from mlflow_compliance.snapshot.snapshot import Snapshot
 
 Files = tuple[tuple[str, int, str], ...]
 """(path, size in bytes, SHA-256 in hex) of files, relative to their folder."""

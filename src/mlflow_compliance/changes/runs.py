@@ -1,37 +1,58 @@
-"""Changes of runs: ending a stuck one, copying one into another experiment with everything it has."""
+"""Changes of the tags of a run."""
 
 from __future__ import annotations
 
-import json
 import os
-import re
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mlflow_compliance.artifacts import ArtifactFile, Artifacts, ModelFolder, in_folder
-from mlflow_compliance.changes.base import JOURNAL, NOW, Change, Writer, copy_of, experiment_in, run_in
-from mlflow_compliance.entities import ACTIVE, ALWAYS, TERMINAL_STATUSES, DatasetInput, EntityRef, Experiment, LoggedModel, ModelLink, Run, Snapshot
+from mlflow_compliance.changes.base import Change, Writer, experiment_in, run_in, still
 from mlflow_compliance.errors import ChangeError
-from mlflow_compliance.snapshot.ties import PARENT
+from mlflow_compliance.snapshot.entities import ACTIVE, Experiment, Run
+from mlflow_compliance.snapshot.refs import EntityRef
 
-SOURCE_RUN = "compliance.source_run_id"
-SOURCE_EXPERIMENT = "compliance.source_experiment_id"
-SOURCE_NAME = "compliance.source_experiment_name"
-SOURCE_USER = "compliance.source_user"
-SOURCE_MODEL = "compliance.source_model_id"
-COPIED_BY = "compliance.copied_by"
-COPIED_AT = "compliance.copied_at"
-COPY_STATE = "compliance.copy"
-COMPLETE = "complete"
-SUPERSEDED = "compliance.superseded."
-"""Before the key of a tag that a repair replaced: what it said before."""
-SOURCE_DATASETS = "compliance.source_datasets"
-"""Tag of a copy: what its source recorded of datasets that the experiment knows under the same name and digest, where that differs. JSON."""
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from mlflow_compliance.snapshot.snapshot import Snapshot
+
+
+@dataclass(frozen=True)
+class SetRunTag(Change):
+    """Set a tag of a run, or delete it where `value` is None; `before` is what it was, None where it was not set."""
+
+    run_id: str
+    key: str
+    value: str | None
+    before: str | None
+
+    @property
+    def entity(self) -> EntityRef:
+        return EntityRef("run", self.run_id)
+
+    def says(self) -> str:
+        return f"delete tag {self.key} of run {self.run_id}" if self.value is None else f"set tag {self.key} of run {self.run_id} to {self.value!r}"
+
+    def on(self, snapshot: Snapshot) -> Snapshot:
+        run = run_in(snapshot, self.run_id)
+        tags = {key: value for key, value in run.tags.items() if key != self.key}
+        if self.value is not None:
+            tags[self.key] = self.value
+        return snapshot.with_run(replace(run, tags=tags))
+
+    def write(self, store: Writer) -> None:
+        run_id = store.bind(self.run_id)
+        still(store.run_tags(run_id).get(self.key), self.before, f"tag {self.key} of run {run_id}")
+        store.set_run_tag(run_id, self.key, None if self.value is None else store.bind(self.value))
+
+    def inverse(self, store: Writer) -> Change:
+        return SetRunTag(store.bind(self.run_id), self.key, self.before, None if self.value is None else store.bind(self.value))
+
+    def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        return {self.key: self.before}, {self.key: self.value}
+
+
 _FIELDS = ("source_type", "source", "schema", "profile")
-UNKNOWN_SIZE = -1
-"""Of a file that is written anew with the ids of its copy: known once written."""
 
 
 def recount(experiment: Experiment, old: tuple[str, str] | None, new: tuple[str, str] | None) -> Experiment:
@@ -113,116 +134,6 @@ class ReopenRun(Change):
         return {"status": self.status}, {"status": "RUNNING"}
 
 
-@dataclass(frozen=True)
-class CopyRun(Change):
-    """Copy a run into another experiment with its times, parameters, tags, metric history, datasets, logged models and artifacts.
-
-    `parent` is the id (or symbol) of the copy of its parent run, where the parent is copied too. `datasets` are those of its datasets that
-    the experiment has already, with another source, schema or profile: MLflow keeps the first, so the copy gets these and a tag with its own.
-    """
-
-    run_id: str
-    experiment_id: str
-    source_experiment_id: str
-    source_experiment_name: str
-    source_user: str
-    parent: str | None = None
-    datasets: tuple[DatasetInput, ...] = ()
-
-    @property
-    def entity(self) -> EntityRef:
-        return EntityRef("run", self.run_id)
-
-    @property
-    def copy_id(self) -> str:
-        return copy_of("run", self.run_id)
-
-    def says(self) -> str:
-        return f"copy run {self.run_id} into experiment {self.experiment_id} with times, history, datasets, models and artifacts"
-
-    def new_tags(self) -> dict[str, str]:
-        """The tags that say where the copy comes from."""
-        tags = {
-            SOURCE_RUN: self.run_id,
-            SOURCE_EXPERIMENT: self.source_experiment_id,
-            SOURCE_NAME: self.source_experiment_name,
-            SOURCE_USER: self.source_user,
-            COPIED_BY: JOURNAL,
-            COPIED_AT: NOW,
-            COPY_STATE: COMPLETE,
-        }
-        return {**tags, PARENT: self.parent} if self.parent else tags
-
-    def on(self, snapshot: Snapshot) -> Snapshot:
-        return self.on_all([self], snapshot)
-
-    @classmethod
-    def on_all(cls, changes: Sequence[CopyRun], snapshot: Snapshot) -> Snapshot:
-        """What `on` gives for one change after the other, at the cost of one: a store is copied once, not once a run."""
-        experiments, runs, logged = dict(snapshot.experiments), dict(snapshot.runs), dict(snapshot.logged_models)
-        artifacts = snapshot.artifacts
-        more = _MoreFiles(artifacts) if artifacts is not None else None
-        for change in changes:
-            source = run_in(snapshot, change.run_id)
-            experiment_in(snapshot, change.experiment_id)
-            target = experiments[change.experiment_id]
-            models = {model.model_id: copy_model(model, change.copy_id, target) for model in snapshot.models_of(change.run_id)}
-            copied = replace(
-                planned_copy(source, change.new_tags(), change.datasets),
-                run_id=change.copy_id,
-                experiment_id=change.experiment_id,
-                artifact_uri=f"{target.artifact_location}/{change.copy_id}/artifacts",
-                models=tuple(sorted(_link(link, models) for link in source.models)),
-            )
-            experiments[change.experiment_id] = recount(target, None, (ACTIVE, source.status))
-            runs[change.copy_id] = copied
-            logged.update((model.model_id, model) for model in models.values())
-            if more:
-                olds = {key: snapshot.logged_models[key].artifact_location for key in models}
-                more.copy(source, copied, models, olds, target)
-        return replace(snapshot, experiments=experiments, runs=runs, logged_models=logged, artifacts=more.together() if more else artifacts)
-
-    def write(self, store: Writer) -> None:
-        store.copy_run(self.run_id, self.experiment_id, {key: store.bind(value) for key, value in self.new_tags().items()}, self.datasets)
-
-    def inverse(self, store: Writer) -> Change:
-        return RetractCopy(self.run_id, self.experiment_id, store.bind(JOURNAL))
-
-    def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        return {}, {"run_id": self.copy_id, "experiment_id": self.experiment_id, "source_run_id": self.run_id}
-
-
-@dataclass(frozen=True)
-class RetractCopy(Change):
-    """Take back the copy of a run that one journal made: soft-delete it and its logged models. Its source was never changed."""
-
-    run_id: str
-    experiment_id: str
-    journal: str
-
-    @property
-    def entity(self) -> EntityRef:
-        return EntityRef("run", self.run_id)
-
-    def says(self) -> str:
-        return f"soft-delete the copy of run {self.run_id} in experiment {self.experiment_id} that {self.journal} made"
-
-    def on(self, snapshot: Snapshot) -> Snapshot:
-        copies = [
-            run for run in snapshot.runs_of(self.experiment_id) if run.tags.get(SOURCE_RUN) == self.run_id and run.tags.get(COPIED_BY) == self.journal
-        ]
-        return without_runs(snapshot, copies)
-
-    def write(self, store: Writer) -> None:
-        store.retract_copy(self.run_id, self.experiment_id, self.journal)
-
-    def inverse(self, store: Writer) -> None:
-        """Its source was never changed and can be copied again; a copy that was broken off is worth nothing."""
-
-    def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        return {"source_run_id": self.run_id}, {}
-
-
 def without_runs(snapshot: Snapshot, runs: Iterable[Run]) -> Snapshot:
     """A snapshot as it is when runs that a repair made are taken back: without them, their models and their files."""
     for run in runs:
@@ -239,138 +150,3 @@ def without_runs(snapshot: Snapshot, runs: Iterable[Run]) -> Snapshot:
             if folder and snapshot.artifacts:
                 snapshot = replace(snapshot, artifacts=snapshot.artifacts.without(os.path.dirname(folder)))
     return snapshot
-
-
-def planned_copy(source: Run, tags: Mapping[str, str], known: Sequence[DatasetInput] = ()) -> Run:
-    """A source run as its copy will be, but for ids and place. MLflow wants a name and an end of every run that ended.
-
-    `known` are datasets that the experiment has already: the copy gets them as they are there.
-    """
-    name = source.name or source.run_id
-    other = {(item.name, item.digest): item for item in known}
-    datasets = [
-        item._replace(**{field: getattr(other[item[:2]], field) for field in _FIELDS}) if item[:2] in other else item for item in source.datasets
-    ]
-    ended = source.end_time or source.last_known_time(ALWAYS) if source.status in TERMINAL_STATUSES else None
-    return replace(
-        source,
-        name=name,
-        end_time=ended,
-        user=source.tags.get("mlflow.user", "unknown"),
-        tags={"mlflow.runName": name, **source.tags, **tags, **own_datasets(source, known)},
-        datasets=tuple(sorted(datasets)),
-    )
-
-
-def own_datasets(source: Run, known: Sequence[DatasetInput]) -> dict[str, str]:
-    """The tag that keeps what a run says of datasets that `known` ones stand for in its copy; none where they say the same."""
-    other = {(item.name, item.digest): item for item in known}
-    own = [
-        {"name": item.name, "digest": item.digest, **{field: getattr(item, field) for field in _FIELDS}}
-        for item in source.datasets
-        if item[:2] in other and item[:6] != other[item[:2]][:6]
-    ]
-    return {SOURCE_DATASETS: json.dumps(own, ensure_ascii=False)} if own else {}
-
-
-def _datasets_of(copy: Run) -> set[DatasetInput]:
-    """The datasets of a copy as its source has them."""
-    try:
-        own = {(item["name"], item["digest"]): {field: item[field] for field in _FIELDS} for item in json.loads(copy.tags.get(SOURCE_DATASETS, "[]"))}
-    except (ValueError, TypeError, KeyError):
-        own = {}  # somebody wrote it anew: what the copy holds itself counts
-    return {item._replace(**own.get(item[:2], {})) for item in copy.datasets}
-
-
-def left_behind(source: Run, copy: Run, source_models: Iterable[LoggedModel] = (), copied_models: Iterable[LoggedModel] = ()) -> list[str]:
-    """What a run holds that its copy does not, in a word each: what was logged since, which retiring the source would leave behind."""
-    points = {key: set(history) - set(copy.metrics.get(key, ())) for key, history in source.metrics.items()}
-    found = {
-        "params": source.params.items() - copy.params.items(),
-        "metrics": any(points.values()),
-        "tags": _own_tags(source).items() - _own_tags(copy).items(),
-        "datasets": set(source.datasets) - _datasets_of(copy),
-        "logged models": Counter(model.name for model in source_models) - Counter(model.name for model in copied_models),
-        "status": source.status != copy.status or source.end_time not in (None, copy.end_time),
-    }
-    return [name for name, more in found.items() if more]
-
-
-def _own_tags(run: Run) -> dict[str, str]:
-    """The tags that people gave a run, as they were before a repair replaced some."""
-    tags = {key: run.tags.get(SUPERSEDED + key, value) for key, value in run.tags.items()}
-    return {key: value for key, value in tags.items() if key != PARENT and not key.startswith("compliance.")}
-
-
-def copy_model(model: LoggedModel, run_id: str, target: Experiment) -> LoggedModel:
-    """What the copy of a logged model will be."""
-    copy_id = copy_of("logged model", model.model_id)
-    return replace(
-        model,
-        model_id=copy_id,
-        experiment_id=target.experiment_id,
-        source_run_id=run_id,
-        artifact_location=f"{target.artifact_location}/models/{copy_id}/artifacts",
-        tags={**model.tags, SOURCE_MODEL: model.model_id},
-    )
-
-
-def renamed(text: str, names: Mapping[str, str]) -> str:
-    """A text of MLmodel with the ids and the location of the copy; the longest first, since a location holds ids."""
-    olds = sorted(filter(None, names), key=len, reverse=True)
-    return re.sub("|".join(map(re.escape, olds)), lambda match: names[match[0]], text)
-
-
-def _link(link: ModelLink, models: Mapping[str, LoggedModel]) -> ModelLink:
-    return link._replace(model_id=models[link.model_id].model_id) if link.model_id in models else link
-
-
-class _MoreFiles:
-    """The files of copied runs: large ones share the source's bytes, small ones are copies, MLmodel is written with the new ids."""
-
-    def __init__(self, artifacts: Artifacts) -> None:
-        self.artifacts = artifacts
-        self.locations: dict[tuple[str, str], str] = {}
-        self.files: dict[str, ArtifactFile] = {}
-        self.hashes: dict[str, str] = {}
-        self.folders: dict[str, ModelFolder] = {}
-        self.devices: dict[str, int | None] = {}
-
-    def copy(self, source: Run, copied: Run, models: Mapping[str, LoggedModel], olds: Mapping[str, str], into: Experiment) -> None:
-        """Add what the copy of one run brings."""
-        artifacts = self.artifacts
-        moves = [(("run", source.run_id), copied.ref, source.artifact_uri, copied.artifact_uri)]
-        moves += [(("logged_model", key), model.ref, olds[key], model.artifact_location) for key, model in models.items()]
-        names = {source.run_id: copied.run_id, **{key: model.model_id for key, model in models.items()}}
-        home = artifacts.locations.get(into.ref.place)
-        if home is None:
-            raise ChangeError(f"the artifacts of experiment {into.experiment_id} cannot be reached from here: nothing can be copied into it")
-        if home not in self.devices:
-            self.devices[home] = artifacts.device_of(home)
-        for place, owner, old_uri, uri in moves:
-            folder = artifacts.locations.get(place)
-            if folder is None:
-                continue
-            # Through the folder that the reader found for the experiment: a location may be a URI, or lead through a link.
-            target = home + uri[len(into.artifact_location) :]
-            self.locations[owner.kind, owner.key] = target
-            for model in artifacts.models_in(folder):
-                copy = target + model.path[len(folder) :]
-                self.folders[copy] = model._replace(path=copy, owner=owner, artifact_path=renamed(model.artifact_path, {**names, old_uri: uri}))
-            for path, file in artifacts.under(folder).items():
-                self._add(path, file, target + path[len(folder) :], owner, self.devices[home])
-
-    def _add(self, path: str, file: ArtifactFile, new: str, owner: EntityRef, device: int | None) -> None:
-        if os.path.basename(path) == "MLmodel":
-            self.files[new] = ArtifactFile(UNKNOWN_SIZE, f"own:{new}", owner, logged=True)
-            return
-        # Another file system cannot share its bytes.
-        shared = in_folder(path) and self.artifacts.rules.apply_to(path, file.size) and device in (None, self.artifacts.device(path))
-        self.files[new] = ArtifactFile(file.size, file.copy if shared else f"own:{new}", owner, logged=True)
-        if path in self.artifacts.hashes:
-            self.hashes[new] = self.artifacts.hashes[path]
-
-    def together(self) -> Artifacts:
-        """The artifacts with all that was added."""
-        artifacts = self.artifacts.with_files(self.files, self.hashes)
-        return replace(artifacts, locations={**artifacts.locations, **self.locations}, models={**artifacts.models, **self.folders})

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mlflow_compliance.report.text import printable, to_copy
-from mlflow_compliance.session.sharing import heading_of
+from mlflow_compliance.safe_text import printable, to_copy
 from mlflow_compliance.session.state import MARK, STOPPED, audit_of
+from mlflow_compliance.session.xdist import heading_of
 
 if TYPE_CHECKING:
-    from mlflow_compliance.audit import Audit, Heading
+    from mlflow_compliance.audit.audit import Audit
+    from mlflow_compliance.audit.heading import Heading
 
 COLUMNS = ("policy", "severity", "entity", "outcome")
 MOST = 500

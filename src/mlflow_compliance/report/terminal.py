@@ -5,15 +5,18 @@ from __future__ import annotations
 import io
 import shutil
 from collections import Counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mlflow_compliance.audit import Audit, Heading
-from mlflow_compliance.report.text import printable, to_copy
+from mlflow_compliance.safe_text import printable, to_copy
+
+if TYPE_CHECKING:
+    from mlflow_compliance.audit.audit import Audit
+    from mlflow_compliance.audit.heading import Heading
 
 COLUMNS = (("policy", 8), ("entity", 24), ("what is wrong", None), ("what --fix would do", None))
 OUTCOMES = ("failed", "not evaluated", "fixed", "passed", "not applicable", "switched off")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
-from mlflow_compliance.entities import EntityRef
 from mlflow_compliance.rules.outcome import Unevaluated
+
+if TYPE_CHECKING:
+    from mlflow_compliance.snapshot.refs import EntityRef
 
 ASSERTION = "assertion"
 """Code of what a plain assert found."""

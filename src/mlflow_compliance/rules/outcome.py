@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from mlflow_compliance.entities import EntityRef
+if TYPE_CHECKING:
+    from mlflow_compliance.snapshot.refs import EntityRef
 
 
 class Outcome(str, Enum):

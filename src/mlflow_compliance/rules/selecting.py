@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
 from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
 
 from mlflow_compliance.errors import ComplianceError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
 
 
 def words_in(given: Sequence[str] | None) -> tuple[str, ...]:
@@ -23,7 +26,7 @@ def selects(words: Collection[str], policy_id: str) -> bool:
 
 def refuse_unknown(words: Collection[str], known: Collection[str]) -> None:
     """Raise ComplianceError where no rule at hand answers to a word, with the one that was probably meant."""
-    from mlflow_compliance.settings_errors import unknown
+    from mlflow_compliance.settings.errors import unknown
 
     wrong = [word for word in words if not any(fnmatchcase(policy_id, word) for policy_id in known)]
     if wrong:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from mlflow_compliance.toml_lines import quoted
+from mlflow_compliance.settings.toml import quoted
 
 HISTORY = "model_history"
 """The kind of a place that stands in a run's own record of the models that it logged."""

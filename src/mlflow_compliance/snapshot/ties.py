@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from mlflow_compliance.entities import EntityRef, ModelVersion
+    from collections.abc import Iterable
 
-PARENT = "mlflow.parentRunId"
-"""Tag of a run that another one started."""
+    from mlflow_compliance.snapshot.entities import ModelVersion
+    from mlflow_compliance.snapshot.refs import EntityRef
+
 _ID = re.compile(r"(?<![0-9a-zA-Z])(?:m-)?[0-9a-f]{32}(?![0-9a-zA-Z])")
 
 

@@ -7,18 +7,23 @@ import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mlflow_compliance.artifacts import Artifacts, DuplicateRules
-from mlflow_compliance.entities import Location
 from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.progress import Silent
-from mlflow_compliance.store.artifacts import comparing
-from mlflow_compliance.store.artifacts.hashing import hash_candidates, hash_file
-from mlflow_compliance.store.disk import content, files
+from mlflow_compliance.snapshot.artifacts import Artifacts
+from mlflow_compliance.snapshot.files import DuplicateRules
+from mlflow_compliance.store.artifacts import compare as comparing
+from mlflow_compliance.store.artifacts.duplicates import hash_candidates, hash_file
+from mlflow_compliance.store.storage import files
+from mlflow_compliance.store.storage import safe_io as content
+
+if TYPE_CHECKING:
+    from mlflow_compliance.snapshot.refs import Location
 
 RUN = "a" * 32
 Search = Callable[..., Artifacts]
@@ -260,11 +265,11 @@ def test_what_may_not_be_read_is_told(ordinary_user: Callable[..., str], tmp_pat
     put(tmp_path / "artifacts", one=b"same", two=b"same", three=b"same")
     code = f"""
 import json, os, sys
-from mlflow_compliance.artifacts import DuplicateRules
-from mlflow_compliance.entities import EntityRef, Location
+from mlflow_compliance.snapshot.artifacts import DuplicateRules
+from mlflow_compliance.snapshot.entities import EntityRef, Location
 from mlflow_compliance.progress import Silent
-from mlflow_compliance.store.artifacts.inventory import read_artifacts
-from mlflow_compliance.store.artifacts.hashing import hash_candidates
+from mlflow_compliance.store.artifacts.local import read_artifacts
+from mlflow_compliance.store.artifacts.duplicates import hash_candidates
 drop()
 os.chmod(sys.argv[1] + "/two", 0)
 found = read_artifacts([Location(EntityRef("run", "{RUN}"), "1", sys.argv[1])], relocate={{}}, roots=[], ignore=[], rules=DuplicateRules(1),

@@ -11,15 +11,19 @@ from pathlib import Path
 
 import pytest
 
-from mlflow_compliance.artifacts import Artifacts, DuplicateRules
-from mlflow_compliance.entities import EntityRef, Location
 from mlflow_compliance.progress import Silent
+from mlflow_compliance.snapshot.artifacts import Artifacts
+from mlflow_compliance.snapshot.files import DuplicateRules
 from mlflow_compliance.snapshot.presence import Presence, Why
-from mlflow_compliance.store.artifacts import hash_cache, hashing, visiting
+from mlflow_compliance.snapshot.refs import EntityRef, Location
+from mlflow_compliance.store.artifacts import duplicates as hashing
+from mlflow_compliance.store.artifacts import hash_cache
+from mlflow_compliance.store.artifacts import local as visiting
+from mlflow_compliance.store.artifacts.duplicates import hash_candidates
 from mlflow_compliance.store.artifacts.hash_cache import HashCache
-from mlflow_compliance.store.artifacts.hashing import hash_candidates
-from mlflow_compliance.store.disk import helper_child, helpers
-from mlflow_compliance.store.disk.visitor import Verifier
+from mlflow_compliance.store.storage import worker as helper_child
+from mlflow_compliance.store.storage import worker_pool as helpers
+from mlflow_compliance.store.storage.folder_scan import Verifier
 
 RUN, OTHER, GONE = "a" * 32, "b" * 32, "c" * 32
 MODEL = "m-" + "d" * 32
@@ -424,13 +428,13 @@ class TestHostileTrees:
         nobodys.chmod(0)
         code = f"""
 import json, sys
-from mlflow_compliance.artifacts import DuplicateRules
-from mlflow_compliance.entities import EntityRef, Location
+from mlflow_compliance.snapshot.artifacts import DuplicateRules
+from mlflow_compliance.snapshot.entities import EntityRef, Location
 from mlflow_compliance.progress import Silent
 from mlflow_compliance.store.artifacts import visiting
-from mlflow_compliance.store.artifacts.hashing import hash_candidates
+from mlflow_compliance.store.artifacts.duplicates import hash_candidates
 from mlflow_compliance.progress import Silent
-from mlflow_compliance.store.artifacts.inventory import read_artifacts
+from mlflow_compliance.store.artifacts.local import read_artifacts
 drop()
 root = sys.argv[1]
 rows = [Location(EntityRef("experiment", "1"), "1", root + "/1"), Location(EntityRef("run", "{RUN}"), "1", root + "/1/{RUN}/artifacts")]

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from mlflow_compliance.artifacts import ArtifactFile, ModelFolder
-from mlflow_compliance.store.artifacts.mlmodel import inspect
+from mlflow_compliance.snapshot.files import ArtifactFile, ModelFolder
+from mlflow_compliance.store.models.mlmodel import inspect
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 DOCUMENT = """\
 artifact_path: file:///C:/mlruns/0/models/m-1/artifacts

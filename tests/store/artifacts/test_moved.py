@@ -1,16 +1,19 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from mlflow_compliance.entities import EntityRef, Location
+from mlflow_compliance.settings.toml import parse, quoted
 from mlflow_compliance.snapshot.moved import Moved, PlaceInRow, begins_with
 from mlflow_compliance.snapshot.presence import Unknown, Why
-from mlflow_compliance.store.artifacts import moved
-from mlflow_compliance.store.artifacts.moved import find_moved, stem
-from mlflow_compliance.toml_lines import parse, quoted
+from mlflow_compliance.snapshot.refs import EntityRef, Location
+from mlflow_compliance.store.ownership import moved
+from mlflow_compliance.store.ownership.moved import find_moved, stem
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 RUN, OTHER = "a" * 32, "b" * 32
 MODEL = "m-" + "d" * 32

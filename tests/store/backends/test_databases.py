@@ -7,8 +7,8 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from databases import PASSWORD, QUOTED, SERVERS, Server
@@ -18,12 +18,15 @@ from repairs import carry_out, lines_of, plan_for, take_back
 from stores import BIG, unlike
 
 from mlflow_compliance.errors import ChangeError, ComplianceError, StoreError
-from mlflow_compliance.scope import claims_in
-from mlflow_compliance.settings import load_settings
-from mlflow_compliance.store.changing.writing import StoreWriter
-from mlflow_compliance.store.opening import open_store
-from mlflow_compliance.store.production.loading import find_production_model, load_production_model
-from mlflow_compliance.store.production.production_model import UnreachableError
+from mlflow_compliance.loader.load import find_production_model, load_production_model
+from mlflow_compliance.loader.model import UnreachableError
+from mlflow_compliance.production.claims import claims_in
+from mlflow_compliance.settings.schema import load_settings
+from mlflow_compliance.store.store import open_store
+from mlflow_compliance.store.write.writer import StoreWriter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @pytest.fixture(params=SERVERS)
@@ -85,8 +88,8 @@ def fixing(gate: Gate, kill: str, server: Server, artifacts: str) -> subprocess.
     return subprocess.run([sys.executable, "-m", "pytest", *words], cwd=gate.folder, env=environment, capture_output=True, text=True)
 
 
-BETWEEN_CHANGES = "mlflow_compliance.journal:Journal.begin_all:3"
-GONE = {"postgresql": "mlflow_compliance.store.changing.copying:RunCopier.copy_files:1"}
+BETWEEN_CHANGES = "mlflow_compliance.repair.journal:Journal.begin_all:3"
+GONE = {"postgresql": "mlflow_compliance.store.write.copies:RunCopier.copy_files:1"}
 """Server -> the moment that it goes away at, where that is not between two changes: this one is within the copy of a run."""
 
 

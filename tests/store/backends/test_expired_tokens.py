@@ -6,10 +6,8 @@ import json
 import re
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
 from contextlib import closing
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from gates import POLICIES, Gate, make_messy, plan_in, told
@@ -20,8 +18,12 @@ from servers import Proxy, answer
 from stores import BIG
 
 from mlflow_compliance.errors import StoreError
-from mlflow_compliance.settings import load_settings
-from mlflow_compliance.store.opening import open_store
+from mlflow_compliance.settings.schema import load_settings
+from mlflow_compliance.store.store import open_store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
 
 TOKEN = "sesame-until-noon"
 

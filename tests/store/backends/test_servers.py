@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import mlflow
 import pytest
@@ -15,11 +14,16 @@ from living import everything_alive
 from packaging.version import Version
 from repairs import copied_once
 from servers import ADMIN, PASSWORD, Proxy, answer, tracking_server
-from serving import Server
 from stores import Lab
 
 from mlflow_compliance.snapshot.ties import How
-from mlflow_compliance.store.opening import open_store
+from mlflow_compliance.store.store import open_store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from serving import Server
 
 READER = ("reader", "reads:everything")
 

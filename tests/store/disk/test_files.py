@@ -8,17 +8,20 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mlflow_compliance.errors import ChangeError
-from mlflow_compliance.store.disk import files, linking
-from mlflow_compliance.store.disk.extents import shared_extents
+from mlflow_compliance.store.storage import files, linking
+from mlflow_compliance.store.storage.filesystem import shared_extents
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
 
 CONTENT = b"a model, " * 5000
 SHA = hashlib.sha256(CONTENT).hexdigest()
@@ -433,7 +436,7 @@ class TestPlace:
 
     def test_a_write_that_the_disk_spoils_is_noticed(self, pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         write = os.write
-        monkeypatch.setattr("mlflow_compliance.store.disk.staging.os.write", lambda file, data: write(file, b"\0" * len(data)))
+        monkeypatch.setattr("mlflow_compliance.store.storage.atomic_write.os.write", lambda file, data: write(file, b"\0" * len(data)))
         with pytest.raises(ChangeError, match="does not hold what was written to it"):
             files.place(str(pair[0]), str(tmp_path / "new"))
         monkeypatch.undo()

@@ -10,9 +10,8 @@ import sqlite3
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from gates import RULES
@@ -21,10 +20,14 @@ from stores import Lab, there_and_back, unlike
 
 from mlflow_compliance.changes import RemoveRepeatedPoints, load
 from mlflow_compliance.errors import ChangeError
-from mlflow_compliance.settings import Settings
-from mlflow_compliance.store.changing.writing import StoreWriter
-from mlflow_compliance.store.disk.metric_files import without_repeats
-from mlflow_compliance.store.opening import open_store
+from mlflow_compliance.settings.schema import Settings
+from mlflow_compliance.store.storage.metric_files import without_repeats
+from mlflow_compliance.store.store import open_store
+from mlflow_compliance.store.write.writer import StoreWriter
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 PUBLIC = CHECKOUT.parent / "shared" / "data" / "stores" / "filestore_credit_risk" / "mlruns"
 
@@ -119,7 +122,7 @@ def test_the_change_keeps_the_laws_and_refuses_a_file_that_changed(files: Files)
 @pytest.mark.parametrize("moment", ["_put", "refuse_if_changed"])
 def test_a_repair_that_is_killed_loses_nothing_and_the_next_one_ends_it(files: Files, moment: str) -> None:
     before, contents = files.points(), contents_of(files.mlruns)
-    assert files.fix("--fix", "-p", "killing", kill=f"mlflow_compliance.store.disk.metric_writing:{moment}:1") == -signal.SIGKILL
+    assert files.fix("--fix", "-p", "killing", kill=f"mlflow_compliance.store.storage.metric_files:{moment}:1") == -signal.SIGKILL
     assert files.points() == before
     assert carry_out(files, plan_for(files, "STO001")).unlike == []
     assert findings(files, "STO001") == []

@@ -20,11 +20,11 @@ from producing import FEATURES, PRODUCTION, THRESHOLD, lay_out, materials
 from sklearn.linear_model import LogisticRegression
 
 from mlflow_compliance.errors import ComplianceError
-from mlflow_compliance.evidence import Bundle, Source
-from mlflow_compliance.metadata import document, problems_in
-from mlflow_compliance.settings import ModelSettings, Product, ProductionSettings
-from mlflow_compliance.store.models.build_child import example_of, loaded, predicted
-from mlflow_compliance.store.models.building import build, made_in
+from mlflow_compliance.production.metadata import document, problems_in
+from mlflow_compliance.settings.schema import ModelSettings, Product, ProductionSettings
+from mlflow_compliance.snapshot.evidence import Bundle, Source
+from mlflow_compliance.store.models.bundle import build, made_in
+from mlflow_compliance.store.models.bundle_child import example_of, loaded, predicted
 from mlflow_compliance.store.models.plots import SIZE, costs_by_threshold, draw_confusion_matrix, draw_threshold_curve
 from mlflow_compliance.store.models.scoring import score
 

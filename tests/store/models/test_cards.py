@@ -2,14 +2,16 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 
-from mlflow_compliance.evidence import ModelCard
-from mlflow_compliance.store.models.cards import pinned, read_card
+from mlflow_compliance.snapshot.evidence import ModelCard
+from mlflow_compliance.store.models.mlmodel import pinned, read_card
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 COLUMNS = [{"type": "double", "name": "income", "required": True}, {"type": "double", "name": "own car", "required": True}]
 SHA = "ab" * 32

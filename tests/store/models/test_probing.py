@@ -25,10 +25,11 @@ import pytest
 from gates import state
 from sklearn.linear_model import LogisticRegression
 
-from mlflow_compliance.evidence import Probe
-from mlflow_compliance.store.models import probe_child, probing
+from mlflow_compliance.snapshot.evidence import Probe
+from mlflow_compliance.store.models import probe as probing
+from mlflow_compliance.store.models import probe_child
+from mlflow_compliance.store.models.probe import Limits, Sample, probe, run_limited
 from mlflow_compliance.store.models.probe_child import compared, features_of, scored
-from mlflow_compliance.store.models.probing import Limits, Sample, probe, run_limited
 
 ENOUGH = Limits(120, 4096)
 SHORT = Limits(1, 1024)
@@ -514,7 +515,7 @@ class TestLimits:
         starter = f"""
             import signal, site
             signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job was told to ignore it
-            from mlflow_compliance.store.models.probing import Limits, run_limited
+            from mlflow_compliance.store.models.probe import Limits, run_limited
             site.ENABLE_USER_SITE, site.USER_SITE = True, {str(tmp_path)!r}
             try:
                 run_limited("script", [], {str(tmp_path)!r}, Limits(600, 1024))
@@ -562,7 +563,7 @@ class TestLimits:
         """Not another version of it that is installed."""
         shutil.copytree(Path(probing.__file__).parents[2], tmp_path / "src" / "mlflow_compliance")
         starter = f"""
-            from mlflow_compliance.store.models.probing import Limits, run_limited
+            from mlflow_compliance.store.models.probe import Limits, run_limited
             print(run_limited("mlflow_compliance.where", [], {str(tmp_path)!r}, Limits(60, 1024)))
         """
         (tmp_path / "src" / "mlflow_compliance" / "where.py").write_text("import sys\nwith open('path', 'w') as f: print(*sys.path, file=f)")
@@ -575,7 +576,7 @@ class TestLimits:
     def test_temporary_folder_is_removed_whatever_its_rights(self, tmp_path: Path, ordinary_user: Callable[..., str]) -> None:
         code = """
 import os, sys
-from mlflow_compliance.store.models.probing import _temporary_folder
+from mlflow_compliance.store.models.probe import _temporary_folder
 drop()
 with _temporary_folder() as folder:
     os.makedirs(folder + "/one/two")

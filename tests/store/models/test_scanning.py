@@ -15,18 +15,20 @@ import sys
 import warnings
 import zipfile
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from mlflow_compliance.evidence import Scan
-from mlflow_compliance.settings import ModelSettings
-from mlflow_compliance.store.models.opcodes import UnreadableError, walk
-from mlflow_compliance.store.models.scanning import scan_file, scan_model
+from mlflow_compliance.settings.schema import ModelSettings
+from mlflow_compliance.snapshot.evidence import Scan
+from mlflow_compliance.store.models.pickle_scan import UnreadableError, walk
+from mlflow_compliance.store.models.scan import scan_file, scan_model
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 STORES = Path(__file__).parents[4] / "shared" / "data" / "stores"
 STRICT = ModelSettings()
@@ -757,8 +759,8 @@ def test_what_may_not_be_read_is_told(tmp_path: Path, ordinary_user: Callable[..
     (folder / "closed").chmod(0)
     code = (
         "import sys\n"
-        "from mlflow_compliance.settings import ModelSettings\n"
-        "from mlflow_compliance.store.models.scanning import scan_model\n"
+        "from mlflow_compliance.settings.schema import ModelSettings\n"
+        "from mlflow_compliance.store.models.scan import scan_model\n"
         "import picklescan.scanner\n"
         "drop()\n"
         "print(*scan_model(sys.argv[1], ModelSettings()).problems, sep='\\n')\n"

@@ -6,16 +6,18 @@ import math
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from mlflow_compliance.evidence import Scored
-from mlflow_compliance.metrics import COUNTS, RATIOS, agree, differs
+from mlflow_compliance.production.metrics import COUNTS, RATIOS, agree, differs
 from mlflow_compliance.store.models.scoring import score
+
+if TYPE_CHECKING:
+    from mlflow_compliance.snapshot.evidence import Scored
 
 REAL = Path(__file__).parents[4] / "shared" / "data" / "credit_scoring" / "static_model_predictions.parquet"
 COSTS = {"false_negative_cost": 10.0, "false_positive_cost": 1.0}

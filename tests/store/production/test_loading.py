@@ -12,10 +12,8 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from servers import Quiet, handled_by
@@ -25,10 +23,14 @@ from stores import Lab
 import mlflow_compliance
 from mlflow_compliance import ProductionModel, find_production_model, load_production_model
 from mlflow_compliance.errors import ComplianceError, SettingsError, StoreError
-from mlflow_compliance.resolution import ResolutionError
-from mlflow_compliance.store.changing.writing import default_store
-from mlflow_compliance.store.production.loading import HASH_OF_PICKLE
-from mlflow_compliance.store.production.production_model import ModelError, UnreachableError
+from mlflow_compliance.loader.load import HASH_OF_PICKLE
+from mlflow_compliance.loader.model import ModelError, UnreachableError
+from mlflow_compliance.production.resolution import ResolutionError
+from mlflow_compliance.store.write.writer import default_store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 FRAME = applicants(5)
 

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
 from mlflow_compliance.snapshot.presence import Why
-from mlflow_compliance.store.reading.locations import Resolved, Resolver, shown
+from mlflow_compliance.store.storage.locations import Resolved, Resolver, shown
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from databases import SERVERS
@@ -17,13 +15,18 @@ from mlflow.entities import DatasetInput, InputTag, LoggedModelInput, Metric, Pa
 from places import Guest, Place
 from stores import CREDIT, EVAL, START, TRAIN, Lab
 
-from mlflow_compliance.entities import Snapshot, StoreInfo
-from mlflow_compliance.settings import Settings
+from mlflow_compliance.settings.schema import Settings
+from mlflow_compliance.snapshot.entities import StoreInfo
 from mlflow_compliance.snapshot.ties import How
-from mlflow_compliance.store.backends.by_sql import SqlBackend
-from mlflow_compliance.store.reading.client_reading import ClientReader
-from mlflow_compliance.store.reading.rows import Rows
-from mlflow_compliance.store.reading.sql_reading import SqlReader
+from mlflow_compliance.store.backends.client import ClientReader
+from mlflow_compliance.store.backends.sql import SqlBackend, SqlReader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from mlflow_compliance.snapshot.snapshot import Snapshot
+    from mlflow_compliance.store.backends.base import Rows
 
 INFO = StoreInfo("test", "test")
 

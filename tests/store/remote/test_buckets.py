@@ -6,9 +6,7 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import buckets
 import pytest
@@ -18,17 +16,23 @@ from repairs import carry_out, findings, plan_for, refusals, take_back
 from stores import BIG, Lab, there_and_back, unlike
 
 from mlflow_compliance import resolve_artifact
-from mlflow_compliance.artifacts import Artifacts, Pointer
 from mlflow_compliance.changes import PointToCopy
 from mlflow_compliance.errors import ChangeError, ComplianceError
+from mlflow_compliance.snapshot.files import Pointer
 from mlflow_compliance.snapshot.presence import Why
-from mlflow_compliance.store.artifacts.holdings import Missing
-from mlflow_compliance.store.remote.base import Listed, RemoteError
-from mlflow_compliance.store.remote.copying import copy_folder
-from mlflow_compliance.store.remote.ground import RemoteGround
-from mlflow_compliance.store.remote.inventory import STAYS
-from mlflow_compliance.store.remote.places import Places
-from mlflow_compliance.store.remote.s3 import Bucket
+from mlflow_compliance.store.artifacts.remote import STAYS
+from mlflow_compliance.store.artifacts.remote_roots import RemoteGround
+from mlflow_compliance.store.ownership.rows import Missing
+from mlflow_compliance.store.storage.base import Listed, RemoteError
+from mlflow_compliance.store.storage.s3 import Bucket
+from mlflow_compliance.store.storage.storages import Places
+from mlflow_compliance.store.storage.transfer import copy_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from mlflow_compliance.snapshot.artifacts import Artifacts
 
 
 class BucketLab(Lab):

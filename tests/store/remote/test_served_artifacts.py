@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from mlflow import MlflowClient
@@ -12,9 +11,12 @@ from serving import Server, serving_artifacts
 from stores import BIG, CREDIT, model_files
 
 from mlflow_compliance.errors import ChangeError
-from mlflow_compliance.settings import Settings
-from mlflow_compliance.store.opening import open_store
-from mlflow_compliance.store.remote.copying import copy_folder, put_aside
+from mlflow_compliance.settings.schema import Settings
+from mlflow_compliance.store.storage.transfer import copy_folder, put_aside
+from mlflow_compliance.store.store import open_store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 @pytest.fixture(scope="module")

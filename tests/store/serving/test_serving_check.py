@@ -11,21 +11,25 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from mlflow.entities import Metric
 from servers import Quiet, handled_by
 from stores import BIG, START, Lab
 
-from mlflow_compliance.entities import Run, Snapshot
 from mlflow_compliance.errors import StoreError
-from mlflow_compliance.evidence import Served
-from mlflow_compliance.store.serving import serving_check
-from mlflow_compliance.store.serving.serving_check import check_run
-from mlflow_compliance.store.serving.tracking_server import tracking_server
+from mlflow_compliance.snapshot.evidence import Served
+from mlflow_compliance.store.evidence import server_check as serving_check
+from mlflow_compliance.store.evidence.server_check import check_run
+from mlflow_compliance.store.evidence.tracking_server import tracking_server
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from mlflow_compliance.snapshot.entities import Run
+    from mlflow_compliance.snapshot.snapshot import Snapshot
 
 SOURCE = Path(__file__).parents[3] / "src"
 SERVED_NAMES = [
@@ -334,7 +338,7 @@ def test_nothing_is_changed_and_nothing_is_left(shown: Shown, lab: Lab, monkeypa
 def test_a_killed_audit_leaves_no_server(lab: Lab, tmp_path: Path) -> None:
     code = """
 import sys
-from mlflow_compliance.store.serving.tracking_server import tracking_server
+from mlflow_compliance.store.evidence.tracking_server import tracking_server
 with tracking_server(sys.argv[1]) as url:
     print(url, flush=True)
     sys.stdin.read()
@@ -382,9 +386,9 @@ def test_a_file_that_the_server_may_not_read_is_told(lab: Lab) -> None:
     (lab.folder_of(run_id) / "b.txt").chmod(0)
     code = """
 import ctypes, os, sys
-from mlflow_compliance.store.serving.serving_files import Tree, check_files
-from mlflow_compliance.store.serving.serving_requests import AJAX, Asking
-from mlflow_compliance.store.serving.tracking_server import tracking_server
+from mlflow_compliance.store.evidence.server_check import Tree, check_files
+from mlflow_compliance.store.evidence.server_requests import AJAX, Asking
+from mlflow_compliance.store.evidence.tracking_server import tracking_server
 PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH = 24, 1, 2
 if os.geteuid() == 0:  # the programs that it starts are then as bound to the modes of files as anybody's
     for capability in (CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH):

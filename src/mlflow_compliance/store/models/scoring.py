@@ -10,9 +10,9 @@ import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mlflow_compliance.errors import ComplianceError, first_line
-from mlflow_compliance.evidence import Scored
-from mlflow_compliance.metrics import COST, cost_of
-from mlflow_compliance.store.disk.content import opened, why_unread
+from mlflow_compliance.production.metrics import COST, cost_of
+from mlflow_compliance.snapshot.evidence import Scored
+from mlflow_compliance.store.storage.safe_io import opened, why_unread
 
 if TYPE_CHECKING:
     import numpy as np

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from mlflow_compliance.artifacts import Artifacts, Ownerless
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from mlflow_compliance.snapshot.artifacts import Artifacts
+    from mlflow_compliance.snapshot.files import Ownerless
 
 ID = re.compile(r"(m-|tr-)?[0-9a-f]{32}")
 """The ids that MLflow makes up: no two stores give one to two things."""

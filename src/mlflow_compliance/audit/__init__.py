@@ -1,0 +1,1 @@
+"""One audit of a store, without pytest."""

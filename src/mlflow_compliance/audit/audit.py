@@ -1,0 +1,287 @@
+"""The session of an audit: one object in config.stash that the plugin's hooks delegate to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlflow_compliance.audit.snapshots import Alone, FilesNotRead, Readings, Sharing
+from mlflow_compliance.errors import ChangeError, ComplianceError, PlanError, StoreError
+from mlflow_compliance.repair.apply import apply_plan
+from mlflow_compliance.repair.expected import expected_after
+from mlflow_compliance.repair.journal import Journal, only_one
+from mlflow_compliance.repair.plan import Plan, make_plan, not_now
+from mlflow_compliance.repair.run import Repair
+from mlflow_compliance.rules.evaluation import cases, verdict_of
+from mlflow_compliance.rules.finding import Finding, Severity
+from mlflow_compliance.rules.fixer import Remedy, propose, summary_of
+from mlflow_compliance.rules.packs import load_fixers
+from mlflow_compliance.rules.policy import AXES, OF_FILES, Policy
+from mlflow_compliance.rules.selecting import selects
+from mlflow_compliance.settings.schema import Settings, find_settings, load_settings
+from mlflow_compliance.snapshot.diff import differences
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from mlflow_compliance.progress import Progress
+    from mlflow_compliance.snapshot.snapshot import Snapshot
+    from mlflow_compliance.store.store import Store
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says."""
+
+    rootdir: Path
+    workdir: Path
+    """Where the command was started: settings are looked for from here, as git does."""
+    tracking_uri: str | None = None
+    config: str | None = None
+    fixers: tuple[str, ...] = ()
+    fix: bool = False
+    limit: int | None = None
+    executor: str = "threads"
+    hash_cache: str | None = None
+    """What --hash-cache says; None leaves it to the settings."""
+    metadata_only: bool = False
+    rules: tuple[str, ...] = ()
+    """Ids and patterns of the rules that --compliance-rules asks for; empty for every rule."""
+    owned_roots: tuple[str, ...] = ()
+    """Artifact roots that --fix-owned-root names."""
+
+
+class Audit:
+    """Reads the store once, hands entities to checks, and repairs when asked."""
+
+    def __init__(self, options: Options, progress: Callable[[], Progress], sharing: Sharing | None = None) -> None:
+        self.options = options
+        self.progress = progress
+        self.policies: dict[str, Policy] = {}
+        self.repair: Repair | None = None
+        self.error: ComplianceError | None = None
+        self._settings: Settings | None = None
+        self._store: Store | None = None
+        self._readings = Readings(sharing or Alone())
+        self._remedies: Mapping[str, Remedy] | None = None
+
+    @property
+    def settings(self) -> Settings:
+        """The settings, read when they are first needed."""
+        if self._settings is None:
+            named = self.options.config
+            path = self.options.workdir / named if named else find_settings(self.options.workdir)
+            self._settings = load_settings(path)
+        return self._settings
+
+    @property
+    def uri(self) -> str:
+        """The tracking URI: --tracking-uri, else MLFLOW_TRACKING_URI, else the settings."""
+        settings = self.settings
+        return settings.store.wanted_uri(self.options.tracking_uri, settings.base)
+
+    @property
+    def store(self) -> Store:
+        if self._store is None:
+            from mlflow_compliance.store.store import open_store
+
+            self._store = open_store(
+                self.uri,
+                self.settings,
+                str(self.options.rootdir),
+                executor=self.options.executor,
+                hash_cache=self._hash_cache,
+                owned_roots=[str(self.options.workdir / Path(root).expanduser()) for root in self.options.owned_roots],
+            )
+        return self._store
+
+    @property
+    def _hash_cache(self) -> str | None:
+        """What names the folder of the hash cache: the flag, from where the command was given, else the settings."""
+        given = self.options.hash_cache
+        if given is None:
+            return None
+        return given if given in ("user", "off") else str(self.options.workdir / Path(given).expanduser())
+
+    @property
+    def opened(self) -> bool:
+        """Whether a store was read in this session."""
+        return self._readings.latest is not None
+
+    def snapshot(self, *, artifacts: bool) -> Snapshot:
+        """The store as it was when this session last read it; its files too, where a check asks for them."""
+        return self._readings.snapshot(self.store, self.progress(), artifacts=artifacts)
+
+    @property
+    def moved(self) -> int:
+        """When the rows that rules without files were told of had been read, 0 where all rules saw the store of one moment."""
+        return self._readings.moved
+
+    def add(self, rule: Policy) -> None:
+        """Take in a collected policy. Raises ComplianceError where another one has its id."""
+        known = self.policies.setdefault(rule.id, rule)
+        if known is not rule and _place(known) != _place(rule):
+            self.error = ComplianceError(f"two policies have the id {rule.id}: {_place(known)} and {_place(rule)}; give one another id")
+        self.policies[rule.id] = rule
+
+    def check(self, known_ids: set[str]) -> None:
+        """Raise SettingsError where the settings speak of a policy that is in no pack at hand."""
+        self.settings.check_policy_ids(known_ids | self.policies.keys())
+
+    def check_any_enabled(self, selected: Iterable[Policy]) -> None:
+        """Raise ComplianceError where the settings switch off every policy that was selected: no rule run is no compliance."""
+        rules = list(selected)
+        if rules and not any(map(self.enabled, rules)):
+            raise ComplianceError("every policy that was selected is switched off in the settings: nothing would be examined")
+
+    def findings_by_case(self, only: Mapping[str, frozenset[str]]) -> dict[tuple[str, str], list[Finding]]:
+        """(policy id, case key) -> findings in the store as it is now, for the policies that were selected."""
+        rules = [rule for rule in self.policies.values() if rule.id in only and rule.evaluable]
+        snapshot = self.snapshot(artifacts=True)
+        return {
+            (rule.id, case.key): list(verdict_of(rule, case, snapshot, self.settings).findings)
+            for rule in rules
+            for case in cases(rule, snapshot, self.settings)
+        }
+
+    def done(self, findings: list[Finding]) -> list[str]:
+        """What the repair did about findings, in lines for people."""
+        outcome = self.repair.outcome if self.repair else None
+        return [line for finding in findings for line in outcome.done.get(finding.fingerprint, ())] if outcome else []
+
+    def keys(self, rule: Policy, axis: str) -> list[str]:
+        """The case ids of one axis of a policy. Without a store they are one that fails."""
+        if self.error is not None:
+            return ["unread"]
+        try:
+            return list(AXES[axis].members(self.snapshot(artifacts=axis in OF_FILES), self.settings))
+        except ComplianceError as error:
+            self.error = error
+            return ["unread"]
+
+    def resolve(self, axis: str, key: str, *, artifacts: bool) -> object | None:
+        """The entity behind a case id in the current snapshot, None when it is gone."""
+        return AXES[axis].members(self.snapshot(artifacts=artifacts), self.settings).get(key)
+
+    def severity(self, rule: Policy, findings: Sequence[Finding] = ()) -> Severity:
+        """A policy's severity, or that of the worst of some findings of it; the settings may say another."""
+        own = self.settings.policies.get(rule.id)
+        if own and own.severity:
+            return Severity(own.severity)
+        return max((finding.severity or rule.severity for finding in findings), key=lambda found: found.rank, default=rule.severity)
+
+    def requires_evidence(self, rule: Policy) -> bool:
+        """Whether a check of a policy that could not judge fails the gate."""
+        return self.severity(rule).value in self.settings.gate.require_evidence
+
+    def enabled(self, rule: Policy) -> bool:
+        own = self.settings.policies.get(rule.id)
+        return own is None or own.enabled
+
+    def left_out(self, rule: Policy) -> bool:
+        """Whether --metadata-only leaves a policy out."""
+        return self.options.metadata_only and rule.reads_artifacts
+
+    def asked(self, rule: Policy) -> bool:
+        """Whether --compliance-rules asks for a policy."""
+        return selects(self.options.rules, rule.id)
+
+    @property
+    def remedies(self) -> Mapping[str, Remedy]:
+        if self._remedies is None:
+            self._remedies = load_fixers(self.options.fixers, self.options.rootdir)
+        return self._remedies
+
+    def remedy(self, finding: Finding) -> str:
+        """What --fix would do about a finding, or why it would not, in one line."""
+        try:
+            changes, reason = propose(self.remedies, finding, self._for_remedies(), self.settings)
+        except ComplianceError as error:
+            return str(error)
+        if not changes:
+            return reason
+        if waits := self.settings.store.relocate and not_now(changes, self._for_remedies()):
+            return waits
+        what = summary_of(self.remedies[finding.policy]) or changes[0].says()
+        counted = f"{what} ({len(changes)} change{'s' if len(changes) > 1 else ''})"
+        return f"Only audited here, else: {counted}" if self.refusal() else counted
+
+    def _for_remedies(self) -> Snapshot:
+        """What remedies are shown for a report: files only where a rule has read them, or where it depends on them whether --fix writes at all."""
+        snapshot = self.snapshot(artifacts=bool(self.settings.store.relocate))
+        return snapshot if snapshot.artifacts is not None else FilesNotRead.of(snapshot)
+
+    def refusal(self) -> str:
+        """Why --fix would not write to this store, empty where it would."""
+        from mlflow_compliance.store.store import refuse_writing
+
+        try:
+            refuse_writing(self.store, self.snapshot(artifacts=bool(self.settings.store.relocate)))
+        except ComplianceError as error:
+            return str(error)
+        return ""
+
+    def plan(self, only: Mapping[str, frozenset[str]]) -> Plan:
+        """The plan for the findings of the collected cases. Raises PlanError where it is larger than --fix-max allows."""
+        rules = [rule for rule in self.policies.values() if rule.id in only and rule.evaluable]
+        made = make_plan(rules, self.remedies, self.snapshot(artifacts=True), self.settings, only)
+        limit = self.options.limit
+        if limit is not None and len(made.entities) > limit:
+            size = len(made.entities)
+            raise PlanError(f"the plan changes {size} entities and --fix-max allows {limit}: nothing was changed; raise it, or select with -k")
+        return made
+
+    def mend(self, only: Mapping[str, frozenset[str]], tell: Callable[[Plan], None]) -> None:
+        """Plan, `tell` the plan, and with --fix carry it out and read the store anew."""
+        if not self.options.fix:
+            self.repair = Repair(self.plan(only))
+            tell(self.repair.plan)
+            return
+        from mlflow_compliance.store.store import refuse_writing
+
+        refuse_writing(self.store, self.snapshot(artifacts=True))
+        self.repair = Repair(self.plan(only))
+        if self.repair.plan.steps:
+            with only_one(self.store.folder), self.store.backend.lock():
+                # Planned again under the lock: another repair may just have ended.
+                self._readings.forget()
+                self.repair = Repair(self.plan(only))
+                tell(self.repair.plan)
+                if self.repair.plan.steps:
+                    self._apply(self.repair)
+        else:
+            tell(self.repair.plan)
+
+    def _apply(self, repair: Repair) -> None:
+        from mlflow_compliance.store.write.writer import StoreWriter
+
+        binding: dict[str, str] = {}
+        writer = StoreWriter(self.store, binding)
+        journal = Journal(self.store.folder, datetime.now(timezone.utc))
+        repair.journal = journal.path
+        progress = self.progress()
+        progress.start("Repairing", len(repair.plan.changes))
+        try:
+            repair.outcome = apply_plan(repair.plan, writer, binding, journal, self.store.info.uri, lambda: progress.advance(1))
+        finally:
+            progress.stop()
+            self._readings.forget()
+        try:
+            expected = expected_after(repair.plan.start, repair.outcome.applied, binding)
+        except ChangeError as error:
+            # A change was made although one that it was planned on had failed.
+            repair.unlike = [f"what the store must be now cannot be told: {error}"]
+            return
+        try:
+            found = self.store.read(artifacts=True, also=tuple(expected.runs), progress=self.progress())
+        except StoreError as error:
+            done = f"{len(repair.outcome.applied)} of {len(repair.plan.changes)} changes were made, journal: {journal.path}"
+            raise StoreError(f"the store cannot be read anew to see whether it is what was planned ({done}); {error}") from error
+        self._readings.put(found)
+        repair.unlike = differences(expected, found)
+
+
+def _place(rule: Policy) -> str:
+    return f"{rule.check.__code__.co_filename}::{rule.check.__qualname__}"

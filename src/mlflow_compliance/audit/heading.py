@@ -1,0 +1,78 @@
+"""The head of the reports: what was audited, as lines of text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from mlflow_compliance.audit.audit import Audit
+
+
+_FEW = 5
+"""Names in one line of the head."""
+
+
+def _counted(names: Sequence[str], what: str) -> str:
+    """How many there are, and the first of them."""
+    shown = ", ".join(names[:_FEW]) + (f" and {len(names) - _FEW} more" if len(names) > _FEW else "")
+    return f"{len(names)} {what}{'s' * (len(names) != 1)}: {shown}"
+
+
+def _time(milliseconds: int) -> str:
+    return f"{datetime.fromtimestamp(milliseconds / 1000, timezone.utc):%Y-%m-%d %H:%M:%S} UTC"
+
+
+@dataclass(frozen=True)
+class Heading:
+    """What a report says of an audit as a whole: plain values, so that a worker of pytest-xdist can hand it over."""
+
+    lines: tuple[str, ...]
+    read_at: str
+    policies: int
+
+
+def heading(audit: Audit) -> Heading:
+    """The head of the reports on a store that was read."""
+    examined = sum(map(audit.asked, audit.policies.values()))
+    return Heading(tuple(_lines_of(audit)), _time(audit.snapshot(artifacts=False).taken_at), examined)
+
+
+def _lines_of(audit: Audit) -> Iterator[str]:
+    snapshot = audit.snapshot(artifacts=False)
+    runs: dict[str, int] = {}
+    for item in snapshot.experiments.values():
+        for (lifecycle, status), number in item.runs.items():
+            name = status if lifecycle == "active" else "deleted"
+            runs[name] = runs.get(name, 0) + number
+    active = sum(item.active for item in snapshot.experiments.values())
+    counted = ", ".join(f"{number} {name}" for name, number in sorted(runs.items()))
+    yield f"store: {snapshot.info.uri} ({snapshot.info.backend}{', schema ' + snapshot.info.schema if snapshot.info.schema else ''})"
+    yield f"experiments: {active} active, {len(snapshot.experiments) - active} deleted; runs: {sum(runs.values())} ({counted})"
+    yield f"registered models: {len(snapshot.registered_models)}, versions: {sum(len(item.versions) for item in snapshot.registered_models.values())}"
+    if snapshot.other_workspaces:
+        yield f"not read: {_counted(snapshot.other_workspaces, 'other workspace')} (MLFLOW_WORKSPACE names the one to audit)"
+    if snapshot.lost_rows:
+        lost = ", ".join(f"{item.rows} of {item.table} without {item.parent}" for item in snapshot.lost_rows)
+        yield f"rows whose parent is not there, and that MLflow shows nobody: {lost}"
+    if audit.moved:
+        yield f"the store was changed during the audit: rules about files saw it as it was later than {_time(audit.moved)}, when the others did"
+    if snapshot.artifacts is not None:
+        files, roots = snapshot.artifacts.files, snapshot.artifacts.roots
+        stored = {file.copy: file.size for file in files.values()}
+        size, where = sum(file.size for file in files.values()), ", ".join(root.path for root in roots) or "no folder"
+        yield f"artifacts: {len(files)} files, {size} bytes, {sum(stored.values())} of them on disk, in {where}"
+        for prefix, rows in sorted(snapshot.artifacts.relocated.items()):
+            yield f"relocated: {rows} rows say {prefix}, a place that is not used here; read through [store.relocate]"
+    if audit.options.rules:
+        others = sum(not audit.asked(rule) for rule in audit.policies.values())
+        yield f"limited by --compliance-rules to {', '.join(audit.options.rules)}: {others} other rules were not asked"
+    left = sorted(rule.id for rule in audit.policies.values() if audit.left_out(rule) and audit.asked(rule))
+    if left:
+        yield f"left out by --metadata-only, so nothing is said of files: {', '.join(left)}"
+    off = sorted(rule.id for rule in audit.policies.values() if not audit.enabled(rule))
+    if off:
+        yield f"switched off in the settings: {', '.join(off)}"

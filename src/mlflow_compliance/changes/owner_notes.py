@@ -1,0 +1,73 @@
+"""Changes of the note in an artifact root that says whose it is."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from mlflow_compliance.changes.base import Change, Writer, artifacts_in
+from mlflow_compliance.changes.symbols import JOURNAL
+from mlflow_compliance.errors import ChangeError
+from mlflow_compliance.snapshot.files import OWNER_NOTE
+from mlflow_compliance.snapshot.refs import EntityRef
+
+if TYPE_CHECKING:
+    from mlflow_compliance.snapshot.snapshot import Snapshot
+
+
+@dataclass(frozen=True)
+class ClaimRoot(Change):
+    """Note in an artifact root that this store owns it, before the first change of what lies there; `insisted` where the user said so."""
+
+    root: str
+    insisted: bool = False
+
+    @property
+    def entity(self) -> EntityRef:
+        return EntityRef("artifact_root", self.root)
+
+    def says(self) -> str:
+        return f"note in {os.path.join(self.root, OWNER_NOTE)} that this store owns the folder{', as --fix-owned-root says' * self.insisted}"
+
+    def on(self, snapshot: Snapshot) -> Snapshot:
+        artifacts = artifacts_in(snapshot)
+        if self.root not in {root.path for root in artifacts.roots}:
+            raise ChangeError(f"{self.root} is no artifact root of this store")
+        return replace(snapshot, artifacts=replace(artifacts, claimed=artifacts.claimed | {self.root}))
+
+    def write(self, store: Writer) -> None:
+        store.claim_root(self.root, store.bind(JOURNAL))
+
+    def inverse(self, store: Writer) -> Change:
+        return ReleaseRoot(self.root)
+
+    def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        return {"root": self.root, "noted": False}, {"root": self.root, "noted": True}
+
+
+@dataclass(frozen=True)
+class ReleaseRoot(Change):
+    """Take back the last note in an artifact root; one that was there before it counts again."""
+
+    root: str
+
+    @property
+    def entity(self) -> EntityRef:
+        return EntityRef("artifact_root", self.root)
+
+    def says(self) -> str:
+        return f"take back the note in {os.path.join(self.root, OWNER_NOTE)} that this store owns the folder"
+
+    def on(self, snapshot: Snapshot) -> Snapshot:
+        artifacts = artifacts_in(snapshot)
+        return replace(snapshot, artifacts=replace(artifacts, claimed=artifacts.claimed - {self.root}))
+
+    def write(self, store: Writer) -> None:
+        store.release_root(self.root)
+
+    def inverse(self, store: Writer) -> Change:
+        return ClaimRoot(self.root)
+
+    def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        return {"root": self.root, "noted": True}, {"root": self.root, "noted": False}

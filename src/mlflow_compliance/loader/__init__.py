@@ -1,0 +1,1 @@
+"""The production model as programs load it."""

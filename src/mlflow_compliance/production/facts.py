@@ -1,0 +1,80 @@
+"""What a store says about one fact of a product: every value of it, and the place that says so."""
+
+from __future__ import annotations
+
+from decimal import Decimal, InvalidOperation
+from typing import TYPE_CHECKING, NamedTuple
+
+from mlflow_compliance.production.claims import claimed_by, production_runs
+from mlflow_compliance.snapshot.tags import SUPERSEDED_BY
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from mlflow_compliance.settings.schema import Product, Settings
+    from mlflow_compliance.snapshot.entities import Run
+    from mlflow_compliance.snapshot.evidence import Evidence
+    from mlflow_compliance.snapshot.refs import EntityRef
+    from mlflow_compliance.snapshot.snapshot import Snapshot
+
+
+class FactValue(NamedTuple):
+    """One value of a fact; `place` says where it stands, `owner` whose it is."""
+
+    value: str
+    place: str
+    owner: EntityRef
+    experiment_id: str = ""
+    """Of the run that says so; empty where it is no run."""
+
+
+def number(text: str) -> str:
+    """A text that is a number in one spelling ('0.480' and '0.48' are one value); any other text as it is."""
+    try:
+        value = Decimal(text.strip())
+    except InvalidOperation:
+        return text.strip()
+    if not value.is_finite():
+        return str(value)
+    return f"{value.normalize():f}" if value else "0"
+
+
+def fact_values(product: Product, snapshot: Snapshot, evidence: Evidence | None, settings: Settings) -> dict[str, list[FactValue]]:
+    """Fact -> every value that the production experiment and the registry hold. A run that was superseded is history and says nothing."""
+    found: dict[str, list[FactValue]] = {}
+    for fact, keys in product.production.facts.items():
+        found[fact] = [value for experiment_id in claimed_by(product, snapshot, settings) for value in _in_runs(keys, experiment_id, snapshot)]
+        found[fact] += _in_registry(keys, product, snapshot)
+        for run in production_runs(product, snapshot, settings):
+            metadata = evidence.metadata.get(run.run_id) if evidence else None
+            if metadata is not None and metadata.document.get(fact) is not None:
+                found[fact].append(FactValue(str(metadata.document[fact]), f"model_metadata.json of run {run.run_id}", run.ref, run.experiment_id))
+    return found
+
+
+def _in_runs(keys: tuple[str, ...], experiment_id: str, snapshot: Snapshot) -> Iterator[FactValue]:
+    for run in snapshot.runs_of(experiment_id):
+        if SUPERSEDED_BY not in run.tags:
+            yield from in_run(keys, run)
+
+
+def in_run(keys: tuple[str, ...], run: Run) -> Iterator[FactValue]:
+    """The values that one run holds under some names."""
+    metrics = {key: str(value) for key, value in run.latest.items()}
+    named: tuple[tuple[str, Mapping[str, str]], ...] = (("param", run.params), ("metric", metrics), ("tag", run.tags))
+    for kind, values in named:
+        for key in keys:
+            if key in values:
+                yield FactValue(values[key], f"{kind} {key} of run {run.run_id}", run.ref, run.experiment_id)
+
+
+def _in_registry(keys: tuple[str, ...], product: Product, snapshot: Snapshot) -> Iterator[FactValue]:
+    """The tags of the registered model and of the version in force: earlier versions are history."""
+    registered = snapshot.registered_models.get(product.production.registered_model or "")
+    if registered is None:
+        return
+    version = registered.version(registered.aliases.get(product.production.alias))
+    for owner, tags in ((registered.ref, registered.tags), *(((version.ref, version.tags),) if version else ())):
+        for key in keys:
+            if key in tags:
+                yield FactValue(tags[key], f"tag {key} of {owner}", owner)

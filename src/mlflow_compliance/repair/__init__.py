@@ -1,0 +1,1 @@
+"""Planning a repair, carrying it out, and its journal."""

@@ -1,0 +1,107 @@
+"""Carries out a plan: journalled change by change, then the store is read anew and compared with what was planned."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING
+
+from mlflow_compliance.changes import JOURNAL, NOW, Change, CopyRun, Writer, bind
+from mlflow_compliance.errors import ChangeError, StoreError
+from mlflow_compliance.repair.plan import Plan, Step, batches
+from mlflow_compliance.snapshot.refs import EntityRef
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from mlflow_compliance.repair.journal import Journal
+
+TOGETHER = 50
+"""Runs that are copied together: they share the transactions, and a program that is killed has so many to copy again at most."""
+
+
+@dataclass
+class Outcome:
+    """What was done: the changes that were carried out, and per finding the change that failed and why."""
+
+    applied: list[Change] = field(default_factory=list)
+    failed: list[tuple[Step, str]] = field(default_factory=list)
+    done: dict[str, list[str]] = field(default_factory=dict)
+    """Fingerprint of a finding -> what was done about it, in lines for people."""
+
+
+def apply_plan(plan: Plan, writer: Writer, binding: dict[str, str], journal: Journal, store: str, progress: Callable[[], None]) -> Outcome:
+    """Carry out every step. A change that fails ends its own step, since the rest of it builds on it; the other steps go on."""
+    at = datetime.now(timezone.utc)
+    binding[JOURNAL] = journal.id
+    binding[NOW] = at.isoformat(timespec="seconds")
+    journal.header(store, at, len(plan.changes))
+    outcome, number, lost = Outcome(), 0, set[EntityRef]()
+    for step in plan.steps:
+        for alike in batches(step.changes, TOGETHER):
+            numbers = range(number + 1, number + 1 + len(alike))
+            bound: list[dict[str, str]] = []
+            failure: ChangeError | None = None
+            for _ in alike:
+                progress()
+            try:
+                for change in alike:
+                    _refuse_after_failure(change, lost)
+                journal.begin_all(step.finding.policy, [(n, change, change.inverse(writer)) for n, change in zip(numbers, alike, strict=True)])
+                number = numbers[-1]
+                bound, failure = _write(alike, writer, binding)
+            except ChangeError as error:
+                # Nothing of it was begun.
+                number, failure = numbers[0], error
+            journal.done_all(list(zip(numbers, bound, strict=False)))
+            done = alike[: len(bound)]
+            outcome.applied += done
+            outcome.done.setdefault(step.finding.fingerprint, []).extend(bind(change.says(), binding) for change in done)
+            if failure is not None:
+                first = numbers[len(bound)]
+                journal.failed(first, str(failure))
+                for later in range(first + 1, number + 1):
+                    journal.failed(later, f"change {first} failed before it")
+                outcome.failed.append((step, f"{alike[len(bound)].says()}: {failure}"))
+                lost.update(_key(other) for other in step.changes)
+                _refuse_to_go_on_without(writer, journal, len(outcome.applied), len(plan.changes))
+                break
+    journal.close(len(outcome.applied), len(outcome.failed))
+    return outcome
+
+
+def _refuse_to_go_on_without(writer: Writer, journal: Journal, made: int, planned: int) -> None:
+    """A change may have failed because its store went away: every other one would fail too."""
+    try:
+        writer.reach()
+    except StoreError as gone:
+        done = f"{made} of {planned} changes were made, journal: {journal.path}"
+        raise StoreError(f"the store went away during the repair ({done}): bring it back, then run --fix again to finish; {gone}") from gone
+
+
+def _write(alike: Sequence[Change], writer: Writer, binding: Mapping[str, str]) -> tuple[list[dict[str, str]], ChangeError | None]:
+    """Make changes in order: the symbols that each one bound, and what stopped the first that could not be made."""
+    copies = [change for change in alike if isinstance(change, CopyRun)]
+    if len(copies) == len(alike) > 1:
+        # Where that fails nothing of it is left, and one by one shows which of them it was.
+        with suppress(ChangeError):
+            return writer.copy_runs(copies), None
+    bound: list[dict[str, str]] = []
+    for change in alike:
+        known = set(binding)
+        try:
+            change.write(writer)
+        except ChangeError as error:
+            return bound, error
+        bound.append({symbol: value for symbol, value in binding.items() if symbol not in known})
+    return bound, None
+
+
+def _refuse_after_failure(change: Change, lost: set[EntityRef]) -> None:
+    if _key(change) in lost:
+        raise ChangeError(f"an earlier change of {change.entity} failed")
+
+
+def _key(change: Change) -> EntityRef:
+    return EntityRef(change.entity.kind, change.entity.key)

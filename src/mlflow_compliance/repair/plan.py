@@ -1,0 +1,171 @@
+"""Plans a repair: folds proposed changes over a Snapshot and asks the policies again until nothing fixable is left."""
+
+from __future__ import annotations
+
+import sys
+from collections import defaultdict
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from mlflow_compliance.changes import Change, CopyRun, LogProductionRun, RewriteLocations
+from mlflow_compliance.errors import ChangeError, PlanError
+from mlflow_compliance.rules.evaluation import Verdict, cases, verdict_of
+from mlflow_compliance.rules.fixer import Remedy, propose
+from mlflow_compliance.snapshot.refs import EntityRef
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from mlflow_compliance.rules.finding import Finding
+    from mlflow_compliance.rules.policy import Policy
+    from mlflow_compliance.settings.schema import Settings
+    from mlflow_compliance.snapshot.snapshot import Snapshot
+
+ROUNDS = 10
+"""A remedy may uncover work for another one; more rounds than this mean that two of them undo each other."""
+
+REWRITTEN_FIRST = "its rows are read through [store.relocate] and are rewritten first (ART003): run --fix again"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One finding and the changes that mend it, in order: the later ones rely on the earlier ones."""
+
+    finding: Finding
+    changes: tuple[Change, ...]
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A finding that stays, and why."""
+
+    finding: Finding
+    reason: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a repair will do, exactly. `outcome` is the store as it will be."""
+
+    start: Snapshot
+    steps: tuple[Step, ...]
+    refusals: tuple[Refusal, ...]
+    outcome: Snapshot
+
+    @property
+    def changes(self) -> tuple[Change, ...]:
+        return tuple(change for step in self.steps for change in step.changes)
+
+    @property
+    def entities(self) -> set[EntityRef]:
+        """The entities that it changes, by kind and key."""
+        return {EntityRef(entity.kind, entity.key) for change in self.changes for entity in change.entities}
+
+    def lines(self) -> Iterator[str]:
+        """The plan for people: the same text whether it is carried out or not."""
+        for step in self.steps:
+            yield f"{step.finding.policy}  {step.finding.entity}: {step.finding.message}"
+            for change in step.changes:
+                yield f"    + {change.says()}"
+        for refusal in self.refusals:
+            yield f"{refusal.finding.policy}  {refusal.finding.entity}: {refusal.finding.message}"
+            yield f"    ! not fixed: {refusal.reason}"
+            yield from (f"      {line}" for line in refusal.finding.toml.splitlines())
+        yield f"{len(self.changes)} changes to {len(self.entities)} entities; {len(self.refusals)} findings are left for people"
+
+
+def findings_of(
+    policies: Sequence[Policy], snapshot: Snapshot, settings: Settings, only: Mapping[str, frozenset[str]] | None = None
+) -> list[Finding]:
+    """Every finding of the policies on a snapshot, by policy id; `only` limits a policy to some of its cases."""
+    return [finding for verdict in _verdicts(policies, snapshot, settings, only) for finding in verdict.findings]
+
+
+def _verdicts(policies: Sequence[Policy], snapshot: Snapshot, settings: Settings, only: Mapping[str, frozenset[str]] | None) -> Iterator[Verdict]:
+    for rule in sorted(policies, key=lambda rule: rule.id):
+        for case in cases(rule, snapshot, settings):
+            if only is None or case.key in only.get(rule.id, frozenset()):
+                yield verdict_of(rule, case, snapshot, settings)
+
+
+def make_plan(
+    policies: Sequence[Policy],
+    remedies: Mapping[str, Remedy],
+    snapshot: Snapshot,
+    settings: Settings,
+    only: Mapping[str, frozenset[str]] | None = None,
+) -> Plan:
+    """The plan that mends what can be mended. Raises PlanError, naming the culprits, where remedies do not settle."""
+    now = snapshot
+    steps: list[Step] = []
+    mended: dict[str, list[Change]] = defaultdict(list)
+    for _ in range(ROUNDS):
+        refusals: list[Refusal] = []
+        progressed = False
+        back: list[Finding] = []
+        for finding in [item for verdict in _verdicts(policies, now, settings, only) for item in (*verdict.findings, *verdict.offers)]:
+            changes, reason = propose(remedies, finding, now, settings)
+            reason = not_now(changes, snapshot) or reason
+            if not changes or reason:
+                refusals.append(Refusal(finding, reason or "its fixer proposes nothing"))
+                continue
+            earlier = mended[finding.fingerprint]
+            if any(change in earlier for change in changes):
+                raise _unsettled(finding)
+            # With other changes it may be: a run that was copied into a bucket brings a duplicate of its own.
+            back += [finding] if earlier else []
+            try:
+                after = fold(changes, now)
+            except ChangeError as conflict:
+                refusals.append(Refusal(finding, str(conflict)))
+                continue
+            now, progressed = after, True
+            earlier += changes
+            steps.append(Step(finding, changes))
+        if not progressed:
+            return Plan(snapshot, tuple(steps), tuple(refusals), now)
+    if back:
+        raise _unsettled(back[0])
+    names = sorted({step.finding.policy for step in steps[-len(policies) :]})
+    raise PlanError(f"the plan does not settle after {ROUNDS} rounds; the last ones to change something were the fixers of {', '.join(names)}")
+
+
+def not_now(changes: Sequence[Change], start: Snapshot) -> str:
+    """Why changes must wait for what else is wrong with the store, '' where they need not."""
+    artifacts = start.artifacts
+    if artifacts is None:
+        return ""
+    if artifacts.elsewhere and not all(isinstance(change, RewriteLocations) for change in changes):
+        return REWRITTEN_FIRST
+    for change in changes:
+        if isinstance(change, CopyRun | LogProductionRun):
+            away = artifacts.unknown.get(("experiment", change.experiment_id))
+            if away is not None:
+                return f"it would be written to the place of experiment {change.experiment_id}, which was not looked at: {away.reason}"
+    return ""
+
+
+def _unsettled(finding: Finding) -> PlanError:
+    return PlanError(f"{finding.policy} does not settle: its fixer changes {finding.entity}, and then the same finding is back")
+
+
+def batches(changes: Sequence[Change], most: int = sys.maxsize) -> Iterator[tuple[Change, ...]]:
+    """Changes in order: copies of runs that follow one another together, at most so many, and every other change by itself."""
+    for copies, group in groupby(changes, lambda change: isinstance(change, CopyRun)):
+        rest = tuple(group)
+        while rest:
+            size = most if copies else 1
+            yield rest[:size]
+            rest = rest[size:]
+
+
+def fold(changes: Sequence[Change], snapshot: Snapshot) -> Snapshot:
+    """The snapshot after changes, in order."""
+    for alike in batches(changes):
+        first = alike[0]
+        if isinstance(first, CopyRun):
+            snapshot = CopyRun.on_all([change for change in alike if isinstance(change, CopyRun)], snapshot)
+        else:
+            snapshot = first.on(snapshot)
+    return snapshot

@@ -1,0 +1,195 @@
+"""The start of a session and of its collection: flags, fixtures, parameters, and what stops a run before its checks."""
+
+from __future__ import annotations
+
+import ast
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from mlflow_compliance.errors import ComplianceError
+from mlflow_compliance.session.state import ATTRIBUTE, AUDIT, EXAMINED, STOPPED, VIOLATIONS, audit_of, rule_of
+from mlflow_compliance.session.xdist import WORKER_ERROR
+
+if TYPE_CHECKING:
+    from mlflow_compliance.audit.audit import Audit
+    from mlflow_compliance.rules.finding import Violations
+    from mlflow_compliance.rules.policy import Policy
+
+_LEFT_OUT = "left-out"
+"""Case of a rule that `--metadata-only` or `--compliance-rules` deselects: its cases are not looked for, since that may read files."""
+_COVERED: pytest.StashKey[bool] = pytest.StashKey()
+
+
+def cover(collector: pytest.Collector, value: object) -> None:
+    """Give a module its fixtures when its first policy is met: a global fixture named `settings` would break other suites."""
+    module = collector.getparent(pytest.Module)
+    if not hasattr(value, ATTRIBUTE) or module is None or module.stash.get(_COVERED, False):
+        return
+    from mlflow_compliance.rules.policy import AXES
+
+    module.stash[_COVERED] = True
+    audit = ensure_audit(collector.config)
+    for name in AXES:
+        pytest.register_fixture(name=name, func=_member, node=module)
+    pytest.register_fixture(name="store", func=lambda request: audit.snapshot(artifacts=_policy(request.node).reads_artifacts), node=module)
+    pytest.register_fixture(name="artifacts", func=lambda: audit.snapshot(artifacts=True).artifacts, node=module)
+    pytest.register_fixture(name="evidence", func=lambda: audit.snapshot(artifacts=True).evidence, node=module)
+    pytest.register_fixture(name="settings", func=lambda: audit.settings, node=module)
+    pytest.register_fixture(name="violations", func=_violations, node=module)
+
+
+def _policy(item: pytest.Item) -> Policy:
+    found = rule_of(item)
+    assert found is not None
+    return found
+
+
+def _member(request: pytest.FixtureRequest) -> object:
+    """The entity behind a parameter, from the store as it was last read."""
+    from mlflow_compliance.rules.policy import AXES, NONE
+
+    audit, axis, rule = request.config.stash[AUDIT], str(request.fixturename), _policy(request.node)
+    found = audit.resolve(axis, request.param, artifacts=rule.reads_artifacts)
+    if found is not None:
+        request.node.stash.setdefault(EXAMINED, []).append(AXES[axis].ref(found))
+    elif request.param != NONE or axis not in rule.optional:
+        pytest.fail(f"there is no {request.fixturename} to examine: a rule that looks at nothing proves nothing", pytrace=False)
+    return found
+
+
+def _violations(request: pytest.FixtureRequest) -> Violations:
+    """The collector of a check; what it holds when the check ends fails the check."""
+    from mlflow_compliance.rules.finding import Violations
+    from mlflow_compliance.rules.policy import AXES
+    from mlflow_compliance.snapshot.refs import EntityRef
+
+    rule = _policy(request.node)
+    subject = EntityRef("store", "store", request.config.stash[AUDIT].store.info.uri)
+    first = request.getfixturevalue(rule.axes[0]) if rule.axes else None
+    if first is not None:
+        subject = AXES[rule.axes[0]].ref(first)
+    found = request.node.stash[VIOLATIONS] = Violations(rule.id, subject)
+    return found
+
+
+def rows(metafunc: pytest.Metafunc) -> None:
+    """Parametrize a policy by the entities of the store, under opaque ids that stay the same while the store changes."""
+    rule = getattr(metafunc.function, ATTRIBUTE, None)
+    if rule is None:
+        return
+    audit = ensure_audit(metafunc.config)
+    audit.add(rule)
+    for axis in rule.axes:
+        keys = [_LEFT_OUT] if audit.left_out(rule) or not audit.asked(rule) else audit.keys(rule, axis)
+        metafunc.parametrize(axis, keys or _none(rule, axis, audit), ids=keys or None, indirect=True)
+
+
+def _none(rule: Policy, axis: str, audit: Audit) -> list[Any]:
+    """The one case of an axis that nothing is on: a failure where a store must have something, else told as NOT APPLICABLE."""
+    from mlflow_compliance.rules.policy import MAY_BE_EMPTY, NONE, without_any
+
+    if axis not in MAY_BE_EMPTY or axis in rule.optional:
+        return [pytest.param(NONE, id=NONE)]
+    reason = without_any(axis, audit.settings)
+    return [pytest.param(NONE, id=NONE, marks=pytest.mark.skip(reason=reason))] if reason else []
+
+
+def name(item: pytest.Item) -> None:
+    """Let `-k EXP001` select a policy by its id."""
+    rule = rule_of(item)
+    if rule is not None:
+        item.extra_keyword_matches.add(rule.id)
+
+
+def collected(session: pytest.Session, items: list[pytest.Item]) -> None:
+    """Stop with one sentence where the store or the settings cannot be used; skip what the settings switch off."""
+    audit = audit_of(session.config)
+    if audit is None:
+        return
+    from mlflow_compliance.rules.selecting import refuse_unknown
+
+    known = _pack_ids(items)
+    left = {item for item in items if (rule := rule_of(item)) is not None and (audit.left_out(rule) or not audit.asked(rule))}
+    if left:
+        session.config.hook.pytest_deselected(items=[item for item in items if item in left])
+        items[:] = [item for item in items if item not in left]
+    try:
+        refuse_unknown(audit.options.rules, known | audit.policies.keys())
+        if audit.error is not None:
+            raise audit.error
+        audit.check(known)
+        rules = [rule for item in items if (rule := rule_of(item)) is not None]
+        audit.check_any_enabled(rules)
+        if any(rule.reads_artifacts and audit.enabled(rule) for rule in rules) and not session.config.option.collectonly:
+            audit.snapshot(artifacts=True)  # here, that a store whose files cannot be read stops the session as any other
+        if session.config.option.fix or session.config.option.fix_dry_run:
+            audit.remedies  # noqa: B018  a broken fixer is told before anything is read or written
+    except ComplianceError as error:
+        if not hasattr(session.config, "workerinput"):
+            session.config.stash[STOPPED] = str(error)
+            raise pytest.UsageError(str(error)) from error
+        session.config.workeroutput[WORKER_ERROR] = str(error)  # type: ignore[attr-defined]
+        items.clear()
+    for item in items:
+        switch_off(item, audit)
+
+
+def switch_off(item: pytest.Item, audit: Audit) -> None:
+    """Skip a check that the settings switch off."""
+    rule = rule_of(item)
+    if rule is not None and not audit.enabled(rule):
+        item.add_marker(pytest.mark.skip(reason=f"{rule.id} is switched off in the settings"))
+
+
+def _pack_ids(items: list[pytest.Item]) -> set[str]:
+    """Every policy id in the folders that policies were collected from, also where only some files were selected."""
+    rules = {item: rule for item in items if (rule := rule_of(item)) is not None}
+    folders, found = {item.path.parent for item in rules}, {rule.id for rule in rules.values()}
+    # The built-in rules too: settings may speak of them while only a user's own are run.
+    for folder in {*folders, Path(__file__).parents[1] / "policies"}:
+        for path in folder.glob("test_*.py"):
+            try:
+                tree = ast.parse(path.read_bytes())
+            except (OSError, SyntaxError, ValueError):
+                continue  # pytest tells of it when it is selected
+            for node in ast.walk(tree):
+                if isinstance(node, ast.Call) and getattr(node.func, "id", getattr(node.func, "attr", "")) == "policy" and node.args:
+                    first = node.args[0]
+                    if isinstance(first, ast.Constant):
+                        found.add(str(first.value))
+    return found
+
+
+def ensure_audit(config: pytest.Config) -> Audit:
+    """The audit of this session, made when its first policy is met."""
+    audit = audit_of(config)
+    if audit is None:
+        from mlflow_compliance.audit.audit import Audit, Options
+        from mlflow_compliance.progress import RichProgress, Silent
+        from mlflow_compliance.rules.selecting import words_in
+        from mlflow_compliance.session.xdist import sharing_of
+
+        reporter = config.pluginmanager.getplugin("terminalreporter")
+        capture = config.pluginmanager.getplugin("capturemanager")
+        # The store is read while pytest collects, and what is written then goes into pytest's capture.
+        shown = capture.global_and_fixture_disabled if capture else nullcontext
+        on_terminal = reporter is not None and reporter.isatty and config.get_verbosity() >= 0
+        options = Options(
+            rootdir=config.rootpath,
+            workdir=config.invocation_params.dir,
+            tracking_uri=config.option.tracking_uri,
+            config=config.option.compliance_config,
+            fixers=tuple(config.getini("compliance_fixers")),
+            fix=config.option.fix,
+            limit=config.option.fix_max,
+            executor=config.option.executor,
+            hash_cache=config.option.hash_cache,
+            metadata_only=config.option.metadata_only,
+            rules=words_in(config.option.compliance_rules),
+            owned_roots=tuple(config.option.fix_owned_root),
+        )
+        audit = config.stash[AUDIT] = Audit(options, lambda: RichProgress(shown) if on_terminal else Silent(), sharing_of(config))
+    return audit

@@ -1,0 +1,211 @@
+"""What a check's result says: its failure, its row in the tables, the end of the session."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from mlflow_compliance.session.redaction import cut_report, without_secrets_in
+from mlflow_compliance.session.repair import Removed
+from mlflow_compliance.session.state import ATTRIBUTE, AUDIT, BEFORE, EXAMINED, MARK, VIOLATIONS, audit_of, rule_of
+from mlflow_compliance.session.xdist import heading_of
+
+if TYPE_CHECKING:
+    from mlflow_compliance.audit.audit import Audit
+    from mlflow_compliance.rules.finding import Finding
+    from mlflow_compliance.rules.outcome import Unevaluated
+    from mlflow_compliance.rules.policy import Policy
+    from mlflow_compliance.snapshot.refs import EntityRef
+
+
+SHOWN: pytest.StashKey[set[str]] = pytest.StashKey()
+"""Lines of TOML that a failure has told: twenty findings may have the same ones."""
+Status = tuple[str, str, str | tuple[str, Mapping[str, bool]]]
+
+
+def judge(item: pytest.Function) -> None:
+    """Fail a check whose violations are not empty, all of them told; one that could not judge everything is never green."""
+    violations = item.stash.get(VIOLATIONS, None)
+    if violations is None or not (violations.findings or violations.unevaluated):
+        return
+    from mlflow_compliance.safe_text import WHOLE, printable
+
+    rule = rule_of(item)
+    assert rule is not None
+    told = "\n".join(printable(str(entry)) for entry in (*violations.findings, *violations.unevaluated))
+    shown = item.config.stash.setdefault(SHOWN, set())
+    for lines in dict.fromkeys(found.toml for found in violations.findings):
+        if lines and lines not in shown:
+            shown.add(lines)
+            told += "\n\n" + "\n".join(printable(line, WHOLE) for line in lines.splitlines())
+    if violations.findings or item.config.stash[AUDIT].requires_evidence(rule):
+        pytest.fail(told, pytrace=False)
+    pytest.skip(told)
+
+
+def shorten(item: pytest.Item, call: pytest.CallInfo[Any]) -> None:
+    """Keep one frame of what `judge` raised: it is shown without a traceback, and pytest would look up the source of every frame for that."""
+    violations, raised = item.stash.get(VIOLATIONS, None), call.excinfo
+    if call.when != "call" or raised is None or violations is None or not (violations.findings or violations.unevaluated):
+        return
+    if isinstance(raised.value, pytest.fail.Exception) and not raised.value.pytrace:
+        # The last one that pytest would show: of hidden ones alone it says that they are hidden.
+        shown = [entry for entry in raised.traceback if not entry.ishidden(raised)]
+        raised.traceback = type(raised.traceback)(shown[-1:])
+
+
+def clean(item: pytest.Function, failure: AssertionError) -> None:
+    """Make the message of a failing assertion safe to print: it may quote what somebody named in the store."""
+    if hasattr(item.function, ATTRIBUTE):
+        from mlflow_compliance.safe_text import printable
+
+        failure.args = tuple("\n".join(map(printable, arg.splitlines())) if isinstance(arg, str) else arg for arg in failure.args)
+
+
+def describe(item: pytest.Item, report: pytest.TestReport, call: pytest.CallInfo[Any]) -> None:
+    """Put on a report what the tables show: plain values only, nothing secret among them."""
+    rule = item.rule if isinstance(item, Removed) else rule_of(item)
+    if rule is not None:
+        cut_report(report)
+    if rule is None or not (report.when == "call" or report.outcome != "passed"):
+        return
+    audit = item.config.stash[AUDIT]
+    violations = item.stash.get(VIOLATIONS, None)
+    findings = violations.findings if violations else []
+    before = item.config.stash.get(BEFORE, {}).get(item.nodeid, [])
+    done = audit.done(before)
+    fixed = report.when == "call" and report.outcome == "passed" and bool(before)
+    if fixed and not done and not isinstance(item, Removed):
+        done = ["mended along with another finding"]
+    subject = violations.subject if violations else (before[0].entity if before else _subject(item, rule, audit))
+    remedies = {finding: audit.remedy(finding) for finding in findings}
+    unevaluated = violations.unevaluated if violations else []
+    if report.outcome == "failed" and not findings and not unevaluated:
+        found, remedy = _own_failure(rule, subject, call, audit)
+        findings, remedies = [found], {found: remedy}
+    setattr(
+        report,
+        MARK,
+        {
+            "policy": rule.id,
+            "title": rule.title,
+            "severity": audit.severity(rule, findings).value,
+            "outcome": _outcome(rule, report, findings, unevaluated, audit, fixed=fixed),
+            "entity": str(subject) if subject else "",
+            "fixed": fixed,
+            "removed": isinstance(item, Removed),
+            "done": done if fixed else [],
+            "findings": [
+                {
+                    "text": str(finding),
+                    "code": finding.code,
+                    "severity": audit.severity(rule, [finding]).value,
+                    "entity": str(finding.entity),
+                    "message": finding.message,
+                    "observed": finding.observed,
+                    "expected": finding.expected,
+                    "remedy": remedies[finding],
+                    "toml": finding.toml,
+                }
+                for finding in findings
+            ],
+            "unevaluated": [{"entity": str(item.entity), "code": item.code, "reason": item.reason} for item in unevaluated],
+            "reason": _reason(report) if not unevaluated else "",
+            "told": bool(violations and (violations.findings or violations.unevaluated)),
+            "notes": list(violations.notes) if violations else [],
+            "examined": [ref.place for ref in item.stash.get(EXAMINED, ())],
+        },
+    )
+    setattr(report, MARK, without_secrets_in(getattr(report, MARK)))
+
+
+def _outcome(
+    rule: Policy, report: pytest.TestReport, findings: Sequence[Finding], unevaluated: Sequence[Unevaluated], audit: Audit, *, fixed: bool
+) -> str:
+    """What the check says, as reports spell it: an Outcome, or 'fixed' or 'switched off'."""
+    from mlflow_compliance.rules.outcome import Outcome
+
+    if fixed:
+        return "fixed"
+    if report.passed:
+        return Outcome.PASSED.value
+    if unevaluated and not findings:
+        return Outcome.NOT_EVALUATED.value
+    if report.skipped:
+        return Outcome.NOT_APPLICABLE.value if audit.enabled(rule) else "switched off"
+    return Outcome.FAILED.value
+
+
+def _reason(report: pytest.TestReport) -> str:
+    """Why a check was skipped, as it was said; empty for others."""
+    if not report.skipped or not isinstance(report.longrepr, tuple):
+        return ""
+    said = str(report.longrepr[2]).removeprefix("Skipped: ")
+    empty = said.removeprefix("got empty parameter set for ")
+    return said if empty == said else f"there is none to look at: {empty.strip('()').replace('_', ' ')}"
+
+
+def _subject(item: pytest.Item, rule: Policy, audit: Audit) -> EntityRef | None:
+    """What a check without a `violations` fixture is about."""
+    from mlflow_compliance.rules.policy import AXES
+    from mlflow_compliance.snapshot.refs import EntityRef
+
+    if not rule.axes:
+        return EntityRef("store", "store", audit.store.info.uri)
+    key = item.callspec.params.get(rule.axes[0]) if hasattr(item, "callspec") else None
+    found = audit.resolve(rule.axes[0], str(key), artifacts=rule.reads_artifacts)
+    return None if found is None else AXES[rule.axes[0]].ref(found)
+
+
+def _own_failure(rule: Policy, subject: EntityRef | None, call: pytest.CallInfo[Any], audit: Audit) -> tuple[Finding, str]:
+    """A check that failed by an assertion, or that could not be carried out, as a row of the tables; and what --fix would do."""
+    from mlflow_compliance.rules.evaluation import said
+    from mlflow_compliance.rules.finding import ASSERTION, Finding
+    from mlflow_compliance.snapshot.refs import EntityRef
+
+    error = call.excinfo.value if call.excinfo else None
+    entity = subject or EntityRef("store", "store", audit.store.info.uri)
+    if call.when == "call" and isinstance(error, (AssertionError, pytest.fail.Exception)):
+        finding = Finding(rule.id, entity, ASSERTION, said(error))
+        return finding, audit.remedy(finding)
+    if isinstance(error, pytest.fail.Exception):
+        return Finding(rule.id, entity, "nothing-to-examine", said(error)), "nothing: the settings or the store must hold something to examine"
+    what = type(error).__name__ + (f": {said(error)}" if str(error).strip() else "") if error is not None else "no reason given"
+    return Finding(
+        rule.id, entity, "crashed", f"the check could not be carried out ({what})"
+    ), "nothing: mend the policy; a check that crashed proves nothing"
+
+
+def status(report: pytest.TestReport) -> Status | None:
+    """FIXED for a check that failed before the repair and passes now; the two outcomes that pytest does not know."""
+    facts = getattr(report, MARK, None)
+    if facts is None:
+        return None
+    if facts["fixed"]:
+        return "fixed", "f", ("FIXED (removed)" if facts["removed"] else "FIXED", {"green": True, "bold": True})
+    if facts["outcome"] == "not evaluated":
+        return "not evaluated", "?", ("NOT EVALUATED", {"red": report.failed, "yellow": not report.failed, "bold": True})
+    if facts["outcome"] == "not applicable":
+        return "not applicable", "-", ("NOT APPLICABLE", {"cyan": True})
+    return None
+
+
+def summarize(reporter: Any, config: pytest.Config) -> None:
+    """The end of the terminal's output: what was audited, what is wrong and what --fix would do."""
+    head = heading_of(config)
+    if head is None:
+        return
+    from mlflow_compliance.report.terminal import write_summary
+
+    facts = [getattr(report, MARK) for reports in reporter.stats.values() for report in reports if hasattr(report, MARK)]
+    write_summary(reporter, head, audit_of(config), facts)
+
+
+def finish(session: pytest.Session) -> None:
+    """A repair that failed in part, or a store that is not what was planned, is never a success."""
+    audit = audit_of(session.config)
+    made = audit.repair if audit else None
+    if made is not None and (made.unlike or (made.outcome and made.outcome.failed)) and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

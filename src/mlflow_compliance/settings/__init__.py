@@ -1,0 +1,1 @@
+"""What is true for one store: compliance.toml."""

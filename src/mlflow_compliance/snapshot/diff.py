@@ -1,0 +1,96 @@
+"""Where one snapshot differs from another, in lines for people."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from typing import TYPE_CHECKING
+
+from mlflow_compliance.safe_text import without_secrets
+from mlflow_compliance.snapshot.files import UNKNOWN_SIZE
+from mlflow_compliance.snapshot.refs import EntityRef
+
+if TYPE_CHECKING:
+    from mlflow_compliance.snapshot.artifacts import Artifacts
+    from mlflow_compliance.snapshot.snapshot import Snapshot
+
+_SHOWN = 200
+
+
+def differences(expected: Snapshot, actual: Snapshot) -> list[str]:
+    """Where a store that was read differs from what was planned: one line each, none when it is the same.
+
+    The runs that were read in full are compared where the plan knows them; inodes are compared by which paths share one.
+    """
+    found = _unlike("experiment", expected.experiments, actual.experiments)
+    found += _unlike("run", expected.runs, {key: run for key, run in actual.runs.items() if key in expected.runs})
+    found += _unlike(
+        "logged model", expected.logged_models, {key: item for key, item in actual.logged_models.items() if key in expected.logged_models}
+    )
+    found += _unlike("registered model", expected.registered_models, actual.registered_models)
+    found += _unlike("metric file", expected.repeated_points, actual.repeated_points)
+    if expected.artifacts and actual.artifacts:
+        found += _unlike("artifact", _files(expected.artifacts), _sized_as(expected.artifacts, _files(actual.artifacts)))
+        found += _unlike("ownerless folder", dict.fromkeys(expected.artifacts.ownerless), dict.fromkeys(actual.artifacts.ownerless))
+        found += _unlike("in quarantine and owned:", dict.fromkeys(expected.artifacts.quarantined), dict.fromkeys(actual.artifacts.quarantined))
+        found += _unlike("prefix in [store.relocate]", expected.artifacts.relocated, actual.artifacts.relocated)
+        found += _unlike("note of this store in", dict.fromkeys(expected.artifacts.claimed), dict.fromkeys(actual.artifacts.claimed))
+        found += _unlike("pointer of", expected.artifacts.pointers, actual.artifacts.pointers)
+        found += _unlike_contents(expected.artifacts, actual.artifacts)
+    return found
+
+
+def _unlike(kind: str, expected: Mapping[str, object], actual: Mapping[str, object]) -> list[str]:
+    lines = [f"{kind} {key} is missing" for key in sorted(expected.keys() - actual.keys())]
+    lines += [f"{kind} {key} was not planned" for key in sorted(actual.keys() - expected.keys())]
+    both = sorted(key for key in expected.keys() & actual.keys() if expected[key] != actual[key])
+    return lines + [f"{kind} {key} {_difference(expected[key], actual[key])}" for key in both]
+
+
+def _difference(expected: object, actual: object) -> str:
+    """What differs, field by field where there are fields."""
+    if not is_dataclass(expected) or not is_dataclass(actual):
+        return f"is {actual} and not {expected}"
+    pairs = [(item.name, getattr(actual, item.name), getattr(expected, item.name)) for item in fields(expected)]
+    differing = [(name, *_only_where_unlike(found, planned)) for name, found, planned in pairs if found != planned]
+    return "; ".join(f"has {name} {_short(found)} and not {_short(planned)}" for name, found, planned in differing)
+
+
+def _only_where_unlike(found: object, planned: object) -> tuple[object, object]:
+    if not isinstance(found, Mapping) or not isinstance(planned, Mapping):
+        return found, planned
+    same = {key for key, value in found.items() if key in planned and planned[key] == value}
+    return {key: value for key, value in found.items() if key not in same}, {key: value for key, value in planned.items() if key not in same}
+
+
+def _short(value: object) -> str:
+    """A run may have a million metric points, and a param 6000 characters."""
+    text = without_secrets(str(value))
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}… ({len(text)} characters)"
+
+
+def _unlike_contents(expected: Artifacts, actual: Artifacts) -> list[str]:
+    """A file is read only while it may be a duplicate: one of several equal copies that was not read is equal to them no more."""
+    copies: dict[str, set[str]] = defaultdict(set)
+    for path, digest in expected.hashes.items():
+        copies[digest].add(expected.files[path].copy)
+    return [
+        f"artifact {path} holds {actual.hashes.get(path, 'something else')} and not {digest}"
+        for path, digest in sorted(expected.hashes.items())
+        if path in actual.files and actual.hashes.get(path, digest if len(copies[digest]) == 1 else "") != digest
+    ]
+
+
+def _files(artifacts: Artifacts) -> dict[str, tuple[int, str, EntityRef | None]]:
+    """Path -> size, the first path that shares its physical copy, owner (by id)."""
+    first: dict[str, str] = {}
+    for path in sorted(artifacts.files):
+        first.setdefault(artifacts.files[path].copy, path)
+    return {path: (file.size, first[file.copy], file.owner and EntityRef(file.owner.kind, file.owner.key)) for path, file in artifacts.files.items()}
+
+
+def _sized_as(expected: Artifacts, actual: dict[str, tuple[int, str, EntityRef | None]]) -> dict[str, tuple[int, str, EntityRef | None]]:
+    """The files that were read, with the sizes that a plan could not know left out of the comparison."""
+    unknown = {path for path, file in expected.files.items() if file.size == UNKNOWN_SIZE}
+    return {path: (UNKNOWN_SIZE, *facts[1:]) if path in unknown else facts for path, facts in actual.items()}

@@ -1,0 +1,130 @@
+"""The store at one moment, as an immutable value.
+
+Mappings are never written to after construction: strict typing keeps the code to that, and every step that changes
+something builds a new value.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, TypeVar
+
+from mlflow_compliance.snapshot.entities import ACTIVE, DatasetInput, Experiment, LoggedModel, RegisteredModel, RepeatedPoints, Run, StoreInfo
+from mlflow_compliance.snapshot.presence import Unknown, Why
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from mlflow_compliance.snapshot.artifacts import Artifacts
+    from mlflow_compliance.snapshot.damage import DamagedFile
+    from mlflow_compliance.snapshot.evidence import Evidence, Source
+    from mlflow_compliance.snapshot.schema import LostRows, Schema
+    from mlflow_compliance.snapshot.ties import How, Tie
+
+
+Kept = TypeVar("Kept")
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The store at one moment. Policies look only at this; changes are functions on it."""
+
+    info: StoreInfo
+    taken_at: int
+    experiments: Mapping[str, Experiment]
+    runs: Mapping[str, Run]
+    """Only the runs that a rule or a remedy needs in full, by id; the others are counted in their experiment."""
+    logged_models: Mapping[str, LoggedModel]
+    registered_models: Mapping[str, RegisteredModel]
+    artifacts: Artifacts | None = None
+    """None where no rule that was collected looks at files."""
+    evidence: Evidence | None = None
+    """None where no rule that was collected asks what files prove."""
+    sources: Mapping[str, Source] = field(default_factory=dict)
+    """Product -> what the settings name for its production run. Built when it is first looked up: only remedies do."""
+    repeated_points: Mapping[str, RepeatedPoints] = field(default_factory=dict)
+    """Path of a metric file -> the points that it holds more than once. Only a file store can hold such."""
+    ties: tuple[Tie, ...] = ()
+    """What rows say about who relies on what, as far as remedies ask for it: see `snapshot.reachability`."""
+    untold: Mapping[How, str] = field(default_factory=dict)
+    """Kinds of ties that this store could not be asked for -> why. Of what they might keep alive nothing is known."""
+    datasets: Mapping[str, tuple[DatasetInput, ...]] = field(default_factory=dict)
+    """Experiment that others are to be merged into -> the datasets that it has, without tags: MLflow keeps one of a name and digest."""
+    damaged: tuple[DamagedFile, ...] = ()
+    """Only a file store can have such."""
+    schema: Schema | None = None
+    """None for a store without tables of its own, and behind a server."""
+    lost_rows: tuple[LostRows, ...] = ()
+    other_workspaces: tuple[str, ...] = ()
+    """Workspaces of this store that hold something and were not read."""
+
+    def remembered(self, name: str, compute: Callable[[], Kept], given: object = None) -> Kept:
+        """What follows from this value and from another immutable one that is `given`, computed once: rules ask the same for every entity."""
+        known: dict[tuple[str, int], tuple[object, Kept]] = vars(self).setdefault("_remembered", {})
+        key = name, id(given)
+        if key not in known:
+            known[key] = given, compute()  # held as well as its result: its id stands for it as long as it lives
+        return known[key][1]
+
+    def last_known_time(self, run: Run) -> int:
+        """The latest time that a run's rows are dated, in milliseconds; 0 where none is. Files date nothing: a copy of a store has new ones."""
+        return run.last_known_time(self.taken_at)
+
+    def active_experiments(self) -> Iterator[Experiment]:
+        """The active experiments, by number where ids are numbers."""
+        for key in sorted(self.experiments, key=_numeric):
+            if self.experiments[key].active:
+                yield self.experiments[key]
+
+    def runs_of(self, experiment_id: str, lifecycle: str = ACTIVE) -> list[Run]:
+        """The detailed runs of one experiment, oldest first."""
+        return list(self.remembered("runs by experiment", self._runs_by_experiment).get((experiment_id, lifecycle), ()))
+
+    def _runs_by_experiment(self) -> dict[tuple[str, str], list[Run]]:
+        found: dict[tuple[str, str], list[Run]] = {}
+        for run in sorted(self.runs.values(), key=lambda run: (run.start_time or 0, run.run_id)):
+            found.setdefault((run.experiment_id, run.lifecycle), []).append(run)
+        return found
+
+    def models_of(self, run_id: str) -> list[LoggedModel]:
+        """The active logged models that a run wrote, by id."""
+        return sorted(self._models_by_run.get(run_id, ()), key=lambda model: model.model_id)
+
+    @cached_property
+    def _models_by_run(self) -> Mapping[str, list[LoggedModel]]:
+        found: dict[str, list[LoggedModel]] = {}
+        for model in self.logged_models.values():
+            if model.active and model.source_run_id is not None:
+                found.setdefault(model.source_run_id, []).append(model)
+        return found
+
+    def model_folders(self, run: Run) -> list[str]:
+        """The folders with an MLmodel that a run logged: its logged models, and what lies among its own artifacts (before MLflow 3)."""
+        if self.artifacts is None:
+            return []
+        places = [self.artifacts.locations.get(item.place) for item in (*(model.ref for model in self.models_of(run.run_id)), run.ref)]
+        return [model.path for place in places if place for model in self.artifacts.models_in(place)]
+
+    def unknown_files(self, run: Run) -> Unknown | None:
+        """Why not all that a run logged could be looked at, None where it was."""
+        if self.artifacts is None:
+            return Unknown(Why.NOT_READ, "", "no file was looked at in this session")
+        places = (run.ref, *(model.ref for model in self.models_of(run.run_id)))
+        return next((self.artifacts.unknown[item.place] for item in places if item.place in self.artifacts.unknown), None)
+
+    def with_experiment(self, experiment: Experiment) -> Snapshot:
+        """This snapshot with one experiment put in the place of the one with its id."""
+        return replace(self, experiments={**self.experiments, experiment.experiment_id: experiment})
+
+    def with_registered(self, model: RegisteredModel) -> Snapshot:
+        """This snapshot with one registered model put in the place of the one with its name."""
+        return replace(self, registered_models={**self.registered_models, model.name: model})
+
+    def with_run(self, run: Run) -> Snapshot:
+        """This snapshot with one detailed run put in the place of the one with its id."""
+        return replace(self, runs={**self.runs, run.run_id: run})
+
+
+def _numeric(key: str) -> tuple[int, int, str]:
+    return (0, int(key), "") if key.isdigit() else (1, 0, key)

@@ -1,0 +1,323 @@
+"""Reads a Snapshot through MlflowClient and a listing of the rows: tracking servers, and stores that MLflow alone understands."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from mlflow.entities import ViewType
+
+from mlflow_compliance.production.claims import claims, fact_keys, primary_of, retirable, served_runs, standing
+from mlflow_compliance.production.marks import sought_folded
+from mlflow_compliance.settings.schema import Settings, folded
+from mlflow_compliance.snapshot.entities import (
+    ACTIVE,
+    DELETED,
+    NAN,
+    TERMINAL_STATUSES,
+    DatasetInput,
+    Experiment,
+    LoggedModel,
+    MetricPoint,
+    ModelLink,
+    ModelMetric,
+    ModelVersion,
+    RegisteredModel,
+    Run,
+    StoreInfo,
+    latest_time,
+)
+from mlflow_compliance.snapshot.refs import EntityRef, Location
+from mlflow_compliance.snapshot.snapshot import Snapshot
+from mlflow_compliance.snapshot.tags import MADE_BY_US, PARENT, RETRACTED
+from mlflow_compliance.snapshot.ties import ids_in
+from mlflow_compliance.store.backends.base import IS_PROMPT, MODEL_HISTORY, Rows, fresh_since, home_of, model_places, sorted_points, sources_of
+from mlflow_compliance.store.backends.client_ties import Listed, TieAsker
+from mlflow_compliance.store.backends.listing import PAGE, ClientListing, Listing, ModelRow, RunRow, pages, there
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+
+    from mlflow.tracking import MlflowClient
+
+_AT_ONCE = 4
+"""Questions about single runs that a server is asked at the same time: what MLflow's own server has workers for."""
+
+
+@dataclass
+class _Tally:
+    """What one pass over all runs leaves behind: counts, and the ids of the runs to bring in full."""
+
+    counts: dict[str, Counter[tuple[str, str]]] = field(default_factory=lambda: defaultdict(Counter))
+    deleted: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    assessed: Counter[str] = field(default_factory=Counter)
+    loose: Counter[str] = field(default_factory=Counter)
+    wanted: set[str] = field(default_factory=set)
+    tagged: set[tuple[str, str, str]] = field(default_factory=set)
+    homes: dict[str, str] = field(default_factory=dict)
+    """Run, or logged model that a version names -> its experiment."""
+    parents: dict[str, tuple[str, int]] = field(default_factory=dict)
+    """Run -> the run that it names as its parent, and the latest time of its own row."""
+    newest: int = 0
+    locations: list[Location] = field(default_factory=list)
+
+
+class ClientReader:
+    """Reads one store through its client."""
+
+    def __init__(self, client: MlflowClient, listing: Listing | None = None, *, file_store: bool = False) -> None:
+        self.client = client
+        self.listing = listing or ClientListing(client)
+        self.file_store = file_store
+
+    def read(self, info: StoreInfo, settings: Settings, also: Collection[str] = (), *, locations: bool = True) -> tuple[Snapshot, Rows]:
+        """The store without its files, and where its rows say that the files lie (unless `locations` says that nobody asks).
+
+        All runs pass by once, page by page; what stays of them is counts, and in full only those that a rule looks into.
+        """
+        now = int(time.time() * 1000)
+        found = list(pages(self.client.search_experiments, view_type=ViewType.ALL, max_results=PAGE))
+        ids = [item.experiment_id for item in found]
+        registry = self._registered_models()
+        traces = list(self.listing.traces(ids))
+        assessing = {run_id for trace in traces for run_id in trace.assessed}
+        tally = _Tally()
+        models: dict[str, list[ModelRow]] = defaultdict(list)
+        named = {key for item in registry.values() for version in item.versions for key in (*ids_in(version), *sources_of(version))}
+        ready, external = set(), set[str]()
+        for model in self.listing.models(ids):
+            models[model.source_run_id].append(model)
+            tally.loose[model.experiment_id] += 1
+            tally.newest = max(tally.newest, latest_time(now, (), (model.created,)))
+            if model.model_id in named:
+                tally.homes[model.model_id] = model.experiment_id
+            if locations:
+                tally.locations.append(Location(EntityRef("logged_model", model.model_id), model.experiment_id, model.artifact_location))
+                if model.status == "READY" and not model.external:
+                    ready.add(model.model_id)
+            if model.external:
+                external.add(model.model_id)
+        experiments = {item.experiment_id: _experiment(item) for item in found}
+        tally.wanted |= served_runs(settings, registry)
+        needs = _needs(settings, experiments, ())
+        asked, marks = set(also), sought_folded(settings)
+        for run in self.listing.runs(ids):
+            self._count(run, tally, assessing, models, locations=locations)
+            if run.lifecycle == DELETED and run.tags.get("compliance.copy") == RETRACTED:
+                continue
+            if run.run_id in asked:
+                tally.wanted.add(run.run_id)
+            if run.lifecycle == ACTIVE:
+                tally.tagged |= {(run.experiment_id, key, value) for key, value in run.tags.items() if (folded(key), folded(value)) in marks}
+                if _in_scope(run, marks, needs.get(run.experiment_id)):
+                    tally.wanted.add(run.run_id)
+        # An experiment may have shown itself to be production by a run in it: its other runs have passed by already.
+        more = _needs(settings, experiments, tally.tagged)
+        again = sorted(key for key, need in more.items() if need != needs.get(key))
+        tally.wanted |= {run.run_id for run in self.listing.runs(again) if run.lifecycle == ACTIVE and _in_scope(run, marks, more[run.experiment_id])}
+        runs = self._full(tally.wanted)
+        written = sorted(model.model_id for key in runs for model in models.get(key, ()))
+        counted = Counter(trace.experiment_id for trace in traces)
+        experiments = {key: _counted(item, tally, counted) for key, item in experiments.items()}
+        registry = {
+            name: replace(item, versions=tuple(_placed(version, tally, external) for version in item.versions)) for name, item in registry.items()
+        }
+        may_go = retirable(settings, experiments, claims(settings, experiments, tally.tagged))
+        asking = TieAsker(self.client, now, fresh_since(settings, now), partial(self._each, self.client.get_run), file_store=self.file_store)
+        ties, untold = asking.ties(Listed(runs, registry, tally.homes, tally.parents, models, traces), may_go.experiments)
+        datasets: dict[str, set[DatasetInput]] = defaultdict(set)
+        for key, dataset in self.listing.datasets(sorted(may_go.into)):
+            datasets[key].add(dataset)
+        snapshot = Snapshot(
+            info=info,
+            taken_at=int(time.time() * 1000),
+            experiments=experiments,
+            runs=runs,
+            logged_models={model.model_id: _model(model) for model in self._each(self.client.get_logged_model, written)},
+            registered_models=registry,
+            ties=ties,
+            untold=untold,
+            datasets={key: tuple(sorted(items)) for key, items in datasets.items()},
+        )
+        places = [Location(item.ref, key, item.artifact_location) for key, item in experiments.items()] + tally.locations
+        versions = [version for model in registry.values() for version in model.versions if not version.external]
+        places += [Location(version.ref, version.experiment_id, version.location) for version in versions]
+        return snapshot, Rows(tuple(places) if locations else (), frozenset(ready), newest=tally.newest)
+
+    def experiment_ids(self) -> list[str]:
+        """Those of every experiment, deleted ones too."""
+        return [item.experiment_id for item in pages(self.client.search_experiments, view_type=ViewType.ALL, max_results=PAGE)]
+
+    def details(self, run_ids: Collection[str]) -> tuple[dict[str, Run], dict[str, LoggedModel]]:
+        """Runs in full and the active logged models that they wrote."""
+        runs = self._full(run_ids)
+        found = {}
+        for key, run in runs.items():
+            where = {"experiment_ids": [run.experiment_id], "filter_string": f"source_run_id = '{key}'", "max_results": PAGE}
+            found.update({model.model_id: _model(model) for model in pages(self.client.search_logged_models, **where)})
+        return runs, found
+
+    def _count(
+        self,
+        run: RunRow,
+        tally: _Tally,
+        assessing: Collection[str],
+        models: Mapping[str, Iterable[ModelRow]],
+        *,
+        locations: bool,
+    ) -> None:
+        home = run.experiment_id
+        tally.loose[home] -= sum(model.experiment_id == home for model in models.get(run.run_id, ()))
+        tally.homes[run.run_id] = home
+        tally.newest = max(tally.newest, run.at)
+        if run.tags.get(PARENT):
+            tally.parents[run.run_id] = run.tags[PARENT], run.at
+        retracted = run.lifecycle == DELETED and run.tags.get("compliance.copy") == RETRACTED
+        if locations:
+            tally.locations.append(Location(EntityRef("run", run.run_id), home, run.artifact_uri))
+            if run.lifecycle == ACTIVE and MODEL_HISTORY in run.tags:
+                tally.locations += model_places(run.run_id, home, run.artifact_uri, run.tags[MODEL_HISTORY])
+        if retracted:
+            return
+        tally.counts[home][run.lifecycle, run.status] += 1
+        if run.lifecycle == DELETED:
+            tally.deleted[home].append(run.run_id)
+        elif run.run_id in assessing:
+            tally.assessed[home] += 1
+
+    def _each(self, get: Callable[[str], Any], keys: Iterable[str]) -> Iterator[Any]:
+        """What a call gives for every key, in the order of the keys; what is not there any more is left out."""
+        with ThreadPoolExecutor(1 if self.file_store else _AT_ONCE, "one") as asking:
+            try:
+                yield from (item for item in asking.map(partial(there, get), keys) if item is not None)
+            finally:
+                # The first refusal is the answer: those that wait in line are not asked any more.
+                asking.shutdown(wait=False, cancel_futures=True)
+
+    def _full(self, ids: Collection[str]) -> dict[str, Run]:
+        # One by one and not from the listing, which leaves out the models that a run read, and the history of its metrics.
+        runs = {run.run_id: run for run in self._each(self._run, sorted(ids))}
+        return {key: run for key, run in runs.items() if run.active or run.tags.get("compliance.copy") != RETRACTED}
+
+    def _run(self, run_id: str) -> Run:
+        run = self.client.get_run(run_id)
+        info, data = run.info, run.data
+        links = [ModelLink("input", item.model_id, 0) for item in run.inputs.model_inputs or ()]
+        links += [ModelLink("output", item.model_id, item.step) for item in (run.outputs.model_outputs if run.outputs else ())]
+        return Run(
+            run_id=info.run_id,
+            experiment_id=info.experiment_id,
+            name=info.run_name or data.tags.get("mlflow.runName", ""),
+            status=info.status,
+            lifecycle=info.lifecycle_stage,
+            start_time=info.start_time,
+            end_time=info.end_time if info.status in TERMINAL_STATUSES else None,
+            user=info.user_id or "",
+            artifact_uri=info.artifact_uri or "",
+            params=dict(data.params),
+            tags=dict(data.tags),
+            metrics={key: self._history(info.run_id, key) for key in data.metrics},
+            datasets=tuple(sorted(_dataset(item) for item in run.inputs.dataset_inputs or ())),
+            models=tuple(sorted(links)),
+        )
+
+    def _history(self, run_id: str, key: str) -> tuple[MetricPoint, ...]:
+        points = self.client.get_metric_history(run_id, key)
+        return sorted_points(MetricPoint(_number(point.value), point.timestamp, point.step) for point in points)
+
+    def _registered_models(self) -> dict[str, RegisteredModel]:
+        """Every one by name; the experiments that their versions come from are filled in later."""
+        versions: dict[str, list[ModelVersion]] = defaultdict(list)
+        for item in sorted(pages(self.client.search_model_versions, max_results=PAGE), key=lambda item: int(item.version)):
+            location = self.client.get_model_version_download_uri(item.name, item.version)
+            stage = item.current_stage or "None"
+            facts = ModelVersion(
+                item.name, str(item.version), item.run_id or None, item.source or "", location or "", item.status or "", stage, dict(item.tags)
+            )
+            versions[item.name].append(facts)
+        return {
+            item.name: RegisteredModel(
+                item.name, dict(item.tags), {alias: str(version) for alias, version in item.aliases.items()}, tuple(versions[item.name])
+            )
+            for item in pages(self.client.search_registered_models, max_results=100)
+            if IS_PROMPT not in item.tags
+        }
+
+
+_ALL = frozenset({""})
+"""Stands for every run of an experiment where names of facts stand otherwise."""
+
+
+def _needs(settings: Settings, experiments: Mapping[str, Experiment], tagged: Iterable[tuple[str, str, str]]) -> dict[str, frozenset[str]]:
+    """Experiment -> which of its active runs a rule looks into, as SqlReader has it: those with one of these names, or all of them."""
+    found = claims(settings, experiments, tagged)
+    needs: dict[str, frozenset[str]] = {}
+    for product in settings.products:
+        said = set(standing(product, found))
+        primary = primary_of(product, experiments, said)
+        rivals = said - {primary} if primary and len(said) > 1 else set()
+        for key in {claim.experiment_id for claim in found if claim.product == product.name}:
+            needs[key] = needs.get(key, frozenset()) | fact_keys(product) | (_ALL if key in rivals else frozenset())
+    return needs
+
+
+def _in_scope(run: RunRow, marks: Collection[tuple[str, str]], need: frozenset[str] | None) -> bool:
+    marked = any((folded(key), folded(value)) in marks for key, value in run.tags.items())
+    if run.status == "RUNNING" or any(key in run.tags for key in MADE_BY_US) or marked:
+        return True
+    return need is not None and ("" in need or not need.isdisjoint(run.names))
+
+
+def _experiment(item: Any) -> Experiment:
+    return Experiment(item.experiment_id, item.name, item.lifecycle_stage, item.artifact_location or "", dict(item.tags), {})
+
+
+def _counted(item: Experiment, tally: _Tally, traces: Mapping[str, int]) -> Experiment:
+    key = item.experiment_id
+    return replace(
+        item,
+        runs=dict(tally.counts[key]),
+        deleted_runs=tuple(sorted(tally.deleted[key])) if item.active else (),
+        traces=traces.get(key, 0),
+        loose_models=tally.loose[key],
+        assessed_runs=tally.assessed[key],
+    )
+
+
+def _placed(version: ModelVersion, tally: _Tally, external: Collection[str]) -> ModelVersion:
+    """A version with what the rows that it comes from say of it."""
+    return replace(version, experiment_id=home_of(version, tally.homes), external=any(key in external for key in sources_of(version)))
+
+
+def _number(value: float) -> float:
+    return NAN if value != value else value
+
+
+def _dataset(item: Any) -> DatasetInput:
+    facts = item.dataset
+    tags = tuple(sorted((tag.key, tag.value) for tag in item.tags))
+    return DatasetInput(facts.name, facts.digest, facts.source_type, facts.source, facts.schema, facts.profile, tags)
+
+
+def _model(model: Any) -> LoggedModel:
+    metrics = [
+        ModelMetric(point.key, _number(point.value), point.timestamp, point.step, point.dataset_name or "", point.dataset_digest or "")
+        for point in model.metrics or ()
+    ]
+    return LoggedModel(
+        model_id=model.model_id,
+        experiment_id=model.experiment_id,
+        name=model.name,
+        lifecycle=ACTIVE,
+        status=str(model.status),
+        source_run_id=model.source_run_id or None,
+        artifact_location=model.artifact_location,
+        model_type=model.model_type or "",
+        params=dict(model.params or {}),
+        tags=dict(model.tags or {}),
+        metrics=tuple(sorted(metrics, key=lambda point: (point.key, point.timestamp, point.step))),
+    )

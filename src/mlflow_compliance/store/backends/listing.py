@@ -1,0 +1,206 @@
+"""What a store lists of its runs, logged models and traces, as far as counting and choosing need it: nothing of it is kept in full."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from mlflow.entities import ViewType
+from mlflow.exceptions import MlflowException
+
+from mlflow_compliance.snapshot.entities import DatasetInput, latest_time
+from mlflow_compliance.snapshot.tags import EXTERNAL
+from mlflow_compliance.store.backends.rest import SEARCH_MODELS, SEARCH_RUNS, SEARCH_TRACES, Rest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from mlflow.tracking import MlflowClient
+
+SOURCE_RUN = "mlflow.sourceRun"
+"""What a trace says of the run that it was logged for."""
+PAGE = 1000
+MOST_TRACES = 500
+FEW = 50
+"""Experiments in one search: their ids travel in one request."""
+
+
+class RunRow(NamedTuple):
+    """One run; `names` are those of its params, metrics and tags."""
+
+    run_id: str
+    experiment_id: str
+    lifecycle: str
+    status: str
+    artifact_uri: str
+    tags: Mapping[str, str]
+    names: frozenset[str]
+    metrics: tuple[str, ...]
+    at: int
+    """The latest time that the row is dated, in milliseconds; 0 where it is not."""
+
+
+class ModelRow(NamedTuple):
+    """One active logged model."""
+
+    model_id: str
+    experiment_id: str
+    source_run_id: str
+    artifact_location: str
+    status: str
+    created: int
+    """In milliseconds."""
+    external: bool = False
+
+
+class TraceRow(NamedTuple):
+    """One trace, the runs that its assessments come from, and the run that it was logged for; times in milliseconds."""
+
+    experiment_id: str
+    assessed: tuple[str, ...]
+    source_run: str
+    begun: int
+    ended: int
+
+
+class Listing(Protocol):
+    """A store that can be gone through once, row by row."""
+
+    def runs(self, experiments: list[str]) -> Iterator[RunRow]: ...
+    def models(self, experiments: list[str]) -> Iterator[ModelRow]: ...
+    def traces(self, experiments: list[str]) -> Iterator[TraceRow]: ...
+    def datasets(self, experiments: list[str]) -> Iterator[tuple[str, DatasetInput]]: ...
+
+
+def pages(search: Callable[..., Any], **arguments: Any) -> Iterator[Any]:
+    """Every item of a paged search: MLflow's defaults stop after the first page."""
+    token = None
+    while True:
+        page = search(page_token=token, **arguments)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def there(get: Callable[[str], Any], key: str) -> Any:
+    """What MLflow has under a name or id, None where it has nothing."""
+    try:
+        return get(key)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
+
+
+def chunks(ids: list[str]) -> Iterator[list[str]]:
+    for start in range(0, len(ids), FEW):
+        yield ids[start : start + FEW]
+
+
+class ClientListing:
+    """Through MlflowClient: for stores without a server."""
+
+    def __init__(self, client: MlflowClient) -> None:
+        self.client = client
+
+    def runs(self, experiments: list[str]) -> Iterator[RunRow]:
+        for chunk in chunks(experiments):
+            for run in pages(self.client.search_runs, experiment_ids=chunk, run_view_type=ViewType.ALL, max_results=PAGE):
+                info, data = run.info, run.data
+                names = frozenset({*data.params, *data.metrics, *data.tags})
+                uri = info.artifact_uri or ""
+                at = _dated(info.start_time, info.end_time, (metric.timestamp for metric in data._metric_objs))
+                yield RunRow(info.run_id, info.experiment_id, info.lifecycle_stage, info.status, uri, data.tags, names, tuple(data.metrics), at)
+
+    def models(self, experiments: list[str]) -> Iterator[ModelRow]:
+        for chunk in chunks(experiments):
+            for model in pages(self.client.search_logged_models, experiment_ids=chunk, max_results=PAGE):
+                source, created = model.source_run_id or "", model.creation_timestamp or 0
+                external = (model.tags or {}).get(EXTERNAL) == "true"
+                yield ModelRow(model.model_id, model.experiment_id, source, model.artifact_location, str(model.status), created, external)
+
+    def traces(self, experiments: list[str]) -> Iterator[TraceRow]:
+        for chunk in chunks(experiments):
+            for trace in pages(self.client.search_traces, locations=chunk, max_results=MOST_TRACES, include_spans=False):
+                info = trace.info
+                sources = [(item.metadata or {}).get("mlflow.assessment.sourceRunId", "") for item in info.assessments or ()]
+                begun, took = info.request_time, info.execution_duration or 0
+                yield TraceRow(info.experiment_id, tuple(sources), (info.trace_metadata or {}).get(SOURCE_RUN, ""), begun, begun + took)
+
+    def datasets(self, experiments: list[str]) -> Iterator[tuple[str, DatasetInput]]:
+        for chunk in chunks(experiments):
+            for run in pages(self.client.search_runs, experiment_ids=chunk, run_view_type=ViewType.ALL, max_results=PAGE):
+                for item in run.inputs.dataset_inputs or ():
+                    facts = item.dataset
+                    found = DatasetInput(facts.name, facts.digest, facts.source_type, facts.source, facts.schema, facts.profile, ())
+                    yield run.info.experiment_id, found
+
+
+class RestListing:
+    """Over HTTP: the same rows from the JSON itself, without an object for every param and metric."""
+
+    def __init__(self, rest: Rest) -> None:
+        self.rest = rest
+
+    def runs(self, experiments: list[str]) -> Iterator[RunRow]:
+        for chunk in chunks(experiments):
+            for page in self.rest.pages(SEARCH_RUNS, {"experiment_ids": chunk, "run_view_type": "ALL", "max_results": PAGE}):
+                yield from map(_run, page.get("runs", ()))
+
+    def models(self, experiments: list[str]) -> Iterator[ModelRow]:
+        for chunk in chunks(experiments):
+            for page in self.rest.pages(SEARCH_MODELS, {"experiment_ids": chunk, "max_results": PAGE}):
+                for model in page.get("models", ()):
+                    info = model["info"]
+                    status = info.get("status", "").removeprefix("LOGGED_MODEL_")
+                    external = any((item["key"], item.get("value")) == (EXTERNAL, "true") for item in info.get("tags", ()))
+                    source, created = info.get("source_run_id", ""), int(info.get("creation_timestamp_ms", 0))
+                    yield ModelRow(info["model_id"], info["experiment_id"], source, info.get("artifact_uri", ""), status, created, external)
+
+    def traces(self, experiments: list[str]) -> Iterator[TraceRow]:
+        for chunk in chunks(experiments):
+            places = [{"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": key}} for key in chunk]
+            for page in self.rest.pages(SEARCH_TRACES, {"locations": places, "max_results": MOST_TRACES}):
+                for trace in page.get("traces", ()):
+                    sources = [item.get("metadata", {}).get("mlflow.assessment.sourceRunId", "") for item in trace.get("assessments", ())]
+                    begun = _milliseconds(trace.get("request_time", ""))
+                    ended = begun + round(1000 * float(trace.get("execution_duration", "0s").removesuffix("s")))
+                    source = trace.get("trace_metadata", {}).get(SOURCE_RUN, "")
+                    yield TraceRow(trace["trace_location"]["mlflow_experiment"]["experiment_id"], tuple(sources), source, begun, ended)
+
+    def datasets(self, experiments: list[str]) -> Iterator[tuple[str, DatasetInput]]:
+        for chunk in chunks(experiments):
+            for page in self.rest.pages(SEARCH_RUNS, {"experiment_ids": chunk, "run_view_type": "ALL", "max_results": PAGE}):
+                for run in page.get("runs", ()):
+                    for item in run.get("inputs", {}).get("dataset_inputs", ()):
+                        facts = item["dataset"]
+                        name, digest, kind, source = (facts.get(key, "") for key in ("name", "digest", "source_type", "source"))
+                        found = DatasetInput(name, digest, kind, source, facts.get("schema"), facts.get("profile"), ())
+                        yield run["info"]["experiment_id"], found
+
+
+def _run(run: dict[str, Any]) -> RunRow:
+    info, data = run["info"], run.get("data", {})
+    tags = {item["key"]: item.get("value", "") for item in data.get("tags", ())}
+    metrics = tuple(item["key"] for item in data.get("metrics", ()))
+    names = frozenset((*tags, *metrics, *[item["key"] for item in data.get("params", ())]))
+    times = (int(info.get("start_time", 0)), int(info.get("end_time", 0)))
+    at = _dated(*times, (int(item.get("timestamp", 0)) for item in data.get("metrics", ())))
+    uri = info.get("artifact_uri", "")
+    return RunRow(info["run_id"], info["experiment_id"], info["lifecycle_stage"], info["status"], uri, tags, names, metrics, at)
+
+
+def _dated(start: int | None, end: int | None, logged: Iterable[int]) -> int:
+    """The latest time of a run's row; that of one that has ended says all of it with its end."""
+    return latest_time(int(time.time() * 1000), (start, end), () if end else logged)
+
+
+def _milliseconds(text: str) -> int:
+    """A time as JSON has it (2026-01-31T12:00:00.5Z), in milliseconds since the epoch; 0 for none."""
+    if not text:
+        return 0
+    seconds, _, rest = text.removesuffix("Z").partition(".")
+    whole = datetime.fromisoformat(seconds).replace(tzinfo=timezone.utc)
+    return int(whole.timestamp()) * 1000 + int((rest + "000")[:3])

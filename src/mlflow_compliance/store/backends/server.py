@@ -1,0 +1,135 @@
+"""Stores behind a tracking server, and those that MlflowClient alone opens."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, ClassVar
+
+from mlflow_compliance.errors import StoreError, first_line
+from mlflow_compliance.safe_text import without_secrets
+from mlflow_compliance.store.backends.base import Backend, Rows
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+    from mlflow_compliance.settings.schema import Settings
+    from mlflow_compliance.snapshot.artifacts import Artifacts
+    from mlflow_compliance.snapshot.entities import LoggedModel, Run, StoreInfo
+    from mlflow_compliance.snapshot.snapshot import Snapshot
+    from mlflow_compliance.store.backends.client import ClientReader
+    from mlflow_compliance.store.backends.rest import Rest
+
+
+@dataclass(frozen=True)
+class ServerBackend(Backend):
+    """A tracking server, asked over HTTP."""
+
+    writes: ClassVar[bool] = True
+
+    @property
+    def tells_spellings_apart(self) -> bool:
+        return False  # there may be a MySQL behind it
+
+    def read(self, also: Collection[str]) -> tuple[Snapshot, Rows]:
+        return self._read(also, locations=True)
+
+    def read_metadata(self, also: Collection[str]) -> tuple[Snapshot, Rows | None]:
+        """The store for rules that look at no files: where files lie is not kept."""
+        return self._read(also, locations=False)[0], None
+
+    def _read(self, also: Collection[str], *, locations: bool) -> tuple[Snapshot, Rows]:
+        with answering(self.uri, self.info) as (reader, _):
+            snapshot, rows = reader.read(self.info, self.settings, also, locations=locations)
+        return replace(snapshot, info=replace(snapshot.info, workspace=_workspace())), rows
+
+    def details(self, run_ids: Collection[str]) -> tuple[dict[str, Run], dict[str, LoggedModel]]:
+        with answering(self.uri, self.info) as (reader, _):
+            return reader.details(run_ids)
+
+    def keep_what_is_hidden(self, artifacts: Artifacts) -> Artifacts:
+        from mlflow_compliance.store.backends.server_files import keep_what_may_be_owned
+
+        return keep_what_may_be_owned(artifacts, workspaces=self._has_workspaces)
+
+    def newest_row(self, before: int) -> int | None:
+        from mlflow_compliance.store.backends.rest import newest_served
+
+        with answering(self.uri, self.info) as (reader, rest):
+            return newest_served(rest, reader.experiment_ids(), before)
+
+    def refuse_other_files(self, artifacts: Artifacts) -> None:
+        from mlflow_compliance.store.backends.server_files import refuse_other_files
+
+        # Asked of every finding that a report shows: the answer of the first time counts.
+        if self.__dict__.get("_compared") is not artifacts.roots:
+            with answering(self.uri, self.info) as (_, rest):
+                refuse_other_files(rest, self.info.uri, artifacts)
+            self.__dict__["_compared"] = artifacts.roots
+
+    @cached_property
+    def _has_workspaces(self) -> bool:
+        from mlflow_compliance.store.backends.rest import SERVER_INFO
+        from mlflow_compliance.store.storage.http_errors import AnswerError
+
+        with answering(self.uri, self.info) as (_, rest):
+            try:
+                return bool(rest.get(SERVER_INFO).get("workspaces_enabled"))
+            except AnswerError:
+                return False  # a server from before workspaces
+
+
+@dataclass(frozen=True)
+class ClientBackend(Backend):
+    """Whatever MLflow can open."""
+
+    def read(self, also: Collection[str]) -> tuple[Snapshot, Rows]:
+        return through_client(self.uri, self.info, self.settings, also)
+
+
+@contextmanager
+def answering(uri: str, info: StoreInfo) -> Iterator[tuple[ClientReader, Rest]]:
+    """A reader of a server that showed that it is one and hides nothing from the caller. Refusals are told as StoreError."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.tracking import MlflowClient
+
+    from mlflow_compliance.store.backends.client import ClientReader
+    from mlflow_compliance.store.backends.listing import RestListing
+    from mlflow_compliance.store.backends.rest import SEARCH_EXPERIMENTS, Rest
+    from mlflow_compliance.store.backends.server_visibility import refuse_if_hidden
+    from mlflow_compliance.store.storage.http_errors import AnswerError, refusal
+
+    logging.getLogger("mlflow").setLevel(logging.ERROR)
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # it would tell of every retry
+    rest = Rest(uri)
+    try:
+        rest.post(SEARCH_EXPERIMENTS, {"max_results": 1})
+        refuse_if_hidden(rest, info.uri)
+        yield ClientReader(MlflowClient(tracking_uri=uri, registry_uri=uri), RestListing(rest)), rest
+    except (MlflowException, AnswerError, OSError) as error:
+        raise StoreError(f"the tracking server {info.uri} cannot be read: {refusal(error, uri)}") from error
+
+
+def through_client(uri: str, info: StoreInfo, settings: Settings, also: Collection[str]) -> tuple[Snapshot, Rows]:
+    """The store as MlflowClient gives it. Raises StoreError with what MLflow says of a failure, secrets cut out."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.tracking import MlflowClient
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from mlflow_compliance.store.backends.client import ClientReader
+
+    logging.getLogger("mlflow").setLevel(logging.ERROR)
+    try:
+        return ClientReader(MlflowClient(tracking_uri=uri)).read(info, settings, also)
+    except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
+        said = without_secrets(first_line(error), uri)
+        raise StoreError(f"the store {info.uri} cannot be read through MLflow: {said}") from error
+
+
+def _workspace() -> str:
+    """The one that MLflow's client names in its header; without one the server chooses."""
+    from mlflow.utils.workspace_context import get_request_workspace
+
+    return get_request_workspace() or ""

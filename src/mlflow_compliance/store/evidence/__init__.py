@@ -1,0 +1,1 @@
+"""What files prove, computed when a rule first asks."""

@@ -1,0 +1,1 @@
+"""Where bytes lie: folders of this machine, buckets, what a server serves."""

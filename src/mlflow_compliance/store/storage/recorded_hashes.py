@@ -1,0 +1,73 @@
+"""The hashes on record: what each file held when it was made to share a physical copy."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from typing import IO, TYPE_CHECKING
+
+from mlflow_compliance.errors import StoreError
+from mlflow_compliance.store.storage.safe_io import opened
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+NAME = "hashes.jsonl"
+_one_at_a_time = threading.Lock()
+
+
+def read_records(folder: str) -> dict[str, str]:
+    """Path -> SHA-256 (hex) on record; the last line about a path counts, an empty hash takes it off."""
+    found: dict[str, str] = {}
+    path = os.path.join(folder, NAME)
+    try:
+        with opened(path) as file, open(file, encoding="utf-8", errors="surrogateescape", closefd=False) as reader:
+            lines = reader.readlines()
+    except FileNotFoundError:
+        return found
+    except OSError as error:
+        raise StoreError(f"the hashes on record in {path} cannot be read: {error.strerror}") from error
+    for number, line in enumerate(lines, 1):
+        try:
+            record = json.loads(line)
+            found[record["path"]] = record["sha256"]
+        except (ValueError, KeyError, TypeError):
+            if number < len(lines):
+                raise StoreError(f"line {number} of {path} is not a record of a hash: restore the file from its last good copy") from None
+            # A program that was killed leaves half a last line, and the change it speaks of was not yet made.
+    return {path: digest for path, digest in found.items() if digest}
+
+
+def add_records(folder: str, sha256: str, *paths: str) -> None:
+    """Put hashes on record, on disk before this returns; an empty hash takes the paths off."""
+    append_lines(os.path.join(folder, NAME), [json.dumps({"path": path, "sha256": sha256}) for path in paths])
+
+
+def take_off(folder: str, places: Collection[str]) -> None:
+    """What lies below these places is on record no more: it is about to be put aside."""
+    gone = [path for path in read_records(folder) if any(path.startswith(place + os.sep) for place in places)]
+    if gone:
+        add_records(folder, "", *gone)
+
+
+def append_lines(path: str, lines: list[str]) -> None:
+    """Add whole lines to a file, on disk before this returns; half a line that a killed program left goes first."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with _one_at_a_time, open(path, "ab+") as file:
+        end = file.seek(0, os.SEEK_END)
+        if end:
+            file.seek(0)
+            whole = file.read().rfind(b"\n") + 1 if _last_byte(file, end) != b"\n" else end
+            if whole != end:
+                file.truncate(whole)
+        file.write("".join(line + "\n" for line in lines).encode())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _last_byte(file: IO[bytes], end: int) -> bytes:
+    file.seek(end - 1)
+    last = file.read(1)
+    file.seek(0)
+    return last

@@ -1,0 +1,244 @@
+"""Finds out what a tracking URI points to and opens it: for reading without a trace, for writing only under a repair."""
+
+from __future__ import annotations
+
+import gc
+import os
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from mlflow_compliance.errors import StoreError
+from mlflow_compliance.executors import THREADS, executor_of
+from mlflow_compliance.progress import Progress, Silent
+from mlflow_compliance.safe_text import without_secrets
+from mlflow_compliance.snapshot.files import in_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator
+
+    from mlflow_compliance.settings.schema import Settings
+    from mlflow_compliance.snapshot.artifacts import Artifacts
+    from mlflow_compliance.snapshot.entities import LoggedModel, Run, StoreInfo
+    from mlflow_compliance.snapshot.snapshot import Snapshot
+    from mlflow_compliance.store.backends.base import Backend, Rows
+    from mlflow_compliance.store.evidence.cache import Workshop
+    from mlflow_compliance.store.storage.storages import Places
+
+
+@contextmanager
+def without_collecting() -> Iterator[None]:
+    """It would go through all that was made so far, again and again: a tenth of the time that a large store takes to read."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            # What was made is not young any more: without this the next object that is made would have all of it searched at once.
+            if not gc.get_freeze_count():
+                gc.freeze()
+                gc.unfreeze()
+            gc.enable()
+
+
+@dataclass(frozen=True)
+class Store:
+    """One store, as a place to read Snapshots from. `folder` holds its journals and the hashes on record."""
+
+    backend: Backend
+    folder: str
+    executor: str = THREADS
+    hash_cache: str = "off"
+    owned: tuple[str, ...] = ()
+    """Real paths of the artifact roots that the user says are this store's."""
+
+    @property
+    def uri(self) -> str:
+        return self.backend.uri
+
+    @property
+    def settings(self) -> Settings:
+        return self.backend.settings
+
+    @property
+    def info(self) -> StoreInfo:
+        return self.backend.info
+
+    def read(self, *, artifacts: bool, also: Collection[str] = (), progress: Progress | None = None) -> Snapshot:
+        """The store now; see `read_rows` and `read_files`."""
+        progress = progress or Silent()
+        if not artifacts:
+            return self.read_metadata(also, progress)[0]
+        return self.read_files(*self.read_rows(also, progress), progress)
+
+    def read_metadata(self, also: Collection[str] = (), progress: Progress | None = None) -> tuple[Snapshot, Rows | None]:
+        """The store for rules that look at no files, and the locations where they came along; see `Backend.read_metadata`."""
+        progress = progress or Silent()
+        progress.start("Reading the store", None)
+        try:
+            return self.backend.read_metadata(also)
+        finally:
+            progress.stop()
+
+    def read_rows(self, also: Collection[str] = (), progress: Progress | None = None) -> tuple[Snapshot, Rows]:
+        """The store without its files, and where its rows say that files lie. `also` are run ids to bring in full.
+
+        Raises StoreError where the store is missing, locked, foreign or out of reach.
+        """
+        progress = progress or Silent()
+        progress.start("Reading the store", None)
+        try:
+            return self.backend.read(also)
+        finally:
+            progress.stop()
+
+    @without_collecting()
+    def read_files(self, snapshot: Snapshot, rows: Rows, progress: Progress | None = None) -> Snapshot:
+        """A snapshot with its artifact side and evidence for who asks: see `walk` and `with_evidence`."""
+        progress = progress or Silent()
+        return self.with_evidence(self.walk(snapshot, rows, progress), progress)
+
+    def with_evidence(self, snapshot: Snapshot, progress: Progress) -> Snapshot:
+        """A snapshot of which may be asked what files prove: computed then, by whoever asks."""
+        from mlflow_compliance.store.evidence.collect import with_evidence
+
+        return with_evidence(snapshot, self.workshop, self.uri, progress)
+
+    def walk(self, snapshot: Snapshot, rows: Rows, progress: Progress) -> Snapshot:
+        """A snapshot with its files: one walk over the local roots, hashes where files may be duplicates."""
+        from mlflow_compliance.store.artifacts.duplicates import hash_candidates
+        from mlflow_compliance.store.artifacts.hash_cache import HashCache, cache_folder
+        from mlflow_compliance.store.artifacts.local import read_artifacts
+        from mlflow_compliance.store.artifacts.remote import with_remote
+        from mlflow_compliance.store.artifacts.remote_duplicates import hash_remote
+        from mlflow_compliance.store.ownership.decide import with_ownership
+        from mlflow_compliance.store.storage.pointer_files import with_holding
+        from mlflow_compliance.store.storage.recorded_hashes import read_records
+        from mlflow_compliance.store.storage.storages import is_remote, split
+
+        base, folder, started, rules = self.settings.base, cache_folder(self.hash_cache), time.time_ns(), self.settings.duplicate_rules()
+        cache = HashCache(folder, f"{self.info.uri}\0{base}", rules, started) if folder else None
+        own = [self.folder, *([str(self.settings.path)] if self.settings.path else []), *([folder] if folder else []), *self.backend.own()]
+        relocate, roots = self.settings.store.resolved_relocate(base), self.settings.store.resolved_roots(base)
+        local, remote = split(rows.locations, relocate, self.uri)
+        found = read_artifacts(
+            local,
+            relocate=relocate,
+            roots=[root for root in roots if not is_remote(root)],
+            ignore=self.settings.store.ignore,
+            rules=rules,
+            file_store=self.info.backend == "file",
+            ready_models=rows.ready_models,
+            folders=rows.folders,
+            recorded=read_records(self.folder),
+            progress=progress,
+            own=own,
+            near=[self.backend.home] if self.backend.home else [],
+            cache=cache,
+            home=self.backend.home,
+            sampled=self.executor == THREADS,  # workers elsewhere read files themselves
+        )
+        with executor_of(self.executor) as pool:
+            found = hash_candidates(found, progress, pool, cache)
+        away = [root for root in roots if is_remote(root)]
+        if remote or away:
+            ignore, ready = self.settings.store.ignore, rows.ready_models
+            found = with_remote(found, remote, places=self.places, roots=away, ignore=ignore, ready_models=ready, progress=progress)
+            found = with_holding(hash_remote(found, self.places, progress))
+        found = replace(found, elsewhere=rows.elsewhere, newest_row=rows.newest)
+        return replace(snapshot, artifacts=with_ownership(found, snapshot, rows, self.backend, self.owned, journals=self.folder))
+
+    @cached_property
+    def places(self) -> Places:
+        """The object stores and servers that this store's artifacts may lie in."""
+        from mlflow_compliance.store.storage.storages import Places
+
+        return Places(self.uri)
+
+    @cached_property
+    def workshop(self) -> Workshop:
+        """What was computed from this store's files, and from those that the settings name."""
+        from mlflow_compliance.store.evidence.cache import Workshop
+
+        return Workshop(self.settings, self.places, self.executor)
+
+    def details(self, run_ids: Collection[str]) -> tuple[dict[str, Run], dict[str, LoggedModel]]:
+        """Runs in full with the logged models that they wrote, as they are now; ids that are not there are left out."""
+        return self.backend.details(run_ids)
+
+
+def open_store(
+    uri: str, settings: Settings, rootdir: str, *, executor: str = THREADS, hash_cache: str | None = None, owned_roots: Iterable[str] = ()
+) -> Store:
+    """The store behind a tracking URI; it must exist. `rootdir` holds the journals of a store without a folder of its own.
+
+    `executor` is what --executor takes; `hash_cache` wins over the settings; `owned_roots` are artifact roots that the user says are this store's.
+    """
+    backend = _backend(uri, settings)
+    folder = settings.journal.resolved_folder(settings.base) or os.path.join(backend.home or rootdir, ".compliance")
+    return Store(backend, folder, executor, hash_cache or settings.artifacts.resolved_cache(settings.base), tuple(map(os.path.realpath, owned_roots)))
+
+
+def _backend(uri: str, settings: Settings) -> Backend:
+    if not uri:
+        raise StoreError("no store is named: give --tracking-uri, set MLFLOW_TRACKING_URI, or write [store] tracking_uri in compliance.toml")
+    try:
+        urlsplit(uri)
+    except ValueError as error:
+        raise StoreError(f"the tracking URI cannot be read as one ({error}): check it") from error
+    if uri.startswith(("databricks", "uc:")):
+        raise StoreError(f"stores of kind {uri.partition(':')[0]!r} are not supported: only what open-source MLflow serves")
+    if uri.startswith("sqlite:"):
+        from mlflow_compliance.store.backends.sqlite import SqliteBackend
+
+        return SqliteBackend(uri, settings)
+    if "://" not in uri or uri.startswith("file:"):
+        from mlflow_compliance.store.backends.file_store import FileBackend
+
+        return FileBackend(uri if uri.startswith("file:") else "file://" + os.path.abspath(uri), settings)
+    if uri.partition(":")[0].partition("+")[0] in ("postgresql", "mysql"):
+        from mlflow_compliance.store.backends.databases import DatabaseBackend
+
+        return DatabaseBackend(uri, settings)
+    from mlflow_compliance.store.backends.server import ClientBackend, ServerBackend
+
+    return (ServerBackend if uri.startswith(("http:", "https:")) else ClientBackend)(uri, settings)
+
+
+def refuse_writing(store: Store, snapshot: Snapshot) -> None:
+    """Raise StoreError for a store that this version only audits, or that the installed MLflow does not take as it is."""
+    store.backend.refuse_writing()
+    if snapshot.schema is not None and snapshot.schema.problem:
+        store.backend.refuse_other_schema()
+    if snapshot.artifacts is not None:
+        _refuse_what_is_mapped_for_reading(snapshot.artifacts)
+        _refuse_while_something_is_away(snapshot.artifacts)
+        store.backend.refuse_other_files(snapshot.artifacts)
+
+
+def _refuse_what_is_mapped_for_reading(artifacts: Artifacts) -> None:
+    """Rows that name a folder are rewritten before anything else is; others use what the rows of buckets and servers say."""
+    if artifacts.relocated and not artifacts.elsewhere:
+        prefixes = ", ".join(map(without_secrets, sorted(artifacts.relocated)))
+        way = "those of a database are rewritten where they name a folder (ART003); for what a server or a bucket serves, give its own address"
+        raise StoreError(
+            f"--fix does not write to a store that says {prefixes} in its rows and is read through [store.relocate]: {way}; nothing was changed"
+        )
+
+
+def _refuse_while_something_is_away(artifacts: Artifacts) -> None:
+    """What is built while a volume is not mounted is hidden below it when it is back, and what it replaced was never gone."""
+    away = [item for item in artifacts.unreachable if item.why and item.why.brings_back and in_folder(item.place)]
+    if away:
+        found = {moved.folder for item in away for moved in artifacts.moved_from(item.place) if moved.folder}
+        elsewhere = (
+            f"; files of those rows lie in {', '.join(sorted(found))}: map that with [store.relocate] if they were moved (see ART003)"
+            if found
+            else ""
+        )
+        reasons = "; ".join(sorted({item.reason for item in away}))
+        raise StoreError(f"--fix does not write while files that rows speak of are away: {reasons}{elsewhere}; nothing was changed")

@@ -1,0 +1,1 @@
+"""The effects of changes, through MLflowClient and on files."""

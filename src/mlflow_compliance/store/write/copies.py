@@ -1,0 +1,262 @@
+"""Copies one run, whole or not at all: rows through MlflowClient, files by sharing or copying, both sides counted before it counts."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mlflow.entities import Dataset, InputTag, LoggedModelInput, LoggedModelOutput, LoggedModelStatus, Metric, Param
+from mlflow.entities import DatasetInput as MlflowDatasetInput
+
+from mlflow_compliance.changes import bind, copy_of
+from mlflow_compliance.changes.copies import planned_copy
+from mlflow_compliance.errors import ChangeError
+from mlflow_compliance.snapshot.entities import TERMINAL_STATUSES, DatasetInput, LoggedModel, ModelMetric, Run
+from mlflow_compliance.snapshot.tags import COMPLETE, COPIED_BY, COPY_STATE, SOURCE_MODEL
+from mlflow_compliance.store.write.bulk import add_history, add_run, end_runs, one_transaction, set_tags, tracking_store
+from mlflow_compliance.store.write.copy_artifacts import copy_artifacts
+from mlflow_compliance.store.write.retract import retract
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from mlflow.tracking import MlflowClient
+
+    from mlflow_compliance.store.store import Store
+
+BATCH = 1000
+"""Metrics in one log_batch call; MLflow's limit for all items together."""
+FEW = 100
+"""Params or tags in one log_batch call, MLflow's limit."""
+INCOMPLETE = "incomplete"
+SIDE_BY_SIDE = 8
+"""Runs whose files are copied at the same time: a file waits for the disk, and those that wait together wait once."""
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A copy whose row is there, marked as incomplete, with those of its models; `ids` leads from a model to its copy."""
+
+    source: Run
+    planned: Run
+    models: list[LoggedModel]
+    new: Any
+    ids: Mapping[str, str]
+
+    @property
+    def new_id(self) -> str:
+        return str(self.new.info.run_id)
+
+    @property
+    def bound(self) -> dict[str, str]:
+        """The symbols of the run and its models, with their ids."""
+        run = {copy_of("run", self.source.run_id): self.new_id}
+        return {**run, **{copy_of("logged model", old): made for old, made in self.ids.items()}}
+
+
+@dataclass(frozen=True)
+class RunCopier:
+    """Copies runs within one store."""
+
+    client: MlflowClient
+    store: Store
+
+    def copy(self, run_id: str, experiment_id: str, tags: Mapping[str, str], datasets: Sequence[DatasetInput] = ()) -> dict[str, str]:
+        """Copy a run and return symbol -> id for the run and its models. A failure soft-deletes what was begun and raises."""
+        source, models = self._details(run_id)
+        planned = planned_copy(source, tags, datasets)
+        new = self.create_run(planned, experiment_id)
+        try:
+            begun = self.begin(source, planned, models, new, experiment_id)
+            self.copy_files(begun)
+            self.log(begun)
+            self._count(begun, *self.store.details([begun.new_id]))
+            self.client.set_tag(begun.new_id, COPY_STATE, COMPLETE)
+        except BaseException:
+            retract(self.client, self.store, new, tags.get(COPIED_BY, new.info.run_id), SOURCE_MODEL)
+            raise
+        return begun.bound
+
+    def copy_together(self, copies: Sequence[tuple[str, str, Mapping[str, str], Sequence[DatasetInput]]]) -> list[dict[str, str]]:
+        """Copy runs, all or none: few transactions, files side by side.
+
+        A copy is run, experiment, tags that may name the copy of an earlier one, and datasets that the experiment has already.
+        """
+        sql = tracking_store(self.client)
+        details = self.store.details([run_id for run_id, *_ in copies])
+        begun: list[Begun] = []
+        bound: dict[str, str] = {}
+        with one_transaction(sql) as session:
+            experiments = {key: sql.get_experiment(key) for key in {experiment_id for _, experiment_id, *_ in copies}}
+            for run_id, experiment_id, unbound, datasets in copies:
+                tags = {key: bind(value, bound) for key, value in unbound.items()}
+                source, models = self._in(details, run_id)
+                planned = planned_copy(source, tags, datasets)
+                new = add_run(session, experiments[experiment_id], planned, {**planned.tags, COPY_STATE: INCOMPLETE})
+                begun.append(self.begin(source, planned, models, new, experiment_id))
+                bound.update(begun[-1].bound)
+        try:
+            with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+                for _ in pool.map(self.copy_files, begun):
+                    pass
+            with one_transaction(sql) as session:
+                for item in begun:
+                    metrics = metrics_of(item.new_id, item.source, item.models, item.ids)
+                    linked = [metric for metric in metrics if metric.model_id] if item.models else []
+                    add_history(session, sql, item.new_id, item.source, linked, item.new.info.experiment_id)
+                    self._log_links(item)
+                    session.flush()
+                    session.expunge_all()
+                end_runs(session, {item.new_id: (item.planned.status, item.planned.end_time) for item in begun})
+            found = self.store.details([item.new_id for item in begun])
+            for item in begun:
+                self._count(item, *found)
+            with one_transaction(sql) as session:
+                set_tags(session, [item.new_id for item in begun], COPY_STATE, COMPLETE)
+        except BaseException:
+            for item in begun:
+                retract(self.client, self.store, item.new, item.planned.tags.get(COPIED_BY, item.new_id), SOURCE_MODEL)
+            raise
+        return [item.bound for item in begun]
+
+    def create_run(self, planned: Run, experiment_id: str) -> Any:
+        """The row of a copy, marked as incomplete."""
+        marked = {**planned.tags, COPY_STATE: INCOMPLETE}
+        return self.client.create_run(experiment_id, start_time=planned.start_time, run_name=planned.name, tags=marked)
+
+    def begin(self, source: Run, planned: Run, models: list[LoggedModel], new: Any, experiment_id: str) -> Begun:
+        """The rows of its models."""
+        ids = {model.model_id: self._create_model(model, experiment_id, new.info.run_id) for model in models}
+        return Begun(source, planned, models, new, ids)
+
+    def copy_files(self, begun: Begun) -> None:
+        """Its files and those of its models."""
+        uris = [(begun.source.artifact_uri, begun.new.info.artifact_uri)]
+        uris += [(model.artifact_location, self.client.get_logged_model(begun.ids[model.model_id]).artifact_location) for model in begun.models]
+        copy_artifacts(self.store, begun.source.run_id, uris, {begun.source.run_id: begun.new_id, **begun.ids})
+
+    def log(self, begun: Begun) -> None:
+        """All else that its rows say."""
+        self._log_history(begun.new_id, begun.source, begun.models, begun.ids)
+        self._log_links(begun)
+        planned = begun.planned
+        if planned.status in TERMINAL_STATUSES:
+            self.client.set_terminated(begun.new_id, status=planned.status, end_time=planned.end_time)
+        elif planned.status != "RUNNING":
+            self.client.update_run(begun.new_id, status=planned.status)
+
+    def _log_links(self, begun: Begun) -> None:
+        self._log_inputs(begun.new_id, begun.source, begun.ids)
+        for model in begun.models:
+            if model.status in ("READY", "FAILED"):
+                self.client.finalize_logged_model(begun.ids[model.model_id], LoggedModelStatus(model.status))
+
+    def _details(self, run_id: str) -> tuple[Run, list[LoggedModel]]:
+        return self._in(self.store.details([run_id]), run_id)
+
+    def _in(self, details: tuple[dict[str, Run], dict[str, LoggedModel]], run_id: str) -> tuple[Run, list[LoggedModel]]:
+        runs, models = details
+        if run_id not in runs:
+            raise ChangeError(f"run {run_id} is not there any more: run again to plan anew")
+        own = [model for model in models.values() if model.active and model.source_run_id == run_id]
+        return runs[run_id], sorted(own, key=lambda model: model.model_id)
+
+    def _create_model(self, model: LoggedModel, experiment_id: str, run_id: str) -> str:
+        made = self.client.create_logged_model(
+            experiment_id,
+            name=model.name,
+            source_run_id=run_id,
+            tags={**model.tags, SOURCE_MODEL: model.model_id},
+            params=dict(model.params),
+            model_type=model.model_type or None,
+        )
+        return str(made.model_id)
+
+    def _log_history(self, new_id: str, source: Run, models: list[LoggedModel], ids: Mapping[str, str]) -> None:
+        params = [Param(key, value) for key, value in source.params.items()]
+        for start in range(0, len(params), FEW):
+            self.client.log_batch(new_id, params=params[start : start + FEW])
+        for metrics in apart(metrics_of(new_id, source, models, ids)):
+            for start in range(0, len(metrics), BATCH):
+                self.client.log_batch(new_id, metrics=metrics[start : start + BATCH])
+
+    def _log_inputs(self, new_id: str, source: Run, ids: Mapping[str, str]) -> None:
+        datasets = [
+            MlflowDatasetInput(
+                Dataset(item.name, item.digest, item.source_type, item.source, item.schema, item.profile),
+                [InputTag(key, value) for key, value in item.tags],
+            )
+            for item in source.datasets
+        ]
+        read = [LoggedModelInput(ids.get(link.model_id, link.model_id)) for link in source.models if link.direction == "input"]
+        if datasets or read:
+            self.client.log_inputs(new_id, datasets, read)
+        written = [LoggedModelOutput(ids.get(link.model_id, link.model_id), link.step) for link in source.models if link.direction == "output"]
+        if written:
+            self.client.log_outputs(new_id, written)
+
+    def _count(self, begun: Begun, found: Mapping[str, Run], made: Mapping[str, LoggedModel]) -> None:
+        """Compare the copy, read anew, with what it should be; a difference takes it back."""
+        planned, models, new_id = begun.planned, begun.models, begun.new_id
+        copied = found[new_id]
+        own = [model for model in made.values() if model.source_run_id == new_id]
+        wrong = [
+            name
+            for name, expected, actual in (
+                ("params", planned.params, copied.params),
+                ("metrics", planned.metrics, copied.metrics),
+                ("tags", planned.tags, {**copied.tags, COPY_STATE: COMPLETE}),
+                ("datasets", planned.datasets, copied.datasets),
+                ("logged models", _named_metrics(models), _named_metrics(own)),
+                ("times", (planned.start_time, planned.end_time), (copied.start_time, copied.end_time)),
+                ("name, user or status", (planned.name, planned.user, planned.status), (copied.name, copied.user, copied.status)),
+            )
+            if expected != actual
+        ]
+        if wrong:
+            raise ChangeError(f"the copy {new_id} of run {planned.run_id} differs from it in {', '.join(wrong)}: it was taken back")
+
+
+def _named_metrics(models: Iterable[LoggedModel]) -> list[tuple[str, tuple[ModelMetric, ...]]]:
+    return sorted((model.name, model.metrics) for model in models)
+
+
+def apart(metrics: Iterable[Metric]) -> list[list[Metric]]:
+    """Points that several models share apart from one another: up to version 3.12 MLflow refuses a batch that holds one of them twice."""
+    seen: Counter[tuple[object, ...]] = Counter()
+    rounds: defaultdict[int, list[Metric]] = defaultdict(list)
+    for metric in metrics:
+        point = (metric.key, str(metric.value), metric.timestamp, metric.step)
+        rounds[seen[point]].append(metric)
+        seen[point] += 1
+    return list(rounds.values())
+
+
+def metrics_of(new_id: str, source: Run, models: list[LoggedModel], ids: Mapping[str, str]) -> Iterator[Metric]:
+    """The run's history; a point that was logged for models too goes along once for each of them, with its new id."""
+    linked: dict[tuple[str, float, int, int], list[tuple[str, ModelMetric]]] = defaultdict(list)
+    for model in models:
+        for item in model.metrics:
+            linked[item.key, item.value, item.timestamp, item.step].append((ids[model.model_id], item))
+    for key, points in source.metrics.items():
+        for point in points:
+            # MLflow keeps 0 where a model's metric is NaN.
+            value = 0.0 if math.isnan(point.value) else point.value
+            facts: Sequence[tuple[str | None, ModelMetric | None]] = linked.pop((key, value, point.timestamp, point.step), ()) or ((None, None),)
+            for model_id, fact in facts:
+                yield Metric(
+                    key,
+                    point.value,
+                    point.timestamp,
+                    point.step,
+                    model_id=model_id,
+                    dataset_name=(fact.dataset_name or None) if fact else None,
+                    dataset_digest=(fact.dataset_digest or None) if fact else None,
+                    run_id=new_id,
+                )
+    if linked:
+        key = next(iter(linked))[0]
+        raise ChangeError(f"a model of run {source.run_id} has the metric {key!r} from another run: copying would have to invent a value")

@@ -1,0 +1,148 @@
+"""Logs a production run from a bundle, whole or not at all: it is marked as production when everything else is there and was read back."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mlflow.entities import Dataset, InputTag, LoggedModelOutput, LoggedModelStatus, Metric, Param, RunTag
+from mlflow.entities import DatasetInput as MlflowDatasetInput
+from mlflow.models import Model
+
+from mlflow_compliance.changes import JOURNAL, bind
+from mlflow_compliance.errors import ChangeError
+from mlflow_compliance.production.metadata import problems_in
+from mlflow_compliance.snapshot.files import METADATA, MLMODEL
+from mlflow_compliance.snapshot.tags import BUILD, BUILT_FOR, BUILT_IN
+from mlflow_compliance.store.artifacts.duplicates import hash_file
+from mlflow_compliance.store.storage import files
+from mlflow_compliance.store.storage.locations import local_folder
+from mlflow_compliance.store.storage.storages import is_remote, remote_path
+from mlflow_compliance.store.storage.transfer import put, upload
+from mlflow_compliance.store.write.retract import retract
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from mlflow.tracking import MlflowClient
+
+    from mlflow_compliance.changes.production import Files, LogProductionRun
+    from mlflow_compliance.store.store import Store
+
+FEW = 100
+"""Params or tags in one log_batch call, MLflow's limit."""
+
+
+@dataclass(frozen=True)
+class ProductionLogger:
+    """Logs production runs into one store. `binding` gives the symbols in a run's texts their values."""
+
+    client: MlflowClient
+    store: Store
+    binding: Mapping[str, str]
+
+    def log(self, change: LogProductionRun) -> dict[str, str]:
+        """Log the run and return symbol -> id for it and its model. A failure soft-deletes what was begun and raises."""
+        journal = self.binding[JOURNAL]
+        tags = {"mlflow.user": change.user, BUILT_FOR: change.product, BUILT_IN: journal, BUILD: "incomplete"}
+        run = self.client.create_run(change.experiment_id, start_time=change.at, run_name=change.name, tags=tags)
+        run_id = str(run.info.run_id)
+        try:
+            model = self.client.create_logged_model(
+                change.experiment_id, name=change.model_name, source_run_id=run_id, params=dict(change.params), tags={BUILT_IN: journal}
+            )
+            made = {change.run_id: run_id, change.model_id: str(model.model_id)}
+            self._log_rows(change, run_id, str(model.model_id))
+            self._place(change.bundle, "artifacts", change.files, self._folder(run.info.artifact_uri))
+            self._write_metadata(change, made, self._folder(run.info.artifact_uri))
+            self._place_model(change, run_id, model)
+            self.client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+            self.client.set_terminated(run_id, status="FINISHED", end_time=change.at)
+            self._read_back(change, run_id)
+            # One call, and the last one: until then nothing calls it production.
+            self.client.log_batch(run_id, tags=[RunTag(key, bind(value, {**self.binding, **made})) for key, value in change.all_tags().items()])
+        except BaseException:
+            retract(self.client, self.store, run, journal, BUILT_IN)
+            raise
+        return made
+
+    def _log_rows(self, change: LogProductionRun, run_id: str, model_id: str) -> None:
+        params = [Param(key, value) for key, value in change.params.items()]
+        for start in range(0, len(params), FEW):
+            self.client.log_batch(run_id, params=params[start : start + FEW])
+        name, digest = change.measured_on()
+        self.client.log_batch(
+            run_id,
+            metrics=[
+                Metric(key, value, change.at, 0, model_id=model_id, dataset_name=name or None, dataset_digest=digest or None, run_id=run_id)
+                for key, value in change.metrics.items()
+            ],
+        )
+        datasets = [
+            MlflowDatasetInput(
+                Dataset(item.name, item.digest, item.source_type, item.source, item.schema, item.profile),
+                [InputTag(key, value) for key, value in item.tags],
+            )
+            for item in change.datasets
+        ]
+        self.client.log_inputs(run_id, datasets)
+        self.client.log_outputs(run_id, [LoggedModelOutput(model_id, 0)])
+
+    def _place(self, bundle: str, part: str, listed: Files, target: str) -> None:
+        for relative, _, digest in listed:
+            source, path = os.path.join(bundle, part, relative), os.path.join(target, relative)
+            if is_remote(target):
+                if hash_file(source) != digest:
+                    raise ChangeError(f"{source} does not hold what was planned with any more: run again to plan anew")
+                upload(self.store.places, source, path)
+                continue
+            files.place(source, path)
+            if hash_file(path) != digest:
+                raise ChangeError(f"{source} does not hold what was planned with any more: run again to plan anew")
+
+    def _place_model(self, change: LogProductionRun, run_id: str, model: Any) -> None:
+        folder = self._folder(model.artifact_location)
+        self._place(change.bundle, "model", tuple(item for item in change.model_files if item[0] != MLMODEL), folder)
+        # MLmodel names the run, the model and the place that it belongs to: known only now.
+        described = Model.load(os.path.join(change.bundle, "model", MLMODEL))
+        described.run_id, described.model_id, described.model_uuid = run_id, model.model_id, model.model_id
+        described.artifact_path = model.artifact_location
+        self._write(os.path.join(folder, MLMODEL), described.to_yaml().encode())
+
+    def _write_metadata(self, change: LogProductionRun, made: Mapping[str, str], folder: str) -> None:
+        text = bind(change.metadata, {**self.binding, **made})
+        problems = problems_in(json.loads(text))
+        if problems:
+            raise ChangeError(f"{METADATA} would not keep its own schema: {problems[0]}")
+        self._write(os.path.join(folder, METADATA), text.encode())
+
+    def _write(self, path: str, content: bytes) -> None:
+        if is_remote(path):
+            put(self.store.places, path, content)
+        else:
+            files.write_new(path, content)
+
+    def _read_back(self, change: LogProductionRun, run_id: str) -> None:
+        """Compare the run, read anew, with what it should be; a difference takes it back."""
+        found, models = self.store.details([run_id])
+        run = found[run_id]
+        wrong = [
+            name
+            for name, expected, actual in (
+                ("params", dict(change.params), dict(run.params)),
+                ("metrics", change.points(), dict(run.metrics)),
+                ("datasets", tuple(sorted(change.datasets)), run.datasets),
+                ("logged models", [change.model_name], [model.name for model in models.values()]),
+            )
+            if expected != actual
+        ]
+        if wrong:
+            raise ChangeError(f"run {run_id} differs from what was planned in {', '.join(wrong)}: it was taken back")
+
+    def _folder(self, uri: str) -> str:
+        found = remote_path(uri) if is_remote(uri) else local_folder(uri, self.store.backend.home)
+        if found is None:
+            raise ChangeError(f"{uri} is no place that this version writes to: a production run cannot be logged there")
+        return found
