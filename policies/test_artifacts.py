@@ -17,6 +17,7 @@ from mlflow_compliance.api import (
     Violations,
     in_folder,
     policy,
+    quoted,
     upwards,
 )
 
@@ -98,7 +99,7 @@ def test_artifacts_can_be_reached(store: Snapshot, artifacts: Artifacts, setting
         aside = artifacts.aside(item.example.place)
         where = f"; what it misses lies in {aside.path}, see ART006" if aside else ""
         moved = artifacts.moved_from(item.place)
-        toml = "\n".join(["[store.relocate]", *(found.line for found in moved if found.folder)])
+        toml = "\n".join(["[store.relocate]", *(f"{quoted(found.prefix)} = {quoted(found.folder)}" for found in moved if found.folder)])
         violations.add(
             "unreachable",
             f"its artifacts cannot be reached: {item.reason}{where}",

@@ -9,6 +9,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from mlflow_compliance.safe_text import without_secrets
+from mlflow_compliance.snapshot.files import MLMODEL
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 SCHEMA_ID = "urn:mlflow-compliance:model-metadata:1"
 
-_MLMODEL = "MLmodel"
 _KINDS = {
     "object": "a table",
     "array": "a list",
@@ -61,7 +61,7 @@ def document(
 
     MLmodel is left out: it gets the ids of the run when it is logged, and other bytes by that.
     """
-    listed = [*files, *((f"model/{path}", size, sha256) for path, size, sha256 in model_files if path != _MLMODEL)]
+    listed = [*files, *((f"model/{path}", size, sha256) for path, size, sha256 in model_files if path != MLMODEL)]
     return {
         "schema": SCHEMA_ID,
         "product": product,

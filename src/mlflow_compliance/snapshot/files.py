@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
     from mlflow_compliance.snapshot.presence import Why
 
+
+MLMODEL = "MLmodel"
+
 QUARANTINE = ".quarantine"
 OWNER_NOTE = ".compliance-owner"
 """File in an artifact root in which a repair notes whose the root is."""
@@ -181,4 +184,3 @@ class Quarantined:
 UNKNOWN_SIZE = -1
 """Of a file that is written anew with the ids of its copy: known once written."""
 METADATA = "model_metadata.json"
-MLMODEL = "MLmodel"

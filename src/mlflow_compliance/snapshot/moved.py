@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from mlflow_compliance.settings.toml import quoted
-
 HISTORY = "model_history"
 """The kind of a place that stands in a run's own record of the models that it logged."""
 
@@ -34,11 +32,6 @@ class Moved(NamedTuple):
     def folder(self) -> str:
         """Where the rows' files are, '' where that is not clear."""
         return self.folders[0] if len(self.folders) == 1 else ""
-
-    @property
-    def line(self) -> str:
-        """The line of `[store.relocate]` that says so."""
-        return f"{quoted(self.prefix)} = {quoted(self.folder)}"
 
 
 class PlaceInRow(NamedTuple):

@@ -100,7 +100,7 @@ def test_a_text_is_written_as_toml_reads_it(text: str) -> None:
 
 
 def test_a_windows_path_is_written_without_escapes() -> None:
-    assert Moved("C:\\Users\\anna", ("/here",), 1, 1, ()).line == "'C:\\Users\\anna' = \"/here\""
+    assert quoted("C:\\Users\\anna") == "'C:\\Users\\anna'"
 
 
 def test_a_prefix_holds_at_separators_alone() -> None:

@@ -12,13 +12,13 @@ from itertools import repeat
 from typing import TYPE_CHECKING, NamedTuple
 
 from mlflow_compliance.snapshot.artifacts import Artifacts
-from mlflow_compliance.snapshot.files import LINK, OWNER_NOTE, QUARANTINE, ArtifactFile, ArtifactRoot, DuplicateRules, ModelFolder, upwards
+from mlflow_compliance.snapshot.files import LINK, MLMODEL, OWNER_NOTE, QUARANTINE, ArtifactFile, ArtifactRoot, DuplicateRules, ModelFolder, upwards
 from mlflow_compliance.snapshot.litter import is_litter
 from mlflow_compliance.snapshot.presence import Unknown, Why
 from mlflow_compliance.snapshot.refs import EntityRef, Location
 from mlflow_compliance.store.artifacts.quarantined import read_quarantines
 from mlflow_compliance.store.backends.sqlite_file import is_sqlite
-from mlflow_compliance.store.models.mlmodel import MLMODEL, inspect
+from mlflow_compliance.store.models.mlmodel import inspect
 from mlflow_compliance.store.ownership import orphans as strays
 from mlflow_compliance.store.ownership.moved import find_moved
 from mlflow_compliance.store.ownership.outdated import Dates

@@ -8,9 +8,9 @@ import stat
 from bisect import bisect_left
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mlflow_compliance.snapshot.files import QUARANTINE, ArtifactFile, ModelFolder, Quarantined, parent, upwards
+from mlflow_compliance.snapshot.files import MLMODEL, QUARANTINE, ArtifactFile, ModelFolder, Quarantined, parent, upwards
 from mlflow_compliance.snapshot.refs import EntityRef
-from mlflow_compliance.store.models.mlmodel import MLMODEL, judge, read_description
+from mlflow_compliance.store.models.mlmodel import judge, read_description
 from mlflow_compliance.store.ownership.rows import Claim, Holdings
 from mlflow_compliance.store.storage.manifests import NAME
 from mlflow_compliance.store.storage.safe_io import opened

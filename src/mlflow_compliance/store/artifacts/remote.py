@@ -10,10 +10,10 @@ from dataclasses import replace
 from fnmatch import translate
 from typing import TYPE_CHECKING, Any
 
-from mlflow_compliance.snapshot.files import ArtifactFile, ArtifactRoot, ModelFolder
+from mlflow_compliance.snapshot.files import MLMODEL, ArtifactFile, ArtifactRoot, ModelFolder
 from mlflow_compliance.store.artifacts.local import SKIPPED, Where
 from mlflow_compliance.store.artifacts.remote_roots import RemoteGround
-from mlflow_compliance.store.models.mlmodel import LARGEST, MLMODEL, Description, describe, judge
+from mlflow_compliance.store.models.mlmodel import LARGEST, Description, describe, judge
 from mlflow_compliance.store.ownership import orphans as strays
 from mlflow_compliance.store.ownership.rows import Holdings, read_holdings
 from mlflow_compliance.store.storage.base import LockedOutError, RemoteError

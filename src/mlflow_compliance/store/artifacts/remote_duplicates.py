@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from mlflow_compliance.store.storage.base import Listed, LockedOutError, RemoteError
+from mlflow_compliance.store.storage.base import LockedOutError, RemoteError
+from mlflow_compliance.store.storage.checksums import KIND, MD5, digest_of_object, etag_of
 from mlflow_compliance.store.storage.s3 import Bucket
 from mlflow_compliance.store.storage.storages import Places, is_remote, place_name
 
@@ -19,9 +18,6 @@ if TYPE_CHECKING:
     from mlflow_compliance.progress import Progress
     from mlflow_compliance.snapshot.artifacts import Artifacts
 
-KIND = "md5:"
-"""How the digest of a remote object begins: what single-part uploads have in the listing, so that nothing need be read to compare with them."""
-_MD5 = re.compile(r"[0-9a-f]{32}")
 _AT_ONCE = 8
 
 
@@ -35,7 +31,7 @@ def hash_remote(artifacts: Artifacts, places: Places, progress: Progress) -> Art
     # What the listing gives for nothing is kept of every object: a plan then knows what the copies of a run will be equal to.
     known = [path for group in sizes.values() for path in group]
     plain = _plain(known, artifacts, places)
-    hashes = {path: KIND + etag_of(artifacts, path) for path in known if place_name(path) in plain and _MD5.fullmatch(etag_of(artifacts, path))}
+    hashes = {path: KIND + etag_of(artifacts, path) for path in known if place_name(path) in plain and MD5.fullmatch(etag_of(artifacts, path))}
     rest = [path for path in candidates if path not in hashes]
     unread: dict[str, str] = {}
 
@@ -61,35 +57,11 @@ def hash_remote(artifacts: Artifacts, places: Places, progress: Progress) -> Art
     return replace(artifacts, hashes={**artifacts.hashes, **hashes}, unread={**artifacts.unread, **unread})
 
 
-def etag_of(artifacts: Artifacts, path: str) -> str:
-    """The storage's own checksum of an object, as it was listed."""
-    return artifacts.files[path].copy.partition(" ")[0]
-
-
-def digest_of_object(path: str, size: int, etag: str, places: Places) -> str:
-    """The digest of what an object holds, read as it streams. Raises RemoteError where it is not the one that was listed."""
-    digest, count = hashlib.md5(usedforsecurity=False), 0
-    for chunk in places.of(path).chunks(path, etag):
-        digest.update(chunk)
-        count += len(chunk)
-    if count != size:
-        raise RemoteError(f"{path} changed while it was read")
-    return KIND + digest.hexdigest()
-
-
-def digest_of_listed(item: Listed, places: Places) -> str:
-    """The digest of one object: the listing's checksum where that is of its content, else by reading it. Raises RemoteError."""
-    place = places.of(item.path)
-    if isinstance(place, Bucket) and _MD5.fullmatch(item.etag) and not place.encrypted(item.path):
-        return KIND + item.etag
-    return digest_of_object(item.path, item.size, item.etag, places)
-
-
 def _plain(candidates: Iterable[str], artifacts: Artifacts, places: Places) -> set[str]:
     """The buckets in which the ETag of a single-part upload is the MD5 of its content. That depends on their encryption: one object is asked."""
     found: dict[str, str] = {}
     for path in candidates:
-        if _MD5.fullmatch(etag_of(artifacts, path)):
+        if MD5.fullmatch(etag_of(artifacts, path)):
             found.setdefault(place_name(path), path)
     plain = set()
     for name, path in found.items():

@@ -10,13 +10,29 @@ from mlflow.entities import ViewType
 from mlflow.exceptions import MlflowException
 
 from mlflow_compliance.snapshot.entities import DatasetInput, latest_time
-from mlflow_compliance.snapshot.tags import EXTERNAL
+from mlflow_compliance.snapshot.tags import EXTERNAL, MADE_BY_US
 from mlflow_compliance.store.backends.rest import SEARCH_MODELS, SEARCH_RUNS, SEARCH_TRACES, Rest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from mlflow.tracking import MlflowClient
+
+
+def newest_served(rest: Rest, experiments: list[str], before: int) -> int:
+    """In milliseconds, 0 where no run is dated. What is dated later than `before` is dated wrongly."""
+    found = [0]
+    for chunk in chunks(experiments):
+        for column in ("start_time", "end_time"):
+            asked = {"experiment_ids": chunk, "run_view_type": "ALL", "filter": f"attributes.{column} <= {before}"}
+            answer = rest.post(SEARCH_RUNS, {**asked, "order_by": [f"attributes.{column} DESC"], "max_results": FEW})
+            found.append(next((int(run["info"].get(column) or 0) for run in answer.get("runs", ()) if not _made_by_us(run)), 0))
+    return max(found)
+
+
+def _made_by_us(run: Mapping[str, Any]) -> bool:
+    return any(tag["key"] in MADE_BY_US for tag in run.get("data", {}).get("tags", ()))
+
 
 SOURCE_RUN = "mlflow.sourceRun"
 """What a trace says of the run that it was logged for."""

@@ -12,12 +12,11 @@ from mlflow.exceptions import RestException
 from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import http_request
 
-from mlflow_compliance.snapshot.tags import MADE_BY_US
-from mlflow_compliance.store.backends.listing import FEW, chunks
 from mlflow_compliance.store.storage.http_errors import AnswerError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
 
 SERVER_INFO = "/api/3.0/mlflow/server-info"
 SEARCH_EXPERIMENTS = "/api/2.0/mlflow/experiments/search"
@@ -87,18 +86,3 @@ def _parsed(content: bytes) -> dict[str, Any]:
     if not isinstance(page, dict):
         raise AnswerError(200)
     return page
-
-
-def newest_served(rest: Rest, experiments: list[str], before: int) -> int:
-    """In milliseconds, 0 where no run is dated. What is dated later than `before` is dated wrongly."""
-    found = [0]
-    for chunk in chunks(experiments):
-        for column in ("start_time", "end_time"):
-            asked = {"experiment_ids": chunk, "run_view_type": "ALL", "filter": f"attributes.{column} <= {before}"}
-            answer = rest.post(SEARCH_RUNS, {**asked, "order_by": [f"attributes.{column} DESC"], "max_results": FEW})
-            found.append(next((int(run["info"].get(column) or 0) for run in answer.get("runs", ()) if not _made_by_us(run)), 0))
-    return max(found)
-
-
-def _made_by_us(run: Mapping[str, Any]) -> bool:
-    return any(tag["key"] in MADE_BY_US for tag in run.get("data", {}).get("tags", ()))

@@ -55,7 +55,7 @@ class ServerBackend(Backend):
         return keep_what_may_be_owned(artifacts, workspaces=self._has_workspaces)
 
     def newest_row(self, before: int) -> int | None:
-        from mlflow_compliance.store.backends.rest import newest_served
+        from mlflow_compliance.store.backends.listing import newest_served
 
         with answering(self.uri, self.info) as (reader, rest):
             return newest_served(rest, reader.experiment_ids(), before)

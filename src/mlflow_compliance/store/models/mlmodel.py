@@ -12,7 +12,7 @@ import yaml
 from packaging.requirements import InvalidRequirement, Requirement
 
 from mlflow_compliance.snapshot.evidence import ModelCard
-from mlflow_compliance.snapshot.files import ArtifactFile, ModelFolder
+from mlflow_compliance.snapshot.files import MLMODEL, ArtifactFile, ModelFolder
 from mlflow_compliance.store.storage.safe_io import opened
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from mlflow_compliance.snapshot.refs import EntityRef
 
-MLMODEL = "MLmodel"
 LARGEST = 1 << 20
 _DEEPEST = 200
 _FILE_KEYS = ("data", "model_data", "model_path", "pickled_model", "python_model", "model_file", "code")

@@ -9,8 +9,8 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from mlflow_compliance.snapshot.evidence import Scan
+from mlflow_compliance.snapshot.files import MLMODEL
 from mlflow_compliance.store.models.archive_scan import LARGEST, NUMPY, SKOPS_SUFFIX, ZIP, is_zip, numpy_problems, zip_problems
-from mlflow_compliance.store.models.mlmodel import MLMODEL
 from mlflow_compliance.store.models.mlmodel_scan import Description, describe
 from mlflow_compliance.store.models.pickle_scan import SUFFIXES, UNKNOWN, looks_like_pickle, pickle_problems, shown
 from mlflow_compliance.store.storage.safe_io import ChangedError, digest_of, opened, why_unread

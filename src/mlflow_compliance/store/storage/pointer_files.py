@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.snapshot.files import Pointer
-from mlflow_compliance.store.artifacts.remote_duplicates import KIND, digest_of_listed
 from mlflow_compliance.store.storage.base import Listed, RemoteError
+from mlflow_compliance.store.storage.checksums import KIND, digest_of_listed
 from mlflow_compliance.store.storage.s3 import Bucket
+from mlflow_compliance.store.storage.storages import put
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -90,8 +91,6 @@ def with_holding(artifacts: Artifacts) -> Artifacts:
 
 def write_pointer(places: Places, path: str, pointer: Pointer) -> None:
     """Copy the object into the quarantine, then write where else its content is. Raises ChangeError; what was copied by then stays aside."""
-    from mlflow_compliance.store.storage.transfer import put
-
     try:
         place = _bucket(places, path)
         item = place.found(path)
@@ -111,8 +110,6 @@ def write_pointer(places: Places, path: str, pointer: Pointer) -> None:
 
 def retract_pointer(places: Places, path: str, journal: str) -> None:
     """Mark a pointer as taken back. It stays, as does the copy in the quarantine."""
-    from mlflow_compliance.store.storage.transfer import put
-
     written = pointer_path(path, journal)
     try:
         if _bucket(places, path).found(written) is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from typing import TYPE_CHECKING
 
 from mlflow_compliance.store.storage.base import Place, RemoteError
@@ -13,6 +14,15 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from mlflow_compliance.snapshot.refs import Location
+
+
+def put(places: Places, path: str, content: bytes) -> None:
+    """Write a small object to where nothing is yet."""
+    with tempfile.NamedTemporaryFile(prefix="mlflow-compliance-") as file:
+        file.write(content)
+        file.flush()
+        places.of(path).upload(file.name, path)
+
 
 SCHEMES = ("s3", "mlflow-artifacts")
 

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from mlflow_compliance.errors import ChangeError
-from mlflow_compliance.snapshot.files import QUARANTINE, ArtifactFile
-from mlflow_compliance.store.artifacts.remote_duplicates import KIND, digest_of_object
-from mlflow_compliance.store.models.mlmodel import MLMODEL
+from mlflow_compliance.snapshot.files import MLMODEL, QUARANTINE, ArtifactFile
 from mlflow_compliance.store.storage.base import Listed, Place, RemoteError
+from mlflow_compliance.store.storage.checksums import KIND, digest_of_object
 from mlflow_compliance.store.storage.pointer_files import pointed
-from mlflow_compliance.store.storage.storages import Places, is_remote, remote_path
+from mlflow_compliance.store.storage.storages import Places, is_remote, put, remote_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from mlflow_compliance.snapshot.artifacts import Artifacts
+
 
 RETRACTED = ".compliance-retracted"
 """The object that a repair writes beside `artifacts` when it takes a run or model back: what lies there is a copy, and told no more."""
@@ -49,14 +48,6 @@ def copy_folder(places: Places, old_uri: str, new_uri: str, renamed: Callable[[b
         _compare(places, sources, _listing(target, new) if sources else {}, old, new)
     except RemoteError as error:
         raise ChangeError(f"{error}; the copy was taken back") from error
-
-
-def put(places: Places, path: str, content: bytes) -> None:
-    """Write a small object to where nothing is yet."""
-    with tempfile.NamedTemporaryFile(prefix="mlflow-compliance-") as file:
-        file.write(content)
-        file.flush()
-        places.of(path).upload(file.name, path)
 
 
 def upload(places: Places, source: str, path: str) -> None:

@@ -19,8 +19,8 @@ from mlflow_compliance.snapshot.tags import BUILD, BUILT_FOR, BUILT_IN
 from mlflow_compliance.store.artifacts.duplicates import hash_file
 from mlflow_compliance.store.storage import files
 from mlflow_compliance.store.storage.locations import local_folder
-from mlflow_compliance.store.storage.storages import is_remote, remote_path
-from mlflow_compliance.store.storage.transfer import put, upload
+from mlflow_compliance.store.storage.storages import is_remote, put, remote_path
+from mlflow_compliance.store.storage.transfer import upload
 from mlflow_compliance.store.write.retract import retract
 
 if TYPE_CHECKING:
