@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -51,11 +51,9 @@ from mlflow_compliance.changes import (
 from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.snapshot.diff import differences
 from mlflow_compliance.snapshot.entities import DatasetInput
+from mlflow_compliance.snapshot.snapshot import Snapshot
 from mlflow_compliance.store.storage.manifests import write_manifest
 from mlflow_compliance.store.write.writer import StoreWriter
-
-if TYPE_CHECKING:
-    from mlflow_compliance.snapshot.snapshot import Snapshot
 
 
 def copy_change(lab: Lab, run_id: str, source: str, target: str, parent: str | None = None) -> CopyRun:

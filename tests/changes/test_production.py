@@ -7,8 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from gates import CHECKOUT
@@ -20,9 +21,6 @@ from mlflow_compliance.changes import LogProductionRun
 from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.production.metadata import problems_in
 from mlflow_compliance.store.write.writer import StoreWriter
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 KILLED = {
     "before the metadata": "mlflow_compliance.store.write.production:ProductionLogger._write_metadata:1",
@@ -82,7 +80,7 @@ def test_a_refusal_half_way_leaves_nothing_that_looks_complete(lab: Lab) -> None
 def test_killed_at_any_moment_and_finished_by_the_next_repair(lab: Lab, moment: str) -> None:
     rules = ["policies", "--fix", "-k", "MOD001 or RUN002 or REG001", "-p", "no:cacheprovider", "-p", "killing"]
     command = [sys.executable, "-m", "pytest", *rules]
-    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT / "tests"), "KILL_AT": KILLED[moment]}
+    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT / "tests" / "support"), "KILL_AT": KILLED[moment]}
     options = [f"--tracking-uri={lab.uri}", f"--compliance-config={lab.folder}/compliance.toml"]
     assert subprocess.run([*command, *options], cwd=CHECKOUT, env=environment, stdout=subprocess.DEVNULL).returncode == -signal.SIGKILL
     for run in production(lab):

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mlflow_compliance.changes.base import Change, Writer, artifacts_in
 from mlflow_compliance.changes.symbols import JOURNAL
 from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.snapshot.files import QUARANTINE, ArtifactFile, Ownerless, Pointer, Quarantined
 from mlflow_compliance.snapshot.refs import EntityRef
-
-if TYPE_CHECKING:
-    from mlflow_compliance.snapshot.snapshot import Snapshot
+from mlflow_compliance.snapshot.snapshot import Snapshot
 
 
 @dataclass(frozen=True)

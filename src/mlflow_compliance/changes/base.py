@@ -12,16 +12,16 @@ from pydantic import TypeAdapter
 
 from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.safe_text import without_secrets
+from mlflow_compliance.snapshot.artifacts import Artifacts
+from mlflow_compliance.snapshot.entities import DatasetInput, Experiment, Run
+from mlflow_compliance.snapshot.files import Pointer
+from mlflow_compliance.snapshot.refs import EntityRef
+from mlflow_compliance.snapshot.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from mlflow_compliance.changes.copies import CopyRun
     from mlflow_compliance.changes.locations import Rewriting
     from mlflow_compliance.changes.production import LogProductionRun
-    from mlflow_compliance.snapshot.artifacts import Artifacts
-    from mlflow_compliance.snapshot.entities import DatasetInput, Experiment, Run
-    from mlflow_compliance.snapshot.files import Pointer
-    from mlflow_compliance.snapshot.refs import EntityRef
-    from mlflow_compliance.snapshot.snapshot import Snapshot
 
 
 class Writer(Protocol):

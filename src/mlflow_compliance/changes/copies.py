@@ -6,16 +6,19 @@ import json
 import os
 import re
 from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mlflow_compliance.changes.base import Change, Writer, experiment_in, run_in
 from mlflow_compliance.changes.runs import _FIELDS, recount, without_runs
 from mlflow_compliance.changes.symbols import JOURNAL, NOW, copy_of
 from mlflow_compliance.errors import ChangeError
+from mlflow_compliance.snapshot.artifacts import Artifacts
 from mlflow_compliance.snapshot.entities import ACTIVE, ALWAYS, TERMINAL_STATUSES, DatasetInput, Experiment, LoggedModel, ModelLink, Run
 from mlflow_compliance.snapshot.files import UNKNOWN_SIZE, ArtifactFile, ModelFolder, in_folder
 from mlflow_compliance.snapshot.refs import EntityRef
+from mlflow_compliance.snapshot.snapshot import Snapshot
 from mlflow_compliance.snapshot.tags import (
     COMPLETE,
     COPIED_AT,
@@ -30,12 +33,6 @@ from mlflow_compliance.snapshot.tags import (
     SOURCE_USER,
     SUPERSEDED,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from mlflow_compliance.snapshot.artifacts import Artifacts
-    from mlflow_compliance.snapshot.snapshot import Snapshot
 
 
 @dataclass(frozen=True)

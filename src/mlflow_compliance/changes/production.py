@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mlflow_compliance.changes.base import Change, Writer, experiment_in
 from mlflow_compliance.changes.runs import recount, without_runs
 from mlflow_compliance.changes.symbols import JOURNAL
 from mlflow_compliance.errors import ChangeError
+from mlflow_compliance.snapshot.artifacts import Artifacts
 from mlflow_compliance.snapshot.entities import ACTIVE, DatasetInput, Experiment, LoggedModel, MetricPoint, ModelLink, ModelMetric, Run
 from mlflow_compliance.snapshot.files import METADATA, MLMODEL, UNKNOWN_SIZE, ArtifactFile, ModelFolder, in_folder
 from mlflow_compliance.snapshot.refs import EntityRef
+from mlflow_compliance.snapshot.snapshot import Snapshot
 from mlflow_compliance.snapshot.tags import BUILD, BUILT_FOR, BUILT_IN, COMPLETE_BUILD
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from mlflow_compliance.snapshot.artifacts import Artifacts
-    from mlflow_compliance.snapshot.snapshot import Snapshot
 
 Files = tuple[tuple[str, int, str], ...]
 """(path, size in bytes, SHA-256 in hex) of files, relative to their folder."""

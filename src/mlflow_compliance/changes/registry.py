@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mlflow_compliance.changes.base import Change, Writer, still
 from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.snapshot.entities import ModelVersion, RegisteredModel
 from mlflow_compliance.snapshot.refs import EntityRef
-
-if TYPE_CHECKING:
-    from mlflow_compliance.snapshot.snapshot import Snapshot
+from mlflow_compliance.snapshot.snapshot import Snapshot
 
 
 def version_of(model_id: str) -> str:

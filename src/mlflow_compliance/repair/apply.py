@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING
 
 from mlflow_compliance.changes import JOURNAL, NOW, Change, CopyRun, Writer, bind
 from mlflow_compliance.errors import ChangeError, StoreError
+from mlflow_compliance.repair.journal import Journal
 from mlflow_compliance.repair.plan import Plan, Step, batches
 from mlflow_compliance.snapshot.refs import EntityRef
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from mlflow_compliance.repair.journal import Journal
 
 TOGETHER = 50
 """Runs that are copied together: they share the transactions, and a program that is killed has so many to copy again at most."""

@@ -6,15 +6,12 @@ import importlib
 import importlib.util
 import pkgutil
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
 
 from mlflow_compliance.errors import ComplianceError
 from mlflow_compliance.rules.fixer import ATTRIBUTE, Remedy
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
-    from types import ModuleType
 
 
 def load_fixers(places: Sequence[str], base: Path) -> dict[str, Remedy]:

@@ -7,8 +7,8 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from databases import PASSWORD, QUOTED, SERVERS, Server
@@ -24,9 +24,6 @@ from mlflow_compliance.production.claims import claims_in
 from mlflow_compliance.settings.schema import load_settings
 from mlflow_compliance.store.store import open_store
 from mlflow_compliance.store.write.writer import StoreWriter
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 @pytest.fixture(params=SERVERS)

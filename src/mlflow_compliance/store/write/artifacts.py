@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mlflow.entities import ViewType
+from mlflow.tracking import MlflowClient
 
 from mlflow_compliance.errors import ChangeError
+from mlflow_compliance.snapshot.files import Pointer
 from mlflow_compliance.store.backends.listing import pages, there
 from mlflow_compliance.store.ownership.orphans import IDENTIFIER
 from mlflow_compliance.store.storage import files
@@ -18,13 +20,8 @@ from mlflow_compliance.store.storage.owner_notes import add_note, drop_note
 from mlflow_compliance.store.storage.pointer_files import retract_pointer, write_pointer
 from mlflow_compliance.store.storage.recorded_hashes import add_records
 from mlflow_compliance.store.storage.storages import is_remote
+from mlflow_compliance.store.store import Store
 from mlflow_compliance.store.write.errors import one_sentence
-
-if TYPE_CHECKING:
-    from mlflow.tracking import MlflowClient
-
-    from mlflow_compliance.snapshot.files import Pointer
-    from mlflow_compliance.store.store import Store
 
 
 class FileWriter:

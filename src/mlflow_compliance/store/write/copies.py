@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mlflow.entities import Dataset, InputTag, LoggedModelInput, LoggedModelOutput, LoggedModelStatus, Metric, Param
 from mlflow.entities import DatasetInput as MlflowDatasetInput
+from mlflow.tracking import MlflowClient
 
 from mlflow_compliance.changes import bind, copy_of
 from mlflow_compliance.changes.copies import planned_copy
 from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.snapshot.entities import TERMINAL_STATUSES, DatasetInput, LoggedModel, ModelMetric, Run
 from mlflow_compliance.snapshot.tags import COMPLETE, COPIED_BY, COPY_STATE, SOURCE_MODEL
+from mlflow_compliance.store.store import Store
 from mlflow_compliance.store.write.bulk import add_history, add_run, end_runs, one_transaction, set_tags, tracking_store
 from mlflow_compliance.store.write.copy_artifacts import copy_artifacts
 from mlflow_compliance.store.write.retract import retract
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-
-    from mlflow.tracking import MlflowClient
-
-    from mlflow_compliance.store.store import Store
 
 BATCH = 1000
 """Metrics in one log_batch call; MLflow's limit for all items together."""

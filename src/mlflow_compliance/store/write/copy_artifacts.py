@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
 
 from mlflow_compliance.errors import ChangeError
+from mlflow_compliance.snapshot.files import DuplicateRules
 from mlflow_compliance.store.artifacts.duplicates import hash_file
 from mlflow_compliance.store.storage import files
 from mlflow_compliance.store.storage.locations import local_folder
 from mlflow_compliance.store.storage.recorded_hashes import add_records
 from mlflow_compliance.store.storage.storages import is_remote
 from mlflow_compliance.store.storage.transfer import copy_folder
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from mlflow_compliance.snapshot.files import DuplicateRules
-    from mlflow_compliance.store.store import Store
+from mlflow_compliance.store.store import Store
 
 
 def copy_artifacts(store: Store, run_id: str, places: Iterable[tuple[str, str]], names: Mapping[str, str]) -> None:

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import Any
 
+from mlflow.tracking import MlflowClient
 from sqlalchemy import Table, and_, bindparam, select, tuple_
 
+from mlflow_compliance.changes import Rewriting
 from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.store.backends.base import workspace
 from mlflow_compliance.store.backends.sql_locations import COLUMNS, Column
 from mlflow_compliance.store.backends.sql_tables import CHUNK
 from mlflow_compliance.store.write.bulk import one_transaction, tracking_store
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from mlflow.tracking import MlflowClient
-
-    from mlflow_compliance.changes import Rewriting
 
 
 def rewrite(client: MlflowClient, rewritings: Sequence[Rewriting]) -> None:

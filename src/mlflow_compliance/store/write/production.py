@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mlflow.entities import Dataset, InputTag, LoggedModelOutput, LoggedModelStatus, Metric, Param, RunTag
 from mlflow.entities import DatasetInput as MlflowDatasetInput
 from mlflow.models import Model
+from mlflow.tracking import MlflowClient
 
 from mlflow_compliance.changes import JOURNAL, bind
+from mlflow_compliance.changes.production import Files, LogProductionRun
 from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.production.metadata import problems_in
 from mlflow_compliance.snapshot.files import METADATA, MLMODEL
@@ -21,15 +24,8 @@ from mlflow_compliance.store.storage import files
 from mlflow_compliance.store.storage.locations import local_folder
 from mlflow_compliance.store.storage.storages import is_remote, put, remote_path
 from mlflow_compliance.store.storage.transfer import upload
+from mlflow_compliance.store.store import Store
 from mlflow_compliance.store.write.retract import retract
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from mlflow.tracking import MlflowClient
-
-    from mlflow_compliance.changes.production import Files, LogProductionRun
-    from mlflow_compliance.store.store import Store
 
 FEW = 100
 """Params or tags in one log_batch call, MLflow's limit."""

@@ -6,8 +6,8 @@ import logging
 import os
 import warnings
 from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
@@ -15,6 +15,7 @@ from mlflow.tracking._tracking_service.utils import _use_tracking_uri
 
 from mlflow_compliance.changes import Rewriting, bind
 from mlflow_compliance.changes.copies import CopyRun, left_behind
+from mlflow_compliance.changes.production import LogProductionRun
 from mlflow_compliance.errors import ChangeError, StoreError
 from mlflow_compliance.snapshot.entities import DatasetInput, Experiment, LoggedModel, Run
 from mlflow_compliance.snapshot.tags import (
@@ -30,6 +31,7 @@ from mlflow_compliance.snapshot.tags import (
 )
 from mlflow_compliance.store.backends.listing import pages
 from mlflow_compliance.store.storage.http_errors import refusal
+from mlflow_compliance.store.store import Store
 from mlflow_compliance.store.write.artifacts import FileWriter
 from mlflow_compliance.store.write.bulk import end_runs, one_transaction, status_of, tracking_store
 from mlflow_compliance.store.write.copies import RunCopier
@@ -38,12 +40,6 @@ from mlflow_compliance.store.write.errors import one_sentence, refuse_other_spel
 from mlflow_compliance.store.write.locations import rewrite
 from mlflow_compliance.store.write.production import ProductionLogger
 from mlflow_compliance.store.write.retract import retract
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-
-    from mlflow_compliance.changes.production import LogProductionRun
-    from mlflow_compliance.store.store import Store
 
 TOGETHER = 200
 """Runs that are compared with their copies at a time."""
