@@ -86,3 +86,9 @@ def test_hooks_import_no_heavy_package_before_they_are_needed() -> None:
         names = {name.name for node in top if isinstance(node, ast.Import) for name in node.names}
         names |= {str(node.module) for node in top if isinstance(node, ast.ImportFrom)}
         assert not {name.partition(".")[0] for name in names} & {"mlflow", "sqlalchemy", "pydantic", "rich"}, file
+
+
+def test_the_picture_is_that_of_today() -> None:
+    needs = structure.imports()
+    drawn = structure.draw(structure.between_rooms(needs), structure.sizes(needs))
+    assert (CHECKOUT / "docs" / "images" / "packages.svg").read_text("utf-8") == drawn, "run: python docs/structure.py docs/images/packages.svg"
