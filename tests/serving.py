@@ -27,7 +27,7 @@ from lightgbm import LGBMClassifier
 from mlflow import MlflowClient
 
 from mlflow_compliance.loader.load import HASH_OF_PICKLE
-from mlflow_compliance.store.write.writer import default_store
+from mlflow_compliance.store.write.registry import default_store
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -97,7 +97,7 @@ def test_deleting_refuses_runs_that_came_since_the_plan(lab: Lab, scratch: str) 
     change = delete(lab, scratch)
     late = lab.run(scratch, "late")
     with pytest.raises(ChangeError, match="by now, not"):
-        change.write(StoreWriter(lab.store, {}))
+        StoreWriter(lab.store, {}).write(change)
     assert lab.client.get_run(late).info.lifecycle_stage == "active"
 
 
@@ -111,7 +111,7 @@ def test_trap_20_a_deleted_experiment_keeps_its_name_taken(lab: Lab, scratch: st
             change.on(lab.read())
     writer = StoreWriter(lab.store, {})
     with pytest.raises(ChangeError, match="could not be renamed"):
-        RenameExperiment(scratch, "elsewhere", "scratch").write(writer)
+        writer.write(RenameExperiment(scratch, "elsewhere", "scratch"))
 
 
 def test_trap_21_restoring_leaves_deleted_what_had_been_deleted_before(lab: Lab, scratch: str) -> None:
@@ -205,7 +205,7 @@ def test_a_copy_that_fails_leaves_the_store_as_it_was(lab: Lab) -> None:
     change = copy_change(lab, run_id, source, target)
     writer = StoreWriter(lab.store, {})
     with pytest.raises(ChangeError, match="is a link or a device"):
-        change.write(writer)
+        writer.write(change)
     assert differences(before, lab.read(tuple(before.runs))) == []
     assert not [model for model in lab.client.search_logged_models([target]) if model.name == "twin"]
 
@@ -218,7 +218,7 @@ def test_retracting_also_takes_back_models_that_a_killed_copy_had_not_linked_yet
     tags = {"compliance.source_run_id": run_id, "compliance.copied_by": "j1", "compliance.copy": "incomplete"}
     begun = lab.run(target, status="RUNNING", **tags)
     model = lab.client.create_logged_model(target, name="begun", source_run_id=begun, tags={"compliance.source_model_id": "m-1"})
-    RetractCopy(run_id, target, "j1").write(StoreWriter(lab.store, {}))
+    StoreWriter(lab.store, {}).write(RetractCopy(run_id, target, "j1"))
     assert differences(before, lab.read(tuple(before.runs))) == []
     assert model.model_id not in {found.model_id for found in lab.client.search_logged_models([target])}
 
@@ -506,5 +506,5 @@ def test_any_sequence_of_changes_keeps_the_laws(make_lab: Callable[[], Lab], ste
     inverses, _, _ = lab.carry_out(*changes, start=start)
     writer = StoreWriter(lab.store, {})
     for inverse in reversed(inverses):
-        inverse.write(writer)
+        writer.write(inverse)
     assert unlike(start, lab.read(tuple(start.runs))) == []

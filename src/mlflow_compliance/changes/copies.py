@@ -9,8 +9,8 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from mlflow_compliance.changes.base import Change, Writer, experiment_in, run_in
-from mlflow_compliance.changes.runs import _FIELDS, recount, without_runs
+from mlflow_compliance.changes.base import Change, experiment_in, run_in
+from mlflow_compliance.changes.runs import recount, without_runs
 from mlflow_compliance.changes.symbols import JOURNAL, NOW, copy_of
 from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.snapshot.entities import ACTIVE, ALWAYS, TERMINAL_STATUSES, DatasetInput, Experiment, LoggedModel, ModelLink, Run
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
     from mlflow_compliance.snapshot.artifacts import Artifacts
     from mlflow_compliance.snapshot.snapshot import Snapshot
+
+_FIELDS = ("source_type", "source", "schema", "profile")
+"""What an experiment keeps of a dataset as it was first logged."""
 
 
 @dataclass(frozen=True)
@@ -107,12 +110,6 @@ class CopyRun(Change):
                 more.copy(source, copied, models, olds, target)
         return replace(snapshot, experiments=experiments, runs=runs, logged_models=logged, artifacts=more.together() if more else artifacts)
 
-    def write(self, store: Writer) -> None:
-        store.copy_run(self.run_id, self.experiment_id, {key: store.bind(value) for key, value in self.new_tags().items()}, self.datasets)
-
-    def inverse(self, store: Writer) -> Change:
-        return RetractCopy(self.run_id, self.experiment_id, store.bind(JOURNAL))
-
     def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return {}, {"run_id": self.copy_id, "experiment_id": self.experiment_id, "source_run_id": self.run_id}
 
@@ -137,12 +134,6 @@ class RetractCopy(Change):
             run for run in snapshot.runs_of(self.experiment_id) if run.tags.get(SOURCE_RUN) == self.run_id and run.tags.get(COPIED_BY) == self.journal
         ]
         return without_runs(snapshot, copies)
-
-    def write(self, store: Writer) -> None:
-        store.retract_copy(self.run_id, self.experiment_id, self.journal)
-
-    def inverse(self, store: Writer) -> None:
-        """Its source was never changed and can be copied again; a copy that was broken off is worth nothing."""
 
     def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return {"source_run_id": self.run_id}, {}

@@ -1,4 +1,4 @@
-"""Logs a production run from a bundle, whole or not at all: it is marked as production when everything else is there and was read back."""
+"""The effects of changes on production runs: logged from a bundle, whole or not at all, and marked as such when all else was read back."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mlflow.entities import Dataset, InputTag, LoggedModelOutput, LoggedModelSta
 from mlflow.entities import DatasetInput as MlflowDatasetInput
 from mlflow.models import Model
 
-from mlflow_compliance.changes import JOURNAL, bind
+from mlflow_compliance.changes import JOURNAL, LogProductionRun, RetractProductionRun, bind
 from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.production.metadata import problems_in
 from mlflow_compliance.snapshot.files import METADATA, MLMODEL
@@ -21,6 +21,8 @@ from mlflow_compliance.store.storage import files
 from mlflow_compliance.store.storage.locations import local_folder
 from mlflow_compliance.store.storage.storages import is_remote, put, remote_path
 from mlflow_compliance.store.storage.transfer import upload
+from mlflow_compliance.store.write.effects import inverse, write
+from mlflow_compliance.store.write.errors import one_sentence
 from mlflow_compliance.store.write.retract import retract
 
 if TYPE_CHECKING:
@@ -28,11 +30,37 @@ if TYPE_CHECKING:
 
     from mlflow.tracking import MlflowClient
 
-    from mlflow_compliance.changes.production import Files, LogProductionRun
+    from mlflow_compliance.changes.production import Files
     from mlflow_compliance.store.store import Store
+    from mlflow_compliance.store.write.effects import OpenStore
 
 FEW = 100
 """Params or tags in one log_batch call, MLflow's limit."""
+
+
+@write.register(LogProductionRun)
+def log_production_run(change: LogProductionRun, to: OpenStore) -> None:
+    with one_sentence(f"production run {change.name!r} could not be logged"):
+        to.binding.update(ProductionLogger(to.client, to.store, to.binding).log(change))
+
+
+@inverse.register(LogProductionRun)
+def undo_log_production_run(change: LogProductionRun, to: OpenStore) -> RetractProductionRun:
+    return RetractProductionRun(change.product, change.experiment_id, to.bind(JOURNAL))
+
+
+@write.register(RetractProductionRun)
+def retract_production_run(change: RetractProductionRun, to: OpenStore) -> None:
+    where = f"tags.`{BUILT_IN}` = '{change.journal}'"
+    with one_sentence(f"the production run of {change.product} could not be taken back"):
+        for run in to.client.search_runs([change.experiment_id], filter_string=where):
+            if run.data.tags.get(BUILT_FOR) == change.product:
+                retract(to.client, to.store, run, change.journal, BUILT_IN)
+
+
+@inverse.register(RetractProductionRun)
+def undo_retract_production_run(change: RetractProductionRun, to: OpenStore) -> None:
+    """It can be built again from what it was built from; one that was broken off is worth nothing."""
 
 
 @dataclass(frozen=True)
