@@ -167,6 +167,19 @@ def test_copy_of_a_copied_run_reads_the_same_bytes_with_its_own_ids(lab: Lab) ->
         assert f"artifact_path: {model.artifact_location}" in text
 
 
+def test_copy_into_a_place_that_is_named_after_the_copied_run(lab: Lab) -> None:
+    """The new location holds the old id: it is not to be renamed in its turn."""
+    source = lab.experiment("credit_production")
+    run_id = lab.rich_run(source)
+    target = lab.client.create_experiment("credit_delivery", artifact_location=str(lab.folder / f"after {run_id}"))
+    change = copy_change(lab, run_id, source, target)
+    between, binding = there_and_back(lab, change)
+    for model in between.models_of(binding[change.copy_id]):
+        assert f"after {run_id}/models/{model.model_id}/" in model.artifact_location
+        (folder,) = [folder for folder in lab.folder.rglob("MLmodel") if model.model_id in str(folder)]
+        assert f"artifact_path: {model.artifact_location}\n" in folder.read_text()
+
+
 def test_copies_of_nested_runs_name_their_copied_parent(lab: Lab) -> None:
     source, target = lab.experiment("credit_production"), lab.experiment("credit_delivery")
     parent = lab.run(source, "parent")

@@ -214,7 +214,10 @@ def copy_model(model: LoggedModel, run_id: str, target: Experiment) -> LoggedMod
 
 
 def renamed(text: str, names: Mapping[str, str]) -> str:
-    """A text of MLmodel with the ids and the location of the copy; the longest first, since a location holds ids."""
+    """A text of MLmodel with the ids and the location of the copy.
+
+    The longest first, since a location holds ids; and all in one go, since the new location may hold an old id.
+    """
     olds = sorted(filter(None, names), key=len, reverse=True)
     return re.sub("|".join(map(re.escape, olds)), lambda match: names[match[0]], text)
 

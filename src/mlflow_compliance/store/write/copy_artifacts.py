@@ -7,6 +7,7 @@ import stat
 from functools import partial
 from typing import TYPE_CHECKING
 
+from mlflow_compliance.changes.copies import renamed
 from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.store.artifacts.duplicates import hash_file
 from mlflow_compliance.store.storage import files
@@ -69,6 +70,4 @@ def raise_it(error: OSError) -> None:
 
 def _renamed(content: bytes, names: Mapping[str, str]) -> bytes:
     """An MLmodel with the ids and the location of the copy: it embeds those of its run and model."""
-    for old, new in sorted(names.items(), key=lambda pair: -len(pair[0])):
-        content = content.replace(old.encode(), new.encode())
-    return content
+    return renamed(content.decode(errors="surrogateescape"), names).encode(errors="surrogateescape")
