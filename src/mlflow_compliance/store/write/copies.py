@@ -6,8 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mlflow.entities import Dataset, InputTag, LoggedModelInput, LoggedModelOutput, LoggedModelStatus, Param
-from mlflow.entities import DatasetInput as MlflowDatasetInput
+from mlflow.entities import LoggedModelInput, LoggedModelOutput, LoggedModelStatus
 
 from mlflow_compliance.changes import JOURNAL, CopyRun, RetractCopy, bind, copy_of
 from mlflow_compliance.changes.copies import planned_copy
@@ -18,7 +17,7 @@ from mlflow_compliance.store.write.bulk import add_history, add_run, end_runs, o
 from mlflow_compliance.store.write.copy_artifacts import copy_artifacts
 from mlflow_compliance.store.write.effects import inverse, write
 from mlflow_compliance.store.write.errors import one_sentence
-from mlflow_compliance.store.write.metric_history import apart, metrics_of
+from mlflow_compliance.store.write.mlflow_values import BATCH, apart, inputs_of, log_params, metrics_of
 from mlflow_compliance.store.write.retract import retract
 
 if TYPE_CHECKING:
@@ -29,10 +28,6 @@ if TYPE_CHECKING:
     from mlflow_compliance.store.store import Store
     from mlflow_compliance.store.write.effects import OpenStore
 
-BATCH = 1000
-"""Metrics in one log_batch call; MLflow's limit for all items together."""
-FEW = 100
-"""Params or tags in one log_batch call, MLflow's limit."""
 INCOMPLETE = "incomplete"
 SIDE_BY_SIDE = 8
 """Runs whose files are copied at the same time: a file waits for the disk, and those that wait together wait once."""
@@ -207,21 +202,13 @@ class RunCopier:
         return str(made.model_id)
 
     def _log_history(self, new_id: str, source: Run, models: list[LoggedModel], ids: Mapping[str, str]) -> None:
-        params = [Param(key, value) for key, value in source.params.items()]
-        for start in range(0, len(params), FEW):
-            self.client.log_batch(new_id, params=params[start : start + FEW])
+        log_params(self.client, new_id, source.params)
         for metrics in apart(metrics_of(new_id, source, models, ids)):
             for start in range(0, len(metrics), BATCH):
                 self.client.log_batch(new_id, metrics=metrics[start : start + BATCH])
 
     def _log_inputs(self, new_id: str, source: Run, ids: Mapping[str, str]) -> None:
-        datasets = [
-            MlflowDatasetInput(
-                Dataset(item.name, item.digest, item.source_type, item.source, item.schema, item.profile),
-                [InputTag(key, value) for key, value in item.tags],
-            )
-            for item in source.datasets
-        ]
+        datasets = inputs_of(source.datasets)
         read = [LoggedModelInput(ids.get(link.model_id, link.model_id)) for link in source.models if link.direction == "input"]
         if datasets or read:
             self.client.log_inputs(new_id, datasets, read)

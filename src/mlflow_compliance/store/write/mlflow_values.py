@@ -1,4 +1,4 @@
-"""The metric history of a run as its copy gets it: every point, and those of its logged models with the ids of their copies."""
+"""What a run holds, as the values that MLflow's calls take, and no more of them in one call than it accepts."""
 
 from __future__ import annotations
 
@@ -6,14 +6,38 @@ import math
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
-from mlflow.entities import Metric
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
 
 from mlflow_compliance.errors import ChangeError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from mlflow.tracking import MlflowClient
+
+    from mlflow_compliance.snapshot import entities
     from mlflow_compliance.snapshot.entities import LoggedModel, ModelMetric, Run
+
+BATCH = 1000
+"""Metrics in one log_batch call; MLflow's limit for all items together."""
+FEW = 100
+"""Params in one log_batch call, MLflow's limit."""
+
+
+def log_params(client: MlflowClient, run_id: str, params: Mapping[str, str]) -> None:
+    logged = [Param(key, value) for key, value in params.items()]
+    for start in range(0, len(logged), FEW):
+        client.log_batch(run_id, params=logged[start : start + FEW])
+
+
+def inputs_of(datasets: Iterable[entities.DatasetInput]) -> list[DatasetInput]:
+    return [
+        DatasetInput(
+            Dataset(item.name, item.digest, item.source_type, item.source, item.schema, item.profile),
+            [InputTag(key, value) for key, value in item.tags],
+        )
+        for item in datasets
+    ]
 
 
 def apart(metrics: Iterable[Metric]) -> list[list[Metric]]:

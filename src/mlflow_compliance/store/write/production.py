@@ -7,8 +7,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mlflow.entities import Dataset, InputTag, LoggedModelOutput, LoggedModelStatus, Metric, Param, RunTag
-from mlflow.entities import DatasetInput as MlflowDatasetInput
+from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric, RunTag
 from mlflow.models import Model
 
 from mlflow_compliance.changes import JOURNAL, LogProductionRun, RetractProductionRun, bind
@@ -23,6 +22,7 @@ from mlflow_compliance.store.storage.storages import is_remote, put, remote_path
 from mlflow_compliance.store.storage.transfer import upload
 from mlflow_compliance.store.write.effects import inverse, write
 from mlflow_compliance.store.write.errors import one_sentence
+from mlflow_compliance.store.write.mlflow_values import inputs_of, log_params
 from mlflow_compliance.store.write.retract import retract
 
 if TYPE_CHECKING:
@@ -33,9 +33,6 @@ if TYPE_CHECKING:
     from mlflow_compliance.changes.production import Files
     from mlflow_compliance.store.store import Store
     from mlflow_compliance.store.write.effects import OpenStore
-
-FEW = 100
-"""Params or tags in one log_batch call, MLflow's limit."""
 
 
 @write.register(LogProductionRun)
@@ -97,9 +94,7 @@ class ProductionLogger:
         return made
 
     def _log_rows(self, change: LogProductionRun, run_id: str, model_id: str) -> None:
-        params = [Param(key, value) for key, value in change.params.items()]
-        for start in range(0, len(params), FEW):
-            self.client.log_batch(run_id, params=params[start : start + FEW])
+        log_params(self.client, run_id, change.params)
         name, digest = change.measured_on()
         self.client.log_batch(
             run_id,
@@ -108,14 +103,7 @@ class ProductionLogger:
                 for key, value in change.metrics.items()
             ],
         )
-        datasets = [
-            MlflowDatasetInput(
-                Dataset(item.name, item.digest, item.source_type, item.source, item.schema, item.profile),
-                [InputTag(key, value) for key, value in item.tags],
-            )
-            for item in change.datasets
-        ]
-        self.client.log_inputs(run_id, datasets)
+        self.client.log_inputs(run_id, inputs_of(change.datasets))
         self.client.log_outputs(run_id, [LoggedModelOutput(model_id, 0)])
 
     def _place(self, bundle: str, part: str, listed: Files, target: str) -> None:
