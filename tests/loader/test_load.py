@@ -28,7 +28,7 @@ from mlflow_compliance.errors import ComplianceError, SettingsError, StoreError
 from mlflow_compliance.loader.load import HASH_OF_PICKLE
 from mlflow_compliance.loader.model import ModelError, UnreachableError
 from mlflow_compliance.production.resolution import ResolutionError
-from mlflow_compliance.store.write.writer import default_store
+from mlflow_compliance.store.write.registry import default_store
 
 FRAME = applicants(5)
 

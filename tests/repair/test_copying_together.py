@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 from killing import arm
+from mlflow.tracking import MlflowClient
 from repairs import carry_out, hashes, plan_for, state
 from stores import BIG, CREDIT, Lab
 
 from mlflow_compliance.settings.schema import load_settings
 from mlflow_compliance.snapshot.entities import Run
 from mlflow_compliance.snapshot.tags import COMPLETE, COPY_STATE, SOURCE_RUN
-from mlflow_compliance.store.write import writer as writing
+from mlflow_compliance.store.write import compare_copies
 from mlflow_compliance.store.write.copies import INCOMPLETE, RunCopier
-from mlflow_compliance.store.write.writer import StoreWriter
 
 MOMENTS = {
     # what is called for the n-th time when the process dies
@@ -153,18 +153,18 @@ def test_what_a_run_got_after_an_earlier_repair_copied_it_is_not_retired_with_it
 def test_what_is_logged_while_runs_are_copied_stops_the_retirement(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
     """Somebody logs to a run that has ended and was copied a moment ago: it is told, and the next repair asks for a new copy."""
     lab = Lab.moved(built, tmp_path / "store")
-    rename = StoreWriter.rename_experiment
+    rename = MlflowClient.rename_experiment
 
-    def logged_meanwhile(writer: StoreWriter, experiment_id: str, name: str) -> None:
+    def logged_meanwhile(client: MlflowClient, experiment_id: str, name: str) -> None:
         child = next(run for run in lab.runs(experiment_id) if run.info.run_name == "child")
         if what == "tags":
             lab.client.set_tag(child.info.run_id, "verdict", "good")
         else:  # as long as what was there
             lab.client.log_text(child.info.run_id, "d", "small.txt")
-        rename(writer, experiment_id, name)
+        rename(client, experiment_id, name)
 
     with monkeypatch.context() as patch:
-        patch.setattr(StoreWriter, "rename_experiment", logged_meanwhile)
+        patch.setattr(MlflowClient, "rename_experiment", logged_meanwhile)
         done = carry_out(lab, plan_for(lab, "EXP001"))
     assert len(done.outcome.failed) == 1
     assert f"got other {what} after it was copied to run " in done.outcome.failed[0][1]
@@ -172,7 +172,7 @@ def test_what_is_logged_while_runs_are_copied_stops_the_retirement(built: Path, 
     assert (rival.lifecycle_stage, len(lab.runs(rival.experiment_id))) == ("active", RUNS)
     if what == "artifacts":
         with monkeypatch.context() as patch:
-            patch.setattr(writing, "got_files_since", lambda *_: os.listdir(tmp_path / "not there"))
+            patch.setattr(compare_copies, "got_files_since", lambda *_: os.listdir(tmp_path / "not there"))
             refused = carry_out(lab, plan_for(lab, "EXP001"))
         assert "could not be compared with their copies" in refused.outcome.failed[0][1]
         assert lab.client.get_experiment(rival.experiment_id).lifecycle_stage == "active"

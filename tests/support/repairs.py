@@ -124,7 +124,7 @@ def take_back(lab: Lab, lines: Sequence[dict[str, Any]]) -> None:
     writer = StoreWriter(lab.store, {})
     for line in reversed(lines):
         if line.get("state") == "begin" and line["change"] in done and line["undo"]:
-            load(line["undo"]).write(writer)
+            writer.write(load(line["undo"]))
 
 
 def hashes(folder: Path) -> Counter[str]:

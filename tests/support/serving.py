@@ -28,7 +28,7 @@ from lightgbm import LGBMClassifier
 from mlflow import MlflowClient
 
 from mlflow_compliance.loader.load import HASH_OF_PICKLE
-from mlflow_compliance.store.write.writer import default_store
+from mlflow_compliance.store.write.registry import default_store
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "credit_scoring"
 FEATURES = (EXAMPLE / "features.txt").read_text(encoding="utf-8").split()

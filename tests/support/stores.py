@@ -230,9 +230,9 @@ class Lab:
         writer = StoreWriter(self.store, binding)
         inverses = []
         for change in changes:
-            inverse = change.inverse(writer)
+            inverse = writer.inverse(change)
             inverses += [inverse] if inverse else []
-            change.write(writer)
+            writer.write(change)
         expected = expected_after(before, list(changes), binding)
         after = self.read(tuple(expected.runs))
         assert differences(expected, after) == []

@@ -98,7 +98,7 @@ def test_the_public_store_migrates_after_the_repair_and_every_point_is_in_the_ta
     undo = [load(line["undo"]) for line in lines_of(journal) if line.get("undo")]
     writer = StoreWriter(files.store, {})
     for change in reversed(undo):
-        change.write(writer)
+        writer.write(change)
     assert files.points() == before
     assert contents_of(files.mlruns) == contents
 
@@ -112,7 +112,7 @@ def test_the_change_keeps_the_laws_and_refuses_a_file_that_changed(files: Files)
         file.write("1 2 3\n")
     before = files.read()
     with pytest.raises(ChangeError, match="does not hold the content"):
-        changes[0].write(StoreWriter(files.store, {}))
+        StoreWriter(files.store, {}).write(changes[0])
     assert unlike(before, files.read()) == []
 
 
