@@ -33,6 +33,17 @@ ON_ONE_WORKER = (
 """Files with a fixture that takes long: under xdist each of them stays on one worker."""
 
 
+SLOW_PLACES = ("tests/acceptance/", "tests/whole/", "tests/repair/test_apply.py", "tests/repair/test_copying_together.py", "tests/test_api.py")
+"""What starts servers, kills processes or builds whole stores."""
+SLOW_FIXTURES = frozenset({"browser", "demo", "demo_built", "produced_built"})
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.nodeid.startswith(SLOW_PLACES) or SLOW_FIXTURES & {*getattr(item, "fixturenames", ())}:
+            item.add_marker("slow")
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     from xdist.scheduler import LoadScopeScheduling
