@@ -197,7 +197,7 @@ class Audit:
     def remedy(self, finding: Finding) -> str:
         """What --fix would do about a finding, or why it would not, in one line."""
         try:
-            changes, reason = propose(self.remedies, finding, self._for_remedies(), self.settings)
+            changes, reason = propose(self.remedies, finding, self._for_remedies(), self.settings, self.policies[finding.policy].advice)
         except ComplianceError as error:
             return str(error)
         if not changes:

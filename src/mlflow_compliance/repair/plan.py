@@ -98,6 +98,7 @@ def make_plan(
 ) -> Plan:
     """The plan that mends what can be mended. Raises PlanError, naming the culprits, where remedies do not settle."""
     now = snapshot
+    advice = {rule.id: rule.advice for rule in policies}
     steps: list[Step] = []
     mended: dict[str, list[Change]] = defaultdict(list)
     for _ in range(ROUNDS):
@@ -105,7 +106,7 @@ def make_plan(
         progressed = False
         back: list[Finding] = []
         for finding in [item for verdict in _verdicts(policies, now, settings, only) for item in (*verdict.findings, *verdict.offers)]:
-            changes, reason = propose(remedies, finding, now, settings)
+            changes, reason = propose(remedies, finding, now, settings, advice[finding.policy])
             reason = not_now(changes, snapshot) or reason
             if not changes or reason:
                 refusals.append(Refusal(finding, reason or "its fixer proposes nothing"))

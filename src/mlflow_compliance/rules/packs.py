@@ -26,14 +26,14 @@ def load_fixers(places: Sequence[str], base: Path) -> dict[str, Remedy]:
     for place in places:
         for module in _imported(place, base):
             for name, value in vars(module).items():
-                policy_id = getattr(value, ATTRIBUTE, None)
-                if policy_id is None or getattr(value, "__module__", "") != module.__name__:
+                if getattr(value, "__module__", "") != module.__name__:
                     continue
-                if policy_id in found:
-                    raise ComplianceError(
-                        f"two fixers for policy {policy_id}: {found[policy_id].__module__} and {module.__name__}.{name}; remove one"
-                    )
-                found[policy_id] = value
+                for policy_id in getattr(value, ATTRIBUTE, ()):
+                    if policy_id in found:
+                        raise ComplianceError(
+                            f"two fixers for policy {policy_id}: {found[policy_id].__module__} and {module.__name__}.{name}; remove one"
+                        )
+                    found[policy_id] = value
     return found
 
 
