@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Iterable, Iterator, Mapping
 from html import escape
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
 
 ENGINE = Path(__file__).parents[1] / "src" / "mlflow_compliance"
 NAME = "mlflow_compliance"
@@ -119,9 +122,8 @@ def draw(needs: Mapping[str, set[str]], sizes: Mapping[str, int]) -> str:
     for name, others in sorted(needs.items()):
         for other in sorted(others):
             (x1, y1), (x2, y2) = middle[name], middle[other]
-            lines.append(
-                f'<path d="M{x1:.0f},{y1 + 20:.0f} C{x1:.0f},{y1 + 60:.0f} {x2:.0f},{y2 - 60:.0f} {x2:.0f},{y2 - 20:.0f}" fill="none" stroke="#b8c4d0"/>'
-            )
+            bent = f"M{x1:.0f},{y1 + 20:.0f} C{x1:.0f},{y1 + 60:.0f} {x2:.0f},{y2 - 60:.0f} {x2:.0f},{y2 - 20:.0f}"
+            lines.append(f'<path d="{bent}" fill="none" stroke="#b8c4d0"/>')
     for name, (x, y) in middle.items():
         lines.append(f'<rect x="{x - 80:.0f}" y="{y - 20:.0f}" width="160" height="40" rx="6" fill="#eef3f8" stroke="#456"/>')
         lines.append(f'<text x="{x:.0f}" y="{y + 5:.0f}" text-anchor="middle">{escape(name)} ({sizes[name]})</text>')

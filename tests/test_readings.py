@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
-from mlflow_compliance.audit.snapshots import Alone, FilesNotRead, Readings
+from mlflow_compliance.audit.snapshots import Alone, FilesNotRead, SnapshotCache
 from mlflow_compliance.errors import ComplianceError
 from mlflow_compliance.progress import Silent
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def test_locations_are_read_with_the_files_and_as_of_then(lab: Lab) -> None:
     experiment = lab.experiment("credit_production")
     lab.run(experiment, files={"a.bin": b"a" * 2000})
-    readings, asked = Readings(Alone()), list[str]()
+    readings, asked = SnapshotCache(Alone()), list[str]()
 
     def listen(connection: object, cursor: object, statement: str, *rest: object) -> None:
         asked.append(statement)
@@ -51,7 +51,7 @@ def test_locations_are_read_with_the_files_and_as_of_then(lab: Lab) -> None:
 
 def test_a_store_that_stays_as_it_is_has_not_moved(lab: Lab) -> None:
     lab.rich_run(lab.experiment("credit_production"), stage="production")
-    readings = Readings(Alone())
+    readings = SnapshotCache(Alone())
     readings.snapshot(lab.store, Silent(), artifacts=False)
     readings.snapshot(lab.store, Silent(), artifacts=True)
     assert readings.moved == 0

@@ -9,7 +9,7 @@ import pytest
 from mlflow_compliance.session.collection import collected, cover, name, rows
 from mlflow_compliance.session.first_checks import lead, remember
 from mlflow_compliance.session.options import begin
-from mlflow_compliance.session.outcomes import clean, describe, finish, judge, shorten, status, summarize
+from mlflow_compliance.session.outcomes import asserted, describe, finish, judge, shorten, status, summarize
 from mlflow_compliance.session.redaction import cut_warning
 from mlflow_compliance.session.repair import repair
 from mlflow_compliance.session.xdist import hear, prepare, stop
@@ -87,8 +87,8 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
     try:
         result = yield
-    except AssertionError as failure:
-        clean(pyfuncitem, failure)
+    except (AssertionError, pytest.fail.Exception) as failure:
+        asserted(pyfuncitem, failure)
         raise
     except pytest.skip.Exception:
         judge(pyfuncitem)  # what it found before it saw that nothing applies is not forgotten

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlflow_compliance.audit.snapshots import Alone, FilesNotRead, Readings, Sharing
-from mlflow_compliance.errors import ChangeError, ComplianceError, PlanError, StoreError
-from mlflow_compliance.repair.apply import apply_plan
-from mlflow_compliance.repair.expected import expected_after
-from mlflow_compliance.repair.journal import Journal, only_one
+from mlflow_compliance.audit.snapshots import Alone, FilesNotRead, Sharing, SnapshotCache
+from mlflow_compliance.errors import ComplianceError, PlanError
 from mlflow_compliance.repair.plan import Plan, make_plan, not_now
-from mlflow_compliance.repair.run import Repair
+from mlflow_compliance.repair.run import Repair, carry_out
 from mlflow_compliance.rules.evaluation import cases, verdict_of
 from mlflow_compliance.rules.finding import Finding, Severity
 from mlflow_compliance.rules.fixer import Remedy, propose, summary_of
@@ -21,11 +17,12 @@ from mlflow_compliance.rules.packs import load_fixers
 from mlflow_compliance.rules.policy import AXES, OF_FILES, Policy
 from mlflow_compliance.rules.selecting import selects
 from mlflow_compliance.settings.schema import Settings, find_settings, load_settings
-from mlflow_compliance.snapshot.diff import differences
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
+    from mlflow_compliance.changes import Writer
     from mlflow_compliance.progress import Progress
     from mlflow_compliance.snapshot.snapshot import Snapshot
     from mlflow_compliance.store.store import Store
@@ -64,7 +61,7 @@ class Audit:
         self.error: ComplianceError | None = None
         self._settings: Settings | None = None
         self._store: Store | None = None
-        self._readings = Readings(sharing or Alone())
+        self.snapshots = SnapshotCache(sharing or Alone())
         self._remedies: Mapping[str, Remedy] | None = None
 
     @property
@@ -108,16 +105,16 @@ class Audit:
     @property
     def opened(self) -> bool:
         """Whether a store was read in this session."""
-        return self._readings.latest is not None
+        return self.snapshots.latest is not None
 
     def snapshot(self, *, artifacts: bool) -> Snapshot:
         """The store as it was when this session last read it; its files too, where a check asks for them."""
-        return self._readings.snapshot(self.store, self.progress(), artifacts=artifacts)
+        return self.snapshots.snapshot(self.store, self.progress(), artifacts=artifacts)
 
     @property
-    def moved(self) -> int:
+    def changed_since(self) -> int:
         """When the rows that rules without files were told of had been read, 0 where all rules saw the store of one moment."""
-        return self._readings.moved
+        return self.snapshots.changed_since
 
     def add(self, rule: Policy) -> None:
         """Take in a collected policy. Raises ComplianceError where another one has its id."""
@@ -233,54 +230,51 @@ class Audit:
             raise PlanError(f"the plan changes {size} entities and --fix-max allows {limit}: nothing was changed; raise it, or select with -k")
         return made
 
-    def mend(self, only: Mapping[str, frozenset[str]], tell: Callable[[Plan], None]) -> None:
+    def carry_out(self, only: Mapping[str, frozenset[str]], tell: Callable[[Plan], None]) -> None:
         """Plan, `tell` the plan, and with --fix carry it out and read the store anew."""
+
+        def made(repair: Repair) -> None:
+            self.repair = repair
+            tell(repair.plan)
+
         if not self.options.fix:
-            self.repair = Repair(self.plan(only))
-            tell(self.repair.plan)
+            made(Repair(self.plan(only)))
             return
         from mlflow_compliance.store.store import refuse_writing
 
         refuse_writing(self.store, self.snapshot(artifacts=True))
-        self.repair = Repair(self.plan(only))
-        if self.repair.plan.steps:
-            with only_one(self.store.folder), self.store.backend.lock():
-                # Planned again under the lock: another repair may just have ended.
-                self._readings.forget()
-                self.repair = Repair(self.plan(only))
-                tell(self.repair.plan)
-                if self.repair.plan.steps:
-                    self._apply(self.repair)
-        else:
-            tell(self.repair.plan)
+        carry_out(_Target(self), lambda: self.plan(only), made, self.progress())
 
-    def _apply(self, repair: Repair) -> None:
+
+class _Target:
+    """The store of an audit, for a repair."""
+
+    def __init__(self, audit: Audit) -> None:
+        self._audit = audit
+
+    @property
+    def uri(self) -> str:
+        return self._audit.store.info.uri
+
+    @property
+    def folder(self) -> str:
+        return self._audit.store.folder
+
+    def lock(self) -> AbstractContextManager[object]:
+        return self._audit.store.backend.lock()
+
+    def writer(self, binding: dict[str, str]) -> Writer:
         from mlflow_compliance.store.write.writer import StoreWriter
 
-        binding: dict[str, str] = {}
-        writer = StoreWriter(self.store, binding)
-        journal = Journal(self.store.folder, datetime.now(timezone.utc))
-        repair.journal = journal.path
-        progress = self.progress()
-        progress.start("Repairing", len(repair.plan.changes))
-        try:
-            repair.outcome = apply_plan(repair.plan, writer, binding, journal, self.store.info.uri, lambda: progress.advance(1))
-        finally:
-            progress.stop()
-            self._readings.forget()
-        try:
-            expected = expected_after(repair.plan.start, repair.outcome.applied, binding)
-        except ChangeError as error:
-            # A change was made although one that it was planned on had failed.
-            repair.unlike = [f"what the store must be now cannot be told: {error}"]
-            return
-        try:
-            found = self.store.read(artifacts=True, also=tuple(expected.runs), progress=self.progress())
-        except StoreError as error:
-            done = f"{len(repair.outcome.applied)} of {len(repair.plan.changes)} changes were made, journal: {journal.path}"
-            raise StoreError(f"the store cannot be read anew to see whether it is what was planned ({done}); {error}") from error
-        self._readings.put(found)
-        repair.unlike = differences(expected, found)
+        return StoreWriter(self._audit.store, binding)
+
+    def forget(self) -> None:
+        self._audit.snapshots.forget()
+
+    def read_anew(self, also: Sequence[str]) -> Snapshot:
+        found = self._audit.store.read(artifacts=True, also=also, progress=self._audit.progress())
+        self._audit.snapshots.put(found)
+        return found
 
 
 def _place(rule: Policy) -> str:

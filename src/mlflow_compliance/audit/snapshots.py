@@ -20,7 +20,7 @@ class Reading(NamedTuple):
     """A snapshot as it was read; it holds nothing that only one process can use, so that it can be handed to another one."""
 
     snapshot: Snapshot
-    moved: int = 0
+    changed_since: int = 0
     """When the rows that rules without files were told of had been read, where the store was another one by the time its files were read."""
 
 
@@ -39,7 +39,7 @@ class Alone:
         return make()
 
 
-class Readings:
+class SnapshotCache:
     """The snapshot of a session, read when it is first asked for."""
 
     def __init__(self, sharing: Sharing) -> None:
@@ -53,8 +53,8 @@ class Readings:
         return self._reading.snapshot if self._reading else None
 
     @property
-    def moved(self) -> int:
-        return self._reading.moved if self._reading else 0
+    def changed_since(self) -> int:
+        return self._reading.changed_since if self._reading else 0
 
     def forget(self) -> None:
         """The store was written to: the next who asks reads it anew."""

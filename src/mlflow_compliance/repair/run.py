@@ -1,15 +1,50 @@
-"""What a repair did, or would do."""
+"""Carries a repair out, from the plan to the comparison with the store read anew."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Protocol
+
+from mlflow_compliance.errors import ChangeError, StoreError
+from mlflow_compliance.repair.apply import apply_plan
+from mlflow_compliance.repair.expected import expected_after
+from mlflow_compliance.repair.journal import Journal, only_one
+from mlflow_compliance.snapshot.diff import differences
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
 
+    from mlflow_compliance.changes import Writer
+    from mlflow_compliance.progress import Progress
     from mlflow_compliance.repair.apply import Outcome
     from mlflow_compliance.repair.plan import Plan
+    from mlflow_compliance.snapshot.snapshot import Snapshot
+
+
+class Target(Protocol):
+    """What a repair needs of the store that it writes to."""
+
+    @property
+    def uri(self) -> str:
+        """Without credentials."""
+
+    @property
+    def folder(self) -> str:
+        """Where its journals and quarantine lie."""
+
+    def lock(self) -> AbstractContextManager[object]:
+        """Held while it is written to: no other repair writes meanwhile."""
+
+    def writer(self, binding: dict[str, str]) -> Writer:
+        """What carries changes out. Raises StoreError where it cannot be opened for writing."""
+
+    def forget(self) -> None:
+        """What was read is not so any more."""
+
+    def read_anew(self, also: Sequence[str]) -> Snapshot:
+        """The store as it is now, these runs in full with it. Raises StoreError."""
 
 
 @dataclass
@@ -33,3 +68,47 @@ class Repair:
             yield "verified: the store, read anew, is what was planned", True
         for line in self.unlike:
             yield f"not as planned: {line}", False
+
+
+def carry_out(target: Target, plan: Callable[[], Plan], made: Callable[[Repair], None], progress: Progress) -> Repair:
+    """Plan, and carry the plan out. `made` is told what there is of it whenever that is more: the plan before anything is written, then the rest.
+
+    Raises PlanError and StoreError; what was carried out by then is in what `made` was told.
+    """
+    repair = Repair(plan())
+    if not repair.plan.steps:
+        made(repair)
+        return repair
+    with only_one(target.folder), target.lock():
+        # Planned again under the lock: another repair may just have ended.
+        target.forget()
+        repair = Repair(plan())
+        made(repair)
+        if repair.plan.steps:
+            _write(repair, target, progress)
+    return repair
+
+
+def _write(repair: Repair, target: Target, progress: Progress) -> None:
+    binding: dict[str, str] = {}
+    writer = target.writer(binding)
+    journal = Journal(target.folder, datetime.now(timezone.utc))
+    repair.journal = journal.path
+    progress.start("Repairing", len(repair.plan.changes))
+    try:
+        repair.outcome = apply_plan(repair.plan, writer, binding, journal, target.uri, lambda: progress.advance(1))
+    finally:
+        progress.stop()
+        target.forget()
+    try:
+        expected = expected_after(repair.plan.start, repair.outcome.applied, binding)
+    except ChangeError as error:
+        # A change was made although one that it was planned on had failed.
+        repair.unlike = [f"what the store must be now cannot be told: {error}"]
+        return
+    try:
+        found = target.read_anew(tuple(expected.runs))
+    except StoreError as error:
+        done = f"{len(repair.outcome.applied)} of {len(repair.plan.changes)} changes were made, journal: {journal.path}"
+        raise StoreError(f"the store cannot be read anew to see whether it is what was planned ({done}); {error}") from error
+    repair.unlike = differences(expected, found)

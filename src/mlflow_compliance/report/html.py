@@ -1,19 +1,16 @@
-"""The audit report: columns and a head for pytest-html, with everything that a store brought along escaped."""
+"""The audit report as HTML: rows and a head for pytest-html, with everything that a store brought along escaped."""
 
 from __future__ import annotations
 
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-import pytest
-
 from mlflow_compliance.safe_text import printable, to_copy
-from mlflow_compliance.session.state import MARK, STOPPED, audit_of
-from mlflow_compliance.session.xdist import heading_of
 
 if TYPE_CHECKING:
-    from mlflow_compliance.audit.audit import Audit
-    from mlflow_compliance.audit.heading import Heading
+    from collections.abc import Iterable
+
+    from mlflow_compliance.audit.results import FoundProblem, Result, Summary
 
 COLUMNS = ("policy", "severity", "entity", "outcome")
 MOST = 500
@@ -35,103 +32,38 @@ STYLE = """<style>
 </style>"""
 
 
-class HtmlReport:
-    """Hooks of pytest-html. Its own cells, summary and environment are not escaped, so nothing goes in as it is."""
-
-    def __init__(self, config: pytest.Config) -> None:
-        self.config = config
-        self.header: list[str] = []
-        self.notes: list[str] = []
-        self.examined: set[tuple[str, str]] = set()
-        self.policies = False
-        """Whether a row told of a policy."""
-
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_sessionstart(self) -> None:
-        """The environment table comes from the surroundings (CI variables, --metadata) and is put into the page as HTML."""
-        from pytest_metadata.plugin import metadata_key
-
-        facts = self.config.stash.get(metadata_key, None)
-        if facts is not None:
-            for key in list(facts):
-                facts[_safe(key)] = _deep(facts.pop(key))
-
-    def pytest_html_report_title(self, report: Any) -> None:
-        report.title = f"Compliance audit: {report.title}"
-
-    def pytest_html_results_table_header(self, cells: list[str]) -> None:
-        self.header = [f'<th class="sortable compliance" data-column-type="{name}">{name.capitalize()}</th>' for name in COLUMNS]
-        cells[0] = cells[0].replace(">Result<", ">Gate<")
-        cells[1:1] = self.header
-
-    def pytest_collection_finish(self) -> None:
-        """Without policies in the session, its report looks as it would without this plugin."""
-        if audit_of(self.config) is None:
-            self._as_without_us()
-
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_sessionfinish(self) -> None:
-        """The controller of pytest-xdist collects nothing: there the rows tell whether policies were run."""
-        if audit_of(self.config) is None and not self.policies and STOPPED not in self.config.stash:
-            self._as_without_us()
-
-    def _as_without_us(self) -> None:
-        if not self.header:
-            return
-        for report in self._reports():
-            report._report.table_header = [cell.replace(">Gate<", ">Result<") for cell in report._report.table_header if cell not in self.header]
-            report._report.title = report._report.title.removeprefix("Compliance audit: ")
-            for rows in report._report.data["tests"].values():
-                for row in rows:
-                    del row["resultsTableRow"][1 : 1 + len(COLUMNS)]
-        self.header = []
-
-    def _reports(self) -> list[Any]:
-        from pytest_html.basereport import BaseReport
-
-        return [plugin for plugin in self.config.pluginmanager.get_plugins() if isinstance(plugin, BaseReport)]
-
-    @pytest.hookimpl(trylast=True)
-    def pytest_html_results_table_row(self, report: pytest.TestReport, cells: list[str]) -> None:
-        if not cells:
-            return
-        cells[1] = f'<td class="col-testId">{_safe(report.nodeid)}</td>'
-        if self.header:
-            facts = getattr(report, MARK, None)
-            self.policies = self.policies or bool(facts)
-            cells[1:1] = _cells(facts) if facts else [f'<td class="col-{name}"></td>' for name in COLUMNS]
-            if facts:
-                self.notes += [f"{facts['policy']}: {note}" for note in facts["notes"]]
-                self.examined |= set(map(tuple, facts["examined"]))
-
-    def pytest_html_results_table_html(self, report: pytest.TestReport, data: list[str]) -> None:
-        """The outcome column tells the findings, with what --fix would do: no need to tell them again below."""
-        facts = getattr(report, MARK, None)
-        if facts and (facts["told"] or report.passed) and not report.sections:
-            data.clear()
-
-    def pytest_html_results_summary(self, prefix: list[str]) -> None:
-        head, stopped = heading_of(self.config), self.config.stash.get(STOPPED, None)
-        if stopped is not None:
-            prefix += [STYLE, f'<p class="compliance-FAILED">Stopped before the checks: {_safe(stopped)}</p>']
-        elif head is not None:
-            lines = [*_head(head, len(self.examined), audit_of(self.config)), *(f"note: {note}" for note in sorted(self.notes))]
-            prefix += [STYLE, '<ul class="compliance-head">', *(f"<li>{_safe(line)}</li>" for line in lines), "</ul>"]
+def header_cells() -> list[str]:
+    """The heads of the columns that a policy's row has more than a test's."""
+    return [f'<th class="sortable compliance" data-column-type="{name}">{name.capitalize()}</th>' for name in COLUMNS]
 
 
-def _head(head: Heading, examined: int, audit: Audit | None) -> list[str]:
-    lines = [*head.lines, f"read at: {head.read_at}; {examined} entities examined by {head.policies} policies"]
-    lines += [line for line, _ in audit.repair.lines()] if audit and audit.repair else []
-    return [*lines, "A check that passes is evidence about this store at this time; it is not a statement of legal compliance."]
+def empty_cells() -> list[str]:
+    """The same columns in the row of a test that is no policy."""
+    return [f'<td class="col-{name}"></td>' for name in COLUMNS]
 
 
-def _cells(facts: dict[str, Any]) -> list[str]:
-    outcome = "FIXED (removed)" if facts["removed"] else facts["outcome"].upper()
+def head_of(summary: Summary, examined: int, notes: Iterable[str]) -> list[str]:
+    """The head of the report: what was audited, what was repaired, what to know."""
+    lines = [*summary.head, f"read at: {summary.read_at}; {examined} entities examined by {summary.policies} policies"]
+    lines += [line.text for line in summary.repair]
+    lines += ["A check that passes is evidence about this store at this time; it is not a statement of legal compliance."]
+    lines += [f"note: {note}" for note in notes]
+    return [STYLE, '<ul class="compliance-head">', *(f"<li>{safe(line)}</li>" for line in lines), "</ul>"]
+
+
+def stopped(reason: str) -> list[str]:
+    """The head of the report of a run that ended before its checks."""
+    return [STYLE, f'<p class="compliance-FAILED">Stopped before the checks: {safe(reason)}</p>']
+
+
+def cells_of(result: Result) -> list[str]:
+    """The cells of a policy's row."""
+    outcome = "FIXED (removed)" if result.removed else result.outcome.upper()
     return [
-        f'<td class="col-policy" title="{_safe(facts["title"])}">{_safe(facts["policy"])}</td>',
-        f'<td class="col-severity {_safe(facts["severity"])}">{_safe(facts["severity"])}</td>',
-        f'<td class="col-entity">{_safe(facts["entity"])}</td>',
-        f'<td class="col-outcome"><span class="compliance-{_class(outcome)}">{outcome}</span>: {_safe(facts["title"])}{_items(facts)}</td>',
+        f'<td class="col-policy" title="{safe(result.title)}">{safe(result.policy)}</td>',
+        f'<td class="col-severity {safe(result.severity)}">{safe(result.severity)}</td>',
+        f'<td class="col-entity">{safe(result.entity)}</td>',
+        f'<td class="col-outcome"><span class="compliance-{_class(outcome)}">{outcome}</span>: {safe(result.title)}{_items(result)}</td>',
     ]
 
 
@@ -140,16 +72,16 @@ def _class(outcome: str) -> str:
     return "FIXED" if outcome.startswith("FIXED") else outcome.replace(" ", "-")
 
 
-def _items(facts: dict[str, Any]) -> str:
-    items = [f"<li>{_safe(line)}</li>" for line in facts["done"][:MOST]]
+def _items(result: Result) -> str:
+    items = [f"<li>{safe(line)}</li>" for line in result.done[:MOST]]
     items += [
-        f'<li>{_safe(finding["text"])}<br><span class="compliance-remedy">--fix: {_safe(finding["remedy"])}</span>{_to_copy(finding)}</li>'
-        for finding in facts["findings"][:MOST]
+        f'<li>{safe(finding.text)}<br><span class="compliance-remedy">--fix: {safe(finding.remedy)}</span>{_to_copy(finding)}</li>'
+        for finding in result.findings[:MOST]
     ]
-    items += [f"<li>{_safe(item['entity'])}: not evaluated: {_safe(item['reason'])}</li>" for item in facts["unevaluated"][:MOST]]
-    items += [f"<li>{_safe(facts['reason'])}</li>"] if facts["reason"] else []
-    entries = len(facts["done"]) + len(facts["findings"]) + len(facts["unevaluated"])
-    left = entries + bool(facts["reason"]) - len(items)
+    items += [f"<li>{safe(item.entity)}: not evaluated: {safe(item.reason)}</li>" for item in result.unevaluated[:MOST]]
+    items += [f"<li>{safe(result.reason)}</li>"] if result.reason else []
+    entries = len(result.done) + len(result.findings) + len(result.unevaluated)
+    left = entries + bool(result.reason) - len(items)
     items += [f"<li>... and {left} more</li>"] if left else []
     if not items:
         return ""
@@ -157,18 +89,20 @@ def _items(facts: dict[str, Any]) -> str:
     return listed if len(items) <= OPEN else f"<details><summary>{entries} entries</summary>{listed}</details>"
 
 
-def _to_copy(finding: dict[str, Any]) -> str:
-    lines = to_copy([finding["toml"]])
+def _to_copy(finding: FoundProblem) -> str:
+    lines = to_copy([finding.toml])
     return f"<pre>{escape(chr(10).join(lines), quote=True)}</pre>" if lines else ""
 
 
-def _safe(text: object) -> str:
+def safe(text: object) -> str:
+    """A text that may stand in a page as it is."""
     return escape(printable(str(text), 2000), quote=True)
 
 
-def _deep(value: Any) -> Any:
+def deeply_safe(value: Any) -> Any:
+    """Plain values with every text in them safe."""
     if isinstance(value, dict):
-        return {_safe(key): _deep(item) for key, item in value.items()}
+        return {safe(key): deeply_safe(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_deep(item) for item in value]
-    return _safe(value)
+        return [deeply_safe(item) for item in value]
+    return safe(value)

@@ -10,7 +10,7 @@ import pytest
 from mlflow_compliance.errors import ComplianceError
 from mlflow_compliance.session.collection import cover, switch_off
 from mlflow_compliance.session.state import ATTRIBUTE, STOPPED, audit_of, rule_of
-from mlflow_compliance.session.xdist import WORKER_ERROR, share_heading
+from mlflow_compliance.session.xdist import WORKER_ERROR, share_summary
 
 if TYPE_CHECKING:
     from mlflow_compliance.audit.audit import Audit
@@ -44,7 +44,7 @@ def lead(session: pytest.Session) -> None:
             if item.get_closest_marker("skip") is None:
                 switch_off(item, audit)
         session.items[:] = [*first, *(item for item in session.items if item not in first)]
-    share_heading(config, audit)
+    share_summary(config, audit)
 
 
 def _is_damaged(audit: Audit) -> bool:

@@ -39,6 +39,6 @@ def begin(config: pytest.Config) -> None:
     if option.hash_cache is not None and not option.hash_cache.strip():
         raise pytest.UsageError("--hash-cache takes a folder, 'user' for the user's cache folder, or 'off'")
     if config.pluginmanager.hasplugin("html"):
-        from mlflow_compliance.report.html import HtmlReport
+        from mlflow_compliance.session.html import HtmlReport
 
-        config.pluginmanager.register(HtmlReport(config), "mlflow_compliance.report.html")
+        config.pluginmanager.register(HtmlReport(config), "mlflow_compliance.session.html")

@@ -9,19 +9,27 @@ import pytest
 
 from mlflow_compliance.session.redaction import cut_report, without_secrets_in
 from mlflow_compliance.session.repair import Removed
-from mlflow_compliance.session.state import ATTRIBUTE, AUDIT, BEFORE, EXAMINED, MARK, VIOLATIONS, audit_of, rule_of
-from mlflow_compliance.session.xdist import heading_of
+from mlflow_compliance.session.state import AUDIT, BEFORE, EXAMINED, RESULT, SUMMARY, VIOLATIONS, audit_of, result_of, rule_of
+from mlflow_compliance.session.xdist import shared_summary
 
 if TYPE_CHECKING:
     from mlflow_compliance.audit.audit import Audit
+    from mlflow_compliance.audit.results import FoundProblem
     from mlflow_compliance.rules.finding import Finding
     from mlflow_compliance.rules.outcome import Unevaluated
     from mlflow_compliance.rules.policy import Policy
     from mlflow_compliance.snapshot.refs import EntityRef
 
 
+REMEDIES: pytest.StashKey[dict[Finding, str]] = pytest.StashKey()
+"""On a check: its findings -> what --fix would do about each, asked as soon as the check had ended."""
 SHOWN: pytest.StashKey[set[str]] = pytest.StashKey()
 """Lines of TOML that a failure has told: twenty findings may have the same ones."""
+_WAYS_OUT = {
+    "nothing-to-examine": "nothing: the settings or the store must hold something to examine",
+    "crashed": "nothing: mend the policy; a check that crashed proves nothing",
+}
+"""Of what no fixer is asked about."""
 Status = tuple[str, str, str | tuple[str, Mapping[str, bool]]]
 
 
@@ -34,6 +42,7 @@ def judge(item: pytest.Function) -> None:
 
     rule = rule_of(item)
     assert rule is not None
+    _ask_remedies(item, violations.findings)
     told = "\n".join(printable(str(entry)) for entry in (*violations.findings, *violations.unevaluated))
     shown = item.config.stash.setdefault(SHOWN, set())
     for lines in dict.fromkeys(found.toml for found in violations.findings):
@@ -56,12 +65,24 @@ def shorten(item: pytest.Item, call: pytest.CallInfo[Any]) -> None:
         raised.traceback = type(raised.traceback)(shown[-1:])
 
 
-def clean(item: pytest.Function, failure: AssertionError) -> None:
-    """Make the message of a failing assertion safe to print: it may quote what somebody named in the store."""
-    if hasattr(item.function, ATTRIBUTE):
-        from mlflow_compliance.safe_text import printable
+def _ask_remedies(item: pytest.Item, findings: Sequence[Finding]) -> None:
+    audit = item.config.stash[AUDIT]
+    item.stash.setdefault(REMEDIES, {}).update({finding: audit.remedy(finding) for finding in findings})
 
+
+def asserted(item: pytest.Function, failure: BaseException) -> None:
+    """Take a failing assertion for the finding that it is; its message is made safe to print, since it may quote what somebody named in the store."""
+    rule = rule_of(item)
+    if rule is None:
+        return
+    from mlflow_compliance.safe_text import printable
+
+    if isinstance(failure, AssertionError):
         failure.args = tuple("\n".join(map(printable, arg.splitlines())) if isinstance(arg, str) else arg for arg in failure.args)
+    violations, audit = item.stash.get(VIOLATIONS, None), item.config.stash[AUDIT]
+    if violations is None or not (violations.findings or violations.unevaluated):
+        subject = violations.subject if violations else _subject(item, rule, audit)
+        _ask_remedies(item, [_assertion(rule, subject, failure, audit)])
 
 
 def describe(item: pytest.Item, report: pytest.TestReport, call: pytest.CallInfo[Any]) -> None:
@@ -71,6 +92,8 @@ def describe(item: pytest.Item, report: pytest.TestReport, call: pytest.CallInfo
         cut_report(report)
     if rule is None or not (report.when == "call" or report.outcome != "passed"):
         return
+    from mlflow_compliance.audit.results import NotJudged, Result
+
     audit = item.config.stash[AUDIT]
     violations = item.stash.get(VIOLATIONS, None)
     findings = violations.findings if violations else []
@@ -80,45 +103,43 @@ def describe(item: pytest.Item, report: pytest.TestReport, call: pytest.CallInfo
     if fixed and not done and not isinstance(item, Removed):
         done = ["mended along with another finding"]
     subject = violations.subject if violations else (before[0].entity if before else _subject(item, rule, audit))
-    remedies = {finding: audit.remedy(finding) for finding in findings}
     unevaluated = violations.unevaluated if violations else []
+    remedies = item.stash.get(REMEDIES, {})
     if report.outcome == "failed" and not findings and not unevaluated:
-        found, remedy = _own_failure(rule, subject, call, audit)
-        findings, remedies = [found], {found: remedy}
-    setattr(
-        report,
-        MARK,
-        {
-            "policy": rule.id,
-            "title": rule.title,
-            "severity": audit.severity(rule, findings).value,
-            "outcome": _outcome(rule, report, findings, unevaluated, audit, fixed=fixed),
-            "entity": str(subject) if subject else "",
-            "fixed": fixed,
-            "removed": isinstance(item, Removed),
-            "done": done if fixed else [],
-            "findings": [
-                {
-                    "text": str(finding),
-                    "code": finding.code,
-                    "severity": audit.severity(rule, [finding]).value,
-                    "entity": str(finding.entity),
-                    "message": finding.message,
-                    "observed": finding.observed,
-                    "expected": finding.expected,
-                    "remedy": remedies[finding],
-                    "toml": finding.toml,
-                }
-                for finding in findings
-            ],
-            "unevaluated": [{"entity": str(item.entity), "code": item.code, "reason": item.reason} for item in unevaluated],
-            "reason": _reason(report) if not unevaluated else "",
-            "told": bool(violations and (violations.findings or violations.unevaluated)),
-            "notes": list(violations.notes) if violations else [],
-            "examined": [ref.place for ref in item.stash.get(EXAMINED, ())],
-        },
+        findings = [_own_failure(rule, subject, call, audit)]
+    result = Result(
+        policy=rule.id,
+        title=rule.title,
+        severity=audit.severity(rule, findings).value,
+        outcome=_outcome(rule, report, findings, unevaluated, audit, fixed=fixed),
+        entity=str(subject) if subject else "",
+        removed=isinstance(item, Removed),
+        done=tuple(done) if fixed else (),
+        findings=tuple(_problem(finding, remedies.get(finding) or _WAYS_OUT.get(finding.code, ""), rule, audit) for finding in findings),
+        unevaluated=tuple(NotJudged(str(entry.entity), entry.code, entry.reason) for entry in unevaluated),
+        reason="" if unevaluated else _reason(report),
+        told=bool(violations and (violations.findings or violations.unevaluated)),
+        notes=tuple(violations.notes) if violations else (),
+        examined=tuple(ref.place for ref in item.stash.get(EXAMINED, ())),
     )
-    setattr(report, MARK, without_secrets_in(getattr(report, MARK)))
+    setattr(report, RESULT, without_secrets_in(result.plain()))
+
+
+def _problem(finding: Finding, remedy: str, rule: Policy, audit: Audit) -> FoundProblem:
+    from mlflow_compliance.audit.results import FoundProblem
+
+    return FoundProblem(
+        text=str(finding),
+        code=finding.code,
+        fingerprint=finding.fingerprint,
+        severity=audit.severity(rule, [finding]).value,
+        entity=str(finding.entity),
+        message=finding.message,
+        observed=finding.observed,
+        expected=finding.expected,
+        remedy=remedy,
+        toml=finding.toml,
+    )
 
 
 def _outcome(
@@ -159,53 +180,66 @@ def _subject(item: pytest.Item, rule: Policy, audit: Audit) -> EntityRef | None:
     return None if found is None else AXES[rule.axes[0]].ref(found)
 
 
-def _own_failure(rule: Policy, subject: EntityRef | None, call: pytest.CallInfo[Any], audit: Audit) -> tuple[Finding, str]:
-    """A check that failed by an assertion, or that could not be carried out, as a row of the tables; and what --fix would do."""
+def _assertion(rule: Policy, subject: EntityRef | None, failure: BaseException, audit: Audit) -> Finding:
+    """What a plain assertion found."""
     from mlflow_compliance.rules.evaluation import said
     from mlflow_compliance.rules.finding import ASSERTION, Finding
+    from mlflow_compliance.snapshot.refs import EntityRef
+
+    return Finding(rule.id, subject or EntityRef("store", "store", audit.store.info.uri), ASSERTION, said(failure))
+
+
+def _own_failure(rule: Policy, subject: EntityRef | None, call: pytest.CallInfo[Any], audit: Audit) -> Finding:
+    """A check that failed by an assertion, or that could not be carried out, as a row of the tables."""
+    from mlflow_compliance.rules.evaluation import said
+    from mlflow_compliance.rules.finding import Finding
     from mlflow_compliance.snapshot.refs import EntityRef
 
     error = call.excinfo.value if call.excinfo else None
     entity = subject or EntityRef("store", "store", audit.store.info.uri)
     if call.when == "call" and isinstance(error, (AssertionError, pytest.fail.Exception)):
-        finding = Finding(rule.id, entity, ASSERTION, said(error))
-        return finding, audit.remedy(finding)
+        return _assertion(rule, subject, error, audit)
     if isinstance(error, pytest.fail.Exception):
-        return Finding(rule.id, entity, "nothing-to-examine", said(error)), "nothing: the settings or the store must hold something to examine"
+        return Finding(rule.id, entity, "nothing-to-examine", said(error))
     what = type(error).__name__ + (f": {said(error)}" if str(error).strip() else "") if error is not None else "no reason given"
-    return Finding(
-        rule.id, entity, "crashed", f"the check could not be carried out ({what})"
-    ), "nothing: mend the policy; a check that crashed proves nothing"
+    return Finding(rule.id, entity, "crashed", f"the check could not be carried out ({what})")
 
 
 def status(report: pytest.TestReport) -> Status | None:
     """FIXED for a check that failed before the repair and passes now; the two outcomes that pytest does not know."""
-    facts = getattr(report, MARK, None)
-    if facts is None:
+    result = result_of(report)
+    if result is None:
         return None
-    if facts["fixed"]:
-        return "fixed", "f", ("FIXED (removed)" if facts["removed"] else "FIXED", {"green": True, "bold": True})
-    if facts["outcome"] == "not evaluated":
+    if result.fixed:
+        return "fixed", "f", ("FIXED (removed)" if result.removed else "FIXED", {"green": True, "bold": True})
+    if result.outcome == "not evaluated":
         return "not evaluated", "?", ("NOT EVALUATED", {"red": report.failed, "yellow": not report.failed, "bold": True})
-    if facts["outcome"] == "not applicable":
+    if result.outcome == "not applicable":
         return "not applicable", "-", ("NOT APPLICABLE", {"cyan": True})
     return None
 
 
 def summarize(reporter: Any, config: pytest.Config) -> None:
     """The end of the terminal's output: what was audited, what is wrong and what --fix would do."""
-    head = heading_of(config)
-    if head is None:
+    summary = config.stash.get(SUMMARY, None)
+    if summary is None:
         return
     from mlflow_compliance.report.terminal import write_summary
 
-    facts = [getattr(report, MARK) for reports in reporter.stats.values() for report in reports if hasattr(report, MARK)]
-    write_summary(reporter, head, audit_of(config), facts)
+    results = [result for reports in reporter.stats.values() for report in reports if (result := result_of(report)) is not None]
+    write_summary(reporter, summary, results)
 
 
 def finish(session: pytest.Session) -> None:
-    """A repair that failed in part, or a store that is not what was planned, is never a success."""
+    """Make the summary. A repair that failed in part, or a store that is not what was planned, is never a success."""
     audit = audit_of(session.config)
+    summary = shared_summary(session.config) if audit is None else None
+    if audit is not None and audit.opened:
+        from mlflow_compliance.audit.summary import summary_of
+
+        summary = summary_of(audit)
+    if summary is not None:
+        session.config.stash[SUMMARY] = summary
     made = audit.repair if audit else None
     if made is not None and (made.unlike or (made.outcome and made.outcome.failed)) and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -40,7 +40,7 @@ def repair(session: pytest.Session) -> None:
     reporter = session.config.pluginmanager.getplugin("terminalreporter")
     try:
         before = audit.findings_by_case(only)
-        audit.mend(only, lambda plan: _tell(reporter, plan))
+        audit.carry_out(only, lambda plan: _tell(reporter, plan))
     except ComplianceError as error:
         session.config.stash[STOPPED] = str(error)
         raise pytest.UsageError(str(error)) from error

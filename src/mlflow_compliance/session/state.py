@@ -11,6 +11,7 @@ import pytest
 
 if TYPE_CHECKING:
     from mlflow_compliance.audit.audit import Audit
+    from mlflow_compliance.audit.results import Result, Summary
     from mlflow_compliance.rules.finding import Finding, Violations
     from mlflow_compliance.rules.policy import Policy
     from mlflow_compliance.snapshot.refs import EntityRef
@@ -25,14 +26,26 @@ BEFORE: pytest.StashKey[dict[str, list[Finding]]] = pytest.StashKey()
 STOPPED: pytest.StashKey[str] = pytest.StashKey()
 """Why a run ended before its checks; a report says so, that it may not be taken for a good one."""
 ATTRIBUTE = "__compliance_policy__"
-MARK = "compliance"
-"""Attribute of a report that carries plain values, so that it survives the way from a worker of pytest-xdist."""
+SUMMARY: pytest.StashKey[Summary] = pytest.StashKey()
+"""Made once, when the last check has ended."""
+RESULT = "compliance"
+"""Attribute of a report that carries a Result as plain values, so that it survives the way from a worker of pytest-xdist."""
 
 
 def rule_of(item: object) -> Policy | None:
     """The policy behind a collected test, None for a test that is none."""
     found: Policy | None = getattr(getattr(item, "function", None), ATTRIBUTE, None)
     return found
+
+
+def result_of(report: object) -> Result | None:
+    """What a check's report carries, None for the report of anything else."""
+    plain = getattr(report, RESULT, None)
+    if plain is None:
+        return None
+    from mlflow_compliance.audit.results import Result
+
+    return Result.of(plain)
 
 
 def audit_of(config: pytest.Config) -> Audit | None:

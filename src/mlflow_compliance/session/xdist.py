@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mlflow_compliance.errors import StoreError
-from mlflow_compliance.session.state import STOPPED, audit_of
+from mlflow_compliance.session.state import STOPPED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from mlflow_compliance.audit.audit import Audit
-    from mlflow_compliance.audit.heading import Heading
+    from mlflow_compliance.audit.results import Summary
     from mlflow_compliance.audit.snapshots import Reading, Sharing
 
 
@@ -39,7 +39,7 @@ def stop(config: pytest.Config) -> None:
 
 
 _INPUT = "compliance_readings"
-_HEADING = "heading"
+_SUMMARY = "summary"
 _FOLDER: pytest.StashKey[tempfile.TemporaryDirectory[str]] = pytest.StashKey()
 
 
@@ -53,23 +53,18 @@ def prepare(node: Any) -> None:
     node.workerinput[_INPUT] = config.stash[_FOLDER].name
 
 
-def share_heading(config: pytest.Config, audit: Audit) -> None:
-    """On a worker: leave the head of the reports for the controller, which reads no store. All workers collect the same."""
+def share_summary(config: pytest.Config, audit: Audit) -> None:
+    """On a worker: leave the summary for the controller, which reads no store. All workers collect the same."""
     folder = getattr(config, "workerinput", {}).get(_INPUT, "")
     if folder and os.path.isdir(folder) and audit.opened:
-        from mlflow_compliance.audit.heading import heading
+        from mlflow_compliance.audit.summary import summary_of
 
-        _write(os.path.join(folder, _HEADING), heading(audit))
+        _write(os.path.join(folder, _SUMMARY), summary_of(audit))
 
 
-def heading_of(config: pytest.Config) -> Heading | None:
-    """The head of the reports, None where no store was read."""
-    audit = audit_of(config)
-    if audit is not None:
-        from mlflow_compliance.audit.heading import heading
-
-        return heading(audit) if audit.opened else None
-    path = os.path.join(config.stash[_FOLDER].name, _HEADING) if _FOLDER in config.stash else ""
+def shared_summary(config: pytest.Config) -> Summary | None:
+    """On the controller: what a worker left, None where no store was read."""
+    path = os.path.join(config.stash[_FOLDER].name, _SUMMARY) if _FOLDER in config.stash else ""
     return _read(path) if os.path.exists(path) else None
 
 

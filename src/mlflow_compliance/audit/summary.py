@@ -1,10 +1,11 @@
-"""The head of the reports: what was audited, as lines of text."""
+"""Makes the Summary of an audit: what was audited, and what a repair did."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
+
+from mlflow_compliance.audit.results import Line, Summary
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -26,19 +27,25 @@ def _time(milliseconds: int) -> str:
     return f"{datetime.fromtimestamp(milliseconds / 1000, timezone.utc):%Y-%m-%d %H:%M:%S} UTC"
 
 
-@dataclass(frozen=True)
-class Heading:
-    """What a report says of an audit as a whole: plain values, so that a worker of pytest-xdist can hand it over."""
-
-    lines: tuple[str, ...]
-    read_at: str
-    policies: int
-
-
-def heading(audit: Audit) -> Heading:
-    """The head of the reports on a store that was read."""
+def summary_of(audit: Audit) -> Summary:
+    """The summary of an audit whose store was read."""
     examined = sum(map(audit.asked, audit.policies.values()))
-    return Heading(tuple(_lines_of(audit)), _time(audit.snapshot(artifacts=False).taken_at), examined)
+    read_at = _time(audit.snapshot(artifacts=False).taken_at)
+    return Summary(tuple(_lines_of(audit)), read_at, examined, tuple(_repair_of(audit)))
+
+
+def _repair_of(audit: Audit) -> Iterator[Line]:
+    made = audit.repair
+    if made is None:
+        return
+    if made.outcome is not None:
+        yield from (Line(text, well) for text, well in made.lines())
+        return
+    run = "repair" if audit.options.fix else "dry run"
+    yield Line(f"{run}: nothing was changed" if made.plan.changes else f"{run}: nothing to change")
+    refusal = audit.refusal() if made.plan.changes and not audit.options.fix else ""
+    if refusal:
+        yield Line(f"--fix would not carry this plan out: {refusal}", well=False)
 
 
 def _lines_of(audit: Audit) -> Iterator[str]:
@@ -58,8 +65,9 @@ def _lines_of(audit: Audit) -> Iterator[str]:
     if snapshot.lost_rows:
         lost = ", ".join(f"{item.rows} of {item.table} without {item.parent}" for item in snapshot.lost_rows)
         yield f"rows whose parent is not there, and that MLflow shows nobody: {lost}"
-    if audit.moved:
-        yield f"the store was changed during the audit: rules about files saw it as it was later than {_time(audit.moved)}, when the others did"
+    if audit.changed_since:
+        before = _time(audit.changed_since)
+        yield f"the store was changed during the audit: rules about files saw it as it was later than {before}, when the others did"
     if snapshot.artifacts is not None:
         files, roots = snapshot.artifacts.files, snapshot.artifacts.roots
         stored = {file.copy: file.size for file in files.values()}
