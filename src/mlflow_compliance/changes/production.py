@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +18,6 @@ from mlflow_compliance.snapshot.refs import EntityRef
 from mlflow_compliance.snapshot.tags import BUILD, BUILT_FOR, BUILT_IN, COMPLETE_BUILD
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from mlflow_compliance.snapshot.artifacts import Artifacts
     from mlflow_compliance.snapshot.snapshot import Snapshot
 
