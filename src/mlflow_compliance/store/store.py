@@ -176,7 +176,8 @@ def open_store(
 ) -> Store:
     """The store behind a tracking URI; it must exist. `rootdir` holds the journals of a store without a folder of its own.
 
-    `executor` is what --executor takes; `hash_cache` wins over the settings; `owned_roots` are artifact roots that the user says are this store's.
+    `executor` is what --compliance-executor takes; `hash_cache` wins over the settings; `owned_roots` are artifact roots that the user says
+    are this store's.
     """
     backend = _backend(uri, settings)
     folder = settings.journal.resolved_folder(settings.base) or os.path.join(backend.home or rootdir, ".compliance")
