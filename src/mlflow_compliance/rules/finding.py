@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 ASSERTION = "assertion"
 """Code of what a plain assert found."""
+CRASHED = "crashed"
+"""Code of a check that could not be carried out."""
 
 
 class Severity(str, Enum):

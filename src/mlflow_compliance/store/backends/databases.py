@@ -8,7 +8,7 @@ import re
 import socket
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from sqlalchemy import Connection, Engine, create_engine, exc, text
@@ -22,7 +22,6 @@ from mlflow_compliance.store.backends.sql import SqlBackend
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-DIALECTS = ("postgresql", "mysql")
 """What MLflow takes; it calls MariaDB mysql."""
 _BROUGHT = {"postgresql": "postgresql+psycopg2", "mysql": "mysql+pymysql"}
 """The drivers that the extras of this package bring."""
@@ -58,8 +57,6 @@ _IDLE = {
 @dataclass(frozen=True)
 class DatabaseBackend(SqlBackend):
     """A database behind a server; MLflow reaches it by the same URI."""
-
-    dialects: ClassVar[tuple[str, ...]] = DIALECTS
 
     @property
     def name(self) -> str:
