@@ -22,7 +22,6 @@ from mlflow_compliance.store.backends.sql import SqlBackend
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-"""What MLflow takes; it calls MariaDB mysql."""
 _BROUGHT = {"postgresql": "postgresql+psycopg2", "mysql": "mysql+pymysql"}
 """The drivers that the extras of this package bring."""
 _PORTS = {"postgresql": 5432, "mysql": 3306}
