@@ -10,6 +10,7 @@ from mlflow_compliance.session.collection import collected, cover, name, rows
 from mlflow_compliance.session.first_checks import lead, remember
 from mlflow_compliance.session.options import add_flags, begin
 from mlflow_compliance.session.outcomes import asserted, describe, finish, judge, shorten, status, summarize
+from mlflow_compliance.session.packs import header
 from mlflow_compliance.session.redaction import cut_warning
 from mlflow_compliance.session.repair import repair
 from mlflow_compliance.session.xdist import hear, prepare, stop
@@ -31,6 +32,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
     begin(config)
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    return header(config)
 
 
 @pytest.hookimpl(tryfirst=True)

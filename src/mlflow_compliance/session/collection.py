@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import ast
 from contextlib import nullcontext
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from mlflow_compliance.errors import ComplianceError
 from mlflow_compliance.session.options import flags_of
+from mlflow_compliance.session.packs import folders_of_policies
 from mlflow_compliance.session.state import ATTRIBUTE, AUDIT, EXAMINED, STOPPED, VIOLATIONS, audit_of, rule_of
 from mlflow_compliance.session.xdist import WORKER_ERROR
 
@@ -149,8 +149,7 @@ def _pack_ids(items: list[pytest.Item]) -> set[str]:
     """Every policy id in the folders that policies were collected from, also where only some files were selected."""
     rules = {item: rule for item in items if (rule := rule_of(item)) is not None}
     folders, found = {item.path.parent for item in rules}, {rule.id for rule in rules.values()}
-    # The built-in rules too: settings may speak of them while only a user's own are run.
-    for folder in {*folders, Path(__file__).parents[1] / "policies"}:
+    for folder in {*folders, *folders_of_policies()}:
         for path in folder.glob("test_*.py"):
             try:
                 tree = ast.parse(path.read_bytes())

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from mlflow_compliance.errors import ComplianceError
+from mlflow_compliance.session.packs import add_installed
 from mlflow_compliance.settings.flags import HELP, Flags, Spelling
 
 
@@ -40,9 +41,10 @@ def flags_of(config: pytest.Config) -> Flags:
 
 
 def begin(config: pytest.Config) -> None:
-    """Check the flags against each other; hook up the HTML report where pytest-html is used."""
+    """Check the flags against each other; add the packs of installed distributions; hook up the HTML report where pytest-html is used."""
     try:
         _check(flags_of(config), config)
+        add_installed(config)
     except ComplianceError as error:
         raise pytest.UsageError(str(error)) from error
     if config.pluginmanager.hasplugin("html"):
