@@ -5,21 +5,17 @@ from __future__ import annotations
 import logging
 import sys
 import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import mlflow
 from alembic import command
+from alembic.config import Config
 from alembic.script import ScriptDirectory
 from mlflow.server.auth.db.utils import _get_alembic_config as auth_config
 from mlflow.store.db.utils import _get_alembic_config
 from mlflow.store.tracking.dbmodels.initial_models import Base
 from sqlalchemy import create_engine, inspect
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from alembic.config import Config
 
 TARGET = Path(__file__).parents[1] / "src" / "mlflow_compliance" / "store" / "backends" / "known_schema.py"
 HEAD = '''"""What every revision of MLflow's schema makes, up to that of MLflow {version}. Written by .ci/known_schema.py: do not edit."""

@@ -20,7 +20,7 @@ def main() -> None:
     # As the other programs see it: every file that holds a byte counts.
     settings = Settings(duplicates=DuplicateSettings(min_size=1, boilerplate=()), artifacts=ArtifactSettings(hash_cache=given.hash_cache))
     store = open_store(given.uri, settings, ".")
-    for name in ("evidence_reading", "artifacts.hash_cache", "artifacts.hashing", "artifacts.inventory", "disk.records"):
+    for name in ("evidence.collect", "artifacts.hash_cache", "artifacts.duplicates", "artifacts.local", "storage.recorded_hashes"):
         import_module(f"mlflow_compliance.store.{name}")  # counted in the time of the process
     start = time.perf_counter()
     snapshot, rows = store.read_rows()

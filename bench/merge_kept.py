@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from typing import Any
 
 ASKED = {
     # what is counted: one row for each of them, of the runs {runs} or of the experiment ?

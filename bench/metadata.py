@@ -6,14 +6,12 @@ import argparse
 import random
 import sys
 import tempfile
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from timing import Timing, add, alternately, recorded, table, write
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 CHECKOUT = Path(__file__).parents[1]
 START = 1_750_000_000_000
@@ -119,7 +117,7 @@ def database_of(named: str) -> Iterator[str]:
     if named != "postgresql":
         yield named
         return
-    sys.path.insert(0, str(CHECKOUT / "tests"))
+    sys.path.insert(0, str(CHECKOUT / "tests" / "support"))
     from databases import postgresql_server, stop_all
 
     try:

@@ -7,15 +7,13 @@ import json
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from metadata import audit_command, fill
 from timing import Timing, add, measure, recorded, table, write
 from trees import large_files, model_folders, store_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 HERE = Path(__file__).parent
 CLEAN = {"PYTHONDONTWRITEBYTECODE": "", "MLFLOW_TRACKING_URI": "", "PYTEST_ADDOPTS": ""}

@@ -6,10 +6,7 @@ import os
 import random
 import shutil
 import sqlite3
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from pathlib import Path
 
 _CONTENTS = 3_000
 _EXPERIMENTS = 40

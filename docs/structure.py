@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import sys
+from collections import Counter
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -104,42 +105,55 @@ def floors(needs: Mapping[str, set[str]]) -> dict[str, int]:
     return {node: floor(node, frozenset()) for node in needs}
 
 
-def draw(needs: Mapping[str, set[str]], sizes: Mapping[str, int]) -> str:
-    """An SVG of the rooms, the lowest floor at the bottom; each says how many modules it has."""
+def _by_way_of_others(others: set[str], needs: Mapping[str, set[str]]) -> set[str]:
+    """Those of some nodes that the others of them lead to anyway."""
+    seen: set[str] = set()
+    left = [below for other in others for below in needs.get(other, ())]
+    while left:
+        node = left.pop()
+        if node not in seen:
+            seen.add(node)
+            left += needs.get(node, ())
+    return seen
+
+
+def draw(needs: Mapping[str, set[str]], modules_in: Mapping[str, int]) -> str:
+    """An SVG of the rooms, the lowest floor at the bottom; each says how many modules it has. What follows from other arrows is left out."""
     levels = floors(needs)
     rows = [sorted(name for name, level in levels.items() if level == number) for number in range(max(levels.values()) + 1)]
     width = max(map(len, rows)) * 190 + 40
     height = len(rows) * 90 + 40
     middle = {}
     for number, row in enumerate(rows):
-        gap = width / (len(row) + 1)
-        for place, name in enumerate(row, 1):
-            middle[name] = (gap * place, height - 60 - 90 * number)
+        left = width / 2 - 95 * (len(row) - 1)
+        for place, name in enumerate(row):
+            middle[name] = (left + 190 * place, height - 60 - 90 * number)
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="14">',
         '<rect width="100%" height="100%" fill="#fff"/>',
     ]
     for name, others in sorted(needs.items()):
-        for other in sorted(others):
+        for other in sorted(others - _by_way_of_others(others, needs)):
             (x1, y1), (x2, y2) = middle[name], middle[other]
             bent = f"M{x1:.0f},{y1 + 20:.0f} C{x1:.0f},{y1 + 60:.0f} {x2:.0f},{y2 - 60:.0f} {x2:.0f},{y2 - 20:.0f}"
-            lines.append(f'<path d="{bent}" fill="none" stroke="#b8c4d0"/>')
+            lines.append(f'<path d="{bent}" fill="none" stroke="#7c8da0"/>')
     for name, (x, y) in middle.items():
         lines.append(f'<rect x="{x - 80:.0f}" y="{y - 20:.0f}" width="160" height="40" rx="6" fill="#eef3f8" stroke="#456"/>')
-        lines.append(f'<text x="{x:.0f}" y="{y + 5:.0f}" text-anchor="middle">{escape(name)} ({sizes[name]})</text>')
+        lines.append(f'<text x="{x:.0f}" y="{y + 5:.0f}" text-anchor="middle">{escape(name)} ({modules_in[name]})</text>')
     return "\n".join([*lines, "</svg>", ""])
+
+
+def sizes(needs: Mapping[str, Iterable[str]]) -> dict[str, int]:
+    """Room -> how many modules it has."""
+    return dict(Counter(map(room, needs)))
 
 
 def main() -> None:
     needs = imports()
-    rooms = between_rooms(needs)
-    sizes = {name: sum(room(module) == name for module in needs) for name in rooms}
+    rooms, modules_in = between_rooms(needs), sizes(needs)
     loose = [module for module in needs if "." not in module and module != "__init__"]
-    for module, others in needs.items():
-        rooms.setdefault(room(module), set())
-        assert others <= needs.keys()
     print(f"modules: {len(needs)}, loose at the top: {len(loose)} ({', '.join(loose)})")  # noqa: T201
-    print(f"packages: {len({name for name in rooms if sizes[name] > 1 or '.' in name})}")  # noqa: T201
+    print(f"packages: {len({name for name in rooms if modules_in[name] > 1 or '.' in name})}")  # noqa: T201
     print(f"floors of modules: {max(floors(needs).values()) + 1}, of packages: {max(floors(rooms).values()) + 1}")  # noqa: T201
     for what, graph in (("files", needs), ("packages", rooms)):
         found = circles(graph)
@@ -147,7 +161,7 @@ def main() -> None:
         for group in found:
             print("  " + ", ".join(group))  # noqa: T201
     if len(sys.argv) > 1:
-        Path(sys.argv[1]).write_text(draw(rooms, sizes), "utf-8")
+        Path(sys.argv[1]).write_text(draw(rooms, modules_in), "utf-8")
 
 
 if __name__ == "__main__":

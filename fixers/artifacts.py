@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
 
 from mlflow_compliance.api import (
     TERMINAL_STATUSES,
@@ -24,9 +24,6 @@ from mlflow_compliance.api import (
     in_folder,
     upwards,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
 
 UNREAD = "see to what is said of it (its permissions, the link, whoever writes to it), then run again"
 """The way out where a file cannot be read."""

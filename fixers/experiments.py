@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 from mlflow_compliance.api import (
     COMPLETE,
@@ -37,9 +37,6 @@ from mlflow_compliance.api import (
 )
 
 from .retiring import refuse_what_is_relied_on, retire, set_tags
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 LONGEST_TAG = 5000
 """Characters that every version of MLflow takes as the value of a run's tag."""

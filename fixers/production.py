@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import replace
 from fnmatch import fnmatch
-from typing import TYPE_CHECKING
 
 from mlflow_compliance.api import (
     BUILD,
@@ -48,9 +48,6 @@ from mlflow_compliance.api import (
 
 from .recording import Fact, facts_of
 from .retiring import set_tags
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 LIMITATIONS = (
     "The metrics were computed from the recorded predictions, on the data that these were made for; they say nothing about other people or times. "

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 from mlflow_compliance.api import CannotFix, FactValue, Product, Run, number
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
 
 
 class Fact(NamedTuple):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 from mlflow_compliance.api import (
     CannotFix,
@@ -17,9 +17,6 @@ from mlflow_compliance.api import (
     fixer,
     version_of,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 @fixer("REG001")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
 from urllib.parse import urlsplit
 
 from mlflow_compliance.api import (
@@ -20,9 +20,6 @@ from mlflow_compliance.api import (
     Why,
     fixer,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
 
 MOST = 5
 """What is missing is named so often; the rest is counted."""

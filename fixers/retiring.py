@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 from mlflow_compliance.api import (
     JOURNAL,
@@ -18,9 +18,6 @@ from mlflow_compliance.api import (
     kept_by,
     user_name,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 def set_tags(experiment: Experiment, tags: dict[str, str]) -> Iterator[Change]:

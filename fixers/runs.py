@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 from mlflow_compliance.api import CannotFix, Change, EndRun, Finding, Settings, Snapshot, fixer, last_sign
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 @fixer("RUN001")

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 from mlflow_compliance.api import CannotFix, Change, Finding, RemoveRepeatedPoints, Settings, Snapshot, fixer
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 @fixer("STO001")

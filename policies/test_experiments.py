@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import glob
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 from mlflow_compliance.api import (
     By,
@@ -23,9 +23,6 @@ from mlflow_compliance.api import (
     standing,
     unseen_marks,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 MOST = 20
 """Names in one list of TOML."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from mlflow_compliance.api import (
     ArtifactRoot,
@@ -20,9 +20,6 @@ from mlflow_compliance.api import (
     production_models,
     production_runs,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 CLOSE = 1e-6
 """The largest difference between a served and a recorded probability: both come from the same trees, one perhaps through a file of text."""

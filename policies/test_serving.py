@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 from mlflow_compliance.api import (
     ComplianceError,
@@ -23,9 +23,6 @@ from mlflow_compliance.api import (
     resolve,
     without_any,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 MOST = 20
 """Aliases that are told one by one."""

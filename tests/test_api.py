@@ -6,8 +6,10 @@ import json
 import pickle
 import shutil
 import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -16,10 +18,6 @@ from servers import Quiet, handled_by
 from serving import FEATURES, SETTINGS, Evil, Logged, Server, api, applicants, expected, log_production, mlflow_server, move_alias, numbers
 
 from mlflow_compliance import load_production_model
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 FRAME = applicants(4)
 ROWS = [numbers(row) for row in FRAME.to_dict("records")]

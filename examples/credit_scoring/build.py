@@ -9,17 +9,14 @@ import shutil
 import sqlite3
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from store_history import STRAY_PREFIXES, history
 from store_materials import Materials, make_materials
 from store_writer import Clock, StoreWriter, reproducible, write_files
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 TREES = 12  # enough for a model that ranks; fitted in a moment
 FULL_TREES = 968  # what production really runs

@@ -7,12 +7,9 @@ import gc
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 from xml.etree import ElementTree
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 MARKER = ".made-by-demo"  # this script deletes a folder only if it wrote this file into it

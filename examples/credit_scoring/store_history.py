@@ -13,14 +13,11 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING
 
 from store_materials import COST_FN, COST_FP, FEATURE_SETS, FEATURES, Files, Materials, score
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 Values = dict[str, list[float]]  # metric -> its value at step 0, 1, 2 ...
 

@@ -6,12 +6,13 @@ import logging
 import os
 import random
 import uuid
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from unittest import mock
 
 import mlflow.data
@@ -25,12 +26,8 @@ from mlflow.store.db.utils import _initialize_tables
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from sqlalchemy import create_engine, event
 from sqlalchemy.engine import Engine
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from store_history import RunSpec
-    from store_materials import Files
+from store_history import RunSpec
+from store_materials import Files
 
 USER = "credit-team"
 DATA_SOURCE = CodeDatasetSource({"mlflow.user": USER, "mlflow.source.name": "src/data/prepare.py", "mlflow.source.type": "LOCAL"})

@@ -6,18 +6,16 @@ import os
 import re
 import socket
 from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as Late
 from contextlib import contextmanager
 from importlib.metadata import version
 from itertools import islice
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from mlflow_compliance.errors import ComplianceError, first_line
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
 
 THREADS = "threads"
 _DASK = re.compile(r"dask:((?:tcp|tls|ws|wss|ucx|ucxx)://[^\s/@]+:\d{1,5})")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,7 +18,6 @@ from mlflow_compliance.session.xdist import hear, prepare, stop
 
 if TYPE_CHECKING:
     import warnings
-    from collections.abc import Generator
 
     from _pytest.terminal import TerminalReporter
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import TYPE_CHECKING, Protocol
 
 from mlflow_compliance.safe_text import without_secrets
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from rich.progress import Progress as RichBar
     from rich.progress import TaskID
 

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator
 from urllib.parse import unquote
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
 
 CUT = "***"
 _WORTH_A_LOOK = re.compile(r"[@?#=…]|\.\.\.|%40|(?i:s3|gs)[an]?://[^\s/]*:|(?i:bearer|basic) ")

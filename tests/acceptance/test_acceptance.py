@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from gates import EVERY_RULE, Gate, make_messy, owned, plan_in, state, told
@@ -16,9 +16,6 @@ from stores import BIG, unlike
 
 from mlflow_compliance.settings.schema import load_settings
 from mlflow_compliance.snapshot.diff import differences
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 MODULES = ("kinds_embedded", "kinds_databases", "kinds_servers", "kinds_buckets")
 KINDS: dict[str, Kind] = {name: kind for module in MODULES if find_spec(module) for name, kind in import_module(module).KINDS.items()}

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -51,11 +51,9 @@ from mlflow_compliance.changes import (
 from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.snapshot.diff import differences
 from mlflow_compliance.snapshot.entities import DatasetInput
+from mlflow_compliance.snapshot.snapshot import Snapshot
 from mlflow_compliance.store.storage.manifests import write_manifest
 from mlflow_compliance.store.write.writer import StoreWriter
-
-if TYPE_CHECKING:
-    from mlflow_compliance.snapshot.snapshot import Snapshot
 
 
 def copy_change(lab: Lab, run_id: str, source: str, target: str, parent: str | None = None) -> CopyRun:
@@ -97,7 +95,7 @@ def test_deleting_refuses_runs_that_came_since_the_plan(lab: Lab, scratch: str) 
     change = delete(lab, scratch)
     late = lab.run(scratch, "late")
     with pytest.raises(ChangeError, match="by now, not"):
-        change.write(StoreWriter(lab.store, {}))
+        StoreWriter(lab.store, {}).write(change)
     assert lab.client.get_run(late).info.lifecycle_stage == "active"
 
 
@@ -111,7 +109,7 @@ def test_trap_20_a_deleted_experiment_keeps_its_name_taken(lab: Lab, scratch: st
             change.on(lab.read())
     writer = StoreWriter(lab.store, {})
     with pytest.raises(ChangeError, match="could not be renamed"):
-        RenameExperiment(scratch, "elsewhere", "scratch").write(writer)
+        writer.write(RenameExperiment(scratch, "elsewhere", "scratch"))
 
 
 def test_trap_21_restoring_leaves_deleted_what_had_been_deleted_before(lab: Lab, scratch: str) -> None:
@@ -167,6 +165,19 @@ def test_copy_of_a_copied_run_reads_the_same_bytes_with_its_own_ids(lab: Lab) ->
         assert f"artifact_path: {model.artifact_location}" in text
 
 
+def test_copy_into_a_place_that_is_named_after_the_copied_run(lab: Lab) -> None:
+    """The new location holds the old id: it is not to be renamed in its turn."""
+    source = lab.experiment("credit_production")
+    run_id = lab.rich_run(source)
+    target = lab.client.create_experiment("credit_delivery", artifact_location=str(lab.folder / f"after {run_id}"))
+    change = copy_change(lab, run_id, source, target)
+    between, binding = there_and_back(lab, change)
+    for model in between.models_of(binding[change.copy_id]):
+        assert f"after {run_id}/models/{model.model_id}/" in model.artifact_location
+        (folder,) = [folder for folder in lab.folder.rglob("MLmodel") if model.model_id in str(folder)]
+        assert f"artifact_path: {model.artifact_location}\n" in folder.read_text()
+
+
 def test_copies_of_nested_runs_name_their_copied_parent(lab: Lab) -> None:
     source, target = lab.experiment("credit_production"), lab.experiment("credit_delivery")
     parent = lab.run(source, "parent")
@@ -205,7 +216,7 @@ def test_a_copy_that_fails_leaves_the_store_as_it_was(lab: Lab) -> None:
     change = copy_change(lab, run_id, source, target)
     writer = StoreWriter(lab.store, {})
     with pytest.raises(ChangeError, match="is a link or a device"):
-        change.write(writer)
+        writer.write(change)
     assert differences(before, lab.read(tuple(before.runs))) == []
     assert not [model for model in lab.client.search_logged_models([target]) if model.name == "twin"]
 
@@ -218,7 +229,7 @@ def test_retracting_also_takes_back_models_that_a_killed_copy_had_not_linked_yet
     tags = {"compliance.source_run_id": run_id, "compliance.copied_by": "j1", "compliance.copy": "incomplete"}
     begun = lab.run(target, status="RUNNING", **tags)
     model = lab.client.create_logged_model(target, name="begun", source_run_id=begun, tags={"compliance.source_model_id": "m-1"})
-    RetractCopy(run_id, target, "j1").write(StoreWriter(lab.store, {}))
+    StoreWriter(lab.store, {}).write(RetractCopy(run_id, target, "j1"))
     assert differences(before, lab.read(tuple(before.runs))) == []
     assert model.model_id not in {found.model_id for found in lab.client.search_logged_models([target])}
 
@@ -506,5 +517,5 @@ def test_any_sequence_of_changes_keeps_the_laws(make_lab: Callable[[], Lab], ste
     inverses, _, _ = lab.carry_out(*changes, start=start)
     writer = StoreWriter(lab.store, {})
     for inverse in reversed(inverses):
-        inverse.write(writer)
+        writer.write(inverse)
     assert unlike(start, lab.read(tuple(start.runs))) == []

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -12,9 +13,6 @@ from stores import BIG, Lab, there_and_back
 
 from mlflow_compliance.changes import RewriteLocations, Rewriting
 from mlflow_compliance.errors import ChangeError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 PLACES = {"/app/mlruns": "/", "file:///srv/a%20b/mlruns": "/", "D:\\mlruns": "\\", "./mlruns": "/"}
 

@@ -7,8 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from gates import CHECKOUT
@@ -21,13 +22,10 @@ from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.production.metadata import problems_in
 from mlflow_compliance.store.write.writer import StoreWriter
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 KILLED = {
     "before the metadata": "mlflow_compliance.store.write.production:ProductionLogger._write_metadata:1",
     "before it is marked": "mlflow_compliance.store.write.production:ProductionLogger._read_back:1",
-    "between version and alias": "mlflow_compliance.changes.registry:SetAlias.write:1",
+    "between version and alias": "mlflow.tracking:MlflowClient.set_registered_model_alias:1",
 }
 
 
@@ -72,7 +70,7 @@ def test_a_refusal_half_way_leaves_nothing_that_looks_complete(lab: Lab) -> None
     (Path(change.bundle) / "artifacts" / "feature_importance.csv").write_text("something else\n")
     binding = {"⟨journal⟩": "20250601T000000Z-abcdef", "⟨time of writing⟩": "2025-06-01T00:00:00+00:00"}
     with pytest.raises(ChangeError, match="does not hold what was planned"):
-        change.write(StoreWriter(lab.store, binding))
+        StoreWriter(lab.store, binding).write(change)
     assert [run.info.run_name for run in production(lab)] == ["old"]
     assert [run.info.run_name for run in lab.runs("1") if run.info.lifecycle_stage == "active"] == ["old"]
     assert not list((lab.mlruns / "1" / "models").glob("m-*"))
@@ -82,7 +80,7 @@ def test_a_refusal_half_way_leaves_nothing_that_looks_complete(lab: Lab) -> None
 def test_killed_at_any_moment_and_finished_by_the_next_repair(lab: Lab, moment: str) -> None:
     rules = ["policies", "--fix", "-k", "MOD001 or RUN002 or REG001", "-p", "no:cacheprovider", "-p", "killing"]
     command = [sys.executable, "-m", "pytest", *rules]
-    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT / "tests"), "KILL_AT": KILLED[moment]}
+    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT / "tests" / "support"), "KILL_AT": KILLED[moment]}
     options = [f"--tracking-uri={lab.uri}", f"--compliance-config={lab.folder}/compliance.toml"]
     assert subprocess.run([*command, *options], cwd=CHECKOUT, env=environment, stdout=subprocess.DEVNULL).returncode == -signal.SIGKILL
     for run in production(lab):

@@ -21,7 +21,7 @@ def test_set_run_tag(lab: Lab, key: str, value: str | None, before: str | None) 
 def test_a_run_tag_that_somebody_changed_meanwhile_stays(lab: Lab) -> None:
     run_id = lab.run(lab.experiment("credit_delivery"), stage="canary")
     with pytest.raises(ChangeError, match="is now 'canary' and was 'production'"):
-        SetRunTag(run_id, "stage", "superseded", "production").write(StoreWriter(lab.store, {}))
+        StoreWriter(lab.store, {}).write(SetRunTag(run_id, "stage", "superseded", "production"))
     assert lab.client.get_run(run_id).data.tags["stage"] == "canary"
 
 
@@ -60,7 +60,7 @@ def test_an_alias_that_somebody_moved_meanwhile_stays(lab: Lab) -> None:
     run_id = lab.run(key)
     lab.registered("credit", f"models:/{lab.model(key, run_id)}", run_id, alias="production")
     with pytest.raises(ChangeError, match="is now '1' and was None"):
-        SetAlias("credit", "production", "1", None).write(StoreWriter(lab.store, {}))
+        StoreWriter(lab.store, {}).write(SetAlias("credit", "production", "1", None))
 
 
 def test_what_does_not_apply_is_refused_when_it_is_planned(lab: Lab) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from gates import Gate, told
@@ -17,9 +18,6 @@ from stores import START, Lab
 from mlflow_compliance.production.reachability import kept_by
 from mlflow_compliance.repair.plan import make_plan
 from mlflow_compliance.snapshot.ties import How
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 @pytest.fixture

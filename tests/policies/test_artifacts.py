@@ -6,14 +6,11 @@ import io
 import os
 import shutil
 import zipfile
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from repairs import carry_out, findings, hashes, plan_for, refusals
 from stores import BIG, Lab
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def test_art001_different_files(lab: Lab) -> None:

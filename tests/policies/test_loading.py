@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 import pickle
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from producing import copied, model_folder, settings_for
 from repairs import EVERY, findings, plan_for, refusals
 from stores import Lab, model_files
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 LabMaker = Callable[..., Lab]
 

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from repairs import carry_out, findings, plan_for, refusals, take_back
 from stores import START, Lab
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 def test_run001_runs_that_ended_or_are_at_work(lab: Lab) -> None:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import pytest
 from gates import CHECKOUT, POLICIES, Gate, state, told
+from stores import Lab
 
 from mlflow_compliance.store.backends.known_schema import KNOWN, MADE
 from mlflow_compliance.store.backends.sql_schema import installed_revisions
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from stores import Lab
 
 STATES = {
     "newer": (["UPDATE alembic_version SET version_num = 'ffffffffffff'"], "has a schema that the installed MLflow does not know"),

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from producing import copied, model_folder
 from repairs import findings
-
-if TYPE_CHECKING:
-    from stores import Lab
+from stores import Lab
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
@@ -11,9 +11,6 @@ from repairs import rules
 from mlflow_compliance.rules.evaluation import cases, evaluate
 from mlflow_compliance.settings.schema import Settings
 from mlflow_compliance.store.store import open_store
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.mark.parametrize("repeats", [0, 2])

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from gates import Gate, told
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from stores import Lab
+from stores import Lab
 
 # Any of these sets `pwned`, or asks a question, where it is taken for more than text.
 ATTACKS = (

@@ -6,20 +6,16 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from mlflow_compliance.progress import Silent
+from mlflow_compliance.snapshot.artifacts import Artifacts
 from mlflow_compliance.snapshot.files import DuplicateRules
 from mlflow_compliance.snapshot.refs import EntityRef, Location
 from mlflow_compliance.store.artifacts.local import read_artifacts
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from mlflow_compliance.snapshot.artifacts import Artifacts
 
 NOBODY = 65534
 SOURCE = Path(__file__).parents[2] / "src"

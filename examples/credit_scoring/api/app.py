@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import pandas as pd
 from fastapi import FastAPI, HTTPException, Request
@@ -20,9 +21,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from mlflow_compliance import ProductionModel, find_production_model, load_production_model
 from mlflow_compliance.errors import ComplianceError
 from mlflow_compliance.loader.model import UnreachableError
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
 
 FEATURES_FILE = Path(__file__).parents[1] / "features.txt"
 LARGEST_BATCH = 1000

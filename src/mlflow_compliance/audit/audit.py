@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from contextlib import AbstractContextManager
 
-    from mlflow_compliance.changes import Writer
     from mlflow_compliance.progress import Progress
+    from mlflow_compliance.repair.apply import Writer
     from mlflow_compliance.snapshot.snapshot import Snapshot
     from mlflow_compliance.store.store import Store
 

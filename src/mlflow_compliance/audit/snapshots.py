@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from mlflow_compliance.errors import ComplianceError
+from mlflow_compliance.progress import Progress
 from mlflow_compliance.snapshot.snapshot import Snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from mlflow_compliance.progress import Progress
     from mlflow_compliance.store.backends.base import Rows
     from mlflow_compliance.store.store import Store
 

@@ -10,7 +10,7 @@ from mlflow_compliance.changes.artifacts import (
     RetractPointer,
     UnlinkDuplicate,
 )
-from mlflow_compliance.changes.base import Change, Writer, dump, holds_secrets, load
+from mlflow_compliance.changes.base import Change, dump, holds_secrets, load
 from mlflow_compliance.changes.copies import CopyRun, RetractCopy
 from mlflow_compliance.changes.experiments import DeleteExperiment, RenameExperiment, RestoreExperiment, SetExperimentTag
 from mlflow_compliance.changes.locations import RewriteLocations, Rewriting
@@ -53,7 +53,6 @@ __all__ = [
     "SetExperimentTag",
     "SetRunTag",
     "UnlinkDuplicate",
-    "Writer",
     "bind",
     "copy_of",
     "dump",

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from mlflow_compliance.changes.base import Change, Writer, artifacts_in
+from mlflow_compliance.changes.base import Change, artifacts_in
 from mlflow_compliance.changes.symbols import JOURNAL
 from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.snapshot.files import QUARANTINE, ArtifactFile, Ownerless, Pointer, Quarantined
 from mlflow_compliance.snapshot.refs import EntityRef
-
-if TYPE_CHECKING:
-    from mlflow_compliance.snapshot.snapshot import Snapshot
+from mlflow_compliance.snapshot.snapshot import Snapshot
 
 
 @dataclass(frozen=True)
@@ -37,14 +35,6 @@ class LinkDuplicate(Change):
         if self.path not in artifacts.files or self.kept not in artifacts.files:
             raise ChangeError(f"{self.path} or {self.kept} is not there any more")
         return replace(snapshot, artifacts=artifacts.linked(self.path, self.kept))
-
-    def write(self, store: Writer) -> None:
-        store.share_file(store.bind(self.path), store.bind(self.kept), self.sha256)
-
-    def inverse(self, store: Writer) -> Change:
-        path, kept = store.bind(self.path), store.bind(self.kept)
-        mode, mtime_ns = store.file_state(path)
-        return UnlinkDuplicate(path, kept, self.sha256, self.size, mode, mtime_ns)
 
     def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return {"sha256": self.sha256, "copy": self.path}, {"sha256": self.sha256, "copy": self.kept}
@@ -73,12 +63,6 @@ class UnlinkDuplicate(Change):
         file = artifacts.files[self.path]._replace(copy=f"own:{self.path}")
         recorded = {path: digest for path, digest in artifacts.recorded.items() if path != self.path}
         return replace(snapshot, artifacts=replace(artifacts, files={**artifacts.files, self.path: file}, recorded=recorded))
-
-    def write(self, store: Writer) -> None:
-        store.unshare_file(self.path, self.sha256, self.mode, self.mtime_ns)
-
-    def inverse(self, store: Writer) -> Change:
-        return LinkDuplicate(self.path, self.kept, self.sha256, self.size)
 
     def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return {"sha256": self.sha256, "copy": self.kept}, {"sha256": self.sha256, "copy": self.path}
@@ -110,12 +94,6 @@ class MoveToQuarantine(Change):
         if self.path not in artifacts.ownerless:
             raise ChangeError(f"{self.path} is not ownerless any more")
         return replace(snapshot, artifacts=artifacts.without(self.path))
-
-    def write(self, store: Writer) -> None:
-        store.quarantine(self.path, store.bind(self.target), self.root)
-
-    def inverse(self, store: Writer) -> Change:
-        return RestoreFromQuarantine(self.path, store.bind(self.target), self.root, store.contents(self.path))
 
     def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return {"path": self.path}, {"path": self.target}
@@ -149,19 +127,13 @@ class RestoreFromQuarantine(Change):
         files = {path: ArtifactFile(size, f"own:{path}", None, logged=False) for path, size in self.contents}
         return replace(snapshot, artifacts=replace(artifacts.with_files(files, {}), ownerless={**artifacts.ownerless, self.path: item}))
 
-    def write(self, store: Writer) -> None:
-        store.restore_from_quarantine(self.source, self.path)
-
-    def inverse(self, store: Writer) -> Change:
-        return MoveToQuarantine(self.path, self.root, len(self.contents), self.size)
-
     def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return {"path": self.source}, {"path": self.path}
 
 
 @dataclass(frozen=True)
-class GiveBack(Change):
-    """Move what has an owner again from a quarantine to its former place."""
+class _OwnedAgain:
+    """What has an owner again and lay in quarantine at `source`; `files` and `size` (bytes) are what it holds."""
 
     path: str
     source: str
@@ -172,6 +144,11 @@ class GiveBack(Change):
     @property
     def entity(self) -> EntityRef:
         return EntityRef("artifact", self.path)
+
+
+@dataclass(frozen=True)
+class GiveBack(_OwnedAgain, Change):
+    """Move what has an owner again from a quarantine to its former place."""
 
     def says(self) -> str:
         return f"move {self.source} ({self.files} file{'s' * (self.files != 1)}, {self.size} bytes) back to {self.path}"
@@ -182,29 +159,13 @@ class GiveBack(Change):
             raise ChangeError(f"{self.source} is not in quarantine any more, or nobody owns it")
         return replace(snapshot, artifacts=artifacts.given_back(artifacts.quarantined[self.source]))
 
-    def write(self, store: Writer) -> None:
-        store.restore_from_quarantine(self.source, self.path)
-
-    def inverse(self, store: Writer) -> Change:
-        return PutAsideAgain(self.path, self.source, self.root, self.files, self.size)
-
     def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return {"path": self.source}, {"path": self.path}
 
 
 @dataclass(frozen=True)
-class PutAsideAgain(Change):
+class PutAsideAgain(_OwnedAgain, Change):
     """Move what was given back to where it lay in quarantine; the manifest there still tells of it."""
-
-    path: str
-    source: str
-    root: str
-    files: int
-    size: int
-
-    @property
-    def entity(self) -> EntityRef:
-        return EntityRef("artifact", self.path)
 
     def says(self) -> str:
         return f"move {self.path} to {self.source} again"
@@ -218,12 +179,6 @@ class PutAsideAgain(Change):
         item = Quarantined(self.source, self.path, self.root, owner, files, models)
         artifacts = artifacts.without(self.path)
         return replace(snapshot, artifacts=replace(artifacts, quarantined={**artifacts.quarantined, self.source: item}))
-
-    def write(self, store: Writer) -> None:
-        store.put_aside_again(self.path, self.source)
-
-    def inverse(self, store: Writer) -> Change:
-        return GiveBack(self.path, self.source, self.root, self.files, self.size)
 
     def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return {"path": self.path}, {"path": self.source}
@@ -258,15 +213,6 @@ class PointToCopy(Change):
             raise ChangeError(f"{self.path} or {self.kept} is not there any more")
         return replace(snapshot, artifacts=replace(artifacts, pointers={**artifacts.pointers, self.path: self.pointer}))
 
-    def write(self, store: Writer) -> None:
-        pointer, bind = self.pointer, store.bind
-        store.point_to_copy(
-            bind(self.path), Pointer(bind(pointer.kept), pointer.checksum, pointer.size, bind(pointer.quarantined), bind(pointer.journal))
-        )
-
-    def inverse(self, store: Writer) -> Change:
-        return RetractPointer(store.bind(self.path), self.root, store.bind(self.kept), self.checksum, self.size, store.bind(JOURNAL))
-
     def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return {"checksum": self.checksum}, {"checksum": self.checksum, "read": self.kept, "quarantined": self.pointer.quarantined}
 
@@ -293,12 +239,6 @@ class RetractPointer(Change):
         artifacts = artifacts_in(snapshot)
         rest = {at: pointer for at, pointer in artifacts.pointers.items() if at != self.path}
         return replace(snapshot, artifacts=replace(artifacts, pointers=rest))
-
-    def write(self, store: Writer) -> None:
-        store.retract_pointer(self.path, self.journal)
-
-    def inverse(self, store: Writer) -> Change:
-        return PointToCopy(self.path, self.root, self.kept, self.checksum, self.size)
 
     def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return {"checksum": self.checksum, "read": self.kept}, {"checksum": self.checksum}

@@ -1,112 +1,21 @@
-"""What a Change is: a small frozen value that says, predicts, does and takes back one change of the store."""
+"""What a Change is: a small frozen value that says and predicts one change of the store; its effect is registered in `store/write/`."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import cache
 from itertools import chain
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 from pydantic import TypeAdapter
 
 from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.safe_text import without_secrets
-
-if TYPE_CHECKING:
-    from mlflow_compliance.changes.copies import CopyRun
-    from mlflow_compliance.changes.locations import Rewriting
-    from mlflow_compliance.changes.production import LogProductionRun
-    from mlflow_compliance.snapshot.artifacts import Artifacts
-    from mlflow_compliance.snapshot.entities import DatasetInput, Experiment, Run
-    from mlflow_compliance.snapshot.files import Pointer
-    from mlflow_compliance.snapshot.refs import EntityRef
-    from mlflow_compliance.snapshot.snapshot import Snapshot
-
-
-class Writer(Protocol):
-    """What a Change may do to a store; the methods raise ChangeError with one sentence, `reach` StoreError where the store is gone."""
-
-    def bind(self, text: str) -> str: ...
-
-    def reach(self) -> None: ...
-
-    def experiment(self, experiment_id: str) -> Experiment: ...
-
-    def counted_experiment(self, experiment_id: str) -> Experiment: ...
-
-    def set_experiment_tag(self, experiment_id: str, key: str, value: str) -> None: ...
-
-    def delete_experiment_tag(self, experiment_id: str, key: str) -> None: ...
-
-    def rename_experiment(self, experiment_id: str, name: str) -> None: ...
-
-    def delete_experiment(self, experiment_id: str) -> None: ...
-
-    def restore_experiment(self, experiment_id: str, deleted_runs: tuple[str, ...]) -> None: ...
-
-    def written_since_copied(self, experiment_id: str, into: str) -> str:
-        """What a run of the one experiment holds that its copy in the other does not, in one sentence; '' where all is there."""
-
-    def run_status(self, run_id: str) -> tuple[str, str]: ...
-
-    def end_run(self, run_id: str, status: str, end_time: int) -> None: ...
-
-    def reopen_run(self, run_id: str) -> None: ...
-
-    def copy_run(self, source_run_id: str, experiment_id: str, tags: Mapping[str, str], datasets: Sequence[DatasetInput]) -> None: ...
-
-    def copy_runs(self, copies: Sequence[CopyRun]) -> list[dict[str, str]]:
-        """Copy runs together, all or none: the symbols that each of them bound. Raises ChangeError where that cannot be."""
-
-    def retract_copy(self, source_run_id: str, experiment_id: str, journal: str) -> None: ...
-
-    def run_tags(self, run_id: str) -> Mapping[str, str]: ...
-
-    def set_run_tag(self, run_id: str, key: str, value: str | None) -> None: ...
-
-    def log_production_run(self, change: LogProductionRun) -> None: ...
-
-    def retract_production_run(self, experiment_id: str, journal: str, product: str) -> None: ...
-
-    def register_version(self, name: str, model_id: str, run_id: str, symbol: str, *, makes_model: bool) -> None: ...
-
-    def retract_version(self, name: str, model_id: str, *, removes_model: bool) -> None: ...
-
-    def aliases(self, name: str) -> Mapping[str, str]: ...
-
-    def set_alias(self, name: str, alias: str, version: str | None) -> None: ...
-
-    def rewrite_locations(self, rewritings: Sequence[Rewriting]) -> None:
-        """Let every one of these rows say what it is to say, all or none. Raises ChangeError where a row says something else by now."""
-
-    def file_state(self, path: str) -> tuple[int, int]: ...
-
-    def contents(self, path: str) -> tuple[tuple[str, int], ...]: ...
-
-    def share_file(self, path: str, kept: str, sha256: str) -> None: ...
-
-    def unshare_file(self, path: str, sha256: str, mode: int, mtime_ns: int) -> None: ...
-
-    def repeats_state(self, path: str) -> tuple[int, str]: ...
-
-    def remove_repeats(self, path: str, sha256: str, journal: str) -> None: ...
-
-    def restore_metric_file(self, path: str, now: str, sha256: str, journal: str) -> None: ...
-
-    def point_to_copy(self, path: str, pointer: Pointer) -> None: ...
-
-    def retract_pointer(self, path: str, journal: str) -> None: ...
-
-    def claim_root(self, root: str, journal: str) -> None: ...
-
-    def release_root(self, root: str) -> None: ...
-
-    def quarantine(self, path: str, target: str, root: str) -> None: ...
-
-    def restore_from_quarantine(self, target: str, path: str) -> None: ...
-
-    def put_aside_again(self, path: str, target: str) -> None: ...
+from mlflow_compliance.snapshot.artifacts import Artifacts
+from mlflow_compliance.snapshot.entities import Experiment, Run
+from mlflow_compliance.snapshot.refs import EntityRef
+from mlflow_compliance.snapshot.snapshot import Snapshot
 
 
 class Change(ABC):
@@ -135,17 +44,6 @@ class Change(ABC):
     @abstractmethod
     def on(self, snapshot: Snapshot) -> Snapshot:
         """What the store will be. Raises ChangeError where the change does not apply to it."""
-
-    @abstractmethod
-    def write(self, store: Writer) -> None:
-        """Carry it out, or raise ChangeError and leave the store as it was."""
-
-    @abstractmethod
-    def inverse(self, store: Writer) -> Change | None:
-        """How to take it back; None where nothing was there that anybody wants back.
-
-        Asked before `write`, since some of it (a file's mode, an old tag) must be read first.
-        """
 
     @abstractmethod
     def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:

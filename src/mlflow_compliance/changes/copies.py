@@ -6,16 +6,19 @@ import json
 import os
 import re
 from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from mlflow_compliance.changes.base import Change, Writer, experiment_in, run_in
-from mlflow_compliance.changes.runs import _FIELDS, recount, without_runs
+from mlflow_compliance.changes.base import Change, experiment_in, run_in
+from mlflow_compliance.changes.runs import recount, without_runs
 from mlflow_compliance.changes.symbols import JOURNAL, NOW, copy_of
 from mlflow_compliance.errors import ChangeError
+from mlflow_compliance.snapshot.artifacts import Artifacts
 from mlflow_compliance.snapshot.entities import ACTIVE, ALWAYS, TERMINAL_STATUSES, DatasetInput, Experiment, LoggedModel, ModelLink, Run
 from mlflow_compliance.snapshot.files import UNKNOWN_SIZE, ArtifactFile, ModelFolder, in_folder
 from mlflow_compliance.snapshot.refs import EntityRef
+from mlflow_compliance.snapshot.snapshot import Snapshot
 from mlflow_compliance.snapshot.tags import (
     COMPLETE,
     COPIED_AT,
@@ -31,11 +34,8 @@ from mlflow_compliance.snapshot.tags import (
     SUPERSEDED,
 )
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from mlflow_compliance.snapshot.artifacts import Artifacts
-    from mlflow_compliance.snapshot.snapshot import Snapshot
+_FIELDS = ("source_type", "source", "schema", "profile")
+"""What an experiment keeps of a dataset as it was first logged."""
 
 
 @dataclass(frozen=True)
@@ -107,12 +107,6 @@ class CopyRun(Change):
                 more.copy(source, copied, models, olds, target)
         return replace(snapshot, experiments=experiments, runs=runs, logged_models=logged, artifacts=more.together() if more else artifacts)
 
-    def write(self, store: Writer) -> None:
-        store.copy_run(self.run_id, self.experiment_id, {key: store.bind(value) for key, value in self.new_tags().items()}, self.datasets)
-
-    def inverse(self, store: Writer) -> Change:
-        return RetractCopy(self.run_id, self.experiment_id, store.bind(JOURNAL))
-
     def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return {}, {"run_id": self.copy_id, "experiment_id": self.experiment_id, "source_run_id": self.run_id}
 
@@ -137,12 +131,6 @@ class RetractCopy(Change):
             run for run in snapshot.runs_of(self.experiment_id) if run.tags.get(SOURCE_RUN) == self.run_id and run.tags.get(COPIED_BY) == self.journal
         ]
         return without_runs(snapshot, copies)
-
-    def write(self, store: Writer) -> None:
-        store.retract_copy(self.run_id, self.experiment_id, self.journal)
-
-    def inverse(self, store: Writer) -> None:
-        """Its source was never changed and can be copied again; a copy that was broken off is worth nothing."""
 
     def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return {"source_run_id": self.run_id}, {}
@@ -223,7 +211,10 @@ def copy_model(model: LoggedModel, run_id: str, target: Experiment) -> LoggedMod
 
 
 def renamed(text: str, names: Mapping[str, str]) -> str:
-    """A text of MLmodel with the ids and the location of the copy; the longest first, since a location holds ids."""
+    """A text of MLmodel with the ids and the location of the copy.
+
+    The longest first, since a location holds ids; and all in one go, since the new location may hold an old id.
+    """
     olds = sorted(filter(None, names), key=len, reverse=True)
     return re.sub("|".join(map(re.escape, olds)), lambda match: names[match[0]], text)
 

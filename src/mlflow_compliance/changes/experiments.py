@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from mlflow_compliance.changes.base import Change, Writer, experiment_in, still
+from mlflow_compliance.changes.base import Change, experiment_in
 from mlflow_compliance.errors import ChangeError
-from mlflow_compliance.snapshot.entities import ACTIVE, DELETED, Experiment
+from mlflow_compliance.snapshot.entities import ACTIVE, DELETED
 from mlflow_compliance.snapshot.refs import EntityRef
-
-if TYPE_CHECKING:
-    from mlflow_compliance.snapshot.snapshot import Snapshot
+from mlflow_compliance.snapshot.snapshot import Snapshot
 
 
 @dataclass(frozen=True)
@@ -39,16 +37,6 @@ class SetExperimentTag(Change):
             tags[self.key] = self.value
         return snapshot.with_experiment(replace(experiment, tags=tags))
 
-    def write(self, store: Writer) -> None:
-        still(store.experiment(self.experiment_id).tags.get(self.key), self.before, f"tag {self.key} of experiment {self.experiment_id}")
-        if self.value is None:
-            store.delete_experiment_tag(self.experiment_id, self.key)
-        else:
-            store.set_experiment_tag(self.experiment_id, self.key, store.bind(self.value))
-
-    def inverse(self, store: Writer) -> Change:
-        return SetExperimentTag(self.experiment_id, self.key, self.before, None if self.value is None else store.bind(self.value))
-
     def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return {self.key: self.before}, {self.key: self.value}
 
@@ -73,13 +61,6 @@ class RenameExperiment(Change):
         if any(other.name == self.name for other in snapshot.experiments.values()):
             raise ChangeError(f"the name {self.name!r} is taken: MLflow names are unique, deleted experiments included")
         return snapshot.with_experiment(replace(experiment, name=self.name))
-
-    def write(self, store: Writer) -> None:
-        still(store.experiment(self.experiment_id).name, self.before, f"the name of experiment {self.experiment_id}")
-        store.rename_experiment(self.experiment_id, self.name)
-
-    def inverse(self, store: Writer) -> Change:
-        return RenameExperiment(self.experiment_id, self.before, self.name)
 
     def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return {"name": self.before}, {"name": self.name}
@@ -116,36 +97,6 @@ class DeleteExperiment(Change):
         deleted = replace(experiment, lifecycle=DELETED, runs=counts, deleted_runs=())
         return replace(snapshot.with_experiment(deleted), runs=runs)
 
-    def write(self, store: Writer) -> None:
-        before = store.counted_experiment(self.experiment_id)
-        if before.assessed_runs:
-            raise ChangeError(f"experiment {self.experiment_id} has assessed runs by now: deleting a run deletes its assessments for good")
-        if before.count() != self.runs:
-            raise ChangeError(f"experiment {self.experiment_id} has {before.count()} runs by now, not {self.runs}: run again to plan anew")
-        if self.merged_into and (before.traces or before.loose_models or before.belongings or before.count(status="RUNNING")):
-            raise ChangeError(f"experiment {self.experiment_id} got traces, models, runs at work or the like meanwhile: run again to plan anew")
-        store.delete_experiment(self.experiment_id)
-        after = store.counted_experiment(self.experiment_id)
-        try:
-            self._refuse_what_came_meanwhile(store, before, after)
-        except ChangeError:
-            store.restore_experiment(self.experiment_id, before.deleted_runs)
-            raise
-
-    def _refuse_what_came_meanwhile(self, store: Writer, before: Experiment, after: Experiment) -> None:
-        """Asked of the deleted experiment: MLflow logs nothing to a run that is deleted, so what came to one is there by now."""
-        if sum(after.runs.values()) > sum(before.runs.values()):
-            # Somebody logged a run in the instant between: it must not go with the others.
-            raise ChangeError(f"somebody is logging runs to experiment {self.experiment_id}: it was restored; run again when that is done")
-        later = store.written_since_copied(self.experiment_id, self.merged_into) if self.merged_into else ""
-        if later:
-            raise ChangeError(f"{later}: experiment {self.experiment_id} was restored; delete that copy, and run again when the logging is done")
-
-    def inverse(self, store: Writer) -> Change:
-        before: Experiment = store.counted_experiment(self.experiment_id)
-        counts = tuple((stage, status, number) for (stage, status), number in sorted(before.runs.items()))
-        return RestoreExperiment(self.experiment_id, before.deleted_runs, counts)
-
     def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return {"lifecycle_stage": ACTIVE}, {"lifecycle_stage": DELETED}
 
@@ -174,12 +125,6 @@ class RestoreExperiment(Change):
         counts = {(stage, status): number for stage, status, number in self.counts}
         restored = replace(experiment, lifecycle=ACTIVE, runs=counts, deleted_runs=tuple(sorted(self.deleted_runs)))
         return replace(snapshot.with_experiment(restored), runs=runs)
-
-    def write(self, store: Writer) -> None:
-        store.restore_experiment(self.experiment_id, self.deleted_runs)
-
-    def inverse(self, store: Writer) -> Change:
-        return DeleteExperiment(self.experiment_id, sum(number for stage, _, number in self.counts if stage == ACTIVE))
 
     def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return {"lifecycle_stage": DELETED}, {"lifecycle_stage": ACTIVE}

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from mlflow_compliance.changes.base import Change, Writer, artifacts_in, still
+from mlflow_compliance.changes.base import Change, artifacts_in, still
+from mlflow_compliance.snapshot.artifacts import Artifacts
+from mlflow_compliance.snapshot.entities import ModelVersion, RegisteredModel, Run
 from mlflow_compliance.snapshot.moved import HISTORY, PlaceInRow
 from mlflow_compliance.snapshot.refs import EntityRef
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from mlflow_compliance.snapshot.artifacts import Artifacts
-    from mlflow_compliance.snapshot.entities import ModelVersion, RegisteredModel, Run
-    from mlflow_compliance.snapshot.snapshot import Snapshot
+from mlflow_compliance.snapshot.snapshot import Snapshot
 
 _WORDS = {
     "experiment": "experiments",
@@ -97,13 +94,6 @@ class RewriteLocations(Change):
             relocated |= {self.prefix: self.rows} if self.rows else {}
             elsewhere += tuple(PlaceInRow(*item[:2], item.after, item.before, self.prefix) for item in self.rewritings)
         return replace(artifacts, relocated=relocated, elsewhere=elsewhere)
-
-    def write(self, store: Writer) -> None:
-        store.rewrite_locations(self.rewritings)
-
-    def inverse(self, store: Writer) -> Change:
-        back = tuple(Rewriting(item.kind, item.key, item.after, item.before) for item in self.rewritings)
-        return RewriteLocations(self.prefix, self.folder, self.rows, back, restores=not self.restores)
 
     def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
         # Each row's own before and after is in the change itself: of a large store nobody wants it twice.

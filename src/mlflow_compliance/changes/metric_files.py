@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from mlflow_compliance.changes.base import Change, Writer
-from mlflow_compliance.changes.symbols import JOURNAL
+from mlflow_compliance.changes.base import Change
 from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.snapshot.entities import RepeatedPoints
 from mlflow_compliance.snapshot.refs import EntityRef
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from mlflow_compliance.snapshot.snapshot import Snapshot
+from mlflow_compliance.snapshot.snapshot import Snapshot
 
 
 @dataclass(frozen=True)
@@ -43,15 +39,6 @@ class RemoveRepeatedPoints(Change):
             raise ChangeError(f"{self.path} does not hold these repeats any more")
         rest = {path: points for path, points in snapshot.repeated_points.items() if path != self.path}
         return _resized(replace(snapshot, repeated_points=rest), self.path, self.size)
-
-    def write(self, store: Writer) -> None:
-        store.remove_repeats(self.path, self.sha256, store.bind(JOURNAL))
-
-    def inverse(self, store: Writer) -> Change:
-        before, after = store.repeats_state(self.path)
-        return RestoreMetricFile(
-            self.path, self.owner_kind, self.key, self.metric, self.repeats, store.bind(JOURNAL), self.sha256, before, after, self.size
-        )
 
     def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return {"sha256": self.sha256, "repeats": self.repeats}, {"size": self.size, "repeats": 0}
@@ -83,12 +70,6 @@ class RestoreMetricFile(Change):
         points = RepeatedPoints(EntityRef(self.owner_kind, self.key), self.metric, self.repeats, 0, self.sha256, self.after)
         again: Mapping[str, RepeatedPoints] = {**snapshot.repeated_points, self.path: points}
         return _resized(replace(snapshot, repeated_points=again), self.path, self.before)
-
-    def write(self, store: Writer) -> None:
-        store.restore_metric_file(self.path, self.now, self.sha256, self.journal)
-
-    def inverse(self, store: Writer) -> Change:
-        return RemoveRepeatedPoints(self.path, self.owner_kind, self.key, self.metric, self.repeats, self.sha256, self.after)
 
     def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return {"sha256": self.now, "repeats": 0}, {"sha256": self.sha256, "repeats": self.repeats}

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from mlflow_compliance.changes.base import Change, Writer, artifacts_in
-from mlflow_compliance.changes.symbols import JOURNAL
+from mlflow_compliance.changes.base import Change, artifacts_in
 from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.snapshot.files import OWNER_NOTE
 from mlflow_compliance.snapshot.refs import EntityRef
-
-if TYPE_CHECKING:
-    from mlflow_compliance.snapshot.snapshot import Snapshot
+from mlflow_compliance.snapshot.snapshot import Snapshot
 
 
 @dataclass(frozen=True)
@@ -36,12 +33,6 @@ class ClaimRoot(Change):
             raise ChangeError(f"{self.root} is no artifact root of this store")
         return replace(snapshot, artifacts=replace(artifacts, claimed=artifacts.claimed | {self.root}))
 
-    def write(self, store: Writer) -> None:
-        store.claim_root(self.root, store.bind(JOURNAL))
-
-    def inverse(self, store: Writer) -> Change:
-        return ReleaseRoot(self.root)
-
     def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return {"root": self.root, "noted": False}, {"root": self.root, "noted": True}
 
@@ -62,12 +53,6 @@ class ReleaseRoot(Change):
     def on(self, snapshot: Snapshot) -> Snapshot:
         artifacts = artifacts_in(snapshot)
         return replace(snapshot, artifacts=replace(artifacts, claimed=artifacts.claimed - {self.root}))
-
-    def write(self, store: Writer) -> None:
-        store.release_root(self.root)
-
-    def inverse(self, store: Writer) -> Change:
-        return ClaimRoot(self.root)
 
     def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return {"root": self.root, "noted": True}, {"root": self.root, "noted": False}

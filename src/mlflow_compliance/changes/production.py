@@ -6,20 +6,18 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from mlflow_compliance.changes.base import Change, Writer, experiment_in
+from mlflow_compliance.changes.base import Change, experiment_in
 from mlflow_compliance.changes.runs import recount, without_runs
 from mlflow_compliance.changes.symbols import JOURNAL
 from mlflow_compliance.errors import ChangeError
+from mlflow_compliance.snapshot.artifacts import Artifacts
 from mlflow_compliance.snapshot.entities import ACTIVE, DatasetInput, Experiment, LoggedModel, MetricPoint, ModelLink, ModelMetric, Run
 from mlflow_compliance.snapshot.files import METADATA, MLMODEL, UNKNOWN_SIZE, ArtifactFile, ModelFolder, in_folder
 from mlflow_compliance.snapshot.refs import EntityRef
+from mlflow_compliance.snapshot.snapshot import Snapshot
 from mlflow_compliance.snapshot.tags import BUILD, BUILT_FOR, BUILT_IN, COMPLETE_BUILD
-
-if TYPE_CHECKING:
-    from mlflow_compliance.snapshot.artifacts import Artifacts
-    from mlflow_compliance.snapshot.snapshot import Snapshot
 
 Files = tuple[tuple[str, int, str], ...]
 """(path, size in bytes, SHA-256 in hex) of files, relative to their folder."""
@@ -141,12 +139,6 @@ class LogProductionRun(Change):
         found = artifacts.with_files(files, hashes)
         return replace(found, locations=locations, models={**artifacts.models, folder: card}), folder
 
-    def write(self, store: Writer) -> None:
-        store.log_production_run(self)
-
-    def inverse(self, store: Writer) -> Change:
-        return RetractProductionRun(self.product, self.experiment_id, store.bind(JOURNAL))
-
     def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return {}, {"run_id": self.run_id, "model_id": self.model_id, "experiment_id": self.experiment_id, "metrics": dict(self.metrics)}
 
@@ -171,12 +163,6 @@ class RetractProductionRun(Change):
             run for run in snapshot.runs_of(self.experiment_id) if run.tags.get(BUILT_IN) == self.journal and run.tags.get(BUILT_FOR) == self.product
         ]
         return without_runs(snapshot, built)
-
-    def write(self, store: Writer) -> None:
-        store.retract_production_run(self.experiment_id, self.journal, self.product)
-
-    def inverse(self, store: Writer) -> None:
-        """It can be built again from what it was built from; one that was broken off is worth nothing."""
 
     def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return {"product": self.product, "journal": self.journal}, {}

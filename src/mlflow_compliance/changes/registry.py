@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from mlflow_compliance.changes.base import Change, Writer, still
+from mlflow_compliance.changes.base import Change
 from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.snapshot.entities import ModelVersion, RegisteredModel
 from mlflow_compliance.snapshot.refs import EntityRef
-
-if TYPE_CHECKING:
-    from mlflow_compliance.snapshot.snapshot import Snapshot
+from mlflow_compliance.snapshot.snapshot import Snapshot
 
 
 def version_of(model_id: str) -> str:
@@ -57,13 +55,6 @@ class RegisterVersion(Change):
             return after
         return replace(after, artifacts=replace(snapshot.artifacts, locations={**snapshot.artifacts.locations, version.ref.place: folder}))
 
-    def write(self, store: Writer) -> None:
-        store.register_version(self.name, self.model_id, self.run_id, self.version, makes_model=self.makes_model)
-
-    def inverse(self, store: Writer) -> Change:
-        # Its number is known once it is written: it is found again by what it was made of.
-        return RetractVersion(self.name, store.bind(self.model_id), self.makes_model)
-
     def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return {}, {"registered_model": self.name, "version": self.version, "model_id": self.model_id, "run_id": self.run_id}
 
@@ -89,12 +80,6 @@ class RetractVersion(Change):
         if self.removes_model and not left:
             return replace(snapshot, registered_models={key: item for key, item in snapshot.registered_models.items() if key != self.name})
         return snapshot.with_registered(replace(registered, versions=left))
-
-    def write(self, store: Writer) -> None:
-        store.retract_version(self.name, self.model_id, removes_model=self.removes_model)
-
-    def inverse(self, store: Writer) -> None:
-        """What it was made of is still there and can be registered again."""
 
     def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return {"registered_model": self.name, "model_id": self.model_id}, {}
@@ -126,13 +111,6 @@ class SetAlias(Change):
         if self.version is not None:
             aliases[self.alias] = self.version
         return snapshot.with_registered(replace(registered, aliases=aliases))
-
-    def write(self, store: Writer) -> None:
-        still(store.aliases(self.name).get(self.alias), self.before, f"alias {self.alias} of registered model {self.name}")
-        store.set_alias(self.name, self.alias, None if self.version is None else store.bind(self.version))
-
-    def inverse(self, store: Writer) -> Change:
-        return SetAlias(self.name, self.alias, self.before, None if self.version is None else store.bind(self.version))
 
     def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return {self.alias: self.before}, {self.alias: self.version}

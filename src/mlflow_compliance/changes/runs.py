@@ -1,20 +1,16 @@
-"""Changes of the tags of a run."""
+"""Changes of runs: tags, status and end."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from mlflow_compliance.changes.base import Change, Writer, experiment_in, run_in, still
-from mlflow_compliance.errors import ChangeError
-from mlflow_compliance.snapshot.entities import ACTIVE, Experiment, Run
+from mlflow_compliance.changes.base import Change, experiment_in, run_in
+from mlflow_compliance.snapshot.entities import Experiment, Run
 from mlflow_compliance.snapshot.refs import EntityRef
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from mlflow_compliance.snapshot.snapshot import Snapshot
+from mlflow_compliance.snapshot.snapshot import Snapshot
 
 
 @dataclass(frozen=True)
@@ -40,19 +36,8 @@ class SetRunTag(Change):
             tags[self.key] = self.value
         return snapshot.with_run(replace(run, tags=tags))
 
-    def write(self, store: Writer) -> None:
-        run_id = store.bind(self.run_id)
-        still(store.run_tags(run_id).get(self.key), self.before, f"tag {self.key} of run {run_id}")
-        store.set_run_tag(run_id, self.key, None if self.value is None else store.bind(self.value))
-
-    def inverse(self, store: Writer) -> Change:
-        return SetRunTag(store.bind(self.run_id), self.key, self.before, None if self.value is None else store.bind(self.value))
-
     def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return {self.key: self.before}, {self.key: self.value}
-
-
-_FIELDS = ("source_type", "source", "schema", "profile")
 
 
 def recount(experiment: Experiment, old: tuple[str, str] | None, new: tuple[str, str] | None) -> Experiment:
@@ -89,16 +74,6 @@ class EndRun(Change):
         experiment = recount(experiment_in(snapshot, run.experiment_id), (run.lifecycle, run.status), (run.lifecycle, self.status))
         return snapshot.with_experiment(experiment).with_run(replace(run, status=self.status, end_time=self.end_time))
 
-    def write(self, store: Writer) -> None:
-        run_id = store.bind(self.run_id)
-        lifecycle, status = store.run_status(run_id)
-        if (lifecycle, status) != (ACTIVE, self.before):
-            raise ChangeError(f"run {run_id} is {lifecycle} and {status} by now: run again to plan anew")
-        store.end_run(run_id, self.status, self.end_time)
-
-    def inverse(self, store: Writer) -> Change:
-        return ReopenRun(store.bind(self.run_id), self.experiment_id, self.status, self.end_time)
-
     def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return {"status": self.before, "end_time": None}, {"status": self.status, "end_time": self.end_time}
 
@@ -123,12 +98,6 @@ class ReopenRun(Change):
         run = run_in(snapshot, self.run_id)
         experiment = recount(experiment_in(snapshot, run.experiment_id), (run.lifecycle, run.status), (run.lifecycle, "RUNNING"))
         return snapshot.with_experiment(experiment).with_run(replace(run, status="RUNNING", end_time=None))
-
-    def write(self, store: Writer) -> None:
-        store.reopen_run(self.run_id)
-
-    def inverse(self, store: Writer) -> Change:
-        return EndRun(self.run_id, self.experiment_id, self.status, self.end_time)
 
     def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return {"status": self.status}, {"status": "RUNNING"}

@@ -9,18 +9,16 @@ import tempfile
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mlflow_compliance.errors import ChangeError, first_line
 from mlflow_compliance.loader.model import ModelError, ProductionModel, UnreachableError, features, refuse_problems, takes_missing
+from mlflow_compliance.settings.schema import Settings
 from mlflow_compliance.store.models.scan import scan_file
 from mlflow_compliance.store.storage.atomic_write import create, explained, staged, write_bytes
 from mlflow_compliance.store.storage.safe_io import digest_of, opened
-
-if TYPE_CHECKING:
-    from mlflow_compliance.settings.schema import Settings
 
 TEMPORARY_PREFIX = "mlflow-compliance-"
 

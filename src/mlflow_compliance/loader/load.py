@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import requests
 from mlflow.entities import ViewType
@@ -44,9 +45,6 @@ from mlflow_compliance.store.backends.sqlite_file import sqlite_path
 from mlflow_compliance.store.models.scan import scan_model
 from mlflow_compliance.store.storage.locations import Resolver, is_relative
 from mlflow_compliance.store.store import Store, open_store
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 HASH_OF_PICKLE = "compliance.sha256.model"
 """Tag of a production run: SHA-256 (hex) of the pickle that its model was built from."""

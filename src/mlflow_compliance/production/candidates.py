@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import glob
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from mlflow_compliance.production.marks import ALIASES, BUILT_IN, Mark, marks_in
 from mlflow_compliance.safe_text import printable
 from mlflow_compliance.settings.schema import Settings, folded
 from mlflow_compliance.settings.toml import key, quoted
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from mlflow_compliance.snapshot.entities import Experiment, RegisteredModel
-    from mlflow_compliance.snapshot.snapshot import Snapshot
+from mlflow_compliance.snapshot.entities import Experiment, RegisteredModel
+from mlflow_compliance.snapshot.snapshot import Snapshot
 
 MOST = 20
 """Products proposed at once: nobody mends more than that."""

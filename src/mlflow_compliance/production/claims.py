@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from mlflow_compliance.settings.schema import Product, Settings
-    from mlflow_compliance.snapshot.entities import Experiment, RegisteredModel, Run
-    from mlflow_compliance.snapshot.snapshot import Snapshot
+from mlflow_compliance.settings.schema import Product, Settings
+from mlflow_compliance.snapshot.entities import Experiment, RegisteredModel, Run
+from mlflow_compliance.snapshot.snapshot import Snapshot
 
 
 class By(str, Enum):

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from decimal import Decimal, InvalidOperation
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from mlflow_compliance.production.claims import claimed_by, production_runs
+from mlflow_compliance.settings.schema import Product, Settings
+from mlflow_compliance.snapshot.entities import Run
+from mlflow_compliance.snapshot.evidence import Evidence
+from mlflow_compliance.snapshot.refs import EntityRef
+from mlflow_compliance.snapshot.snapshot import Snapshot
 from mlflow_compliance.snapshot.tags import SUPERSEDED_BY
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from mlflow_compliance.settings.schema import Product, Settings
-    from mlflow_compliance.snapshot.entities import Run
-    from mlflow_compliance.snapshot.evidence import Evidence
-    from mlflow_compliance.snapshot.refs import EntityRef
-    from mlflow_compliance.snapshot.snapshot import Snapshot
 
 
 class FactValue(NamedTuple):

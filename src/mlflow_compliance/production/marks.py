@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 from mlflow_compliance.production.claims import claims_in, is_archived, production_runs, production_tags
 from mlflow_compliance.settings.schema import Product, Settings, folded
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from mlflow_compliance.snapshot.entities import Experiment, RegisteredModel
-    from mlflow_compliance.snapshot.refs import EntityRef
-    from mlflow_compliance.snapshot.snapshot import Snapshot
+from mlflow_compliance.snapshot.entities import Experiment, RegisteredModel
+from mlflow_compliance.snapshot.refs import EntityRef
+from mlflow_compliance.snapshot.snapshot import Snapshot
 
 BUILT_IN = Product(name="built in")
 """Where the settings name no product, these are what production may look like."""

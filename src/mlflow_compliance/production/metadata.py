@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
@@ -12,8 +13,6 @@ from mlflow_compliance.safe_text import without_secrets
 from mlflow_compliance.snapshot.files import MLMODEL
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-
     from jsonschema import Draft202012Validator, ValidationError
 
 

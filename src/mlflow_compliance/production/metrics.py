@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
 
 RATIOS = ("accuracy", "precision", "recall", "f1", "roc_auc")
 COUNTS = ("tn", "fp", "fn", "tp")

@@ -5,19 +5,16 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict, deque
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 from urllib.parse import unquote
 
+from mlflow_compliance.settings.schema import Settings
 from mlflow_compliance.snapshot.entities import TERMINAL_STATUSES, Experiment, ModelVersion, Run, latest_time
 from mlflow_compliance.snapshot.refs import EntityRef
+from mlflow_compliance.snapshot.snapshot import Snapshot
 from mlflow_compliance.snapshot.tags import PARENT
 from mlflow_compliance.snapshot.ties import How, Tie
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from mlflow_compliance.settings.schema import Settings
-    from mlflow_compliance.snapshot.snapshot import Snapshot
 
 HOUR = 3_600_000
 """Milliseconds."""

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from mlflow_compliance.errors import ComplianceError
 from mlflow_compliance.production.claims import production_runs
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from mlflow_compliance.settings.schema import Product, Settings
-    from mlflow_compliance.snapshot.entities import Run
-    from mlflow_compliance.snapshot.snapshot import Snapshot
+from mlflow_compliance.settings.schema import Product, Settings
+from mlflow_compliance.snapshot.entities import Run
+from mlflow_compliance.snapshot.snapshot import Snapshot
 
 
 class ResolutionError(ComplianceError):

@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-from mlflow_compliance.changes import JOURNAL, NOW, Change, CopyRun, Writer, bind
+from mlflow_compliance.changes import JOURNAL, NOW, Change, CopyRun
 from mlflow_compliance.errors import ChangeError, StoreError
+from mlflow_compliance.repair.journal import Journal
 from mlflow_compliance.repair.plan import Plan, Step, batches
 from mlflow_compliance.snapshot.refs import EntityRef
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from mlflow_compliance.repair.journal import Journal
-
 TOGETHER = 50
 """Runs that are copied together: they share the transactions, and a program that is killed has so many to copy again at most."""
+
+
+class Writer(Protocol):
+    """Writes changes to a store. Its methods raise ChangeError with one sentence; StoreError where the store is gone."""
+
+    def write(self, change: Change) -> None:
+        """Carry a change out, or leave the store as it was."""
+
+    def inverse(self, change: Change) -> Change | None:
+        """How to take a change back, asked before it is written; None where nothing was there that anybody wants back."""
+
+    def write_together(self, changes: Sequence[CopyRun]) -> list[dict[str, str]]:
+        """Copy runs together, all or none: the symbols that each of them bound."""
+
+    def reach(self) -> None:
+        """Raise StoreError where the store cannot be reached any more."""
+
+    def bind(self, text: str) -> str:
+        """A text with the values that symbols have by now."""
 
 
 @dataclass
@@ -48,7 +64,7 @@ def apply_plan(plan: Plan, writer: Writer, binding: dict[str, str], journal: Jou
             try:
                 for change in alike:
                     _refuse_after_failure(change, lost)
-                journal.begin_all(step.finding.policy, [(n, change, change.inverse(writer)) for n, change in zip(numbers, alike, strict=True)])
+                journal.begin_all(step.finding.policy, [(n, change, writer.inverse(change)) for n, change in zip(numbers, alike, strict=True)])
                 number = numbers[-1]
                 bound, failure = _write(alike, writer, binding)
             except ChangeError as error:
@@ -57,7 +73,7 @@ def apply_plan(plan: Plan, writer: Writer, binding: dict[str, str], journal: Jou
             journal.done_all(list(zip(numbers, bound, strict=False)))
             done = alike[: len(bound)]
             outcome.applied += done
-            outcome.done.setdefault(step.finding.fingerprint, []).extend(bind(change.says(), binding) for change in done)
+            outcome.done.setdefault(step.finding.fingerprint, []).extend(writer.bind(change.says()) for change in done)
             if failure is not None:
                 first = numbers[len(bound)]
                 journal.failed(first, str(failure))
@@ -86,12 +102,12 @@ def _write(alike: Sequence[Change], writer: Writer, binding: Mapping[str, str]) 
     if len(copies) == len(alike) > 1:
         # Where that fails nothing of it is left, and one by one shows which of them it was.
         with suppress(ChangeError):
-            return writer.copy_runs(copies), None
+            return writer.write_together(copies), None
     bound: list[dict[str, str]] = []
     for change in alike:
         known = set(binding)
         try:
-            change.write(writer)
+            writer.write(change)
         except ChangeError as error:
             return bound, error
         bound.append({symbol: value for symbol, value in binding.items() if symbol not in known})

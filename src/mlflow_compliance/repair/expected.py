@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from mlflow_compliance.changes import Change, bind
 from mlflow_compliance.repair.plan import fold
+from mlflow_compliance.snapshot.entities import RegisteredModel
 from mlflow_compliance.snapshot.refs import EntityRef
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from mlflow_compliance.snapshot.entities import RegisteredModel
-    from mlflow_compliance.snapshot.snapshot import Snapshot
+from mlflow_compliance.snapshot.snapshot import Snapshot
 
 
 def expected_after(start: Snapshot, applied: list[Change], binding: Mapping[str, str]) -> Snapshot:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import getpass
 import json
 import os
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mlflow_compliance.changes import Change, dump
 from mlflow_compliance.errors import StoreError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
 
 
 def user_name() -> str:

@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import sys
 from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING
 
 from mlflow_compliance.changes import Change, CopyRun, LogProductionRun, RewriteLocations
 from mlflow_compliance.errors import ChangeError, PlanError
 from mlflow_compliance.rules.evaluation import Verdict, cases, verdict_of
-from mlflow_compliance.rules.finding import CRASHED
+from mlflow_compliance.rules.finding import CRASHED, Finding
 from mlflow_compliance.rules.fixer import Remedy, propose
+from mlflow_compliance.rules.policy import Policy
+from mlflow_compliance.settings.schema import Settings
 from mlflow_compliance.snapshot.refs import EntityRef
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from mlflow_compliance.rules.finding import Finding
-    from mlflow_compliance.rules.policy import Policy
-    from mlflow_compliance.settings.schema import Settings
-    from mlflow_compliance.snapshot.snapshot import Snapshot
+from mlflow_compliance.snapshot.snapshot import Snapshot
 
 ROUNDS = 10
 """A remedy may uncover work for another one; more rounds than this mean that two of them undo each other."""

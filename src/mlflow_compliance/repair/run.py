@@ -16,9 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
-    from mlflow_compliance.changes import Writer
     from mlflow_compliance.progress import Progress
-    from mlflow_compliance.repair.apply import Outcome
+    from mlflow_compliance.repair.apply import Outcome, Writer
     from mlflow_compliance.repair.plan import Plan
     from mlflow_compliance.snapshot.snapshot import Snapshot
 

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import pytest
 
 from mlflow_compliance.rules.finding import ASSERTION, CRASHED, Finding, Violations
 from mlflow_compliance.rules.outcome import Outcome, Unevaluated
 from mlflow_compliance.rules.policy import AXES, NONE, Policy
+from mlflow_compliance.settings.schema import Settings
 from mlflow_compliance.snapshot.refs import EntityRef
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from mlflow_compliance.settings.schema import Settings
-    from mlflow_compliance.snapshot.snapshot import Snapshot
+from mlflow_compliance.snapshot.snapshot import Snapshot
 
 
 def said(failure: BaseException) -> str:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 import pytest
 
 from mlflow_compliance.rules.outcome import Unevaluated
-
-if TYPE_CHECKING:
-    from mlflow_compliance.snapshot.refs import EntityRef
+from mlflow_compliance.snapshot.refs import EntityRef
 
 ASSERTION = "assertion"
 """Code of what a plain assert found."""

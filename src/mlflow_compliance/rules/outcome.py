@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    from mlflow_compliance.snapshot.refs import EntityRef
+from mlflow_compliance.snapshot.refs import EntityRef
 
 
 class Outcome(str, Enum):

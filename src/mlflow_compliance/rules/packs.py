@@ -6,16 +6,13 @@ import importlib
 import importlib.util
 import pkgutil
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
 
 from mlflow_compliance.errors import ComplianceError, first_line
 from mlflow_compliance.rules.fixer import ATTRIBUTE, Remedy
 from mlflow_compliance.rules.installed import FIXERS, Pack, installed
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
-    from types import ModuleType
 
 
 def load_fixers(places: Sequence[str], base: Path) -> dict[str, Remedy]:

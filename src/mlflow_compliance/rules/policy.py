@@ -8,16 +8,14 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 from mlflow_compliance.errors import ComplianceError
+from mlflow_compliance.rules.finding import Severity
 from mlflow_compliance.safe_text import without_secrets
+from mlflow_compliance.settings.schema import Product, Settings
 from mlflow_compliance.snapshot.refs import EntityRef
-
-if TYPE_CHECKING:
-    from mlflow_compliance.rules.finding import Severity
-    from mlflow_compliance.settings.schema import Product, Settings
-    from mlflow_compliance.snapshot.snapshot import Snapshot
+from mlflow_compliance.snapshot.snapshot import Snapshot
 
 Check = TypeVar("Check", bound=Callable[..., None])
 

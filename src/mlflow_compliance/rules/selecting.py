@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
 
 from mlflow_compliance.errors import ComplianceError
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
 
 
 def words_in(given: Sequence[str] | None) -> tuple[str, ...]:

@@ -6,18 +6,17 @@ import fcntl
 import os
 import pickle
 import tempfile
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from mlflow_compliance.audit.results import Summary
 from mlflow_compliance.errors import StoreError
 from mlflow_compliance.session.state import STOPPED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from mlflow_compliance.audit.audit import Audit
-    from mlflow_compliance.audit.results import Summary
     from mlflow_compliance.audit.snapshots import Reading, Sharing
 
 

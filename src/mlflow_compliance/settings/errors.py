@@ -5,23 +5,20 @@ from __future__ import annotations
 import datetime as dt
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 
 from mlflow_compliance.errors import SettingsError
 from mlflow_compliance.safe_text import without_secrets
 from mlflow_compliance.settings.toml import line_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from pydantic.fields import FieldInfo
-    from pydantic_core import ErrorDetails
 
 Loc = tuple[str | int, ...]
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from mlflow_compliance.errors import SettingsError
 from mlflow_compliance.settings.errors import Source, shown_path
 from mlflow_compliance.settings.toml import TomlSyntaxError, parse
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 FILE = "compliance.toml"
 PYPROJECT = "pyproject.toml"

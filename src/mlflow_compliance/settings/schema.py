@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Collection, Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import unquote
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, ValidatorFunctionWrapHandler, field_validator, model_validator
@@ -14,12 +15,8 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from mlflow_compliance.settings.errors import OWN, Loc, Source, problems_in, unknown
 from mlflow_compliance.settings.files import find_settings, read_settings
+from mlflow_compliance.snapshot.entities import Experiment, Run
 from mlflow_compliance.snapshot.files import DuplicateRules
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
-
-    from mlflow_compliance.snapshot.entities import Experiment, Run
 
 __all__ = [
     "ArtifactSettings",

@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 from bisect import bisect_left
 from collections import ChainMap, Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TypeVar, cast
 
 from mlflow_compliance.snapshot.files import (
     ArtifactFile,
@@ -27,9 +28,6 @@ from mlflow_compliance.snapshot.files import (
 from mlflow_compliance.snapshot.moved import Moved, PlaceInRow, begins_with
 from mlflow_compliance.snapshot.ownership import Dated, Doubt, Outdated
 from mlflow_compliance.snapshot.presence import Presence, Unknown
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 
 _Value = TypeVar("_Value")
 

@@ -7,15 +7,12 @@ construction: strict typing keeps the code to that, and every step that changes 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from mlflow_compliance.snapshot.refs import EntityRef
 from mlflow_compliance.snapshot.tags import EXTERNAL
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
 
 ACTIVE = "active"
 DELETED = "deleted"

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from mlflow_compliance.snapshot.litter import is_litter
+from mlflow_compliance.snapshot.presence import Why
 from mlflow_compliance.snapshot.refs import EntityRef
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-
-    from mlflow_compliance.snapshot.presence import Why
-
 
 MLMODEL = "MLmodel"
 

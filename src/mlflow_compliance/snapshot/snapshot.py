@@ -6,20 +6,19 @@ something builds a new value.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
+from mlflow_compliance.snapshot.damage import DamagedFile
 from mlflow_compliance.snapshot.entities import ACTIVE, DatasetInput, Experiment, LoggedModel, RegisteredModel, RepeatedPoints, Run, StoreInfo
 from mlflow_compliance.snapshot.presence import Unknown, Why
+from mlflow_compliance.snapshot.schema import LostRows, Schema
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-
     from mlflow_compliance.snapshot.artifacts import Artifacts
-    from mlflow_compliance.snapshot.damage import DamagedFile
     from mlflow_compliance.snapshot.evidence import Evidence, Source
-    from mlflow_compliance.snapshot.schema import LostRows, Schema
     from mlflow_compliance.snapshot.ties import How, Tie
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from mlflow_compliance.snapshot.entities import ModelVersion
     from mlflow_compliance.snapshot.refs import EntityRef
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import time
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,16 +16,14 @@ from mlflow_compliance.errors import StoreError
 from mlflow_compliance.executors import THREADS, executor_of
 from mlflow_compliance.progress import Progress, Silent
 from mlflow_compliance.safe_text import without_secrets
+from mlflow_compliance.settings.schema import Settings
+from mlflow_compliance.snapshot.artifacts import Artifacts
+from mlflow_compliance.snapshot.entities import LoggedModel, Run, StoreInfo
 from mlflow_compliance.snapshot.files import in_folder
+from mlflow_compliance.snapshot.snapshot import Snapshot
+from mlflow_compliance.store.backends.base import Backend, Rows
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
-
-    from mlflow_compliance.settings.schema import Settings
-    from mlflow_compliance.snapshot.artifacts import Artifacts
-    from mlflow_compliance.snapshot.entities import LoggedModel, Run, StoreInfo
-    from mlflow_compliance.snapshot.snapshot import Snapshot
-    from mlflow_compliance.store.backends.base import Backend, Rows
     from mlflow_compliance.store.evidence.cache import Workshop
     from mlflow_compliance.store.storage.storages import Places
 

@@ -12,13 +12,13 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from mlflow_compliance.progress import Silent
 from mlflow_compliance.snapshot.artifacts import Artifacts
 from mlflow_compliance.snapshot.files import DuplicateRules
+from mlflow_compliance.snapshot.refs import Location
 from mlflow_compliance.store.artifacts import cache_file as memory
 from mlflow_compliance.store.artifacts import compare as comparing
 from mlflow_compliance.store.artifacts import hash_cache
@@ -27,9 +27,6 @@ from mlflow_compliance.store.artifacts.hash_cache import HashCache
 from mlflow_compliance.store.models import mlmodel
 from mlflow_compliance.store.storage import filesystem as mounts
 from mlflow_compliance.store.storage import folder_scan as visitor
-
-if TYPE_CHECKING:
-    from mlflow_compliance.snapshot.refs import Location
 
 RUN = "a" * 32
 LATER = 3_600_000_000_000

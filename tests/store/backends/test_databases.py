@@ -7,8 +7,8 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from databases import PASSWORD, QUOTED, SERVERS, Server
@@ -17,6 +17,7 @@ from places import Guest, Place
 from repairs import carry_out, lines_of, plan_for, take_back
 from stores import BIG, unlike
 
+from mlflow_compliance.changes import SetAlias, SetExperimentTag, SetRunTag
 from mlflow_compliance.errors import ChangeError, ComplianceError, StoreError
 from mlflow_compliance.loader.load import find_production_model, load_production_model
 from mlflow_compliance.loader.model import UnreachableError
@@ -24,9 +25,6 @@ from mlflow_compliance.production.claims import claims_in
 from mlflow_compliance.settings.schema import load_settings
 from mlflow_compliance.store.store import open_store
 from mlflow_compliance.store.write.writer import StoreWriter
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 @pytest.fixture(params=SERVERS)
@@ -179,14 +177,14 @@ def test_names_that_the_database_takes_for_one_lose_nothing(guest_on: Callable[.
     assert (model.tags, model.aliases) == ({"owner": "ann"}, {"Champion": "1"})
     assert [(version.version, version.tags, version.experiment_id) for version in model.versions] == [("1", {"checked": "yes"}, home)]
     writer = StoreWriter(guest.store, {})
-    for write in (
-        lambda: writer.set_experiment_tag(home, "stage", "archived"),
-        lambda: writer.set_run_tag(run_id, "ówner", "ben"),
-        lambda: writer.set_alias("Crédit", "champion", "1"),
+    for change in (
+        SetExperimentTag(home, "stage", "archived", None),
+        SetRunTag(run_id, "ówner", "ben", None),
+        SetAlias("Crédit", "champion", "1", None),
     ):
         with pytest.raises(ChangeError, match="takes for the same name and would overwrite; rename it first"):
-            write()
-    writer.set_experiment_tag(home, "Stage", "archived")
+            writer.write(change)
+    writer.write(SetExperimentTag(home, "Stage", "archived", "draft"))
     after = guest.read(artifacts=False)
     assert after.experiments[home].tags == {"Stage": "archived"}
     assert (after.registered_models, after.runs) == (before.registered_models, before.runs)

@@ -6,8 +6,10 @@ import json
 import re
 import sqlite3
 import threading
+from collections.abc import Callable, Sequence
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from gates import POLICIES, Gate, make_messy, plan_in, told
@@ -20,10 +22,6 @@ from stores import BIG
 from mlflow_compliance.errors import StoreError
 from mlflow_compliance.settings.schema import load_settings
 from mlflow_compliance.store.store import open_store
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
 
 TOKEN = "sesame-until-noon"
 

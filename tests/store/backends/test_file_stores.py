@@ -7,18 +7,15 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 import yaml
 from gates import POLICIES, Gate, state, told
 from mlflow import MlflowClient
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
 
 FILE = re.compile(r"^file (\S+): (it .*)$", re.MULTILINE)
 

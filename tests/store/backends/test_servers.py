@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 
 import mlflow
 import pytest
@@ -14,16 +15,11 @@ from living import everything_alive
 from packaging.version import Version
 from repairs import copied_once
 from servers import ADMIN, PASSWORD, Proxy, answer, tracking_server
+from serving import Server
 from stores import Lab
 
 from mlflow_compliance.snapshot.ties import How
 from mlflow_compliance.store.store import open_store
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from serving import Server
 
 READER = ("reader", "reads:everything")
 

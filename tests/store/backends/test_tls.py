@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import ssl
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
@@ -14,19 +15,13 @@ from databases import Server as DatabaseServer
 from gates import POLICIES, Gate, make_messy, owned, told
 from places import Guest, Place
 from servers import Proxy, answer, tracking_server
+from serving import Server
 from stores import Lab
 
 from mlflow_compliance.errors import StoreError
 from mlflow_compliance.settings.schema import Settings, load_settings
+from mlflow_compliance.snapshot.snapshot import Snapshot
 from mlflow_compliance.store.store import open_store
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from pathlib import Path
-
-    from serving import Server
-
-    from mlflow_compliance.snapshot.snapshot import Snapshot
 
 CERTIFIED, SESAME = "certified", "open-sesame"
 """A user of the databases who must show a certificate too, and the password."""

@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -14,10 +14,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from mlflow_compliance.production.metrics import COUNTS, RATIOS, agree, differs
+from mlflow_compliance.snapshot.evidence import Scored
 from mlflow_compliance.store.models.scoring import score
-
-if TYPE_CHECKING:
-    from mlflow_compliance.snapshot.evidence import Scored
 
 REAL = Path(__file__).parents[4] / "shared" / "data" / "credit_scoring" / "static_model_predictions.parquet"
 COSTS = {"false_negative_cost": 10.0, "false_positive_cost": 1.0}

@@ -7,14 +7,12 @@ import os
 import tempfile
 import zlib
 from array import array
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mlflow_compliance.store.storage.safe_io import opened
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
 
 _FORMAT = "mlflow-compliance hashes 2"
 FOLDERS, PLACES, FILES, MODELS = "folders", "places", "files", "models"

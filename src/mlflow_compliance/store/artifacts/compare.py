@@ -6,13 +6,11 @@ import hashlib
 import os
 import stat
 import threading
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from mlflow_compliance.store.storage.folder_scan import READING, sample
 from mlflow_compliance.store.storage.safe_io import ChangedError, why_unread
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
 
 _BLOCK = 1 << 18  # what two files are compared by stays in the processor's cache
 _own = threading.local()

@@ -6,28 +6,25 @@ import os
 import struct
 import zipfile
 from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from itertools import chain
 from operator import itemgetter
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from mlflow_compliance.executors import THREADS, executor_of, run
+from mlflow_compliance.progress import Progress
+from mlflow_compliance.snapshot.artifacts import Artifacts
+from mlflow_compliance.snapshot.files import ArtifactFile
 from mlflow_compliance.store.artifacts.compare import Comparer, Copy, Told, contents, samples
+from mlflow_compliance.store.artifacts.hash_cache import HashCache
 from mlflow_compliance.store.storage.atomic_write import explained
 from mlflow_compliance.store.storage.filesystem import has_clones, shared_extents
 from mlflow_compliance.store.storage.folder_scan import SMALL
 from mlflow_compliance.store.storage.safe_io import digest_of, opened
 from mlflow_compliance.store.storage.worker_pool import MOST_PARTS, Share, sharing
-
-if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-
-    from mlflow_compliance.progress import Progress
-    from mlflow_compliance.snapshot.artifacts import Artifacts
-    from mlflow_compliance.snapshot.files import ArtifactFile
-    from mlflow_compliance.store.artifacts.hash_cache import HashCache
 
 _BATCH_FILES, _BATCH_BYTES = 64, 1 << 24
 _PART_FILES, _PART_BYTES = 64, 1 << 32

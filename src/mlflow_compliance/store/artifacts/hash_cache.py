@@ -10,23 +10,20 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property, lru_cache
 from importlib.metadata import version
 from itertools import chain, repeat
 from time import time_ns as now
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
+from mlflow_compliance.snapshot.artifacts import Artifacts
 from mlflow_compliance.snapshot.files import ArtifactFile, DuplicateRules, ModelFolder
+from mlflow_compliance.snapshot.refs import EntityRef
 from mlflow_compliance.store.artifacts.cache_file import FILES, FOLDERS, MODELS, PLACES, Memory
 from mlflow_compliance.store.storage.filesystem import tells_of_entries
+from mlflow_compliance.store.storage.folder_scan import Found
 from mlflow_compliance.store.storage.worker_pool import MOST_PARTS, Share
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from mlflow_compliance.snapshot.artifacts import Artifacts
-    from mlflow_compliance.snapshot.refs import EntityRef
-    from mlflow_compliance.store.storage.folder_scan import Found
 
 USER = "user"
 OFF = "off"

@@ -6,16 +6,19 @@ import os
 import re
 import stat
 from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Sized
 from contextlib import ExitStack
 from fnmatch import translate
 from itertools import repeat
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+from mlflow_compliance.progress import Progress
 from mlflow_compliance.snapshot.artifacts import Artifacts
 from mlflow_compliance.snapshot.files import LINK, MLMODEL, OWNER_NOTE, QUARANTINE, ArtifactFile, ArtifactRoot, DuplicateRules, ModelFolder, upwards
 from mlflow_compliance.snapshot.litter import is_litter
 from mlflow_compliance.snapshot.presence import Unknown, Why
 from mlflow_compliance.snapshot.refs import EntityRef, Location
+from mlflow_compliance.store.artifacts.hash_cache import HashCache
 from mlflow_compliance.store.artifacts.quarantined import read_quarantines
 from mlflow_compliance.store.backends.sqlite_file import is_sqlite
 from mlflow_compliance.store.models.mlmodel import inspect
@@ -26,12 +29,6 @@ from mlflow_compliance.store.ownership.rows import Holdings, Missing, read_holdi
 from mlflow_compliance.store.storage.atomic_write import TEMPORARY
 from mlflow_compliance.store.storage.folder_scan import Found, Verifier, Visitor
 from mlflow_compliance.store.storage.worker_pool import MOST_PARTS, Share, sharing
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Sized
-
-    from mlflow_compliance.progress import Progress
-    from mlflow_compliance.store.artifacts.hash_cache import HashCache
 
 SKIPPED = frozenset({QUARANTINE, OWNER_NOTE, ".compliance", ".trash"})
 _UPLOADING = ".artifact.uploading."

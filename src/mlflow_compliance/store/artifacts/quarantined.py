@@ -6,7 +6,8 @@ import json
 import os
 import stat
 from bisect import bisect_left
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 from mlflow_compliance.snapshot.files import MLMODEL, QUARANTINE, ArtifactFile, ModelFolder, Quarantined, parent, upwards
 from mlflow_compliance.snapshot.refs import EntityRef
@@ -14,9 +15,6 @@ from mlflow_compliance.store.models.mlmodel import judge, read_description
 from mlflow_compliance.store.ownership.rows import Claim, Holdings
 from mlflow_compliance.store.storage.manifests import NAME
 from mlflow_compliance.store.storage.safe_io import opened
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
 
 RETRACTED = "-retracted"
 """How the folder of a journal ends for what was taken back: its rows are deleted and still name it."""

@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import posixpath
 import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from fnmatch import translate
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from mlflow_compliance.progress import Progress
+from mlflow_compliance.snapshot.artifacts import Artifacts
 from mlflow_compliance.snapshot.files import MLMODEL, ArtifactFile, ArtifactRoot, ModelFolder
+from mlflow_compliance.snapshot.refs import EntityRef, Location
 from mlflow_compliance.store.artifacts.local import SKIPPED, Where
 from mlflow_compliance.store.artifacts.remote_roots import RemoteGround
 from mlflow_compliance.store.models.mlmodel import LARGEST, Description, describe, judge
@@ -18,15 +22,8 @@ from mlflow_compliance.store.ownership import orphans as strays
 from mlflow_compliance.store.ownership.rows import Holdings, read_holdings
 from mlflow_compliance.store.storage.base import LockedOutError, RemoteError
 from mlflow_compliance.store.storage.pointer_files import pointed, read_pointers
+from mlflow_compliance.store.storage.storages import Places
 from mlflow_compliance.store.storage.transfer import RETRACTED
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
-
-    from mlflow_compliance.progress import Progress
-    from mlflow_compliance.snapshot.artifacts import Artifacts
-    from mlflow_compliance.snapshot.refs import EntityRef, Location
-    from mlflow_compliance.store.storage.storages import Places
 
 STAYS = "nothing in an object store is moved or deleted by this program: see whose it is, and let a lifecycle rule of the bucket take it"
 _AT_ONCE = 8

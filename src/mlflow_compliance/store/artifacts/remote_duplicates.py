@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
+from mlflow_compliance.progress import Progress
+from mlflow_compliance.snapshot.artifacts import Artifacts
 from mlflow_compliance.store.storage.base import LockedOutError, RemoteError
 from mlflow_compliance.store.storage.checksums import KIND, MD5, digest_of_object, etag_of
 from mlflow_compliance.store.storage.s3 import Bucket
 from mlflow_compliance.store.storage.storages import Places, is_remote, place_name
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from mlflow_compliance.progress import Progress
-    from mlflow_compliance.snapshot.artifacts import Artifacts
 
 _AT_ONCE = 8
 

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
+from mlflow_compliance.progress import Progress
 from mlflow_compliance.snapshot.presence import Why
+from mlflow_compliance.snapshot.refs import Location
 from mlflow_compliance.store.ownership.orphans import IDENTIFIER
 from mlflow_compliance.store.ownership.rows import EVIDENT, Ground, Missing
 from mlflow_compliance.store.storage.base import Listed, LockedOutError, RemoteError
 from mlflow_compliance.store.storage.locations import NOT_FILES, Resolved, scheme_of
 from mlflow_compliance.store.storage.storages import Places, is_remote, place_name, remote_path
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from mlflow_compliance.progress import Progress
-    from mlflow_compliance.snapshot.refs import Location
 
 
 @dataclass

@@ -6,23 +6,20 @@ import itertools
 import json
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 from mlflow_compliance.errors import StoreError
 from mlflow_compliance.safe_text import without_secrets
+from mlflow_compliance.settings.schema import Settings
+from mlflow_compliance.snapshot.artifacts import Artifacts
 from mlflow_compliance.snapshot.entities import Experiment, LoggedModel, MetricPoint, ModelVersion, RegisteredModel, Run, StoreInfo
+from mlflow_compliance.snapshot.moved import PlaceInRow
 from mlflow_compliance.snapshot.refs import EntityRef, Location
+from mlflow_compliance.snapshot.snapshot import Snapshot
 from mlflow_compliance.snapshot.ties import How, Tie, ids_in
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
-
-    from mlflow_compliance.settings.schema import Settings
-    from mlflow_compliance.snapshot.artifacts import Artifacts
-    from mlflow_compliance.snapshot.moved import PlaceInRow
-    from mlflow_compliance.snapshot.snapshot import Snapshot
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mlflow.entities import ViewType
+from mlflow.tracking import MlflowClient
 
 from mlflow_compliance.production.claims import claims, fact_keys, primary_of, retirable, served_runs, standing
 from mlflow_compliance.production.marks import sought_folded
@@ -38,11 +40,6 @@ from mlflow_compliance.snapshot.ties import ids_in
 from mlflow_compliance.store.backends.base import IS_PROMPT, MODEL_HISTORY, Rows, fresh_since, home_of, model_places, sorted_points, sources_of
 from mlflow_compliance.store.backends.client_ties import Listed, TieAsker
 from mlflow_compliance.store.backends.listing import PAGE, ClientListing, Listing, ModelRow, RunRow, pages, there
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-
-    from mlflow.tracking import MlflowClient
 
 _AT_ONCE = 4
 """Questions about single runs that a server is asked at the same time: what MLflow's own server has workers for."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from mlflow.exceptions import RestException
+from mlflow.tracking import MlflowClient
 
 from mlflow_compliance.snapshot.entities import AHEAD, RegisteredModel, Run, latest_time
 from mlflow_compliance.snapshot.refs import EntityRef
@@ -13,11 +15,6 @@ from mlflow_compliance.snapshot.ties import How, Tie, in_order, prompt_homes
 from mlflow_compliance.store.backends.base import PROMPT_HOMES, belongs, traces_of, version_ties
 from mlflow_compliance.store.backends.listing import MOST_TRACES, ModelRow, TraceRow, pages
 from mlflow_compliance.store.storage.http_errors import refusal
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-
-    from mlflow.tracking import MlflowClient
 
 MOST_ASKED = 1000
 """Runs that are asked one by one which models they read: lists of runs leave that out."""

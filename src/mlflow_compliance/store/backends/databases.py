@@ -6,9 +6,9 @@ import hashlib
 import os
 import re
 import socket
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from sqlalchemy import Connection, Engine, create_engine, exc, text
@@ -18,9 +18,6 @@ from sqlalchemy.pool import NullPool
 from mlflow_compliance.errors import StoreError, first_line
 from mlflow_compliance.safe_text import without_secrets
 from mlflow_compliance.store.backends.sql import SqlBackend
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
 
 _BROUGHT = {"postgresql": "postgresql+psycopg2", "mysql": "mysql+pymysql"}
 """The drivers that the extras of this package bring."""

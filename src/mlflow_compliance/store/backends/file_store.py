@@ -6,23 +6,20 @@ import glob
 import os
 import shutil
 import tempfile
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from mlflow_compliance.errors import StoreError, first_line
 from mlflow_compliance.safe_text import without_secrets
 from mlflow_compliance.snapshot.entities import StoreInfo
 from mlflow_compliance.snapshot.refs import Location
+from mlflow_compliance.snapshot.snapshot import Snapshot
 from mlflow_compliance.store.backends.base import Backend, Rows
 from mlflow_compliance.store.backends.file_rows import META, FileRows, read_file_rows
 from mlflow_compliance.store.backends.server import through_client
 from mlflow_compliance.store.storage.metric_files import read_repeated
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
-
-    from mlflow_compliance.snapshot.snapshot import Snapshot
 
 
 @dataclass(frozen=True)

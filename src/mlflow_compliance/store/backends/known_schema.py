@@ -3,10 +3,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from collections.abc import Mapping
+from typing import NamedTuple
 
 _REVISIONS = """
 initial experiments:artifact_location,experiment_id,lifecycle_stage,name metrics:key,run_uuid,timestamp,value params:key,run_uuid,value runs:artifact_uri,end_time,entry_point_name,experiment_id,lifecycle_stage,name,run_uuid,source_name,source_type,source_version,start_time,status,user_id tags:key,run_uuid,value

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from mlflow.entities import ViewType
 from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
 
 from mlflow_compliance.snapshot.entities import DatasetInput, latest_time
 from mlflow_compliance.snapshot.tags import EXTERNAL, MADE_BY_US
 from mlflow_compliance.store.backends.rest import SEARCH_MODELS, SEARCH_RUNS, SEARCH_TRACES, Rest
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
-
-    from mlflow.tracking import MlflowClient
 
 
 def newest_served(rest: Rest, experiments: list[str], before: int) -> int:

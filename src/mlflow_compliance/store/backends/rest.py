@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from mlflow.exceptions import RestException
@@ -13,10 +14,6 @@ from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import http_request
 
 from mlflow_compliance.store.storage.http_errors import AnswerError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
 
 SERVER_INFO = "/api/3.0/mlflow/server-info"
 SEARCH_EXPERIMENTS = "/api/2.0/mlflow/experiments/search"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -10,15 +11,13 @@ from typing import TYPE_CHECKING, ClassVar
 
 from mlflow_compliance.errors import StoreError, first_line
 from mlflow_compliance.safe_text import without_secrets
+from mlflow_compliance.settings.schema import Settings
+from mlflow_compliance.snapshot.artifacts import Artifacts
+from mlflow_compliance.snapshot.entities import LoggedModel, Run, StoreInfo
+from mlflow_compliance.snapshot.snapshot import Snapshot
 from mlflow_compliance.store.backends.base import Backend, Rows
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
-
-    from mlflow_compliance.settings.schema import Settings
-    from mlflow_compliance.snapshot.artifacts import Artifacts
-    from mlflow_compliance.snapshot.entities import LoggedModel, Run, StoreInfo
-    from mlflow_compliance.snapshot.snapshot import Snapshot
     from mlflow_compliance.store.backends.client import ClientReader
     from mlflow_compliance.store.backends.rest import Rest
 

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from mlflow_compliance.errors import StoreError
+from mlflow_compliance.snapshot.artifacts import Artifacts
 from mlflow_compliance.snapshot.files import in_folder
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from mlflow_compliance.snapshot.artifacts import Artifacts
-    from mlflow_compliance.store.backends.rest import Rest
+from mlflow_compliance.store.backends.rest import Rest
 
 _OF_RUN = "/api/2.0/mlflow/artifacts/list"
 _OF_MODEL = "/api/2.0/mlflow/logged-models/{}/artifacts/directories"

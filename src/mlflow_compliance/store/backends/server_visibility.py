@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mlflow.exceptions import MlflowException
 
 from mlflow_compliance.errors import StoreError
 from mlflow_compliance.store.backends.base import workspace
+from mlflow_compliance.store.backends.rest import Rest
 from mlflow_compliance.store.storage.http_errors import AnswerError
-
-if TYPE_CHECKING:
-    from mlflow_compliance.store.backends.rest import Rest
 
 _PERMISSIONS = "/api/3.0/mlflow/users/current/permissions"
 _USER = "/api/2.0/mlflow/users/get"

@@ -6,8 +6,12 @@ import json
 import time
 from abc import abstractmethod
 from collections import defaultdict
+from collections.abc import Collection, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
+
+from sqlalchemy import Connection
 
 from mlflow_compliance.errors import StoreError
 from mlflow_compliance.production.claims import Claim, claims, fact_keys, primary_of, retirable, served_runs, standing
@@ -22,12 +26,6 @@ from mlflow_compliance.store.backends.sql_schema import lost_rows, read_schema
 from mlflow_compliance.store.backends.sql_tables import RegistryReader, RunReader, Tables
 from mlflow_compliance.store.backends.sql_ties import TieReader
 from mlflow_compliance.store.backends.sql_times import newest_row
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
-    from contextlib import AbstractContextManager
-
-    from sqlalchemy import Connection
 
 
 @dataclass(frozen=True)

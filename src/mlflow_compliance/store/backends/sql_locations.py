@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import json
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any, NamedTuple
 
 from mlflow_compliance.snapshot.entities import DELETED
 from mlflow_compliance.snapshot.moved import HISTORY, PlaceInRow
 from mlflow_compliance.snapshot.refs import EntityRef, Location
+from mlflow_compliance.snapshot.snapshot import Snapshot
 from mlflow_compliance.snapshot.tags import EXTERNAL
 from mlflow_compliance.store.backends.base import MODEL_HISTORY, Rows, model_places
 from mlflow_compliance.store.backends.sql_tables import MODEL_STATUS, Tables
 from mlflow_compliance.store.storage.locations import Resolver, is_file_place, respelled
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping
-
-    from mlflow_compliance.snapshot.snapshot import Snapshot
 
 _ARCHIVE = "mlflow.trace.archiveLocation"
 """Tag of a trace whose spans were moved from the tables to a file."""

@@ -8,13 +8,11 @@ from functools import lru_cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from mlflow_compliance.snapshot.schema import LostRows, Schema
 from mlflow_compliance.store.backends.known_schema import KEYS, LOST, MADE
-
-if TYPE_CHECKING:
-    from mlflow_compliance.store.backends.sql_tables import Tables
+from mlflow_compliance.store.backends.sql_tables import Tables
 
 VERSIONS = "alembic_version"
 _OURS = frozenset({"initial", "auth"})

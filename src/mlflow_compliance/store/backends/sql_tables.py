@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sqlalchemy import Connection, bindparam, inspect, text
 
@@ -25,9 +26,6 @@ from mlflow_compliance.snapshot.entities import (
 )
 from mlflow_compliance.snapshot.tags import EXTERNAL, RETRACTED
 from mlflow_compliance.store.backends.base import IS_PROMPT, home_of, sorted_points, sources_of
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
 
 CHUNK = 500
 """Ids in one IN list: SQLite's oldest limit on parameters is 999."""

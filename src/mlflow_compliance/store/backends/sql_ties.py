@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any
 
 from mlflow_compliance.snapshot.entities import AHEAD, RegisteredModel, Run, latest_time
 from mlflow_compliance.snapshot.refs import EntityRef
 from mlflow_compliance.snapshot.tags import PARENT
 from mlflow_compliance.snapshot.ties import How, Tie, ids_in, in_order, prompt_homes
 from mlflow_compliance.store.backends.base import PROMPT_HOMES, belongs, traces_of, version_ties
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
-
-    from mlflow_compliance.store.backends.sql_tables import Tables
+from mlflow_compliance.store.backends.sql_tables import Tables
 
 PENDING = 1
 """Status of a logged model that is not ready yet."""

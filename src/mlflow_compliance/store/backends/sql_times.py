@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from mlflow_compliance.snapshot.tags import MADE_BY_US
-
-if TYPE_CHECKING:
-    from mlflow_compliance.store.backends.sql_tables import Tables
+from mlflow_compliance.store.backends.sql_tables import Tables
 
 # Not the times of versions, and not when experiments were last changed: a repair registers, renames and tags.
 _TIMES = (

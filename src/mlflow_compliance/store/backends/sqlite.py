@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import os
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+from sqlalchemy import Connection
 
 from mlflow_compliance.snapshot.entities import StoreInfo
 from mlflow_compliance.store.backends.sql import SqlBackend
 from mlflow_compliance.store.backends.sqlite_file import reading, sqlite_path
-
-if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
-    from sqlalchemy import Connection
 
 
 @dataclass(frozen=True)

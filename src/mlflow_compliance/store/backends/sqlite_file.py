@@ -8,8 +8,8 @@ import shutil
 import sqlite3
 import stat
 import tempfile
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote
 
 from sqlalchemy import Connection, create_engine, exc
@@ -17,9 +17,6 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
 
 from mlflow_compliance.errors import StoreError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _MAGIC = b"SQLite format 3\0"
 _WAL = 2

@@ -5,24 +5,20 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from mlflow_compliance.errors import ComplianceError
 from mlflow_compliance.executors import THREADS, executor_of, run
+from mlflow_compliance.progress import Progress
+from mlflow_compliance.settings.schema import ModelSettings, Product, Settings
 from mlflow_compliance.snapshot.evidence import Bundle, Computed, Probe, Scan, Source
 from mlflow_compliance.store.models.bundle import build, made_in
 from mlflow_compliance.store.models.probe import Limits, Sample, probe
 from mlflow_compliance.store.models.scan import scan_file, scan_model
+from mlflow_compliance.store.storage.storages import Places
 from mlflow_compliance.store.storage.transfer import Fetcher
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from mlflow_compliance.progress import Progress
-    from mlflow_compliance.settings.schema import ModelSettings, Product, Settings
-    from mlflow_compliance.store.storage.storages import Places
 
 _Trial = tuple[str, dict[str, str], Limits, Sample | None]
 """The arguments of `probe`."""

@@ -4,31 +4,27 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from mlflow_compliance.errors import ComplianceError, StoreError
 from mlflow_compliance.production.claims import production_runs
 from mlflow_compliance.production.facts import in_run
 from mlflow_compliance.production.metadata import problems_in
+from mlflow_compliance.progress import Progress
+from mlflow_compliance.settings.schema import Product, Settings
+from mlflow_compliance.snapshot.entities import Run
 from mlflow_compliance.snapshot.evidence import Computed, Evidence, Metadata, ModelCard, Probe, Scan, Scored, Served
 from mlflow_compliance.snapshot.files import METADATA, in_folder, parent, upwards
+from mlflow_compliance.snapshot.snapshot import Snapshot
 from mlflow_compliance.store.backends.sqlite_file import sqlite_path
+from mlflow_compliance.store.evidence.cache import Workshop
 from mlflow_compliance.store.models.mlmodel import read_card
 from mlflow_compliance.store.models.probe import Sample
 from mlflow_compliance.store.models.scoring import score
 from mlflow_compliance.store.storage.base import RemoteError
 from mlflow_compliance.store.storage.safe_io import digest_of, opened
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from mlflow_compliance.progress import Progress
-    from mlflow_compliance.settings.schema import Product, Settings
-    from mlflow_compliance.snapshot.entities import Run
-    from mlflow_compliance.snapshot.snapshot import Snapshot
-    from mlflow_compliance.store.evidence.cache import Workshop
 
 _LOOSE = (".pkl", ".pickle", ".joblib", ".cloudpickle", ".skops")
 _LARGEST_METADATA = 1 << 24

@@ -7,14 +7,12 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
+from mlflow_compliance.snapshot.entities import Experiment, LoggedModel, MetricPoint, ModelVersion, Run
+from mlflow_compliance.snapshot.evidence import Served
 from mlflow_compliance.store.evidence.server_requests import AJAX, Asking, GoneError
-
-if TYPE_CHECKING:
-    from mlflow_compliance.snapshot.entities import Experiment, LoggedModel, MetricPoint, ModelVersion, Run
-    from mlflow_compliance.snapshot.evidence import Served
 
 _PAGES = 10
 """Pages of runs to turn before the table's filter is used, as people do."""

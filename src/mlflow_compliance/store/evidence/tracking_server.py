@@ -10,15 +10,13 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mlflow_compliance.errors import StoreError
 from mlflow_compliance.safe_text import without_secrets
 from mlflow_compliance.store.backends.sqlite_file import reading_file
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _APP = "mlflow.server.fastapi_app:app"
 """What `mlflow server` serves. That command opens the store in a first process and serves it in a second, which takes twice as long."""

@@ -5,16 +5,13 @@ from __future__ import annotations
 import json
 import os
 import zipfile
+from collections.abc import Iterator
 from io import BytesIO
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
+from mlflow_compliance.settings.schema import ModelSettings
 from mlflow_compliance.store.models.allowlist import MADE, Name, objections
 from mlflow_compliance.store.models.pickle_scan import SUFFIXES, UNKNOWN, is_special, looks_like_pickle, pickle_problems, shown
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from mlflow_compliance.settings.schema import ModelSettings
 
 LARGEST = 1 << 30
 """A pickle or archive with more bytes than this, packed or unpacked, is not looked at: it is read into memory."""

@@ -7,9 +7,11 @@ import json
 import os
 import shutil
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from mlflow_compliance.errors import ComplianceError
+from mlflow_compliance.settings.schema import ModelSettings, Product, ProductionSettings
 from mlflow_compliance.snapshot.evidence import Bundle, RunEvidence, Scan, Scored, Source
 from mlflow_compliance.store.models.bundle_child import REQUEST, RESULT
 from mlflow_compliance.store.models.mlmodel import read_card
@@ -18,11 +20,6 @@ from mlflow_compliance.store.models.scan import scan_file, scan_model
 from mlflow_compliance.store.models.scoring import score
 from mlflow_compliance.store.storage.atomic_write import create, write_bytes
 from mlflow_compliance.store.storage.safe_io import ChangedError, digest_of, opened, why_unread
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from mlflow_compliance.settings.schema import ModelSettings, Product, ProductionSettings
 
 REFERENCE = "predictions/reference.json"
 """Stands among the artifacts for predictions that are too large to be logged."""

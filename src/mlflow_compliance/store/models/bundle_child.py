@@ -7,16 +7,14 @@ import json
 import math
 import pickle
 import platform
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mlflow_compliance.errors import ComplianceError
 from mlflow_compliance.store.models.plots import costs_by_threshold, draw_confusion_matrix, draw_threshold_curve
 from mlflow_compliance.store.models.sandbox_child import why
 from mlflow_compliance.store.models.scoring import predictions_in
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
 
 REQUEST, RESULT = "request.json", "child.json"
 RECORDED, SYNTHETIC = "recorded", "synthetic"

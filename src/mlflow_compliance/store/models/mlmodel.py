@@ -5,20 +5,17 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import yaml
 from packaging.requirements import InvalidRequirement, Requirement
 
 from mlflow_compliance.snapshot.evidence import ModelCard
 from mlflow_compliance.snapshot.files import MLMODEL, ArtifactFile, ModelFolder
+from mlflow_compliance.snapshot.refs import EntityRef
 from mlflow_compliance.store.storage.safe_io import opened
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-
-    from mlflow_compliance.snapshot.refs import EntityRef
 
 LARGEST = 1 << 20
 _DEEPEST = 200

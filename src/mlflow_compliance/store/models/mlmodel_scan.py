@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
+from mlflow_compliance.settings.schema import ModelSettings
 from mlflow_compliance.snapshot.tags import EXTERNAL
 from mlflow_compliance.store.models.allowlist import MADE, Name, objections
 from mlflow_compliance.store.models.archive_scan import trust_problems
 from mlflow_compliance.store.models.mlmodel import named_files, refuse_depth
 from mlflow_compliance.store.models.pickle_scan import UNKNOWN, shown
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
-
-    from mlflow_compliance.settings.schema import ModelSettings
 
 _LARGEST = 1 << 20
 _MOST_ITEMS = 100_000

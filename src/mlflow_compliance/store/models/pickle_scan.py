@@ -8,17 +8,14 @@ import pickle
 import pickletools
 import re
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from mlflow_compliance.settings.schema import ModelSettings
 from mlflow_compliance.store.models.allowlist import CALLED, Name, is_known, objections
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from mlflow_compliance.settings.schema import ModelSettings
 
 SUFFIXES = (".pkl", ".pickle", ".joblib", ".cloudpickle", ".pt", ".pth", ".bin", ".ckpt")
 UNKNOWN = "so what it does is not known"

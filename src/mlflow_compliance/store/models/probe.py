@@ -11,9 +11,10 @@ import site
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, NamedTuple, cast
+from typing import IO, NamedTuple, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -21,9 +22,6 @@ from mlflow_compliance.safe_text import without_secrets
 from mlflow_compliance.snapshot.evidence import Probe
 from mlflow_compliance.store.storage.atomic_write import create, write_bytes
 from mlflow_compliance.store.storage.safe_io import digest_of, opened, why_unread
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
 
 _CHILD = "mlflow_compliance.store.models.probe_child"
 _START = """import site, sys

@@ -7,14 +7,12 @@ import json
 import math
 import os
 import sys
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mlflow_compliance.errors import first_line
 from mlflow_compliance.store.models.sandbox_child import LONGEST_SENTENCE, why
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
 
 FLAVORS = ("lightgbm", "xgboost", "catboost", "sklearn")
 """Loaded as what they are: MLflow's generic wrapper hides parameters and probabilities."""

@@ -10,14 +10,12 @@ import runpy
 import signal
 import struct
 import sys
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from mlflow_compliance.errors import first_line
 from mlflow_compliance.safe_text import without_secrets
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
 
 _PARENT_DEATH, _SUBREAPER, _NO_NEW_PRIVILEGES = 1, 36, 38
 _NEW_USER, _NEW_NETWORK = 0x10000000, 0x40000000

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable, Iterable, Iterator
 from io import BytesIO
 from itertools import islice
-from typing import TYPE_CHECKING
 
+from mlflow_compliance.settings.schema import ModelSettings
 from mlflow_compliance.snapshot.evidence import Scan
 from mlflow_compliance.snapshot.files import MLMODEL
 from mlflow_compliance.store.models.archive_scan import LARGEST, NUMPY, SKOPS_SUFFIX, ZIP, is_zip, numpy_problems, zip_problems
 from mlflow_compliance.store.models.mlmodel_scan import Description, describe
 from mlflow_compliance.store.models.pickle_scan import SUFFIXES, UNKNOWN, looks_like_pickle, pickle_problems, shown
 from mlflow_compliance.store.storage.safe_io import ChangedError, digest_of, opened, why_unread
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-
-    from mlflow_compliance.settings.schema import ModelSettings
 
 _CODE = (".py", ".pyc", ".pyd", ".so", ".pyz", ".egg", ".whl")
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"7z\xbc\xaf\x27\x1c", b"\x04\x22\x4d\x18", b"\x28\xb5\x2f\xfd")

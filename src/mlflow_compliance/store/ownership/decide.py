@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import shlex
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from mlflow_compliance.errors import StoreError
+from mlflow_compliance.snapshot.artifacts import Artifacts
 from mlflow_compliance.snapshot.files import OWNER_NOTE, Ownerless, in_folder
 from mlflow_compliance.snapshot.ownership import Doubt
+from mlflow_compliance.snapshot.snapshot import Snapshot
+from mlflow_compliance.store.backends.base import Backend, Rows
 from mlflow_compliance.store.backends.sql import SqlBackend
 from mlflow_compliance.store.ownership.entries import Entry, entries_of
 from mlflow_compliance.store.ownership.other_stores import Database, above, leads_to, look_into, neighbours_of
@@ -20,13 +23,6 @@ from mlflow_compliance.store.ownership.unresolved import Meant, meant_by
 from mlflow_compliance.store.storage.interrupted import broken_off
 from mlflow_compliance.store.storage.locations import is_relative
 from mlflow_compliance.store.storage.owner_notes import read_note
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
-
-    from mlflow_compliance.snapshot.artifacts import Artifacts
-    from mlflow_compliance.snapshot.snapshot import Snapshot
-    from mlflow_compliance.store.backends.base import Backend, Rows
 
 _MOVED = "map the place that the rows name with [store.relocate] if these are its files"
 _BY_HAND = "see whose it is, and move it by hand if it is nobody's"

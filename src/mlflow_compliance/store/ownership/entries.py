@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from mlflow_compliance.snapshot.artifacts import Artifacts
-    from mlflow_compliance.snapshot.files import Ownerless
+from mlflow_compliance.snapshot.artifacts import Artifacts
+from mlflow_compliance.snapshot.files import Ownerless
 
 ID = re.compile(r"(m-|tr-)?[0-9a-f]{32}")
 """The ids that MLflow makes up: no two stores give one to two things."""

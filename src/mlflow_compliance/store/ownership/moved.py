@@ -5,18 +5,14 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from mlflow_compliance.snapshot.moved import Moved
 from mlflow_compliance.snapshot.presence import Unknown, Why
+from mlflow_compliance.snapshot.refs import Location
 from mlflow_compliance.store.storage.locations import is_file_place, plain
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-
-    from mlflow_compliance.snapshot.refs import Location
 
 DEPTH = 2
 """How far below the folder of the store folders are looked at."""

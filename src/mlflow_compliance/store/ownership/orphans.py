@@ -5,13 +5,10 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter, defaultdict
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
 
 from mlflow_compliance.snapshot.files import Ownerless
 from mlflow_compliance.snapshot.litter import is_litter
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
 
 IDENTIFIER = re.compile(r"\d+|(m-)?[0-9a-f]{32}")
 """The names that MLflow itself gives to folders: of experiments, runs and logged models."""

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, bindparam, text
 
 from mlflow_compliance.errors import StoreError
+from mlflow_compliance.snapshot.artifacts import Artifacts
 from mlflow_compliance.snapshot.files import upwards
 from mlflow_compliance.store.backends.sql_tables import CHUNK, columns_of
 from mlflow_compliance.store.backends.sqlite_file import is_sqlite, reading_file
+from mlflow_compliance.store.ownership.entries import Entry
 from mlflow_compliance.store.storage.locations import local_folder
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
-
-    from mlflow_compliance.snapshot.artifacts import Artifacts
-    from mlflow_compliance.store.ownership.entries import Entry
 
 _PLACES = {"experiments": "artifact_location", "runs": "artifact_uri", "logged_models": "artifact_location", "skill_versions": "source"}
 _IDS = {"run": ("runs", "run_uuid", "artifact_uri"), "logged model": ("logged_models", "model_id", "artifact_location")}

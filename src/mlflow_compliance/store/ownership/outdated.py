@@ -5,20 +5,16 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
+from mlflow_compliance.snapshot.artifacts import Artifacts
 from mlflow_compliance.snapshot.entities import TERMINAL_STATUSES, Run
 from mlflow_compliance.snapshot.files import parent
 from mlflow_compliance.snapshot.litter import is_litter
 from mlflow_compliance.snapshot.ownership import Dated, Outdated
+from mlflow_compliance.snapshot.snapshot import Snapshot
 from mlflow_compliance.snapshot.tags import MADE_BY_US
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-
-    from mlflow_compliance.snapshot.artifacts import Artifacts
-    from mlflow_compliance.snapshot.snapshot import Snapshot
 
 _OWN = re.compile(r"/(?:m-)?[0-9a-f]{32}(?=/|$)")
 _TICK = 10

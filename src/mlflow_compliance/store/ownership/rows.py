@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from mlflow_compliance.safe_text import without_secrets
 from mlflow_compliance.snapshot.files import Unreachable, parent, upwards
 from mlflow_compliance.snapshot.presence import Unknown, Why
+from mlflow_compliance.snapshot.refs import EntityRef, Location
 from mlflow_compliance.store.ownership.moved import stem
 from mlflow_compliance.store.storage.locations import NOT_FILES, Resolved, Resolver, scheme_of, shown
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-
-    from mlflow_compliance.snapshot.refs import EntityRef, Location
 
 EVIDENT = frozenset({"mlruns", "mlartifacts"})
 

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import quote, unquote
 
 from sqlalchemy import Connection, text
 
 from mlflow_compliance.store.backends.known_schema import KNOWN
 from mlflow_compliance.store.backends.sql_tables import columns_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-
-    from mlflow_compliance.store.ownership.entries import Entry
+from mlflow_compliance.store.ownership.entries import Entry
 
 _ROWS, _CHARACTERS = 100_000, 50_000_000
 _LENGTH_OF_AN_ID = 32

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
+from mlflow_compliance.snapshot.artifacts import Artifacts
+from mlflow_compliance.snapshot.entities import Experiment
+from mlflow_compliance.snapshot.refs import EntityRef, Location
 from mlflow_compliance.store.ownership.entries import ID
 from mlflow_compliance.store.storage.locations import NOT_FILES, plain, scheme_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from mlflow_compliance.snapshot.artifacts import Artifacts
-    from mlflow_compliance.snapshot.entities import Experiment
-    from mlflow_compliance.snapshot.refs import EntityRef, Location
 
 _SERVED = "mlflow-artifacts"
 _ON_A_MACHINE = ("", "file", _SERVED)

@@ -6,14 +6,11 @@ import errno
 import itertools
 import os
 import re
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
 
 from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.store.storage.safe_io import digest_of, opened
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 TEMPORARY = ".compliance.tmp."
 """How this program names a file that it has not put in place yet: no artifact, whoever finds it."""

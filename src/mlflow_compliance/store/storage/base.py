@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from mlflow_compliance.errors import StoreError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
 
 
 class RemoteError(StoreError):

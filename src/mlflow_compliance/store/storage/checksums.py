@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import TYPE_CHECKING
 
+from mlflow_compliance.snapshot.artifacts import Artifacts
 from mlflow_compliance.store.storage.base import Listed, RemoteError
 from mlflow_compliance.store.storage.s3 import Bucket
 from mlflow_compliance.store.storage.storages import Places
-
-if TYPE_CHECKING:
-    from mlflow_compliance.snapshot.artifacts import Artifacts
-    from mlflow_compliance.store.storage.storages import Places
-
 
 MD5 = re.compile(r"[0-9a-f]{32}")
 

@@ -7,11 +7,8 @@ import marshal
 import os
 import stat
 import zlib
+from collections.abc import Sequence
 from fnmatch import fnmatch
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 READING = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 """Neither follows a link nor waits on a pipe that took a file's place."""

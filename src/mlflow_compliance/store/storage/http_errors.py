@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from http import HTTPStatus
-from typing import TYPE_CHECKING
 
 import requests
 from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES, MLFLOW_HTTP_REQUEST_TIMEOUT, MLFLOW_TRACKING_CLIENT_CERT_PATH
@@ -13,9 +12,6 @@ from mlflow.exceptions import MlflowException
 
 from mlflow_compliance.errors import first_line
 from mlflow_compliance.safe_text import without_secrets
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 CREDENTIALS = "check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, which may have expired"
 _GAVE_UP = re.compile(r"too many (\d{3}) error responses")

@@ -8,15 +8,12 @@ import os
 import signal
 import stat
 import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.store.storage.atomic_write import confirm, create, explained
 from mlflow_compliance.store.storage.filesystem import clone
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _WRITE = 0o222
 _TURNS = tuple(threading.Lock() for _ in range(64))

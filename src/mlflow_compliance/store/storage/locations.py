@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 from urllib.parse import unquote, urlparse
 
 from mlflow_compliance.snapshot.presence import Why
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")  # two letters at least: one letter and a colon is a Windows drive
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")

@@ -6,7 +6,7 @@ import hashlib
 import math
 import os
 import stat
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 from mlflow_compliance.errors import StoreError
 from mlflow_compliance.snapshot.entities import RepeatedPoints
@@ -15,9 +15,6 @@ from mlflow_compliance.store.storage import files
 from mlflow_compliance.store.storage.atomic_write import confirm, create, explained, staged, verified, write_bytes
 from mlflow_compliance.store.storage.linking import refuse_if_changed, refuse_if_written_to, refuse_unless_file, take_over
 from mlflow_compliance.store.storage.safe_io import opened
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 Point = tuple[object, ...]
 

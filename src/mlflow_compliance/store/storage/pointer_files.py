@@ -5,22 +5,18 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mlflow_compliance.errors import ChangeError
+from mlflow_compliance.snapshot.artifacts import Artifacts
 from mlflow_compliance.snapshot.files import Pointer
 from mlflow_compliance.store.storage.base import Listed, RemoteError
 from mlflow_compliance.store.storage.checksums import KIND, digest_of_listed
 from mlflow_compliance.store.storage.s3 import Bucket
-from mlflow_compliance.store.storage.storages import put
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-
-    from mlflow_compliance.snapshot.artifacts import Artifacts
-    from mlflow_compliance.store.storage.storages import Places
+from mlflow_compliance.store.storage.storages import Places, put
 
 LARGEST = 1 << 14
 """Bytes: two keys of a kilobyte, escaped, and a few words."""

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 from mlflow_compliance.errors import first_line
 from mlflow_compliance.safe_text import without_secrets
 from mlflow_compliance.store.storage.base import Listed, LockedOutError, Place, RemoteError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
 
 _CHUNK = 1 << 20
 _AT_ONCE = 8

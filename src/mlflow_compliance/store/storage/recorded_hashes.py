@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import os
 import threading
-from typing import IO, TYPE_CHECKING
+from collections.abc import Collection
+from typing import IO
 
 from mlflow_compliance.errors import StoreError
 from mlflow_compliance.store.storage.safe_io import opened
-
-if TYPE_CHECKING:
-    from collections.abc import Collection
 
 NAME = "hashes.jsonl"
 _one_at_a_time = threading.Lock()

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import unquote_plus
 from xml.etree import ElementTree
 
 from mlflow_compliance.store.storage.base import Listed, Place, RemoteError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
 
 _CHUNK = 1 << 20
 _SAID = {

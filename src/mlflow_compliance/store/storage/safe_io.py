@@ -7,13 +7,10 @@ import hashlib
 import os
 import stat
 import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from mlflow_compliance.store.storage.folder_scan import READING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _BUFFER = 1 << 18
 _own = threading.local()

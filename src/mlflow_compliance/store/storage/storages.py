@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import tempfile
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
+from mlflow_compliance.snapshot.refs import Location
 from mlflow_compliance.store.storage.base import Place, RemoteError
 from mlflow_compliance.store.storage.locations import Resolver, scheme_of
 from mlflow_compliance.store.storage.proxied import ServedArtifacts
 from mlflow_compliance.store.storage.s3 import Bucket
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from mlflow_compliance.snapshot.refs import Location
 
 
 def put(places: Places, path: str, content: bytes) -> None:

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
 
 from mlflow_compliance.errors import ChangeError
+from mlflow_compliance.snapshot.artifacts import Artifacts
 from mlflow_compliance.snapshot.files import MLMODEL, QUARANTINE, ArtifactFile
 from mlflow_compliance.store.storage.base import Listed, Place, RemoteError
 from mlflow_compliance.store.storage.checksums import KIND, digest_of_object
 from mlflow_compliance.store.storage.pointer_files import pointed
 from mlflow_compliance.store.storage.storages import Places, is_remote, put, remote_path
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from mlflow_compliance.snapshot.artifacts import Artifacts
-
 
 RETRACTED = ".compliance-retracted"
 """The object that a repair writes beside `artifacts` when it takes a run or model back: what lies there is a copy, and told no more."""

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from inspect import signature
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from mlflow.entities import Metric
+from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import SQLAlchemyError
 
 from mlflow_compliance.errors import ChangeError, first_line
 from mlflow_compliance.snapshot.entities import ACTIVE, Run
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
-
-    from mlflow.entities import Metric
-    from mlflow.tracking import MlflowClient
 
 
 def tracking_store(client: MlflowClient) -> Any:

@@ -1,39 +1,60 @@
-"""Copies one run, whole or not at all: rows through MlflowClient, files by sharing or copying, both sides counted before it counts."""
+"""The effects of changes that copy runs: whole or not at all, rows through MlflowClient, files shared or copied, and all of it compared."""
 
 from __future__ import annotations
 
-import math
-from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from mlflow.entities import Dataset, InputTag, LoggedModelInput, LoggedModelOutput, LoggedModelStatus, Metric, Param
-from mlflow.entities import DatasetInput as MlflowDatasetInput
+from mlflow.entities import LoggedModelInput, LoggedModelOutput, LoggedModelStatus
+from mlflow.tracking import MlflowClient
 
-from mlflow_compliance.changes import bind, copy_of
+from mlflow_compliance.changes import JOURNAL, CopyRun, RetractCopy, bind, copy_of
 from mlflow_compliance.changes.copies import planned_copy
 from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.snapshot.entities import TERMINAL_STATUSES, DatasetInput, LoggedModel, ModelMetric, Run
-from mlflow_compliance.snapshot.tags import COMPLETE, COPIED_BY, COPY_STATE, SOURCE_MODEL
+from mlflow_compliance.snapshot.tags import COMPLETE, COPIED_BY, COPY_STATE, SOURCE_MODEL, SOURCE_RUN
+from mlflow_compliance.store.store import Store
 from mlflow_compliance.store.write.bulk import add_history, add_run, end_runs, one_transaction, set_tags, tracking_store
 from mlflow_compliance.store.write.copy_artifacts import copy_artifacts
+from mlflow_compliance.store.write.effects import OpenStore, inverse, write
+from mlflow_compliance.store.write.errors import one_sentence
+from mlflow_compliance.store.write.mlflow_values import BATCH, apart, inputs_of, log_params, metrics_of
 from mlflow_compliance.store.write.retract import retract
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-
-    from mlflow.tracking import MlflowClient
-
-    from mlflow_compliance.store.store import Store
-
-BATCH = 1000
-"""Metrics in one log_batch call; MLflow's limit for all items together."""
-FEW = 100
-"""Params or tags in one log_batch call, MLflow's limit."""
 INCOMPLETE = "incomplete"
 SIDE_BY_SIDE = 8
 """Runs whose files are copied at the same time: a file waits for the disk, and those that wait together wait once."""
+
+
+@write.register(CopyRun)
+def copy_run(change: CopyRun, to: OpenStore) -> None:
+    with one_sentence(f"run {change.run_id} could not be copied"):
+        to.binding.update(RunCopier(to.client, to.store).copy(change.run_id, change.experiment_id, new_tags(change, to), change.datasets))
+
+
+@inverse.register(CopyRun)
+def undo_copy_run(change: CopyRun, to: OpenStore) -> RetractCopy:
+    return RetractCopy(change.run_id, change.experiment_id, to.bind(JOURNAL))
+
+
+def new_tags(change: CopyRun, to: OpenStore) -> dict[str, str]:
+    """The tags that say where a copy comes from, with what their symbols stand for by now."""
+    return {key: to.bind(value) for key, value in change.new_tags().items()}
+
+
+@write.register(RetractCopy)
+def retract_copy(change: RetractCopy, to: OpenStore) -> None:
+    where = f"tags.`{SOURCE_RUN}` = '{change.run_id}' AND tags.`{COPIED_BY}` = '{change.journal}'"
+    with one_sentence(f"the copy of run {change.run_id} could not be taken back"):
+        for run in to.client.search_runs([change.experiment_id], filter_string=where):
+            retract(to.client, to.store, run, change.journal, SOURCE_MODEL)
+
+
+@inverse.register(RetractCopy)
+def undo_retract_copy(change: RetractCopy, to: OpenStore) -> None:
+    """Its source was never changed and can be copied again; a copy that was broken off is worth nothing."""
 
 
 @dataclass(frozen=True)
@@ -176,21 +197,13 @@ class RunCopier:
         return str(made.model_id)
 
     def _log_history(self, new_id: str, source: Run, models: list[LoggedModel], ids: Mapping[str, str]) -> None:
-        params = [Param(key, value) for key, value in source.params.items()]
-        for start in range(0, len(params), FEW):
-            self.client.log_batch(new_id, params=params[start : start + FEW])
+        log_params(self.client, new_id, source.params)
         for metrics in apart(metrics_of(new_id, source, models, ids)):
             for start in range(0, len(metrics), BATCH):
                 self.client.log_batch(new_id, metrics=metrics[start : start + BATCH])
 
     def _log_inputs(self, new_id: str, source: Run, ids: Mapping[str, str]) -> None:
-        datasets = [
-            MlflowDatasetInput(
-                Dataset(item.name, item.digest, item.source_type, item.source, item.schema, item.profile),
-                [InputTag(key, value) for key, value in item.tags],
-            )
-            for item in source.datasets
-        ]
+        datasets = inputs_of(source.datasets)
         read = [LoggedModelInput(ids.get(link.model_id, link.model_id)) for link in source.models if link.direction == "input"]
         if datasets or read:
             self.client.log_inputs(new_id, datasets, read)
@@ -222,41 +235,3 @@ class RunCopier:
 
 def _named_metrics(models: Iterable[LoggedModel]) -> list[tuple[str, tuple[ModelMetric, ...]]]:
     return sorted((model.name, model.metrics) for model in models)
-
-
-def apart(metrics: Iterable[Metric]) -> list[list[Metric]]:
-    """Points that several models share apart from one another: up to version 3.12 MLflow refuses a batch that holds one of them twice."""
-    seen: Counter[tuple[object, ...]] = Counter()
-    rounds: defaultdict[int, list[Metric]] = defaultdict(list)
-    for metric in metrics:
-        point = (metric.key, str(metric.value), metric.timestamp, metric.step)
-        rounds[seen[point]].append(metric)
-        seen[point] += 1
-    return list(rounds.values())
-
-
-def metrics_of(new_id: str, source: Run, models: list[LoggedModel], ids: Mapping[str, str]) -> Iterator[Metric]:
-    """The run's history; a point that was logged for models too goes along once for each of them, with its new id."""
-    linked: dict[tuple[str, float, int, int], list[tuple[str, ModelMetric]]] = defaultdict(list)
-    for model in models:
-        for item in model.metrics:
-            linked[item.key, item.value, item.timestamp, item.step].append((ids[model.model_id], item))
-    for key, points in source.metrics.items():
-        for point in points:
-            # MLflow keeps 0 where a model's metric is NaN.
-            value = 0.0 if math.isnan(point.value) else point.value
-            facts: Sequence[tuple[str | None, ModelMetric | None]] = linked.pop((key, value, point.timestamp, point.step), ()) or ((None, None),)
-            for model_id, fact in facts:
-                yield Metric(
-                    key,
-                    point.value,
-                    point.timestamp,
-                    point.step,
-                    model_id=model_id,
-                    dataset_name=(fact.dataset_name or None) if fact else None,
-                    dataset_digest=(fact.dataset_digest or None) if fact else None,
-                    run_id=new_id,
-                )
-    if linked:
-        key = next(iter(linked))[0]
-        raise ChangeError(f"a model of run {source.run_id} has the metric {key!r} from another run: copying would have to invent a value")

@@ -4,29 +4,26 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
+from functools import partial
 
+from mlflow_compliance.changes.copies import renamed
 from mlflow_compliance.errors import ChangeError
+from mlflow_compliance.snapshot.files import DuplicateRules
 from mlflow_compliance.store.artifacts.duplicates import hash_file
 from mlflow_compliance.store.storage import files
 from mlflow_compliance.store.storage.locations import local_folder
 from mlflow_compliance.store.storage.recorded_hashes import add_records
 from mlflow_compliance.store.storage.storages import is_remote
 from mlflow_compliance.store.storage.transfer import copy_folder
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from mlflow_compliance.snapshot.files import DuplicateRules
-    from mlflow_compliance.store.store import Store
+from mlflow_compliance.store.store import Store
 
 
 def copy_artifacts(store: Store, run_id: str, places: Iterable[tuple[str, str]], names: Mapping[str, str]) -> None:
     """Copy what lies at locations to others; `names` leads from the ids of a run and its models to those of their copies."""
     for old_uri, new_uri in places:
         if is_remote(old_uri) or is_remote(new_uri):
-            named = {**names, old_uri: new_uri}
-            copy_folder(store.places, old_uri, new_uri, lambda content, named=named: renamed_bytes(content, named))  # type: ignore[misc]
+            copy_folder(store.places, old_uri, new_uri, partial(_renamed, names={**names, old_uri: new_uri}))
             continue
         old, target = (local_folder(uri, store.backend.home) for uri in (old_uri, new_uri))
         if old is None or target is None:
@@ -38,7 +35,7 @@ def copy_artifacts(store: Store, run_id: str, places: Iterable[tuple[str, str]],
 def _copy_local(store: Store, old: str, target: str, names: Mapping[str, str]) -> None:
     rules: DuplicateRules = store.settings.duplicate_rules()
     count = size = 0
-    for folder, folders, filenames in os.walk(old, onerror=_refuse):
+    for folder, folders, filenames in os.walk(old, onerror=raise_it):
         for name in (*folders, *filenames):
             mode = os.lstat(os.path.join(folder, name)).st_mode
             if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
@@ -49,7 +46,8 @@ def _copy_local(store: Store, old: str, target: str, names: Mapping[str, str]) -
             path, new = os.path.join(folder, filename), os.path.join(here, filename)
             length = os.path.getsize(path)
             if filename == "MLmodel":
-                files.write_new(new, _renamed(path, names))
+                with open(path, "rb") as file:
+                    files.write_new(new, _renamed(file.read(), names))
             elif rules.apply_to(path, length):
                 digest = hash_file(path)
                 add_records(store.folder, digest, path, new)
@@ -61,38 +59,11 @@ def _copy_local(store: Store, old: str, target: str, names: Mapping[str, str]) -
         raise ChangeError(f"of {count} files ({size} bytes) in {old} not all arrived in {target}: the copy was taken back")
 
 
-def got_files_since(store: Store, old_uri: str, new_uri: str) -> bool:
-    """Whether a file came to a folder, or was written anew, after it was copied. Not told of what lies in object stores."""
-    old, target = (None if is_remote(uri) else local_folder(uri, store.backend.home) for uri in (old_uri, new_uri))
-    if old is None or target is None or not os.path.isdir(old):
-        return False
-    for folder, _, filenames in os.walk(old, onerror=_refuse):
-        for filename in filenames:
-            path = os.path.join(folder, filename)
-            now = os.lstat(path)
-            try:
-                then = os.lstat(os.path.join(target, os.path.relpath(path, old)))
-            except FileNotFoundError:
-                return True
-            # A copy has the times of what it was made from. That of an MLmodel has other ids in it: its size says nothing.
-            if now.st_ino != then.st_ino and (now.st_mtime_ns > then.st_mtime_ns or (now.st_size != then.st_size and filename != "MLmodel")):
-                return True
-    return False
-
-
-def _refuse(error: OSError) -> None:
+def raise_it(error: OSError) -> None:
     """A folder that cannot be listed would be missing in the copy without a word."""
     raise error
 
 
-def _renamed(path: str, names: Mapping[str, str]) -> bytes:
+def _renamed(content: bytes, names: Mapping[str, str]) -> bytes:
     """An MLmodel with the ids and the location of the copy: it embeds those of its run and model."""
-    with open(path, "rb") as file:
-        return renamed_bytes(file.read(), names)
-
-
-def renamed_bytes(content: bytes, names: Mapping[str, str]) -> bytes:
-    """What an MLmodel holds, with the ids and the location of the copy."""
-    for old, new in sorted(names.items(), key=lambda pair: -len(pair[0])):
-        content = content.replace(old.encode(), new.encode())
-    return content
+    return renamed(content.decode(errors="surrogateescape"), names).encode(errors="surrogateescape")

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from mlflow.exceptions import MlflowException
 
 from mlflow_compliance.errors import ChangeError, StoreError
 from mlflow_compliance.store.storage.http_errors import CREDENTIALS, is_gone, locked_out, refusal
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
 
 
 @contextmanager

@@ -3,32 +3,36 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from sqlalchemy import Table, and_, bindparam, select, tuple_
 
+from mlflow_compliance.changes import RewriteLocations, Rewriting
 from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.store.backends.base import workspace
 from mlflow_compliance.store.backends.sql_locations import COLUMNS, Column
 from mlflow_compliance.store.backends.sql_tables import CHUNK
 from mlflow_compliance.store.write.bulk import one_transaction, tracking_store
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from mlflow.tracking import MlflowClient
-
-    from mlflow_compliance.changes import Rewriting
+from mlflow_compliance.store.write.effects import OpenStore, inverse, write
+from mlflow_compliance.store.write.errors import one_sentence
 
 
-def rewrite(client: MlflowClient, rewritings: Sequence[Rewriting]) -> None:
+@write.register(RewriteLocations)
+def rewrite_locations(change: RewriteLocations, to: OpenStore) -> None:
     """Let every row say what it is to say, all or none. Raises ChangeError where one says something else than planned."""
     kinds: dict[str, list[Rewriting]] = defaultdict(list)
-    for item in rewritings:
+    for item in change.rewritings:
         kinds[item.kind].append(item)
-    with one_transaction(tracking_store(client)) as session:
+    with one_sentence("the places that rows name could not be rewritten"), one_transaction(tracking_store(to.client)) as session:
         for kind, items in kinds.items():
             _Rows(session, kind).rewrite(items)
+
+
+@inverse.register(RewriteLocations)
+def undo_rewrite_locations(change: RewriteLocations, to: OpenStore) -> RewriteLocations:
+    back = tuple(Rewriting(item.kind, item.key, item.after, item.before) for item in change.rewritings)
+    return RewriteLocations(change.prefix, change.folder, change.rows, back, restores=not change.restores)
 
 
 class _Rows:

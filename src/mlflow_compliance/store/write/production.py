@@ -1,17 +1,19 @@
-"""Logs a production run from a bundle, whole or not at all: it is marked as production when everything else is there and was read back."""
+"""The effects of changes on production runs: logged from a bundle, whole or not at all, and marked as such when all else was read back."""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from mlflow.entities import Dataset, InputTag, LoggedModelOutput, LoggedModelStatus, Metric, Param, RunTag
-from mlflow.entities import DatasetInput as MlflowDatasetInput
+from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric, RunTag
 from mlflow.models import Model
+from mlflow.tracking import MlflowClient
 
-from mlflow_compliance.changes import JOURNAL, bind
+from mlflow_compliance.changes import JOURNAL, LogProductionRun, RetractProductionRun, bind
+from mlflow_compliance.changes.production import Files
 from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.production.metadata import problems_in
 from mlflow_compliance.snapshot.files import METADATA, MLMODEL
@@ -21,18 +23,36 @@ from mlflow_compliance.store.storage import files
 from mlflow_compliance.store.storage.locations import local_folder
 from mlflow_compliance.store.storage.storages import is_remote, put, remote_path
 from mlflow_compliance.store.storage.transfer import upload
+from mlflow_compliance.store.store import Store
+from mlflow_compliance.store.write.effects import OpenStore, inverse, write
+from mlflow_compliance.store.write.errors import one_sentence
+from mlflow_compliance.store.write.mlflow_values import inputs_of, log_params
 from mlflow_compliance.store.write.retract import retract
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
-    from mlflow.tracking import MlflowClient
+@write.register(LogProductionRun)
+def log_production_run(change: LogProductionRun, to: OpenStore) -> None:
+    with one_sentence(f"production run {change.name!r} could not be logged"):
+        to.binding.update(ProductionLogger(to.client, to.store, to.binding).log(change))
 
-    from mlflow_compliance.changes.production import Files, LogProductionRun
-    from mlflow_compliance.store.store import Store
 
-FEW = 100
-"""Params or tags in one log_batch call, MLflow's limit."""
+@inverse.register(LogProductionRun)
+def undo_log_production_run(change: LogProductionRun, to: OpenStore) -> RetractProductionRun:
+    return RetractProductionRun(change.product, change.experiment_id, to.bind(JOURNAL))
+
+
+@write.register(RetractProductionRun)
+def retract_production_run(change: RetractProductionRun, to: OpenStore) -> None:
+    where = f"tags.`{BUILT_IN}` = '{change.journal}'"
+    with one_sentence(f"the production run of {change.product} could not be taken back"):
+        for run in to.client.search_runs([change.experiment_id], filter_string=where):
+            if run.data.tags.get(BUILT_FOR) == change.product:
+                retract(to.client, to.store, run, change.journal, BUILT_IN)
+
+
+@inverse.register(RetractProductionRun)
+def undo_retract_production_run(change: RetractProductionRun, to: OpenStore) -> None:
+    """It can be built again from what it was built from; one that was broken off is worth nothing."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +89,7 @@ class ProductionLogger:
         return made
 
     def _log_rows(self, change: LogProductionRun, run_id: str, model_id: str) -> None:
-        params = [Param(key, value) for key, value in change.params.items()]
-        for start in range(0, len(params), FEW):
-            self.client.log_batch(run_id, params=params[start : start + FEW])
+        log_params(self.client, run_id, change.params)
         name, digest = change.measured_on()
         self.client.log_batch(
             run_id,
@@ -80,14 +98,7 @@ class ProductionLogger:
                 for key, value in change.metrics.items()
             ],
         )
-        datasets = [
-            MlflowDatasetInput(
-                Dataset(item.name, item.digest, item.source_type, item.source, item.schema, item.profile),
-                [InputTag(key, value) for key, value in item.tags],
-            )
-            for item in change.datasets
-        ]
-        self.client.log_inputs(run_id, datasets)
+        self.client.log_inputs(run_id, inputs_of(change.datasets))
         self.client.log_outputs(run_id, [LoggedModelOutput(model_id, 0)])
 
     def _place(self, bundle: str, part: str, listed: Files, target: str) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from mlflow.tracking import MlflowClient
 
 from mlflow_compliance.snapshot.files import QUARANTINE
 from mlflow_compliance.snapshot.tags import COPY_STATE, RETRACTED
@@ -14,11 +16,7 @@ from mlflow_compliance.store.storage.manifests import write_manifest
 from mlflow_compliance.store.storage.recorded_hashes import take_off
 from mlflow_compliance.store.storage.storages import is_remote, remote_path
 from mlflow_compliance.store.storage.transfer import put_aside
-
-if TYPE_CHECKING:
-    from mlflow.tracking import MlflowClient
-
-    from mlflow_compliance.store.store import Store
+from mlflow_compliance.store.store import Store
 
 PAGE = 50
 """Logged models that are asked for at a time."""

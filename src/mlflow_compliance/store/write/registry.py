@@ -1,0 +1,76 @@
+"""The effects of changes on the model registry: a version, an alias."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from mlflow.tracking._tracking_service.utils import _use_tracking_uri
+
+from mlflow_compliance.changes import RegisterVersion, RetractVersion, SetAlias
+from mlflow_compliance.changes.base import still
+from mlflow_compliance.store.write.effects import OpenStore, inverse, write
+from mlflow_compliance.store.write.errors import one_sentence
+
+
+@contextmanager
+def default_store(uri: str) -> Iterator[None]:
+    """MLflow looks up the source of a version in the store of the process, whatever the client's is."""
+    named = os.environ.get("MLFLOW_TRACKING_URI")
+    try:
+        with _use_tracking_uri(uri):
+            yield
+    finally:
+        # It takes the variable away where no URI had been set by a call.
+        if named is not None:
+            os.environ["MLFLOW_TRACKING_URI"] = named
+
+
+@write.register(RegisterVersion)
+def register_version(change: RegisterVersion, to: OpenStore) -> None:
+    with one_sentence(f"a version of registered model {change.name!r} could not be made"):
+        if change.makes_model:
+            to.client.create_registered_model(change.name)
+        with default_store(to.store.uri):
+            made = to.client.create_model_version(change.name, f"models:/{to.bind(change.model_id)}", run_id=to.bind(change.run_id))
+        to.binding[change.version] = str(made.version)
+
+
+@inverse.register(RegisterVersion)
+def undo_register_version(change: RegisterVersion, to: OpenStore) -> RetractVersion:
+    # Its number is known once it is written: it is found again by what it was made of.
+    return RetractVersion(change.name, to.bind(change.model_id), change.makes_model)
+
+
+@write.register(RetractVersion)
+def retract_version(change: RetractVersion, to: OpenStore) -> None:
+    with one_sentence(f"the version of registered model {change.name!r} could not be taken back"):
+        versions = to.client.search_model_versions(f"name = '{change.name}'")
+        made = [version for version in versions if version.source == f"models:/{change.model_id}"]
+        for version in made:
+            to.client.delete_model_version(change.name, version.version)
+        if change.removes_model and len(made) == len(versions):
+            to.client.delete_registered_model(change.name)
+
+
+@inverse.register(RetractVersion)
+def undo_retract_version(change: RetractVersion, to: OpenStore) -> None:
+    """What it was made of is still there and can be registered again."""
+
+
+@write.register(SetAlias)
+def set_alias(change: SetAlias, to: OpenStore) -> None:
+    with one_sentence(f"registered model {change.name!r} could not be read"):
+        aliases = {alias: str(version) for alias, version in to.client.get_registered_model(change.name).aliases.items()}
+    still(aliases.get(change.alias), change.before, f"alias {change.alias} of registered model {change.name}")
+    with to.naming(f"alias {change.alias!r} of registered model {change.name!r} could not be changed", change.alias, aliases):
+        if change.version is None:
+            to.client.delete_registered_model_alias(change.name, change.alias)
+        else:
+            to.client.set_registered_model_alias(change.name, change.alias, to.bind(change.version))
+
+
+@inverse.register(SetAlias)
+def undo_set_alias(change: SetAlias, to: OpenStore) -> SetAlias:
+    return SetAlias(change.name, change.alias, change.before, None if change.version is None else to.bind(change.version))

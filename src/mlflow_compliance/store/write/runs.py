@@ -1,0 +1,84 @@
+"""The effects of changes on runs: tags, status and end."""
+
+from __future__ import annotations
+
+from mlflow_compliance.changes import EndRun, ReopenRun, SetRunTag
+from mlflow_compliance.changes.base import still
+from mlflow_compliance.errors import ChangeError
+from mlflow_compliance.snapshot.entities import ACTIVE
+from mlflow_compliance.store.write.bulk import end_runs, one_transaction, status_of, tracking_store
+from mlflow_compliance.store.write.effects import OpenStore, inverse, write
+from mlflow_compliance.store.write.errors import one_sentence
+
+
+@write.register(SetRunTag)
+def set_run_tag(change: SetRunTag, to: OpenStore) -> None:
+    run_id, key = to.bind(change.run_id), change.key
+    with one_sentence(f"run {run_id} could not be read"):
+        tags = dict(to.client.get_run(run_id).data.tags)
+    still(tags.get(key), change.before, f"tag {key} of run {run_id}")
+    with to.naming(f"tag {key} of run {run_id} could not be changed", key, tags):
+        if change.value is None:
+            to.client.delete_tag(run_id, key)
+        else:
+            to.client.set_tag(run_id, key, to.bind(change.value))
+
+
+@inverse.register(SetRunTag)
+def undo_set_run_tag(change: SetRunTag, to: OpenStore) -> SetRunTag:
+    return SetRunTag(to.bind(change.run_id), change.key, change.before, None if change.value is None else to.bind(change.value))
+
+
+@write.register(EndRun)
+def end_run(change: EndRun, to: OpenStore) -> None:
+    run_id = to.bind(change.run_id)
+    lifecycle, status = _status(to, run_id)
+    if (lifecycle, status) != (ACTIVE, change.before):
+        raise ChangeError(f"run {run_id} is {lifecycle} and {status} by now: run again to plan anew")
+    with one_sentence(f"run {run_id} could not be ended"):
+        if _in_tables(to):
+            _set_status(to, run_id, change.status, change.end_time)
+        else:
+            to.client.set_terminated(run_id, status=change.status, end_time=change.end_time)
+
+
+@inverse.register(EndRun)
+def undo_end_run(change: EndRun, to: OpenStore) -> ReopenRun:
+    return ReopenRun(to.bind(change.run_id), change.experiment_id, change.status, change.end_time)
+
+
+@write.register(ReopenRun)
+def reopen_run(change: ReopenRun, to: OpenStore) -> None:
+    with one_sentence(f"run {change.run_id} could not be set back to RUNNING"):
+        if _in_tables(to):
+            _set_status(to, change.run_id, "RUNNING", None)
+        else:
+            to.client.update_run(change.run_id, status="RUNNING")
+
+
+@inverse.register(ReopenRun)
+def undo_reopen_run(change: ReopenRun, to: OpenStore) -> EndRun:
+    return EndRun(change.run_id, change.experiment_id, change.status, change.end_time)
+
+
+def _in_tables(to: OpenStore) -> bool:
+    """Whether rows are written without a server in between: MLflow's own calls fail on a run without a start time."""
+    return not to.store.uri.startswith(("http:", "https:"))
+
+
+def _status(to: OpenStore, run_id: str) -> tuple[str, str]:
+    """Lifecycle and status of a run now."""
+    with one_sentence(f"run {run_id} could not be read"):
+        if not _in_tables(to):
+            info = to.client.get_run(run_id).info
+            return info.lifecycle_stage, info.status
+        with one_transaction(tracking_store(to.client)) as session:
+            found = status_of(session, run_id)
+        if found is None:
+            raise ChangeError(f"run {run_id} is not there any more: run again to plan anew")
+        return found
+
+
+def _set_status(to: OpenStore, run_id: str, status: str, end_time: int | None) -> None:
+    with one_transaction(tracking_store(to.client)) as session:
+        end_runs(session, {run_id: (status, end_time)})

@@ -1,0 +1,71 @@
+"""What a session reads: rows without locations, then both of one moment; and what it imports for it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+from stores import Lab
+
+from mlflow_compliance.audit.snapshots import Alone, FilesNotRead, SnapshotCache
+from mlflow_compliance.errors import ComplianceError
+from mlflow_compliance.progress import Silent
+
+
+def test_locations_are_read_with_the_files_and_as_of_then(lab: Lab) -> None:
+    experiment = lab.experiment("credit_production")
+    lab.run(experiment, files={"a.bin": b"a" * 2000})
+    readings, asked = SnapshotCache(Alone()), list[str]()
+
+    def listen(connection: object, cursor: object, statement: str, *rest: object) -> None:
+        asked.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", listen)
+    try:
+        rows = readings.snapshot(lab.store, Silent(), artifacts=False)
+        assert rows.artifacts is None
+        assert asked
+        assert not [statement for statement in asked if "artifact_uri" in statement or "logged_models.artifact_location" in statement]
+        number = len(asked)
+        assert readings.snapshot(lab.store, Silent(), artifacts=False) is rows
+        assert len(asked) == number
+    finally:
+        event.remove(Engine, "before_cursor_execute", listen)
+    late = lab.run(experiment, files={"b.bin": b"b" * 2000})
+    files = readings.snapshot(lab.store, Silent(), artifacts=True)
+    assert files.artifacts is not None
+    assert not files.artifacts.ownerless, "a run that came later owns its files"
+    assert ("run", late) in files.artifacts.locations
+    assert files.experiments[experiment].count() == 2
+    assert readings.changed_since == rows.taken_at
+    assert readings.snapshot(lab.store, Silent(), artifacts=False) is files
+
+
+def test_a_store_that_stays_as_it_is_has_not_moved(lab: Lab) -> None:
+    lab.rich_run(lab.experiment("credit_production"), stage="production")
+    readings = SnapshotCache(Alone())
+    readings.snapshot(lab.store, Silent(), artifacts=False)
+    readings.snapshot(lab.store, Silent(), artifacts=True)
+    assert readings.changed_since == 0
+
+
+def test_remedies_are_not_shown_files_that_nobody_read(lab: Lab) -> None:
+    hidden = FilesNotRead.of(lab.read(artifacts=False))
+    assert hidden.experiments
+    for name in ("artifacts", "evidence", "sources"):
+        with pytest.raises(ComplianceError, match="depends on files"):
+            getattr(hidden, name)
+
+
+def test_a_session_without_policies_imports_none_of_it(tmp_path: Path) -> None:
+    (tmp_path / "test_nothing.py").write_text("def test_nothing() -> None:\n    pass\n")
+    told = (
+        "import sys, pytest; pytest.main(['-q', '-p', 'no:cacheprovider']); print({'mlflow', 'pydantic', 'sqlalchemy', 'rich'} & sys.modules.keys())"
+    )
+    done = subprocess.run([sys.executable, "-c", told], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "1 passed" in done.stdout
+    assert done.stdout.splitlines()[-1] == "set()"

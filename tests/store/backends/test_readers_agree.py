@@ -1,0 +1,229 @@
+"""A store read by SQL and through MlflowClient is the same store."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from databases import SERVERS
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from living import everything_alive
+from mlflow.entities import DatasetInput, InputTag, LoggedModelInput, Metric, Param
+from places import Guest, Place
+from stores import CREDIT, EVAL, START, TRAIN, Lab
+
+from mlflow_compliance.settings.schema import Settings
+from mlflow_compliance.snapshot.entities import StoreInfo
+from mlflow_compliance.snapshot.snapshot import Snapshot
+from mlflow_compliance.snapshot.ties import How
+from mlflow_compliance.store.backends.base import Rows
+from mlflow_compliance.store.backends.client import ClientReader
+from mlflow_compliance.store.backends.sql import SqlBackend, SqlReader
+
+INFO = StoreInfo("test", "test")
+
+
+def both(lab: Lab) -> tuple[tuple[Snapshot, Rows], tuple[Snapshot, Rows]]:
+    """The store by SQL and through the client, with every other run in full besides those that rules need."""
+    also = sorted(run.info.run_id for run in lab.client.search_runs(list(lab.read(artifacts=False).experiments), run_view_type=3, max_results=50))[
+        ::2
+    ]
+    assert isinstance(lab.store.backend, SqlBackend)
+    with lab.store.backend.reading() as connection:
+        by_sql = SqlReader(connection).read(INFO, lab.settings, also)
+    return by_sql, ClientReader(lab.client).read(INFO, lab.settings, also)
+
+
+def assert_agree(lab: Lab, hidden_models: frozenset[str] = frozenset()) -> Snapshot:
+    """Both readers give the same; `hidden_models` are deleted logged models, whose rows MLflow does not show."""
+    (by_sql, sql_rows), (by_client, client_rows) = both(lab)
+    for part in ("experiments", "runs", "logged_models", "registered_models", "repeated_points"):
+        assert getattr(by_sql, part) == getattr(by_client, part), part
+    # What the tables say of themselves no client is told.
+    assert by_sql.schema is not None
+    assert replace(by_sql, info=INFO, taken_at=0, schema=None) == replace(by_client, info=INFO, taken_at=0)
+    assert sorted(place for place in sql_rows.locations if place.owner.key not in hidden_models) == sorted(client_rows.locations)
+    assert hidden_models <= {place.owner.key for place in sql_rows.locations}
+    assert sql_rows.ready_models == client_rows.ready_models
+    return by_sql
+
+
+def on_server(name: str, folder: Path) -> Lab:
+    """A new store on a server."""
+    place = Place(SERVERS[name]().store(f"{folder}/mlruns"), f"{folder}/mlruns")
+    return Guest(place, folder, Settings.model_validate({"products": [CREDIT], "experiments": {"test_names": ["test_*"]}}))
+
+
+@pytest.fixture(params=["sqlite", *SERVERS])
+def anywhere(request: pytest.FixtureRequest, make_lab: Callable[[], Lab], tmp_path: Path) -> Lab:
+    return make_lab() if request.param == "sqlite" else on_server(request.param, tmp_path)
+
+
+def test_on_a_store_with_one_of_everything(anywhere: Lab) -> None:
+    lab = anywhere
+    production, delivery = lab.experiment("credit_production", owner="ann"), lab.experiment("credit_delivery")
+    scratch = lab.experiment("scratch", note="größer <b>")
+    rich = lab.rich_run(production, stage="production")
+    lab.rich_run(scratch, "in no rule's scope")
+    lab.run(delivery, "stuck", status="RUNNING")
+    child = lab.run(production, "child", **{"mlflow.parentRunId": rich})
+    lab.client.delete_run(lab.run(scratch, "gone", stage="production"))
+    gone = lab.experiment("test_gone")
+    lab.run(gone)
+    lab.client.delete_experiment(gone)
+    lab.run(delivery, **{"compliance.source_run_id": child, "compliance.copy": "complete"})
+    spelled = {lab.run(scratch, "odd", Stage=" Production"), lab.run(scratch, "even", **{"stage ": "PRODUCTION"})}
+    lab.run(scratch, "unlike it", stage="pre-production")
+    taken_back = lab.run(delivery, **{"compliance.source_run_id": rich, "compliance.copy": "retracted"})
+    lab.client.delete_run(taken_back)
+    model = lab.model(production, child, "scorer")
+    deleted = lab.model(production, child, "scorer")
+    lab.client.delete_logged_model(deleted)
+    lab.registered("scorer", f"models:/{model}", child, alias="champion", validated="yes")
+    lab.registered("scorer", f"runs:/{rich}/model")
+    lab.registered("scorer", str(lab.folder_of(rich) / "model"))
+    lab.client.copy_model_version("models:/scorer/1", "promoted")
+    lab.client.delete_model_version("scorer", "3")
+    lab.client.create_registered_model("empty")
+    lab.client.register_prompt("greeting", "Hello {{name}}")
+    snapshot = assert_agree(lab, frozenset({deleted}))
+    assert {run.name for run in snapshot.runs.values()} >= {"rich", "stuck", "child"}
+    assert taken_back not in snapshot.runs
+    assert spelled <= snapshot.runs.keys(), "a mark of production in another spelling is read too"
+    assert snapshot.experiments[delivery].count("deleted") == 0, "a copy that was taken back is passed over"
+    assert "loss" in snapshot.runs[rich].metrics
+    assert snapshot.registered_models.keys() == {"scorer", "promoted", "empty"}, "a prompt is no model"
+    assert snapshot.registered_models["scorer"].aliases == {"champion": "1"}
+    homes = [version.experiment_id for name in ("promoted", "scorer") for version in snapshot.registered_models[name].versions]
+    assert homes == [production, production, production]
+
+
+def test_on_a_store_in_which_everything_is_alive(anywhere: Lab) -> None:
+    lab = anywhere
+    everything_alive(lab)
+    lab.rich_run(lab.experiment("credit_delivery"))
+    lab.rich_run(lab.experiment("credit_production"))
+    snapshot = assert_agree(lab)
+    assert {tie.how for tie in snapshot.ties} == set(How)
+    assert {key: len(items) for key, items in snapshot.datasets.items()} == {"3": 2}, "those of the primary"
+
+
+TEXT = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), max_size=12)
+KEYS = st.sampled_from(["stage", "Stage", "owner", "mlflow.note.content", "a b/c"])
+VALUES = st.one_of(st.floats(width=32), st.sampled_from([math.nan, math.inf, -math.inf, 0.0]))
+POINTS = st.lists(
+    st.tuples(st.sampled_from(["auc", "loss"]), VALUES, st.integers(0, 3), st.integers(-1, 3)),
+    max_size=6,
+    unique_by=lambda point: (point[0], *point[2:]),
+)
+
+
+def named(values: st.SearchStrategy[str], most: int) -> st.SearchStrategy[dict[str, str]]:
+    """Tags or params under names that no database takes for one another: MariaDB keeps `stage` or `Stage`, not both."""
+    return st.dictionaries(KEYS, values, max_size=most).map(lambda found: {key: found[key] for key in {key.lower(): key for key in found}.values()})
+
+
+RUN = st.fixed_dictionaries(
+    {
+        "experiment": st.integers(0, 2),
+        "status": st.sampled_from(["RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED"]),
+        "deleted": st.booleans(),
+        "name": TEXT,
+        "start": st.none() | st.integers(1, START),
+        "points": POINTS,
+        "params": named(TEXT, 2),
+        "tags": named(TEXT | st.sampled_from(["production", " Production", "PRODUCTION\t"]), 3),
+        "datasets": st.lists(st.sampled_from([TRAIN, EVAL]), max_size=2, unique_by=lambda item: item.name),
+        "models": st.integers(0, 2),
+        "copy": st.sampled_from(["", "", "incomplete", "complete", "retracted"]),
+    }
+)
+EXPERIMENT = st.tuples(st.sampled_from(["credit_production", "credit_delivery", "test_1", "other"]), named(TEXT, 2), st.booleans())
+
+
+STORE = {
+    "experiments": st.lists(EXPERIMENT, min_size=2, max_size=2, unique_by=lambda item: item[0]),
+    "runs": st.lists(RUN, max_size=4),
+    "aliases": st.lists(st.sampled_from(["champion", "old"]), max_size=2),
+}
+AS_IT_COMES = settings(
+    max_examples=12, deadline=None, phases=[Phase.generate], suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+
+
+@given(**STORE)
+@AS_IT_COMES
+def test_on_random_stores(make_lab: Callable[[], Lab], **parts: Any) -> None:
+    fill(lab := make_lab(), **parts)
+    assert_agree(lab)
+
+
+@pytest.mark.parametrize("name", SERVERS)
+@given(**STORE)
+@settings(AS_IT_COMES, max_examples=3)
+def test_on_random_stores_on_a_server(tmp_path: Path, name: str, **parts: Any) -> None:
+    fill(lab := on_server(name, tmp_path), **parts)
+    assert_agree(lab)
+
+
+def fill(lab: Lab, experiments: list[tuple[str, dict[str, str], bool]], runs: list[dict[str, Any]], aliases: list[str]) -> None:
+    keys = ["0", *(lab.experiment(name, **tags) for name, tags, _ in experiments)]
+    read = lab.client.create_logged_model("0", name="base").model_id
+    for spec in runs:
+        write_run(lab, keys[spec["experiment"]], spec, read)
+    for number, alias in enumerate(aliases):
+        lab.registered(f"model {number}", str(lab.folder / "elsewhere"), alias=alias)
+    for key, (_, _, deleted) in zip(keys[1:], experiments, strict=True):
+        if deleted:
+            lab.client.delete_experiment(key)
+
+
+def write_run(lab: Lab, experiment_id: str, spec: dict[str, Any], read: str) -> None:
+    tags = {**spec["tags"], **({"compliance.copy": spec["copy"], "compliance.source_run_id": "1"} if spec["copy"] else {})}
+    run_id = lab.client.create_run(experiment_id, start_time=spec["start"], tags=tags, run_name=spec["name"] or None).info.run_id
+    models = [lab.client.create_logged_model(experiment_id, name="m", source_run_id=run_id, tags={"a": "b"}).model_id for _ in range(spec["models"])]
+    metrics = [Metric(key, value, START + at, step, model_id=next(iter(models), None)) for key, value, at, step in spec["points"]]
+    lab.client.log_batch(run_id, metrics=metrics, params=[Param(key, value) for key, value in spec["params"].items()])
+    inputs = [DatasetInput(data, [InputTag("mlflow.data.context", "train")]) for data in spec["datasets"]]
+    lab.client.log_inputs(run_id, inputs, [LoggedModelInput(read)] if models else None)
+    if spec["status"] in ("FINISHED", "FAILED", "KILLED"):
+        lab.client.set_terminated(run_id, status=spec["status"])
+    else:
+        lab.client.update_run(run_id, status=spec["status"])
+    if spec["deleted"]:
+        lab.client.delete_run(run_id)
+
+
+@pytest.mark.parametrize("number", [1001])
+def test_more_than_one_page_of_everything(lab: Lab, number: int) -> None:
+    """Trap 4: MLflow shows 1,000 runs or experiments and 100 registered models at a time. The rows here are written by SQL: it is quick."""
+    many = lab.experiment("many")
+    lab.sql(
+        "WITH RECURSIVE n(i) AS (SELECT 100 UNION ALL SELECT i + 1 FROM n WHERE i < ?) INSERT INTO experiments "
+        "(experiment_id, name, artifact_location, lifecycle_stage, creation_time, last_update_time, workspace) "
+        "SELECT i, 'experiment ' || i, ? || i, 'active', 5, 5, 'default' FROM n",
+        99 + number,
+        f"{lab.mlruns}/",
+    )
+    lab.sql(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?) INSERT INTO runs "
+        "(run_uuid, name, user_id, source_type, status, start_time, end_time, lifecycle_stage, artifact_uri, experiment_id) "
+        "SELECT printf('%032x', i), 'run ' || i, 'ann', 'UNKNOWN', 'FINISHED', 5, 6, 'active', ? || printf('%032x', i), ? FROM n",
+        number,
+        f"{lab.mlruns}/{many}/",
+        int(many),
+    )
+    lab.sql(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?) INSERT INTO registered_models "
+        "(name, creation_time, last_updated_time, workspace) SELECT 'model ' || i, 5, 5, 'default' FROM n",
+        101,
+    )
+    snapshot = assert_agree(lab)
+    assert snapshot.experiments[many].count() == number
+    assert len(snapshot.experiments) == number + 2
+    assert len(snapshot.registered_models) == 101
