@@ -13,9 +13,13 @@ from mlflow_compliance.api import (
     BUILT_FOR,
     BUILT_IN,
     COMPLETE_BUILD,
+    DATA_CONTEXT,
     JOURNAL,
     METADATA,
+    NOTE,
     NOW,
+    OVERRULED,
+    SHA256,
     SUPERSEDED,
     SUPERSEDED_BY,
     Bundle,
@@ -53,8 +57,6 @@ LIMITATIONS = (
     "The metrics were computed from the recorded predictions, on the data that these were made for; they say nothing about other people or times. "
     "The record shows what was found and when. It is evidence for an assessment, not the assessment."
 )
-NOTE = "mlflow.note.content"
-"""The description that the MLflow UI shows."""
 DESCRIPTION = "description"
 """The same for programs: a tag with the name that people look for."""
 ADVICE = "log the model to this run with mlflow.<flavor>.log_model, mark the run that has it as production, or name what to build one from: {missing}"
@@ -163,7 +165,7 @@ def _planned(product: Product, primary: Experiment, bundle: Bundle, replaced: li
     }
     facts = facts_of(product, own, frozenset(proved.probe.params), replaced, fact_values(product, snapshot, snapshot.evidence, settings))
     params = {**own, **{fact.name: fact.value for fact in facts if fact.name not in own and fact.name not in wanted.facts}}
-    digests = {f"compliance.sha256.{role}": digest for role, digest in bundle.sources.items()}
+    digests = {f"{SHA256}{role}": digest for role, digest in bundle.sources.items()}
     description = wanted.description or _description(product, bundle)
     tags = {
         **product.production_tags,
@@ -248,7 +250,7 @@ def _datasets(product: Product, bundle: Bundle) -> tuple[DatasetInput, ...]:
             source=json.dumps({"uri": wanted.predictions}),
             schema=json.dumps({"mlflow_colspec": columns}),
             profile=json.dumps({"num_rows": scored.rows}),
-            tags=(("mlflow.data.context", "evaluation"),),
+            tags=((DATA_CONTEXT, "evaluation"),),
         ),
     )
 
@@ -318,4 +320,4 @@ def keep_one_value(finding: Finding, snapshot: Snapshot, settings: Settings) -> 
                 name = snapshot.experiments[run.experiment_id].name
                 raise CannotFix(f"{run.ref} is in {name!r}, which is only named like production (built in): write production_names for the product")
             yield SetRunTag(run_id, SUPERSEDED_BY, current.run_id, run.tags.get(SUPERSEDED_BY))
-            yield SetRunTag(run_id, f"compliance.overruled.{fact}", decided, run.tags.get(f"compliance.overruled.{fact}"))
+            yield SetRunTag(run_id, f"{OVERRULED}{fact}", decided, run.tags.get(f"{OVERRULED}{fact}"))
