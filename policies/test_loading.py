@@ -28,9 +28,11 @@ CLOSE = 1e-6
 def without_model(
     what: str, models: Sequence[tuple[Run, str]], product: Product, store: Snapshot, settings: Settings, violations: Violations
 ) -> None:
-    """Say that there is no production model, or that nobody knows because its place was not looked at."""
-    seen = {run.run_id for run, _ in models}
-    for run in production_runs(product, store, settings):
+    """Say that there is no production model, that it has no files here, or that nobody knows because its place was not looked at."""
+    seen, runs = {run.run_id for run, _ in models}, production_runs(product, store, settings)
+    if runs and all(map(store.hosted_elsewhere, runs)):
+        violations.not_applicable(f"the production model of product {product.name} is hosted elsewhere (mlflow.model.isExternal)")
+    for run in runs:
         unknown = store.unknown_files(run)
         if run.run_id not in seen and unknown:
             violations.not_evaluated("no-model", unknown.reason, entity=run.ref)

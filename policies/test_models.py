@@ -19,7 +19,7 @@ def test_production_run_has_a_model_artifact(
         folders, unknown = store.model_folders(run), store.unknown_files(run)
         if not folders and unknown:
             violations.not_evaluated("no-model", unknown.reason, entity=run.ref)
-        elif not folders and any(model.external for model in store.models_of(run.run_id)):
+        elif store.hosted_elsewhere(run):
             violations.note(f"{run.ref}: its model is hosted elsewhere, so there are no files to look at")
         elif not folders:
             rows = [run.ref.place, *(model.ref.place for model in store.models_of(run.run_id))]

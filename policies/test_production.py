@@ -160,8 +160,10 @@ def test_one_fact_has_one_value(product: Product, store: Snapshot, evidence: Evi
 @policy("PRD007", "Hyperparameters on the run, in its metadata and in the model agree", Severity.HIGH)
 def test_hyperparameters_agree(product: Product, store: Snapshot, evidence: Evidence, settings: Settings, violations: Violations) -> None:
     """Params are text that somebody logged; the model knows what it was really made with."""
-    models = production_models(product, store, settings)
-    for run in production_runs(product, store, settings):
+    models, runs = production_models(product, store, settings), production_runs(product, store, settings)
+    if runs and all(map(store.hosted_elsewhere, runs)):
+        violations.not_applicable(f"the production model of product {product.name} is hosted elsewhere (mlflow.model.isExternal)")
+    for run in runs:
         unknown = store.unknown_files(run)
         if unknown and run not in [seen for seen, _ in models]:
             violations.not_evaluated("no-model", unknown.reason, entity=run.ref)

@@ -50,7 +50,9 @@ def test_what_would_be_loaded(product: Product | None, store: Snapshot, evidence
     if current is None:
         violations.add("no-production-run", "there is no one production run to compare with", observed=found.why)
         return
-    folders = store.model_folders(current)
+    folders, meant = store.model_folders(current), store.logged_models.get(found.model_id or "")
+    if store.hosted_elsewhere(current) and meant and meant.external and meant.source_run_id == current.run_id:
+        violations.not_applicable(f"the production model of product {product.name} is hosted elsewhere (mlflow.model.isExternal)")
     place = store.artifacts.locations.get(("logged_model", found.model_id)) if store.artifacts and found.model_id else None
     loaded = evidence.scans.get(place or found.location)
     own = [evidence.scans[folder].hashes for folder in folders]

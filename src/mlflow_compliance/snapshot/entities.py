@@ -11,11 +11,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from mlflow_compliance.snapshot.files import MLMODEL
 from mlflow_compliance.snapshot.refs import EntityRef
 from mlflow_compliance.snapshot.tags import EXTERNAL
 
 ACTIVE = "active"
 DELETED = "deleted"
+_OF_MLFLOW = frozenset({MLMODEL, "registered_model_meta"})
+"""Files that MLflow writes for such a model all the same."""
+WORKSPACE = "workspace"
+"""What owns the files of another workspace: nothing in them is judged here."""
 TERMINAL_STATUSES = frozenset({"FINISHED", "FAILED", "KILLED"})
 
 ALWAYS = 2**63 - 1
@@ -161,6 +166,16 @@ class Run:
         return latest_time(now, (self.start_time,), (point.timestamp for points in self.metrics.values() for point in points))
 
 
+def is_elsewhere(owner: EntityRef | None) -> bool:
+    """Whether files are those of another workspace."""
+    return owner is not None and owner.kind == WORKSPACE
+
+
+def says_external(tags: Mapping[str, str]) -> bool:
+    """Whether tags of a logged model say that it is hosted elsewhere; MLflow takes the word in any case."""
+    return tags.get(EXTERNAL, "").lower() == "true"
+
+
 @dataclass(frozen=True, slots=True)
 class LoggedModel:
     """A logged model (MLflow 3), detailed where its run is."""
@@ -184,7 +199,7 @@ class LoggedModel:
     @property
     def external(self) -> bool:
         """Whether it is hosted elsewhere, and has no files."""
-        return self.tags.get(EXTERNAL) == "true"
+        return says_external(self.tags)
 
     @property
     def ref(self) -> EntityRef:

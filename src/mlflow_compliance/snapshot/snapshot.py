@@ -12,7 +12,17 @@ from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
 from mlflow_compliance.snapshot.damage import DamagedFile
-from mlflow_compliance.snapshot.entities import ACTIVE, DatasetInput, Experiment, LoggedModel, RegisteredModel, RepeatedPoints, Run, StoreInfo
+from mlflow_compliance.snapshot.entities import (
+    _OF_MLFLOW,
+    ACTIVE,
+    DatasetInput,
+    Experiment,
+    LoggedModel,
+    RegisteredModel,
+    RepeatedPoints,
+    Run,
+    StoreInfo,
+)
 from mlflow_compliance.snapshot.presence import Unknown, Why
 from mlflow_compliance.snapshot.schema import LostRows, Schema
 
@@ -102,8 +112,20 @@ class Snapshot:
         """The folders with an MLmodel that a run logged: its logged models, and what lies among its own artifacts (before MLflow 3)."""
         if self.artifacts is None:
             return []
-        places = [self.artifacts.locations.get(item.place) for item in (*(model.ref for model in self.models_of(run.run_id)), run.ref)]
+        models = [model.ref for model in self.models_of(run.run_id) if not model.external or self._has_files(model)]
+        places = [self.artifacts.locations.get(item.place) for item in (*models, run.ref)]
         return [model.path for place in places if place for model in self.artifacts.models_in(place)]
+
+    def _has_files(self, model: LoggedModel) -> bool:
+        """Whether an external model has files here whatever its tag says: more than what MLflow writes so that it can be registered."""
+        place = self.artifacts.locations.get(model.ref.place) if self.artifacts else None
+        found = self.artifacts.under(place) if self.artifacts and place else ()
+        return any(path.rpartition("/")[2] not in _OF_MLFLOW for path in found)
+
+    def hosted_elsewhere(self, run: Run) -> bool:
+        """Whether the only models that a run wrote are external ones; one that is not READY is none yet."""
+        written = [model.external for model in self.models_of(run.run_id) if model.external or model.status == "READY"]
+        return bool(written) and all(written) and not self.model_folders(run)
 
     def unknown_files(self, run: Run) -> Unknown | None:
         """Why not all that a run logged could be looked at, None where it was."""

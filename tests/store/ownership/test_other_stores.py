@@ -56,3 +56,14 @@ def test_a_database_of_something_else_owns_nothing(two: tuple[Any, str]) -> None
     with sqlite3.connect(lab.folder / "optuna.db") as connection:
         connection.execute("CREATE TABLE studies (id INTEGER)")
     assert ownerless(lab)[run_id] == ""
+
+
+def test_the_source_of_a_neighbours_model_version_is_kept(lab: Any) -> None:
+    """Its files lie in the folder of no run and bear no id: only the version's row names them."""
+    other = lab.folder / "other.db"
+    export = lab.stray("exports/prices", {"MLmodel": b"flavors: {}\n", "model.pkl": b"x" * 4000})
+    empty = lab.database.read_bytes()
+    lab.registered("prices", str(export))
+    other.write_bytes(lab.database.read_bytes())
+    lab.database.write_bytes(empty)
+    assert ownerless(lab) == {"exports": f"the store in {other} owns it: "}

@@ -254,7 +254,7 @@ class TestRefusals:
         code = f"""
 import sys
 from mlflow_compliance.errors import ChangeError
-from mlflow_compliance.store.disk import files
+from mlflow_compliance.store.storage import files
 drop()
 try:
     files.share(sys.argv[1], sys.argv[2], "{SHA}")
@@ -307,7 +307,7 @@ print(*seen)
 class TestCrash:
     CODE = """
 import itertools, sys
-from mlflow_compliance.store.disk import files
+from mlflow_compliance.store.storage import files
 kept, path = sys.argv[1:3]
 mode = 0o644
 print("started", flush=True)
@@ -339,7 +339,7 @@ for turn in itertools.count():
     def test_death_at_each_step(self, pair: tuple[Path, Path], step: str) -> None:
         code = f"""
 import os, sys
-from mlflow_compliance.store.disk import files
+from mlflow_compliance.store.storage import files
 os.{step} = lambda *args, **named: os.kill(os.getpid(), 9)
 files.share(*sys.argv[1:])
 """

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from mlflow_compliance.progress import Progress
 from mlflow_compliance.snapshot.artifacts import Artifacts
+from mlflow_compliance.snapshot.entities import is_elsewhere
 from mlflow_compliance.snapshot.files import (
     JOURNALS,
     LINK,
@@ -121,7 +122,7 @@ def read_artifacts(
         models={
             folder: walk.judged.get(folder) or inspect(folder, owner, walk.files)
             for folder, owner in walk.models.items()
-            if os.path.basename(folder) != "metadata" or os.path.dirname(folder) not in walk.models
+            if not is_elsewhere(owner) and (os.path.basename(folder) != "metadata" or os.path.dirname(folder) not in walk.models)
         },
         recorded=recorded,
         newest=walk.newest,
@@ -357,7 +358,8 @@ class _Walk:
         if facts.st_nlink > 1 and not link:
             self._names[copy] = facts.st_nlink
         if refused:
-            self.unread[path] = refused
+            if not is_elsewhere(here.owner):
+                self.unread[path] = refused
         else:
             self.files[path] = ArtifactFile(size, copy, here.owner, here.logged and not uploading and not link)
             if name == MLMODEL:
@@ -433,7 +435,8 @@ class _Walk:
         return own
 
     def _failed(self, path: str, error: OSError, where: Where) -> None:
-        self.unread[path] = (error.strerror or "cannot be read").lower()
+        if not is_elsewhere(where.owner):
+            self.unread[path] = (error.strerror or "cannot be read").lower()
         if where.stray:
             self.strays.mark(where.stray, path)
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from mlflow_compliance.progress import Progress
 from mlflow_compliance.snapshot.artifacts import Artifacts
+from mlflow_compliance.snapshot.entities import is_elsewhere
 from mlflow_compliance.snapshot.files import MLMODEL, ArtifactFile, ArtifactRoot, ModelFolder
 from mlflow_compliance.snapshot.refs import EntityRef, Location
 from mlflow_compliance.store.artifacts.local import SKIPPED, Where
@@ -164,7 +165,7 @@ def _read_models(sorting: _Sorting, ground: RemoteGround, progress: Progress) ->
     folders = {
         folder: owner
         for folder, owner in sorting.models.items()
-        if os.path.basename(folder) != "metadata" or os.path.dirname(folder) not in sorting.models
+        if not is_elsewhere(owner) and (os.path.basename(folder) != "metadata" or os.path.dirname(folder) not in sorting.models)
     }
 
     def read(folder: str) -> bytes | RemoteError:

@@ -11,8 +11,8 @@ from mlflow.entities import ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from mlflow_compliance.snapshot.entities import DatasetInput, latest_time
-from mlflow_compliance.snapshot.tags import ASSESSED_RUN, EXTERNAL, MADE_BY_US
+from mlflow_compliance.snapshot.entities import DatasetInput, latest_time, says_external
+from mlflow_compliance.snapshot.tags import ASSESSED_RUN, MADE_BY_US
 from mlflow_compliance.store.backends.rest import SEARCH_MODELS, SEARCH_RUNS, SEARCH_TRACES, Rest
 
 
@@ -131,7 +131,7 @@ class ClientListing:
         for chunk in chunks(experiments):
             for model in pages(self.client.search_logged_models, experiment_ids=chunk, max_results=PAGE):
                 source, created = model.source_run_id or "", model.creation_timestamp or 0
-                external = (model.tags or {}).get(EXTERNAL) == "true"
+                external = says_external(model.tags or {})
                 yield ModelRow(model.model_id, model.experiment_id, source, model.artifact_location, str(model.status), created, external)
 
     def traces(self, experiments: list[str]) -> Iterator[TraceRow]:
@@ -168,7 +168,7 @@ class RestListing:
                 for model in page.get("models", ()):
                     info = model["info"]
                     status = info.get("status", "").removeprefix("LOGGED_MODEL_")
-                    external = any((item["key"], item.get("value")) == (EXTERNAL, "true") for item in info.get("tags", ()))
+                    external = says_external({item["key"]: item.get("value", "") for item in info.get("tags", ())})
                     source, created = info.get("source_run_id", ""), int(info.get("creation_timestamp_ms", 0))
                     yield ModelRow(info["model_id"], info["experiment_id"], source, info.get("artifact_uri", ""), status, created, external)
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from mlflow_compliance.snapshot.entities import DELETED
+from mlflow_compliance.snapshot.entities import DELETED, WORKSPACE
 from mlflow_compliance.snapshot.moved import HISTORY, PlaceInRow
 from mlflow_compliance.snapshot.refs import EntityRef, Location
 from mlflow_compliance.snapshot.snapshot import Snapshot
@@ -61,6 +61,7 @@ class _Locations:
             yield Location(EntityRef("experiment", key, f"{key} (which has no row)"), key, uri)
         for model in self.snapshot.registered_models.values():
             yield from (Location(version.ref, version.experiment_id, version.location) for version in model.versions if not version.external)
+        yield from self._versions_without_model()
         yield from self._skills()
         yield from self._archived_traces()
 
@@ -70,7 +71,7 @@ class _Locations:
             return
         for experiment, name, uri in self.tables.all("SELECT experiment_id, workspace, artifact_location FROM experiments"):
             if str(experiment) in self._experiments and uri:
-                yield Location(EntityRef("workspace", name, name), str(experiment), uri)
+                yield Location(EntityRef(WORKSPACE, name, name), str(experiment), uri)
         for table, column in (("runs", "artifact_uri"), ("logged_models", "artifact_location")):
             if not self.tables.has(table, column):
                 continue
@@ -80,7 +81,14 @@ class _Locations:
                 f"AND SUBSTR({table}.{column}, 1, LENGTH(experiments.artifact_location)) <> experiments.artifact_location"
             )
             for name, experiment, uri in self.tables.all(elsewhere, workspace=self.tables.workspace):
-                yield Location(EntityRef("workspace", name, name), str(experiment), uri or "")
+                yield Location(EntityRef(WORKSPACE, name, name), str(experiment), uri or "")
+        if self.tables.has("model_versions", "workspace"):
+            for name, source, stored in self.tables.all(
+                "SELECT workspace, source, storage_location FROM model_versions "
+                "WHERE workspace <> :workspace AND current_stage <> 'Deleted_Internal'",
+                workspace=self.tables.workspace,
+            ):
+                yield Location(EntityRef(WORKSPACE, name, name), "", stored or source or "")
 
     def _runs(self) -> Iterator[Location]:
         homes: dict[str, tuple[str, str]] = {}
@@ -106,7 +114,7 @@ class _Locations:
     def _logged_models(self) -> Iterator[Location]:
         if "logged_models" not in self.tables.columns:
             return
-        tagged = "SELECT model_id FROM logged_model_tags WHERE tag_key = :external AND tag_value = 'true'"
+        tagged = "SELECT model_id FROM logged_model_tags WHERE tag_key = :external AND LOWER(tag_value) = 'true'"
         external = {model_id for (model_id,) in self.tables.all(tagged, external=EXTERNAL)}
         for model_id, experiment, uri, status, lifecycle in self.tables.all(
             "SELECT model_id, experiment_id, artifact_location, status, lifecycle_stage FROM logged_models"
@@ -117,6 +125,21 @@ class _Locations:
                 self._note_lost(experiment_id, uri, f"/models/{model_id}/artifacts")
                 if lifecycle != DELETED and MODEL_STATUS.get(status) == "READY" and model_id not in external:
                     self.ready.add(model_id)
+
+    def _versions_without_model(self) -> Iterator[Location]:
+        """Versions whose registered model has no row: MLflow shows them to nobody, and their files are theirs all the same."""
+        if not self.tables.has("model_versions", "source") or "registered_models" not in self.tables.columns:
+            return
+        stored = "storage_location" if self.tables.has("model_versions", "storage_location") else "NULL"
+        named = self.tables.equals("registered_models", "name", "model_versions.name")
+        for name, version, source, location in self.tables.all(
+            f"SELECT name, version, source, {stored} FROM model_versions WHERE {self.tables.here('model_versions')} "
+            "AND current_stage <> 'Deleted_Internal' "
+            f"AND NOT EXISTS (SELECT 1 FROM registered_models WHERE {named} AND {self.tables.here('registered_models')})",
+            workspace=self.tables.workspace,
+        ):
+            if location or source:
+                yield Location(EntityRef("model_version", f"{name}/{version}", f"{name} version {version}"), "", location or source)
 
     def _skills(self) -> Iterator[Location]:
         """What registered skills keep among the artifacts (MLflow 3.18); other sources are repositories."""

@@ -291,5 +291,5 @@ class RegistryReader:
         if "logged_model_tags" not in self.tables.columns:
             return frozenset()
         ids = {key for version in versions for key in sources_of(version)}
-        sql = "SELECT model_id FROM logged_model_tags WHERE tag_key = :external AND tag_value = 'true' AND model_id IN :ids"
+        sql = "SELECT model_id FROM logged_model_tags WHERE tag_key = :external AND LOWER(tag_value) = 'true' AND model_id IN :ids"
         return frozenset(key for (key,) in self.tables.within(sql, ids, external=EXTERNAL))

@@ -16,7 +16,14 @@ from mlflow_compliance.store.backends.sqlite_file import is_sqlite, reading_file
 from mlflow_compliance.store.ownership.entries import Entry
 from mlflow_compliance.store.storage.locations import local_folder
 
-_PLACES = {"experiments": "artifact_location", "runs": "artifact_uri", "logged_models": "artifact_location", "skill_versions": "source"}
+_PLACES = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+    ("skill_versions", "source"),
+)
 _IDS = {"run": ("runs", "run_uuid", "artifact_uri"), "logged model": ("logged_models", "model_id", "artifact_location")}
 _ID_ALONE = {"trace": ("trace_info", "request_id")}
 _MOST = 1000
@@ -105,7 +112,7 @@ def _is_any(path: str, others: Collection[str]) -> bool:
 
 def _places(connection: Connection, home: str | None, tables: Mapping[str, Collection[str]]) -> Iterator[str]:
     """The local folders that the rows name."""
-    for table, column in _PLACES.items():
+    for table, column in _PLACES:
         if column in tables.get(table, ()):
             for (uri,) in connection.execute(text(f"SELECT {column} FROM {table}")):  # noqa: S608  constants of ours
                 place = local_folder(uri, home) if uri else None

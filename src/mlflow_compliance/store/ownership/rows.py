@@ -160,7 +160,9 @@ def read_holdings(
         reader.add(location)
     for location in folders:
         path = reader.ground.real(reader.resolve(location.uri).path or "/")
-        if path not in reader.holdings.experiments and path not in reader.holdings.roots:
+        if not location.experiment_id:
+            reader.add_version_elsewhere(location.owner, path)
+        elif path not in reader.holdings.experiments and path not in reader.holdings.roots:
             reader.holdings.claims.setdefault(path, Claim(location.owner, ""))
     reader.close()
     return reader.holdings
@@ -174,7 +176,7 @@ class _Reader:
         self._ready = ready
         self._as_written = as_written  # whether a normal path in a row is that path here
         self._experiments: dict[str, str] = {}  # experiment id -> path of its location, as resolved
-        self._versions: dict[str, EntityRef] = {}
+        self._versions: dict[str, Claim] = {}
         self._states: dict[str, Missing | None] = {}
         self._root_states: dict[str, Missing | None] = {}
         self._bases: dict[tuple[str, str], str] = {}
@@ -234,7 +236,7 @@ class _Reader:
         if kind == "experiment":
             self.holdings.experiments.setdefault(path, location.owner)
         elif kind in ("model_version", "skill_version"):
-            self._versions.setdefault(path, location.owner)
+            self._versions.setdefault(path, Claim(location.owner, path))
         elif kind == "run_model":
             pass  # it lies in its run's folder
         else:
@@ -259,6 +261,11 @@ class _Reader:
             missing = self.ground.missing(path)
             self.holdings.unread[path] = missing.reason if missing else "is not a folder"
 
+    def add_version_elsewhere(self, owner: EntityRef, path: str) -> None:
+        """What a version of another workspace was registered from, as far as it lies in no folder of ours."""
+        if self.ground.is_folder(path):
+            self._versions.setdefault(path, Claim(owner, ""))
+
     def close(self) -> None:
         """Note every folder on the way to something that a row owns, and what the versions own."""
         holdings = self.holdings
@@ -266,10 +273,10 @@ class _Reader:
             _climb(folder + "/models", holdings.containers)
         for folder in holdings.claims:
             _climb(parent(folder), holdings.containers)
-        for path, owner in self._versions.items():
+        for path, claim in self._versions.items():
             # Most versions are registered from a run's or a model's folder, which stays theirs.
             if path not in holdings.containers and not any(above in holdings.claims for above in upwards(path)):
-                holdings.claims[path] = Claim(owner, path)
+                holdings.claims[path] = claim
                 _climb(os.path.dirname(path), holdings.containers)
         for root in holdings.roots:
             _climb(root, holdings.containers)
