@@ -105,7 +105,7 @@ def audit_command(folder: Path, uri: str) -> list[str]:
         str(folder / "pytest.ini"),
         *quiet,
         "-q",
-        "--metadata-only",
+        "--compliance-metadata-only",
         f"--tracking-uri={uri}",
         str(CHECKOUT / "policies"),
     ]

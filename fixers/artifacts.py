@@ -125,13 +125,6 @@ def advise_restoring(finding: Finding, snapshot: Snapshot, settings: Settings) -
     yield
 
 
-@fixer("ART005")
-def advise_completing(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
-    """Nobody can invent a model file."""
-    raise CannotFix("put the missing file back, or log the model again and retire this run")
-    yield
-
-
 @fixer("ART006")
 def give_back(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
     """Move it back to its former place; where something lies there now, both stay."""

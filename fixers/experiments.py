@@ -11,6 +11,8 @@ from mlflow_compliance.api import (
     COPIED_BY,
     COPY_STATE,
     LINK,
+    MLMODEL,
+    NOTE,
     PARENT,
     SOURCE_RUN,
     Artifacts,
@@ -40,8 +42,6 @@ from .retiring import refuse_what_is_relied_on, retire, set_tags
 
 LONGEST_TAG = 5000
 """Characters that every version of MLflow takes as the value of a run's tag."""
-NOTE = "mlflow.note.content"
-"""The description that the MLflow UI shows."""
 
 
 @fixer("EXP001")
@@ -136,7 +136,7 @@ def _refuse_what_came_later(run: Run, copy: Run, snapshot: Snapshot) -> None:
         sizes = {path[len(there) :]: file.size for path, file in snapshot.artifacts.under(there).items()}
         files = {path[len(here) :]: file.size for path, file in snapshot.artifacts.under(here).items()}
         # A copy's MLmodel has other ids in it.
-        if any(name not in sizes or (size != sizes[name] and os.path.basename(name) != "MLmodel") for name, size in files.items()):
+        if any(name not in sizes or (size != sizes[name] and os.path.basename(name) != MLMODEL) for name, size in files.items()):
             more.append("artifacts")
     if more:
         raise CannotFix(

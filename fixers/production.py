@@ -13,9 +13,13 @@ from mlflow_compliance.api import (
     BUILT_FOR,
     BUILT_IN,
     COMPLETE_BUILD,
+    DATA_CONTEXT,
     JOURNAL,
     METADATA,
+    NOTE,
     NOW,
+    OVERRULED,
+    SHA256,
     SUPERSEDED,
     SUPERSEDED_BY,
     Bundle,
@@ -53,8 +57,6 @@ LIMITATIONS = (
     "The metrics were computed from the recorded predictions, on the data that these were made for; they say nothing about other people or times. "
     "The record shows what was found and when. It is evidence for an assessment, not the assessment."
 )
-NOTE = "mlflow.note.content"
-"""The description that the MLflow UI shows."""
 DESCRIPTION = "description"
 """The same for programs: a tag with the name that people look for."""
 ADVICE = "log the model to this run with mlflow.<flavor>.log_model, mark the run that has it as production, or name what to build one from: {missing}"
@@ -71,10 +73,16 @@ def product_of(finding: Finding, snapshot: Snapshot, settings: Settings) -> Prod
     raise CannotFix("the run is no production run any more: plan anew")
 
 
-@fixer("MOD001")
+@fixer("MOD001", "MOD003", "MOD004", "PRD001", "PRD002", "PRD004", "PRD005", "PRD007")
 def build(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
     """Build one complete production run from the model and the predictions that the settings name, and supersede the others."""
-    yield from build_for(product_of(finding, snapshot, settings), snapshot, settings)
+    product = product_of(finding, snapshot, settings)
+    changes = list(build_for(product, snapshot, settings))
+    planned = next((change for change in changes if isinstance(change, LogProductionRun)), None)
+    kind, _, name = finding.entity.kind.partition("_")
+    if planned is not None and kind == "required" and not _offers(planned, name, finding.entity.label):
+        raise CannotFix(f"nothing that the settings name gives a run the {name} {finding.entity.label}: log it to the run, or take it off the list")
+    yield from changes
 
 
 def build_for(product: Product, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
@@ -157,7 +165,7 @@ def _planned(product: Product, primary: Experiment, bundle: Bundle, replaced: li
     }
     facts = facts_of(product, own, frozenset(proved.probe.params), replaced, fact_values(product, snapshot, snapshot.evidence, settings))
     params = {**own, **{fact.name: fact.value for fact in facts if fact.name not in own and fact.name not in wanted.facts}}
-    digests = {f"compliance.sha256.{role}": digest for role, digest in bundle.sources.items()}
+    digests = {f"{SHA256}{role}": digest for role, digest in bundle.sources.items()}
     description = wanted.description or _description(product, bundle)
     tags = {
         **product.production_tags,
@@ -242,66 +250,20 @@ def _datasets(product: Product, bundle: Bundle) -> tuple[DatasetInput, ...]:
             source=json.dumps({"uri": wanted.predictions}),
             schema=json.dumps({"mlflow_colspec": columns}),
             profile=json.dumps({"num_rows": scored.rows}),
-            tags=(("mlflow.data.context", "evaluation"),),
+            tags=((DATA_CONTEXT, "evaluation"),),
         ),
     )
-
-
-@fixer("PRD001")
-def build_with_param(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
-    """Build a production run that carries it."""
-    yield from _build_with(finding, snapshot, settings)
-
-
-@fixer("PRD002")
-def build_with_metric(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
-    """Build a production run that carries it."""
-    yield from _build_with(finding, snapshot, settings)
 
 
 @fixer("PRD003")
 def build_with_tag(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
     """Take a description over from the one that the UI shows; else build a production run that carries the tag."""
     run = snapshot.runs.get(finding.entity.key) if finding.entity.kind == "run" else None
-    note = run.tags.get(NOTE, "") if run is not None and finding.message == f"has no tag {DESCRIPTION}" else ""
+    note = run.tags.get(NOTE, "") if run is not None and finding.name == DESCRIPTION else ""
     if run is not None and note.strip():
         yield SetRunTag(run.run_id, DESCRIPTION, note, run.tags.get(DESCRIPTION))
     else:
-        yield from _build_with(finding, snapshot, settings)
-
-
-@fixer("PRD004")
-def build_with_artifact(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
-    """Build a production run that carries it."""
-    yield from _build_with(finding, snapshot, settings)
-
-
-@fixer("PRD005")
-def build_with_metrics(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
-    """Build a production run with metrics that were computed; what was logged before stays on the run that it supersedes."""
-    yield from _build_with(finding, snapshot, settings)
-
-
-@fixer("PRD007")
-def build_with_params(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
-    """Build a production run with the model's own parameters: those of a run can never be changed."""
-    yield from _build_with(finding, snapshot, settings)
-
-
-@fixer("MOD004")
-def build_described(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
-    """Build a production run whose model has signature, example and pinned environment."""
-    yield from _build_with(finding, snapshot, settings)
-
-
-def _build_with(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
-    product = product_of(finding, snapshot, settings)
-    changes = list(build_for(product, snapshot, settings))
-    planned = next((change for change in changes if isinstance(change, LogProductionRun)), None)
-    kind, _, name = finding.entity.kind.partition("_")
-    if planned is not None and kind == "required" and not _offers(planned, name, finding.entity.label):
-        raise CannotFix(f"nothing that the settings name gives a run the {name} {finding.entity.label}: log it to the run, or take it off the list")
-    yield from changes
+        yield from build(finding, snapshot, settings)
 
 
 def _offers(change: LogProductionRun, kind: str, name: str) -> bool:
@@ -358,33 +320,4 @@ def keep_one_value(finding: Finding, snapshot: Snapshot, settings: Settings) -> 
                 name = snapshot.experiments[run.experiment_id].name
                 raise CannotFix(f"{run.ref} is in {name!r}, which is only named like production (built in): write production_names for the product")
             yield SetRunTag(run_id, SUPERSEDED_BY, current.run_id, run.tags.get(SUPERSEDED_BY))
-            yield SetRunTag(run_id, f"compliance.overruled.{fact}", decided, run.tags.get(f"compliance.overruled.{fact}"))
-
-
-@fixer("MOD002")
-def advise_safe_format(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
-    """A pickle cannot be made safe, only replaced by whoever trusts where it comes from."""
-    raise CannotFix(
-        "log the model again as skops or in its native format; what you know to be harmless goes into [models] allowed_globals, loaders or allow_code"
-    )
-    yield
-
-
-@fixer("MOD003")
-def advise_loading(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
-    """Build a production run whose model loads; it is tried before it is logged."""
-    yield from _build_with(finding, snapshot, settings)
-
-
-@fixer("MOD005")
-def advise_predictions(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
-    """Which of the two is right, the model or the predictions, is not for this program to guess."""
-    raise CannotFix("score the features again with the model that is to serve, and name those predictions; or name the model that made these")
-    yield
-
-
-@fixer("PRD008")
-def advise_products(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
-    """Which models are in production is for people to say."""
-    raise CannotFix("copy the lines for compliance.toml, leave those models that are in production and mend what is not so; or write products = []")
-    yield
+            yield SetRunTag(run_id, f"{OVERRULED}{fact}", decided, run.tags.get(f"{OVERRULED}{fact}"))

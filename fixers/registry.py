@@ -51,24 +51,3 @@ def _product_of(finding: Finding, settings: Settings) -> Product:
         if finding.entity.key in (product.name, name) or (name and finding.entity.key.startswith(f"{name}/")):
             return product
     raise CannotFix("no product in the settings has this registered model")
-
-
-@fixer("REG006")
-def advise_other_alias(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
-    """Who loads by it is not known here."""
-    raise CannotFix("name the model and this alias in a product in compliance.toml; if it is not in production, give its version another alias")
-    yield
-
-
-@fixer("REG002")
-def advise_source(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
-    """Nobody can invent a model file."""
-    raise CannotFix("put the files back, or delete the version in MLflow if nothing relies on it")
-    yield
-
-
-@fixer("REG003")
-def advise_alias(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
-    """Who still asks for the stage is not known here."""
-    raise CannotFix("give the version an alias, move who asks for the stage over to it, then set the stage to None")
-    yield

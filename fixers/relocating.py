@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from mlflow_compliance.api import (
     HISTORY,
+    SERVED,
     Artifacts,
     CannotFix,
     Change,
@@ -47,7 +48,7 @@ def _advice(finding: Finding, artifacts: Artifacts) -> str:
         return f"{SETTLE}{': for reading alone, since the server needs what the rows say' if servers else ': it rewrites the rows'}"
     if moved:
         return "say in [store.relocate] which of the folders it is; one that is a copy can be moved away"
-    if unknown and unknown.place.startswith(("s3:", "mlflow-artifacts:")):
+    if unknown and unknown.place.startswith(("s3:", SERVED)):
         return "see that its bucket or server, and the credentials and the endpoint of this audit, are the right ones; then run again"
     return 'if the files are here, map the prefix for reading: [store.relocate] "<prefix in the row>" = "<folder here>"'
 

@@ -20,13 +20,6 @@ def remove_repeats(finding: Finding, snapshot: Snapshot, settings: Settings) -> 
             yield RemoveRepeatedPoints(path, owner.kind, owner.key, points.metric, points.repeats, points.sha256, points.size)
 
 
-@fixer("STO002")
-def advise_restoring(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
-    """Nobody can say what the missing row held."""
-    raise CannotFix("put the missing rows back from a backup of the database; nothing that hangs on them is moved or deleted here")
-    yield  # a generator, as every remedy
-
-
 @fixer("STO003")
 def advise_upgrading(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
     """A schema is MLflow's own to change."""
@@ -52,14 +45,4 @@ _WAYS_OUT = {
 def advise_mending(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
     """What a file held is not for a program to say."""
     raise CannotFix(_WAYS_OUT.get(finding.code, "bring it back from a backup"))
-    yield
-
-
-@fixer("STO004")
-def advise_newer_database(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
-    """Which database is the right one is not for this program to guess."""
-    raise CannotFix(
-        "if the database was restored from a backup, bring back the one that knows these folders; if their rows were deleted on purpose, move "
-        "them out of the artifact root; until then nothing in it is moved or linked"
-    )
     yield

@@ -172,7 +172,12 @@ def _has_a_row(path: str, owned: frozenset[str]) -> bool:
     return any(above in owned for above in upwards(os.path.dirname(path)))
 
 
-@policy("ART005", "Every model folder is complete", Severity.HIGH)
+@policy(
+    "ART005",
+    "Every model folder is complete",
+    Severity.HIGH,
+    advice="put the missing file back, or log the model again and retire this run",
+)
 def test_model_folders_are_complete(artifact_root: ArtifactRoot, artifacts: Artifacts, violations: Violations) -> None:
     """MLmodel names the files that loading needs; a row that says READY does not look at them."""
     elsewhere = 0

@@ -6,6 +6,7 @@ import glob
 from collections.abc import Iterator
 
 from mlflow_compliance.api import (
+    NOTE,
     By,
     Experiment,
     Product,
@@ -154,7 +155,7 @@ def test_experiment_is_classified(experiment: Experiment, store: Snapshot, setti
             observed=f"{rules.lifecycle_tag}={value}",
             expected=expected,
         )
-    elif is_archived(settings, experiment) and "ARCHIVED" not in experiment.tags.get("mlflow.note.content", ""):
+    elif is_archived(settings, experiment) and "ARCHIVED" not in experiment.tags.get(NOTE, ""):
         violations.add("archive-not-described", "archived, but the MLflow UI does not say so", expected="ARCHIVED in its description")
 
 

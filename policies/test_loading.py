@@ -40,7 +40,13 @@ def without_model(
         violations.add("no-model", f"there is no production model to {what}")
 
 
-@policy("MOD002", "Models are safe to load", Severity.HIGH)
+@policy(
+    "MOD002",
+    "Models are safe to load",
+    Severity.HIGH,
+    advice="log the model again as skops or in its native format; what you know to be harmless goes into [models] allowed_globals, loaders or "
+    "allow_code",
+)
 def test_models_are_safe_to_load(
     artifact_root: ArtifactRoot, artifacts: Artifacts, evidence: Evidence, settings: Settings, violations: Violations
 ) -> None:
@@ -92,7 +98,12 @@ def test_production_model_is_described(product: Product, store: Snapshot, eviden
             )
 
 
-@policy("MOD005", "Served probabilities are the recorded ones", Severity.HIGH)
+@policy(
+    "MOD005",
+    "Served probabilities are the recorded ones",
+    Severity.HIGH,
+    advice="score the features again with the model that is to serve, and name those predictions; or name the model that made these",
+)
 def test_served_probabilities_are_the_recorded_ones(
     product: Product, store: Snapshot, evidence: Evidence, settings: Settings, violations: Violations
 ) -> None:

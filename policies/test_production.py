@@ -48,7 +48,7 @@ def test_production_run_has_param(required_param: Requirement, store: Snapshot, 
     """What a model was made with cannot be asked of anybody later."""
     for run in _missing(required_param, store, settings, violations):
         if not run.params.get(required_param.name, "").strip():
-            violations.add("missing", f"has no param {required_param.name}", entity=run.ref)
+            violations.add("missing", f"has no param {required_param.name}", entity=run.ref, name=required_param.name)
 
 
 @policy("PRD002", "The production run has each required metric", Severity.HIGH)
@@ -57,10 +57,14 @@ def test_production_run_has_metric(required_metric: Requirement, store: Snapshot
     for run in _missing(required_metric, store, settings, violations):
         value = run.latest.get(required_metric.name)
         if value is None:
-            violations.add("missing", f"has no metric {required_metric.name}", entity=run.ref)
+            violations.add("missing", f"has no metric {required_metric.name}", entity=run.ref, name=required_metric.name)
         elif value != value or abs(value) >= INFINITE:
             violations.add(
-                "not-a-number", f"its metric {required_metric.name} is not a number", entity=run.ref, observed="NaN" if value != value else "infinity"
+                "not-a-number",
+                f"its metric {required_metric.name} is not a number",
+                entity=run.ref,
+                observed="NaN" if value != value else "infinity",
+                name=required_metric.name,
             )
 
 
@@ -69,7 +73,7 @@ def test_production_run_has_tag(required_tag: Requirement, store: Snapshot, sett
     """Tags are what searches, people and programs find it by."""
     for run in _missing(required_tag, store, settings, violations):
         if not run.tags.get(required_tag.name, "").strip():
-            violations.add("missing", f"has no tag {required_tag.name}", entity=run.ref)
+            violations.add("missing", f"has no tag {required_tag.name}", entity=run.ref, name=required_tag.name)
 
 
 @policy("PRD004", "The production run has each required artifact", Severity.HIGH)
@@ -84,7 +88,8 @@ def test_production_run_has_artifact(
         if unknown:
             violations.not_evaluated("missing", unknown.reason, entity=run.ref)
         else:
-            violations.add("missing", f"has no artifact {required_artifact.name}", entity=run.ref, expected="a file that is not empty")
+            wanted = required_artifact.name
+            violations.add("missing", f"has no artifact {wanted}", entity=run.ref, expected="a file that is not empty", name=wanted)
 
 
 def _has_artifact(pattern: str, run: Run, store: Snapshot, artifacts: Artifacts) -> bool:
@@ -125,6 +130,7 @@ def test_metrics_follow_from_predictions(product: Product, store: Snapshot, evid
                     entity=run.ref,
                     observed=f"{recorded[name]:g}",
                     expected=expected,
+                    name=name,
                 )
         costs = (wanted.false_negative_cost, wanted.false_positive_cost)
         for sentence in agree(recorded, false_negative_cost=costs[0], false_positive_cost=costs[1], tolerance=wanted.tolerance):
@@ -148,7 +154,7 @@ def test_one_fact_has_one_value(product: Product, store: Snapshot, evidence: Evi
             decided = product.production.decided.get(fact)
             names = f"under {', '.join(product.production.facts[fact])} ({settings.origin('production.facts', product)})"
             expected = f"one value {names}, {decided} by the settings" if decided else f"one value {names}; say which in the settings"
-            violations.add("several-values", f"{fact} has {len(values)} values", observed=told, expected=expected)
+            violations.add("several-values", f"{fact} has {len(values)} values", observed=told, expected=expected, name=fact)
 
 
 @policy("PRD007", "Hyperparameters on the run, in its metadata and in the model agree", Severity.HIGH)
@@ -176,7 +182,14 @@ def test_hyperparameters_agree(product: Product, store: Snapshot, evidence: Evid
         for key, value in sorted(probe.params.items()):
             for where, other in (("on the run", run.params.get(key)), ("in model_metadata.json", described.get(key))):
                 if other is not None and number(other) != number(value):
-                    violations.add("hyperparameter-differs", f"{key} differs from the model {where}", entity=run.ref, observed=other, expected=value)
+                    violations.add(
+                        "hyperparameter-differs",
+                        f"{key} differs from the model {where}",
+                        entity=run.ref,
+                        observed=other,
+                        expected=value,
+                        name=key,
+                    )
         counts = {"on the run": run.params.get("n_features"), "in model_metadata.json": document.get("n_features")}
         for where, count in counts.items():
             if count is not None and probe.features and number(str(count)) != str(len(probe.features)):
@@ -194,7 +207,12 @@ def test_hyperparameters_agree(product: Product, store: Snapshot, evidence: Evid
                 violations.add("feature-names-differ", f"feature names differ from the model {where}", entity=run.ref, observed=differing)
 
 
-@policy("PRD008", "The settings say which models are in production", Severity.CRITICAL)
+@policy(
+    "PRD008",
+    "The settings say which models are in production",
+    Severity.CRITICAL,
+    advice="copy the lines for compliance.toml, leave those models that are in production and mend what is not so; or write products = []",
+)
 def test_settings_name_the_products(store: Snapshot, settings: Settings, violations: Violations) -> None:
     """What is in force is for people to say: without their word no rule about production has anything to judge."""
     if settings.products:

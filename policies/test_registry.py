@@ -48,7 +48,12 @@ def test_alias_resolves_to_the_production_run(product: Product, store: Snapshot,
         )
 
 
-@policy("REG002", "Every version's source exists", Severity.HIGH)
+@policy(
+    "REG002",
+    "Every version's source exists",
+    Severity.HIGH,
+    advice="put the files back, or delete the version in MLflow if nothing relies on it",
+)
 def test_every_version_has_its_source(registered_model: RegisteredModel, artifacts: Artifacts, violations: Violations) -> None:
     """A version whose files are gone says READY until somebody needs it."""
     for version in registered_model.versions:
@@ -66,7 +71,12 @@ def test_every_version_has_its_source(registered_model: RegisteredModel, artifac
                 violations.add("incomplete", "its source is not complete", entity=version.ref, observed=model.problem)
 
 
-@policy("REG003", "No deprecated stages", Severity.LOW)
+@policy(
+    "REG003",
+    "No deprecated stages",
+    Severity.LOW,
+    advice="give the version an alias, move who asks for the stage over to it, then set the stage to None",
+)
 def test_no_version_has_a_stage(registered_model: RegisteredModel, violations: Violations) -> None:
     """MLflow gives stages up; what relies on 'Production' will find nothing, aliases stay."""
     for version in registered_model.versions:
@@ -74,7 +84,12 @@ def test_no_version_has_a_stage(registered_model: RegisteredModel, violations: V
             violations.add("stage", "has a stage", entity=version.ref, observed=version.stage, expected="an alias")
 
 
-@policy("REG006", "No other alias says production", Severity.HIGH)
+@policy(
+    "REG006",
+    "No other alias says production",
+    Severity.HIGH,
+    advice="name the model and this alias in a product in compliance.toml; if it is not in production, give its version another alias",
+)
 def test_no_other_alias_says_production(registered_model: RegisteredModel, settings: Settings, violations: Violations) -> None:
     """Who loads by an alias that sounds like production gets a model whose evidence no rule looks at."""
     if not settings.products:
@@ -93,4 +108,5 @@ def test_no_other_alias_says_production(registered_model: RegisteredModel, setti
             observed=f"version {version}",
             expected=f"only {wanted}" if wanted else "a product whose registered_model and alias it is",
             severity=None if known else Severity.LOW,
+            name=alias,
         )

@@ -28,7 +28,12 @@ MOST = 20
 """Aliases that are told one by one."""
 
 
-@policy("SRV001", "What would be loaded is the production run's model", Severity.CRITICAL)
+@policy(
+    "SRV001",
+    "What would be loaded is the production run's model",
+    Severity.CRITICAL,
+    advice="mend what RUN002, MOD001 and REG001 say first; files that differ from those on record come back from a backup",
+)
 def test_what_would_be_loaded(product: Product | None, store: Snapshot, evidence: Evidence, settings: Settings, violations: Violations) -> None:
     """The model that decides about people must be the one whose evidence was looked at, byte for byte."""
     if product is None:
@@ -119,7 +124,12 @@ def _unlike_metadata(run_id: str, hashes: Mapping[str, str], evidence: Evidence)
     ]
 
 
-@policy("SRV002", "A tracking server shows and gives everything", Severity.HIGH)
+@policy(
+    "SRV002",
+    "A tracking server shows and gives everything",
+    Severity.HIGH,
+    advice="see to the file or its name: what the server refuses can be logged again under a plain name",
+)
 def test_tracking_server_gives_everything(product: Product, store: Snapshot, evidence: Evidence, settings: Settings, violations: Violations) -> None:
     """People look at the run in the UI: what it does not list, or cannot download, is not there for them."""
     runs = production_runs(product, store, settings)

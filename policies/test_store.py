@@ -28,7 +28,12 @@ def test_metric_points_are_written_once(store: Snapshot, violations: Violations)
             violations.add("without-experiment", message, entity=entity, observed=f"{file.runs} runs", expected="0")
 
 
-@policy("STO002", "Every row's parent is there", Severity.HIGH)
+@policy(
+    "STO002",
+    "Every row's parent is there",
+    Severity.HIGH,
+    advice="put the missing rows back from a backup of the database; nothing that hangs on them is moved or deleted here",
+)
 def test_every_row_has_its_parent(store: Snapshot, violations: Violations) -> None:
     """MLflow shows nobody a run whose experiment has no row, and no clean-up ever takes it: evidence that cannot be found."""
     for lost in store.lost_rows:
@@ -66,7 +71,13 @@ def test_every_row_can_be_read(store: Snapshot, violations: Violations) -> None:
         violations.add(file.code, f"it {file.problem}", entity=entity, observed=file.lost, expected="rows that can be read", severity=severity)
 
 
-@policy("STO004", "The database is not older than its files", Severity.HIGH)
+@policy(
+    "STO004",
+    "The database is not older than its files",
+    Severity.HIGH,
+    advice="if the database was restored from a backup, bring back the one that knows these folders; if their rows were deleted on purpose, move "
+    "them out of the artifact root; until then nothing in it is moved or linked",
+)
 def test_the_database_is_not_older_than_its_files(artifact_root: ArtifactRoot, artifacts: Artifacts, violations: Violations) -> None:
     """Under a database restored from yesterday's backup, today's runs look like files that nobody owns."""
     found = artifacts.outdated.get(artifact_root.path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -92,3 +93,25 @@ def test_the_picture_is_that_of_today() -> None:
     needs = structure.imports()
     drawn = structure.draw(structure.between_rooms(needs), structure.sizes(needs))
     assert (CHECKOUT / "docs" / "images" / "packages.svg").read_text("utf-8") == drawn, "run: python docs/structure.py docs/images/packages.svg"
+
+
+NAMES = re.compile(
+    r"mlflow\.[a-zA-Z][\w.]*|compliance\.\w[\w.]*|MLmodel|meta\.yaml|\.trash|\.quarantine|\.compliance|requirements\.txt|mlflow-artifacts:"
+)
+"""Tags of MLflow and of ours, and files and folders whose names mean something to either."""
+TWICE = {"store/storage/folder_scan.py": "MLmodel"}
+"""What runs in worker processes imports the standard library alone."""
+
+
+def test_names_of_tags_and_files_are_spelled_once() -> None:
+    """In `snapshot/tags.py` and `snapshot/files.py`: one that is spelled again somewhere may be spelled otherwise one day."""
+    places: dict[str, list[str]] = {}
+    packs = (CHECKOUT / pack for pack in ("policies", "fixers"))
+    for file in (file for folder in (ENGINE, *packs) for file in sorted(folder.rglob("*.py"))):
+        allowed = TWICE.get(str(file.relative_to(ENGINE))) if ENGINE in file.parents else None
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            name = node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
+            if NAMES.fullmatch(name) and name != allowed:
+                places.setdefault(name, []).append(f"{file.name}:{node.lineno}")  # type: ignore[attr-defined]
+    assert places.keys() >= {"mlflow.note.content", "compliance.copy", "MLmodel"}
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}

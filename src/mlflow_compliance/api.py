@@ -58,7 +58,7 @@ from mlflow_compliance.snapshot.artifacts import Artifacts
 from mlflow_compliance.snapshot.damage import DamagedFile
 from mlflow_compliance.snapshot.entities import TERMINAL_STATUSES, DatasetInput, Experiment, LoggedModel, ModelVersion, RegisteredModel, Run
 from mlflow_compliance.snapshot.evidence import Bundle, Evidence
-from mlflow_compliance.snapshot.files import LINK, METADATA, ArtifactRoot, DuplicateGroup, Quarantined, in_folder, upwards
+from mlflow_compliance.snapshot.files import LINK, METADATA, MLMODEL, SERVED, ArtifactRoot, DuplicateGroup, Quarantined, in_folder, upwards
 from mlflow_compliance.snapshot.moved import HISTORY, Moved, PlaceInRow
 from mlflow_compliance.snapshot.ownership import Doubt, Outdated, as_time
 from mlflow_compliance.snapshot.presence import Presence, Unknown, Why
@@ -73,7 +73,11 @@ from mlflow_compliance.snapshot.tags import (
     COMPLETE_BUILD,
     COPIED_BY,
     COPY_STATE,
+    DATA_CONTEXT,
+    NOTE,
+    OVERRULED,
     PARENT,
+    SHA256,
     SOURCE_RUN,
     SUPERSEDED,
     SUPERSEDED_BY,
@@ -88,12 +92,18 @@ __all__ = [
     "COMPLETE_BUILD",
     "COPIED_BY",
     "COPY_STATE",
+    "DATA_CONTEXT",
     "HISTORY",
     "JOURNAL",
     "LINK",
     "METADATA",
+    "MLMODEL",
+    "NOTE",
     "NOW",
+    "OVERRULED",
     "PARENT",
+    "SERVED",
+    "SHA256",
     "SOURCE_RUN",
     "SUPERSEDED",
     "SUPERSEDED_BY",

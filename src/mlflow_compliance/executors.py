@@ -29,9 +29,9 @@ _Value = TypeVar("_Value")
 
 
 def check_executor(name: str) -> None:
-    """Raise ComplianceError where --executor names none."""
+    """Raise ComplianceError where --compliance-executor names none."""
     if name != THREADS and not _DASK.fullmatch(name):
-        raise ComplianceError("--executor takes threads (the default) or dask:tcp://host:port, the address of a Dask scheduler")
+        raise ComplianceError("--compliance-executor takes threads (the default) or dask:tcp://host:port, the address of a Dask scheduler")
 
 
 @contextmanager
@@ -52,14 +52,14 @@ def _cluster(address: str) -> Iterator[Executor]:
         from distributed import Client
     except ImportError:
         raise ComplianceError(
-            "--executor=dask:... needs the Dask library, which is not installed: pip install 'pytest-mlflow-compliance[dask]'"
+            "--compliance-executor=dask:... needs the Dask library, which is not installed: pip install 'pytest-mlflow-compliance[dask]'"
         ) from None
     try:
         _refuse_if_nobody_listens(address)
         client = Client(address, timeout=_CONNECTING, set_as_default=False)
     except Exception as error:
         raise ComplianceError(
-            f"the Dask scheduler at {address} cannot be reached ({first_line(error)}): start it, or leave --executor out"
+            f"the Dask scheduler at {address} cannot be reached ({first_line(error)}): start it, or leave --compliance-executor out"
         ) from error
     try:
         pool = client.get_executor(pure=False)
@@ -82,7 +82,7 @@ def _greet(pool: Executor, address: str) -> None:
     try:
         theirs = asked.result(timeout=_CONNECTING)
     except Late as error:
-        raise ComplianceError(f"no worker of the Dask scheduler at {address} answers: start one, or leave --executor out") from error
+        raise ComplianceError(f"no worker of the Dask scheduler at {address} answers: start one, or leave --compliance-executor out") from error
     except Exception as error:
         raise ComplianceError(
             f"the workers of the Dask scheduler at {address} cannot run pytest-mlflow-compliance ({first_line(error)}): install {ours} there"

@@ -9,8 +9,9 @@ import pytest
 
 from mlflow_compliance.session.collection import collected, cover, name, rows
 from mlflow_compliance.session.first_checks import lead, remember
-from mlflow_compliance.session.options import begin
+from mlflow_compliance.session.options import add_flags, begin
 from mlflow_compliance.session.outcomes import asserted, describe, finish, judge, shorten, status, summarize
+from mlflow_compliance.session.packs import header
 from mlflow_compliance.session.redaction import cut_warning
 from mlflow_compliance.session.repair import repair
 from mlflow_compliance.session.xdist import hear, prepare, stop
@@ -24,31 +25,17 @@ if TYPE_CHECKING:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    group = parser.getgroup("compliance", "policy as tests for MLflow stores")
-    group.addoption("--tracking-uri", metavar="URI", help="the MLflow store to audit; wins over MLFLOW_TRACKING_URI and the settings")
-    group.addoption("--compliance-config", metavar="FILE", help="settings file instead of the nearest compliance.toml or pyproject.toml")
-    group.addoption(
-        "--compliance-rules", metavar="IDS", action="append", help="only these rules, by id or pattern of ids: EXP001,ART*; others are deselected"
-    )
-    group.addoption("--metadata-only", action="store_true", help="leave out the rules that look at files: no artifact row and no file is read")
-    group.addoption("--fix", action="store_true", help="repair what can be repaired and undone, then audit again")
-    group.addoption("--fix-dry-run", action="store_true", help="print the plan that --fix would carry out and change nothing")
-    group.addoption("--fix-max", metavar="N", type=int, help="refuse a plan that changes more than N entities")
-    group.addoption(
-        "--fix-owned-root",
-        metavar="FOLDER",
-        action="append",
-        default=[],
-        help="an artifact root that is this store's alone, where --fix sees reason to doubt it; may be given several times",
-    )
-    group.addoption("--executor", metavar="WHERE", default="threads", help="read files and try models in threads, or on dask:tcp://host:port")
-    group.addoption("--hash-cache", metavar="DIR", help="keep hashes of unchanged files in DIR, 'user' for the user's cache folder, or 'off'")
+    add_flags(parser.getgroup("compliance", "policy as tests for MLflow stores"))
     parser.addini("compliance_fixers", "folders or packages with fixers", type="args", default=["mlflow_compliance.fixers"])
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
     begin(config)
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    return header(config)
 
 
 @pytest.hookimpl(tryfirst=True)

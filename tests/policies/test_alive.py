@@ -12,7 +12,7 @@ from gates import Gate, told
 from living import HOUR, PARENT, ago, endpoint, prompt, read_model, scorer, silent, traced
 from mlflow.entities import LoggedModelInput, TraceState
 from mlflow.entities.entity_type import EntityAssociationType
-from repairs import carry_out, chosen, findings, plan_for, refusals, remedies, verdict
+from repairs import carry_out, chosen, findings, notes, plan_for, refusals, remedies, verdict
 from stores import START, Lab
 
 from mlflow_compliance.production.reachability import kept_by
@@ -88,7 +88,7 @@ def test_run001_a_silent_run_is_alive_by_what_is_at_work_for_it(lab: Lab, by: st
     chain = LIFE[by](lab, run_id)
     said = verdict(lab, "RUN001", f"-{home}")
     assert (said.findings, said.unevaluated) == ((), ())
-    assert chain in said.notes[0]
+    assert chain in notes(lab, "RUN001", f"-{home}")[0]
     assert run_id not in {change.entity.key for change in plan_for(lab, "RUN001").changes}
 
 
@@ -124,7 +124,7 @@ def test_run001_files_are_a_sign_of_life_where_their_times_hold(lab: Lab) -> Non
     write_files(lab, run_id, 0.1)
     said = verdict(lab, "RUN001", "-0")
     assert said.findings == ()
-    assert f"its files -> run {run_id}, written" in said.notes[0]
+    assert f"its files -> run {run_id}, written" in notes(lab, "RUN001", "-0")[0]
 
 
 def test_run001_files_of_a_clone_are_none(lab: Lab) -> None:

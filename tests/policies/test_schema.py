@@ -49,7 +49,9 @@ def spoiled(make_lab: object, gate: Gate, request: pytest.FixtureRequest) -> Lab
 
 
 @pytest.mark.parametrize("spoiled", STATES, indirect=True)
-@pytest.mark.parametrize("flags", [["-k", "EXP002"], ["--metadata-only"], ["--fix-dry-run", "-k", "EXP002"]], ids=["k", "metadata only", "dry run"])
+@pytest.mark.parametrize(
+    "flags", [["-k", "EXP002"], ["--compliance-metadata-only"], ["--fix-dry-run", "-k", "EXP002"]], ids=["k", "metadata only", "dry run"]
+)
 def test_a_wrong_schema_is_told_first(gate: Gate, spoiled: Lab, flags: Sequence[str], request: pytest.FixtureRequest) -> None:
     said = STATES[request.node.callspec.params["spoiled"]][1].format(**NAMES)
     before = state(spoiled.folder)

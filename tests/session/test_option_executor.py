@@ -1,4 +1,4 @@
-"""--executor: files are read and models are tried on a real Dask cluster, and nothing is missed when a part of it dies."""
+"""--compliance-executor: files are read and models are tried on a real Dask cluster, and nothing is missed when a part of it dies."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ from mlflow_compliance.store.storage.storages import Places
 
 @pytest.mark.parametrize("word", ["", "dask", "dask:", "dask:tcp://", "dask:127.0.0.1:8786", "dask:tcp://user:secret@host:1", "processes", "Threads"])
 def test_what_names_no_executor_is_a_usage_error(gate: Gate, messy: Lab, word: str) -> None:
-    result = gate(f"--executor={word}")
+    result = gate(f"--compliance-executor={word}")
     assert result.ret == 4
-    assert "--executor takes threads (the default) or dask:tcp://host:port" in told(result)
+    assert "--compliance-executor takes threads (the default) or dask:tcp://host:port" in told(result)
     assert "secret" not in told(result)
 
 
 def test_a_scheduler_that_is_not_there_is_told_in_one_sentence(gate: Gate, messy: Lab) -> None:
     pytest.importorskip("distributed", reason="needs the extra [dask]")
     for address in ("tcp://127.0.0.1:9", "tcp://no-such-host.invalid:8786", "tcp://127.0.0.1:99999"):
-        result = gate(f"--executor=dask:{address}", process=True)
+        result = gate(f"--compliance-executor=dask:{address}", process=True)
         assert result.ret == 4
         assert f"the Dask scheduler at {address} cannot be reached" in told(result)
         assert "Traceback" not in told(result)
@@ -46,7 +46,7 @@ def test_a_scheduler_that_is_not_there_is_told_in_one_sentence(gate: Gate, messy
 
 def test_without_the_extra_the_sentence_says_what_to_install(gate: Gate, messy: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "distributed", None)
-    result = gate("--executor=dask:tcp://127.0.0.1:9")
+    result = gate("--compliance-executor=dask:tcp://127.0.0.1:9")
     assert result.ret == 4
     assert "pip install 'pytest-mlflow-compliance[dask]'" in told(result)
 
@@ -67,7 +67,7 @@ def outcomes(result: pytest.RunResult) -> list[str]:
 
 
 def test_the_report_is_the_same_on_a_cluster(gate: Gate, messy: Lab, cluster: Any) -> None:
-    here, there = gate(process=True), gate(f"--executor=dask:{cluster.scheduler_address}", process=True)
+    here, there = gate(process=True), gate(f"--compliance-executor=dask:{cluster.scheduler_address}", process=True)
     assert here.ret == there.ret == 1
     assert outcomes(here) == outcomes(there)
 

@@ -1,4 +1,4 @@
-"""--hash-cache: off unless asked for, wherever it is asked for; never in the way of an audit or of a repair."""
+"""--compliance-hash-cache: off unless asked for, wherever it is asked for; never in the way of an audit or of a repair."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def test_the_flag_wins_over_the_settings_and_nothing_is_kept_without(gate: Gate,
     plain = gate("-k", "ART001")
     before = state(messy.folder)
     gate.settings(messy.uri, '[artifacts]\nhash_cache = "named"\n')
-    assert gate("-k", "ART001", "--hash-cache=off").outlines[-1].split(" in ")[0] == plain.outlines[-1].split(" in ")[0]
+    assert gate("-k", "ART001", "--compliance-hash-cache=off").outlines[-1].split(" in ")[0] == plain.outlines[-1].split(" in ")[0]
     assert not (gate.folder / "named").exists()
     assert gate("-k", "ART001").ret == 1
-    assert gate("-k", "ART001", "--hash-cache=flagged").ret == 1
-    assert gate("-k", "ART001", "--hash-cache=user").ret == 1
+    assert gate("-k", "ART001", "--compliance-hash-cache=flagged").ret == 1
+    assert gate("-k", "ART001", "--compliance-hash-cache=user").ret == 1
     for folder in (gate.folder / "named", gate.folder / "flagged", tmp_path / "xdg" / "mlflow-compliance"):
         assert len(list(folder.iterdir())) == 1
     assert state(messy.folder) == before
@@ -34,7 +34,7 @@ def test_the_flag_wins_over_the_settings_and_nothing_is_kept_without(gate: Gate,
 
 def test_a_repair_with_one(gate: Gate, messy: Lab, tmp_path: Path) -> None:
     # Even where somebody puts it into an artifact root, it is nobody's stray.
-    inside = f"--hash-cache={messy.folder / 'mlruns' / 'cache'}"
+    inside = f"--compliance-hash-cache={messy.folder / 'mlruns' / 'cache'}"
     assert gate(inside).ret == 1
     assert gate(inside, "--fix").ret == 0
     assert gate(inside).ret == 0
@@ -42,6 +42,6 @@ def test_a_repair_with_one(gate: Gate, messy: Lab, tmp_path: Path) -> None:
 
 
 def test_an_empty_name(gate: Gate, messy: Lab) -> None:
-    result = gate("--hash-cache=")
+    result = gate("--compliance-hash-cache=")
     assert result.ret == 4
-    assert "--hash-cache takes a folder" in told(result)
+    assert "--compliance-hash-cache takes a folder" in told(result)

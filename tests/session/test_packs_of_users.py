@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from gates import FIXERS, Gate, state, told
+from gates import FIXERS, Gate, plan_in, state, told
 from stores import Lab
 
 HEAD = "from mlflow_compliance.api import Experiment, Product, RegisteredModel, Severity, Snapshot, Violations, policy\nimport pytest\n"
@@ -49,7 +49,7 @@ def test_violations_and_an_assert_are_both_told(gate: Gate, messy: Lab) -> None:
     assert "second (found: 1) (expected: 2)" in table(result)
 
 
-@pytest.mark.parametrize("flags", [[], ["--fix"]])
+@pytest.mark.parametrize("flags", [[], ["--fix"], ["--fix-dry-run"]])
 @pytest.mark.parametrize(
     ("body", "said"),
     [
@@ -68,6 +68,28 @@ def test_a_check_that_crashes_is_a_failure(gate: Gate, messy: Lab, flags: list[s
     result.assert_outcomes(passed=1, failed=1)
     assert said in table(result)
     assert state(messy.folder) == before
+    if flags and "pytest.fail" not in body:
+        plan = plan_in(result)
+        crash = next(number for number, line in enumerate(plan) if line.startswith("OWN001  store ") and "the rule crashed (" in line)
+        assert "! not fixed: its rule crashed: mend the policy" in plan[crash + 1]
+        assert ("store" in plan[0] and "seen" in plan[0]) == ("seen" in body), "what it had found is told too"
+
+
+@pytest.mark.parametrize("flag", ["--fix", "--fix-dry-run"])
+def test_a_rule_that_crashes_on_the_planned_store_alone_fails_the_run(gate: Gate, messy: Lab, flag: str) -> None:
+    """It takes every id for one of MLflow's: a run that is yet to be copied has none. All else is repaired."""
+    body = "[int(run.run_id, 16) for run in store.runs.values()]"
+    pack(gate, own("test_ids", "store: Snapshot", body))
+    result = gate(flag, "policies")
+    plan = plan_in(result)
+    assert result.ret == 1
+    (line,) = [line for line in plan if "the rule crashed (ValueError: " in line]
+    assert line.startswith("OWN001  store ")
+    assert "changes to" in plan[-1]
+    if flag == "--fix":
+        result.assert_outcomes(passed=result.parseoutcomes()["passed"])
+        assert "verified: the store, read anew, is what was planned" in told(result)
+        assert "fixed" in result.parseoutcomes()
 
 
 def test_a_check_that_skips_itself_is_skipped_under_fix_too(gate: Gate, messy: Lab) -> None:

@@ -113,10 +113,10 @@ def test_metadata_only(gate: Gate, messy: Lab, log: Path) -> None:
     """No folder is listed, no location is read, MLflow stays unimported: the same alone and through workers."""
     (gate.folder / "watching.py").write_text(WATCH.format(log=str(log)) + COUNTING)
     log.write_text("")
-    alone = gate("--metadata-only", process=True)
+    alone = gate("--compliance-metadata-only", process=True)
     assert alone.parseoutcomes()["deselected"] >= 5
     assert "what is wrong" in told(alone)
-    assert "left out by --metadata-only, so nothing is said of files: ART001," in told(alone)
+    assert "left out by --compliance-metadata-only, so nothing is said of files: ART001," in told(alone)
     assert "depends on files, which no rule of this session reads" in told(alone)
     assert failed(alone) == {"EXP001", "EXP002", "EXP003"}
     said = log.read_text()
@@ -125,7 +125,7 @@ def test_metadata_only(gate: Gate, messy: Lab, log: Path) -> None:
     assert not re.findall(r"artifact_uri FROM runs(?! WHERE run_uuid IN)", said)
     assert "mlflow: False" in said
     log.write_text("")
-    shared = gate("--metadata-only", "-n", "2", process=True)
+    shared = gate("--compliance-metadata-only", "-n", "2", process=True)
     assert table(alone) == table(shared)
     assert log.read_text().count("sqlite3.connect") == 1
 

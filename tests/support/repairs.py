@@ -22,7 +22,7 @@ from mlflow_compliance.repair.expected import expected_after
 from mlflow_compliance.repair.journal import Journal
 from mlflow_compliance.repair.plan import Plan, Refusal, findings_of, make_plan
 from mlflow_compliance.rules.evaluation import Verdict, cases, evaluate
-from mlflow_compliance.rules.finding import Finding
+from mlflow_compliance.rules.finding import Finding, Violations
 from mlflow_compliance.rules.fixer import Remedy
 from mlflow_compliance.rules.packs import load_fixers
 from mlflow_compliance.rules.policy import ATTRIBUTE, Policy
@@ -84,6 +84,16 @@ def verdict(lab: Lab, policy: str, key: str) -> Verdict:
     snapshot, (rule,) = lab.read(), chosen([policy])
     (case,) = [case for case in cases(rule, snapshot, lab.settings) if case.key.endswith(key)]
     return evaluate(rule, case, snapshot, lab.settings)
+
+
+def notes(lab: Lab, policy: str, key: str) -> list[str]:
+    """What one policy tells a reader of one of its cases, beside its findings."""
+    snapshot, (rule,) = lab.read(), chosen([policy])
+    (case,) = [case for case in cases(rule, snapshot, lab.settings) if case.key.endswith(key)]
+    told = Violations(rule.id, case.subject)
+    facts = {"store": snapshot, "artifacts": snapshot.artifacts, "evidence": snapshot.evidence, "settings": lab.settings, "violations": told}
+    rule.check(**case.arguments, **{name: value for name, value in facts.items() if name in rule.arguments})
+    return told.notes
 
 
 def plan_for(lab: Lab, *ids: str, others: Mapping[str, Remedy] | None = None) -> Plan:

@@ -16,6 +16,7 @@ from mlflow_compliance.rules.fixer import Remedy, propose, summary_of
 from mlflow_compliance.rules.packs import load_fixers
 from mlflow_compliance.rules.policy import AXES, OF_FILES, Policy
 from mlflow_compliance.rules.selecting import selects
+from mlflow_compliance.settings.flags import Flags
 from mlflow_compliance.settings.schema import Settings, find_settings, load_settings
 
 if TYPE_CHECKING:
@@ -29,25 +30,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Options:
-    """What the command line says."""
+class Options(Flags):
+    """What the command line says, and where it was given. Of `rules` the single ids and patterns, empty for every rule."""
 
     rootdir: Path
     workdir: Path
-    """Where the command was started: settings are looked for from here, as git does."""
-    tracking_uri: str | None = None
-    config: str | None = None
+    """Settings are looked for from here, as git does."""
     fixers: tuple[str, ...] = ()
-    fix: bool = False
-    limit: int | None = None
-    executor: str = "threads"
-    hash_cache: str | None = None
-    """What --hash-cache says; None leaves it to the settings."""
-    metadata_only: bool = False
-    rules: tuple[str, ...] = ()
-    """Ids and patterns of the rules that --compliance-rules asks for; empty for every rule."""
-    owned_roots: tuple[str, ...] = ()
-    """Artifact roots that --fix-owned-root names."""
+    """Folders and packages that the ini option `compliance_fixers` names."""
 
 
 class Audit:
@@ -178,7 +168,7 @@ class Audit:
         return own is None or own.enabled
 
     def left_out(self, rule: Policy) -> bool:
-        """Whether --metadata-only leaves a policy out."""
+        """Whether --compliance-metadata-only leaves a policy out."""
         return self.options.metadata_only and rule.reads_artifacts
 
     def asked(self, rule: Policy) -> bool:
@@ -194,7 +184,7 @@ class Audit:
     def remedy(self, finding: Finding) -> str:
         """What --fix would do about a finding, or why it would not, in one line."""
         try:
-            changes, reason = propose(self.remedies, finding, self._for_remedies(), self.settings)
+            changes, reason = propose(self.remedies, finding, self._for_remedies(), self.settings, self.policies[finding.policy].advice)
         except ComplianceError as error:
             return str(error)
         if not changes:

@@ -80,7 +80,7 @@ def _lines_of(audit: Audit) -> Iterator[str]:
         yield f"limited by --compliance-rules to {', '.join(audit.options.rules)}: {others} other rules were not asked"
     left = sorted(rule.id for rule in audit.policies.values() if audit.left_out(rule) and audit.asked(rule))
     if left:
-        yield f"left out by --metadata-only, so nothing is said of files: {', '.join(left)}"
+        yield f"left out by --compliance-metadata-only, so nothing is said of files: {', '.join(left)}"
     off = sorted(rule.id for rule in audit.policies.values() if not audit.enabled(rule))
     if off:
         yield f"switched off in the settings: {', '.join(off)}"

@@ -16,7 +16,7 @@ from mlflow_compliance.changes.symbols import JOURNAL, NOW, copy_of
 from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.snapshot.artifacts import Artifacts
 from mlflow_compliance.snapshot.entities import ACTIVE, ALWAYS, TERMINAL_STATUSES, DatasetInput, Experiment, LoggedModel, ModelLink, Run
-from mlflow_compliance.snapshot.files import UNKNOWN_SIZE, ArtifactFile, ModelFolder, in_folder
+from mlflow_compliance.snapshot.files import MLMODEL, UNKNOWN_SIZE, ArtifactFile, ModelFolder, in_folder
 from mlflow_compliance.snapshot.refs import EntityRef
 from mlflow_compliance.snapshot.snapshot import Snapshot
 from mlflow_compliance.snapshot.tags import (
@@ -25,6 +25,7 @@ from mlflow_compliance.snapshot.tags import (
     COPIED_BY,
     COPY_STATE,
     PARENT,
+    RUN_NAME,
     SOURCE_DATASETS,
     SOURCE_EXPERIMENT,
     SOURCE_MODEL,
@@ -32,6 +33,7 @@ from mlflow_compliance.snapshot.tags import (
     SOURCE_RUN,
     SOURCE_USER,
     SUPERSEDED,
+    USER,
 )
 
 _FIELDS = ("source_type", "source", "schema", "profile")
@@ -151,8 +153,8 @@ def planned_copy(source: Run, tags: Mapping[str, str], known: Sequence[DatasetIn
         source,
         name=name,
         end_time=ended,
-        user=source.tags.get("mlflow.user", "unknown"),
-        tags={"mlflow.runName": name, **source.tags, **tags, **own_datasets(source, known)},
+        user=source.tags.get(USER, "unknown"),
+        tags={RUN_NAME: name, **source.tags, **tags, **own_datasets(source, known)},
         datasets=tuple(sorted(datasets)),
     )
 
@@ -259,7 +261,7 @@ class _MoreFiles:
                 self._add(path, file, target + path[len(folder) :], owner, self.devices[home])
 
     def _add(self, path: str, file: ArtifactFile, new: str, owner: EntityRef, device: int | None) -> None:
-        if os.path.basename(path) == "MLmodel":
+        if os.path.basename(path) == MLMODEL:
             self.files[new] = ArtifactFile(UNKNOWN_SIZE, f"own:{new}", owner, logged=True)
             return
         # Another file system cannot share its bytes.

@@ -17,7 +17,7 @@ from mlflow_compliance.snapshot.entities import ACTIVE, DatasetInput, Experiment
 from mlflow_compliance.snapshot.files import METADATA, MLMODEL, UNKNOWN_SIZE, ArtifactFile, ModelFolder, in_folder
 from mlflow_compliance.snapshot.refs import EntityRef
 from mlflow_compliance.snapshot.snapshot import Snapshot
-from mlflow_compliance.snapshot.tags import BUILD, BUILT_FOR, BUILT_IN, COMPLETE_BUILD
+from mlflow_compliance.snapshot.tags import BUILD, BUILT_FOR, BUILT_IN, COMPLETE_BUILD, DATA_CONTEXT, RUN_NAME, USER
 
 Files = tuple[tuple[str, int, str], ...]
 """(path, size in bytes, SHA-256 in hex) of files, relative to their folder."""
@@ -65,7 +65,7 @@ class LogProductionRun(Change):
 
     def all_tags(self) -> dict[str, str]:
         """Its tags when it is complete."""
-        own = {"mlflow.user": self.user, "mlflow.runName": self.name}
+        own = {USER: self.user, RUN_NAME: self.name}
         return {**own, **self.tags, BUILT_FOR: self.product, BUILT_IN: JOURNAL, BUILD: COMPLETE_BUILD}
 
     def points(self) -> dict[str, tuple[MetricPoint, ...]]:
@@ -114,7 +114,7 @@ class LogProductionRun(Change):
 
     def measured_on(self) -> tuple[str, str]:
         """Name and digest of the dataset that its metrics were measured on."""
-        found = next((item for item in self.datasets if ("mlflow.data.context", "evaluation") in item.tags), None)
+        found = next((item for item in self.datasets if (DATA_CONTEXT, "evaluation") in item.tags), None)
         return (found.name, found.digest) if found else ("", "")
 
     def _files(self, artifacts: Artifacts, target: Experiment, run: Run, model: LoggedModel) -> tuple[Artifacts, str]:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from mlflow_compliance.settings.schema import Product, Settings
 from mlflow_compliance.snapshot.entities import Experiment, RegisteredModel, Run
 from mlflow_compliance.snapshot.snapshot import Snapshot
+from mlflow_compliance.snapshot.tags import BUILD, BUILT_FOR
 
 
 class By(str, Enum):
@@ -149,7 +150,7 @@ def claimed_by(product: Product, snapshot: Snapshot, settings: Settings) -> list
 def current_run(product: Product, snapshot: Snapshot, settings: Settings) -> Run | None:
     """The production run that is in force where there is no doubt: the only one, or else the one that a repair built last."""
     runs = production_runs(product, snapshot, settings)
-    built = [run for run in runs if run.tags.get("compliance.built_for") == product.name and run.tags.get("compliance.build") == "complete"]
+    built = [run for run in runs if run.tags.get(BUILT_FOR) == product.name and run.tags.get(BUILD) == "complete"]
     return runs[0] if len(runs) == 1 else max(built, key=lambda run: (run.start_time or 0, run.run_id), default=None)
 
 

@@ -11,6 +11,7 @@ from urllib.parse import unquote
 
 from mlflow_compliance.settings.schema import Settings
 from mlflow_compliance.snapshot.entities import TERMINAL_STATUSES, Experiment, ModelVersion, Run, latest_time
+from mlflow_compliance.snapshot.files import SERVED
 from mlflow_compliance.snapshot.refs import EntityRef
 from mlflow_compliance.snapshot.snapshot import Snapshot
 from mlflow_compliance.snapshot.tags import PARENT
@@ -271,5 +272,5 @@ def _path(uri: str) -> str:
     """A location as it is compared with others: without scheme and host where that is this machine or the server, in one spelling."""
     scheme = _SCHEME.match(uri)
     if scheme and scheme[1].lower() in ("file", "mlflow-artifacts"):
-        uri = f"{'' if scheme[1].lower() == 'file' else 'mlflow-artifacts:'}{unquote(uri[scheme.end() :])}"
+        uri = f"{'' if scheme[1].lower() == 'file' else SERVED}{unquote(uri[scheme.end() :])}"
     return uri.replace("\\", "/").rstrip("/")

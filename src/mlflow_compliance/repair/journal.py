@@ -55,12 +55,11 @@ class Journal:
         versions = {name: _version(name) for name in ("pytest-mlflow-compliance", "mlflow")}
         self._write({"journal": self.id, "store": store, "user": user_name(), "at": at.isoformat(), "changes": changes, "versions": versions})
 
-    def begin(self, number: int, policy: str, change: Change, inverse: Change | None) -> None:
-        """Before a change: what it is, what it touches and how it is taken back."""
-        self.begin_all(policy, [(number, change, inverse)])
-
     def begin_all(self, policy: str, changes: Sequence[tuple[int, Change, Change | None]]) -> None:
-        """Before changes that are made together: a line for each, on disk before the first of them is made."""
+        """Before changes that are made together: a line for each, on disk before the first of them is made.
+
+        It says what the change is, what it touches and how it is taken back.
+        """
         lines = []
         for number, change, inverse in changes:
             before, after = change.effect()
@@ -68,12 +67,8 @@ class Journal:
             lines.append({"change": number, "state": "begin", **facts})
         self._write(*lines)
 
-    def done(self, number: int, bound: dict[str, str]) -> None:
-        """After a change: the ids that MLflow made for its symbols."""
-        self.done_all([(number, bound)])
-
     def done_all(self, changes: Sequence[tuple[int, dict[str, str]]]) -> None:
-        """After changes that were made together."""
+        """After changes that were made together: the ids that MLflow made for the symbols of each."""
         if changes:
             self._write(*({"change": number, "state": "done", "bound": bound} for number, bound in changes))
 

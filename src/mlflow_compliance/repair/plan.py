@@ -11,7 +11,7 @@ from itertools import groupby
 from mlflow_compliance.changes import Change, CopyRun, LogProductionRun, RewriteLocations
 from mlflow_compliance.errors import ChangeError, PlanError
 from mlflow_compliance.rules.evaluation import Verdict, cases, verdict_of
-from mlflow_compliance.rules.finding import Finding
+from mlflow_compliance.rules.finding import CRASHED, Finding
 from mlflow_compliance.rules.fixer import Remedy, propose
 from mlflow_compliance.rules.policy import Policy
 from mlflow_compliance.settings.schema import Settings
@@ -21,6 +21,7 @@ from mlflow_compliance.snapshot.snapshot import Snapshot
 ROUNDS = 10
 """A remedy may uncover work for another one; more rounds than this mean that two of them undo each other."""
 
+MEND_THE_POLICY = "its rule crashed: mend the policy, then run --fix again"
 REWRITTEN_FIRST = "its rows are read through [store.relocate] and are rewritten first (ART003): run --fix again"
 
 
@@ -52,6 +53,11 @@ class Plan:
     @property
     def changes(self) -> tuple[Change, ...]:
         return tuple(change for step in self.steps for change in step.changes)
+
+    @property
+    def crashed(self) -> bool:
+        """Whether a rule could not be asked about the store as it will be: nobody knows then whether it keeps the rule."""
+        return any(refusal.finding.code == CRASHED for refusal in self.refusals)
 
     @property
     def entities(self) -> set[EntityRef]:
@@ -94,14 +100,17 @@ def make_plan(
 ) -> Plan:
     """The plan that mends what can be mended. Raises PlanError, naming the culprits, where remedies do not settle."""
     now = snapshot
+    advice = {rule.id: rule.advice for rule in policies}
     steps: list[Step] = []
     mended: dict[str, list[Change]] = defaultdict(list)
     for _ in range(ROUNDS):
-        refusals: list[Refusal] = []
+        verdicts = list(_verdicts(policies, now, settings, only))
+        # What a rule had found before it crashed is told and not acted on.
+        refusals = [Refusal(item, MEND_THE_POLICY) for verdict in verdicts if verdict.crash for item in (*verdict.findings, verdict.crash)]
         progressed = False
         back: list[Finding] = []
-        for finding in [item for verdict in _verdicts(policies, now, settings, only) for item in (*verdict.findings, *verdict.offers)]:
-            changes, reason = propose(remedies, finding, now, settings)
+        for finding in [item for verdict in verdicts if not verdict.crash for item in (*verdict.findings, *verdict.offers)]:
+            changes, reason = propose(remedies, finding, now, settings, advice[finding.policy])
             reason = not_now(changes, snapshot) or reason
             if not changes or reason:
                 refusals.append(Refusal(finding, reason or "its fixer proposes nothing"))

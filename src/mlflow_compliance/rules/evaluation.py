@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import pytest
 
-from mlflow_compliance.rules.finding import ASSERTION, Finding, Violations
+from mlflow_compliance.rules.finding import ASSERTION, CRASHED, Finding, Violations
 from mlflow_compliance.rules.outcome import Outcome, Unevaluated
 from mlflow_compliance.rules.policy import AXES, NONE, Policy
 from mlflow_compliance.settings.schema import Settings
@@ -35,8 +35,8 @@ class Verdict:
     """What one case said. A crash is never compliance."""
 
     findings: tuple[Finding, ...]
-    notes: tuple[str, ...] = field(default=())
-    crash: str = ""
+    crash: Finding | None = None
+    """Set where the check could not be carried out; its findings are those that it had recorded by then."""
     unevaluated: tuple[Unevaluated, ...] = ()
     applicable: bool = True
     offers: tuple[Finding, ...] = ()
@@ -82,6 +82,8 @@ def evaluate(rule: Policy, case: Case, snapshot: Snapshot, settings: Settings) -
         "violations": violations,
     }
     wanted = {name: facts[name] for name in rule.arguments if name in facts}
+    crash: Finding | None = None
+    applicable = True
     try:
         rule.check(**case.arguments, **wanted)
     except (AssertionError, pytest.fail.Exception) as failure:
@@ -89,7 +91,8 @@ def evaluate(rule: Policy, case: Case, snapshot: Snapshot, settings: Settings) -
             violations.add(ASSERTION, said(failure))
     except pytest.skip.Exception:
         # What was found before the check saw that it does not apply counts all the same.
-        return Verdict(tuple(violations.findings), tuple(violations.notes), "", tuple(violations.unevaluated), applicable=False)
-    except Exception as crash:  # noqa: BLE001  a user's check may raise anything; the pytest run shows its traceback
-        return Verdict((), (), f"{type(crash).__name__}: {crash}")
-    return Verdict(tuple(violations.findings), tuple(violations.notes), "", tuple(violations.unevaluated), offers=tuple(violations.offers))
+        applicable = False
+    except Exception as error:  # noqa: BLE001  a user's check may raise anything; the pytest run shows its traceback
+        what = f"{type(error).__name__}: {said(error)}" if str(error).strip() else type(error).__name__
+        crash = Finding(rule.id, case.subject, CRASHED, f"the rule crashed ({what})")
+    return Verdict(tuple(violations.findings), crash, tuple(violations.unevaluated), applicable, tuple(violations.offers))

@@ -14,6 +14,8 @@ from mlflow_compliance.snapshot.refs import EntityRef
 
 ASSERTION = "assertion"
 """Code of what a plain assert found."""
+CRASHED = "crashed"
+"""Code of a check that could not be carried out."""
 
 
 class Severity(str, Enum):
@@ -44,11 +46,13 @@ class Finding:
     """Where it matters less or more than the policy says; None for the policy's own."""
     toml: str = ""
     """Lines for compliance.toml that say what the store shows, ready to be copied."""
+    name: str = ""
+    """Which param, metric, tag or fact of the entity it is about, where one rule may find several of them wrong."""
 
     @property
     def fingerprint(self) -> str:
         """Sixteen hex digits that stay the same while the same thing is wrong with the same entity, whatever the counts and the words."""
-        facts = "\0".join([self.policy, self.code, self.entity.kind, self.entity.key])
+        facts = "\0".join([self.policy, self.code, self.entity.kind, self.entity.key, *([self.name] if self.name else [])])
         return hashlib.sha256(facts.encode(errors="surrogateescape")).hexdigest()[:16]
 
     def __str__(self) -> str:
@@ -81,9 +85,10 @@ class Violations:
         expected: object = "",
         severity: Severity | None = None,
         toml: str = "",
+        name: str = "",
     ) -> None:
         """Record a finding; the check goes on, so that one run tells everything."""
-        self.findings.append(Finding(self.policy, entity or self.subject, code, message, str(observed), str(expected), severity, toml))
+        self.findings.append(Finding(self.policy, entity or self.subject, code, message, str(observed), str(expected), severity, toml, name))
 
     def offer(self, code: str, message: str, *, entity: EntityRef | None = None) -> None:
         """Record something that breaks no rule and that --fix can put in order all the same; a reader is told."""

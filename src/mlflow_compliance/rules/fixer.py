@@ -21,21 +21,21 @@ class CannotFix(Exception):  # noqa: N818  it is an answer, not an error
     """Raised by a fixer: the finding stays, with this reason or advice beside it."""
 
 
-def fixer(policy_id: str) -> Callable[[R], R]:
-    """Declare the function below as the remedy for the findings of a policy."""
+def fixer(policy_id: str, *more: str) -> Callable[[R], R]:
+    """Declare the function below as the remedy for the findings of a policy, or of several."""
 
     def declare(remedy: R) -> R:
-        setattr(remedy, ATTRIBUTE, policy_id)
+        setattr(remedy, ATTRIBUTE, (policy_id, *more))
         return remedy
 
     return declare
 
 
-def propose(remedies: Mapping[str, Remedy], finding: Finding, snapshot: Snapshot, settings: Settings) -> tuple[tuple[Change, ...], str]:
-    """The changes that would mend a finding, or none and the reason why not."""
+def propose(remedies: Mapping[str, Remedy], finding: Finding, snapshot: Snapshot, settings: Settings, advice: str) -> tuple[tuple[Change, ...], str]:
+    """The changes that would mend a finding, or none and the reason why not; `advice` is what the policy says where it has no fixer."""
     remedy = remedies.get(finding.policy)
     if remedy is None:
-        return (), "no fixer: to be mended by hand"
+        return (), advice or "no fixer: to be mended by hand"
     try:
         changes = tuple(remedy(finding, snapshot, settings))
     except CannotFix as reason:

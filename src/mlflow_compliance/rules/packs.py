@@ -1,4 +1,4 @@
-"""Finds the fixers of packs: folders and importable packages."""
+"""Finds the fixers of packs: folders, importable packages, and what installed distributions name by entry points."""
 
 from __future__ import annotations
 
@@ -10,28 +10,41 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 
-from mlflow_compliance.errors import ComplianceError
+from mlflow_compliance.errors import ComplianceError, first_line
 from mlflow_compliance.rules.fixer import ATTRIBUTE, Remedy
+from mlflow_compliance.rules.installed import FIXERS, Pack, installed
 
 
 def load_fixers(places: Sequence[str], base: Path) -> dict[str, Remedy]:
-    """The remedies in folders (relative to `base`) or importable packages, by policy id.
+    """The remedies in folders (relative to `base`), importable packages and installed packs, by policy id.
 
     Raises ComplianceError for a place that is not there and for two remedies of one policy.
     """
     found: dict[str, Remedy] = {}
-    for place in places:
-        for module in _imported(place, base):
+    packs = [pack for pack in installed(FIXERS) if pack.package not in places]
+    for modules in (*(_imported(place, base) for place in places), *map(_installed, packs)):
+        for module in modules:
             for name, value in vars(module).items():
-                policy_id = getattr(value, ATTRIBUTE, None)
-                if policy_id is None or getattr(value, "__module__", "") != module.__name__:
+                if getattr(value, "__module__", "") != module.__name__:
                     continue
-                if policy_id in found:
-                    raise ComplianceError(
-                        f"two fixers for policy {policy_id}: {found[policy_id].__module__} and {module.__name__}.{name}; remove one"
-                    )
-                found[policy_id] = value
+                for policy_id in getattr(value, ATTRIBUTE, ()):
+                    if policy_id in found:
+                        raise ComplianceError(
+                            f"two fixers for policy {policy_id}: {found[policy_id].__module__} and {module.__name__}.{name}; remove one"
+                        )
+                    found[policy_id] = value
     return found
+
+
+def _installed(pack: Pack) -> list[ModuleType]:
+    try:
+        package = importlib.import_module(pack.package)
+        modules = list(_modules_in(package)) if hasattr(package, "__path__") else []
+    except Exception as error:  # importing another's module may raise anything
+        raise pack.broken(f"cannot be imported ({type(error).__name__}: {first_line(error)})") from error
+    if not modules:
+        raise pack.broken("names no package with modules in it")
+    return modules
 
 
 def _imported(place: str, base: Path) -> list[ModuleType]:
@@ -58,6 +71,10 @@ def _modules(place: str, base: Path) -> Iterator[ModuleType]:
             ) from error
     if not hasattr(package, "__path__"):
         raise ComplianceError(f"fixers '{place}' are a module: give the folder or package that it is in")
+    yield from _modules_in(package)
+
+
+def _modules_in(package: ModuleType) -> Iterator[ModuleType]:
     for info in pkgutil.iter_modules(package.__path__):
         yield importlib.import_module(f"{package.__name__}.{info.name}")
 

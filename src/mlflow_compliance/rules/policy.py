@@ -139,6 +139,8 @@ class Policy:
     title: str
     severity: Severity
     check: Callable[..., None]
+    advice: str = ""
+    """The way out, in one sentence, for findings that no fixer mends."""
 
     @cached_property
     def arguments(self) -> tuple[str, ...]:
@@ -159,18 +161,15 @@ class Policy:
         return not {"artifacts", "artifact_root", "evidence"}.isdisjoint(self.arguments)
 
     @property
-    def reads_evidence(self) -> bool:
-        return "evidence" in self.arguments
-
-    @property
     def evaluable(self) -> bool:
         """Whether the engine can run it on a planned store: a check with fixtures of its own runs under pytest only."""
         return all(name in AXES or name in FACTS for name in self.arguments)
 
 
-def policy(policy_id: str, title: str, severity: Severity) -> Callable[[Check], Check]:
+def policy(policy_id: str, title: str, severity: Severity, *, advice: str = "") -> Callable[[Check], Check]:
     """Declare the test function below as a rule of the store.
 
+    `advice` is shown with each finding where no fixer is registered for the policy: what people can do about it.
     Raises ComplianceError where the id is not three capitals and three digits, or the check has no docstring that says why.
     """
 
@@ -179,7 +178,7 @@ def policy(policy_id: str, title: str, severity: Severity) -> Callable[[Check], 
             raise ComplianceError(f"policy id {policy_id!r} of {check.__name__} must be three capital letters and three digits, as in EXP001")
         if not (check.__doc__ or "").strip():
             raise ComplianceError(f"policy {policy_id} ({check.__name__}) needs a docstring that says why the rule exists")
-        setattr(check, ATTRIBUTE, Policy(policy_id, title, severity, check))
+        setattr(check, ATTRIBUTE, Policy(policy_id, title, severity, check, advice))
         return check
 
     return declare

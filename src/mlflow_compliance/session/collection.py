@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ast
 from contextlib import nullcontext
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from mlflow_compliance.errors import ComplianceError
+from mlflow_compliance.session.options import flags_of
+from mlflow_compliance.session.packs import folders_of_policies
 from mlflow_compliance.session.state import ATTRIBUTE, AUDIT, EXAMINED, STOPPED, VIOLATIONS, audit_of, rule_of
 from mlflow_compliance.session.xdist import WORKER_ERROR
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from mlflow_compliance.rules.policy import Policy
 
 _LEFT_OUT = "left-out"
-"""Case of a rule that `--metadata-only` or `--compliance-rules` deselects: its cases are not looked for, since that may read files."""
+"""Case of a rule that `--compliance-metadata-only` or `--compliance-rules` deselects: its cases are not looked for, since that may read files."""
 _COVERED: pytest.StashKey[bool] = pytest.StashKey()
 
 
@@ -148,8 +149,7 @@ def _pack_ids(items: list[pytest.Item]) -> set[str]:
     """Every policy id in the folders that policies were collected from, also where only some files were selected."""
     rules = {item: rule for item in items if (rule := rule_of(item)) is not None}
     folders, found = {item.path.parent for item in rules}, {rule.id for rule in rules.values()}
-    # The built-in rules too: settings may speak of them while only a user's own are run.
-    for folder in {*folders, Path(__file__).parents[1] / "policies"}:
+    for folder in {*folders, *folders_of_policies()}:
         for path in folder.glob("test_*.py"):
             try:
                 tree = ast.parse(path.read_bytes())
@@ -169,7 +169,6 @@ def ensure_audit(config: pytest.Config) -> Audit:
     if audit is None:
         from mlflow_compliance.audit.audit import Audit, Options
         from mlflow_compliance.progress import RichProgress, Silent
-        from mlflow_compliance.rules.selecting import words_in
         from mlflow_compliance.session.xdist import sharing_of
 
         reporter = config.pluginmanager.getplugin("terminalreporter")
@@ -177,19 +176,6 @@ def ensure_audit(config: pytest.Config) -> Audit:
         # The store is read while pytest collects, and what is written then goes into pytest's capture.
         shown = capture.global_and_fixture_disabled if capture else nullcontext
         on_terminal = reporter is not None and reporter.isatty and config.get_verbosity() >= 0
-        options = Options(
-            rootdir=config.rootpath,
-            workdir=config.invocation_params.dir,
-            tracking_uri=config.option.tracking_uri,
-            config=config.option.compliance_config,
-            fixers=tuple(config.getini("compliance_fixers")),
-            fix=config.option.fix,
-            limit=config.option.fix_max,
-            executor=config.option.executor,
-            hash_cache=config.option.hash_cache,
-            metadata_only=config.option.metadata_only,
-            rules=words_in(config.option.compliance_rules),
-            owned_roots=tuple(config.option.fix_owned_root),
-        )
+        options = Options(config.rootpath, config.invocation_params.dir, tuple(config.getini("compliance_fixers")), **vars(flags_of(config)))
         audit = config.stash[AUDIT] = Audit(options, lambda: RichProgress(shown) if on_terminal else Silent(), sharing_of(config))
     return audit

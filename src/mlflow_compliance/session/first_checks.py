@@ -9,6 +9,7 @@ import pytest
 
 from mlflow_compliance.errors import ComplianceError
 from mlflow_compliance.session.collection import cover, switch_off
+from mlflow_compliance.session.packs import built_in
 from mlflow_compliance.session.state import ATTRIBUTE, STOPPED, audit_of, rule_of
 from mlflow_compliance.session.xdist import WORKER_ERROR, share_summary
 
@@ -67,8 +68,7 @@ def _brought_back(config: pytest.Config, name: str) -> pytest.Item | None:
 def _made(session: pytest.Session, audit: Audit, folders: list[Path], wanted: str) -> pytest.Item | None:
     """A check of a pack that none of it was collected from: by a node id, say, or where a user's own pack runs alone."""
     # Beside the rules that were selected first: a checkout has its own.
-    installed = Path(__file__).parents[1] / "policies"
-    for path in dict.fromkeys(folder / _FILE for folder in (*folders, installed)):
+    for path in dict.fromkeys(folder / _FILE for folder in (*folders, built_in())):
         if path.is_file() and f'"{wanted}"' in path.read_text("utf-8", "replace"):
             module = pytest.Module.from_parent(session, path=path)
             for name, value in vars(module.obj).items():

@@ -1,44 +1,76 @@
-"""What the command line says, checked before a session begins."""
+"""The command line: its flags are told to pytest, read back, and checked before a session begins."""
 
 from __future__ import annotations
+
+from argparse import SUPPRESS
+from dataclasses import fields
+from typing import Any
 
 import pytest
 
 from mlflow_compliance.errors import ComplianceError
+from mlflow_compliance.session.packs import add_installed
+from mlflow_compliance.settings.flags import HELP, Flags, Spelling
+
+
+def add_flags(group: pytest.OptionGroup) -> None:
+    """Tell pytest of every flag."""
+    for item in fields(Flags):
+        spelling: Spelling = item.metadata[HELP]
+        kind: dict[str, Any] = {"action": "store_true"} if item.default is False else {"metavar": spelling.metavar, "type": spelling.type}
+        default: object = item.default
+        if default == ():
+            # What is given is appended to the default: a list that all sessions of a process would share.
+            kind["action"], default = "append", None
+        group.addoption(spelling.name, default=default, help=spelling.help, **kind)
+        if spelling.former:
+            group.addoption(spelling.former, dest=spelling.dest, default=SUPPRESS, help=SUPPRESS, **kind)
+
+
+def flags_of(config: pytest.Config) -> Flags:
+    """What the command line says. Raises ComplianceError where --compliance-rules was given and names no rule."""
+    given: dict[str, Any] = {}
+    for item in fields(Flags):
+        value = getattr(config.option, item.metadata[HELP].dest)
+        given[item.name] = tuple(value or ()) if item.default == () else value
+    if given["rules"]:
+        from mlflow_compliance.rules.selecting import words_in
+
+        given["rules"] = words_in(given["rules"])
+    return Flags(**given)
 
 
 def begin(config: pytest.Config) -> None:
-    """Check the flags against each other; hook up the HTML report where pytest-html is used."""
-    option = config.option
-    if (option.fix or option.fix_dry_run) and (getattr(option, "numprocesses", None) or hasattr(config, "workerinput")):
-        raise pytest.UsageError("--fix and --fix-dry-run do not run under pytest-xdist: leave -n out (checks alone may run with it)")
-    if option.fix and (option.setuponly or option.setupplan):
-        raise pytest.UsageError("--fix changes the store, and --setup-only and --setup-plan run no test that could verify it: leave them out")
-    if option.fix and option.fix_dry_run:
-        raise pytest.UsageError("--fix and --fix-dry-run exclude each other: the dry run shows what --fix will do")
-    if option.fix_max is not None and option.fix_max < 0:
-        raise pytest.UsageError("--fix-max takes a number of entities, 0 or more")
-    if option.fix_max is not None and not (option.fix or option.fix_dry_run):
-        raise pytest.UsageError("--fix-max limits --fix or --fix-dry-run: give one of them")
-    if option.fix_owned_root and not (option.fix or option.fix_dry_run):
-        raise pytest.UsageError("--fix-owned-root is about what --fix or --fix-dry-run may change: give one of them")
-    if option.executor != "threads":
-        from mlflow_compliance.executors import check_executor
-
-        try:
-            check_executor(option.executor)
-        except ComplianceError as error:
-            raise pytest.UsageError(str(error)) from error
-    if option.compliance_rules is not None:
-        from mlflow_compliance.rules.selecting import words_in
-
-        try:
-            words_in(option.compliance_rules)
-        except ComplianceError as error:
-            raise pytest.UsageError(str(error)) from error
-    if option.hash_cache is not None and not option.hash_cache.strip():
-        raise pytest.UsageError("--hash-cache takes a folder, 'user' for the user's cache folder, or 'off'")
+    """Check the flags against each other; add the packs of installed distributions; hook up the HTML report where pytest-html is used."""
+    try:
+        _check(flags_of(config), config)
+        add_installed(config)
+    except ComplianceError as error:
+        raise pytest.UsageError(str(error)) from error
     if config.pluginmanager.hasplugin("html"):
         from mlflow_compliance.session.html import HtmlReport
 
         config.pluginmanager.register(HtmlReport(config), "mlflow_compliance.session.html")
+
+
+def _check(flags: Flags, config: pytest.Config) -> None:
+    """Raise ComplianceError where flags do not go together, or one of them says nothing that can be done."""
+    option, repairs = config.option, flags.fix or flags.fix_dry_run
+    if repairs and (getattr(option, "numprocesses", None) or hasattr(config, "workerinput")):
+        raise ComplianceError("--fix and --fix-dry-run do not run under pytest-xdist: leave -n out (checks alone may run with it)")
+    if flags.fix and (option.setuponly or option.setupplan):
+        raise ComplianceError("--fix changes the store, and --setup-only and --setup-plan run no test that could verify it: leave them out")
+    if flags.fix and flags.fix_dry_run:
+        raise ComplianceError("--fix and --fix-dry-run exclude each other: the dry run shows what --fix will do")
+    if flags.limit is not None and flags.limit < 0:
+        raise ComplianceError("--fix-max takes a number of entities, 0 or more")
+    if flags.limit is not None and not repairs:
+        raise ComplianceError("--fix-max limits --fix or --fix-dry-run: give one of them")
+    if flags.owned_roots and not repairs:
+        raise ComplianceError("--fix-owned-root is about what --fix or --fix-dry-run may change: give one of them")
+    if flags.executor != Flags.executor:
+        from mlflow_compliance.executors import check_executor
+
+        check_executor(flags.executor)
+    if flags.hash_cache is not None and not flags.hash_cache.strip():
+        raise ComplianceError("--compliance-hash-cache takes a folder, 'user' for the user's cache folder, or 'off'")

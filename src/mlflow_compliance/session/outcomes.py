@@ -231,7 +231,7 @@ def summarize(reporter: Any, config: pytest.Config) -> None:
 
 
 def finish(session: pytest.Session) -> None:
-    """Make the summary. A repair that failed in part, or a store that is not what was planned, is never a success."""
+    """Make the summary. A repair that failed in part, a plan whose rule crashed, or a store that is not what was planned, is never a success."""
     audit = audit_of(session.config)
     summary = shared_summary(session.config) if audit is None else None
     if audit is not None and audit.opened:
@@ -241,5 +241,5 @@ def finish(session: pytest.Session) -> None:
     if summary is not None:
         session.config.stash[SUMMARY] = summary
     made = audit.repair if audit else None
-    if made is not None and (made.unlike or (made.outcome and made.outcome.failed)) and session.exitstatus == pytest.ExitCode.OK:
+    if made is not None and (made.unlike or made.plan.crashed or (made.outcome and made.outcome.failed)) and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

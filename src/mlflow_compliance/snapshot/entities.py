@@ -11,12 +11,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from mlflow_compliance.snapshot.files import MLMODEL
 from mlflow_compliance.snapshot.refs import EntityRef
 from mlflow_compliance.snapshot.tags import EXTERNAL
 
 ACTIVE = "active"
 DELETED = "deleted"
-_OF_MLFLOW = frozenset({"MLmodel", "registered_model_meta"})
+_OF_MLFLOW = frozenset({MLMODEL, "registered_model_meta"})
 """Files that MLflow writes for such a model all the same."""
 WORKSPACE = "workspace"
 """What owns the files of another workspace: nothing in them is judged here."""

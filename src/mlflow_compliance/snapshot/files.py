@@ -12,8 +12,19 @@ from mlflow_compliance.snapshot.presence import Why
 from mlflow_compliance.snapshot.refs import EntityRef
 
 MLMODEL = "MLmodel"
-
+"""File of a model folder that says how to load it."""
+REQUIREMENTS = "requirements.txt"
+"""File of a model folder with the packages that it needs."""
+META = "meta.yaml"
+"""File of a file store: the row of an experiment, run or model."""
+TRASH = ".trash"
+"""Folder of a file store for deleted experiments."""
+JOURNALS = ".compliance"
+"""Folder beside a store: journals of repairs, hashes on record."""
+SERVED = "mlflow-artifacts:"
+"""How a location begins that a tracking server gives out."""
 QUARANTINE = ".quarantine"
+"""Folder of an artifact root for what was moved aside."""
 OWNER_NOTE = ".compliance-owner"
 """File in an artifact root in which a repair notes whose the root is."""
 LINK = "link:"
@@ -133,7 +144,7 @@ class DuplicateRules:
     """What counts as a duplicate: files of at least `min_size` bytes whose name matches no `boilerplate` pattern."""
 
     min_size: int = 1024
-    boilerplate: tuple[str, ...] = ("MLmodel", "conda.yaml", "python_env.yaml", "requirements.txt", "*.lock")
+    boilerplate: tuple[str, ...] = (MLMODEL, "conda.yaml", "python_env.yaml", REQUIREMENTS, "*.lock")
 
     def apply_to(self, path: str, size: int) -> bool:
         name = path[path.rfind("/") + 1 :]

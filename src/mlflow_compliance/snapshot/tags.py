@@ -5,8 +5,6 @@ from __future__ import annotations
 EXTERNAL = "mlflow.model.isExternal"
 """Tag, 'true', of a logged model that is hosted elsewhere: it says READY and has no files."""
 
-MADE_BY_US = ("compliance.source_run_id", "compliance.built_for")
-"""Tags of the runs that a repair made: copies and production runs, whole ones and those that were broken off."""
 RETRACTED = "retracted"
 """Value of the tag `compliance.copy` on a copy that was taken back: readers pass it over once it is deleted."""
 
@@ -28,6 +26,17 @@ SUPERSEDED = "compliance.superseded."
 SOURCE_DATASETS = "compliance.source_datasets"
 """Tag of a copy: what its source recorded of datasets that the experiment knows under the same name and digest, where that differs. JSON."""
 
+NOTE = "mlflow.note.content"
+"""The description that the MLflow UI shows."""
+RUN_NAME = "mlflow.runName"
+USER = "mlflow.user"
+"""Who started a run."""
+DATA_CONTEXT = "mlflow.data.context"
+"""Tag of a dataset that a run read: what for, such as 'evaluation'."""
+ASSESSED_RUN = "mlflow.assessment.sourceRunId"
+"""In the metadata of an assessment: the run that it came from."""
+TRACE_ARCHIVE = "mlflow.trace.archiveLocation"
+"""Tag of a trace whose spans lie in a file."""
 PARENT = "mlflow.parentRunId"
 """Tag of a run that another one started."""
 
@@ -38,3 +47,10 @@ BUILT_IN = "compliance.built_in"
 BUILD = "compliance.build"
 """'complete', or 'incomplete' while it is being logged."""
 COMPLETE_BUILD = "complete"
+
+OVERRULED = "compliance.overruled."
+"""Before the name of a fact on a run that holds another value of it than was decided: the one that counts."""
+SHA256 = "compliance.sha256."
+"""Before the role of a file that a production run was built from (model, predictions): its hash."""
+MADE_BY_US = (SOURCE_RUN, BUILT_FOR)
+"""Tags of the runs that a repair made: copies and production runs, whole ones and those that were broken off."""

@@ -19,7 +19,7 @@ from mlflow_compliance.safe_text import without_secrets
 from mlflow_compliance.settings.schema import Settings
 from mlflow_compliance.snapshot.artifacts import Artifacts
 from mlflow_compliance.snapshot.entities import LoggedModel, Run, StoreInfo
-from mlflow_compliance.snapshot.files import in_folder
+from mlflow_compliance.snapshot.files import JOURNALS, in_folder
 from mlflow_compliance.snapshot.snapshot import Snapshot
 from mlflow_compliance.store.backends.base import Backend, Rows
 
@@ -175,10 +175,11 @@ def open_store(
 ) -> Store:
     """The store behind a tracking URI; it must exist. `rootdir` holds the journals of a store without a folder of its own.
 
-    `executor` is what --executor takes; `hash_cache` wins over the settings; `owned_roots` are artifact roots that the user says are this store's.
+    `executor` is what --compliance-executor takes; `hash_cache` wins over the settings; `owned_roots` are artifact roots that the user says
+    are this store's.
     """
     backend = _backend(uri, settings)
-    folder = settings.journal.resolved_folder(settings.base) or os.path.join(backend.home or rootdir, ".compliance")
+    folder = settings.journal.resolved_folder(settings.base) or os.path.join(backend.home or rootdir, JOURNALS)
     return Store(backend, folder, executor, hash_cache or settings.artifacts.resolved_cache(settings.base), tuple(map(os.path.realpath, owned_roots)))
 
 

@@ -15,7 +15,20 @@ from typing import NamedTuple
 from mlflow_compliance.progress import Progress
 from mlflow_compliance.snapshot.artifacts import Artifacts
 from mlflow_compliance.snapshot.entities import is_elsewhere
-from mlflow_compliance.snapshot.files import LINK, MLMODEL, OWNER_NOTE, QUARANTINE, ArtifactFile, ArtifactRoot, DuplicateRules, ModelFolder, upwards
+from mlflow_compliance.snapshot.files import (
+    JOURNALS,
+    LINK,
+    META,
+    MLMODEL,
+    OWNER_NOTE,
+    QUARANTINE,
+    TRASH,
+    ArtifactFile,
+    ArtifactRoot,
+    DuplicateRules,
+    ModelFolder,
+    upwards,
+)
 from mlflow_compliance.snapshot.litter import is_litter
 from mlflow_compliance.snapshot.presence import Unknown, Why
 from mlflow_compliance.snapshot.refs import EntityRef, Location
@@ -31,13 +44,12 @@ from mlflow_compliance.store.storage.atomic_write import TEMPORARY
 from mlflow_compliance.store.storage.folder_scan import Found, Verifier, Visitor
 from mlflow_compliance.store.storage.worker_pool import MOST_PARTS, Share, sharing
 
-SKIPPED = frozenset({QUARANTINE, OWNER_NOTE, ".compliance", ".trash"})
+SKIPPED = frozenset({QUARANTINE, OWNER_NOTE, JOURNALS, TRASH})
 _UPLOADING = ".artifact.uploading."
-_META = "meta.yaml"
 _OF_FILE_STORE = re.compile(r"/[0-9a-f]{32}/(metrics|params|tags)/")
 """What only a file store keeps beside the artifacts of a run: it may be all that is left of one without a row."""
 _ID = 33
-_FILE_STORE_OWN = (_META, "tags", "datasets")
+_FILE_STORE_OWN = (META, "tags", "datasets")
 
 
 class Where(NamedTuple):
@@ -365,7 +377,7 @@ class _Walk:
                 self.strays.mark(here.stray, path, strays.LOOSE)
             elif is_sqlite(path):
                 self.strays.mark(here.stray, path, strays.DATABASE)
-            elif (name == _META and "/artifacts/" not in path[len(here.stray) :]) or _OF_FILE_STORE.search(path, len(here.stray) - _ID):
+            elif (name == META and "/artifacts/" not in path[len(here.stray) :]) or _OF_FILE_STORE.search(path, len(here.stray) - _ID):
                 self.strays.mark(here.stray, path, strays.UNLISTED if self._file_store else strays.FILE_STORE)
 
     def linked_outside(self) -> frozenset[str]:
@@ -416,7 +428,7 @@ class _Walk:
         if experiment:
             own["traces"] = experiment
             # A store that was migrated from files has the old ones still.
-            if self._file_store or any(entry.name == _META for entry in entries) or _is_of_file_store(folder, entries):
+            if self._file_store or any(entry.name == META for entry in entries) or _is_of_file_store(folder, entries):
                 own.update(dict.fromkeys(_FILE_STORE_OWN, experiment))
         elif self._file_store and folder in self.keys:
             own["models"] = EntityRef("artifact_root", self.keys[folder], folder)  # the file registry
@@ -431,7 +443,7 @@ class _Walk:
 
 def _is_of_file_store(folder: str, entries: Sequence[os.DirEntry[str]]) -> bool:
     """Whether an experiment's folder has lost the meta.yaml that it had as a file store's: its runs have theirs."""
-    return any(entry.name == "tags" for entry in entries) and any(os.path.exists(os.path.join(folder, entry.name, _META)) for entry in entries)
+    return any(entry.name == "tags" for entry in entries) and any(os.path.exists(os.path.join(folder, entry.name, META)) for entry in entries)
 
 
 def _target(path: str) -> tuple[int, str]:

@@ -35,7 +35,7 @@ from mlflow_compliance.snapshot.entities import (
 )
 from mlflow_compliance.snapshot.refs import EntityRef, Location
 from mlflow_compliance.snapshot.snapshot import Snapshot
-from mlflow_compliance.snapshot.tags import MADE_BY_US, PARENT, RETRACTED
+from mlflow_compliance.snapshot.tags import COPY_STATE, MADE_BY_US, PARENT, RETRACTED, RUN_NAME
 from mlflow_compliance.snapshot.ties import ids_in
 from mlflow_compliance.store.backends.base import IS_PROMPT, MODEL_HISTORY, Rows, fresh_since, home_of, model_places, sorted_points, sources_of
 from mlflow_compliance.store.backends.client_ties import Listed, TieAsker
@@ -104,7 +104,7 @@ class ClientReader:
         asked, marks = set(also), sought_folded(settings)
         for run in self.listing.runs(ids):
             self._count(run, tally, assessing, models, locations=locations)
-            if run.lifecycle == DELETED and run.tags.get("compliance.copy") == RETRACTED:
+            if run.lifecycle == DELETED and run.tags.get(COPY_STATE) == RETRACTED:
                 continue
             if run.run_id in asked:
                 tally.wanted.add(run.run_id)
@@ -173,7 +173,7 @@ class ClientReader:
         tally.newest = max(tally.newest, run.at)
         if run.tags.get(PARENT):
             tally.parents[run.run_id] = run.tags[PARENT], run.at
-        retracted = run.lifecycle == DELETED and run.tags.get("compliance.copy") == RETRACTED
+        retracted = run.lifecycle == DELETED and run.tags.get(COPY_STATE) == RETRACTED
         if locations:
             tally.locations.append(Location(EntityRef("run", run.run_id), home, run.artifact_uri))
             if run.lifecycle == ACTIVE and MODEL_HISTORY in run.tags:
@@ -198,7 +198,7 @@ class ClientReader:
     def _full(self, ids: Collection[str]) -> dict[str, Run]:
         # One by one and not from the listing, which leaves out the models that a run read, and the history of its metrics.
         runs = {run.run_id: run for run in self._each(self._run, sorted(ids))}
-        return {key: run for key, run in runs.items() if run.active or run.tags.get("compliance.copy") != RETRACTED}
+        return {key: run for key, run in runs.items() if run.active or run.tags.get(COPY_STATE) != RETRACTED}
 
     def _run(self, run_id: str) -> Run:
         run = self.client.get_run(run_id)
@@ -208,7 +208,7 @@ class ClientReader:
         return Run(
             run_id=info.run_id,
             experiment_id=info.experiment_id,
-            name=info.run_name or data.tags.get("mlflow.runName", ""),
+            name=info.run_name or data.tags.get(RUN_NAME, ""),
             status=info.status,
             lifecycle=info.lifecycle_stage,
             start_time=info.start_time,

@@ -9,7 +9,6 @@ import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import ClassVar
 from urllib.parse import unquote, urlsplit
 
 from sqlalchemy import Connection, Engine, create_engine, exc, text
@@ -20,8 +19,6 @@ from mlflow_compliance.errors import StoreError, first_line
 from mlflow_compliance.safe_text import without_secrets
 from mlflow_compliance.store.backends.sql import SqlBackend
 
-DIALECTS = ("postgresql", "mysql")
-"""What MLflow takes; it calls MariaDB mysql."""
 _BROUGHT = {"postgresql": "postgresql+psycopg2", "mysql": "mysql+pymysql"}
 """The drivers that the extras of this package bring."""
 _PORTS = {"postgresql": 5432, "mysql": 3306}
@@ -56,8 +53,6 @@ _IDLE = {
 @dataclass(frozen=True)
 class DatabaseBackend(SqlBackend):
     """A database behind a server; MLflow reaches it by the same URI."""
-
-    dialects: ClassVar[tuple[str, ...]] = DIALECTS
 
     @property
     def name(self) -> str:

@@ -10,12 +10,11 @@ from typing import Any
 import yaml
 
 from mlflow_compliance.snapshot.damage import DamagedFile
+from mlflow_compliance.snapshot.files import JOURNALS, META, QUARANTINE, TRASH
 from mlflow_compliance.snapshot.refs import EntityRef
 
-META = "meta.yaml"
-TRASH = ".trash"
 REGISTRY = "models"
-_PASSED = frozenset({TRASH, ".quarantine", ".compliance", REGISTRY})
+_PASSED = frozenset({TRASH, QUARANTINE, JOURNALS, REGISTRY})
 _RESERVED = frozenset({"tags", "datasets", "traces", "models"})
 """Folders of an experiment that are no runs."""
 _OF_RUN = ("metrics", "params", "tags")

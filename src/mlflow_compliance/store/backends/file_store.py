@@ -14,10 +14,11 @@ from typing import ClassVar
 from mlflow_compliance.errors import StoreError, first_line
 from mlflow_compliance.safe_text import without_secrets
 from mlflow_compliance.snapshot.entities import StoreInfo
+from mlflow_compliance.snapshot.files import JOURNALS, META, QUARANTINE
 from mlflow_compliance.snapshot.refs import Location
 from mlflow_compliance.snapshot.snapshot import Snapshot
 from mlflow_compliance.store.backends.base import Backend, Rows
-from mlflow_compliance.store.backends.file_rows import META, FileRows, read_file_rows
+from mlflow_compliance.store.backends.file_rows import FileRows, read_file_rows
 from mlflow_compliance.store.backends.server import through_client
 from mlflow_compliance.store.storage.metric_files import read_repeated
 
@@ -61,7 +62,7 @@ class FileBackend(Backend):
         folder = self.folder
         if not os.path.isdir(folder):
             raise StoreError(f"there is no file store at {folder}: check the tracking URI (nothing was created)")
-        entries = [entry for entry in os.listdir(folder) if os.path.isfile(os.path.join(folder, entry, "meta.yaml"))]
+        entries = [entry for entry in os.listdir(folder) if os.path.isfile(os.path.join(folder, entry, META))]
         if not entries:
             raise StoreError(f"the folder {folder} is no MLflow file store (no experiment with a meta.yaml in it): check the tracking URI")
         if os.environ.get("MLFLOW_ALLOW_FILE_STORE", "").lower() != "true":
@@ -78,7 +79,7 @@ def _copied(folder: str, found: FileRows) -> Iterator[str]:
         for path, content in found.instead.items():
             with open(os.path.join(rows, os.path.relpath(path, folder)), "wb") as file:
                 file.write(content)
-        for meta in glob.glob(os.path.join(glob.escape(rows), "*", "*", "meta.yaml")):
+        for meta in glob.glob(os.path.join(glob.escape(rows), "*", "*", META)):
             # MLflow takes a run for one only with these folders, and git, say, does not keep empty ones.
             for name in ("artifacts", "metrics", "params", "tags"):
                 os.makedirs(os.path.join(os.path.dirname(meta), name), exist_ok=True)
@@ -89,4 +90,4 @@ def _left_out(folder: str, names: list[str], found: FileRows) -> set[str]:
     """What the copy of a file store's rows does not have: the artifacts themselves, and what cannot be read."""
     here = os.path.join(folder, META)
     artifacts = {name for name in names if name == "artifacts" and os.path.exists(here)}
-    return artifacts | ({".quarantine", ".compliance"} & set(names)) | {name for name in names if os.path.join(folder, name) in found.left_out}
+    return artifacts | ({QUARANTINE, JOURNALS} & set(names)) | {name for name in names if os.path.join(folder, name) in found.left_out}

@@ -12,7 +12,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from mlflow_compliance.snapshot.entities import DatasetInput, latest_time, says_external
-from mlflow_compliance.snapshot.tags import MADE_BY_US
+from mlflow_compliance.snapshot.tags import ASSESSED_RUN, MADE_BY_US
 from mlflow_compliance.store.backends.rest import SEARCH_MODELS, SEARCH_RUNS, SEARCH_TRACES, Rest
 
 
@@ -138,7 +138,7 @@ class ClientListing:
         for chunk in chunks(experiments):
             for trace in pages(self.client.search_traces, locations=chunk, max_results=MOST_TRACES, include_spans=False):
                 info = trace.info
-                sources = [(item.metadata or {}).get("mlflow.assessment.sourceRunId", "") for item in info.assessments or ()]
+                sources = [(item.metadata or {}).get(ASSESSED_RUN, "") for item in info.assessments or ()]
                 begun, took = info.request_time, info.execution_duration or 0
                 yield TraceRow(info.experiment_id, tuple(sources), (info.trace_metadata or {}).get(SOURCE_RUN, ""), begun, begun + took)
 
@@ -177,7 +177,7 @@ class RestListing:
             places = [{"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": key}} for key in chunk]
             for page in self.rest.pages(SEARCH_TRACES, {"locations": places, "max_results": MOST_TRACES}):
                 for trace in page.get("traces", ()):
-                    sources = [item.get("metadata", {}).get("mlflow.assessment.sourceRunId", "") for item in trace.get("assessments", ())]
+                    sources = [item.get("metadata", {}).get(ASSESSED_RUN, "") for item in trace.get("assessments", ())]
                     begun = _milliseconds(trace.get("request_time", ""))
                     ended = begun + round(1000 * float(trace.get("execution_duration", "0s").removesuffix("s")))
                     source = trace.get("trace_metadata", {}).get(SOURCE_RUN, "")

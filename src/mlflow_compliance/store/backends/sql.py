@@ -19,7 +19,7 @@ from mlflow_compliance.production.marks import sought_folded
 from mlflow_compliance.settings.schema import Product, Settings, folded
 from mlflow_compliance.snapshot.entities import ACTIVE, DELETED, DatasetInput, Experiment, LoggedModel, Run, StoreInfo
 from mlflow_compliance.snapshot.snapshot import Snapshot
-from mlflow_compliance.snapshot.tags import MADE_BY_US, RETRACTED
+from mlflow_compliance.snapshot.tags import ASSESSED_RUN, COPY_STATE, MADE_BY_US, RETRACTED
 from mlflow_compliance.store.backends.base import Backend, Rows, fresh_since, workspace
 from mlflow_compliance.store.backends.sql_locations import rows_of
 from mlflow_compliance.store.backends.sql_schema import lost_rows, read_schema
@@ -184,7 +184,7 @@ class SqlReader:
                 "WHERE tags.key = 'compliance.copy' AND tags.value = :retracted AND lifecycle_stage = 'deleted'",
                 retracted=RETRACTED,
             )
-            if (key, value) == ("compliance.copy", RETRACTED)
+            if (key, value) == (COPY_STATE, RETRACTED)
         }
 
     def _traces(self) -> dict[str, int]:
@@ -310,6 +310,6 @@ def _like(value: str) -> str:
 
 def _source_run(metadata: str) -> str:
     try:
-        return str(json.loads(metadata).get("mlflow.assessment.sourceRunId", ""))
+        return str(json.loads(metadata).get(ASSESSED_RUN, ""))
     except (ValueError, AttributeError):
         return ""

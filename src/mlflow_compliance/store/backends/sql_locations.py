@@ -11,12 +11,11 @@ from mlflow_compliance.snapshot.entities import DELETED, WORKSPACE
 from mlflow_compliance.snapshot.moved import HISTORY, PlaceInRow
 from mlflow_compliance.snapshot.refs import EntityRef, Location
 from mlflow_compliance.snapshot.snapshot import Snapshot
-from mlflow_compliance.snapshot.tags import EXTERNAL
+from mlflow_compliance.snapshot.tags import EXTERNAL, TRACE_ARCHIVE
 from mlflow_compliance.store.backends.base import MODEL_HISTORY, Rows, model_places
 from mlflow_compliance.store.backends.sql_tables import MODEL_STATUS, Tables
 from mlflow_compliance.store.storage.locations import Resolver, is_file_place, respelled
 
-_ARCHIVE = "mlflow.trace.archiveLocation"
 """Tag of a trace whose spans were moved from the tables to a file."""
 
 
@@ -161,9 +160,9 @@ class _Locations:
         for trace_id, experiment, key, uri in self.tables.all(
             "SELECT trace_info.request_id, trace_info.experiment_id, trace_tags.key, trace_tags.value FROM trace_tags "
             "JOIN trace_info ON trace_info.request_id = trace_tags.request_id WHERE trace_tags.key = :archive",
-            archive=_ARCHIVE,
+            archive=TRACE_ARCHIVE,
         ):
-            if key == _ARCHIVE and uri and self._is_ours(str(experiment)):
+            if key == TRACE_ARCHIVE and uri and self._is_ours(str(experiment)):
                 yield Location(EntityRef("trace", trace_id), str(experiment), uri)
 
 
@@ -192,7 +191,7 @@ COLUMNS = {
     "version_source": Column("model_versions", ("name", "version"), "source", where="current_stage <> 'Deleted_Internal'"),
     HISTORY: Column("tags", ("run_uuid",), "value", MODEL_HISTORY, "runs.experiment_id FROM tags JOIN runs ON tags.run_uuid = runs.run_uuid"),
     "trace": Column("trace_tags", ("request_id",), "value", "mlflow.artifactLocation", _OF_TRACES),
-    "trace_archive": Column("trace_tags", ("request_id",), "value", "mlflow.trace.archiveLocation", _OF_TRACES),
+    "trace_archive": Column("trace_tags", ("request_id",), "value", TRACE_ARCHIVE, _OF_TRACES),
     "skill": Column("skill_versions", ("organization", "name", "version"), "source", where="source_type = 'mlflow'"),
 }
 """Every column of MLflow's tables in which a row names the place of its files."""

@@ -24,7 +24,7 @@ from mlflow_compliance.snapshot.entities import (
     RegisteredModel,
     Run,
 )
-from mlflow_compliance.snapshot.tags import EXTERNAL, RETRACTED
+from mlflow_compliance.snapshot.tags import COPY_STATE, EXTERNAL, RETRACTED, RUN_NAME
 from mlflow_compliance.store.backends.base import IS_PROMPT, home_of, sorted_points, sources_of
 
 CHUNK = 500
@@ -116,12 +116,12 @@ class RunReader:
             "WHERE run_uuid IN :ids",
             ids,
         ):
-            if lifecycle == DELETED and tags[run_id].get("compliance.copy") == RETRACTED:
+            if lifecycle == DELETED and tags[run_id].get(COPY_STATE) == RETRACTED:
                 continue
             found[run_id] = Run(
                 run_id=run_id,
                 experiment_id=str(experiment_id),
-                name=name or tags[run_id].get("mlflow.runName", ""),
+                name=name or tags[run_id].get(RUN_NAME, ""),
                 status=status,
                 lifecycle=lifecycle,
                 start_time=start,

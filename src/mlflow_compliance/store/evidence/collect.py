@@ -18,6 +18,7 @@ from mlflow_compliance.snapshot.entities import Run
 from mlflow_compliance.snapshot.evidence import Computed, Evidence, Metadata, ModelCard, Probe, Scan, Scored, Served
 from mlflow_compliance.snapshot.files import METADATA, in_folder, parent, upwards
 from mlflow_compliance.snapshot.snapshot import Snapshot
+from mlflow_compliance.snapshot.tags import SHA256
 from mlflow_compliance.store.backends.sqlite_file import sqlite_path
 from mlflow_compliance.store.evidence.cache import Workshop
 from mlflow_compliance.store.models.mlmodel import read_card
@@ -139,7 +140,7 @@ class _Reader:
             false_negative_cost=wanted.false_negative_cost,
             false_positive_cost=wanted.false_positive_cost,
         )
-        recorded = run.tags.get("compliance.sha256.predictions")
+        recorded = run.tags.get(f"{SHA256}predictions")
         found = replace(found, path=path)
         if not found.problem and recorded and recorded != found.sha256:
             return replace(found, values={}, problem=f"{path} is not the file on record (sha256 {found.sha256[:16]}, on record {recorded[:16]})")

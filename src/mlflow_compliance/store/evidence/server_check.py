@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from mlflow_compliance.snapshot.entities import Experiment, LoggedModel, MetricPoint, ModelVersion, Run
 from mlflow_compliance.snapshot.evidence import Served
+from mlflow_compliance.snapshot.files import MLMODEL
 from mlflow_compliance.store.evidence.server_requests import AJAX, Asking, GoneError
 
 _PAGES = 10
@@ -165,7 +166,7 @@ def _check_schema(server: Asking, version: ModelVersion, places: Sequence[tuple[
         if f"{version.location}/".startswith(f"{place}/"):
             inside = version.location[len(place) :].strip("/")
             if known := files.get(f"{inside}/MLmodel".lstrip("/")):
-                query = {"path": "MLmodel", "name": version.name, "version": version.version}
+                query = {"path": MLMODEL, "name": version.name, "version": version.version}
                 server.download(f"MLmodel of {version.name} version {version.version}", known, "model-versions/get-artifact", query)
 
 

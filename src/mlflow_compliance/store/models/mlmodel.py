@@ -13,7 +13,7 @@ import yaml
 from packaging.requirements import InvalidRequirement, Requirement
 
 from mlflow_compliance.snapshot.evidence import ModelCard
-from mlflow_compliance.snapshot.files import MLMODEL, ArtifactFile, ModelFolder
+from mlflow_compliance.snapshot.files import MLMODEL, REQUIREMENTS, ArtifactFile, ModelFolder
 from mlflow_compliance.snapshot.refs import EntityRef
 from mlflow_compliance.store.storage.safe_io import opened
 
@@ -167,8 +167,6 @@ def refuse_depth(text: str) -> None:
         if depth > _DEEPEST:
             raise ValueError("too deep")
 
-
-REQUIREMENTS = "requirements.txt"
 
 _LARGEST = 1 << 20
 _COMMENT = re.compile(r"(^|\s)#.*$")

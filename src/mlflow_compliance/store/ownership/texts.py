@@ -11,6 +11,7 @@ from urllib.parse import quote, unquote
 
 from sqlalchemy import Connection, text
 
+from mlflow_compliance.snapshot.files import SERVED
 from mlflow_compliance.store.backends.known_schema import KNOWN
 from mlflow_compliance.store.backends.sql_tables import columns_of
 from mlflow_compliance.store.ownership.entries import Entry
@@ -93,7 +94,7 @@ def _text(value: Any) -> str:
 
 def _names(value: str, root: str, entries: Sequence[Entry]) -> bool:
     """Whether a text names a root, a place below it, what a server serves, or an ownerless entry of it."""
-    if "mlflow-artifacts:" in value:
+    if SERVED in value:
         return True
     spelt = _spelt(value)
     if any(_holds(each, root) for each in spelt):

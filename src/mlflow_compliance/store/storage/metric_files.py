@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from mlflow_compliance.errors import StoreError
 from mlflow_compliance.snapshot.entities import RepeatedPoints
+from mlflow_compliance.snapshot.files import META, TRASH
 from mlflow_compliance.snapshot.refs import EntityRef
 from mlflow_compliance.store.storage import files
 from mlflow_compliance.store.storage.atomic_write import confirm, create, explained, staged, verified, write_bytes
@@ -72,7 +73,7 @@ def _clashes(content: bytes) -> int:
 
 def _metric_files(folder: str) -> Iterator[tuple[str, EntityRef, str]]:
     """(path, owner, metric) for every run and logged model, those of deleted experiments too."""
-    for home in (folder, os.path.join(folder, ".trash")):
+    for home in (folder, os.path.join(folder, TRASH)):
         for experiment in _folders(home):
             for run in _folders(experiment):
                 yield from _below(run, "run")
@@ -82,7 +83,7 @@ def _metric_files(folder: str) -> Iterator[tuple[str, EntityRef, str]]:
 
 def _below(owner: str, kind: str) -> Iterator[tuple[str, EntityRef, str]]:
     metrics = os.path.join(owner, "metrics")
-    if os.path.isfile(os.path.join(owner, "meta.yaml")):
+    if os.path.isfile(os.path.join(owner, META)):
         for here, _, names in os.walk(metrics):
             for name in names:
                 path = os.path.join(here, name)
@@ -150,7 +151,7 @@ def _put(path: str, content: bytes, here: os.stat_result) -> None:
 def _owner(path: str) -> str:
     """The folder of the run or model: the nearest one above with a meta.yaml."""
     folder = os.path.dirname(path)
-    while folder != os.path.dirname(folder) and not os.path.isfile(os.path.join(folder, "meta.yaml")):
+    while folder != os.path.dirname(folder) and not os.path.isfile(os.path.join(folder, META)):
         folder = os.path.dirname(folder)
     return folder
 

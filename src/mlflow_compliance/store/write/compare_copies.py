@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from mlflow_compliance.changes.copies import left_behind
 from mlflow_compliance.snapshot.entities import LoggedModel, Run
+from mlflow_compliance.snapshot.files import MLMODEL
 from mlflow_compliance.snapshot.tags import COMPLETE, COPY_STATE, SOURCE_EXPERIMENT, SOURCE_MODEL, SOURCE_RUN
 from mlflow_compliance.store.backends.listing import pages
 from mlflow_compliance.store.storage.locations import local_folder
@@ -63,6 +64,6 @@ def got_files_since(store: Store, old_uri: str, new_uri: str) -> bool:
             except FileNotFoundError:
                 return True
             # A copy has the times of what it was made from. That of an MLmodel has other ids in it: its size says nothing.
-            if now.st_ino != then.st_ino and (now.st_mtime_ns > then.st_mtime_ns or (now.st_size != then.st_size and filename != "MLmodel")):
+            if now.st_ino != then.st_ino and (now.st_mtime_ns > then.st_mtime_ns or (now.st_size != then.st_size and filename != MLMODEL)):
                 return True
     return False

@@ -9,7 +9,7 @@ from functools import partial
 
 from mlflow_compliance.changes.copies import renamed
 from mlflow_compliance.errors import ChangeError
-from mlflow_compliance.snapshot.files import DuplicateRules
+from mlflow_compliance.snapshot.files import MLMODEL, DuplicateRules
 from mlflow_compliance.store.artifacts.duplicates import hash_file
 from mlflow_compliance.store.storage import files
 from mlflow_compliance.store.storage.locations import local_folder
@@ -45,7 +45,7 @@ def _copy_local(store: Store, old: str, target: str, names: Mapping[str, str]) -
         for filename in filenames:
             path, new = os.path.join(folder, filename), os.path.join(here, filename)
             length = os.path.getsize(path)
-            if filename == "MLmodel":
+            if filename == MLMODEL:
                 with open(path, "rb") as file:
                     files.write_new(new, _renamed(file.read(), names))
             elif rules.apply_to(path, length):

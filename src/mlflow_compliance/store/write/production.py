@@ -17,7 +17,7 @@ from mlflow_compliance.changes.production import Files
 from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.production.metadata import problems_in
 from mlflow_compliance.snapshot.files import METADATA, MLMODEL
-from mlflow_compliance.snapshot.tags import BUILD, BUILT_FOR, BUILT_IN
+from mlflow_compliance.snapshot.tags import BUILD, BUILT_FOR, BUILT_IN, USER
 from mlflow_compliance.store.artifacts.duplicates import hash_file
 from mlflow_compliance.store.storage import files
 from mlflow_compliance.store.storage.locations import local_folder
@@ -66,7 +66,7 @@ class ProductionLogger:
     def log(self, change: LogProductionRun) -> dict[str, str]:
         """Log the run and return symbol -> id for it and its model. A failure soft-deletes what was begun and raises."""
         journal = self.binding[JOURNAL]
-        tags = {"mlflow.user": change.user, BUILT_FOR: change.product, BUILT_IN: journal, BUILD: "incomplete"}
+        tags = {USER: change.user, BUILT_FOR: change.product, BUILT_IN: journal, BUILD: "incomplete"}
         run = self.client.create_run(change.experiment_id, start_time=change.at, run_name=change.name, tags=tags)
         run_id = str(run.info.run_id)
         try:

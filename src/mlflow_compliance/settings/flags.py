@@ -1,0 +1,72 @@
+"""What the command line may say: each flag is one field, with its help. Imported in every session of pytest, so it imports next to nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+HELP = "help"
+"""Key of a field's metadata under which its Spelling lies."""
+
+
+class Spelling(NamedTuple):
+    """How a flag is written, and what is said of it."""
+
+    name: str
+    help: str
+    metavar: str = ""
+    """What stands for its value; empty for a switch."""
+    type: Callable[[str], object] = str
+    former: str = ""
+    """An older name, which works on and is in no help."""
+
+    @property
+    def dest(self) -> str:
+        """Attribute of pytest's `config.option`."""
+        return self.name.lstrip("-").replace("-", "_")
+
+
+def _flag(name: str, told: str, metavar: str = "", kind: Callable[[str], object] = str, *, default: object = None, former: str = "") -> Any:
+    return field(default=default, metadata={HELP: Spelling(name, told, metavar, kind, former)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flags:
+    """The flags: one that is False by default is a switch, one that is an empty tuple may be given several times."""
+
+    tracking_uri: str | None = _flag("--tracking-uri", "the MLflow store to audit; wins over MLFLOW_TRACKING_URI and the settings", "URI")
+    config: str | None = _flag("--compliance-config", "settings file instead of the nearest compliance.toml or pyproject.toml", "FILE")
+    rules: tuple[str, ...] = _flag(
+        "--compliance-rules", "only these rules, by id or pattern of ids: EXP001,ART*; others are deselected", "IDS", default=()
+    )
+    metadata_only: bool = _flag(
+        "--compliance-metadata-only",
+        "leave out the rules that look at files: no artifact row and no file is read",
+        default=False,
+        former="--metadata-only",
+    )
+    executor: str = _flag(
+        "--compliance-executor",
+        "read files and try models in threads, or on dask:tcp://host:port",
+        "WHERE",
+        default="threads",
+        former="--executor",
+    )
+    hash_cache: str | None = _flag(
+        "--compliance-hash-cache",
+        "keep hashes of unchanged files in DIR, 'user' for the user's cache folder, or 'off'; wins over the settings",
+        "DIR",
+        former="--hash-cache",
+    )
+    fix: bool = _flag("--fix", "repair what can be repaired and undone, then audit again", default=False)
+    fix_dry_run: bool = _flag("--fix-dry-run", "print the plan that --fix would carry out and change nothing", default=False)
+    limit: int | None = _flag("--fix-max", "refuse a plan that changes more than N entities", "N", int)
+    owned_roots: tuple[str, ...] = _flag(
+        "--fix-owned-root",
+        "an artifact root that is this store's alone, where --fix sees reason to doubt it; may be given several times",
+        "FOLDER",
+        default=(),
+    )
