@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mlflow_compliance.audit.results import Summary
 from mlflow_compliance.errors import StoreError
 from mlflow_compliance.session.state import STOPPED
 
 if TYPE_CHECKING:
     from mlflow_compliance.audit.audit import Audit
+    from mlflow_compliance.audit.results import Summary
     from mlflow_compliance.audit.snapshots import Reading, Sharing
 
 

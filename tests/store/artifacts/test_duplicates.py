@@ -263,7 +263,7 @@ def test_what_may_not_be_read_is_told(ordinary_user: Callable[..., str], tmp_pat
     code = f"""
 import json, os, sys
 from mlflow_compliance.snapshot.artifacts import DuplicateRules
-from mlflow_compliance.snapshot.entities import EntityRef, Location
+from mlflow_compliance.snapshot.refs import EntityRef, Location
 from mlflow_compliance.progress import Silent
 from mlflow_compliance.store.artifacts.local import read_artifacts
 from mlflow_compliance.store.artifacts.duplicates import hash_candidates

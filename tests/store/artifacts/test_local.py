@@ -429,9 +429,8 @@ class TestHostileTrees:
         code = f"""
 import json, sys
 from mlflow_compliance.snapshot.artifacts import DuplicateRules
-from mlflow_compliance.snapshot.entities import EntityRef, Location
+from mlflow_compliance.snapshot.refs import EntityRef, Location
 from mlflow_compliance.progress import Silent
-from mlflow_compliance.store.artifacts import visiting
 from mlflow_compliance.store.artifacts.duplicates import hash_candidates
 from mlflow_compliance.progress import Silent
 from mlflow_compliance.store.artifacts.local import read_artifacts

@@ -303,8 +303,8 @@ def test_a_server_sees_nothing_of_the_audit_and_writes_nowhere_else(shown: Shown
     assert "AWS_SECRET_ACCESS_KEY" not in variables
     folder = variables["HOME"]
     assert variables["PATH"] == variables["TMPDIR"] == folder
-    assert os.path.realpath(f"/proc/{_server_of(shown.url)}/cwd") == os.path.realpath(folder)
-    assert sorted(os.listdir(folder)) == ["mlflow.db", "server.log"]
+    assert os.path.realpath(f"/proc/{_server_of(shown.url)}/cwd") == os.path.realpath(f"{folder}/beside")
+    assert sorted(os.listdir(folder)) == ["beside", "mlflow.db", "server.log"]
 
 
 def test_nothing_is_changed_and_nothing_is_left(shown: Shown, lab: Lab, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
