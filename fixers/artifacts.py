@@ -11,6 +11,7 @@ from mlflow_compliance.api import (
     CannotFix,
     Change,
     ClaimRoot,
+    Context,
     DuplicateGroup,
     EntityRef,
     Finding,
@@ -18,7 +19,6 @@ from mlflow_compliance.api import (
     LinkDuplicate,
     MoveToQuarantine,
     PointToCopy,
-    Settings,
     Snapshot,
     fixer,
     in_folder,
@@ -30,18 +30,18 @@ UNREAD = "see to what is said of it (its permissions, the link, whoever writes t
 
 
 @fixer("ART001")
-def share(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
+def share(finding: Finding, context: Context) -> Iterator[Change]:
     """Give equal files one physical copy; every path and its bytes stay."""
     if finding.entity.kind == "unread":
         raise CannotFix(UNREAD)
     if finding.entity.kind == "archive":
         raise CannotFix("their bytes differ, so sharing one copy would change evidence: delete the run that is not needed")
-    artifacts = snapshot.artifacts
+    artifacts = context.snapshot.artifacts
     group = artifacts.duplicate(finding.entity.key) if artifacts else None
     if artifacts is None or group is None:
         return
-    if settings.duplicates.pointers and all(path.startswith("s3://") for path in group.paths):
-        yield from _pointed(group, artifacts, snapshot)
+    if context.settings.duplicates.pointers and all(path.startswith("s3://") for path in group.paths):
+        yield from _pointed(group, artifacts, context.snapshot)
         return
     if not all(map(in_folder, group.paths)):
         raise CannotFix("objects in a bucket cannot share bytes, and nothing is ever deleted there: log large inputs once and refer to them")
@@ -53,7 +53,7 @@ def share(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[
         file = artifacts.files[path]
         if file.copy in artifacts.linked_outside:
             raise CannotFix(f"{artifacts.relative(path)} has a hard link outside the artifact roots, which would change with it: part them first")
-        if _is_being_written(file.owner, snapshot):
+        if _is_being_written(file.owner, context.snapshot):
             raise CannotFix(f"{file.owner} has not ended and may still write to {artifacts.relative(path)}")
     kept = paths[0]
     extras = [path for path in paths if artifacts.files[path].copy != artifacts.files[kept].copy]
@@ -95,9 +95,9 @@ def _is_being_written(owner: EntityRef | None, snapshot: Snapshot) -> bool:
 
 
 @fixer("ART002")
-def quarantine(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
+def quarantine(finding: Finding, context: Context) -> Iterator[Change]:
     """Move it aside under the same root; nothing is deleted."""
-    artifacts = snapshot.artifacts
+    artifacts = context.snapshot.artifacts
     item = artifacts.ownerless.get(finding.entity.key) if artifacts else None
     root = artifacts.root_of(finding.entity.key) if artifacts else None
     if artifacts is None or item is None or root is None:
@@ -110,9 +110,9 @@ def quarantine(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iter
 
 
 @fixer("ART004")
-def advise_restoring(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
+def advise_restoring(finding: Finding, context: Context) -> Iterator[Change]:
     """The bytes on record are not at that path any more."""
-    artifacts = snapshot.artifacts
+    artifacts = context.snapshot.artifacts
     if artifacts and finding.entity.key in artifacts.unread:
         raise CannotFix(UNREAD)
     digest = artifacts.recorded.get(finding.entity.key) if artifacts else None
@@ -126,9 +126,9 @@ def advise_restoring(finding: Finding, snapshot: Snapshot, settings: Settings) -
 
 
 @fixer("ART006")
-def give_back(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
+def give_back(finding: Finding, context: Context) -> Iterator[Change]:
     """Move it back to its former place; where something lies there now, both stay."""
-    artifacts = snapshot.artifacts
+    artifacts = context.snapshot.artifacts
     if finding.code == "manifest":
         raise CannotFix("restore it from a backup, or move what lies beside it back by hand; nothing of it is given back by this program")
     item = artifacts.quarantined.get(finding.entity.key) if artifacts else None

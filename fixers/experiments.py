@@ -18,6 +18,7 @@ from mlflow_compliance.api import (
     Artifacts,
     CannotFix,
     Change,
+    Context,
     CopyRun,
     DatasetInput,
     Experiment,
@@ -45,43 +46,43 @@ LONGEST_TAG = 5000
 
 
 @fixer("EXP001")
-def merge(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
+def merge(finding: Finding, context: Context) -> Iterator[Change]:
     """Copy the rival's runs into the primary experiment, then retire the rival. Runs that were copied before are not copied again."""
     if finding.entity.kind != "experiment":
         raise CannotFix("name the experiment that is in force as `primary` of the product in compliance.toml")
-    rival = snapshot.experiments[finding.entity.key]
+    rival = context.snapshot.experiments[finding.entity.key]
     if finding.code == "named-like-production":
         name = quoted(glob.escape(rival.own_name))
         raise CannotFix(f"if it is production, write production_names = [{name}] for the product in compliance.toml; if not, production_names = []")
-    if settings.looks_like_a_test(rival):
-        names = f"lifecycle tag {settings.experiments.lifecycle_tag}, or experiments.test_names in compliance.toml"
+    if context.settings.looks_like_a_test(rival):
+        names = f"lifecycle tag {context.settings.experiments.lifecycle_tag}, or experiments.test_names in compliance.toml"
         raise CannotFix(f"it says that it is production and is named like a test (built in): say which it is, by its {names}")
-    primary = _primary_for(rival, snapshot, settings)
-    if settings.is_test(primary) or is_archived(settings, primary):
+    primary = _primary_for(rival, context)
+    if context.settings.is_test(primary) or is_archived(context.settings, primary):
         raise CannotFix(f"the primary experiment {primary.name!r} is itself a test or archived one: nothing is merged into that")
     counts = (("traces", rival.traces), ("logged models that no run wrote", rival.loose_models), *rival.belongings)
     left = [f"{number} {what}" for what, number in counts if number]
     if left:
         raise CannotFix(f"{' and '.join(left)} in it cannot be copied and would stay behind: move or delete them first")
-    refuse_what_is_relied_on(rival, snapshot, settings)
-    runs = snapshot.runs_of(rival.experiment_id)
+    refuse_what_is_relied_on(rival, context)
+    runs = context.snapshot.runs_of(rival.experiment_id)
     if len(runs) != rival.count():
         raise CannotFix(f"only {len(runs)} of its {rival.count()} runs could be read in full")
-    yield from _copies(runs, rival, primary, snapshot)
-    yield from set_tags(primary, {settings.experiments.lifecycle_tag: "production"})
+    yield from _copies(runs, rival, primary, context.snapshot)
+    yield from set_tags(primary, {context.settings.experiments.lifecycle_tag: "production"})
     yield from retire(rival, f"merged into experiment {primary.experiment_id} ({primary.name})", primary.experiment_id)
 
 
-def _primary_for(rival: Experiment, snapshot: Snapshot, settings: Settings) -> Experiment:
+def _primary_for(rival: Experiment, context: Context) -> Experiment:
     found = set()
-    for product in settings.products:
-        claimed = standing(product, claims_in(snapshot, settings))
-        primary = primary_of(product, snapshot.experiments, claimed)
+    for product in context.settings.products:
+        claimed = standing(product, claims_in(context))
+        primary = primary_of(product, context.snapshot.experiments, claimed)
         if rival.experiment_id in claimed and primary and primary != rival.experiment_id:
             found.add(primary)
     if len(found) != 1:
         raise CannotFix("it counts as production of several products: narrow their `experiments` patterns in compliance.toml")
-    return snapshot.experiments[found.pop()]
+    return context.snapshot.experiments[found.pop()]
 
 
 def _copies(runs: list[Run], rival: Experiment, primary: Experiment, snapshot: Snapshot) -> Iterator[Change]:
@@ -170,15 +171,17 @@ def _parents_first(runs: list[Run]) -> list[Run]:
 
 
 @fixer("EXP002")
-def retire_test(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
+def retire_test(finding: Finding, context: Context) -> Iterator[Change]:
     """Rename so that the name is free again, tag with the reason, then soft-delete."""
-    experiment = snapshot.experiments[finding.entity.key]
+    experiment = context.snapshot.experiments[finding.entity.key]
     if finding.code == "named-like-a-test":
         name = quoted(glob.escape(experiment.own_name))
-        raise CannotFix(f"if it is one, add {name} to experiments.test_names in compliance.toml; if not, give it a tag {_lifecycle(settings)}")
-    refuse_what_is_relied_on(experiment, snapshot, settings)
-    marked = [run for run in snapshot.runs_of(experiment.experiment_id) if any(said_in(run.tags, settings))]
-    if any(said_in(experiment.tags, settings)):
+        raise CannotFix(
+            f"if it is one, add {name} to experiments.test_names in compliance.toml; if not, give it a tag {_lifecycle(context.settings)}"
+        )
+    refuse_what_is_relied_on(experiment, context)
+    marked = [run for run in context.snapshot.runs_of(experiment.experiment_id) if any(said_in(run.tags, context.settings))]
+    if any(said_in(experiment.tags, context.settings)):
         raise CannotFix("it is itself marked as production: take the mark off, or give it another name")
     if marked:
         raise CannotFix(f"its {marked[0].ref} is marked as production: take the mark off, or move the run")
@@ -191,15 +194,15 @@ def _lifecycle(settings: Settings) -> str:
 
 
 @fixer("EXP003")
-def archive(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
+def archive(finding: Finding, context: Context) -> Iterator[Change]:
     """Archive what the settings call development; never guess what anything else is."""
     if finding.code == "mark-spelled-otherwise":
         raise CannotFix("spell the tag as the settings do where it is production; where it is not, take it off")
     if finding.code == "production-of-no-product":
         raise CannotFix("take the tag off, or let a product in compliance.toml cover it by its `experiments`")
-    experiment = snapshot.experiments[finding.entity.key]
-    tag = settings.experiments.lifecycle_tag
-    if not settings.is_development(experiment) and experiment.tags.get(tag) != "archived":
+    experiment = context.snapshot.experiments[finding.entity.key]
+    tag = context.settings.experiments.lifecycle_tag
+    if not context.settings.is_development(experiment) and experiment.tags.get(tag) != "archived":
         raise CannotFix(f"say what it is: set its tag {tag}, or add it to [experiments] development in compliance.toml")
     said = experiment.tags.get(NOTE, "")
     note = said if "ARCHIVED" in said else f"[ARCHIVED] Development work, kept as evidence; nothing here is in force.\n\n{said}".rstrip()

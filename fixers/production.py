@@ -25,6 +25,7 @@ from mlflow_compliance.api import (
     Bundle,
     CannotFix,
     Change,
+    Context,
     DatasetInput,
     Experiment,
     Finding,
@@ -33,7 +34,6 @@ from mlflow_compliance.api import (
     RetractProductionRun,
     Run,
     SetRunTag,
-    Settings,
     Snapshot,
     claims_in,
     current_run,
@@ -62,22 +62,22 @@ DESCRIPTION = "description"
 ADVICE = "log the model to this run with mlflow.<flavor>.log_model, mark the run that has it as production, or name what to build one from: {missing}"
 
 
-def product_of(finding: Finding, snapshot: Snapshot, settings: Settings) -> Product:
+def product_of(finding: Finding, context: Context) -> Product:
     """The product that a finding is about: by its own name, by a name that it requires, or by its run."""
     kind, key, _ = finding.entity
-    for product in settings.products:
+    for product in context.settings.products:
         named = kind == "product" and key == product.name
         required = kind.startswith("required_") and key.startswith(f"{product.name}/")
-        if named or required or (kind == "run" and any(run.run_id == key for run in production_runs(product, snapshot, settings))):
+        if named or required or (kind == "run" and any(run.run_id == key for run in production_runs(product, context))):
             return product
     raise CannotFix("the run is no production run any more: plan anew")
 
 
 @fixer("MOD001", "MOD003", "MOD004", "PRD001", "PRD002", "PRD004", "PRD005", "PRD007")
-def build(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
+def build(finding: Finding, context: Context) -> Iterator[Change]:
     """Build one complete production run from the model and the predictions that the settings name, and supersede the others."""
-    product = product_of(finding, snapshot, settings)
-    changes = list(build_for(product, snapshot, settings))
+    product = product_of(finding, context)
+    changes = list(build_for(product, context))
     planned = next((change for change in changes if isinstance(change, LogProductionRun)), None)
     kind, _, name = finding.entity.kind.partition("_")
     if planned is not None and kind == "required" and not _offers(planned, name, finding.entity.label):
@@ -85,30 +85,30 @@ def build(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[
     yield from changes
 
 
-def build_for(product: Product, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
+def build_for(product: Product, context: Context) -> Iterator[Change]:
     """The changes that log a production run of a product; none where this very plan has logged it already."""
-    runs = production_runs(product, snapshot, settings)
+    runs = production_runs(product, context)
     if any(run.tags.get(BUILT_IN) == JOURNAL for run in runs):
         return
-    found = primary_of(product, snapshot.experiments, standing(product, claims_in(snapshot, settings)))
-    primary = snapshot.experiments.get(found or "")
+    found = primary_of(product, context.snapshot.experiments, standing(product, claims_in(context)))
+    primary = context.snapshot.experiments.get(found or "")
     if primary is None:
         raise CannotFix("first one experiment must be the product's production: name it as `primary` in compliance.toml")
-    if found in guessed_by(product, snapshot, settings):
+    if found in guessed_by(product, context):
         said = f"{primary.name!r} is only named like production (production_names, built in)"
         raise CannotFix(f"{said}: name it as `primary` of product {product.name} in compliance.toml")
     for run in runs:
-        _refuse_several_products(run, snapshot, settings)
-    bundle = bundle_for(product, snapshot)
+        _refuse_several_products(run, context)
+    bundle = bundle_for(product, context.snapshot)
     replaced = [run for run in runs if run.status != "RUNNING"]
     if len(replaced) != len(runs):
         raise CannotFix("a run that is marked as production has not ended: let it finish, or end it")
     for run in replaced:
-        unknown = snapshot.unknown_files(run)
+        unknown = context.snapshot.unknown_files(run)
         if unknown:
             raise CannotFix(f"what {run.ref} logged could not be looked at ({unknown.reason}), so nothing takes its place")
-    change = _planned(product, primary, bundle, replaced, snapshot, settings)
-    for run in snapshot.runs_of(primary.experiment_id):
+    change = _planned(product, primary, bundle, replaced, context)
+    for run in context.snapshot.runs_of(primary.experiment_id):
         if run.tags.get(BUILT_FOR) == product.name and run.tags.get(BUILD) != COMPLETE_BUILD:
             yield RetractProductionRun(product.name, primary.experiment_id, run.tags.get(BUILT_IN, ""))
     yield change
@@ -117,14 +117,12 @@ def build_for(product: Product, snapshot: Snapshot, settings: Settings) -> Itera
     said = primary.tags.get(NOTE, "")
     marks = ", ".join(f"{key}={value}" for key, value in sorted(product.production_tags.items()))
     note = said if "PRODUCTION" in said else f"[PRODUCTION] What is in force for {product.name}: the run with the tag {marks}.\n\n{said}"
-    yield from set_tags(primary, {settings.experiments.lifecycle_tag: "production", NOTE: note.rstrip()})
+    yield from set_tags(primary, {context.settings.experiments.lifecycle_tag: "production", NOTE: note.rstrip()})
 
 
-def _refuse_several_products(run: Run, snapshot: Snapshot, settings: Settings) -> None:
+def _refuse_several_products(run: Run, context: Context) -> None:
     """Raise CannotFix where a run counts for more than one product: it would be superseded for one that it was never meant for."""
-    names = [
-        product.name for product in settings.products if any(found.run_id == run.run_id for found in production_runs(product, snapshot, settings))
-    ]
+    names = [product.name for product in context.settings.products if any(found.run_id == run.run_id for found in production_runs(product, context))]
     if len(names) > 1:
         raise CannotFix(f"{run.ref} counts as production of {', '.join(names)}: narrow their `experiments` patterns in compliance.toml")
 
@@ -150,7 +148,7 @@ def supersede(run: Run, by: str, product: Product) -> Iterator[Change]:
     yield SetRunTag(run.run_id, SUPERSEDED_BY, by, run.tags.get(SUPERSEDED_BY))
 
 
-def _planned(product: Product, primary: Experiment, bundle: Bundle, replaced: list[Run], snapshot: Snapshot, settings: Settings) -> LogProductionRun:
+def _planned(product: Product, primary: Experiment, bundle: Bundle, replaced: list[Run], context: Context) -> LogProductionRun:
     wanted, proved = product.production, bundle.evidence
     assert wanted.run_name is not None
     assert wanted.threshold is not None
@@ -163,7 +161,7 @@ def _planned(product: Product, primary: Experiment, bundle: Bundle, replaced: li
         "false_negative_cost": f"{wanted.false_negative_cost:g}",
         "false_positive_cost": f"{wanted.false_positive_cost:g}",
     }
-    facts = facts_of(product, own, frozenset(proved.probe.params), replaced, fact_values(product, snapshot, snapshot.evidence, settings))
+    facts = facts_of(product, own, frozenset(proved.probe.params), replaced, fact_values(product, context, context.snapshot.evidence))
     params = {**own, **{fact.name: fact.value for fact in facts if fact.name not in own and fact.name not in wanted.facts}}
     digests = {f"{SHA256}{role}": digest for role, digest in bundle.sources.items()}
     description = wanted.description or _description(product, bundle)
@@ -179,7 +177,7 @@ def _planned(product: Product, primary: Experiment, bundle: Bundle, replaced: li
         product=product.name,
         name=wanted.run_name,
         experiment_id=primary.experiment_id,
-        at=snapshot.taken_at,
+        at=context.snapshot.taken_at,
         user=user_name(),
         params=params,
         metrics=dict(proved.scored.values),
@@ -256,14 +254,14 @@ def _datasets(product: Product, bundle: Bundle) -> tuple[DatasetInput, ...]:
 
 
 @fixer("PRD003")
-def build_with_tag(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
+def build_with_tag(finding: Finding, context: Context) -> Iterator[Change]:
     """Take a description over from the one that the UI shows; else build a production run that carries the tag."""
-    run = snapshot.runs.get(finding.entity.key) if finding.entity.kind == "run" else None
+    run = context.snapshot.runs.get(finding.entity.key) if finding.entity.kind == "run" else None
     note = run.tags.get(NOTE, "") if run is not None and finding.name == DESCRIPTION else ""
     if run is not None and note.strip():
         yield SetRunTag(run.run_id, DESCRIPTION, note, run.tags.get(DESCRIPTION))
     else:
-        yield from build(finding, snapshot, settings)
+        yield from build(finding, context)
 
 
 def _offers(change: LogProductionRun, kind: str, name: str) -> bool:
@@ -281,26 +279,26 @@ def _folders_of(path: str) -> Iterator[str]:
 
 
 @fixer("RUN002")
-def settle(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
+def settle(finding: Finding, context: Context) -> Iterator[Change]:
     """Supersede every production run but the one that a repair built last; build one where none is fit."""
-    run = snapshot.runs.get(finding.entity.key) if finding.entity.kind == "run" else None
-    if run is not None and is_archived(settings, snapshot.experiments[run.experiment_id]):
+    run = context.snapshot.runs.get(finding.entity.key) if finding.entity.kind == "run" else None
+    if run is not None and is_archived(context.settings, context.snapshot.experiments[run.experiment_id]):
         raise CannotFix("take the mark off the run, or its experiment out of the archive: which of them is wrong nobody but you can tell")
-    product = product_of(finding, snapshot, settings)
-    current = current_run(product, snapshot, settings)
+    product = product_of(finding, context)
+    current = current_run(product, context)
     if finding.entity.kind == "run" and current is not None and finding.entity.key != current.run_id:
-        _refuse_several_products(snapshot.runs[finding.entity.key], snapshot, settings)
-        yield from supersede(snapshot.runs[finding.entity.key], current.run_id, product)
+        _refuse_several_products(context.snapshot.runs[finding.entity.key], context)
+        yield from supersede(context.snapshot.runs[finding.entity.key], current.run_id, product)
     else:
-        yield from build_for(product, snapshot, settings)
+        yield from build_for(product, context)
 
 
 @fixer("PRD006")
-def keep_one_value(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
+def keep_one_value(finding: Finding, context: Context) -> Iterator[Change]:
     """Mark the runs whose value the settings overrule as superseded; both values stay on record."""
-    product = product_of(finding, snapshot, settings)
-    current = current_run(product, snapshot, settings)
-    for fact, values in sorted(fact_values(product, snapshot, snapshot.evidence, settings).items()):
+    product = product_of(finding, context)
+    current = current_run(product, context)
+    for fact, values in sorted(fact_values(product, context, context.snapshot.evidence).items()):
         decided = product.production.decided.get(fact)
         found = {number(item.value) for item in values}
         if len(found) < 2:
@@ -311,13 +309,13 @@ def keep_one_value(finding: Finding, snapshot: Snapshot, settings: Settings) -> 
             raise CannotFix(f"{decided} is decided for {fact}, and there is no one production run that has it")
         overruled = {item.owner.key for item in values if item.owner.kind == "run" and number(item.value) != number(decided)}
         if current.run_id in overruled:
-            yield from build_for(product, snapshot, settings)
+            yield from build_for(product, context)
             return
-        guessed = guessed_by(product, snapshot, settings)
+        guessed = guessed_by(product, context)
         for run_id in sorted(overruled):
-            run = snapshot.runs[run_id]
+            run = context.snapshot.runs[run_id]
             if run.experiment_id in guessed:
-                name = snapshot.experiments[run.experiment_id].name
+                name = context.snapshot.experiments[run.experiment_id].name
                 raise CannotFix(f"{run.ref} is in {name!r}, which is only named like production (built in): write production_names for the product")
             yield SetRunTag(run_id, SUPERSEDED_BY, current.run_id, run.tags.get(SUPERSEDED_BY))
             yield SetRunTag(run_id, f"{OVERRULED}{fact}", decided, run.tags.get(f"{OVERRULED}{fact}"))

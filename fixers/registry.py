@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from mlflow_compliance.api import (
     CannotFix,
     Change,
+    Context,
     Finding,
     Product,
     RegisterVersion,
     SetAlias,
     Settings,
-    Snapshot,
     current_run,
     fixer,
     version_of,
@@ -20,20 +20,20 @@ from mlflow_compliance.api import (
 
 
 @fixer("REG001")
-def point_alias(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
+def point_alias(finding: Finding, context: Context) -> Iterator[Change]:
     """Register the production run's model where it is no version yet, and let the alias name it. Earlier versions stay."""
-    product = _product_of(finding, settings)
-    current = current_run(product, snapshot, settings)
+    product = _product_of(finding, context.settings)
+    current = current_run(product, context)
     if current is None:
         raise CannotFix("there is no one production run whose model the alias could name: see RUN002")
-    models = snapshot.models_of(current.run_id)
+    models = context.snapshot.models_of(current.run_id)
     if len(models) != 1:
         raise CannotFix(f"its {current.ref} has {len(models)} logged models: which one is meant is not for this program to guess")
-    unknown = snapshot.unknown_files(current)
+    unknown = context.snapshot.unknown_files(current)
     if unknown:
         raise CannotFix(f"the files of its {current.ref} could not be looked at ({unknown.reason}): an alias is not moved to what nobody has seen")
     name, alias = product.production.registered_model or "", product.production.alias
-    registered = snapshot.registered_models.get(name)
+    registered = context.snapshot.registered_models.get(name)
     versions = registered.versions if registered else ()
     version = next((item.version for item in versions if item.source == f"models:/{models[0].model_id}"), None)
     if version is None:

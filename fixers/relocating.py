@@ -11,13 +11,13 @@ from mlflow_compliance.api import (
     Artifacts,
     CannotFix,
     Change,
+    Context,
     EntityRef,
     Finding,
     PlaceInRow,
     RewriteLocations,
     Rewriting,
     Settings,
-    Snapshot,
     Why,
     fixer,
 )
@@ -28,13 +28,13 @@ SETTLE = "write the lines below into compliance.toml, then run --fix"
 
 
 @fixer("ART003")
-def relocate(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
+def relocate(finding: Finding, context: Context) -> Iterator[Change]:
     """Rewrite the prefix in the rows, once all files that they speak of are at the mapped place."""
-    artifacts = snapshot.artifacts
+    artifacts = context.snapshot.artifacts
     if artifacts is None:
         return
     if finding.code == "relocated":
-        yield _rewriting(finding.entity.key, artifacts, settings)
+        yield _rewriting(finding.entity.key, artifacts, context.settings)
         return
     raise CannotFix(_advice(finding, artifacts))
 

@@ -9,12 +9,11 @@ from mlflow_compliance.api import (
     NOW,
     CannotFix,
     Change,
+    Context,
     DeleteExperiment,
     Experiment,
     RenameExperiment,
     SetExperimentTag,
-    Settings,
-    Snapshot,
     kept_by,
     user_name,
 )
@@ -28,12 +27,12 @@ def set_tags(experiment: Experiment, tags: dict[str, str]) -> Iterator[Change]:
             yield SetExperimentTag(experiment.experiment_id, key, value, before)
 
 
-def refuse_what_is_relied_on(experiment: Experiment, snapshot: Snapshot, settings: Settings) -> None:
+def refuse_what_is_relied_on(experiment: Experiment, context: Context) -> None:
     """Raise CannotFix where a clean-up would touch what something else reaches, or what could not be brought back."""
     key = experiment.experiment_id
     if key == "0":
         raise CannotFix("MLflow's Default experiment cannot be retired: move its runs to an experiment of their own")
-    primary_of = [product.name for product in settings.products if product.primary == experiment.name]
+    primary_of = [product.name for product in context.settings.products if product.primary == experiment.name]
     if primary_of:
         raise CannotFix(f"it is the primary experiment of product {primary_of[0]}: decide in compliance.toml what it is")
     alive = experiment.count(status="RUNNING") + experiment.count(status="SCHEDULED")
@@ -41,10 +40,10 @@ def refuse_what_is_relied_on(experiment: Experiment, snapshot: Snapshot, setting
         raise CannotFix(f"{alive} of its runs have not ended: what they log next would be lost; let them finish, or end them")
     if experiment.assessed_runs:
         raise CannotFix(f"{experiment.assessed_runs} of its runs have assessments, which MLflow deletes for good with the run: export them first")
-    if snapshot.untold:
-        told = "; ".join(f"{how.value}: {reason}" for how, reason in sorted(snapshot.untold.items()))
+    if context.snapshot.untold:
+        told = "; ".join(f"{how.value}: {reason}" for how, reason in sorted(context.snapshot.untold.items()))
         raise CannotFix(f"whether something relies on it is not known, since the store could not be asked for all of it ({told})")
-    kept = kept_by(snapshot, experiment, settings)
+    kept = kept_by(context, experiment)
     if kept:
         raise CannotFix(str(kept))
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mlflow_compliance.api import CannotFix, Change, EndRun, Finding, Settings, Snapshot, fixer, last_sign
+from mlflow_compliance.api import CannotFix, Change, Context, EndRun, Finding, fixer, last_sign
 
 
 @fixer("RUN001")
-def end(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
+def end(finding: Finding, context: Context) -> Iterator[Change]:
     """Set it KILLED, ended at the last sign of life that rows show: its real end is not known and none is invented."""
-    run = snapshot.runs[finding.entity.key]
-    known = last_sign(snapshot, run).at
+    run = context.snapshot.runs[finding.entity.key]
+    known = last_sign(context, run).at
     if not known:
         raise CannotFix("nothing about it is dated, so no end can be given: end it by hand")
     yield EndRun(run.run_id, run.experiment_id, "KILLED", known)

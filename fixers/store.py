@@ -4,26 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mlflow_compliance.api import CannotFix, Change, Finding, RemoveRepeatedPoints, Settings, Snapshot, fixer
+from mlflow_compliance.api import CannotFix, Change, Context, Finding, RemoveRepeatedPoints, fixer
 
 
 @fixer("STO001")
-def remove_repeats(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
+def remove_repeats(finding: Finding, context: Context) -> Iterator[Change]:
     """Leave exact repeats out of the metric files; each file as it was is kept beside the journal."""
     if finding.code == "without-experiment":
         raise CannotFix("bring its meta.yaml back first (see STO005)")
     if finding.code == "clashes":
         raise CannotFix("which value counts is not for a program to say: take the other lines out of the file, then `mlflow migrate-filestore`")
-    for path, points in snapshot.repeated_points.items():
+    for path, points in context.snapshot.repeated_points.items():
         owner = points.owner
         if (owner.kind, owner.key) == finding.entity.place and points.repeats:
             yield RemoveRepeatedPoints(path, owner.kind, owner.key, points.metric, points.repeats, points.sha256, points.size)
 
 
 @fixer("STO003")
-def advise_upgrading(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
+def advise_upgrading(finding: Finding, context: Context) -> Iterator[Change]:
     """A schema is MLflow's own to change."""
-    raise CannotFix(snapshot.schema.way_out(snapshot.info.uri) if snapshot.schema else "upgrade it through its server")
+    raise CannotFix(context.snapshot.schema.way_out(context.snapshot.info.uri) if context.snapshot.schema else "upgrade it through its server")
     yield
 
 
@@ -42,7 +42,7 @@ _WAYS_OUT = {
 
 
 @fixer("STO005")
-def advise_mending(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
+def advise_mending(finding: Finding, context: Context) -> Iterator[Change]:
     """What a file held is not for a program to say."""
     raise CannotFix(_WAYS_OUT.get(finding.code, "bring it back from a backup"))
     yield

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from mlflow_compliance.api import (
     NOTE,
     By,
+    Context,
     Experiment,
     Product,
     Settings,
@@ -30,10 +31,12 @@ MOST = 20
 
 
 @policy("EXP001", "Exactly one production experiment per product", Severity.CRITICAL)
-def test_product_has_exactly_one_production_experiment(product: Product, store: Snapshot, settings: Settings, violations: Violations) -> None:
+def test_product_has_exactly_one_production_experiment(
+    product: Product, store: Snapshot, settings: Settings, context: Context, violations: Violations
+) -> None:
     """With two of them nobody can say which run's threshold and metrics are the ones in force."""
-    claimed, guessed = claimed_by(product, store, settings), guessed_by(product, store, settings)
-    said = standing(product, claims_in(store, settings))
+    claimed, guessed = claimed_by(product, context), guessed_by(product, context)
+    said = standing(product, claims_in(context))
     primary = primary_of(product, store.experiments, said)
     if product.primary is not None and primary is None:
         violations.add(
@@ -48,7 +51,7 @@ def test_product_has_exactly_one_production_experiment(product: Product, store: 
         by_name = f", by production_names ({settings.origin('production_names', product)})" if guessed else ""
         names = ", ".join(repr(store.experiments[key].name) for key in said)
         violations.add("several-productions", "more than one production experiment", observed=f"{names}{by_name}", expected="exactly 1")
-    why = {claim.experiment_id: claim.by for claim in claims_in(store, settings) if claim.product == product.name}
+    why = {claim.experiment_id: claim.by for claim in claims_in(context) if claim.product == product.name}
     for key in claimed:
         if primary is not None and key != primary and key not in guessed:
             violations.add(
@@ -79,31 +82,31 @@ def _origin(by: By, product: Product, settings: Settings) -> str:
 
 
 @policy("EXP002", "No test experiments", Severity.HIGH)
-def test_no_test_experiment_is_active(experiment: Experiment, store: Snapshot, settings: Settings, violations: Violations) -> None:
+def test_no_test_experiment_is_active(experiment: Experiment, store: Snapshot, settings: Settings, context: Context, violations: Violations) -> None:
     """Scratch work beside production is picked up by name searches and misleads readers."""
     if settings.is_test(experiment):
         origins = ", ".join(f"{key}: {settings.origin(f'experiments.{key}')}" for key in ("test_names", "test_tags"))
         violations.add("test", "looks like a test", observed=experiment.name, expected=f"retired ({origins})")
-    elif settings.looks_like_a_test(experiment) and not _is_claimed(experiment, store, settings):
+    elif settings.looks_like_a_test(experiment) and not _is_claimed(experiment, context):
         violations.add(
             "named-like-a-test",
             "looks like a test; say so in compliance.toml",
             observed=experiment.name,
             expected=f"a name that is not like {', '.join(settings.experiments.test_names)} (built in), or a word about what it is",
             severity=Severity.LOW,
-            toml=_test_names(store, settings),
+            toml=_test_names(context),
         )
 
 
-def _test_names(store: Snapshot, settings: Settings) -> str:
+def _test_names(context: Context) -> str:
     """Lines for the settings that name every experiment that looks like a test."""
-    return store.remembered("names like tests", lambda: "\n".join(_lines_of_test_names(store, settings)), settings)
+    return context.once(lambda context: "\n".join(_lines_of_test_names(context)), "names like tests")
 
 
-def _lines_of_test_names(store: Snapshot, settings: Settings) -> Iterator[str]:
-    found = [item for item in store.active_experiments() if settings.looks_like_a_test(item) and not _is_claimed(item, store, settings)]
-    table = ".".join(map(str, (*settings.prefix, "experiments")))
-    yield f"# into the table [{table}] that is there:" if "experiments" in settings.model_fields_set else f"[{table}]"
+def _lines_of_test_names(context: Context) -> Iterator[str]:
+    found = [item for item in context.snapshot.active_experiments() if context.settings.looks_like_a_test(item) and not _is_claimed(item, context)]
+    table = ".".join(map(str, (*context.settings.prefix, "experiments")))
+    yield f"# into the table [{table}] that is there:" if "experiments" in context.settings.model_fields_set else f"[{table}]"
     yield "test_names = [  # leave out what is real work: --fix retires the others"
     yield from (f"  {quoted(glob.escape(item.own_name))}," for item in found[:MOST])
     if len(found) > MOST:
@@ -111,19 +114,19 @@ def _lines_of_test_names(store: Snapshot, settings: Settings) -> Iterator[str]:
     yield "]"
 
 
-def _is_claimed(experiment: Experiment, store: Snapshot, settings: Settings) -> bool:
+def _is_claimed(experiment: Experiment, context: Context) -> bool:
     """Whether a product counts an experiment as its production."""
-    return any(claim.experiment_id == experiment.experiment_id for claim in claims_in(store, settings))
+    return any(claim.experiment_id == experiment.experiment_id for claim in claims_in(context))
 
 
 @policy("EXP003", "Every other experiment is classified, development work is archived", Severity.MEDIUM)
-def test_experiment_is_classified(experiment: Experiment, store: Snapshot, settings: Settings, violations: Violations) -> None:
+def test_experiment_is_classified(experiment: Experiment, store: Snapshot, settings: Settings, context: Context, violations: Violations) -> None:
     """An experiment that does not say what it is gets used as if it were in force, or deleted as if it were scratch."""
     rules = settings.experiments
     runs = experiment.count()
     unused = experiment.experiment_id == "0" and not runs
     # Without a product PRD008 tells of them all, once.
-    for mark in unseen_marks(experiment, store, settings) if settings.products else ():
+    for mark in unseen_marks(experiment, context) if settings.products else ():
         violations.add(
             "production-of-no-product" if mark.exact else "mark-spelled-otherwise",
             "is marked as production, and no product counts it",
@@ -132,7 +135,7 @@ def test_experiment_is_classified(experiment: Experiment, store: Snapshot, setti
             expected=_counted_where(settings),
             severity=Severity.HIGH,
         )
-    if unused or _is_claimed(experiment, store, settings) or settings.is_test(experiment) or settings.looks_like_a_test(experiment):
+    if unused or _is_claimed(experiment, context) or settings.is_test(experiment) or settings.looks_like_a_test(experiment):
         return
     value = experiment.tags.get(rules.lifecycle_tag)
     if settings.is_development(experiment) and value != "archived":

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from mlflow_compliance.api import (
     ArtifactRoot,
     Artifacts,
+    Context,
     EntityRef,
     Evidence,
     Product,
@@ -25,15 +26,13 @@ CLOSE = 1e-6
 """The largest difference between a served and a recorded probability: both come from the same trees, one perhaps through a file of text."""
 
 
-def without_model(
-    what: str, models: Sequence[tuple[Run, str]], product: Product, store: Snapshot, settings: Settings, violations: Violations
-) -> None:
+def without_model(what: str, models: Sequence[tuple[Run, str]], product: Product, context: Context, violations: Violations) -> None:
     """Say that there is no production model, that it has no files here, or that nobody knows because its place was not looked at."""
-    seen, runs = {run.run_id for run, _ in models}, production_runs(product, store, settings)
-    if runs and all(map(store.hosted_elsewhere, runs)):
+    seen, runs = {run.run_id for run, _ in models}, production_runs(product, context)
+    if runs and all(map(context.snapshot.hosted_elsewhere, runs)):
         violations.not_applicable(f"the production model of product {product.name} is hosted elsewhere (mlflow.model.isExternal)")
     for run in runs:
-        unknown = store.unknown_files(run)
+        unknown = context.snapshot.unknown_files(run)
         if run.run_id not in seen and unknown:
             violations.not_evaluated("no-model", unknown.reason, entity=run.ref)
     if not models and not violations.unevaluated:
@@ -62,12 +61,14 @@ def test_models_are_safe_to_load(
 
 
 @policy("MOD003", "The production model loads and scores", Severity.CRITICAL)
-def test_production_model_loads_and_scores(product: Product, store: Snapshot, evidence: Evidence, settings: Settings, violations: Violations) -> None:
+def test_production_model_loads_and_scores(
+    product: Product, store: Snapshot, evidence: Evidence, settings: Settings, context: Context, violations: Violations
+) -> None:
     """Files that are complete may still not load. Tried in a process of its own, with limits and without anybody's credentials."""
-    models = production_models(product, store, settings)
+    models = production_models(product, context)
     time, memory = (f"({settings.origin(f'models.{name}')})" for name in ("time_limit", "memory_limit"))
     limits = f"within {settings.models.time_limit:g} seconds {time} and {settings.models.memory_limit} MiB {memory}"
-    without_model("try", models, product, store, settings, violations)
+    without_model("try", models, product, context, violations)
     for run, folder in models:
         if evidence.probes[folder].problem:
             violations.add(
@@ -76,10 +77,12 @@ def test_production_model_loads_and_scores(product: Product, store: Snapshot, ev
 
 
 @policy("MOD004", "The production model is described", Severity.HIGH)
-def test_production_model_is_described(product: Product, store: Snapshot, evidence: Evidence, settings: Settings, violations: Violations) -> None:
+def test_production_model_is_described(
+    product: Product, store: Snapshot, evidence: Evidence, settings: Settings, context: Context, violations: Violations
+) -> None:
     """Without signature, example and pinned environment nobody can say later what went in, what came out, and with which versions."""
-    models = production_models(product, store, settings)
-    without_model("look at", models, product, store, settings, violations)
+    models = production_models(product, context)
+    without_model("look at", models, product, context, violations)
     for run, folder in models:
         card = evidence.cards[folder]
         if not card.signed:
@@ -105,13 +108,13 @@ def test_production_model_is_described(product: Product, store: Snapshot, eviden
     advice="score the features again with the model that is to serve, and name those predictions; or name the model that made these",
 )
 def test_served_probabilities_are_the_recorded_ones(
-    product: Product, store: Snapshot, evidence: Evidence, settings: Settings, violations: Violations
+    product: Product, store: Snapshot, evidence: Evidence, settings: Settings, context: Context, violations: Violations
 ) -> None:
     """Metrics of another model's predictions say nothing about the one that is served."""
     if product.production.features is None:
         violations.not_applicable(f"the settings name no features of product {product.name} to score again (products.production.features)")
-    models = production_models(product, store, settings)
-    without_model("score with", models, product, store, settings, violations)
+    models = production_models(product, context)
+    without_model("score with", models, product, context, violations)
     for run, folder in models:
         probe = evidence.probes[folder]
         if probe.problem or probe.sample_problem:

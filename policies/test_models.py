@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from mlflow_compliance.api import Artifacts, Product, Settings, Severity, Snapshot, Violations, policy, production_runs
+from mlflow_compliance.api import Artifacts, Context, Product, Settings, Severity, Snapshot, Violations, policy, production_runs
 
 
 @policy("MOD001", "The production run has a model artifact", Severity.CRITICAL)
 def test_production_run_has_a_model_artifact(
-    product: Product, store: Snapshot, artifacts: Artifacts, settings: Settings, violations: Violations
+    product: Product, store: Snapshot, artifacts: Artifacts, settings: Settings, context: Context, violations: Violations
 ) -> None:
     """A production run without its model cannot be served again, checked again or explained; READY in a row proves nothing."""
-    runs = production_runs(product, store, settings)
+    runs = production_runs(product, context)
     if not runs:
         marks = ", ".join(f"{key}={value}" for key, value in sorted(product.production_tags.items()))
         expected = f"a run with the tag {marks} ({settings.origin('production_tags', product)})"

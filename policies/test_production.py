@@ -8,6 +8,7 @@ from fnmatch import fnmatch
 
 from mlflow_compliance.api import (
     Artifacts,
+    Context,
     Evidence,
     Product,
     Requirement,
@@ -29,9 +30,9 @@ from mlflow_compliance.api import (
 )
 
 
-def _missing(requirement: Requirement, store: Snapshot, settings: Settings, violations: Violations) -> list[Run]:
+def _missing(requirement: Requirement, context: Context, violations: Violations) -> list[Run]:
     """The production runs that are to carry something; that there is none is a finding of its own."""
-    runs = production_runs(requirement.product, store, settings)
+    runs = production_runs(requirement.product, context)
     if not runs:
         violations.add("no-production-run", f"there is no production run of product {requirement.product.name} to carry this {requirement.kind}")
     return runs
@@ -44,17 +45,19 @@ INFINITE = sys.float_info.max
 
 
 @policy("PRD001", "The production run has each required param", Severity.HIGH)
-def test_production_run_has_param(required_param: Requirement, store: Snapshot, settings: Settings, violations: Violations) -> None:
+def test_production_run_has_param(required_param: Requirement, store: Snapshot, settings: Settings, context: Context, violations: Violations) -> None:
     """What a model was made with cannot be asked of anybody later."""
-    for run in _missing(required_param, store, settings, violations):
+    for run in _missing(required_param, context, violations):
         if not run.params.get(required_param.name, "").strip():
             violations.add("missing", f"has no param {required_param.name}", entity=run.ref, name=required_param.name)
 
 
 @policy("PRD002", "The production run has each required metric", Severity.HIGH)
-def test_production_run_has_metric(required_metric: Requirement, store: Snapshot, settings: Settings, violations: Violations) -> None:
+def test_production_run_has_metric(
+    required_metric: Requirement, store: Snapshot, settings: Settings, context: Context, violations: Violations
+) -> None:
     """A model is accepted on numbers; without them nobody can say why it was."""
-    for run in _missing(required_metric, store, settings, violations):
+    for run in _missing(required_metric, context, violations):
         value = run.latest.get(required_metric.name)
         if value is None:
             violations.add("missing", f"has no metric {required_metric.name}", entity=run.ref, name=required_metric.name)
@@ -69,19 +72,19 @@ def test_production_run_has_metric(required_metric: Requirement, store: Snapshot
 
 
 @policy("PRD003", "The production run has each required tag", Severity.MEDIUM)
-def test_production_run_has_tag(required_tag: Requirement, store: Snapshot, settings: Settings, violations: Violations) -> None:
+def test_production_run_has_tag(required_tag: Requirement, store: Snapshot, settings: Settings, context: Context, violations: Violations) -> None:
     """Tags are what searches, people and programs find it by."""
-    for run in _missing(required_tag, store, settings, violations):
+    for run in _missing(required_tag, context, violations):
         if not run.tags.get(required_tag.name, "").strip():
             violations.add("missing", f"has no tag {required_tag.name}", entity=run.ref, name=required_tag.name)
 
 
 @policy("PRD004", "The production run has each required artifact", Severity.HIGH)
 def test_production_run_has_artifact(
-    required_artifact: Requirement, store: Snapshot, artifacts: Artifacts, settings: Settings, violations: Violations
+    required_artifact: Requirement, store: Snapshot, artifacts: Artifacts, settings: Settings, context: Context, violations: Violations
 ) -> None:
     """An explanation that cannot be opened explains nothing."""
-    for run in _missing(required_artifact, store, settings, violations):
+    for run in _missing(required_artifact, context, violations):
         if _has_artifact(required_artifact.name, run, store, artifacts):
             continue
         unknown = store.unknown_files(run)
@@ -109,11 +112,13 @@ def _has_artifact(pattern: str, run: Run, store: Snapshot, artifacts: Artifacts)
 
 
 @policy("PRD005", "Metrics follow from the recorded predictions, and from one another", Severity.CRITICAL)
-def test_metrics_follow_from_predictions(product: Product, store: Snapshot, evidence: Evidence, settings: Settings, violations: Violations) -> None:
+def test_metrics_follow_from_predictions(
+    product: Product, store: Snapshot, evidence: Evidence, settings: Settings, context: Context, violations: Violations
+) -> None:
     """A number that was typed in, or that belongs to another model, looks like any other number."""
     wanted = product.production
     within = f"within {wanted.tolerance:g} ({settings.origin('production.tolerance', product)})"
-    runs = production_runs(product, store, settings)
+    runs = production_runs(product, context)
     if not runs:
         violations.add("no-production-run", "there is no production run to look at")
     for run in runs:
@@ -143,9 +148,11 @@ def test_metrics_follow_from_predictions(product: Product, store: Snapshot, evid
 
 
 @policy("PRD006", "One fact has one value", Severity.HIGH)
-def test_one_fact_has_one_value(product: Product, store: Snapshot, evidence: Evidence, settings: Settings, violations: Violations) -> None:
+def test_one_fact_has_one_value(
+    product: Product, store: Snapshot, evidence: Evidence, settings: Settings, context: Context, violations: Violations
+) -> None:
     """With two thresholds on record, the next person will use the wrong one."""
-    for fact, found in sorted(fact_values(product, store, evidence, settings).items()):
+    for fact, found in sorted(fact_values(product, context, evidence).items()):
         values: dict[str, list[str]] = {}
         for item in found:
             values.setdefault(number(item.value), []).append(item.place)
@@ -158,9 +165,11 @@ def test_one_fact_has_one_value(product: Product, store: Snapshot, evidence: Evi
 
 
 @policy("PRD007", "Hyperparameters on the run, in its metadata and in the model agree", Severity.HIGH)
-def test_hyperparameters_agree(product: Product, store: Snapshot, evidence: Evidence, settings: Settings, violations: Violations) -> None:
+def test_hyperparameters_agree(
+    product: Product, store: Snapshot, evidence: Evidence, settings: Settings, context: Context, violations: Violations
+) -> None:
     """Params are text that somebody logged; the model knows what it was really made with."""
-    models, runs = production_models(product, store, settings), production_runs(product, store, settings)
+    models, runs = production_models(product, context), production_runs(product, context)
     if runs and all(map(store.hosted_elsewhere, runs)):
         violations.not_applicable(f"the production model of product {product.name} is hosted elsewhere (mlflow.model.isExternal)")
     for run in runs:
@@ -213,11 +222,11 @@ def test_hyperparameters_agree(product: Product, store: Snapshot, evidence: Evid
     Severity.CRITICAL,
     advice="copy the lines for compliance.toml, leave those models that are in production and mend what is not so; or write products = []",
 )
-def test_settings_name_the_products(store: Snapshot, settings: Settings, violations: Violations) -> None:
+def test_settings_name_the_products(store: Snapshot, settings: Settings, context: Context, violations: Violations) -> None:
     """What is in force is for people to say: without their word no rule about production has anything to judge."""
     if settings.products:
         return
-    found = candidates(store, settings)
+    found = candidates(context)
     if settings.says_products:
         for item in found[:MOST]:
             violations.note(f"the settings say that no model is in production (products = []), and {item.seen[0]}")
@@ -225,7 +234,7 @@ def test_settings_name_the_products(store: Snapshot, settings: Settings, violati
     violations.add(
         "no-product",
         "the settings name no product, so nothing of it can be judged",
-        observed=counted(store, settings),
+        observed=counted(context),
         expected="[[products]] in the settings file, or products = []",
         toml=as_toml(found, settings),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mlflow_compliance.api import (
     Artifacts,
+    Context,
     Product,
     RegisteredModel,
     Settings,
@@ -19,7 +20,9 @@ from mlflow_compliance.api import (
 
 
 @policy("REG001", "The production alias resolves to the production run", Severity.CRITICAL)
-def test_alias_resolves_to_the_production_run(product: Product, store: Snapshot, settings: Settings, violations: Violations) -> None:
+def test_alias_resolves_to_the_production_run(
+    product: Product, store: Snapshot, settings: Settings, context: Context, violations: Violations
+) -> None:
     """Programs load by alias; people look at the run. They must mean the same model."""
     wanted = product.production
     if wanted.registered_model is None:
@@ -36,7 +39,7 @@ def test_alias_resolves_to_the_production_run(product: Product, store: Snapshot,
         expected = f"a version of the production run under this alias ({origin})"
         violations.add("alias-does-not-resolve", f"alias {wanted.alias} does not resolve", entity=registered.ref, expected=expected)
         return
-    current = current_run(product, store, settings)
+    current = current_run(product, context)
     if current is None or version.run_id != current.run_id:
         expected = f"run {current.run_id}" if current else "the one production run, which is in doubt"
         violations.add(

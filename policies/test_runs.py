@@ -6,6 +6,7 @@ from datetime import datetime, timezone
 
 from mlflow_compliance.api import (
     Artifacts,
+    Context,
     Experiment,
     Product,
     Settings,
@@ -25,14 +26,16 @@ HOUR = 3_600_000
 
 
 @policy("RUN001", "No run stuck in RUNNING", Severity.MEDIUM)
-def test_no_run_is_stuck(experiment: Experiment, store: Snapshot, artifacts: Artifacts, settings: Settings, violations: Violations) -> None:
+def test_no_run_is_stuck(
+    experiment: Experiment, store: Snapshot, artifacts: Artifacts, settings: Settings, context: Context, violations: Violations
+) -> None:
     """A run that crashed without a word looks like one that is still at work, and its numbers like preliminary ones."""
     limit, origin = settings.runs.running_max_hours, settings.origin("runs.running_max_hours")
     since = store.taken_at - limit * HOUR
     for run in store.runs_of(experiment.experiment_id):
         if run.status != "RUNNING" or store.last_known_time(run) >= since:
             continue
-        sign, written = last_sign(store, run), last_written(store, run)
+        sign, written = last_sign(context, run), last_written(context, run)
         if sign.at >= since:
             violations.note(f"{run.ref} logs nothing itself and is alive: {sign}, {_at(sign.at)}")
         elif written.at >= since:
@@ -48,10 +51,10 @@ def _at(milliseconds: int) -> str:
 
 
 @policy("RUN002", "Exactly one active production run per product, FINISHED", Severity.CRITICAL)
-def test_product_has_one_production_run(product: Product, store: Snapshot, settings: Settings, violations: Violations) -> None:
+def test_product_has_one_production_run(product: Product, store: Snapshot, settings: Settings, context: Context, violations: Violations) -> None:
     """With two of them nobody can say which numbers are in force; one that has not ended may still change."""
-    runs = production_runs(product, store, settings)
-    current = current_run(product, store, settings)
+    runs = production_runs(product, context)
+    current = current_run(product, context)
     if not runs:
         marks = ", ".join(f"{key}={value}" for key, value in sorted(product.production_tags.items()))
         expected = f"exactly 1 with the tag {marks} ({settings.origin('production_tags', product)})"

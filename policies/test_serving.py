@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from mlflow_compliance.api import (
     ComplianceError,
+    Context,
     Evidence,
     Product,
     RegisteredModel,
@@ -34,7 +35,9 @@ MOST = 20
     Severity.CRITICAL,
     advice="mend what RUN002, MOD001 and REG001 say first; files that differ from those on record come back from a backup",
 )
-def test_what_would_be_loaded(product: Product | None, store: Snapshot, evidence: Evidence, settings: Settings, violations: Violations) -> None:
+def test_what_would_be_loaded(
+    product: Product | None, store: Snapshot, evidence: Evidence, settings: Settings, context: Context, violations: Violations
+) -> None:
     """The model that decides about people must be the one whose evidence was looked at, byte for byte."""
     if product is None:
         _tell_aliases(store, violations)
@@ -46,7 +49,7 @@ def test_what_would_be_loaded(product: Product | None, store: Snapshot, evidence
         violations.add("nothing-loads", "what the settings name leads to no model", observed=str(error))
         _tell_aliases(store, violations)
         return
-    current = current_run(product, store, settings)
+    current = current_run(product, context)
     if current is None:
         violations.add("no-production-run", "there is no one production run to compare with", observed=found.why)
         return
@@ -130,9 +133,11 @@ def _unlike_metadata(run_id: str, hashes: Mapping[str, str], evidence: Evidence)
     Severity.HIGH,
     advice="see to the file or its name: what the server refuses can be logged again under a plain name",
 )
-def test_tracking_server_gives_everything(product: Product, store: Snapshot, evidence: Evidence, settings: Settings, violations: Violations) -> None:
+def test_tracking_server_gives_everything(
+    product: Product, store: Snapshot, evidence: Evidence, settings: Settings, context: Context, violations: Violations
+) -> None:
     """People look at the run in the UI: what it does not list, or cannot download, is not there for them."""
-    runs = production_runs(product, store, settings)
+    runs = production_runs(product, context)
     if not runs:
         violations.add("no-production-run", "there is no production run to ask for")
     for run in runs:

@@ -41,6 +41,7 @@ from mlflow_compliance.production.claims import (
     production_runs,
     standing,
 )
+from mlflow_compliance.production.context import Context
 from mlflow_compliance.production.facts import FactValue, fact_values, in_run, number
 from mlflow_compliance.production.marks import said_in, unseen_aliases, unseen_marks
 from mlflow_compliance.production.metadata import as_text as metadata_text
@@ -116,6 +117,7 @@ __all__ = [
     "Change",
     "ClaimRoot",
     "ComplianceError",
+    "Context",
     "CopyRun",
     "DamagedFile",
     "DatasetInput",

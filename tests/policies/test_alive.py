@@ -15,6 +15,7 @@ from mlflow.entities.entity_type import EntityAssociationType
 from repairs import carry_out, chosen, findings, notes, plan_for, refusals, remedies, verdict
 from stores import START, Lab
 
+from mlflow_compliance.production.context import Context
 from mlflow_compliance.production.reachability import kept_by
 from mlflow_compliance.repair.plan import make_plan
 from mlflow_compliance.snapshot.ties import How
@@ -246,7 +247,7 @@ def test_exp002_what_is_reached_is_not_retired(lab: Lab, by: str) -> None:
     assert again.changes == (), "nor by a later repair, when a run that was stuck has been ended"
     # The same without a look at files.
     snapshot = lab.read(artifacts=False)
-    kept = kept_by(snapshot, snapshot.experiments[key], lab.settings)
+    kept = kept_by(Context(snapshot, lab.settings), snapshot.experiments[key])
     assert kept is not None
     assert " -> ".join(kept.chain) == chain
 
@@ -327,6 +328,6 @@ def test_what_was_not_asked_retires_nothing(lab: Lab) -> None:
     """A server may refuse to tell what belongs to an experiment."""
     lab.experiment("test_1")
     snapshot = replace(lab.read(), untold={How.SCORER: "the user may not do this"})
-    plan = make_plan(chosen(["EXP002"]), remedies(), snapshot, lab.settings)
+    plan = make_plan(chosen(["EXP002"]), remedies(), Context(snapshot, lab.settings))
     assert plan.changes == ()
     assert "could not be asked for all of it (scorers: the user may not do this)" in plan.refusals[0].reason

@@ -8,6 +8,7 @@ import pytest
 from mlflow import MlflowClient
 from repairs import rules
 
+from mlflow_compliance.production.context import Context
 from mlflow_compliance.rules.evaluation import cases, evaluate
 from mlflow_compliance.settings.schema import Settings
 from mlflow_compliance.store.store import open_store
@@ -26,6 +27,6 @@ def test_sto001_metric_points_written_more_than_once(tmp_path: Path, monkeypatch
     settings = Settings()
     snapshot = open_store(str(folder), settings, str(tmp_path)).read(artifacts=False)
     (rule,) = (rule for rule in rules() if rule.id == "STO001")
-    (case,) = cases(rule, snapshot, settings)
-    found = evaluate(rule, case, snapshot, settings).findings
+    (case,) = cases(rule, Context(snapshot, settings))
+    found = evaluate(rule, case, Context(snapshot, settings)).findings
     assert [(finding.entity.key, finding.observed) for finding in found] == ([(run_id, "2 repeats")] if repeats else [])

@@ -13,6 +13,7 @@ from mlflow_compliance.api import Experiment, Severity, Violations, policy
 from mlflow_compliance.audit.audit import Audit, Options
 from mlflow_compliance.changes import Change, RenameExperiment, SetExperimentTag
 from mlflow_compliance.errors import PlanError
+from mlflow_compliance.production.context import Context
 from mlflow_compliance.progress import Silent
 from mlflow_compliance.repair.plan import make_plan
 from mlflow_compliance.rules.finding import Finding
@@ -132,7 +133,7 @@ def test_fixers_that_never_end_are_named(lab: Lab) -> None:
 
     rule = test_never.__compliance_policy__  # type: ignore[attr-defined]
     with pytest.raises(PlanError, match=r"does not settle after 10 rounds.*XXX001"):
-        make_plan([rule], {"XXX001": on_and_on}, lab.read(), lab.settings)
+        make_plan([rule], {"XXX001": on_and_on}, Context(lab.read(), lab.settings))
 
 
 def test_what_a_fixer_refuses_is_told_with_its_reason(lab: Lab) -> None:
@@ -187,7 +188,7 @@ def test_fix_max_counts_entities(lab: Lab, limit: int, refused: bool) -> None:
 def test_only_selected_cases_are_planned(lab: Lab) -> None:
     for name in ("test_1", "test_2"):
         lab.experiment(name)
-    plan = make_plan(list(rules()), remedies(), lab.read(), lab.settings, {"EXP002": frozenset({"experiment-2"})})
+    plan = make_plan(list(rules()), remedies(), Context(lab.read(), lab.settings), {"EXP002": frozenset({"experiment-2"})})
     assert {change.entity.key for change in plan.changes} == {"2"}
 
 

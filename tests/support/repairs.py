@@ -17,6 +17,7 @@ from typing import Any
 from stores import Lab
 
 from mlflow_compliance.changes import load
+from mlflow_compliance.production.context import Context
 from mlflow_compliance.repair.apply import Outcome, apply_plan
 from mlflow_compliance.repair.expected import expected_after
 from mlflow_compliance.repair.journal import Journal
@@ -76,20 +77,20 @@ def findings(lab: Lab, *ids: str) -> list[Finding]:
 
 
 def found_in(snapshot: Snapshot, lab: Lab, *ids: str) -> list[Finding]:
-    return findings_of(chosen(ids), snapshot, lab.settings)
+    return findings_of(chosen(ids), Context(snapshot, lab.settings))
 
 
 def verdict(lab: Lab, policy: str, key: str) -> Verdict:
     """What one policy says of one of its cases: `key` ends the case's own."""
     snapshot, (rule,) = lab.read(), chosen([policy])
-    (case,) = [case for case in cases(rule, snapshot, lab.settings) if case.key.endswith(key)]
-    return evaluate(rule, case, snapshot, lab.settings)
+    (case,) = [case for case in cases(rule, Context(snapshot, lab.settings)) if case.key.endswith(key)]
+    return evaluate(rule, case, Context(snapshot, lab.settings))
 
 
 def notes(lab: Lab, policy: str, key: str) -> list[str]:
     """What one policy tells a reader of one of its cases, beside its findings."""
     snapshot, (rule,) = lab.read(), chosen([policy])
-    (case,) = [case for case in cases(rule, snapshot, lab.settings) if case.key.endswith(key)]
+    (case,) = [case for case in cases(rule, Context(snapshot, lab.settings)) if case.key.endswith(key)]
     told = Violations(rule.id, case.subject)
     facts = {"store": snapshot, "artifacts": snapshot.artifacts, "evidence": snapshot.evidence, "settings": lab.settings, "violations": told}
     rule.check(**case.arguments, **{name: value for name, value in facts.items() if name in rule.arguments})
@@ -98,7 +99,7 @@ def notes(lab: Lab, policy: str, key: str) -> list[str]:
 
 def plan_for(lab: Lab, *ids: str, others: Mapping[str, Remedy] | None = None) -> Plan:
     """The plan that mends a store; for which policies, `chosen` says."""
-    return make_plan(chosen(ids), others or remedies(), lab.read(), lab.settings)
+    return make_plan(chosen(ids), others or remedies(), Context(lab.read(), lab.settings))
 
 
 def refusals(plan: Plan, policy: str) -> list[Refusal]:

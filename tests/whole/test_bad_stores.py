@@ -20,6 +20,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 from stores import BIG, Lab
 
+from mlflow_compliance.production.context import Context
 from mlflow_compliance.repair.plan import make_plan
 
 PUBLIC = CHECKOUT.parent / "shared" / "data" / "stores" / "sqlite_zoomcamp"
@@ -352,7 +353,7 @@ def test_equal_files_on_a_file_system_that_is_mounted_below_a_root(empty_store: 
     assert not plan.changes
     assert "insist with --fix-owned-root" in plan.refusals[0].reason, "the disk does not lie in the folder of the store"
     insisted = replace(lab.store, owned=tuple(root.path for root in lab.read().artifacts.roots))
-    plan = make_plan(chosen(["ART001"]), remedies(), insisted.read(artifacts=True), lab.settings)
+    plan = make_plan(chosen(["ART001"]), remedies(), Context(insisted.read(artifacts=True), lab.settings))
     assert not plan.changes
     assert [refusal.reason for refusal in plan.refusals] == ["its copies lie on different file systems, which cannot share bytes"]
 

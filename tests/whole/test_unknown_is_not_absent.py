@@ -14,6 +14,7 @@ from repairs import remedies, rules
 from stores import BIG, Lab
 
 from mlflow_compliance.changes import Change, LogProductionRun, RegisterVersion, SetAlias
+from mlflow_compliance.production.context import Context
 from mlflow_compliance.progress import Silent
 from mlflow_compliance.repair.plan import findings_of, make_plan
 from mlflow_compliance.rules.evaluation import cases, evaluate
@@ -98,11 +99,11 @@ def test_nothing_is_called_missing_and_nothing_is_done_where_nobody_looked(store
     snapshot, places = unseen(store, seen, rows)
     asked = [rule for rule in rules() if rule.id not in SLOW]
     unknown = snapshot.artifacts.unknown if snapshot.artifacts else {}
-    for finding in findings_of(asked, snapshot, store.settings):
+    for finding in findings_of(asked, Context(snapshot, store.settings)):
         run = snapshot.runs.get(finding.entity.key)
         hidden = finding.entity.place in unknown or (run is not None and snapshot.unknown_files(run) is not None)
         assert not (finding.code in ABSENT and hidden), str(finding)
-    plan = make_plan(asked, remedies(), snapshot, store.settings)
+    plan = make_plan(asked, remedies(), Context(snapshot, store.settings))
     assert not [change.says() for change in plan.changes if acts_on(change, places)]
     if any(run.tags.get("stage") == "production" and snapshot.unknown_files(run) for run in snapshot.runs.values()):
         assert not [change.says() for change in plan.changes if isinstance(change, (LogProductionRun, RegisterVersion, SetAlias))]
@@ -125,7 +126,9 @@ def test_rules_of_production_are_not_evaluated_and_act_on_nothing(store: Lab, tm
     outcomes: dict[str, set[Outcome]] = {}
     for rule in rules():
         if rule.id not in SLOW:
-            outcomes[rule.id] = {evaluate(rule, case, snapshot, lab.settings).outcome for case in cases(rule, snapshot, lab.settings)}
+            outcomes[rule.id] = {
+                evaluate(rule, case, Context(snapshot, lab.settings)).outcome for case in cases(rule, Context(snapshot, lab.settings))
+            }
     assert outcomes["ART003"] == {Outcome.FAILED}
     for policy in ("MOD001", "MOD004", "PRD004", "PRD005", "PRD007", "REG002", "SRV001"):
         assert Outcome.FAILED not in outcomes[policy], policy

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from mlflow_compliance.audit.snapshots import Alone, FilesNotRead, Sharing, SnapshotCache
 from mlflow_compliance.errors import ComplianceError, PlanError
+from mlflow_compliance.production.context import Context
 from mlflow_compliance.repair.plan import Plan, make_plan, not_now
 from mlflow_compliance.repair.run import Repair, carry_out
 from mlflow_compliance.rules.evaluation import cases, verdict_of
@@ -53,6 +54,7 @@ class Audit:
         self._store: Store | None = None
         self.snapshots = SnapshotCache(sharing or Alone())
         self._remedies: Mapping[str, Remedy] | None = None
+        self._context: Context | None = None
 
     @property
     def settings(self) -> Settings:
@@ -101,6 +103,13 @@ class Audit:
         """The store as it was when this session last read it; its files too, where a check asks for them."""
         return self.snapshots.snapshot(self.store, self.progress(), artifacts=artifacts)
 
+    def context(self, *, artifacts: bool) -> Context:
+        """What rules and fixers are asked with: one for each time that the store was read."""
+        snapshot = self.snapshot(artifacts=artifacts)
+        if self._context is None or self._context.snapshot is not snapshot:
+            self._context = Context(snapshot, self.settings)
+        return self._context
+
     @property
     def changed_since(self) -> int:
         """When the rows that rules without files were told of had been read, 0 where all rules saw the store of one moment."""
@@ -126,12 +135,8 @@ class Audit:
     def findings_by_case(self, only: Mapping[str, frozenset[str]]) -> dict[tuple[str, str], list[Finding]]:
         """(policy id, case key) -> findings in the store as it is now, for the policies that were selected."""
         rules = [rule for rule in self.policies.values() if rule.id in only and rule.evaluable]
-        snapshot = self.snapshot(artifacts=True)
-        return {
-            (rule.id, case.key): list(verdict_of(rule, case, snapshot, self.settings).findings)
-            for rule in rules
-            for case in cases(rule, snapshot, self.settings)
-        }
+        context = self.context(artifacts=True)
+        return {(rule.id, case.key): list(verdict_of(rule, case, context).findings) for rule in rules for case in cases(rule, context)}
 
     def done(self, findings: list[Finding]) -> list[str]:
         """What the repair did about findings, in lines for people."""
@@ -143,14 +148,14 @@ class Audit:
         if self.error is not None:
             return ["unread"]
         try:
-            return list(AXES[axis].members(self.snapshot(artifacts=axis in OF_FILES), self.settings))
+            return list(AXES[axis].members(self.context(artifacts=axis in OF_FILES)))
         except ComplianceError as error:
             self.error = error
             return ["unread"]
 
     def resolve(self, axis: str, key: str, *, artifacts: bool) -> object | None:
         """The entity behind a case id in the current snapshot, None when it is gone."""
-        return AXES[axis].members(self.snapshot(artifacts=artifacts), self.settings).get(key)
+        return AXES[axis].members(self.context(artifacts=artifacts)).get(key)
 
     def severity(self, rule: Policy, findings: Sequence[Finding] = ()) -> Severity:
         """A policy's severity, or that of the worst of some findings of it; the settings may say another."""
@@ -184,7 +189,7 @@ class Audit:
     def remedy(self, finding: Finding) -> str:
         """What --fix would do about a finding, or why it would not, in one line."""
         try:
-            changes, reason = propose(self.remedies, finding, self._for_remedies(), self.settings, self.policies[finding.policy].advice)
+            changes, reason = propose(self.remedies, finding, Context(self._for_remedies(), self.settings), self.policies[finding.policy].advice)
         except ComplianceError as error:
             return str(error)
         if not changes:
@@ -213,7 +218,7 @@ class Audit:
     def plan(self, only: Mapping[str, frozenset[str]]) -> Plan:
         """The plan for the findings of the collected cases. Raises PlanError where it is larger than --fix-max allows."""
         rules = [rule for rule in self.policies.values() if rule.id in only and rule.evaluable]
-        made = make_plan(rules, self.remedies, self.snapshot(artifacts=True), self.settings, only)
+        made = make_plan(rules, self.remedies, self.context(artifacts=True), only)
         limit = self.options.limit
         if limit is not None and len(made.entities) > limit:
             size = len(made.entities)

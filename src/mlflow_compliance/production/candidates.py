@@ -6,6 +6,7 @@ import glob
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from mlflow_compliance.production.context import Context
 from mlflow_compliance.production.marks import ALIASES, BUILT_IN, Mark, marks_in
 from mlflow_compliance.safe_text import printable
 from mlflow_compliance.settings.schema import Settings, folded
@@ -31,10 +32,10 @@ class Candidate:
     seen: list[str] = field(default_factory=list)
 
 
-def candidates(snapshot: Snapshot, settings: Settings) -> list[Candidate]:
+def candidates(context: Context) -> list[Candidate]:
     """By registered model, then by experiment. A model without alias and stage counts only where nothing says more."""
-    experiments = {item.experiment_id: (item, _signs(item, snapshot, settings)) for item in snapshot.active_experiments()}
-    found = [_of_model(model, snapshot) for _, model in sorted(snapshot.registered_models.items())]
+    experiments = {item.experiment_id: (item, _signs(item, context)) for item in context.snapshot.active_experiments()}
+    found = [_of_model(model, context.snapshot) for _, model in sorted(context.snapshot.registered_models.items())]
     told = [item for item in found if item.alias or any("stage" in place for place in item.seen)]
     homes = {item.primary: item for item in told}
     for experiment, (seen, tags) in experiments.values():
@@ -63,16 +64,16 @@ def _of_model(model: RegisteredModel, snapshot: Snapshot) -> Candidate:
     return item
 
 
-def _signs(experiment: Experiment, snapshot: Snapshot, settings: Settings) -> tuple[list[str], dict[str, str]]:
+def _signs(experiment: Experiment, context: Context) -> tuple[list[str], dict[str, str]]:
     """Where an experiment says production, and the tags that do."""
-    marks = marks_in(snapshot, settings).get(experiment.experiment_id, [])
+    marks = marks_in(context).get(experiment.experiment_id, [])
     seen, tags = [f"{mark.owner} of experiment {experiment.name} has the tag {_pair(mark)}" for mark in marks], {}
     for mark in sorted(marks, key=lambda mark: mark.exact):
         tags = {mark.key: mark.value}
-    value = experiment.tags.get(settings.experiments.lifecycle_tag, "")
+    value = experiment.tags.get(context.settings.experiments.lifecycle_tag, "")
     if folded(value) == "production":
-        seen.append(f"experiment {experiment.name} has the tag {settings.experiments.lifecycle_tag}={value}")
-    if BUILT_IN.named(experiment) and not settings.is_test(experiment):
+        seen.append(f"experiment {experiment.name} has the tag {context.settings.experiments.lifecycle_tag}={value}")
+    if BUILT_IN.named(experiment) and not context.settings.is_test(experiment):
         seen.append(f"experiment {experiment.name} is named like one")
     return seen, tags
 
@@ -81,11 +82,11 @@ def _pair(mark: Mark) -> str:
     return f"{mark.key}={mark.value}"
 
 
-def counted(snapshot: Snapshot, settings: Settings) -> str:
+def counted(context: Context) -> str:
     """What was looked for and how much of it is there."""
-    models = snapshot.registered_models.values()
-    marks = sum(map(len, marks_in(snapshot, settings).values()))
-    named = sum(BUILT_IN.named(item) for item in snapshot.active_experiments())
+    models = context.snapshot.registered_models.values()
+    marks = sum(map(len, marks_in(context).values()))
+    named = sum(BUILT_IN.named(item) for item in context.snapshot.active_experiments())
     stages = sum(folded(version.stage) == "production" for model in models for version in model.versions)
     numbers = {
         "registered models": len(models),

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
 
+from mlflow_compliance.production.context import Context
 from mlflow_compliance.settings.schema import Product, Settings
 from mlflow_compliance.snapshot.entities import Experiment, RegisteredModel, Run
-from mlflow_compliance.snapshot.snapshot import Snapshot
 from mlflow_compliance.snapshot.tags import BUILD, BUILT_FOR
 
 
@@ -117,17 +117,21 @@ def served_runs(settings: Settings, registry: Mapping[str, RegisteredModel]) -> 
     return found
 
 
-def claims_in(snapshot: Snapshot, settings: Settings) -> set[Claim]:
+def claims_in(context: Context) -> set[Claim]:
     """The production claims in a snapshot, whose detailed runs hold every run with a production tag."""
-    return snapshot.remembered("claims", lambda: _claims_in(snapshot, settings), settings)
+    return context.once(_claims_in)
 
 
-def _claims_in(snapshot: Snapshot, settings: Settings) -> set[Claim]:
-    marks = production_tags(settings)
+def _claims_in(context: Context) -> set[Claim]:
+    marks = production_tags(context.settings)
     tagged = [
-        (run.experiment_id, key, value) for run in snapshot.runs.values() if run.active for key, value in run.tags.items() if (key, value) in marks
+        (run.experiment_id, key, value)
+        for run in context.snapshot.runs.values()
+        if run.active
+        for key, value in run.tags.items()
+        if (key, value) in marks
     ]
-    return claims(settings, snapshot.experiments, tagged)
+    return claims(context.settings, context.snapshot.experiments, tagged)
 
 
 def standing(product: Product, found: Iterable[Claim]) -> list[str]:
@@ -137,28 +141,28 @@ def standing(product: Product, found: Iterable[Claim]) -> list[str]:
     return sorted(claim.experiment_id for claim in said or own)
 
 
-def guessed_by(product: Product, snapshot: Snapshot, settings: Settings) -> frozenset[str]:
+def guessed_by(product: Product, context: Context) -> frozenset[str]:
     """Ids of the experiments that only a built-in pattern takes for a product's production: nothing is changed for that."""
-    return frozenset(claim.experiment_id for claim in claims_in(snapshot, settings) if claim.product == product.name and claim.by is By.GUESS)
+    return frozenset(claim.experiment_id for claim in claims_in(context) if claim.product == product.name and claim.by is By.GUESS)
 
 
-def claimed_by(product: Product, snapshot: Snapshot, settings: Settings) -> list[str]:
+def claimed_by(product: Product, context: Context) -> list[str]:
     """Ids of the experiments that claim to be a product's production, sorted."""
-    return sorted(claim.experiment_id for claim in claims_in(snapshot, settings) if claim.product == product.name)
+    return sorted(claim.experiment_id for claim in claims_in(context) if claim.product == product.name)
 
 
-def current_run(product: Product, snapshot: Snapshot, settings: Settings) -> Run | None:
+def current_run(product: Product, context: Context) -> Run | None:
     """The production run that is in force where there is no doubt: the only one, or else the one that a repair built last."""
-    runs = production_runs(product, snapshot, settings)
+    runs = production_runs(product, context)
     built = [run for run in runs if run.tags.get(BUILT_FOR) == product.name and run.tags.get(BUILD) == "complete"]
     return runs[0] if len(runs) == 1 else max(built, key=lambda run: (run.start_time or 0, run.run_id), default=None)
 
 
-def production_models(product: Product, snapshot: Snapshot, settings: Settings) -> list[tuple[Run, str]]:
+def production_models(product: Product, context: Context) -> list[tuple[Run, str]]:
     """Each production run of a product with each folder of a model that it logged."""
-    return [(run, folder) for run in production_runs(product, snapshot, settings) for folder in snapshot.model_folders(run)]
+    return [(run, folder) for run in production_runs(product, context) for folder in context.snapshot.model_folders(run)]
 
 
-def production_runs(product: Product, snapshot: Snapshot, settings: Settings) -> list[Run]:
+def production_runs(product: Product, context: Context) -> list[Run]:
     """The active runs marked as a product's production in the experiments that claim it, oldest first."""
-    return [run for experiment_id in claimed_by(product, snapshot, settings) for run in snapshot.runs_of(experiment_id) if product.marks(run)]
+    return [run for experiment_id in claimed_by(product, context) for run in context.snapshot.runs_of(experiment_id) if product.marks(run)]

@@ -7,7 +7,8 @@ from decimal import Decimal, InvalidOperation
 from typing import NamedTuple
 
 from mlflow_compliance.production.claims import claimed_by, production_runs
-from mlflow_compliance.settings.schema import Product, Settings
+from mlflow_compliance.production.context import Context
+from mlflow_compliance.settings.schema import Product
 from mlflow_compliance.snapshot.entities import Run
 from mlflow_compliance.snapshot.evidence import Evidence
 from mlflow_compliance.snapshot.refs import EntityRef
@@ -36,13 +37,13 @@ def number(text: str) -> str:
     return f"{value.normalize():f}" if value else "0"
 
 
-def fact_values(product: Product, snapshot: Snapshot, evidence: Evidence | None, settings: Settings) -> dict[str, list[FactValue]]:
+def fact_values(product: Product, context: Context, evidence: Evidence | None) -> dict[str, list[FactValue]]:
     """Fact -> every value that the production experiment and the registry hold. A run that was superseded is history and says nothing."""
     found: dict[str, list[FactValue]] = {}
     for fact, keys in product.production.facts.items():
-        found[fact] = [value for experiment_id in claimed_by(product, snapshot, settings) for value in _in_runs(keys, experiment_id, snapshot)]
-        found[fact] += _in_registry(keys, product, snapshot)
-        for run in production_runs(product, snapshot, settings):
+        found[fact] = [value for experiment_id in claimed_by(product, context) for value in _in_runs(keys, experiment_id, context.snapshot)]
+        found[fact] += _in_registry(keys, product, context.snapshot)
+        for run in production_runs(product, context):
             metadata = evidence.metadata.get(run.run_id) if evidence else None
             if metadata is not None and metadata.document.get(fact) is not None:
                 found[fact].append(FactValue(str(metadata.document[fact]), f"model_metadata.json of run {run.run_id}", run.ref, run.experiment_id))

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from mlflow_compliance.production.claims import claims_in, is_archived, production_runs, production_tags
+from mlflow_compliance.production.context import Context
 from mlflow_compliance.settings.schema import Product, Settings, folded
 from mlflow_compliance.snapshot.entities import Experiment, RegisteredModel
 from mlflow_compliance.snapshot.refs import EntityRef
-from mlflow_compliance.snapshot.snapshot import Snapshot
 
 BUILT_IN = Product(name="built in")
 """Where the settings name no product, these are what production may look like."""
@@ -46,31 +46,31 @@ def said_in(tags: Mapping[str, str], settings: Settings) -> Iterator[tuple[str, 
     return ((key, value) for key, value in sorted(tags.items()) if (folded(key), folded(value)) in marks)
 
 
-def marks_in(snapshot: Snapshot, settings: Settings) -> Mapping[str, list[Mark]]:
+def marks_in(context: Context) -> Mapping[str, list[Mark]]:
     """Experiment -> every mark of production on it and on its active runs, in any spelling. Only active experiments are looked at."""
-    return snapshot.remembered("marks", lambda: _marks_in(snapshot, settings), settings)
+    return context.once(_marks_in)
 
 
-def _marks_in(snapshot: Snapshot, settings: Settings) -> dict[str, list[Mark]]:
-    exact, found = sought(settings), dict[str, list[Mark]]()
-    for experiment in snapshot.active_experiments():
+def _marks_in(context: Context) -> dict[str, list[Mark]]:
+    exact, found = sought(context.settings), dict[str, list[Mark]]()
+    for experiment in context.snapshot.active_experiments():
         key = experiment.experiment_id
-        tagged = [(experiment.ref, experiment.tags), *((run.ref, run.tags) for run in snapshot.runs_of(key))]
-        marks = [Mark(ref, key, *pair, pair in exact) for ref, tags in tagged for pair in said_in(tags, settings)]
+        tagged = [(experiment.ref, experiment.tags), *((run.ref, run.tags) for run in context.snapshot.runs_of(key))]
+        marks = [Mark(ref, key, *pair, pair in exact) for ref, tags in tagged for pair in said_in(tags, context.settings)]
         if marks:
             found[key] = marks
     return found
 
 
-def unseen_marks(experiment: Experiment, snapshot: Snapshot, settings: Settings) -> Iterator[Mark]:
+def unseen_marks(experiment: Experiment, context: Context) -> Iterator[Mark]:
     """Marks of an experiment and its runs that no product counts: of another spelling, or where no product looks."""
-    marks = marks_in(snapshot, settings).get(experiment.experiment_id)
+    marks = marks_in(context).get(experiment.experiment_id)
     if not marks:
         return
-    claimed = any(claim.experiment_id == experiment.experiment_id for claim in claims_in(snapshot, settings))
-    counted = {run.run_id for product in settings.products for run in production_runs(product, snapshot, settings)}
+    claimed = any(claim.experiment_id == experiment.experiment_id for claim in claims_in(context))
+    counted = {run.run_id for product in context.settings.products for run in production_runs(product, context)}
     # RUN002 tells of those.
-    archived = is_archived(settings, experiment) and any(product.covers(experiment) for product in settings.products)
+    archived = is_archived(context.settings, experiment) and any(product.covers(experiment) for product in context.settings.products)
     for mark in marks:
         seen = mark.owner.key in counted or (archived and mark.exact) if mark.owner.kind == "run" else claimed
         if not seen:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 from urllib.parse import unquote
 
-from mlflow_compliance.settings.schema import Settings
+from mlflow_compliance.production.context import Context
 from mlflow_compliance.snapshot.entities import TERMINAL_STATUSES, Experiment, ModelVersion, Run, latest_time
 from mlflow_compliance.snapshot.files import SERVED
 from mlflow_compliance.snapshot.refs import EntityRef
@@ -63,39 +63,39 @@ class Kept(NamedTuple):
         return f"{self.why} ({' -> '.join(self.chain)}): {self.way_out}"
 
 
-def last_sign(snapshot: Snapshot, run: Run) -> Sign:
+def last_sign(context: Context, run: Run) -> Sign:
     """The latest time that rows date anything about a run: its own, those of its traces and models, and those of the runs below it."""
-    children, made = snapshot.remembered("children", lambda: _children(snapshot)), snapshot.remembered("made", lambda: _made_for(snapshot))
+    children, made = context.once(_children), context.once(_made_for)
     best = Sign(0, ())
-    for key, at, chain in _below(snapshot, run, children):
+    for key, at, chain in _below(context.snapshot, run, children):
         for found, source in [(at, ""), *((tie.at, _word(tie.source)) for tie in made.get(key, ()))]:
             if found > best.at:
                 best = Sign(found, (source, *chain) if source else chain)
     return best
 
 
-def last_written(snapshot: Snapshot, run: Run) -> Sign:
+def last_written(context: Context, run: Run) -> Sign:
     """When the newest file of a run at work, or of one at work below it, was written, where the times of files say anything in this store."""
-    nothing, artifacts = Sign(0, ()), snapshot.artifacts
-    if artifacts is None or not _file_times_hold(snapshot, run):
+    nothing, artifacts = Sign(0, ()), context.snapshot.artifacts
+    if artifacts is None or not _file_times_hold(context, run):
         return nothing
-    children = snapshot.remembered("children", lambda: _children(snapshot))
+    children = context.once(_children)
     best = nothing
-    for key, _, chain in _below(snapshot, run, children):
-        if key in snapshot.runs and snapshot.runs[key].status not in TERMINAL_STATUSES:
-            places = [("run", key), *(model.ref.place for model in snapshot.models_of(key))]
-            at = latest_time(snapshot.taken_at, map(artifacts.newest.get, places), ())
+    for key, _, chain in _below(context.snapshot, run, children):
+        if key in context.snapshot.runs and context.snapshot.runs[key].status not in TERMINAL_STATUSES:
+            places = [("run", key), *(model.ref.place for model in context.snapshot.models_of(key))]
+            at = latest_time(context.snapshot.taken_at, map(artifacts.newest.get, places), ())
             best = max(best, Sign(at, ("its files", *chain)))
     return best
 
 
-def kept_by(snapshot: Snapshot, experiment: Experiment, settings: Settings) -> Kept | None:
+def kept_by(context: Context, experiment: Experiment) -> Kept | None:
     """What outside of an experiment relies on it, or on a run or model in it; None where nothing does."""
     key = experiment.experiment_id
-    leads = snapshot.remembered("leads", lambda: _leads(snapshot))
+    leads = context.once(_leads)
     seen: set[Place] = set()
     waiting: deque[tuple[EntityRef, Kept]] = deque()
-    for source, home, start in _roots(snapshot, experiment, settings):
+    for source, home, start in _roots(context, experiment):
         if home == key:
             return start
         waiting.append((source, start))
@@ -116,22 +116,22 @@ def _word(ref: EntityRef) -> str:
     return str(EntityRef("model" if ref.kind == "logged_model" else ref.kind.replace("_", " "), ref.key, ref.label))
 
 
-def _children(snapshot: Snapshot) -> Mapping[str, list[tuple[str, int]]]:
+def _children(context: Context) -> Mapping[str, list[tuple[str, int]]]:
     """Run -> the runs that name it as their parent, each with the latest time of its rows. Of those that are held in full the Snapshot knows best."""
     found: dict[str, dict[str, int]] = defaultdict(dict)
-    for tie in snapshot.ties:
+    for tie in context.snapshot.ties:
         if tie.how is How.CHILD:
             found[tie.target.key][tie.source.key] = tie.at
-    for run in snapshot.runs.values():
+    for run in context.snapshot.runs.values():
         if PARENT in run.tags:
-            at = latest_time(snapshot.taken_at, (run.last_known_time(snapshot.taken_at), run.end_time), ())
+            at = latest_time(context.snapshot.taken_at, (run.last_known_time(context.snapshot.taken_at), run.end_time), ())
             found[run.tags[PARENT]][run.run_id] = max(at, found[run.tags[PARENT]].get(run.run_id, 0))
     return {key: sorted(children.items()) for key, children in found.items()}
 
 
-def _made_for(snapshot: Snapshot) -> Mapping[str, list[Tie]]:
+def _made_for(context: Context) -> Mapping[str, list[Tie]]:
     found: dict[str, list[Tie]] = defaultdict(list)
-    for tie in snapshot.ties:
+    for tie in context.snapshot.ties:
         if tie.how in (How.TRACE, How.MADE) and tie.target.kind == "run":
             found[tie.target.key].append(tie)
     return found
@@ -150,12 +150,12 @@ def _below(snapshot: Snapshot, run: Run, children: Mapping[str, Sequence[tuple[s
                 waiting.append((child, last, (f"run {child}", *chain)))
 
 
-def _file_times_hold(snapshot: Snapshot, run: Run) -> bool:
+def _file_times_hold(context: Context, run: Run) -> bool:
     """Whether files were written when their rows say so: in a clone or a copy most folders are newer than every row."""
-    newer, owners = snapshot.remembered("newer folders", lambda: _newer_folders(snapshot, ""))
+    newer, owners = context.once(lambda context: _newer_folders(context.snapshot, ""), "newer folders")
     if not owners:
-        newer, owners = _newer_folders(snapshot, run.run_id)
-    return snapshot.artifacts is not None and snapshot.artifacts.newest_row > 0 and newer * 2 <= owners
+        newer, owners = _newer_folders(context.snapshot, run.run_id)
+    return context.snapshot.artifacts is not None and context.snapshot.artifacts.newest_row > 0 and newer * 2 <= owners
 
 
 def _newer_folders(snapshot: Snapshot, run_id: str) -> tuple[int, int]:
@@ -170,27 +170,27 @@ def _newer_folders(snapshot: Snapshot, run_id: str) -> tuple[int, int]:
     return sum(at > newest for at in times), len(times)
 
 
-def _roots(snapshot: Snapshot, experiment: Experiment, settings: Settings) -> Iterator[tuple[EntityRef, str, Kept]]:
+def _roots(context: Context, experiment: Experiment) -> Iterator[tuple[EntityRef, str, Kept]]:
     """What is alive by itself and lies outside of an experiment: its name, the experiment that it is tied to directly, what to say of it."""
     key = experiment.experiment_id
-    for name in sorted(snapshot.registered_models):
-        for version in snapshot.registered_models[name].versions:
-            chain = _named_by(snapshot, version)
+    for name in sorted(context.snapshot.registered_models):
+        for version in context.snapshot.registered_models[name].versions:
+            chain = _named_by(context.snapshot, version)
             start = Kept(f"{version.ref} relies on a run or model in it", chain, "register the version from elsewhere first")
             yield version.ref, "", start
-            if version.experiment_id == key or _lies_in(version, experiment, snapshot):
+            if version.experiment_id == key or _lies_in(version, experiment, context.snapshot):
                 yield version.ref, key, start._replace(chain=(*chain, *_steps(version), f"experiment {key}"))
-    for run in snapshot.runs.values():
+    for run in context.snapshot.runs.values():
         if run.active and run.experiment_id != key:
             if run.status == "RUNNING":
                 why = f"run {run.run_id} of experiment {run.experiment_id} is at work below a run in it"
                 yield run.ref, "", Kept(why, (f"run {run.run_id}",), _WAYS_OUT[How.CHILD])
-            elif any(product.marks(run) for product in settings.products):
+            elif any(product.marks(run) for product in context.settings.products):
                 why = f"run {run.run_id} of experiment {run.experiment_id}, which is marked as production, relies on a run or model in it"
                 yield run.ref, "", Kept(why, (f"run {run.run_id}",), "take the mark off first")
-    since = snapshot.taken_at - settings.runs.running_max_hours * HOUR
-    for tie in snapshot.ties:
-        kept = _of(tie, key, snapshot, since)
+    since = context.snapshot.taken_at - context.settings.runs.running_max_hours * HOUR
+    for tie in context.snapshot.ties:
+        kept = _of(tie, key, context.snapshot, since)
         if kept:
             yield tie.source, tie.home, kept
 
@@ -230,29 +230,29 @@ def _steps(version: ModelVersion) -> tuple[str, ...]:
     return (*((f"model {model}",) if model else ()), *((f"run {version.run_id}",) if version.run_id else ()))
 
 
-def _leads(snapshot: Snapshot) -> Mapping[Place, list[tuple[EntityRef, str]]]:
+def _leads(context: Context) -> Mapping[Place, list[tuple[EntityRef, str]]]:
     """Entity -> what it relies on, each with the experiment that it lies in ('' where it is a version)."""
     found: dict[Place, list[tuple[EntityRef, str]]] = defaultdict(list)
     homes: dict[Place, str] = {}
-    for tie in snapshot.ties:
+    for tie in context.snapshot.ties:
         if tie.how in (How.CHILD, How.WRITTEN_BY, How.USED, How.VERSION):
             found[tie.source.place].append((tie.target, tie.home))
             homes[tie.target.place] = tie.home
-    for model in snapshot.logged_models.values():
+    for model in context.snapshot.logged_models.values():
         homes[model.ref.place] = model.experiment_id
-    for run in snapshot.runs.values():
+    for run in context.snapshot.runs.values():
         # What a plan copies has no ties of its own.
         for link in run.models:
             target = EntityRef("logged_model", link.model_id)
             if target.place in homes:
                 found[run.ref.place].append((target, homes[target.place]))
-        parent = snapshot.runs.get(run.tags.get(PARENT, ""))
+        parent = context.snapshot.runs.get(run.tags.get(PARENT, ""))
         if parent is not None:
             found[run.ref.place].append((EntityRef("run", parent.run_id), parent.experiment_id))
-    for registered in snapshot.registered_models.values():
+    for registered in context.snapshot.registered_models.values():
         for version in registered.versions:
             named = _OF_A_VERSION.match(version.source)
-            other = snapshot.registered_models.get(unquote(named[1])) if named else None
+            other = context.snapshot.registered_models.get(unquote(named[1])) if named else None
             original = other.version(named[2] or other.aliases.get(named[3])) if named and other else None
             if original is not None:
                 found[version.ref.place].append((original.ref, original.experiment_id))

@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple, Protocol
 
 from mlflow_compliance.errors import ComplianceError
 from mlflow_compliance.production.claims import production_runs
+from mlflow_compliance.production.context import Context
 from mlflow_compliance.settings.schema import Product, Settings
 from mlflow_compliance.snapshot.entities import Run
 from mlflow_compliance.snapshot.snapshot import Snapshot
@@ -237,7 +238,7 @@ class SnapshotLookup:
         return _facts(run) if run else None
 
     def production_runs(self) -> list[RunFacts]:
-        return [_facts(run) for run in production_runs(self.product, self.snapshot, self.settings)]
+        return [_facts(run) for run in production_runs(self.product, Context(self.snapshot, self.settings))]
 
     def models_of(self, run_id: str) -> list[ModelFacts]:
         # Rows in a Snapshot do not say when a model was made; the newest of its files does.

@@ -10,11 +10,11 @@ from itertools import groupby
 
 from mlflow_compliance.changes import Change, CopyRun, LogProductionRun, RewriteLocations
 from mlflow_compliance.errors import ChangeError, PlanError
+from mlflow_compliance.production.context import Context
 from mlflow_compliance.rules.evaluation import Verdict, cases, verdict_of
 from mlflow_compliance.rules.finding import CRASHED, Finding
 from mlflow_compliance.rules.fixer import Remedy, propose
 from mlflow_compliance.rules.policy import Policy
-from mlflow_compliance.settings.schema import Settings
 from mlflow_compliance.snapshot.refs import EntityRef
 from mlflow_compliance.snapshot.snapshot import Snapshot
 
@@ -77,41 +77,38 @@ class Plan:
         yield f"{len(self.changes)} changes to {len(self.entities)} entities; {len(self.refusals)} findings are left for people"
 
 
-def findings_of(
-    policies: Sequence[Policy], snapshot: Snapshot, settings: Settings, only: Mapping[str, frozenset[str]] | None = None
-) -> list[Finding]:
+def findings_of(policies: Sequence[Policy], context: Context, only: Mapping[str, frozenset[str]] | None = None) -> list[Finding]:
     """Every finding of the policies on a snapshot, by policy id; `only` limits a policy to some of its cases."""
-    return [finding for verdict in _verdicts(policies, snapshot, settings, only) for finding in verdict.findings]
+    return [finding for verdict in _verdicts(policies, context, only) for finding in verdict.findings]
 
 
-def _verdicts(policies: Sequence[Policy], snapshot: Snapshot, settings: Settings, only: Mapping[str, frozenset[str]] | None) -> Iterator[Verdict]:
+def _verdicts(policies: Sequence[Policy], context: Context, only: Mapping[str, frozenset[str]] | None) -> Iterator[Verdict]:
     for rule in sorted(policies, key=lambda rule: rule.id):
-        for case in cases(rule, snapshot, settings):
+        for case in cases(rule, context):
             if only is None or case.key in only.get(rule.id, frozenset()):
-                yield verdict_of(rule, case, snapshot, settings)
+                yield verdict_of(rule, case, context)
 
 
 def make_plan(
     policies: Sequence[Policy],
     remedies: Mapping[str, Remedy],
-    snapshot: Snapshot,
-    settings: Settings,
+    context: Context,
     only: Mapping[str, frozenset[str]] | None = None,
 ) -> Plan:
     """The plan that mends what can be mended. Raises PlanError, naming the culprits, where remedies do not settle."""
-    now = snapshot
+    now = context
     advice = {rule.id: rule.advice for rule in policies}
     steps: list[Step] = []
     mended: dict[str, list[Change]] = defaultdict(list)
     for _ in range(ROUNDS):
-        verdicts = list(_verdicts(policies, now, settings, only))
+        verdicts = list(_verdicts(policies, now, only))
         # What a rule had found before it crashed is told and not acted on.
         refusals = [Refusal(item, MEND_THE_POLICY) for verdict in verdicts if verdict.crash for item in (*verdict.findings, verdict.crash)]
         progressed = False
         back: list[Finding] = []
         for finding in [item for verdict in verdicts if not verdict.crash for item in (*verdict.findings, *verdict.offers)]:
-            changes, reason = propose(remedies, finding, now, settings, advice[finding.policy])
-            reason = not_now(changes, snapshot) or reason
+            changes, reason = propose(remedies, finding, now, advice[finding.policy])
+            reason = not_now(changes, context.snapshot) or reason
             if not changes or reason:
                 refusals.append(Refusal(finding, reason or "its fixer proposes nothing"))
                 continue
@@ -121,7 +118,7 @@ def make_plan(
             # With other changes it may be: a run that was copied into a bucket brings a duplicate of its own.
             back += [finding] if earlier else []
             try:
-                after = fold(changes, now)
+                after = Context(fold(changes, now.snapshot), context.settings)
             except ChangeError as conflict:
                 refusals.append(Refusal(finding, str(conflict)))
                 continue
@@ -129,7 +126,7 @@ def make_plan(
             earlier += changes
             steps.append(Step(finding, changes))
         if not progressed:
-            return Plan(snapshot, tuple(steps), tuple(refusals), now)
+            return Plan(context.snapshot, tuple(steps), tuple(refusals), now.snapshot)
     if back:
         raise _unsettled(back[0])
     names = sorted({step.finding.policy for step in steps[-len(policies) :]})

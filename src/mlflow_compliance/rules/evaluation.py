@@ -8,12 +8,11 @@ from dataclasses import dataclass
 
 import pytest
 
+from mlflow_compliance.production.context import Context
 from mlflow_compliance.rules.finding import ASSERTION, CRASHED, Finding, Violations
 from mlflow_compliance.rules.outcome import Outcome, Unevaluated
 from mlflow_compliance.rules.policy import AXES, NONE, Policy
-from mlflow_compliance.settings.schema import Settings
 from mlflow_compliance.snapshot.refs import EntityRef
-from mlflow_compliance.snapshot.snapshot import Snapshot
 
 
 def said(failure: BaseException) -> str:
@@ -50,35 +49,35 @@ class Verdict:
         return Outcome.PASSED if self.applicable else Outcome.NOT_APPLICABLE
 
 
-def cases(rule: Policy, snapshot: Snapshot, settings: Settings) -> list[Case]:
+def cases(rule: Policy, context: Context) -> list[Case]:
     """Every case of a policy in a stable order."""
     members: list[list[tuple[str, str, object]]] = []
     for axis in rule.axes:
-        of_axis = [(axis, key, item) for key, item in AXES[axis].members(snapshot, settings).items()]
+        of_axis = [(axis, key, item) for key, item in AXES[axis].members(context).items()]
         members.append(of_axis or ([(axis, NONE, None)] if axis in rule.optional else []))
     found = []
     for combination in itertools.product(*members):
         first = combination[0] if combination else None
         named = first is not None and first[2] is not None
-        subject = AXES[first[0]].ref(first[2]) if first and named else EntityRef("store", "store", snapshot.info.uri)
+        subject = AXES[first[0]].ref(first[2]) if first and named else EntityRef("store", "store", context.snapshot.info.uri)
         found.append(Case("-".join(key for _, key, _ in combination), {name: item for name, _, item in combination}, subject))
     return found
 
 
-def verdict_of(rule: Policy, case: Case, snapshot: Snapshot, settings: Settings) -> Verdict:
+def verdict_of(rule: Policy, case: Case, context: Context) -> Verdict:
     """What `evaluate` gives, once for each snapshot: a repair asks before it plans, and its plan begins with the same store."""
-    # The rule is kept beside its verdict, so that its id stays its own.
-    return snapshot.remembered(f"verdict {id(rule)} {case.key}", lambda: (rule, evaluate(rule, case, snapshot, settings)), settings)[1]
+    return context.once(lambda _: evaluate(rule, case, context), (rule.id, rule.check, case.key))
 
 
-def evaluate(rule: Policy, case: Case, snapshot: Snapshot, settings: Settings) -> Verdict:
+def evaluate(rule: Policy, case: Case, context: Context) -> Verdict:
     """Run one check on a snapshot as pytest would; an assertion is a finding about the case's entity."""
     violations = Violations(rule.id, case.subject)
     facts = {
-        "store": snapshot,
-        "artifacts": snapshot.artifacts,
-        "evidence": snapshot.evidence,
-        "settings": settings,
+        "store": context.snapshot,
+        "artifacts": context.snapshot.artifacts,
+        "evidence": context.snapshot.evidence,
+        "settings": context.settings,
+        "context": context,
         "violations": violations,
     }
     wanted = {name: facts[name] for name in rule.arguments if name in facts}

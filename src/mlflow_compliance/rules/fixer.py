@@ -7,11 +7,10 @@ from typing import TypeVar
 
 from mlflow_compliance.changes import Change, RemoveRepeatedPoints, holds_secrets
 from mlflow_compliance.errors import ComplianceError
+from mlflow_compliance.production.context import Context
 from mlflow_compliance.rules.finding import Finding
-from mlflow_compliance.settings.schema import Settings
-from mlflow_compliance.snapshot.snapshot import Snapshot
 
-Remedy = Callable[[Finding, Snapshot, Settings], Iterator[Change]]
+Remedy = Callable[[Finding, Context], Iterator[Change]]
 R = TypeVar("R", bound=Remedy)
 
 ATTRIBUTE = "__compliance_fixer__"
@@ -31,20 +30,20 @@ def fixer(policy_id: str, *more: str) -> Callable[[R], R]:
     return declare
 
 
-def propose(remedies: Mapping[str, Remedy], finding: Finding, snapshot: Snapshot, settings: Settings, advice: str) -> tuple[tuple[Change, ...], str]:
+def propose(remedies: Mapping[str, Remedy], finding: Finding, context: Context, advice: str) -> tuple[tuple[Change, ...], str]:
     """The changes that would mend a finding, or none and the reason why not; `advice` is what the policy says where it has no fixer."""
     remedy = remedies.get(finding.policy)
     if remedy is None:
         return (), advice or "no fixer: to be mended by hand"
     try:
-        changes = tuple(remedy(finding, snapshot, settings))
+        changes = tuple(remedy(finding, context))
     except CannotFix as reason:
         return (), str(reason)
     except ComplianceError:
         raise
     except Exception as crash:  # noqa: BLE001  a user's fixer may raise anything; the finding stays
         return (), f"its fixer {remedy.__name__} crashed ({type(crash).__name__}: {crash}): mend it"
-    if snapshot.info.backend == "file" and not all(isinstance(change, RemoveRepeatedPoints) for change in changes):
+    if context.snapshot.info.backend == "file" and not all(isinstance(change, RemoveRepeatedPoints) for change in changes):
         return (), "a file store is only audited, but for repeated metric points: take it over with `mlflow migrate-filestore` first"
     if any(map(holds_secrets, changes)):
         return (), "a text that it would change holds a password or token, and the journal would keep it: take that out of the store first"

@@ -11,16 +11,16 @@ from functools import cached_property
 from typing import NamedTuple, TypeVar
 
 from mlflow_compliance.errors import ComplianceError
+from mlflow_compliance.production.context import Context
 from mlflow_compliance.rules.finding import Severity
 from mlflow_compliance.safe_text import without_secrets
 from mlflow_compliance.settings.schema import Product, Settings
 from mlflow_compliance.snapshot.refs import EntityRef
-from mlflow_compliance.snapshot.snapshot import Snapshot
 
 Check = TypeVar("Check", bound=Callable[..., None])
 
 ATTRIBUTE = "__compliance_policy__"
-FACTS = ("store", "artifacts", "evidence", "settings", "violations")
+FACTS = ("store", "artifacts", "evidence", "settings", "context", "violations")
 """Arguments that are the same for every case of a policy."""
 
 _ID = re.compile(r"[A-Z]{3}\d{3}")
@@ -44,11 +44,11 @@ class Axis:
     """Entities that a policy is parametrized by: opaque case ids in order, and the entity behind each."""
 
     name: str
-    found: Callable[[Snapshot, Settings], dict[str, object]]
+    found: Callable[[Context], dict[str, object]]
     ref: Callable[[object], EntityRef]
 
-    def members(self, snapshot: Snapshot, settings: Settings) -> Mapping[str, object]:
-        return snapshot.remembered(f"axis {self.name}", lambda: self.found(snapshot, settings), settings)
+    def members(self, context: Context) -> Mapping[str, object]:
+        return context.once(self.found)
 
 
 def opaque(kind: str, key: str) -> str:
@@ -61,28 +61,28 @@ def _plain(key: str) -> str:
     return key if _PLAIN.fullmatch(key) else hashlib.sha256(key.encode(errors="surrogateescape")).hexdigest()[:12]
 
 
-def _experiments(snapshot: Snapshot, settings: Settings) -> dict[str, object]:
-    return {opaque("experiment", item.experiment_id): item for item in snapshot.active_experiments()}
+def _experiments(context: Context) -> dict[str, object]:
+    return {opaque("experiment", item.experiment_id): item for item in context.snapshot.active_experiments()}
 
 
-def _products(snapshot: Snapshot, settings: Settings) -> dict[str, object]:
-    return {opaque("product", item.name): item for item in settings.products}
+def _products(context: Context) -> dict[str, object]:
+    return {opaque("product", item.name): item for item in context.settings.products}
 
 
-def _registered_models(snapshot: Snapshot, settings: Settings) -> dict[str, object]:
-    return {opaque("registered_model", name): snapshot.registered_models[name] for name in sorted(snapshot.registered_models)}
+def _registered_models(context: Context) -> dict[str, object]:
+    return {opaque("registered_model", name): context.snapshot.registered_models[name] for name in sorted(context.snapshot.registered_models)}
 
 
-def _artifact_roots(snapshot: Snapshot, settings: Settings) -> dict[str, object]:
-    return {f"artifact_root-{root.key}": root for root in (snapshot.artifacts.roots if snapshot.artifacts else ())}
+def _artifact_roots(context: Context) -> dict[str, object]:
+    return {f"artifact_root-{root.key}": root for root in (context.snapshot.artifacts.roots if context.snapshot.artifacts else ())}
 
 
-def _required(kind: str) -> Callable[[Snapshot, Settings], dict[str, object]]:
-    def members(snapshot: Snapshot, settings: Settings) -> dict[str, object]:
+def _required(kind: str) -> Callable[[Context], dict[str, object]]:
+    def members(context: Context) -> dict[str, object]:
         found: dict[str, object] = {}
-        for product in settings.products:
+        for product in context.settings.products:
             # The bare name is what people look for in a report; the product is named where there are several.
-            prefix = f"{_plain(product.name)}-" if len(settings.products) > 1 else ""
+            prefix = f"{_plain(product.name)}-" if len(context.settings.products) > 1 else ""
             for name in getattr(product.production, f"required_{kind}s"):
                 key = prefix + re.sub(r"[^A-Za-z0-9_.-]", "_", without_secrets(name))
                 while key in found:

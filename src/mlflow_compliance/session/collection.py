@@ -38,6 +38,7 @@ def cover(collector: pytest.Collector, value: object) -> None:
     pytest.register_fixture(name="store", func=lambda request: audit.snapshot(artifacts=_policy(request.node).reads_artifacts), node=module)
     pytest.register_fixture(name="artifacts", func=lambda: audit.snapshot(artifacts=True).artifacts, node=module)
     pytest.register_fixture(name="evidence", func=lambda: audit.snapshot(artifacts=True).evidence, node=module)
+    pytest.register_fixture(name="context", func=lambda request: audit.context(artifacts=_policy(request.node).reads_artifacts), node=module)
     pytest.register_fixture(name="settings", func=lambda: audit.settings, node=module)
     pytest.register_fixture(name="violations", func=_violations, node=module)
 

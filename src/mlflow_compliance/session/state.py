@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from mlflow_compliance.audit.results import Result, Summary
     from mlflow_compliance.audit.audit import Audit
+    from mlflow_compliance.audit.results import Result, Summary
     from mlflow_compliance.rules.finding import Finding, Violations
     from mlflow_compliance.rules.policy import Policy
     from mlflow_compliance.snapshot.refs import EntityRef

@@ -6,10 +6,10 @@ something builds a new value.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from mlflow_compliance.snapshot.damage import DamagedFile
 from mlflow_compliance.snapshot.entities import (
@@ -30,9 +30,6 @@ if TYPE_CHECKING:
     from mlflow_compliance.snapshot.artifacts import Artifacts
     from mlflow_compliance.snapshot.evidence import Evidence, Source
     from mlflow_compliance.snapshot.ties import How, Tie
-
-
-Kept = TypeVar("Kept")
 
 
 @dataclass(frozen=True)
@@ -68,14 +65,6 @@ class Snapshot:
     other_workspaces: tuple[str, ...] = ()
     """Workspaces of this store that hold something and were not read."""
 
-    def remembered(self, name: str, compute: Callable[[], Kept], given: object = None) -> Kept:
-        """What follows from this value and from another immutable one that is `given`, computed once: rules ask the same for every entity."""
-        known: dict[tuple[str, int], tuple[object, Kept]] = vars(self).setdefault("_remembered", {})
-        key = name, id(given)
-        if key not in known:
-            known[key] = given, compute()  # held as well as its result: its id stands for it as long as it lives
-        return known[key][1]
-
     def last_known_time(self, run: Run) -> int:
         """The latest time that a run's rows are dated, in milliseconds; 0 where none is. Files date nothing: a copy of a store has new ones."""
         return run.last_known_time(self.taken_at)
@@ -88,8 +77,9 @@ class Snapshot:
 
     def runs_of(self, experiment_id: str, lifecycle: str = ACTIVE) -> list[Run]:
         """The detailed runs of one experiment, oldest first."""
-        return list(self.remembered("runs by experiment", self._runs_by_experiment).get((experiment_id, lifecycle), ()))
+        return list(self._runs_by_experiment.get((experiment_id, lifecycle), ()))
 
+    @cached_property
     def _runs_by_experiment(self) -> dict[tuple[str, str], list[Run]]:
         found: dict[tuple[str, str], list[Run]] = {}
         for run in sorted(self.runs.values(), key=lambda run: (run.start_time or 0, run.run_id)):

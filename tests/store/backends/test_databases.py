@@ -22,6 +22,7 @@ from mlflow_compliance.errors import ChangeError, ComplianceError, StoreError
 from mlflow_compliance.loader.load import find_production_model, load_production_model
 from mlflow_compliance.loader.model import UnreachableError
 from mlflow_compliance.production.claims import claims_in
+from mlflow_compliance.production.context import Context
 from mlflow_compliance.settings.schema import load_settings
 from mlflow_compliance.store.store import open_store
 from mlflow_compliance.store.write.writer import StoreWriter
@@ -231,7 +232,7 @@ def test_only_the_callers_workspace_and_only_what_is_meant(server: Server, guest
     here = guest.read()
     assert (here.info.workspace, set(here.experiments)) == ("default", {"0", mine})
     assert {shouted, accented, run_id} & here.runs.keys() == {shouted}
-    assert claims_in(here, guest.settings) == set()
+    assert claims_in(Context(here, guest.settings)) == set()
     assert here.artifacts is not None
     kept = {Path(path).name: item.keep for path, item in here.artifacts.ownerless.items()}
     assert kept.keys() == {f"{theirs}x"}, "what another workspace owns has an owner"

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from mlflow_compliance.errors import ComplianceError, StoreError
 from mlflow_compliance.production.claims import production_runs
+from mlflow_compliance.production.context import Context
 from mlflow_compliance.production.facts import in_run
 from mlflow_compliance.production.metadata import problems_in
 from mlflow_compliance.progress import Progress
@@ -43,7 +44,9 @@ class _Reader:
         self.settings = workshop.settings
         self.uri = uri
         self.progress = progress
-        self.runs = {run.run_id: (run, product) for product in self.settings.products for run in production_runs(product, snapshot, self.settings)}
+        self.runs = {
+            run.run_id: (run, product) for product in self.settings.products for run in production_runs(product, Context(snapshot, self.settings))
+        }
         self.folders = {folder: product for run, product in self.runs.values() for folder in snapshot.model_folders(run)}
         self.scans = Computed(self._scanned, self._scan, self._scans)
 
