@@ -170,7 +170,7 @@ def _parents_first(runs: list[Run]) -> list[Run]:
     return sorted(runs, key=depth)
 
 
-@fixer("EXP002")
+@fixer("EXP002", reads_files=False)
 def retire_test(finding: Finding, context: Context) -> Iterator[Change]:
     """Rename so that the name is free again, tag with the reason, then soft-delete."""
     experiment = context.snapshot.experiments[finding.entity.key]
@@ -193,7 +193,7 @@ def _lifecycle(settings: Settings) -> str:
     return f"{rules.lifecycle_tag} ({', '.join(rules.lifecycle_values)})"
 
 
-@fixer("EXP003")
+@fixer("EXP003", reads_files=False)
 def archive(finding: Finding, context: Context) -> Iterator[Change]:
     """Archive what the settings call development; never guess what anything else is."""
     if finding.code == "mark-spelled-otherwise":

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from mlflow_compliance.api import CannotFix, Change, Context, Finding, RemoveRepeatedPoints, fixer
 
 
-@fixer("STO001")
+@fixer("STO001", reads_files=False)
 def remove_repeats(finding: Finding, context: Context) -> Iterator[Change]:
     """Leave exact repeats out of the metric files; each file as it was is kept beside the journal."""
     if finding.code == "without-experiment":
@@ -20,7 +20,7 @@ def remove_repeats(finding: Finding, context: Context) -> Iterator[Change]:
             yield RemoveRepeatedPoints(path, owner.kind, owner.key, points.metric, points.repeats, points.sha256, points.size)
 
 
-@fixer("STO003")
+@fixer("STO003", reads_files=False)
 def advise_upgrading(finding: Finding, context: Context) -> Iterator[Change]:
     """A schema is MLflow's own to change."""
     raise CannotFix(context.snapshot.schema.way_out(context.snapshot.info.uri) if context.snapshot.schema else "upgrade it through its server")
@@ -41,7 +41,7 @@ _WAYS_OUT = {
 }
 
 
-@fixer("STO005")
+@fixer("STO005", reads_files=False)
 def advise_mending(finding: Finding, context: Context) -> Iterator[Change]:
     """What a file held is not for a program to say."""
     raise CannotFix(_WAYS_OUT.get(finding.code, "bring it back from a backup"))

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 from stores import Lab
 
-from mlflow_compliance.audit.snapshots import Alone, FilesNotRead, SnapshotCache
-from mlflow_compliance.errors import ComplianceError
+from mlflow_compliance.audit.snapshots import Alone, SnapshotCache
+from mlflow_compliance.changes import Change
+from mlflow_compliance.production.context import Context
 from mlflow_compliance.progress import Silent
+from mlflow_compliance.rules.finding import Finding
+from mlflow_compliance.rules.fixer import fixer, propose
+from mlflow_compliance.snapshot.refs import EntityRef
 
 
 def test_locations_are_read_with_the_files_and_as_of_then(lab: Lab) -> None:
@@ -53,12 +57,23 @@ def test_a_store_that_stays_as_it_is_has_not_moved(lab: Lab) -> None:
     assert readings.changed_since == 0
 
 
-def test_remedies_are_not_shown_files_that_nobody_read(lab: Lab) -> None:
-    hidden = FilesNotRead.of(lab.read(artifacts=False))
-    assert hidden.experiments
-    for name in ("artifacts", "evidence", "sources"):
-        with pytest.raises(ComplianceError, match="depends on files"):
-            getattr(hidden, name)
+def test_fixers_that_depend_on_files_are_not_asked_where_nobody_read_them(lab: Lab) -> None:
+    context, asked = Context(lab.read(artifacts=False), lab.settings), list[str]()
+
+    @fixer("OWN001")
+    def blind(finding: Finding, context: Context) -> Iterator[Change]:
+        asked.append("blind")
+        yield from ()
+
+    @fixer("OWN002", reads_files=False)
+    def of_rows(finding: Finding, context: Context) -> Iterator[Change]:
+        asked.append("of rows")
+        yield from ()
+
+    fixers = {"OWN001": blind, "OWN002": of_rows}
+    reasons = [propose(fixers, Finding(key, EntityRef("store", "store"), "code", "wrong"), context, "")[1] for key in fixers]
+    assert asked == ["of rows"]
+    assert reasons[0].startswith("depends on files")
 
 
 def test_a_session_without_policies_imports_none_of_it(tmp_path: Path) -> None:

@@ -18,8 +18,6 @@ from mlflow_compliance.progress import Silent
 from mlflow_compliance.repair.plan import make_plan
 from mlflow_compliance.rules.finding import Finding
 from mlflow_compliance.rules.fixer import CannotFix, Remedy
-from mlflow_compliance.settings.schema import Settings
-from mlflow_compliance.snapshot.snapshot import Snapshot
 
 
 def messy(lab: Lab) -> None:
@@ -91,10 +89,10 @@ def test_a_fixer_whose_finding_comes_back_is_named(lab: Lab, more: str, times: i
     lab.experiment("test_1")
     asked = 0
 
-    def useless(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
+    def useless(finding: Finding, context: Context) -> Iterator[Change]:
         nonlocal asked
         asked += 1
-        before = snapshot.experiments[finding.entity.key].tags.get("tried")
+        before = context.snapshot.experiments[finding.entity.key].tags.get("tried")
         yield SetExperimentTag(finding.entity.key, "tried", (before or "") + more, None)
 
     with pytest.raises(PlanError, match=r"EXP002 does not settle.*test_1"):
@@ -105,8 +103,8 @@ def test_a_fixer_whose_finding_comes_back_is_named(lab: Lab, more: str, times: i
 def test_a_finding_may_come_back_while_its_fixer_gets_further(lab: Lab) -> None:
     lab.experiment("test_1")
 
-    def slow(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
-        item = snapshot.experiments[finding.entity.key]
+    def slow(finding: Finding, context: Context) -> Iterator[Change]:
+        item = context.snapshot.experiments[finding.entity.key]
         tried = item.tags.get("tried")
         if tried != "xx":
             yield SetExperimentTag(item.experiment_id, "tried", (tried or "") + "x", tried)
@@ -122,8 +120,8 @@ def test_fixers_that_never_end_are_named(lab: Lab) -> None:
     """Each round brings another finding, so none comes back; the number of rounds ends it."""
     lab.experiment("one", lifecycle="1")
 
-    def on_and_on(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
-        item = snapshot.experiments[finding.entity.key]
+    def on_and_on(finding: Finding, context: Context) -> Iterator[Change]:
+        item = context.snapshot.experiments[finding.entity.key]
         yield RenameExperiment(item.experiment_id, f"test_{len(item.name)}" + "x" * len(item.name), item.name)
 
     @policy("XXX001", "Never satisfied", Severity.LOW)
@@ -139,7 +137,7 @@ def test_fixers_that_never_end_are_named(lab: Lab) -> None:
 def test_what_a_fixer_refuses_is_told_with_its_reason(lab: Lab) -> None:
     lab.experiment("test_1")
 
-    def no(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
+    def no(finding: Finding, context: Context) -> Iterator[Change]:
         raise CannotFix("ask Ann")
         yield
 
@@ -152,7 +150,7 @@ def test_what_a_fixer_refuses_is_told_with_its_reason(lab: Lab) -> None:
 def test_a_change_that_does_not_apply_is_a_refusal(lab: Lab) -> None:
     lab.experiment("test_1")
 
-    def taken(finding: Finding, snapshot: Snapshot, settings: Settings) -> Iterator[Change]:
+    def taken(finding: Finding, context: Context) -> Iterator[Change]:
         yield RenameExperiment(finding.entity.key, "Default", "test_1")
 
     plan = plan_for(lab, "EXP002", others=with_remedy("EXP002", taken))

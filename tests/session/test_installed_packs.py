@@ -28,7 +28,7 @@ from mlflow_compliance.api import SetExperimentTag, fixer
 
 
 @fixer("ACM001")
-def set_owner(finding, snapshot, settings):
+def set_owner(finding, context):
     """Give it to the platform team."""
     yield SetExperimentTag(finding.entity.key, "owner", "platform-team", None)
 '''

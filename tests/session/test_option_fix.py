@@ -224,7 +224,7 @@ def test_a_fixer_that_crashes_leaves_its_finding_with_the_reason(gate: Gate, mes
         from mlflow_compliance.api import fixer
 
         @fixer("RUN001")
-        def end(finding, snapshot, settings):
+        def end(finding, context):
             raise KeyError("gone")
         """,
     )
@@ -262,12 +262,12 @@ def test_fixers_that_undo_each_other_are_named_and_nothing_is_written(gate: Gate
         from mlflow_compliance.api import SetExperimentTag, fixer
 
         @fixer("LFT001")
-        def left(finding, snapshot, settings):
-            yield SetExperimentTag("1", "side", "left", snapshot.experiments["1"].tags.get("side"))
+        def left(finding, context):
+            yield SetExperimentTag("1", "side", "left", context.snapshot.experiments["1"].tags.get("side"))
 
         @fixer("RGT001")
-        def right(finding, snapshot, settings):
-            yield SetExperimentTag("1", "side", "right", snapshot.experiments["1"].tags.get("side"))
+        def right(finding, context):
+            yield SetExperimentTag("1", "side", "right", context.snapshot.experiments["1"].tags.get("side"))
         """,
     )
     gate.ini("own_fixers")
@@ -298,7 +298,7 @@ def test_a_user_pack_mends_beside_the_built_in_one(gate: Gate, messy: Lab) -> No
         from mlflow_compliance.api import SetExperimentTag, fixer
 
         @fixer("OWN001")
-        def name_the_team(finding, snapshot, settings):
+        def name_the_team(finding, snapshot, settings):  # as fixers were written before there was a Context
             \"\"\"Name the team.\"\"\"
             yield SetExperimentTag(finding.entity.key, "owner", "risk", None)
         """,

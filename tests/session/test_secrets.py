@@ -153,13 +153,13 @@ FIXER = f"""
 from mlflow_compliance.api import *
 
 @fixer("XYZ001")
-def mend(finding, snapshot, settings):
+def mend(finding, context):
     '''Nothing.'''
     raise CannotFix("nobody can mend {URIS[3]}")
     yield
 
 @fixer("XYZ003")
-def crash(finding, snapshot, settings):
+def crash(finding, context):
     '''Crashes.'''
     raise ValueError("{URIS[6]}")
     yield

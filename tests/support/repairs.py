@@ -82,17 +82,25 @@ def found_in(snapshot: Snapshot, lab: Lab, *ids: str) -> list[Finding]:
 
 def verdict(lab: Lab, policy: str, key: str) -> Verdict:
     """What one policy says of one of its cases: `key` ends the case's own."""
-    snapshot, (rule,) = lab.read(), chosen([policy])
-    (case,) = [case for case in cases(rule, Context(snapshot, lab.settings)) if case.key.endswith(key)]
-    return evaluate(rule, case, Context(snapshot, lab.settings))
+    context, (rule,) = Context(lab.read(), lab.settings), chosen([policy])
+    (case,) = [case for case in cases(rule, context) if case.key.endswith(key)]
+    return evaluate(rule, case, context)
 
 
 def notes(lab: Lab, policy: str, key: str) -> list[str]:
     """What one policy tells a reader of one of its cases, beside its findings."""
     snapshot, (rule,) = lab.read(), chosen([policy])
-    (case,) = [case for case in cases(rule, Context(snapshot, lab.settings)) if case.key.endswith(key)]
+    context = Context(snapshot, lab.settings)
+    (case,) = [case for case in cases(rule, context) if case.key.endswith(key)]
     told = Violations(rule.id, case.subject)
-    facts = {"store": snapshot, "artifacts": snapshot.artifacts, "evidence": snapshot.evidence, "settings": lab.settings, "violations": told}
+    facts = {
+        "store": snapshot,
+        "artifacts": snapshot.artifacts,
+        "evidence": snapshot.evidence,
+        "settings": lab.settings,
+        "context": context,
+        "violations": told,
+    }
     rule.check(**case.arguments, **{name: value for name, value in facts.items() if name in rule.arguments})
     return told.notes
 

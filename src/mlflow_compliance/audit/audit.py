@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlflow_compliance.audit.snapshots import Alone, FilesNotRead, Sharing, SnapshotCache
+from mlflow_compliance.audit.snapshots import Alone, Sharing, SnapshotCache
 from mlflow_compliance.errors import ComplianceError, PlanError
 from mlflow_compliance.production.context import Context
 from mlflow_compliance.repair.plan import Plan, make_plan, not_now
@@ -188,22 +188,19 @@ class Audit:
 
     def remedy(self, finding: Finding) -> str:
         """What --fix would do about a finding, or why it would not, in one line."""
+        # Files only where a rule has read them, or where it depends on them whether --fix writes at all.
+        context = self.context(artifacts=bool(self.settings.store.relocate))
         try:
-            changes, reason = propose(self.remedies, finding, Context(self._for_remedies(), self.settings), self.policies[finding.policy].advice)
+            changes, reason = propose(self.remedies, finding, context, self.policies[finding.policy].advice)
         except ComplianceError as error:
             return str(error)
         if not changes:
             return reason
-        if waits := self.settings.store.relocate and not_now(changes, self._for_remedies()):
+        if waits := self.settings.store.relocate and not_now(changes, context.snapshot):
             return waits
         what = summary_of(self.remedies[finding.policy]) or changes[0].says()
         counted = f"{what} ({len(changes)} change{'s' if len(changes) > 1 else ''})"
         return f"Only audited here, else: {counted}" if self.refusal() else counted
-
-    def _for_remedies(self) -> Snapshot:
-        """What remedies are shown for a report: files only where a rule has read them, or where it depends on them whether --fix writes at all."""
-        snapshot = self.snapshot(artifacts=bool(self.settings.store.relocate))
-        return snapshot if snapshot.artifacts is not None else FilesNotRead.of(snapshot)
 
     def refusal(self) -> str:
         """Why --fix would not write to this store, empty where it would."""

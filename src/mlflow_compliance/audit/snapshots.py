@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from mlflow_compliance.errors import ComplianceError
 from mlflow_compliance.progress import Progress
 from mlflow_compliance.snapshot.snapshot import Snapshot
 
@@ -87,19 +86,3 @@ class SnapshotCache:
         else:
             snapshot, rows = before, self._rows
         return Reading(store.walk(snapshot, rows, progress), moved)
-
-
-class FilesNotRead(Snapshot):
-    """A snapshot for remedies in a session that read no files: what asks for them is told that they are not there, never that they hold nothing."""
-
-    def __getattribute__(self, name: str) -> object:
-        if name in ("artifacts", "evidence", "sources"):
-            raise ComplianceError("depends on files, which no rule of this session reads: --fix-dry-run tells")
-        return super().__getattribute__(name)
-
-    @classmethod
-    def of(cls, snapshot: Snapshot) -> Snapshot:
-        """A snapshot with its files hidden."""
-        hidden: Snapshot = object.__new__(cls)
-        vars(hidden).update(vars(snapshot))
-        return hidden

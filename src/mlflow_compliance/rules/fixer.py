@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping
-from typing import TypeVar
+from functools import wraps
 
 from mlflow_compliance.changes import Change, RemoveRepeatedPoints, holds_secrets
 from mlflow_compliance.errors import ComplianceError
@@ -11,23 +12,43 @@ from mlflow_compliance.production.context import Context
 from mlflow_compliance.rules.finding import Finding
 
 Remedy = Callable[[Finding, Context], Iterator[Change]]
-R = TypeVar("R", bound=Remedy)
 
 ATTRIBUTE = "__compliance_fixer__"
+_READS_FILES = "__compliance_reads_files__"
 
 
 class CannotFix(Exception):  # noqa: N818  it is an answer, not an error
     """Raised by a fixer: the finding stays, with this reason or advice beside it."""
 
 
-def fixer(policy_id: str, *more: str) -> Callable[[R], R]:
-    """Declare the function below as the remedy for the findings of a policy, or of several."""
+FILES_NOT_READ = "depends on files, which no rule of this session reads: --fix-dry-run tells"
 
-    def declare(remedy: R) -> R:
-        setattr(remedy, ATTRIBUTE, (policy_id, *more))
-        return remedy
+
+def fixer(policy_id: str, *more: str, reads_files: bool = True) -> Callable[[Callable[..., Iterator[Change]]], Remedy]:
+    """Declare the function below as the remedy for the findings of a policy, or of several.
+
+    Only one that says `reads_files=False` is asked in a session that reads no files: the others would take what was not read for nothing.
+    """
+
+    def declare(remedy: Callable[..., Iterator[Change]]) -> Remedy:
+        made = _with_context(remedy)
+        setattr(made, ATTRIBUTE, (policy_id, *more))
+        setattr(made, _READS_FILES, reads_files)
+        return made
 
     return declare
+
+
+def _with_context(remedy: Callable[..., Iterator[Change]]) -> Remedy:
+    """A fixer as it is called; one written for an earlier version takes snapshot and settings apart."""
+    if len(inspect.signature(remedy).parameters) < 3:
+        return remedy
+
+    @wraps(remedy)
+    def called(finding: Finding, context: Context) -> Iterator[Change]:
+        return remedy(finding, context.snapshot, context.settings)
+
+    return called
 
 
 def propose(remedies: Mapping[str, Remedy], finding: Finding, context: Context, advice: str) -> tuple[tuple[Change, ...], str]:
@@ -35,6 +56,8 @@ def propose(remedies: Mapping[str, Remedy], finding: Finding, context: Context, 
     remedy = remedies.get(finding.policy)
     if remedy is None:
         return (), advice or "no fixer: to be mended by hand"
+    if context.snapshot.artifacts is None and getattr(remedy, _READS_FILES, True):
+        return (), FILES_NOT_READ
     try:
         changes = tuple(remedy(finding, context))
     except CannotFix as reason:

@@ -32,6 +32,28 @@ from mlflow_compliance.snapshot.presence import Presence, Unknown
 _Value = TypeVar("_Value")
 
 
+class _ByContent:
+    """The paths of every content that several have, found once while the hashes are the same: each of ten thousand links asks."""
+
+    def __init__(self) -> None:
+        self._hashes: Mapping[str, str] | None = None
+        self._paths: dict[str, list[str]] = {}
+
+    def __reduce__(self) -> tuple[type[_ByContent], tuple[()]]:
+        return _ByContent, ()  # another process finds them for itself
+
+    def paths(self, hashes: Mapping[str, str]) -> Mapping[str, list[str]]:
+        """Content -> its paths, where they are more than one."""
+        if self._hashes is not hashes:
+            found: dict[str, list[str]] = defaultdict(list)
+            often = Counter(hashes.values())
+            for path, digest in hashes.items():
+                if often[digest] > 1:
+                    found[digest].append(path)
+            self._hashes, self._paths = hashes, found
+        return self._paths
+
+
 @dataclass(frozen=True)
 class Artifacts:
     """Everything below the artifact roots, as one walk found it."""
@@ -88,6 +110,7 @@ class Artifacts:
     """Path -> what the walk read of it, between the walk and the hashing."""
     dated: Mapping[str, Dated] = field(default_factory=dict, repr=False, compare=False)
     """Folder of a run or model that no row owns -> its times, between the walk and the comparison with the rows' times."""
+    _by_content: _ByContent = field(default_factory=_ByContent, repr=False, compare=False)
 
     def presence(self, row: tuple[str, str]) -> Presence:
         """What is known of the folder of a row, by (kind, key)."""
@@ -178,15 +201,9 @@ class Artifacts:
         found = (self._group(digest, paths, apply_to) for digest, paths in self._paths_of.items())
         return sorted((group for group in found if group is not None), key=lambda group: group.paths)
 
-    @cached_property
-    def _paths_of(self) -> dict[str, list[str]]:
-        """The paths of every content that several have."""
-        found: dict[str, list[str]] = defaultdict(list)
-        often = Counter(self.hashes.values())
-        for path, digest in self.hashes.items():
-            if often[digest] > 1:
-                found[digest].append(path)
-        return found
+    @property
+    def _paths_of(self) -> Mapping[str, list[str]]:
+        return self._by_content.paths(self.hashes)
 
     def _group(self, digest: str, same: Sequence[str], apply_to: Callable[[str, int], bool]) -> DuplicateGroup | None:
         paths, copies, files = [], set(), self.files
@@ -212,15 +229,12 @@ class Artifacts:
         file = self.files[path]._replace(copy=self.files[kept].copy)
         digest = self.hashes[kept]
         known = self.hashes.get(path) == digest
-        made = replace(
+        return replace(
             self,
             files=_with(self.files, {path: file}),
             hashes=self.hashes if known else {**self.hashes, path: digest},
             recorded=_with(self.recorded, {path: digest, kept: digest}),
         )
-        if known:
-            made.__dict__["_paths_of"] = self._paths_of  # of ten thousand links each would go through all hashes again
-        return made
 
     def without(self, folder: str) -> Artifacts:
         """As this, with everything at and below a folder gone."""

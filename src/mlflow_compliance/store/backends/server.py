@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
 
@@ -14,6 +14,7 @@ from mlflow_compliance.safe_text import without_secrets
 from mlflow_compliance.settings.schema import Settings
 from mlflow_compliance.snapshot.artifacts import Artifacts
 from mlflow_compliance.snapshot.entities import LoggedModel, Run, StoreInfo
+from mlflow_compliance.snapshot.files import ArtifactRoot
 from mlflow_compliance.snapshot.snapshot import Snapshot
 from mlflow_compliance.store.backends.base import Backend, Rows
 
@@ -27,6 +28,8 @@ class ServerBackend(Backend):
     """A tracking server, asked over HTTP."""
 
     writes: ClassVar[bool] = True
+    _compared: list[tuple[ArtifactRoot, ...]] = field(default_factory=list, init=False, repr=False, compare=False)
+    """Roots that were compared with what the server sees."""
 
     @property
     def tells_spellings_apart(self) -> bool:
@@ -63,10 +66,10 @@ class ServerBackend(Backend):
         from mlflow_compliance.store.backends.server_files import refuse_other_files
 
         # Asked of every finding that a report shows: the answer of the first time counts.
-        if self.__dict__.get("_compared") is not artifacts.roots:
+        if artifacts.roots not in self._compared:
             with answering(self.uri, self.info) as (_, rest):
                 refuse_other_files(rest, self.info.uri, artifacts)
-            self.__dict__["_compared"] = artifacts.roots
+            self._compared.append(artifacts.roots)
 
     @cached_property
     def _has_workspaces(self) -> bool:
