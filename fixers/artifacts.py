@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from mlflow_compliance.api import (
     TERMINAL_STATUSES,
     Artifacts,
-    CannotFix,
     Change,
     ClaimRoot,
     Context,
@@ -20,6 +19,7 @@ from mlflow_compliance.api import (
     MoveToQuarantine,
     PointToCopy,
     Snapshot,
+    Unfixable,
     fixer,
     in_folder,
     upwards,
@@ -33,9 +33,9 @@ UNREAD = "see to what is said of it (its permissions, the link, whoever writes t
 def share(finding: Finding, context: Context) -> Iterator[Change]:
     """Give equal files one physical copy; every path and its bytes stay."""
     if finding.entity.kind == "unread":
-        raise CannotFix(UNREAD)
+        raise Unfixable(UNREAD)
     if finding.entity.kind == "archive":
-        raise CannotFix("their bytes differ, so sharing one copy would change evidence: delete the run that is not needed")
+        raise Unfixable("their bytes differ, so sharing one copy would change evidence: delete the run that is not needed")
     artifacts = context.snapshot.artifacts
     group = artifacts.duplicate(finding.entity.key) if artifacts else None
     if artifacts is None or group is None:
@@ -44,21 +44,21 @@ def share(finding: Finding, context: Context) -> Iterator[Change]:
         yield from _pointed(group, artifacts, context.snapshot)
         return
     if not all(map(in_folder, group.paths)):
-        raise CannotFix("objects in a bucket cannot share bytes, and nothing is ever deleted there: log large inputs once and refer to them")
+        raise Unfixable("objects in a bucket cannot share bytes, and nothing is ever deleted there: log large inputs once and refer to them")
     doubts = {path: doubt for path in group.paths if (doubt := artifacts.doubt(path))}
     paths = [path for path in group.paths if path not in doubts]
     if doubts and len({artifacts.files[path].copy for path in paths}) < 2:
-        raise CannotFix(str(next(iter(doubts.values()))))
+        raise Unfixable(str(next(iter(doubts.values()))))
     for path in paths:
         file = artifacts.files[path]
         if file.copy in artifacts.linked_outside:
-            raise CannotFix(f"{artifacts.relative(path)} has a hard link outside the artifact roots, which would change with it: part them first")
+            raise Unfixable(f"{artifacts.relative(path)} has a hard link outside the artifact roots, which would change with it: part them first")
         if _is_being_written(file.owner, context.snapshot):
-            raise CannotFix(f"{file.owner} has not ended and may still write to {artifacts.relative(path)}")
+            raise Unfixable(f"{file.owner} has not ended and may still write to {artifacts.relative(path)}")
     kept = paths[0]
     extras = [path for path in paths if artifacts.files[path].copy != artifacts.files[kept].copy]
     if any(artifacts.device(path) != artifacts.device(kept) for path in extras):
-        raise CannotFix("its copies lie on different file systems, which cannot share bytes")
+        raise Unfixable("its copies lie on different file systems, which cannot share bytes")
     yield from _claims(artifacts, (kept, *extras))
     for path in extras:
         yield LinkDuplicate(path, kept, group.sha256, group.size)
@@ -75,12 +75,12 @@ def _pointed(group: DuplicateGroup, artifacts: Artifacts, snapshot: Snapshot) ->
     """A pointer beside every copy but one; the objects stay where they are."""
     folders = [path for path in group.paths if any(above in artifacts.models for above in upwards(os.path.dirname(path)))]
     if len(folders) > 1:
-        raise CannotFix("several of its copies lie in model folders, into which nothing is written: log large inputs once and refer to them")
+        raise Unfixable("several of its copies lie in model folders, into which nothing is written: log large inputs once and refer to them")
     kept = (folders or group.paths)[0]
     for path in group.paths:
         owner, root = artifacts.files[path].owner, artifacts.root_of(path)
         if _is_being_written(owner, snapshot):
-            raise CannotFix(f"{owner} has not ended and may still write to {artifacts.relative(path)}")
+            raise Unfixable(f"{owner} has not ended and may still write to {artifacts.relative(path)}")
         if path != kept and root is not None:
             yield PointToCopy(path, root.path, kept, group.sha256, group.size)
 
@@ -104,7 +104,7 @@ def quarantine(finding: Finding, context: Context) -> Iterator[Change]:
         return
     doubt = artifacts.doubt(item.path)
     if doubt:
-        raise CannotFix(doubt.way or doubt.reason)
+        raise Unfixable(doubt.way or doubt.reason)
     yield from _claims(artifacts, [item.path])
     yield MoveToQuarantine(item.path, root.path, item.files, item.size)
 
@@ -114,14 +114,14 @@ def advise_restoring(finding: Finding, context: Context) -> Iterator[Change]:
     """The bytes on record are not at that path any more."""
     artifacts = context.snapshot.artifacts
     if artifacts and finding.entity.key in artifacts.unread:
-        raise CannotFix(UNREAD)
+        raise Unfixable(UNREAD)
     digest = artifacts.recorded.get(finding.entity.key) if artifacts else None
     same = next((path for path, found in sorted(artifacts.hashes.items()) if found == digest), "") if artifacts else ""
     if same:
-        raise CannotFix(
+        raise Unfixable(
             f"copy {same} there, which holds the same bytes; if the change was meant, take its line out of hashes.jsonl beside the journals"
         )
-    raise CannotFix("restore the file from a backup; if the change was meant, take its line out of hashes.jsonl beside the journals")
+    raise Unfixable("restore the file from a backup; if the change was meant, take its line out of hashes.jsonl beside the journals")
     yield
 
 
@@ -130,11 +130,11 @@ def give_back(finding: Finding, context: Context) -> Iterator[Change]:
     """Move it back to its former place; where something lies there now, both stay."""
     artifacts = context.snapshot.artifacts
     if finding.code == "manifest":
-        raise CannotFix("restore it from a backup, or move what lies beside it back by hand; nothing of it is given back by this program")
+        raise Unfixable("restore it from a backup, or move what lies beside it back by hand; nothing of it is given back by this program")
     item = artifacts.quarantined.get(finding.entity.key) if artifacts else None
     if artifacts is None or item is None:
         return
     reason = item.problem or str(artifacts.doubt(item.former) or "")
     if reason:
-        raise CannotFix(reason)
+        raise Unfixable(reason)
     yield GiveBack(item.former, item.path, item.root, len(item.files), item.size)

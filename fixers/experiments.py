@@ -16,7 +16,6 @@ from mlflow_compliance.api import (
     PARENT,
     SOURCE_RUN,
     Artifacts,
-    CannotFix,
     Change,
     Context,
     CopyRun,
@@ -27,6 +26,7 @@ from mlflow_compliance.api import (
     Run,
     Settings,
     Snapshot,
+    Unfixable,
     claims_in,
     copy_of,
     fixer,
@@ -49,25 +49,25 @@ LONGEST_TAG = 5000
 def merge(finding: Finding, context: Context) -> Iterator[Change]:
     """Copy the rival's runs into the primary experiment, then retire the rival. Runs that were copied before are not copied again."""
     if finding.entity.kind != "experiment":
-        raise CannotFix("name the experiment that is in force as `primary` of the product in compliance.toml")
+        raise Unfixable("name the experiment that is in force as `primary` of the product in compliance.toml")
     rival = context.snapshot.experiments[finding.entity.key]
     if finding.code == "named-like-production":
         name = quoted(glob.escape(rival.own_name))
-        raise CannotFix(f"if it is production, write production_names = [{name}] for the product in compliance.toml; if not, production_names = []")
+        raise Unfixable(f"if it is production, write production_names = [{name}] for the product in compliance.toml; if not, production_names = []")
     if context.settings.looks_like_a_test(rival):
         names = f"lifecycle tag {context.settings.experiments.lifecycle_tag}, or experiments.test_names in compliance.toml"
-        raise CannotFix(f"it says that it is production and is named like a test (built in): say which it is, by its {names}")
+        raise Unfixable(f"it says that it is production and is named like a test (built in): say which it is, by its {names}")
     primary = _primary_for(rival, context)
     if context.settings.is_test(primary) or is_archived(context.settings, primary):
-        raise CannotFix(f"the primary experiment {primary.name!r} is itself a test or archived one: nothing is merged into that")
-    counts = (("traces", rival.traces), ("logged models that no run wrote", rival.loose_models), *rival.belongings)
+        raise Unfixable(f"the primary experiment {primary.name!r} is itself a test or archived one: nothing is merged into that")
+    counts = (("traces", rival.traces), ("logged models that no run wrote", rival.loose_models), *rival.dependents)
     left = [f"{number} {what}" for what, number in counts if number]
     if left:
-        raise CannotFix(f"{' and '.join(left)} in it cannot be copied and would stay behind: move or delete them first")
+        raise Unfixable(f"{' and '.join(left)} in it cannot be copied and would stay behind: move or delete them first")
     refuse_what_is_relied_on(rival, context)
     runs = context.snapshot.runs_of(rival.experiment_id)
     if len(runs) != rival.count():
-        raise CannotFix(f"only {len(runs)} of its {rival.count()} runs could be read in full")
+        raise Unfixable(f"only {len(runs)} of its {rival.count()} runs could be read in full")
     yield from _copies(runs, rival, primary, context.snapshot)
     yield from set_tags(primary, {context.settings.experiments.lifecycle_tag: "production"})
     yield from retire(rival, f"merged into experiment {primary.experiment_id} ({primary.name})", primary.experiment_id)
@@ -81,7 +81,7 @@ def _primary_for(rival: Experiment, context: Context) -> Experiment:
         if rival.experiment_id in claimed and primary and primary != rival.experiment_id:
             found.add(primary)
     if len(found) != 1:
-        raise CannotFix("it counts as production of several products: narrow their `experiments` patterns in compliance.toml")
+        raise Unfixable("it counts as production of several products: narrow their `experiments` patterns in compliance.toml")
     return context.snapshot.experiments[found.pop()]
 
 
@@ -101,9 +101,9 @@ def _copies(runs: list[Run], rival: Experiment, primary: Experiment, snapshot: S
     known = _datasets_in(primary, snapshot)
     for run in wanted:
         if not run.start_time:
-            raise CannotFix(f"run {run.run_id} has no start time, and MLflow would give its copy today's")
+            raise Unfixable(f"run {run.run_id} has no start time, and MLflow would give its copy today's")
         if snapshot.artifacts is None or run.ref.place not in snapshot.artifacts.locations:
-            raise CannotFix(f"the artifacts of run {run.run_id} cannot be reached from here, so they cannot be copied")
+            raise Unfixable(f"the artifacts of run {run.run_id} cannot be reached from here, so they cannot be copied")
         _refuse_what_cannot_be_copied(run, snapshot, snapshot.artifacts)
         parent = run.tags.get(PARENT)
         if parent in complete:
@@ -115,7 +115,7 @@ def _copies(runs: list[Run], rival: Experiment, primary: Experiment, snapshot: S
         copied.add(run.run_id)
         others = tuple(known[item[:2]] for item in run.datasets if item[:2] in known and known[item[:2]][:6] != item[:6])
         if any(len(value) > LONGEST_TAG for value in own_datasets(run, others).values()):
-            raise CannotFix(
+            raise Unfixable(
                 f"run {run.run_id} logged the dataset {others[0].name!r} from another source than {primary.name!r} has it from, "
                 "and what it says of it is too long for a tag of its copy: log the dataset there under another digest"
             )
@@ -140,7 +140,7 @@ def _refuse_what_came_later(run: Run, copy: Run, snapshot: Snapshot) -> None:
         if any(name not in sizes or (size != sizes[name] and os.path.basename(name) != MLMODEL) for name, size in files.items()):
             more.append("artifacts")
     if more:
-        raise CannotFix(
+        raise Unfixable(
             f"run {run.run_id} got other {', '.join(more)} after an earlier repair copied it: delete its copy {copy.run_id}, and it is copied anew"
         )
 
@@ -151,10 +151,10 @@ def _refuse_what_cannot_be_copied(run: Run, snapshot: Snapshot, artifacts: Artif
     for folder in filter(None, map(artifacts.locations.get, places)):
         for path, file in artifacts.under(folder).items():
             if file.copy.startswith(LINK):
-                raise CannotFix(f"{artifacts.relative(path)} is a symbolic link, which a copy would lose: put the file itself there")
+                raise Unfixable(f"{artifacts.relative(path)} is a symbolic link, which a copy would lose: put the file itself there")
         for path, reason in artifacts.unread.items():
             if path.startswith(folder + os.sep):
-                raise CannotFix(f"{artifacts.relative(path)} cannot be copied ({reason})")
+                raise Unfixable(f"{artifacts.relative(path)} cannot be copied ({reason})")
 
 
 def _parents_first(runs: list[Run]) -> list[Run]:
@@ -176,15 +176,15 @@ def retire_test(finding: Finding, context: Context) -> Iterator[Change]:
     experiment = context.snapshot.experiments[finding.entity.key]
     if finding.code == "named-like-a-test":
         name = quoted(glob.escape(experiment.own_name))
-        raise CannotFix(
+        raise Unfixable(
             f"if it is one, add {name} to experiments.test_names in compliance.toml; if not, give it a tag {_lifecycle(context.settings)}"
         )
     refuse_what_is_relied_on(experiment, context)
     marked = [run for run in context.snapshot.runs_of(experiment.experiment_id) if any(said_in(run.tags, context.settings))]
     if any(said_in(experiment.tags, context.settings)):
-        raise CannotFix("it is itself marked as production: take the mark off, or give it another name")
+        raise Unfixable("it is itself marked as production: take the mark off, or give it another name")
     if marked:
-        raise CannotFix(f"its {marked[0].ref} is marked as production: take the mark off, or move the run")
+        raise Unfixable(f"its {marked[0].ref} is marked as production: take the mark off, or move the run")
     yield from retire(experiment, "test experiment")
 
 
@@ -197,13 +197,13 @@ def _lifecycle(settings: Settings) -> str:
 def archive(finding: Finding, context: Context) -> Iterator[Change]:
     """Archive what the settings call development; never guess what anything else is."""
     if finding.code == "mark-spelled-otherwise":
-        raise CannotFix("spell the tag as the settings do where it is production; where it is not, take it off")
+        raise Unfixable("spell the tag as the settings do where it is production; where it is not, take it off")
     if finding.code == "production-of-no-product":
-        raise CannotFix("take the tag off, or let a product in compliance.toml cover it by its `experiments`")
+        raise Unfixable("take the tag off, or let a product in compliance.toml cover it by its `experiments`")
     experiment = context.snapshot.experiments[finding.entity.key]
     tag = context.settings.experiments.lifecycle_tag
     if not context.settings.is_development(experiment) and experiment.tags.get(tag) != "archived":
-        raise CannotFix(f"say what it is: set its tag {tag}, or add it to [experiments] development in compliance.toml")
+        raise Unfixable(f"say what it is: set its tag {tag}, or add it to [experiments] development in compliance.toml")
     said = experiment.tags.get(NOTE, "")
     note = said if "ARCHIVED" in said else f"[ARCHIVED] Development work, kept as evidence; nothing here is in force.\n\n{said}".rstrip()
     yield from set_tags(experiment, {tag: "archived", NOTE: note})

@@ -23,7 +23,6 @@ from mlflow_compliance.api import (
     SUPERSEDED,
     SUPERSEDED_BY,
     Bundle,
-    CannotFix,
     Change,
     Context,
     DatasetInput,
@@ -35,6 +34,7 @@ from mlflow_compliance.api import (
     Run,
     SetRunTag,
     Snapshot,
+    Unfixable,
     claims_in,
     current_run,
     fact_values,
@@ -70,7 +70,7 @@ def product_of(finding: Finding, context: Context) -> Product:
         required = kind.startswith("required_") and key.startswith(f"{product.name}/")
         if named or required or (kind == "run" and any(run.run_id == key for run in production_runs(product, context))):
             return product
-    raise CannotFix("the run is no production run any more: plan anew")
+    raise Unfixable("the run is no production run any more: plan anew")
 
 
 @fixer("MOD001", "MOD003", "MOD004", "PRD001", "PRD002", "PRD004", "PRD005", "PRD007")
@@ -81,7 +81,7 @@ def build(finding: Finding, context: Context) -> Iterator[Change]:
     planned = next((change for change in changes if isinstance(change, LogProductionRun)), None)
     kind, _, name = finding.entity.kind.partition("_")
     if planned is not None and kind == "required" and not _offers(planned, name, finding.entity.label):
-        raise CannotFix(f"nothing that the settings name gives a run the {name} {finding.entity.label}: log it to the run, or take it off the list")
+        raise Unfixable(f"nothing that the settings name gives a run the {name} {finding.entity.label}: log it to the run, or take it off the list")
     yield from changes
 
 
@@ -93,20 +93,20 @@ def build_for(product: Product, context: Context) -> Iterator[Change]:
     found = primary_of(product, context.snapshot.experiments, standing(product, claims_in(context)))
     primary = context.snapshot.experiments.get(found or "")
     if primary is None:
-        raise CannotFix("first one experiment must be the product's production: name it as `primary` in compliance.toml")
+        raise Unfixable("first one experiment must be the product's production: name it as `primary` in compliance.toml")
     if found in guessed_by(product, context):
         said = f"{primary.name!r} is only named like production (production_names, built in)"
-        raise CannotFix(f"{said}: name it as `primary` of product {product.name} in compliance.toml")
+        raise Unfixable(f"{said}: name it as `primary` of product {product.name} in compliance.toml")
     for run in runs:
         _refuse_several_products(run, context)
     bundle = bundle_for(product, context.snapshot)
     replaced = [run for run in runs if run.status != "RUNNING"]
     if len(replaced) != len(runs):
-        raise CannotFix("a run that is marked as production has not ended: let it finish, or end it")
+        raise Unfixable("a run that is marked as production has not ended: let it finish, or end it")
     for run in replaced:
         unknown = context.snapshot.unknown_files(run)
         if unknown:
-            raise CannotFix(f"what {run.ref} logged could not be looked at ({unknown.reason}), so nothing takes its place")
+            raise Unfixable(f"what {run.ref} logged could not be looked at ({unknown.reason}), so nothing takes its place")
     change = _planned(product, primary, bundle, replaced, context)
     for run in context.snapshot.runs_of(primary.experiment_id):
         if run.tags.get(BUILT_FOR) == product.name and run.tags.get(BUILD) != COMPLETE_BUILD:
@@ -124,7 +124,7 @@ def _refuse_several_products(run: Run, context: Context) -> None:
     """Raise CannotFix where a run counts for more than one product: it would be superseded for one that it was never meant for."""
     names = [product.name for product in context.settings.products if any(found.run_id == run.run_id for found in production_runs(product, context))]
     if len(names) > 1:
-        raise CannotFix(f"{run.ref} counts as production of {', '.join(names)}: narrow their `experiments` patterns in compliance.toml")
+        raise Unfixable(f"{run.ref} counts as production of {', '.join(names)}: narrow their `experiments` patterns in compliance.toml")
 
 
 def bundle_for(product: Product, snapshot: Snapshot) -> Bundle:
@@ -132,10 +132,10 @@ def bundle_for(product: Product, snapshot: Snapshot) -> Bundle:
     wanted = product.production
     missing = [name for name in ("run_name", "model", "predictions", "threshold") if getattr(wanted, name) is None]
     if missing:
-        raise CannotFix(ADVICE.format(missing=", ".join(f"products.production.{name}" for name in missing)))
+        raise Unfixable(ADVICE.format(missing=", ".join(f"products.production.{name}" for name in missing)))
     source = snapshot.sources[product.name]
     if source.bundle is None:
-        raise CannotFix(source.problem)
+        raise Unfixable(source.problem)
     return source.bundle
 
 
@@ -283,7 +283,7 @@ def settle(finding: Finding, context: Context) -> Iterator[Change]:
     """Supersede every production run but the one that a repair built last; build one where none is fit."""
     run = context.snapshot.runs.get(finding.entity.key) if finding.entity.kind == "run" else None
     if run is not None and is_archived(context.settings, context.snapshot.experiments[run.experiment_id]):
-        raise CannotFix("take the mark off the run, or its experiment out of the archive: which of them is wrong nobody but you can tell")
+        raise Unfixable("take the mark off the run, or its experiment out of the archive: which of them is wrong nobody but you can tell")
     product = product_of(finding, context)
     current = current_run(product, context)
     if finding.entity.kind == "run" and current is not None and finding.entity.key != current.run_id:
@@ -304,9 +304,9 @@ def keep_one_value(finding: Finding, context: Context) -> Iterator[Change]:
         if len(found) < 2:
             continue
         if decided is None:
-            raise CannotFix(f"{fact} has the values {', '.join(sorted(found))} and nobody has decided: say which under products.production.decisions")
+            raise Unfixable(f"{fact} has the values {', '.join(sorted(found))} and nobody has decided: say which under products.production.decisions")
         if current is None:
-            raise CannotFix(f"{decided} is decided for {fact}, and there is no one production run that has it")
+            raise Unfixable(f"{decided} is decided for {fact}, and there is no one production run that has it")
         overruled = {item.owner.key for item in values if item.owner.kind == "run" and number(item.value) != number(decided)}
         if current.run_id in overruled:
             yield from build_for(product, context)
@@ -316,6 +316,6 @@ def keep_one_value(finding: Finding, context: Context) -> Iterator[Change]:
             run = context.snapshot.runs[run_id]
             if run.experiment_id in guessed:
                 name = context.snapshot.experiments[run.experiment_id].name
-                raise CannotFix(f"{run.ref} is in {name!r}, which is only named like production (built in): write production_names for the product")
+                raise Unfixable(f"{run.ref} is in {name!r}, which is only named like production (built in): write production_names for the product")
             yield SetRunTag(run_id, SUPERSEDED_BY, current.run_id, run.tags.get(SUPERSEDED_BY))
             yield SetRunTag(run_id, f"{OVERRULED}{fact}", decided, run.tags.get(f"{OVERRULED}{fact}"))

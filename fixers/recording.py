@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from mlflow_compliance.api import CannotFix, FactValue, Product, Run, number
+from mlflow_compliance.api import FactValue, Product, Run, Unfixable, number
 
 
 class Fact(NamedTuple):
@@ -57,4 +57,4 @@ def _decided(
     if len({number(item.value) for item in values}) == 1:
         return Fact(name, values[0].value, "agreement", tuple(values))
     told = "; ".join(f"{item.value} ({item.place})" for item in values)
-    raise CannotFix(f"{name} has several values and nobody has decided: {told}; say which under products.production.decisions")
+    raise Unfixable(f"{name} has several values and nobody has decided: {told}; say which under products.production.decisions")

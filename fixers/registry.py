@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from mlflow_compliance.api import (
-    CannotFix,
     Change,
     Context,
     Finding,
@@ -13,6 +12,7 @@ from mlflow_compliance.api import (
     RegisterVersion,
     SetAlias,
     Settings,
+    Unfixable,
     current_run,
     fixer,
     version_of,
@@ -25,13 +25,13 @@ def point_alias(finding: Finding, context: Context) -> Iterator[Change]:
     product = _product_of(finding, context.settings)
     current = current_run(product, context)
     if current is None:
-        raise CannotFix("there is no one production run whose model the alias could name: see RUN002")
+        raise Unfixable("there is no one production run whose model the alias could name: see RUN002")
     models = context.snapshot.models_of(current.run_id)
     if len(models) != 1:
-        raise CannotFix(f"its {current.ref} has {len(models)} logged models: which one is meant is not for this program to guess")
+        raise Unfixable(f"its {current.ref} has {len(models)} logged models: which one is meant is not for this program to guess")
     unknown = context.snapshot.unknown_files(current)
     if unknown:
-        raise CannotFix(f"the files of its {current.ref} could not be looked at ({unknown.reason}): an alias is not moved to what nobody has seen")
+        raise Unfixable(f"the files of its {current.ref} could not be looked at ({unknown.reason}): an alias is not moved to what nobody has seen")
     name, alias = product.production.registered_model or "", product.production.alias
     registered = context.snapshot.registered_models.get(name)
     versions = registered.versions if registered else ()
@@ -50,4 +50,4 @@ def _product_of(finding: Finding, settings: Settings) -> Product:
         name = product.production.registered_model
         if finding.entity.key in (product.name, name) or (name and finding.entity.key.startswith(f"{name}/")):
             return product
-    raise CannotFix("no product in the settings has this registered model")
+    raise Unfixable("no product in the settings has this registered model")

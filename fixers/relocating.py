@@ -9,7 +9,6 @@ from mlflow_compliance.api import (
     HISTORY,
     SERVED,
     Artifacts,
-    CannotFix,
     Change,
     Context,
     EntityRef,
@@ -18,6 +17,7 @@ from mlflow_compliance.api import (
     RewriteLocations,
     Rewriting,
     Settings,
+    Unfixable,
     Why,
     fixer,
 )
@@ -36,7 +36,7 @@ def relocate(finding: Finding, context: Context) -> Iterator[Change]:
     if finding.code == "relocated":
         yield _rewriting(finding.entity.key, artifacts, context.settings)
         return
-    raise CannotFix(_advice(finding, artifacts))
+    raise Unfixable(_advice(finding, artifacts))
 
 
 def _advice(finding: Finding, artifacts: Artifacts) -> str:
@@ -58,14 +58,14 @@ def _rewriting(prefix: str, artifacts: Artifacts, settings: Settings) -> Change:
     places = [item for item in artifacts.elsewhere if item.prefix == prefix]
     wrong = [f"{_called(item)} cannot name its new place" for item in places if not item.after]
     if any(_holds_a_password(item.before) for item in places):
-        raise CannotFix("its rows hold a password, which must not go into a journal: they are left as they are")
+        raise Unfixable("its rows hold a password, which must not go into a journal: they are left as they are")
     if wrong:
-        raise CannotFix(f"{_some(wrong)}: map a longer prefix, and to a folder that is in no prefix itself")
+        raise Unfixable(f"{_some(wrong)}: map a longer prefix, and to a folder that is in no prefix itself")
     missing = list(dict.fromkeys(_missing(prefix, places, artifacts)))
     if missing:
-        raise CannotFix(f"not all files that its rows speak of are there: {_some(missing)}; bring them, or see to those rows first")
+        raise Unfixable(f"not all files that its rows speak of are there: {_some(missing)}; bring them, or see to those rows first")
     if not any(_has_files(item, artifacts) for item in places):
-        raise CannotFix("nothing in the folder that it is mapped to belongs to a run or model of its rows: see that it is the right one")
+        raise Unfixable("nothing in the folder that it is mapped to belongs to a run or model of its rows: see that it is the right one")
     rewritings = tuple(Rewriting(item.kind, item.key, item.before, item.after) for item in places)
     folder = settings.store.resolved_relocate(settings.base)[prefix]
     return RewriteLocations(prefix, folder, artifacts.relocated.get(prefix, 0), rewritings)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mlflow_compliance.api import CannotFix, Change, Context, EndRun, Finding, fixer, last_sign
+from mlflow_compliance.api import Change, Context, EndRun, Finding, Unfixable, fixer, last_sign
 
 
 @fixer("RUN001")
@@ -13,5 +13,5 @@ def end(finding: Finding, context: Context) -> Iterator[Change]:
     run = context.snapshot.runs[finding.entity.key]
     known = last_sign(context, run).at
     if not known:
-        raise CannotFix("nothing about it is dated, so no end can be given: end it by hand")
+        raise Unfixable("nothing about it is dated, so no end can be given: end it by hand")
     yield EndRun(run.run_id, run.experiment_id, "KILLED", known)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mlflow_compliance.api import CannotFix, Change, Context, Finding, RemoveRepeatedPoints, fixer
+from mlflow_compliance.api import Change, Context, Finding, RemoveRepeatedPoints, Unfixable, fixer
 
 
 @fixer("STO001", reads_files=False)
 def remove_repeats(finding: Finding, context: Context) -> Iterator[Change]:
     """Leave exact repeats out of the metric files; each file as it was is kept beside the journal."""
     if finding.code == "without-experiment":
-        raise CannotFix("bring its meta.yaml back first (see STO005)")
+        raise Unfixable("bring its meta.yaml back first (see STO005)")
     if finding.code == "clashes":
-        raise CannotFix("which value counts is not for a program to say: take the other lines out of the file, then `mlflow migrate-filestore`")
+        raise Unfixable("which value counts is not for a program to say: take the other lines out of the file, then `mlflow migrate-filestore`")
     for path, points in context.snapshot.repeated_points.items():
         owner = points.owner
         if (owner.kind, owner.key) == finding.entity.place and points.repeats:
@@ -23,7 +23,7 @@ def remove_repeats(finding: Finding, context: Context) -> Iterator[Change]:
 @fixer("STO003", reads_files=False)
 def advise_upgrading(finding: Finding, context: Context) -> Iterator[Change]:
     """A schema is MLflow's own to change."""
-    raise CannotFix(context.snapshot.schema.way_out(context.snapshot.info.uri) if context.snapshot.schema else "upgrade it through its server")
+    raise Unfixable(context.snapshot.schema.way_out(context.snapshot.info.uri) if context.snapshot.schema else "upgrade it through its server")
     yield
 
 
@@ -44,5 +44,5 @@ _WAYS_OUT = {
 @fixer("STO005", reads_files=False)
 def advise_mending(finding: Finding, context: Context) -> Iterator[Change]:
     """What a file held is not for a program to say."""
-    raise CannotFix(_WAYS_OUT.get(finding.code, "bring it back from a backup"))
+    raise Unfixable(_WAYS_OUT.get(finding.code, "bring it back from a backup"))
     yield

@@ -51,20 +51,20 @@ def test_every_artifact_is_stored_once(artifact_root: ArtifactRoot, artifacts: A
                 observed=reason,
                 expected="a readable file",
             )
-    for twins in artifacts.twins:
-        if artifacts.root_of(twins[0]) == artifact_root:
-            first = artifacts.relative(twins[0])
+    for equal_archives in artifacts.equal_archives:
+        if artifacts.root_of(equal_archives[0]) == artifact_root:
+            first = artifacts.relative(equal_archives[0])
             if settings.duplicates.zip_members:
-                entity = EntityRef("archive", twins[0], first)
+                entity = EntityRef("archive", equal_archives[0], first)
                 violations.add(
                     "equal-archives",
-                    f"{len(twins)} archives with the same members",
+                    f"{len(equal_archives)} archives with the same members",
                     entity=entity,
                     observed="bytes differ in time stamps only",
                     expected="1 archive",
                 )
             else:
-                violations.note(f"{len(twins)} archives hold the same members as {first}; their bytes differ, so they are left alone")
+                violations.note(f"{len(equal_archives)} archives hold the same members as {first}; their bytes differ, so they are left alone")
 
 
 @policy("ART002", "No file that no row owns", Severity.MEDIUM)

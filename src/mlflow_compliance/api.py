@@ -51,7 +51,7 @@ from mlflow_compliance.production.reachability import Kept, Sign, kept_by, last_
 from mlflow_compliance.production.resolution import Resolution, SnapshotLookup, resolve
 from mlflow_compliance.repair.journal import user_name
 from mlflow_compliance.rules.finding import Finding, Severity, Violations
-from mlflow_compliance.rules.fixer import CannotFix, fixer
+from mlflow_compliance.rules.fixer import Unfixable, fixer
 from mlflow_compliance.rules.policy import Requirement, policy, without_any
 from mlflow_compliance.settings.schema import Product, Settings, folded
 from mlflow_compliance.settings.toml import quoted
@@ -168,6 +168,7 @@ __all__ = [
     "Snapshot",
     "SnapshotLookup",
     "Tie",
+    "Unfixable",
     "Unknown",
     "Violations",
     "Why",
@@ -211,3 +212,6 @@ __all__ = [
     "version_of",
     "without_any",
 ]
+
+CannotFix = Unfixable
+"""The former name."""

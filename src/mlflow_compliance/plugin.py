@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mlflow_compliance.session.collection import collected, cover, name, rows
+from mlflow_compliance.session.collection import collected, cover, name, parametrize
 from mlflow_compliance.session.first_checks import lead, remember
 from mlflow_compliance.session.options import add_flags, begin
-from mlflow_compliance.session.outcomes import asserted, describe, finish, judge, shorten, status, summarize
+from mlflow_compliance.session.outcomes import asserted, describe, fail_on_violations, finish, shorten, status, summarize
 from mlflow_compliance.session.packs import header
 from mlflow_compliance.session.redaction import cut_warning
 from mlflow_compliance.session.repair import repair
-from mlflow_compliance.session.xdist import hear, prepare, stop
+from mlflow_compliance.session.xdist import prepare, receive_error, stop
 
 if TYPE_CHECKING:
     import warnings
@@ -49,7 +49,7 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    rows(metafunc)
+    parametrize(metafunc)
 
 
 @pytest.hookimpl(trylast=True)
@@ -78,9 +78,9 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
         asserted(pyfuncitem, failure)
         raise
     except pytest.skip.Exception:
-        judge(pyfuncitem)  # what it found before it saw that nothing applies is not forgotten
+        fail_on_violations(pyfuncitem)  # what it found before it saw that nothing applies is not forgotten
         raise
-    judge(pyfuncitem)
+    fail_on_violations(pyfuncitem)
     return result
 
 
@@ -99,7 +99,7 @@ def pytest_configure_node(node: object) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: object) -> None:
-    hear(node)
+    receive_error(node)
 
 
 @pytest.hookimpl(tryfirst=True)

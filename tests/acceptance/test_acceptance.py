@@ -12,7 +12,7 @@ import pytest
 from gates import EVERY_RULE, Gate, make_messy, owned, plan_in, state, told
 from places import Guest, Kind
 from repairs import lines_of, take_back
-from stores import BIG, unlike
+from stores import BIG, differing
 
 from mlflow_compliance.settings.schema import load_settings
 from mlflow_compliance.snapshot.diff import differences
@@ -60,7 +60,7 @@ def test_gate_plan_repair_and_the_way_back(guest: Guest, gate: Gate, request: py
         assert "insist with --fix-owned-root=" in told(audited)
     planned = gate("--fix-dry-run", *insisted)
     assert planned.ret == 1
-    assert unlike(before, guest.everything()) == []
+    assert differing(before, guest.everything()) == []
     assert state(files) == untouched
     assert not (gate.folder / ".compliance").exists()
 
@@ -69,7 +69,7 @@ def test_gate_plan_repair_and_the_way_back(guest: Guest, gate: Gate, request: py
     assert (fixed.ret, broken(fixed)) == (int(bool(left)), left), told(fixed)
     assert "verified: the store, read anew, is what was planned" in told(fixed)
     assert plan_in(fixed) == plan_in(planned)
-    assert unlike(before, guest.everything()), "nothing was changed, so nothing was shown"
+    assert differing(before, guest.everything()), "nothing was changed, so nothing was shown"
     assert ("object points to another copy" in told(fixed) or "objects point to another copy" in told(fixed)) == (kind in POINTING)
 
     second = gate("--fix")
@@ -79,7 +79,7 @@ def test_gate_plan_repair_and_the_way_back(guest: Guest, gate: Gate, request: py
     (journal,) = Path(guest.store.folder).glob("[0-9]*.jsonl")
     take_back(guest, lines_of(journal))
     after = guest.read(tuple(before.runs))
-    assert unlike(before, after) == []
+    assert differing(before, after) == []
     assert differences(before, after) == []
 
 

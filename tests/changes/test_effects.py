@@ -44,13 +44,13 @@ def test_a_change_without_an_effect_is_refused_in_one_sentence(lab: Lab, monkeyp
         def entity(self) -> EntityRef:
             return EntityRef("run", "1")
 
-        def says(self) -> str:
+        def describe(self) -> str:
             return "paint it"
 
-        def on(self, snapshot: Snapshot) -> Snapshot:
+        def predict(self, snapshot: Snapshot) -> Snapshot:
             return snapshot
 
-        def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        def facts(self) -> tuple[dict[str, Any], dict[str, Any]]:
             return {}, {}
 
     writer = StoreWriter(lab.store, {})

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from stores import BIG, START, Lab, there_and_back, unlike
+from stores import BIG, START, Lab, differing, there_and_back
 
 from mlflow_compliance.changes import (
     Change,
@@ -103,10 +103,10 @@ def test_trap_20_a_deleted_experiment_keeps_its_name_taken(lab: Lab, scratch: st
     other = lab.experiment("other")
     lab.carry_out(delete(lab, scratch))
     with pytest.raises(ChangeError, match="is taken"):
-        RenameExperiment(other, "scratch", "other").on(lab.read())
+        RenameExperiment(other, "scratch", "other").predict(lab.read())
     for change in (RenameExperiment(scratch, "elsewhere", "scratch"), SetExperimentTag(scratch, "why", "test", None), DeleteExperiment(scratch, 0)):
         with pytest.raises(ChangeError, match="is deleted"):
-            change.on(lab.read())
+            change.predict(lab.read())
     writer = StoreWriter(lab.store, {})
     with pytest.raises(ChangeError, match="could not be renamed"):
         writer.write(RenameExperiment(scratch, "elsewhere", "scratch"))
@@ -124,7 +124,7 @@ def test_deleting_refuses_assessed_runs(lab: Lab, scratch: str) -> None:
     before = lab.read()
     assessed = replace(before.experiments[scratch], assessed_runs=1)
     with pytest.raises(ChangeError, match="1 assessed runs"):
-        delete(lab, scratch).on(before.with_experiment(assessed))
+        delete(lab, scratch).predict(before.with_experiment(assessed))
 
 
 def test_end_and_reopen_run(lab: Lab, scratch: str) -> None:
@@ -510,7 +510,7 @@ def test_any_sequence_of_changes_keeps_the_laws(make_lab: Callable[[], Lab], ste
     for step in steps:
         change = next_change(step, now)
         try:
-            now = change.on(now) if change else now
+            now = change.predict(now) if change else now
         except ChangeError:
             continue  # refused when planned: nothing to write
         changes += [change] if change else []
@@ -518,4 +518,4 @@ def test_any_sequence_of_changes_keeps_the_laws(make_lab: Callable[[], Lab], ste
     writer = StoreWriter(lab.store, {})
     for inverse in reversed(inverses):
         writer.write(inverse)
-    assert unlike(start, lab.read(tuple(start.runs))) == []
+    assert differing(start, lab.read(tuple(start.runs))) == []

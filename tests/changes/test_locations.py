@@ -48,7 +48,7 @@ def test_the_laws_hold_whatever_moved(make_lab: Callable[..., Lab], chosen: list
     relocate: dict[str, Any] = {prefix: str(lab.mlruns) for prefix in chosen if prefix}
     mapped = Lab(lab.folder, lab.settings.model_copy(update={"store": lab.settings.store.model_copy(update={"relocate": relocate})}))
     plan = plan_for(mapped, "ART003")
-    assert plan.refusals == ()
+    assert plan.unfixed == ()
     assert {change.prefix for change in plan.changes if isinstance(change, RewriteLocations)} == set(relocate)
     between, _ = there_and_back(mapped, *plan.changes)
     assert between.artifacts is not None
@@ -66,4 +66,4 @@ def test_it_is_not_planned_on_a_row_that_says_something_else(lab: Lab, kind: str
     keys = {"experiment": (key,), "run": (run,), "logged_model": (model,)}
     change = RewriteLocations("/old", "/new", 1, (Rewriting(kind, keys.get(kind, ("scorer", number)), "/old/1", "/new/1"),))
     with pytest.raises(ChangeError, match=r"was '/old/1' when the plan was made"):
-        change.on(lab.everything())
+        change.predict(lab.everything())

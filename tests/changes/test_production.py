@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from gates import CHECKOUT
 from producing import copied, unproduced
-from repairs import carry_out, findings, plan_for, refusals
+from repairs import carry_out, findings, plan_for, unfixed
 from stores import Lab, there_and_back
 
 from mlflow_compliance.changes import LogProductionRun
@@ -86,7 +86,7 @@ def test_killed_at_any_moment_and_finished_by_the_next_repair(lab: Lab, moment: 
     for run in production(lab):
         assert run.info.run_name == "old" or run.data.tags["compliance.build"] == "complete"
     done = carry_out(lab, plan_for(lab, "MOD001", "RUN002", "REG001"))
-    assert (done.unlike, done.outcome.failed) == ([], [])
+    assert (done.differing, done.outcome.failed) == ([], [])
     assert findings(lab, "MOD001", "RUN002", "REG001") == []
     assert [run.info.run_name for run in production(lab)] == ["production_v2"]
     assert plan_for(lab, "MOD001", "RUN002", "REG001").steps == ()
@@ -105,4 +105,4 @@ def test_sources_that_cannot_be_used_are_told_and_nothing_is_built(lab: Lab, har
     break_it(lab)
     plan = plan_for(lab)
     assert not [change for change in plan.changes if isinstance(change, LogProductionRun)]
-    assert told in refusals(plan, "MOD001")[0].reason
+    assert told in unfixed(plan, "MOD001")[0].reason

@@ -66,6 +66,6 @@ def test_an_alias_that_somebody_moved_meanwhile_stays(lab: Lab) -> None:
 def test_what_does_not_apply_is_refused_when_it_is_planned(lab: Lab) -> None:
     lab.experiment("credit_delivery")
     with pytest.raises(ChangeError, match="logged model m-1 is not there"):
-        RegisterVersion("credit", "m-1", "r", "1", makes_model=True).on(lab.read())
+        RegisterVersion("credit", "m-1", "r", "1", makes_model=True).predict(lab.read())
     with pytest.raises(ChangeError, match="has no version 7"):
-        SetAlias("credit", "production", "7", None).on(lab.read())
+        SetAlias("credit", "production", "7", None).predict(lab.read())

@@ -12,7 +12,7 @@ from gates import Gate, told
 from living import HOUR, PARENT, ago, endpoint, prompt, read_model, scorer, silent, traced
 from mlflow.entities import LoggedModelInput, TraceState
 from mlflow.entities.entity_type import EntityAssociationType
-from repairs import carry_out, chosen, findings, notes, plan_for, refusals, remedies, verdict
+from repairs import carry_out, chosen, findings, notes, plan_for, remedies, unfixed, verdict
 from stores import START, Lab
 
 from mlflow_compliance.production.context import Context
@@ -98,7 +98,7 @@ def test_run001_old_children_keep_nothing_alive_and_date_its_end(lab: Lab) -> No
     last = lab.run("0", start=ago(40), **{PARENT: parent})
     traced(lab, "0", parent, ago(41))
     done = carry_out(lab, plan_for(lab, "RUN001"))
-    assert done.unlike == []
+    assert done.differing == []
     assert lab.client.get_run(parent).info.end_time == lab.client.get_run(last).info.end_time
 
 
@@ -241,7 +241,7 @@ def test_exp002_what_is_reached_is_not_retired(lab: Lab, by: str) -> None:
     chain = KEPT[by](lab, key)
     plan = plan_for(lab, "EXP002", "RUN001")
     assert {step.finding.policy for step in plan.steps} <= {"RUN001"}
-    assert chain in refusals(plan, "EXP002")[0].reason
+    assert chain in unfixed(plan, "EXP002")[0].reason
     carry_out(lab, plan)
     again = plan_for(lab, "EXP002", "RUN001")
     assert again.changes == (), "nor by a later repair, when a run that was stuck has been ended"
@@ -269,7 +269,7 @@ def test_exp002_what_nothing_reaches_is_retired(lab: Lab, by: str) -> None:
     key = lab.experiment("test_1")
     GONE[by](lab, key)
     done = carry_out(lab, plan_for(lab, "EXP002"))
-    assert (done.unlike, done.outcome.failed) == ([], [])
+    assert (done.differing, done.outcome.failed) == ([], [])
     assert lab.client.get_experiment(key).lifecycle_stage == "deleted"
 
 
@@ -280,7 +280,7 @@ def test_exp002_one_test_experiment_that_another_relies_on(lab: Lab) -> None:
     reader = lab.run(other, status="RUNNING")
     lab.client.log_inputs(reader, models=[LoggedModelInput(model)])
     lab.client.set_terminated(reader, end_time=START + 1)
-    assert carry_out(lab, plan_for(lab, "EXP002")).unlike == []
+    assert carry_out(lab, plan_for(lab, "EXP002")).differing == []
     assert {lab.client.get_experiment(key).lifecycle_stage for key in (one, other)} == {"deleted"}
 
 
@@ -305,7 +305,7 @@ def test_exp001_what_a_merge_would_leave_behind_keeps_the_rival(lab: Lab, what: 
     before = lab.database.read_bytes()
     plan = plan_for(lab, "EXP001")
     assert plan.changes == ()
-    assert chain in refusals(plan, "EXP001")[0].reason
+    assert chain in unfixed(plan, "EXP001")[0].reason
     assert lab.database.read_bytes() == before
 
 
@@ -330,4 +330,4 @@ def test_what_was_not_asked_retires_nothing(lab: Lab) -> None:
     snapshot = replace(lab.read(), untold={How.SCORER: "the user may not do this"})
     plan = make_plan(chosen(["EXP002"]), remedies(), Context(snapshot, lab.settings))
     assert plan.changes == ()
-    assert "could not be asked for all of it (scorers: the user may not do this)" in plan.refusals[0].reason
+    assert "could not be asked for all of it (scorers: the user may not do this)" in plan.unfixed[0].reason

@@ -9,7 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from repairs import carry_out, findings, hashes, plan_for, refusals
+from repairs import carry_out, findings, hashes, plan_for, unfixed
 from stores import BIG, Lab
 
 
@@ -24,7 +24,7 @@ def test_art001_equal_files_share_one_copy(lab: Lab) -> None:
     assert (found.message, found.observed) == ("stored 3 times", f"{2 * len(BIG)} bytes too many")
     before = hashes(lab.folder)
     done = carry_out(lab, plan_for(lab, "ART001"))
-    assert done.unlike == []
+    assert done.differing == []
     assert findings(lab, "ART001") == []
     assert hashes(lab.folder) == before, "every path still reads the same bytes"
     assert all((lab.folder_of(run_id) / "data" / "a.bin").read_bytes() == BIG for run_id in runs)
@@ -46,10 +46,10 @@ def test_trap_15_archives_that_differ_in_time_stamps_only_are_told_and_left_alon
     assert findings(lab, "ART001") == []
     artifacts = lab.read().artifacts
     assert artifacts is not None
-    assert [len(group) for group in artifacts.twins] == [2]
+    assert [len(group) for group in artifacts.equal_archives] == [2]
     strict = Lab(lab.folder, lab.settings.model_copy(update={"duplicates": lab.settings.duplicates.model_copy(update={"zip_members": True})}))
     assert [finding.message for finding in findings(strict, "ART001")] == ["2 archives with the same members"]
-    assert "would change evidence" in refusals(plan_for(strict, "ART001"), "ART001")[0].reason
+    assert "would change evidence" in unfixed(plan_for(strict, "ART001"), "ART001")[0].reason
 
 
 def test_trap_16_two_paths_of_one_inode_are_one_copy(lab: Lab) -> None:
@@ -86,7 +86,7 @@ def test_art002_a_folder_of_nobody_goes_to_the_quarantine(lab: Lab) -> None:
     assert found.observed == f"2 files, {len(BIG) + 1} bytes"
     before = hashes(lab.folder)
     done = carry_out(lab, plan_for(lab, "ART002"))
-    assert done.unlike == []
+    assert done.differing == []
     assert findings(lab, "ART002") == []
     assert hashes(lab.folder) == before
     (manifest,) = (lab.mlruns / ".quarantine").rglob("manifest.jsonl")
@@ -103,7 +103,7 @@ def test_art003_a_location_on_another_machine(lab: Lab) -> None:
     found = findings(lab, "ART003")
     assert [(finding.entity.key, finding.observed) for finding in found] == [("file:///D:/mlruns", "2 rows of 'away' below file:///D:/mlruns")]
     assert "D:" in found[0].message
-    assert "[store.relocate]" in refusals(plan_for(lab, "ART003"), "ART003")[0].reason
+    assert "[store.relocate]" in unfixed(plan_for(lab, "ART003"), "ART003")[0].reason
 
 
 def test_art003_the_files_of_a_version_are_gone(lab: Lab) -> None:
@@ -120,11 +120,11 @@ def test_art004_recorded_hashes(lab: Lab) -> None:
     changed.replace(paths[0])
     (found,) = findings(lab, "ART004")
     assert found.entity.key == str(paths[0])
-    assert f"copy {paths[1]} there" in refusals(plan_for(lab, "ART004"), "ART004")[0].reason
+    assert f"copy {paths[1]} there" in unfixed(plan_for(lab, "ART004"), "ART004")[0].reason
     paths[1].unlink()
     (gone,) = (item for item in findings(lab, "ART004") if item.entity.key == str(paths[1]))
     assert gone.message == "is gone since its bytes went on record"
-    assert "backup" in refusals(plan_for(lab, "ART004"), "ART004")[0].reason
+    assert "backup" in unfixed(plan_for(lab, "ART004"), "ART004")[0].reason
     os.mkfifo(paths[1])
     (odd,) = (item for item in findings(lab, "ART004") if item.entity.key == str(paths[1]))
     assert odd.message.startswith("cannot be read")
@@ -146,4 +146,4 @@ def test_art005_model_folders(lab: Lab, harm: str, observed: str) -> None:
         weights.write_bytes(b"")
     (found,) = findings(lab, "ART005")
     assert (found.message, found.observed) == ("an incomplete model, registered as scorer/1", observed)
-    assert "put the missing file back" in refusals(plan_for(lab, "ART005"), "ART005")[0].reason
+    assert "put the missing file back" in unfixed(plan_for(lab, "ART005"), "ART005")[0].reason

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from mlflow.cli import gc
-from repairs import carry_out, findings, plan_for, refusals, take_back
+from repairs import carry_out, findings, plan_for, take_back, unfixed
 from stores import BIG, Lab, contents
 
 from mlflow_compliance.rules.finding import Severity
@@ -47,7 +47,7 @@ def test_exp001_a_rival_is_merged(lab: Lab, mark: str) -> None:
     lab.run(rival, "b")
     assert said(lab, "EXP001") == [f"experiment {rival}: a second production experiment of product credit"]
     done = carry_out(lab, plan_for(lab))
-    assert done.unlike == []
+    assert done.differing == []
     assert said(lab, "EXP001") == []
     copies = {run.info.run_name: run.data.tags for run in lab.runs("1") if "compliance.copy" in run.data.tags}
     assert copies.keys() == {"a", "b"}
@@ -85,7 +85,7 @@ def test_exp001_a_name_that_only_a_built_in_pattern_takes_for_production(make_la
     assert (found.code, found.entity.key, found.severity) == ("named-like-production", rival, Severity.LOW)
     assert "(built in)" in found.observed
     assert plan.changes == ()
-    assert f'production_names = ["{name}"]' in plan.refusals[0].reason
+    assert f'production_names = ["{name}"]' in plan.unfixed[0].reason
 
 
 def test_exp001_what_people_said_comes_before_a_name(make_lab: Callable[..., Lab]) -> None:
@@ -108,7 +108,7 @@ def test_exp001_a_marked_rival_that_is_named_like_a_test_is_for_people(make_lab:
     assert said(lab, "EXP002") == []
     plan = plan_for(lab, "EXP001", "EXP002")
     assert plan.changes == ()
-    assert "named like a test (built in)" in plan.refusals[0].reason
+    assert "named like a test (built in)" in plan.unfixed[0].reason
 
 
 def test_exp001_rivals_without_a_primary_are_for_people(make_lab: Callable[..., Lab]) -> None:
@@ -116,7 +116,7 @@ def test_exp001_rivals_without_a_primary_are_for_people(make_lab: Callable[..., 
     for name in ("a_production", "b_production"):
         lab.experiment(name)
     assert said(lab, "EXP001") == ["product credit: more than one production experiment"]
-    assert "`primary`" in refusals(plan_for(lab, "EXP001"), "EXP001")[0].reason
+    assert "`primary`" in unfixed(plan_for(lab, "EXP001"), "EXP001")[0].reason
 
 
 def test_exp001_a_child_run_is_copied_after_its_parent(lab: Lab) -> None:
@@ -125,7 +125,7 @@ def test_exp001_a_child_run_is_copied_after_its_parent(lab: Lab) -> None:
     parent = lab.run(rival, "parent")
     lab.run(rival, "child", start=1_000, **{"mlflow.parentRunId": parent})
     done = carry_out(lab, plan_for(lab))
-    assert done.unlike == []
+    assert done.differing == []
     copies = {run.info.run_name: run for run in lab.runs("1")}
     assert copies["child"].data.tags["mlflow.parentRunId"] == copies["parent"].info.run_id
 
@@ -158,7 +158,7 @@ def test_exp002_a_name_that_only_a_built_in_pattern_takes_for_a_test(make_lab: C
     assert all("(built in)" in item.expected for item in found)
     plan = plan_for(lab)
     assert [change for change in plan.changes if change.entity.kind == "experiment"] == []
-    assert '"pricing_ab_test"' in refusals(plan, "EXP002")[0].reason
+    assert '"pricing_ab_test"' in unfixed(plan, "EXP002")[0].reason
     assert [item.code for item in findings(lab, "EXP003")] == [], "one line each is enough"
     # Copied as it stands, the block is the user's word.
     path = lab.folder / "compliance.toml"
@@ -195,7 +195,7 @@ def test_exp002_the_built_in_words_written_down_are_the_users(make_lab: Callable
 
 def test_exp002_a_test_with_a_mark_in_another_spelling_is_kept(lab: Lab) -> None:
     lab.run(lab.experiment("test_1"), Stage="PRODUCTION")
-    assert "is marked as production" in refusals(plan_for(lab, "EXP002"), "EXP002")[0].reason
+    assert "is marked as production" in unfixed(plan_for(lab, "EXP002"), "EXP002")[0].reason
 
 
 def test_trap_20_the_name_is_free_again_and_the_reason_is_on_the_experiment(lab: Lab) -> None:
@@ -225,7 +225,7 @@ def test_exp003_unclassified_is_for_people_and_development_is_archived(lab: Lab)
         f"experiment {silent}: archived, but the MLflow UI does not say so",
     ]
     done = carry_out(lab, plan_for(lab, "EXP003"))
-    assert done.unlike == []
+    assert done.differing == []
     assert said(lab, "EXP003") == [f"experiment {unknown}: not classified"]
     note = lab.client.get_experiment(work).tags["mlflow.note.content"]
     assert note.startswith("[ARCHIVED]")
@@ -236,7 +236,7 @@ def test_trap_6_the_default_experiment_is_no_finding_while_empty_and_is_never_re
     lab = make_lab(experiments={"test_names": ["Default"]})
     assert said(lab, "EXP003") == []
     lab.run("0")
-    assert "Default experiment cannot be retired" in refusals(plan_for(lab, "EXP002"), "EXP002")[0].reason
+    assert "Default experiment cannot be retired" in unfixed(plan_for(lab, "EXP002"), "EXP002")[0].reason
     used = make_lab()
     used.run("0")
     assert said(used, "EXP003") == ["experiment 0: real work in MLflow's Default experiment"]
@@ -298,7 +298,7 @@ def test_trap_13_nothing_that_is_reached_is_retired(lab: Lab, by: str) -> None:
     reach(lab, key)
     plan = plan_for(lab, "EXP001", "EXP002", "EXP003")
     assert [step for step in plan.steps if step.finding.policy == "EXP002"] == []
-    assert reason in refusals(plan, "EXP002")[0].reason
+    assert reason in unfixed(plan, "EXP002")[0].reason
 
 
 def test_trap_13_a_rival_with_the_champion_is_not_merged_away(lab: Lab) -> None:
@@ -307,7 +307,7 @@ def test_trap_13_a_rival_with_the_champion_is_not_merged_away(lab: Lab) -> None:
     _by_model(lab, rival)
     plan = plan_for(lab)
     assert plan.steps == ()
-    assert "relies on" in refusals(plan, "EXP001")[0].reason
+    assert "relies on" in unfixed(plan, "EXP001")[0].reason
 
 
 def test_trap_17_what_gc_leaves_of_a_retired_experiment_is_found_and_kept(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -328,7 +328,7 @@ def test_trap_17_what_gc_leaves_of_a_retired_experiment_is_found_and_kept(lab: L
     assert str(weights).startswith(found.entity.key)
     before = contents(lab.mlruns)
     done = carry_out(lab, plan_for(lab, "ART002"))
-    assert done.unlike == []
+    assert done.differing == []
     assert findings(lab, "ART002") == []
     assert set(before.values()) <= set(contents(lab.mlruns).values()), "nothing is lost"
     assert not weights.exists()

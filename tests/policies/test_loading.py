@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from producing import copied, model_folder, settings_for
-from repairs import EVERY, findings, plan_for, refusals
+from repairs import EVERY, findings, plan_for, unfixed
 from stores import Lab, model_files
 
 LabMaker = Callable[..., Lab]
@@ -39,7 +39,7 @@ def test_mod002_a_pickle_that_would_run_code_is_told_and_never_loaded(lab: Lab, 
     run_id = lab.run(lab.experiment("credit_delivery"), stage="production", files=files if place == "in a model" else {"scaler.pkl": content})
     found = findings(lab, "MOD002", "MOD003")
     assert any("mkdir" in finding.message for finding in found)
-    assert "log the model again as skops" in refusals(plan_for(lab, "MOD002"), "MOD002")[0].reason
+    assert "log the model again as skops" in unfixed(plan_for(lab, "MOD002"), "MOD002")[0].reason
     if place == "in a model":
         assert [finding.observed[:19] for finding in found if finding.entity.key == run_id] == ["it was not loaded, "]
     assert not marker.exists()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from gates import Gate, owned, told
 from mlflow.entities import Dataset, DatasetInput, InputTag
-from repairs import carry_out, findings, plan_for, refusals, take_back
+from repairs import carry_out, findings, plan_for, take_back, unfixed
 from stores import BIG, START, Lab
 
 from mlflow_compliance.snapshot.tags import SOURCE_DATASETS
@@ -49,7 +49,7 @@ def test_a_dataset_from_two_sources_keeps_both(lab: Lab) -> None:
     own, other = logged(lab, primary, "/data/train.csv"), logged(lab, rival, "/mnt/old/train.csv", schema='{"a": 1}')
     same = logged(lab, rival, "/data/other.csv", name="other")
     done = carry_out(lab, plan_for(lab, "EXP001"))
-    assert (done.unlike, done.outcome.failed) == ([], [])
+    assert (done.differing, done.outcome.failed) == ([], [])
     assert findings(lab, "EXP001") == []
     made = copies(lab, primary)
     copy = lab.client.get_run(made[other])
@@ -69,7 +69,7 @@ def test_two_rivals_with_one_dataset_from_two_sources(lab: Lab) -> None:
     primary = lab.experiment("credit_delivery")
     runs = [logged(lab, lab.experiment(name), f"/{name}/train.csv") for name in ("credit_production", "credit_a_production")]
     done = carry_out(lab, plan_for(lab, "EXP001"))
-    assert (done.unlike, done.outcome.failed) == ([], [])
+    assert (done.differing, done.outcome.failed) == ([], [])
     made = copies(lab, primary)
     assert made.keys() == set(runs)
     assert sum(SOURCE_DATASETS in lab.client.get_run(key).data.tags for key in made.values()) == 1
@@ -84,7 +84,7 @@ def test_a_merge_that_was_broken_off_goes_on_with_both_sources(lab: Lab) -> None
     lab.carry_out(plan.changes[0])
     logged(lab, rival, "/mnt/old/train.csv", start=START + 5)
     done = carry_out(lab, plan_for(lab, "EXP001"))
-    assert (done.unlike, done.outcome.failed) == ([], [])
+    assert (done.differing, done.outcome.failed) == ([], [])
     assert len(copies(lab, primary)) == 2
 
 
@@ -96,7 +96,7 @@ def test_a_source_that_no_tag_can_hold_is_refused_before_anything_is_written(lab
     for _ in range(2):
         plan = plan_for(lab, "EXP001")
         assert plan.changes == ()
-        assert "the dataset 'train' from another source" in refusals(plan, "EXP001")[0].reason
+        assert "the dataset 'train' from another source" in unfixed(plan, "EXP001")[0].reason
         carry_out(lab, plan)
     assert lab.database.read_bytes() == before
     assert not list(lab.mlruns.rglob(".quarantine"))
@@ -137,7 +137,7 @@ def test_a_merge_across_two_file_systems_ends_as_planned(lab: Lab, memory: Path,
     run_id = lab.run(rival, files={"data.bin": BIG, "small.txt": b"x", "deep/data.bin": BIG * 2})
     lab.model(rival, run_id, files={"weights.bin": BIG + b"weights"})
     done = carry_out(lab, plan_for(lab, "EXP001"))
-    assert (done.unlike, done.outcome.failed) == ([], [])
+    assert (done.differing, done.outcome.failed) == ([], [])
     (copy,) = copies(lab, primary).values()
     assert (lab.folder_of(copy) / "data.bin").read_bytes() == BIG
     assert lab.client.get_experiment(rival).lifecycle_stage == "deleted"

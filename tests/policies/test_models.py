@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 
 import pytest
-from repairs import findings, plan_for, refusals
+from repairs import findings, plan_for, unfixed
 from stores import Lab, model_files
 
 
@@ -53,4 +53,4 @@ def test_mod001_ready_proves_nothing(lab: Lab, harm: str, message: str, observed
     assert found.entity.key == run_id
     assert found.message == message
     assert observed in found.observed
-    assert "log the model" in refusals(plan_for(lab, "MOD001"), "MOD001")[0].reason
+    assert "log the model" in unfixed(plan_for(lab, "MOD001"), "MOD001")[0].reason

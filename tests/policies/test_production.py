@@ -12,7 +12,7 @@ import pytest
 from gates import CHECKOUT, POLICIES, Gate
 from mlflow.entities import Metric, Param
 from producing import PRODUCTION, THRESHOLD, copied, lay_out, settings_for
-from repairs import EVERY, carry_out, findings, plan_for, refusals
+from repairs import EVERY, carry_out, findings, plan_for, unfixed
 from stores import CREDIT, START, Lab
 
 REAL = CHECKOUT.parent / "shared" / "data" / "credit_scoring" / "static_model_predictions.parquet"
@@ -64,7 +64,7 @@ def test_a_required_name_that_is_missing(whole: Lab, rule: str, kind: str, name:
     assert [(finding.entity.key, finding.message) for finding in found] == [(run.info.run_id, f"has no {kind[:-1]} {name}")]
     if kind == "tags":  # all of them are mended the same way, and building takes seconds
         done = carry_out(whole, plan_for(whole, rule, "RUN002"))
-        assert (done.unlike, done.outcome.failed, findings(whole, rule)) == ([], [], [])
+        assert (done.differing, done.outcome.failed, findings(whole, rule)) == ([], [], [])
         assert current(whole).info.run_id != run.info.run_id
         assert whole.client.get_run(run.info.run_id).data.tags["compliance.superseded_by"] == current(whole).info.run_id
 
@@ -78,7 +78,7 @@ def test_a_name_that_nothing_gives_is_for_people(make_lab: LabMaker) -> None:
     lab = make_lab(**settings_for(required_metrics=["lift"]))
     lab.run(lab.experiment("credit_delivery"), stage="production")
     assert [finding.message for finding in findings(lab, "PRD002")] == ["has no metric lift"]
-    assert "products.production.model" in refusals(plan_for(lab, "PRD002"), "PRD002")[0].reason
+    assert "products.production.model" in unfixed(plan_for(lab, "PRD002"), "PRD002")[0].reason
 
 
 def test_without_a_production_run_nothing_is_carried(make_lab: LabMaker) -> None:
@@ -182,7 +182,7 @@ def test_prd006_two_thresholds(whole: Lab) -> None:
     assert f"0.338 in param optimal_threshold of run {other}" in found.observed
     assert found.expected == f"one value under optimal_threshold, threshold (built in), {THRESHOLD} by the settings"
     done = carry_out(whole, plan_for(whole, "PRD006"))
-    assert (done.unlike, findings(whole, "PRD006")) == ([], [])
+    assert (done.differing, findings(whole, "PRD006")) == ([], [])
     kept = whole.client.get_run(other).data
     assert kept.params == {"optimal_threshold": "0.338"}
     assert kept.tags["compliance.superseded_by"] == current(whole).info.run_id
@@ -194,7 +194,7 @@ def test_prd006_without_a_decision_it_is_a_finding_and_not_a_guess(lab: Lab) -> 
         lab.client.log_batch(lab.run(key, name), params=[Param("optimal_threshold", value)])
     (found,) = findings(lab, "PRD006")
     assert found.message == "threshold has 2 values"
-    assert "nobody has decided" in refusals(plan_for(lab, "PRD006"), "PRD006")[0].reason
+    assert "nobody has decided" in unfixed(plan_for(lab, "PRD006"), "PRD006")[0].reason
 
 
 def test_prd006_sees_the_registry(whole: Lab) -> None:
@@ -238,9 +238,11 @@ def test_prd003_a_description_is_taken_over_from_the_one_that_the_ui_shows(whole
     whole.client.delete_tag(run.info.run_id, "description")
     assert [finding.message for finding in findings(whole, "PRD003")] == ["has no tag description"]
     plan = plan_for(whole)
-    assert [change.says() for change in plan.changes] == [f"set tag description of run {run.info.run_id} to {run.data.tags['mlflow.note.content']!r}"]
+    assert [change.describe() for change in plan.changes] == [
+        f"set tag description of run {run.info.run_id} to {run.data.tags['mlflow.note.content']!r}"
+    ]
     done = carry_out(whole, plan)
-    assert (done.unlike, done.outcome.failed, findings(whole, "PRD003")) == ([], [], [])
+    assert (done.differing, done.outcome.failed, findings(whole, "PRD003")) == ([], [], [])
     assert (current(whole).info.run_id, current(whole).data.tags) == (run.info.run_id, run.data.tags)
 
 
@@ -277,7 +279,7 @@ def test_nothing_is_built_into_an_experiment_that_is_only_named_like_production(
     lab.run(lab.experiment("credit_production"))
     plan = plan_for(lab, "RUN002", "MOD001")
     assert plan.changes == ()
-    assert {"only named like production" in item.reason for item in plan.refusals} == {True}
+    assert {"only named like production" in item.reason for item in plan.unfixed} == {True}
 
 
 def test_prd006_overrules_no_run_of_an_experiment_that_is_only_named_like_production(make_lab: LabMaker) -> None:
@@ -289,4 +291,4 @@ def test_prd006_overrules_no_run_of_an_experiment_that_is_only_named_like_produc
     assert len(findings(lab, "PRD006")) == 1
     plan = plan_for(lab, "PRD006")
     assert plan.changes == ()
-    assert "only named like production (built in)" in plan.refusals[0].reason
+    assert "only named like production (built in)" in plan.unfixed[0].reason

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 from producing import settings_for
-from repairs import carry_out, findings, plan_for, refusals
+from repairs import carry_out, findings, plan_for, unfixed
 from stores import Lab
 
 LabMaker = Callable[..., Lab]
@@ -35,7 +35,7 @@ def test_reg001_alias_of_another_run(served: tuple[Lab, str, str]) -> None:
     (found,) = findings(lab, "REG001")
     assert (found.observed, found.expected) == (f"run {other}", f"run {run_id} (alias: built in)")
     done = carry_out(lab, plan_for(lab, "REG001"))
-    assert (done.unlike, findings(lab, "REG001")) == ([], [])
+    assert (done.differing, findings(lab, "REG001")) == ([], [])
     model = lab.client.get_registered_model("credit")
     # The version that was there is named again: nothing is registered twice.
     assert {key: str(value) for key, value in model.aliases.items()} == {"production": "1"}
@@ -50,7 +50,7 @@ def test_reg001_no_alias_or_no_registered_model(served: tuple[Lab, str, str], ha
     else:
         lab.client.delete_registered_model("credit")
     assert len(findings(lab, "REG001")) == 1
-    assert carry_out(lab, plan_for(lab, "REG001")).unlike == []
+    assert carry_out(lab, plan_for(lab, "REG001")).differing == []
     assert findings(lab, "REG001") == []
     assert lab.client.get_model_version_by_alias("credit", "production").run_id == run_id
 
@@ -64,7 +64,7 @@ def test_reg001_which_model_is_not_guessed(served: tuple[Lab, str, str]) -> None
     lab, run_id, _ = served
     lab.model("1", run_id, "second")
     lab.client.delete_registered_model_alias("credit", "production")
-    assert "2 logged models" in refusals(plan_for(lab, "REG001"), "REG001")[0].reason
+    assert "2 logged models" in unfixed(plan_for(lab, "REG001"), "REG001")[0].reason
 
 
 @pytest.mark.parametrize("harm", ["folder", "file"])
@@ -79,7 +79,7 @@ def test_reg002_files_that_are_gone(served: tuple[Lab, str, str], harm: str) -> 
         (folder / "model.pkl").unlink()
     (found,) = findings(lab, "REG002")
     assert found.entity.key == "credit/1"
-    assert "put the files back" in refusals(plan_for(lab, "REG002"), "REG002")[0].reason
+    assert "put the files back" in unfixed(plan_for(lab, "REG002"), "REG002")[0].reason
 
 
 def test_reg003_a_stage(served: tuple[Lab, str, str]) -> None:

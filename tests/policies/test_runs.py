@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from repairs import carry_out, findings, plan_for, refusals, take_back
+from repairs import carry_out, findings, plan_for, take_back, unfixed
 from stores import START, Lab
 
 
@@ -22,7 +22,7 @@ def test_run001_a_stuck_run_is_killed_at_its_last_known_time(lab: Lab) -> None:
     logged = lab.run("0", "logged", status="RUNNING", metrics={"auc": 0.5})
     assert {finding.entity.key for finding in findings(lab, "RUN001")} == {silent, logged}
     done = carry_out(lab, plan_for(lab, "RUN001"))
-    assert done.unlike == []
+    assert done.differing == []
     ends = {run.info.run_name: (run.info.status, run.info.end_time) for run in lab.runs("0")}
     assert ends == {"silent": ("KILLED", START), "logged": ("KILLED", START + 1000)}
     assert findings(lab, "RUN001") == []
@@ -34,14 +34,14 @@ def test_run001_a_run_without_any_date_is_for_people(lab: Lab) -> None:
     assert [finding.observed for finding in findings(lab, "RUN001")] == ["nothing about it is dated"]
     plan = plan_for(lab, "RUN001")
     assert plan.changes == ()
-    assert "no end can be given" in refusals(plan, "RUN001")[0].reason
+    assert "no end can be given" in unfixed(plan, "RUN001")[0].reason
 
 
 def test_run001_a_run_without_a_start_ends_when_it_last_logged(lab: Lab) -> None:
     run_id = lab.run("0", status="RUNNING", metrics={"auc": 0.5})
     lab.sql("UPDATE runs SET start_time = NULL WHERE run_uuid = ?", run_id)
     done = carry_out(lab, plan_for(lab, "RUN001"))
-    assert (done.unlike, done.outcome.failed) == ([], [])
+    assert (done.differing, done.outcome.failed) == ([], [])
     run = lab.read([run_id]).runs[run_id]  # MLflow's own client cannot read it
     assert (run.status, run.start_time, run.end_time) == ("KILLED", None, START + 1000)
     take_back(lab, done.lines)
@@ -67,7 +67,7 @@ def test_run002_two_production_runs_of_which_none_is_known_to_be_in_force(lab: L
     runs = {lab.run(key, name, stage="production") for name in ("one", "two")}
     assert {finding.entity.key for finding in findings(lab, "RUN002")} == runs
     # Nothing says which of them is in force, and there is nothing to build a third one from.
-    assert {"products.production.model" in refusal.reason for refusal in refusals(plan_for(lab, "RUN002"), "RUN002")} == {True}
+    assert {"products.production.model" in refusal.reason for refusal in unfixed(plan_for(lab, "RUN002"), "RUN002")} == {True}
 
 
 def test_run002_a_mark_in_an_archived_experiment(lab: Lab) -> None:
@@ -76,7 +76,7 @@ def test_run002_a_mark_in_an_archived_experiment(lab: Lab) -> None:
     old = lab.run(lab.experiment("credit_old", lifecycle="archived"), stage="production")
     (found,) = findings(lab, "RUN002")
     assert (found.entity.key, found.message) == (old, "is marked as production in an archived experiment")
-    assert "take the mark off the run" in refusals(plan_for(lab, "RUN002"), "RUN002")[0].reason
+    assert "take the mark off the run" in unfixed(plan_for(lab, "RUN002"), "RUN002")[0].reason
 
 
 def test_run002_keeps_the_run_that_a_repair_built_last(lab: Lab) -> None:
@@ -86,7 +86,7 @@ def test_run002_keeps_the_run_that_a_repair_built_last(lab: Lab) -> None:
     earlier = lab.run(key, "built", stage="production", **built)
     new = lab.run(key, "built again", start=START + 1, stage="production", **built)
     done = carry_out(lab, plan_for(lab, "RUN002"))
-    assert (done.unlike, findings(lab, "RUN002")) == ([], [])
+    assert (done.differing, findings(lab, "RUN002")) == ([], [])
     tags = {run_id: lab.client.get_run(run_id).data.tags for run_id in (old, earlier, new)}
     assert [tags[run_id]["stage"] for run_id in (old, earlier, new)] == ["superseded", "superseded", "production"]
     assert {tags[run_id]["compliance.superseded_by"] for run_id in (old, earlier)} == {new}
@@ -102,4 +102,4 @@ def test_run002_a_run_that_counts_for_two_products_is_superseded_for_none(make_l
     other = lab.run(lab.experiment("fraud_live"), "in force", stage="production")
     plan = plan_for(lab, "RUN002", "EXP001", "MOD001")
     assert plan.changes == ()
-    assert any(item.finding.entity.key == other and "counts as production of credit, fraud" in item.reason for item in refusals(plan, "RUN002"))
+    assert any(item.finding.entity.key == other and "counts as production of credit, fraud" in item.reason for item in unfixed(plan, "RUN002"))

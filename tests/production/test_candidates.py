@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from gates import POLICIES, Gate, told
-from repairs import findings, found_in, plan_for, refusals, rules
+from repairs import findings, found_in, plan_for, rules, unfixed
 from stores import Lab
 
 from mlflow_compliance.settings.schema import Settings, load_settings
@@ -77,7 +77,7 @@ def test_it_is_the_only_finding_about_production(lab: Lab) -> None:
     undecided(lab)
     found = findings(lab, *OF_PRODUCTION, "PRD008", "EXP003")
     assert [finding.policy for finding in found if finding.code != "unclassified"] == ["PRD008"]
-    assert "registered_model" not in refusals(plan_for(lab, "PRD008"), "PRD008")[0].reason
+    assert "registered_model" not in unfixed(plan_for(lab, "PRD008"), "PRD008")[0].reason
     assert plan_for(lab, "PRD008").changes == ()
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 from producing import settings_for
-from repairs import findings, plan_for, refusals
+from repairs import findings, plan_for, unfixed
 from stores import Lab
 
 LabMaker = Callable[..., Lab]
@@ -26,7 +26,7 @@ def told(lab: Lab) -> list[tuple[str, str]]:
     plan = plan_for(lab, "EXP003")
     found = findings(lab, "EXP003")
     assert plan.changes == ()
-    assert len(refusals(plan, "EXP003")) == len(found)
+    assert len(unfixed(plan, "EXP003")) == len(found)
     return [(finding.code, finding.entity.key) for finding in found]
 
 

@@ -125,7 +125,7 @@ def test_what_was_done_is_told_by_finding(lab: Lab) -> None:
     untidy(lab)
     plan = plan_for(lab)
     done = carry_out(lab, plan)
-    assert done.unlike == []
+    assert done.differing == []
     assert done.outcome.failed == []
     for step in plan.steps:
         told = done.outcome.done[step.finding.fingerprint]
@@ -139,9 +139,9 @@ def test_the_comparison_after_a_repair_sees_what_else_happened(lab: Lab) -> None
     lab.client.set_experiment_tag(keys["credit_delivery"], "somebody", "was here" + "." * 4000)
     done = carry_out(lab, plan)
     assert done.outcome.failed == []
-    assert len(done.unlike) == 1
-    assert "has tags {'somebody': 'was here" in done.unlike[0], "what is as planned is not told"
-    assert len(done.unlike[0]) < 400, "nobody reads a million metric points"
+    assert len(done.differing) == 1
+    assert "has tags {'somebody': 'was here" in done.differing[0], "what is as planned is not told"
+    assert len(done.differing[0]) < 400, "nobody reads a million metric points"
 
 
 def test_logging_again_through_one_path_changes_no_other_run(lab: Lab) -> None:
@@ -174,7 +174,7 @@ KILLED = {
 def undisturbed(demo_built: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     lab = without_production(Lab.moved(demo_built, tmp_path_factory.mktemp("undisturbed") / "demo"))
     done = carry_out(lab, plan_for(lab, EVERY))
-    assert done.unlike == []
+    assert done.differing == []
     return {**state(lab), "a server gives": served(lab)}
 
 
@@ -254,7 +254,7 @@ def test_of_runs_that_are_copied_together_one_fails_alone(lab: Lab) -> None:
     assert [change.run_id for change in done.outcome.applied] == copies[:1]  # type: ignore[attr-defined]
     broken.unlink()
     again = carry_out(lab, plan_for(lab, "EXP001"))
-    assert (again.unlike, again.outcome.failed) == ([], [])
+    assert (again.differing, again.outcome.failed) == ([], [])
     sources = [run.data.tags.get("compliance.source_run_id") for run in lab.client.search_runs([keys["credit_delivery"]])]
     assert sorted(filter(None, sources)) == sorted(copies)
     assert {second, third} < set(copies)

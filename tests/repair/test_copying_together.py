@@ -54,7 +54,7 @@ def undisturbed(built: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
         # What could not be copied with the others would be copied by this.
         patch.delattr(RunCopier, "copy")
         done = carry_out(lab, plan_for(lab, "EXP001"))
-    assert (done.unlike, done.outcome.failed) == ([], [])
+    assert (done.differing, done.outcome.failed) == ([], [])
     assert len(copies(lab)) == RUNS
     return outcome(lab)
 
@@ -105,7 +105,7 @@ def test_a_group_of_copies_that_is_killed_is_finished_by_the_next_repair(
     assert lab.client.get_experiment_by_name("credit_production").lifecycle_stage == "active", "the sources are there until all of them are copied"
 
     done = carry_out(lab, plan_for(lab, "EXP001"))
-    assert (done.unlike, done.outcome.failed) == ([], [])
+    assert (done.differing, done.outcome.failed) == ([], [])
     assert outcome(lab) == undisturbed
     made = copies(lab)
     assert len({run.tags[SOURCE_RUN] for run in made}) == len(made) == RUNS
@@ -139,10 +139,10 @@ def test_what_a_run_got_after_an_earlier_repair_copied_it_is_not_retired_with_it
             lab.client.log_text(source, "later", "later.txt")
         plan = plan_for(lab, "EXP001")
         assert not plan.changes
-        assert [f"run {source} got other {'metrics' if name == 'child' else 'artifacts'} after" in item.reason for item in plan.refusals] == [True]
+        assert [f"run {source} got other {'metrics' if name == 'child' else 'artifacts'} after" in item.reason for item in plan.unfixed] == [True]
         lab.client.delete_run(made[name].run_id)
     done = carry_out(lab, plan_for(lab, "EXP001"))
-    assert (done.unlike, done.outcome.failed) == ([], [])
+    assert (done.differing, done.outcome.failed) == ([], [])
     now = {run.name: run for run in copies(lab)}
     assert len(now) == RUNS
     assert [point.value for point in now["child"].metrics["recall"]] == [0.75]
@@ -179,11 +179,11 @@ def test_what_is_logged_while_runs_are_copied_stops_the_retirement(built: Path, 
     else:
         plan = plan_for(lab, "EXP001")
         assert not plan.changes
-        assert "it is copied anew" in plan.refusals[0].reason
+        assert "it is copied anew" in plan.unfixed[0].reason
     (copy,) = (run.run_id for run in copies(lab) if run.name == "child")
     lab.client.delete_run(copy)
     again = carry_out(lab, plan_for(lab, "EXP001"))
-    assert (again.unlike, again.outcome.failed) == ([], [])
+    assert (again.differing, again.outcome.failed) == ([], [])
     (copy,) = (run.run_id for run in copies(lab) if run.name == "child")
     assert lab.client.get_run(copy).data.tags.get("verdict") == ("good" if what == "tags" else None)
     assert (lab.folder_of(copy) / "small.txt").read_text() == ("c" if what == "tags" else "d")

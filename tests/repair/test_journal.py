@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from repairs import carry_out, lines_of, plan_for, take_back
-from stores import Lab, contents, unlike
+from stores import Lab, contents, differing
 
 from mlflow_compliance.changes import CopyRun, load
 from mlflow_compliance.errors import StoreError
@@ -41,7 +41,7 @@ def test_each_change_is_written_down_before_and_after(lab: Lab) -> None:
         assert (begin["change"], begin["state"], done["change"], done["state"]) == (number, "begin", number, "done")
         assert load(begin["do"]) == change
         assert load(begin["undo"]) != change
-        assert (begin["before"], begin["after"]) == change.effect()
+        assert (begin["before"], begin["after"]) == change.facts()
         if isinstance(change, CopyRun):
             copied = next(run.info.run_id for run in lab.runs("1"))
             assert done["bound"] == {change.copy_id: copied}
@@ -50,10 +50,10 @@ def test_each_change_is_written_down_before_and_after(lab: Lab) -> None:
 def test_the_inverses_in_a_journal_bring_the_demo_store_back(demo: Lab) -> None:
     before, files = demo.everything(), contents(demo.folder)
     done = carry_out(demo, plan_for(demo))
-    assert done.unlike == []
-    assert unlike(before, demo.everything())
+    assert done.differing == []
+    assert differing(before, demo.everything())
     take_back(demo, done.lines)
-    assert unlike(before, demo.read(tuple(before.runs))) == []
+    assert differing(before, demo.read(tuple(before.runs))) == []
     after = contents(demo.folder)
     assert {path: content for path, content in after.items() if path in files} == files
     assert {path for path in after.keys() - files.keys() if ".compliance" not in path and ".quarantine" not in path} == set()

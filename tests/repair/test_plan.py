@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from repairs import CHECKOUT, carry_out, findings, plan_for, refusals, remedies, rules
+from repairs import CHECKOUT, carry_out, findings, plan_for, remedies, rules, unfixed
 from stores import BIG, START, Lab
 
 from mlflow_compliance.api import Experiment, Severity, Violations, policy
@@ -17,7 +17,7 @@ from mlflow_compliance.production.context import Context
 from mlflow_compliance.progress import Silent
 from mlflow_compliance.repair.plan import make_plan
 from mlflow_compliance.rules.finding import Finding
-from mlflow_compliance.rules.fixer import CannotFix, Remedy
+from mlflow_compliance.rules.fixer import Fixer, Unfixable
 
 
 def messy(lab: Lab) -> None:
@@ -48,11 +48,11 @@ def test_after_a_repair_nothing_is_left_to_plan(lab: Lab) -> None:
     messy(lab)
     plan = plan_for(lab)
     done = carry_out(lab, plan)
-    assert done.unlike == []
+    assert done.differing == []
     assert not done.outcome.failed
     again = plan_for(lab)
     assert again.steps == ()
-    assert [(item.finding.policy, item.reason) for item in again.refusals] == [(item.finding.policy, item.reason) for item in plan.refusals]
+    assert [(item.finding.policy, item.reason) for item in again.unfixed] == [(item.finding.policy, item.reason) for item in plan.unfixed]
 
 
 def test_a_run_that_is_copied_while_stuck_is_ended_too(lab: Lab) -> None:
@@ -60,7 +60,7 @@ def test_a_run_that_is_copied_while_stuck_is_ended_too(lab: Lab) -> None:
     lab.run(lab.experiment("credit_delivery"), stage="production")
     lab.run(lab.experiment("credit_production"), "stuck", status="RUNNING", metrics={"auc": 0.5})
     done = carry_out(lab, plan_for(lab))
-    assert done.unlike == []
+    assert done.differing == []
     assert not done.outcome.failed
     copied = next(run for run in lab.runs("1") if run.info.run_name == "stuck")
     assert (copied.info.status, copied.info.end_time) == ("KILLED", START + 1000)
@@ -74,12 +74,12 @@ def test_the_copied_model_counts_for_the_plan(lab: Lab) -> None:
     run_id = lab.run(production, stage="production")
     lab.model(production, run_id)
     plan = plan_for(lab)
-    assert refusals(plan, "MOD001") == []
+    assert unfixed(plan, "MOD001") == []
     carry_out(lab, plan)
     assert findings(lab, "MOD001") == []
 
 
-def with_remedy(policy: str, remedy: Remedy) -> dict[str, Remedy]:
+def with_remedy(policy: str, remedy: Fixer) -> dict[str, Fixer]:
     return {**remedies(), policy: remedy}
 
 
@@ -138,13 +138,13 @@ def test_what_a_fixer_refuses_is_told_with_its_reason(lab: Lab) -> None:
     lab.experiment("test_1")
 
     def no(finding: Finding, context: Context) -> Iterator[Change]:
-        raise CannotFix("ask Ann")
+        raise Unfixable("ask Ann")
         yield
 
     plan = plan_for(lab, "EXP002", others=with_remedy("EXP002", no))
-    assert [refusal.reason for refusal in plan.refusals] == ["ask Ann"]
+    assert [refusal.reason for refusal in plan.unfixed] == ["ask Ann"]
     assert "    ! not fixed: ask Ann" in list(plan.lines())
-    assert plan_for(lab, "EXP002", others={"EXP001": no}).refusals[0].reason == "no fixer: to be mended by hand"
+    assert plan_for(lab, "EXP002", others={"EXP001": no}).unfixed[0].reason == "no fixer: to be mended by hand"
 
 
 def test_a_change_that_does_not_apply_is_a_refusal(lab: Lab) -> None:
@@ -155,7 +155,7 @@ def test_a_change_that_does_not_apply_is_a_refusal(lab: Lab) -> None:
 
     plan = plan_for(lab, "EXP002", others=with_remedy("EXP002", taken))
     assert plan.steps == ()
-    assert "'Default' is taken" in plan.refusals[0].reason
+    assert "'Default' is taken" in plan.unfixed[0].reason
 
 
 def test_entities_are_counted_once_however_often_they_change(lab: Lab) -> None:
@@ -198,4 +198,4 @@ def test_a_stuck_run_is_ended_before_its_experiment_is_retired(lab: Lab) -> None
     kinds = [type(change).__name__ for change in plan.changes]
     assert kinds.index("EndRun") < kinds.index("DeleteExperiment")
     done = carry_out(lab, plan)
-    assert done.unlike == []
+    assert done.differing == []

@@ -14,7 +14,7 @@ from gates import RULES, Gate, told
 from mlflow.entities import TraceInfo, TraceLocation, TraceState
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from repairs import carry_out, hashes, lines_of, plan_for, take_back
-from stores import BIG, START, Lab, unlike
+from stores import BIG, START, Lab, differing
 
 from mlflow_compliance.settings.schema import load_settings
 from mlflow_compliance.settings.toml import parse
@@ -124,7 +124,7 @@ def test_a_moved_store_is_found_told_rewritten_and_green_again(gate: Gate, make_
         )
     else:
         assert places(lab) == before, "every place is again as MLflow wrote it, and what is no place is as it was"
-        assert unlike(whole, lab.everything()) == []
+        assert differing(whole, lab.everything()) == []
     again = gate(*only)
     assert again.ret == 0
     assert f"no row begins with {prefix}: its line in [store.relocate] is not needed" in told(again)
@@ -212,7 +212,7 @@ def test_a_store_that_moved_twice_gets_two_lines_and_what_names_the_new_place_st
     assert ("run", kept) not in {(entity.kind, entity.key) for entity in plan.entities}
     assert {("run", ids["run"]), ("experiment", first)} <= {(entity.kind, entity.key) for entity in plan.entities}
     done = carry_out(lab, plan)
-    assert (done.unlike, done.outcome.failed) == ([], [])
+    assert (done.differing, done.outcome.failed) == ([], [])
     assert not any("place/mlruns" in text or "C:" in text for _, text in places(lab))
     take_back(lab, done.lines)
     assert places(lab) == before
@@ -382,7 +382,7 @@ def test_a_server_is_not_asked_for_what_is_read_elsewhere(gate: Gate, make_lab: 
 def test_the_journal_takes_every_row_back(moved: Lab) -> None:
     before = places(moved)
     done = carry_out(moved, plan_for(moved, "ART003"))
-    assert (done.unlike, done.outcome.failed) == ([], [])
+    assert (done.differing, done.outcome.failed) == ([], [])
     assert places(moved) != before
     (journal,) = (moved.folder / ".compliance").glob("*.jsonl")
     take_back(moved, lines_of(journal))

@@ -24,7 +24,7 @@ from mlflow_compliance.snapshot.refs import EntityRef
 from mlflow_compliance.store.artifacts import duplicates as hashing
 from mlflow_compliance.store.artifacts.duplicates import hash_candidates
 from mlflow_compliance.store.evidence.cache import Workshop
-from mlflow_compliance.store.storage.storages import Places
+from mlflow_compliance.store.storage.storages import Storages
 
 
 @pytest.mark.parametrize("word", ["", "dask", "dask:", "dask:tcp://", "dask:127.0.0.1:8786", "dask:tcp://user:secret@host:1", "processes", "Threads"])
@@ -109,7 +109,7 @@ def test_a_worker_that_is_killed_half_way_loses_nothing(cluster: Any, tmp_path: 
 
 def test_a_model_is_tried_on_the_cluster(cluster: Any, tmp_path: Path) -> None:
     # The scan named a file that is gone: the attempt is made, and its problem told.
-    workshop = Workshop(Settings(), Places(""), f"dask:{cluster.scheduler_address}")
+    workshop = Workshop(Settings(), Storages(""), f"dask:{cluster.scheduler_address}")
     assert workshop.probe(str(tmp_path), Scan((), {"model.pkl": "0" * 64}), None).problem == "model.pkl was removed after the folder was scanned"
 
 
@@ -120,7 +120,7 @@ def test_models_are_scanned_on_the_cluster(cluster: Any, tmp_path: Path, monkeyp
         path = tmp_path / f"{number}.pkl"
         path.write_bytes(pickle.dumps(os.getcwd if number % 40 == 7 else [number]))
         paths.append(str(path))
-    workshop, here = Workshop(Settings(), Places(""), f"dask:{cluster.scheduler_address}"), Workshop(Settings(), Places(""))
+    workshop, here = Workshop(Settings(), Storages(""), f"dask:{cluster.scheduler_address}"), Workshop(Settings(), Storages(""))
     monkeypatch.setattr("mlflow_compliance.store.evidence.cache._scan", lambda *_: pytest.fail("looked at here"))
     found = workshop.scans(paths)
     monkeypatch.undo()

@@ -72,7 +72,7 @@ def produced(make: Callable[..., Lab], **production: Any) -> Lab:
     """A store with one production run that a repair built, and the sources beside it."""
     lab = unproduced(make, **production)
     done = carry_out(lab, plan_for(lab))
-    assert done.unlike == []
+    assert done.differing == []
     assert done.outcome.failed == []
     return lab
 

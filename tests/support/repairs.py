@@ -21,10 +21,10 @@ from mlflow_compliance.production.context import Context
 from mlflow_compliance.repair.apply import Outcome, apply_plan
 from mlflow_compliance.repair.expected import expected_after
 from mlflow_compliance.repair.journal import Journal
-from mlflow_compliance.repair.plan import Plan, Refusal, findings_of, make_plan
+from mlflow_compliance.repair.plan import Plan, Unfixed, findings_of, make_plan
 from mlflow_compliance.rules.evaluation import Verdict, cases, evaluate
 from mlflow_compliance.rules.finding import Finding, Violations
-from mlflow_compliance.rules.fixer import Remedy
+from mlflow_compliance.rules.fixer import Fixer
 from mlflow_compliance.rules.packs import load_fixers
 from mlflow_compliance.rules.policy import ATTRIBUTE, Policy
 from mlflow_compliance.snapshot.diff import differences
@@ -61,7 +61,7 @@ def rules() -> tuple[Policy, ...]:
 
 
 @lru_cache(maxsize=1)
-def remedies() -> Mapping[str, Remedy]:
+def remedies() -> Mapping[str, Fixer]:
     """The fixers of this checkout."""
     return load_fixers(["fixers"], CHECKOUT)
 
@@ -105,13 +105,13 @@ def notes(lab: Lab, policy: str, key: str) -> list[str]:
     return told.notes
 
 
-def plan_for(lab: Lab, *ids: str, others: Mapping[str, Remedy] | None = None) -> Plan:
+def plan_for(lab: Lab, *ids: str, others: Mapping[str, Fixer] | None = None) -> Plan:
     """The plan that mends a store; for which policies, `chosen` says."""
     return make_plan(chosen(ids), others or remedies(), Context(lab.read(), lab.settings))
 
 
-def refusals(plan: Plan, policy: str) -> list[Refusal]:
-    return [refusal for refusal in plan.refusals if refusal.finding.policy == policy]
+def unfixed(plan: Plan, policy: str) -> list[Unfixed]:
+    return [refusal for refusal in plan.unfixed if refusal.finding.policy == policy]
 
 
 @dataclass
@@ -119,7 +119,7 @@ class Repaired:
     """One repair: what was done, and its journal as it was read back."""
 
     outcome: Outcome
-    unlike: list[str]
+    differing: list[str]
     lines: list[dict[str, Any]]
 
 

@@ -236,7 +236,7 @@ class Lab:
         expected = expected_after(before, list(changes), binding)
         after = self.read(tuple(expected.runs))
         assert differences(expected, after) == []
-        assert unlike(expected, after) == []
+        assert differing(expected, after) == []
         return inverses, after, binding
 
 
@@ -244,9 +244,9 @@ def there_and_back(lab: Lab, *changes: Change) -> tuple[Snapshot, dict[str, str]
     """Carry changes out and take them back, both under the law; the store in between."""
     before = lab.everything()
     inverses, between, binding = lab.carry_out(*changes)
-    assert unlike(before, between), "the change changed nothing, so nothing was shown"
+    assert differing(before, between), "the change changed nothing, so nothing was shown"
     _, after, _ = lab.carry_out(*reversed(inverses))
-    assert unlike(before, lab.read(tuple(before.runs))) == []
+    assert differing(before, lab.read(tuple(before.runs))) == []
     assert differences(before, after) == []
     return between, binding
 
@@ -280,7 +280,7 @@ def facts(snapshot: Snapshot) -> dict[str, Any]:
     }
 
 
-def unlike(expected: Snapshot, actual: Snapshot) -> list[str]:
+def differing(expected: Snapshot, actual: Snapshot) -> list[str]:
     """Where two snapshots differ, one line each, by everything that a plan predicts."""
     one, other = facts(expected), facts(actual)
     return [

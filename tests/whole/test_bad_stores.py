@@ -351,11 +351,11 @@ def test_equal_files_on_a_file_system_that_is_mounted_below_a_root(empty_store: 
         lab.run(key, files={"data.bin": BIG})
     plan = plan_for(lab, "ART001")
     assert not plan.changes
-    assert "insist with --fix-owned-root" in plan.refusals[0].reason, "the disk does not lie in the folder of the store"
+    assert "insist with --fix-owned-root" in plan.unfixed[0].reason, "the disk does not lie in the folder of the store"
     insisted = replace(lab.store, owned=tuple(root.path for root in lab.read().artifacts.roots))
     plan = make_plan(chosen(["ART001"]), remedies(), Context(insisted.read(artifacts=True), lab.settings))
     assert not plan.changes
-    assert [refusal.reason for refusal in plan.refusals] == ["its copies lie on different file systems, which cannot share bytes"]
+    assert [refusal.reason for refusal in plan.unfixed] == ["its copies lie on different file systems, which cannot share bytes"]
 
 
 def _contents(folder: Path) -> dict[str, bytes]:

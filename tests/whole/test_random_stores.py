@@ -160,7 +160,7 @@ def test_a_repair_touches_no_file_that_a_row_can_mean(plan: StorePlan, folders: 
         return
     done = carry_out(lab, plan_for(lab))
     assert done.outcome.failed == []
-    assert done.unlike == []
+    assert done.differing == []
     after = grown.meant()
     assert {path: digest for path, (digest, _) in after.items()} == {path: digest for path, (digest, _) in before.items()}
     if not plan.ordinary:

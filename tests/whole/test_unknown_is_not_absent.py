@@ -104,9 +104,9 @@ def test_nothing_is_called_missing_and_nothing_is_done_where_nobody_looked(store
         hidden = finding.entity.place in unknown or (run is not None and snapshot.unknown_files(run) is not None)
         assert not (finding.code in ABSENT and hidden), str(finding)
     plan = make_plan(asked, remedies(), Context(snapshot, store.settings))
-    assert not [change.says() for change in plan.changes if acts_on(change, places)]
+    assert not [change.describe() for change in plan.changes if acts_on(change, places)]
     if any(run.tags.get("stage") == "production" and snapshot.unknown_files(run) for run in snapshot.runs.values()):
-        assert not [change.says() for change in plan.changes if isinstance(change, (LogProductionRun, RegisterVersion, SetAlias))]
+        assert not [change.describe() for change in plan.changes if isinstance(change, (LogProductionRun, RegisterVersion, SetAlias))]
 
 
 @pytest.mark.parametrize("away", ["elsewhere", "empty", "gone"])

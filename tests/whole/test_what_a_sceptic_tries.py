@@ -24,7 +24,7 @@ from mlflow_compliance.store.write.bulk import tracking_store
 
 
 def reasons(lab: Lab, policy: str) -> str:
-    return "; ".join(refusal.reason for refusal in plan_for(lab).refusals if refusal.finding.policy == policy)
+    return "; ".join(refusal.reason for refusal in plan_for(lab).unfixed if refusal.finding.policy == policy)
 
 
 def moved(lab: Lab) -> set[str]:
@@ -200,7 +200,7 @@ def test_a_hard_link_of_a_users_own_outside_the_roots_is_left_alone(lab: Lab) ->
     os.link(first, lab.folder / "mine.bin")
     assert "outside the artifact roots" in reasons(lab, "ART001")
     (lab.folder / "mine.bin").unlink()
-    assert carry_out(lab, plan_for(lab)).unlike == []
+    assert carry_out(lab, plan_for(lab)).differing == []
 
 
 @pytest.mark.parametrize("how", ["uri", "link"])
@@ -219,7 +219,7 @@ def test_a_location_that_is_a_uri_or_leads_through_a_link_is_planned_as_it_is_re
     lab.client.set_terminated(run.info.run_id, end_time=START + 1000)
     plan = plan_for(lab)
     assert [change for change in plan.changes if isinstance(change, CopyRun)]
-    assert carry_out(lab, plan).unlike == []
+    assert carry_out(lab, plan).differing == []
     artifacts = lab.read().artifacts
     assert artifacts is not None
     assert len(artifacts.recorded) == 2

@@ -13,9 +13,9 @@ from mlflow_compliance.repair.plan import Plan, make_plan, not_now
 from mlflow_compliance.repair.run import Repair, carry_out
 from mlflow_compliance.rules.evaluation import cases, verdict_of
 from mlflow_compliance.rules.finding import Finding, Severity
-from mlflow_compliance.rules.fixer import Remedy, propose, summary_of
+from mlflow_compliance.rules.fixer import Fixer, propose, summary_of
 from mlflow_compliance.rules.packs import load_fixers
-from mlflow_compliance.rules.policy import AXES, OF_FILES, Policy
+from mlflow_compliance.rules.policy import FILE_PARAMETERS, PARAMETERS, Policy
 from mlflow_compliance.rules.selecting import selects
 from mlflow_compliance.settings.flags import Flags
 from mlflow_compliance.settings.schema import Settings, find_settings, load_settings
@@ -53,7 +53,7 @@ class Audit:
         self._settings: Settings | None = None
         self._store: Store | None = None
         self.snapshots = SnapshotCache(sharing or Alone())
-        self._remedies: Mapping[str, Remedy] | None = None
+        self._remedies: Mapping[str, Fixer] | None = None
         self._context: Context | None = None
 
     @property
@@ -143,19 +143,19 @@ class Audit:
         outcome = self.repair.outcome if self.repair else None
         return [line for finding in findings for line in outcome.done.get(finding.fingerprint, ())] if outcome else []
 
-    def keys(self, rule: Policy, axis: str) -> list[str]:
+    def keys(self, rule: Policy, parameter: str) -> list[str]:
         """The case ids of one axis of a policy. Without a store they are one that fails."""
         if self.error is not None:
             return ["unread"]
         try:
-            return list(AXES[axis].members(self.context(artifacts=axis in OF_FILES)))
+            return list(PARAMETERS[parameter].entities(self.context(artifacts=parameter in FILE_PARAMETERS)))
         except ComplianceError as error:
             self.error = error
             return ["unread"]
 
-    def resolve(self, axis: str, key: str, *, artifacts: bool) -> object | None:
+    def resolve(self, parameter: str, key: str, *, artifacts: bool) -> object | None:
         """The entity behind a case id in the current snapshot, None when it is gone."""
-        return AXES[axis].members(self.context(artifacts=artifacts)).get(key)
+        return PARAMETERS[parameter].entities(self.context(artifacts=artifacts)).get(key)
 
     def severity(self, rule: Policy, findings: Sequence[Finding] = ()) -> Severity:
         """A policy's severity, or that of the worst of some findings of it; the settings may say another."""
@@ -181,7 +181,7 @@ class Audit:
         return selects(self.options.rules, rule.id)
 
     @property
-    def remedies(self) -> Mapping[str, Remedy]:
+    def remedies(self) -> Mapping[str, Fixer]:
         if self._remedies is None:
             self._remedies = load_fixers(self.options.fixers, self.options.rootdir)
         return self._remedies
@@ -198,7 +198,7 @@ class Audit:
             return reason
         if waits := self.settings.store.relocate and not_now(changes, context.snapshot):
             return waits
-        what = summary_of(self.remedies[finding.policy]) or changes[0].says()
+        what = summary_of(self.remedies[finding.policy]) or changes[0].describe()
         counted = f"{what} ({len(changes)} change{'s' if len(changes) > 1 else ''})"
         return f"Only audited here, else: {counted}" if self.refusal() else counted
 

@@ -27,16 +27,16 @@ class LinkDuplicate(Change):
     def entity(self) -> EntityRef:
         return EntityRef("artifact", self.path)
 
-    def says(self) -> str:
+    def describe(self) -> str:
         return f"store {self.path} ({self.size} bytes) as the same physical copy as {self.kept}"
 
-    def on(self, snapshot: Snapshot) -> Snapshot:
+    def predict(self, snapshot: Snapshot) -> Snapshot:
         artifacts = artifacts_in(snapshot)
         if self.path not in artifacts.files or self.kept not in artifacts.files:
             raise ChangeError(f"{self.path} or {self.kept} is not there any more")
         return replace(snapshot, artifacts=artifacts.linked(self.path, self.kept))
 
-    def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
+    def facts(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return {"sha256": self.sha256, "copy": self.path}, {"sha256": self.sha256, "copy": self.kept}
 
 
@@ -55,16 +55,16 @@ class UnlinkDuplicate(Change):
     def entity(self) -> EntityRef:
         return EntityRef("artifact", self.path)
 
-    def says(self) -> str:
+    def describe(self) -> str:
         return f"store {self.path} ({self.size} bytes) as a physical copy of its own"
 
-    def on(self, snapshot: Snapshot) -> Snapshot:
+    def predict(self, snapshot: Snapshot) -> Snapshot:
         artifacts = artifacts_in(snapshot)
         file = artifacts.files[self.path]._replace(copy=f"own:{self.path}")
         recorded = {path: digest for path, digest in artifacts.recorded.items() if path != self.path}
         return replace(snapshot, artifacts=replace(artifacts, files={**artifacts.files, self.path: file}, recorded=recorded))
 
-    def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
+    def facts(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return {"sha256": self.sha256, "copy": self.kept}, {"sha256": self.sha256, "copy": self.path}
 
 
@@ -86,16 +86,16 @@ class MoveToQuarantine(Change):
         """Where it goes: the same place below the root's quarantine, in a folder of the journal's own."""
         return os.path.join(self.root, QUARANTINE, JOURNAL, os.path.relpath(self.path, self.root))
 
-    def says(self) -> str:
+    def describe(self) -> str:
         return f"move {self.path} ({self.files} file{'s' * (self.files != 1)}, {self.size} bytes) to {self.target}"
 
-    def on(self, snapshot: Snapshot) -> Snapshot:
+    def predict(self, snapshot: Snapshot) -> Snapshot:
         artifacts = artifacts_in(snapshot)
         if self.path not in artifacts.ownerless:
             raise ChangeError(f"{self.path} is not ownerless any more")
         return replace(snapshot, artifacts=artifacts.without(self.path))
 
-    def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
+    def facts(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return {"path": self.path}, {"path": self.target}
 
 
@@ -117,17 +117,17 @@ class RestoreFromQuarantine(Change):
     def size(self) -> int:
         return sum(size for _, size in self.contents)
 
-    def says(self) -> str:
+    def describe(self) -> str:
         return f"move {self.source} back to {self.path}"
 
-    def on(self, snapshot: Snapshot) -> Snapshot:
+    def predict(self, snapshot: Snapshot) -> Snapshot:
         artifacts = artifacts_in(snapshot)
         root = artifacts.root_of(self.path)
         item = Ownerless(root.key if root else "", self.path, len(self.contents), self.size, "")
         files = {path: ArtifactFile(size, f"own:{path}", None, logged=False) for path, size in self.contents}
         return replace(snapshot, artifacts=replace(artifacts.with_files(files, {}), ownerless={**artifacts.ownerless, self.path: item}))
 
-    def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
+    def facts(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return {"path": self.source}, {"path": self.path}
 
 
@@ -150,16 +150,16 @@ class _OwnedAgain:
 class GiveBack(_OwnedAgain, Change):
     """Move what has an owner again from a quarantine to its former place."""
 
-    def says(self) -> str:
+    def describe(self) -> str:
         return f"move {self.source} ({self.files} file{'s' * (self.files != 1)}, {self.size} bytes) back to {self.path}"
 
-    def on(self, snapshot: Snapshot) -> Snapshot:
+    def predict(self, snapshot: Snapshot) -> Snapshot:
         artifacts = artifacts_in(snapshot)
         if self.source not in artifacts.quarantined:
             raise ChangeError(f"{self.source} is not in quarantine any more, or nobody owns it")
         return replace(snapshot, artifacts=artifacts.given_back(artifacts.quarantined[self.source]))
 
-    def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
+    def facts(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return {"path": self.source}, {"path": self.path}
 
 
@@ -167,10 +167,10 @@ class GiveBack(_OwnedAgain, Change):
 class PutAsideAgain(_OwnedAgain, Change):
     """Move what was given back to where it lay in quarantine; the manifest there still tells of it."""
 
-    def says(self) -> str:
+    def describe(self) -> str:
         return f"move {self.path} to {self.source} again"
 
-    def on(self, snapshot: Snapshot) -> Snapshot:
+    def predict(self, snapshot: Snapshot) -> Snapshot:
         artifacts = artifacts_in(snapshot)
         files, models = artifacts.under(self.path), {item.path: item for item in artifacts.models_in(self.path)}
         owner = next((file.owner for _, file in sorted(files.items()) if file.owner), None)
@@ -180,7 +180,7 @@ class PutAsideAgain(_OwnedAgain, Change):
         artifacts = artifacts.without(self.path)
         return replace(snapshot, artifacts=replace(artifacts, quarantined={**artifacts.quarantined, self.source: item}))
 
-    def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
+    def facts(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return {"path": self.path}, {"path": self.source}
 
 
@@ -204,16 +204,16 @@ class PointToCopy(Change):
         target = f"{self.root}/{QUARANTINE}/{JOURNAL}/{self.path[len(self.root) + 1 :]}"
         return Pointer(self.kept, self.checksum, self.size, target, JOURNAL)
 
-    def says(self) -> str:
+    def describe(self) -> str:
         return f"point from {self.path} ({self.size} bytes, which stay) to {self.kept}, with a copy at {self.pointer.quarantined}"
 
-    def on(self, snapshot: Snapshot) -> Snapshot:
+    def predict(self, snapshot: Snapshot) -> Snapshot:
         artifacts = artifacts_in(snapshot)
         if self.path not in artifacts.files or self.kept not in artifacts.files:
             raise ChangeError(f"{self.path} or {self.kept} is not there any more")
         return replace(snapshot, artifacts=replace(artifacts, pointers={**artifacts.pointers, self.path: self.pointer}))
 
-    def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
+    def facts(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return {"checksum": self.checksum}, {"checksum": self.checksum, "read": self.kept, "quarantined": self.pointer.quarantined}
 
 
@@ -232,13 +232,13 @@ class RetractPointer(Change):
     def entity(self) -> EntityRef:
         return EntityRef("artifact", self.path)
 
-    def says(self) -> str:
+    def describe(self) -> str:
         return f"take back the pointer from {self.path} to {self.kept} that {self.journal} wrote"
 
-    def on(self, snapshot: Snapshot) -> Snapshot:
+    def predict(self, snapshot: Snapshot) -> Snapshot:
         artifacts = artifacts_in(snapshot)
         rest = {at: pointer for at, pointer in artifacts.pointers.items() if at != self.path}
         return replace(snapshot, artifacts=replace(artifacts, pointers=rest))
 
-    def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
+    def facts(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return {"checksum": self.checksum, "read": self.kept}, {"checksum": self.checksum}

@@ -38,15 +38,15 @@ class Change(ABC):
         return (self.entity,)
 
     @abstractmethod
-    def says(self) -> str:
+    def describe(self) -> str:
         """One line for people."""
 
     @abstractmethod
-    def on(self, snapshot: Snapshot) -> Snapshot:
+    def predict(self, snapshot: Snapshot) -> Snapshot:
         """What the store will be. Raises ChangeError where the change does not apply to it."""
 
     @abstractmethod
-    def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
+    def facts(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """The facts that it touches, before and after, for the journal."""
 
 

@@ -64,7 +64,7 @@ class CopyRun(Change):
     def copy_id(self) -> str:
         return copy_of("run", self.run_id)
 
-    def says(self) -> str:
+    def describe(self) -> str:
         return f"copy run {self.run_id} into experiment {self.experiment_id} with times, history, datasets, models and artifacts"
 
     def new_tags(self) -> dict[str, str]:
@@ -80,11 +80,11 @@ class CopyRun(Change):
         }
         return {**tags, PARENT: self.parent} if self.parent else tags
 
-    def on(self, snapshot: Snapshot) -> Snapshot:
-        return self.on_all([self], snapshot)
+    def predict(self, snapshot: Snapshot) -> Snapshot:
+        return self.predict_all([self], snapshot)
 
     @classmethod
-    def on_all(cls, changes: Sequence[CopyRun], snapshot: Snapshot) -> Snapshot:
+    def predict_all(cls, changes: Sequence[CopyRun], snapshot: Snapshot) -> Snapshot:
         """What `on` gives for one change after the other, at the cost of one: a store is copied once, not once a run."""
         experiments, runs, logged = dict(snapshot.experiments), dict(snapshot.runs), dict(snapshot.logged_models)
         artifacts = snapshot.artifacts
@@ -109,7 +109,7 @@ class CopyRun(Change):
                 more.copy(source, copied, models, olds, target)
         return replace(snapshot, experiments=experiments, runs=runs, logged_models=logged, artifacts=more.together() if more else artifacts)
 
-    def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
+    def facts(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return {}, {"run_id": self.copy_id, "experiment_id": self.experiment_id, "source_run_id": self.run_id}
 
 
@@ -125,16 +125,16 @@ class RetractCopy(Change):
     def entity(self) -> EntityRef:
         return EntityRef("run", self.run_id)
 
-    def says(self) -> str:
+    def describe(self) -> str:
         return f"soft-delete the copy of run {self.run_id} in experiment {self.experiment_id} that {self.journal} made"
 
-    def on(self, snapshot: Snapshot) -> Snapshot:
+    def predict(self, snapshot: Snapshot) -> Snapshot:
         copies = [
             run for run in snapshot.runs_of(self.experiment_id) if run.tags.get(SOURCE_RUN) == self.run_id and run.tags.get(COPIED_BY) == self.journal
         ]
         return without_runs(snapshot, copies)
 
-    def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
+    def facts(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return {"source_run_id": self.run_id}, {}
 
 

@@ -25,19 +25,19 @@ class SetExperimentTag(Change):
     def entity(self) -> EntityRef:
         return EntityRef("experiment", self.experiment_id)
 
-    def says(self) -> str:
+    def describe(self) -> str:
         if self.value is None:
             return f"delete tag {self.key} of experiment {self.experiment_id}"
         return f"set tag {self.key} of experiment {self.experiment_id} to {self.value!r}"
 
-    def on(self, snapshot: Snapshot) -> Snapshot:
+    def predict(self, snapshot: Snapshot) -> Snapshot:
         experiment = experiment_in(snapshot, self.experiment_id)
         tags = {key: value for key, value in experiment.tags.items() if key != self.key}
         if self.value is not None:
             tags[self.key] = self.value
         return snapshot.with_experiment(replace(experiment, tags=tags))
 
-    def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
+    def facts(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return {self.key: self.before}, {self.key: self.value}
 
 
@@ -53,16 +53,16 @@ class RenameExperiment(Change):
     def entity(self) -> EntityRef:
         return EntityRef("experiment", self.experiment_id, self.before)
 
-    def says(self) -> str:
+    def describe(self) -> str:
         return f"rename experiment {self.experiment_id} from {self.before!r} to {self.name!r}"
 
-    def on(self, snapshot: Snapshot) -> Snapshot:
+    def predict(self, snapshot: Snapshot) -> Snapshot:
         experiment = experiment_in(snapshot, self.experiment_id)
         if any(other.name == self.name for other in snapshot.experiments.values()):
             raise ChangeError(f"the name {self.name!r} is taken: MLflow names are unique, deleted experiments included")
         return snapshot.with_experiment(replace(experiment, name=self.name))
 
-    def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
+    def facts(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return {"name": self.before}, {"name": self.name}
 
 
@@ -81,10 +81,10 @@ class DeleteExperiment(Change):
     def entity(self) -> EntityRef:
         return EntityRef("experiment", self.experiment_id)
 
-    def says(self) -> str:
+    def describe(self) -> str:
         return f"soft-delete experiment {self.experiment_id} with its runs (it can be restored)"
 
-    def on(self, snapshot: Snapshot) -> Snapshot:
+    def predict(self, snapshot: Snapshot) -> Snapshot:
         experiment = experiment_in(snapshot, self.experiment_id)
         if experiment.assessed_runs:
             raise ChangeError(
@@ -97,7 +97,7 @@ class DeleteExperiment(Change):
         deleted = replace(experiment, lifecycle=DELETED, runs=counts, deleted_runs=())
         return replace(snapshot.with_experiment(deleted), runs=runs)
 
-    def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
+    def facts(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return {"lifecycle_stage": ACTIVE}, {"lifecycle_stage": DELETED}
 
 
@@ -113,10 +113,10 @@ class RestoreExperiment(Change):
     def entity(self) -> EntityRef:
         return EntityRef("experiment", self.experiment_id)
 
-    def says(self) -> str:
+    def describe(self) -> str:
         return f"restore experiment {self.experiment_id} with its runs, {len(self.deleted_runs)} of them deleted as before"
 
-    def on(self, snapshot: Snapshot) -> Snapshot:
+    def predict(self, snapshot: Snapshot) -> Snapshot:
         experiment = snapshot.experiments[self.experiment_id]
         runs = {
             key: replace(run, lifecycle=DELETED if key in self.deleted_runs else ACTIVE) if run.experiment_id == self.experiment_id else run
@@ -126,5 +126,5 @@ class RestoreExperiment(Change):
         restored = replace(experiment, lifecycle=ACTIVE, runs=counts, deleted_runs=tuple(sorted(self.deleted_runs)))
         return replace(snapshot.with_experiment(restored), runs=runs)
 
-    def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
+    def facts(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return {"lifecycle_stage": DELETED}, {"lifecycle_stage": ACTIVE}

@@ -58,13 +58,13 @@ class RewriteLocations(Change):
         owners = {"version_source": "model_version", HISTORY: "run", "trace_archive": "trace"}
         return tuple(EntityRef(owners.get(item.kind, item.kind), "/".join(item.key)) for item in self.rewritings)
 
-    def says(self) -> str:
+    def describe(self) -> str:
         counts = Counter(item.kind for item in self.rewritings)
         counted = ", ".join(f"{counts[kind]} {words}" for kind, words in _WORDS.items() if counts[kind])
         old, new = (self.folder, self.prefix) if self.restores else (self.prefix, self.folder)
         return f"let rows name {new} in the place of {old} ({counted})"
 
-    def on(self, snapshot: Snapshot) -> Snapshot:
+    def predict(self, snapshot: Snapshot) -> Snapshot:
         artifacts = artifacts_in(snapshot)
         new: dict[str, dict[str, Rewriting]] = {kind: {} for kind in _WORDS}
         for item in self.rewritings:
@@ -95,7 +95,7 @@ class RewriteLocations(Change):
             elsewhere += tuple(PlaceInRow(*item[:2], item.after, item.before, self.prefix) for item in self.rewritings)
         return replace(artifacts, relocated=relocated, elsewhere=elsewhere)
 
-    def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
+    def facts(self) -> tuple[dict[str, Any], dict[str, Any]]:
         # Each row's own before and after is in the change itself: of a large store nobody wants it twice.
         old, new = (self.folder, self.prefix) if self.restores else (self.prefix, self.folder)
         return {"prefix": old, "places": len(self.rewritings)}, {"prefix": new, "places": len(self.rewritings)}

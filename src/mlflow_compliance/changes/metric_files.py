@@ -29,18 +29,18 @@ class RemoveRepeatedPoints(Change):
     def entity(self) -> EntityRef:
         return EntityRef(self.owner_kind, self.key)
 
-    def says(self) -> str:
+    def describe(self) -> str:
         points = f"{self.repeats} repeated point{'s' * (self.repeats != 1)}"
         return f"leave out {points} of metric {self.metric!r} of {self.owner_kind.replace('_', ' ')} {self.key}; the file as it was is kept"
 
-    def on(self, snapshot: Snapshot) -> Snapshot:
+    def predict(self, snapshot: Snapshot) -> Snapshot:
         found = snapshot.repeated_points.get(self.path)
         if found is None or found.sha256 != self.sha256:
             raise ChangeError(f"{self.path} does not hold these repeats any more")
         rest = {path: points for path, points in snapshot.repeated_points.items() if path != self.path}
         return _resized(replace(snapshot, repeated_points=rest), self.path, self.size)
 
-    def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
+    def facts(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return {"sha256": self.sha256, "repeats": self.repeats}, {"size": self.size, "repeats": 0}
 
 
@@ -63,15 +63,15 @@ class RestoreMetricFile(Change):
     def entity(self) -> EntityRef:
         return EntityRef(self.owner_kind, self.key)
 
-    def says(self) -> str:
+    def describe(self) -> str:
         return f"put metric {self.metric!r} of {self.owner_kind.replace('_', ' ')} {self.key} back as it was, with {self.repeats} repeated points"
 
-    def on(self, snapshot: Snapshot) -> Snapshot:
+    def predict(self, snapshot: Snapshot) -> Snapshot:
         points = RepeatedPoints(EntityRef(self.owner_kind, self.key), self.metric, self.repeats, 0, self.sha256, self.after)
         again: Mapping[str, RepeatedPoints] = {**snapshot.repeated_points, self.path: points}
         return _resized(replace(snapshot, repeated_points=again), self.path, self.before)
 
-    def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
+    def facts(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return {"sha256": self.now, "repeats": 0}, {"sha256": self.sha256, "repeats": self.repeats}
 
 

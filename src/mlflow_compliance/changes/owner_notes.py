@@ -24,16 +24,16 @@ class ClaimRoot(Change):
     def entity(self) -> EntityRef:
         return EntityRef("artifact_root", self.root)
 
-    def says(self) -> str:
+    def describe(self) -> str:
         return f"note in {os.path.join(self.root, OWNER_NOTE)} that this store owns the folder{', as --fix-owned-root says' * self.insisted}"
 
-    def on(self, snapshot: Snapshot) -> Snapshot:
+    def predict(self, snapshot: Snapshot) -> Snapshot:
         artifacts = artifacts_in(snapshot)
         if self.root not in {root.path for root in artifacts.roots}:
             raise ChangeError(f"{self.root} is no artifact root of this store")
         return replace(snapshot, artifacts=replace(artifacts, claimed=artifacts.claimed | {self.root}))
 
-    def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
+    def facts(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return {"root": self.root, "noted": False}, {"root": self.root, "noted": True}
 
 
@@ -47,12 +47,12 @@ class ReleaseRoot(Change):
     def entity(self) -> EntityRef:
         return EntityRef("artifact_root", self.root)
 
-    def says(self) -> str:
+    def describe(self) -> str:
         return f"take back the note in {os.path.join(self.root, OWNER_NOTE)} that this store owns the folder"
 
-    def on(self, snapshot: Snapshot) -> Snapshot:
+    def predict(self, snapshot: Snapshot) -> Snapshot:
         artifacts = artifacts_in(snapshot)
         return replace(snapshot, artifacts=replace(artifacts, claimed=artifacts.claimed - {self.root}))
 
-    def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
+    def facts(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return {"root": self.root, "noted": True}, {"root": self.root, "noted": False}

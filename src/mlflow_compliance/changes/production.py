@@ -59,7 +59,7 @@ class LogProductionRun(Change):
         """The symbol for the id of its logged model."""
         return f"⟨production model of {self.product}⟩"
 
-    def says(self) -> str:
+    def describe(self) -> str:
         counted = f"{len(self.params)} params, {len(self.metrics)} metrics, {len(self.files) + 1} artifacts and its MLflow model"
         return f"log production run {self.name!r} into experiment {self.experiment_id}, in one go, with {counted}"
 
@@ -71,7 +71,7 @@ class LogProductionRun(Change):
     def points(self) -> dict[str, tuple[MetricPoint, ...]]:
         return {key: (MetricPoint(value, self.at, 0),) for key, value in self.metrics.items()}
 
-    def on(self, snapshot: Snapshot) -> Snapshot:
+    def predict(self, snapshot: Snapshot) -> Snapshot:
         target = experiment_in(snapshot, self.experiment_id)
         run = Run(
             run_id=self.run_id,
@@ -139,7 +139,7 @@ class LogProductionRun(Change):
         found = artifacts.with_files(files, hashes)
         return replace(found, locations=locations, models={**artifacts.models, folder: card}), folder
 
-    def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
+    def facts(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return {}, {"run_id": self.run_id, "model_id": self.model_id, "experiment_id": self.experiment_id, "metrics": dict(self.metrics)}
 
 
@@ -155,14 +155,14 @@ class RetractProductionRun(Change):
     def entity(self) -> EntityRef:
         return EntityRef("product", self.product)
 
-    def says(self) -> str:
+    def describe(self) -> str:
         return f"soft-delete the production run of {self.product} in experiment {self.experiment_id} that {self.journal} built"
 
-    def on(self, snapshot: Snapshot) -> Snapshot:
+    def predict(self, snapshot: Snapshot) -> Snapshot:
         built = [
             run for run in snapshot.runs_of(self.experiment_id) if run.tags.get(BUILT_IN) == self.journal and run.tags.get(BUILT_FOR) == self.product
         ]
         return without_runs(snapshot, built)
 
-    def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
+    def facts(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return {"product": self.product, "journal": self.journal}, {}

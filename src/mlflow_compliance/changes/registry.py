@@ -35,10 +35,10 @@ class RegisterVersion(Change):
     def version(self) -> str:
         return version_of(self.model_id)
 
-    def says(self) -> str:
+    def describe(self) -> str:
         return f"register model {self.model_id} as a version of {'the new ' if self.makes_model else ''}registered model {self.name!r}"
 
-    def on(self, snapshot: Snapshot) -> Snapshot:
+    def predict(self, snapshot: Snapshot) -> Snapshot:
         model, found = snapshot.logged_models.get(self.model_id), snapshot.registered_models.get(self.name)
         if model is None:
             raise ChangeError(f"logged model {self.model_id} is not there: it cannot be registered")
@@ -55,7 +55,7 @@ class RegisterVersion(Change):
             return after
         return replace(after, artifacts=replace(snapshot.artifacts, locations={**snapshot.artifacts.locations, version.ref.place: folder}))
 
-    def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
+    def facts(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return {}, {"registered_model": self.name, "version": self.version, "model_id": self.model_id, "run_id": self.run_id}
 
 
@@ -71,17 +71,17 @@ class RetractVersion(Change):
     def entity(self) -> EntityRef:
         return EntityRef("registered_model", self.name, self.name)
 
-    def says(self) -> str:
+    def describe(self) -> str:
         return f"take the version of registered model {self.name!r} that was made of {self.model_id} back"
 
-    def on(self, snapshot: Snapshot) -> Snapshot:
+    def predict(self, snapshot: Snapshot) -> Snapshot:
         registered = snapshot.registered_models[self.name]
         left = tuple(version for version in registered.versions if version.source != f"models:/{self.model_id}")
         if self.removes_model and not left:
             return replace(snapshot, registered_models={key: item for key, item in snapshot.registered_models.items() if key != self.name})
         return snapshot.with_registered(replace(registered, versions=left))
 
-    def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
+    def facts(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return {"registered_model": self.name, "model_id": self.model_id}, {}
 
 
@@ -98,12 +98,12 @@ class SetAlias(Change):
     def entity(self) -> EntityRef:
         return EntityRef("registered_model", self.name, self.name)
 
-    def says(self) -> str:
+    def describe(self) -> str:
         if self.version is None:
             return f"take alias {self.alias!r} of registered model {self.name!r} away"
         return f"let alias {self.alias!r} of registered model {self.name!r} name version {self.version}"
 
-    def on(self, snapshot: Snapshot) -> Snapshot:
+    def predict(self, snapshot: Snapshot) -> Snapshot:
         registered = snapshot.registered_models.get(self.name)
         if registered is None or (self.version is not None and registered.version(self.version) is None):
             raise ChangeError(f"registered model {self.name!r} has no version {self.version}: run again to plan anew")
@@ -112,5 +112,5 @@ class SetAlias(Change):
             aliases[self.alias] = self.version
         return snapshot.with_registered(replace(registered, aliases=aliases))
 
-    def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
+    def facts(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return {self.alias: self.before}, {self.alias: self.version}

@@ -26,17 +26,17 @@ class SetRunTag(Change):
     def entity(self) -> EntityRef:
         return EntityRef("run", self.run_id)
 
-    def says(self) -> str:
+    def describe(self) -> str:
         return f"delete tag {self.key} of run {self.run_id}" if self.value is None else f"set tag {self.key} of run {self.run_id} to {self.value!r}"
 
-    def on(self, snapshot: Snapshot) -> Snapshot:
+    def predict(self, snapshot: Snapshot) -> Snapshot:
         run = run_in(snapshot, self.run_id)
         tags = {key: value for key, value in run.tags.items() if key != self.key}
         if self.value is not None:
             tags[self.key] = self.value
         return snapshot.with_run(replace(run, tags=tags))
 
-    def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
+    def facts(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return {self.key: self.before}, {self.key: self.value}
 
 
@@ -66,15 +66,15 @@ class EndRun(Change):
     def entity(self) -> EntityRef:
         return EntityRef("run", self.run_id)
 
-    def says(self) -> str:
+    def describe(self) -> str:
         return f"set run {self.run_id} from {self.before} to {self.status} with its last known time {self.end_time}"
 
-    def on(self, snapshot: Snapshot) -> Snapshot:
+    def predict(self, snapshot: Snapshot) -> Snapshot:
         run = run_in(snapshot, self.run_id)
         experiment = recount(experiment_in(snapshot, run.experiment_id), (run.lifecycle, run.status), (run.lifecycle, self.status))
         return snapshot.with_experiment(experiment).with_run(replace(run, status=self.status, end_time=self.end_time))
 
-    def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
+    def facts(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return {"status": self.before, "end_time": None}, {"status": self.status, "end_time": self.end_time}
 
 
@@ -91,15 +91,15 @@ class ReopenRun(Change):
     def entity(self) -> EntityRef:
         return EntityRef("run", self.run_id)
 
-    def says(self) -> str:
+    def describe(self) -> str:
         return f"set run {self.run_id} from {self.status} back to RUNNING"
 
-    def on(self, snapshot: Snapshot) -> Snapshot:
+    def predict(self, snapshot: Snapshot) -> Snapshot:
         run = run_in(snapshot, self.run_id)
         experiment = recount(experiment_in(snapshot, run.experiment_id), (run.lifecycle, run.status), (run.lifecycle, "RUNNING"))
         return snapshot.with_experiment(experiment).with_run(replace(run, status="RUNNING", end_time=None))
 
-    def effect(self) -> tuple[dict[str, Any], dict[str, Any]]:
+    def facts(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return {"status": self.status}, {"status": "RUNNING"}
 
 

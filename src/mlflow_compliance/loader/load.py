@@ -40,7 +40,7 @@ from mlflow_compliance.snapshot.entities import Experiment
 from mlflow_compliance.snapshot.files import METADATA, MLMODEL
 from mlflow_compliance.snapshot.tags import BUILD, COMPLETE_BUILD
 from mlflow_compliance.store.backends.databases import DatabaseBackend
-from mlflow_compliance.store.backends.listing import FEW, PAGE, pages, there
+from mlflow_compliance.store.backends.listing import IDS_A_SEARCH, PAGE, get_or_none, pages
 from mlflow_compliance.store.backends.sqlite_file import sqlite_path
 from mlflow_compliance.store.models.scan import scan_model
 from mlflow_compliance.store.storage.locations import Resolver, is_relative
@@ -165,7 +165,7 @@ class _Wanted:
         with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX) as folder, self.asking():
             client = self.client()
             found = self.resolve(client)
-            run = there(client.get_run, found.run_id)
+            run = get_or_none(client.get_run, found.run_id)
             what = f"the model {found.uri} of run {found.run_id}"
             files = self._download(client, found.location, os.path.join(folder, "model"))
             if not os.path.exists(os.path.join(files, MLMODEL)):
@@ -251,7 +251,7 @@ class ClientLookup:
     """The folder that relative locations start from, None where nobody here knows it."""
 
     def version_of(self, name: str, alias: str) -> VersionFacts | None:
-        registered = there(self.client.get_registered_model, name)
+        registered = get_or_none(self.client.get_registered_model, name)
         number = registered.aliases.get(alias) if registered else None
         if number is None:
             return None
@@ -260,7 +260,7 @@ class ClientLookup:
         return VersionFacts(name, str(found.version), found.run_id or None, found.source or "", location or "")
 
     def run_of(self, run_id: str) -> RunFacts | None:
-        run = there(self.client.get_run, run_id)
+        run = get_or_none(self.client.get_run, run_id)
         return _facts(run) if run else None
 
     def production_runs(self) -> list[RunFacts]:
@@ -272,9 +272,12 @@ class ClientLookup:
         runs = {
             run.info.run_id: run
             for key, value in tags.items()
-            for start in range(0, len(ids), FEW)
+            for start in range(0, len(ids), IDS_A_SEARCH)
             for run in pages(
-                self.client.search_runs, experiment_ids=ids[start : start + FEW], filter_string=f"tags.`{key}` = {_quoted(value)}", max_results=PAGE
+                self.client.search_runs,
+                experiment_ids=ids[start : start + IDS_A_SEARCH],
+                filter_string=f"tags.`{key}` = {_quoted(value)}",
+                max_results=PAGE,
             )
             if run.data.tags.get(key) == value  # some databases compare without regard to case
         }
@@ -283,7 +286,7 @@ class ClientLookup:
         return [_facts(run) for run in runs.values() if run.info.experiment_id in claimed]
 
     def models_of(self, run_id: str) -> list[ModelFacts]:
-        run = there(self.client.get_run, run_id)
+        run = get_or_none(self.client.get_run, run_id)
         if run is None:
             return []
         found = pages(self.client.search_logged_models, experiment_ids=[run.info.experiment_id], filter_string=f"source_run_id = '{run_id}'")

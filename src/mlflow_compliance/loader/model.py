@@ -76,11 +76,11 @@ def refuse_problems(what: str, problems: Sequence[str]) -> None:
 def refuse_differences(what: str, recorded: Mapping[str, str], found: Mapping[str, str]) -> None:
     """Raise ModelError unless a model holds exactly the files on record, those aside that MLflow writes for the place where a model lies."""
     extra = found.keys() - recorded.keys() - _OF_THE_PLACE
-    unlike = [f"{path} is missing" for path in sorted(recorded.keys() - found.keys())]
-    unlike += [f"{path} has changed" for path in sorted(recorded.keys() & found.keys()) if recorded[path] != found[path]]
-    unlike += [f"{path} is not on record" for path in sorted(extra)]
-    if unlike:
-        raise ModelError(f"{what} is not the one on record, so it was not loaded: {', '.join(unlike)}; put the recorded files back")
+    differing = [f"{path} is missing" for path in sorted(recorded.keys() - found.keys())]
+    differing += [f"{path} has changed" for path in sorted(recorded.keys() & found.keys()) if recorded[path] != found[path]]
+    differing += [f"{path} is not on record" for path in sorted(extra)]
+    if differing:
+        raise ModelError(f"{what} is not the one on record, so it was not loaded: {', '.join(differing)}; put the recorded files back")
 
 
 def native(what: str, folder: str) -> Any:

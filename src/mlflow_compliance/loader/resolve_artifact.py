@@ -8,7 +8,7 @@ from mlflow_compliance.errors import StoreError
 from mlflow_compliance.settings.schema import Settings
 from mlflow_compliance.store.storage.locations import scheme_of
 from mlflow_compliance.store.storage.pointer_files import where_to_read
-from mlflow_compliance.store.storage.storages import Places, remote_path
+from mlflow_compliance.store.storage.storages import Storages, remote_path
 from mlflow_compliance.store.store import open_store
 
 
@@ -26,7 +26,7 @@ def resolve_artifact(uri: str, *, tracking_uri: str | None = None) -> str:
     if scheme_of(place) != "s3":
         return place
     path = remote_path(place)
-    found = where_to_read(Places(tracking_uri or ""), path)
+    found = where_to_read(Storages(tracking_uri or ""), path)
     if not found:
         raise StoreError(f"{path} does not exist, and no pointer leads to a copy of it: restore it from a backup")
     return place if found == path else found

@@ -14,7 +14,7 @@ from mlflow_compliance.repair.journal import Journal
 from mlflow_compliance.repair.plan import Plan, Step, batches
 from mlflow_compliance.snapshot.refs import EntityRef
 
-TOGETHER = 50
+RUNS_AT_ONCE = 50
 """Runs that are copied together: they share the transactions, and a program that is killed has so many to copy again at most."""
 
 
@@ -55,7 +55,7 @@ def apply_plan(plan: Plan, writer: Writer, binding: dict[str, str], journal: Jou
     journal.header(store, at, len(plan.changes))
     outcome, number, lost = Outcome(), 0, set[EntityRef]()
     for step in plan.steps:
-        for alike in batches(step.changes, TOGETHER):
+        for alike in batches(step.changes, RUNS_AT_ONCE):
             numbers = range(number + 1, number + 1 + len(alike))
             bound: list[dict[str, str]] = []
             failure: ChangeError | None = None
@@ -73,13 +73,13 @@ def apply_plan(plan: Plan, writer: Writer, binding: dict[str, str], journal: Jou
             journal.done_all(list(zip(numbers, bound, strict=False)))
             done = alike[: len(bound)]
             outcome.applied += done
-            outcome.done.setdefault(step.finding.fingerprint, []).extend(writer.bind(change.says()) for change in done)
+            outcome.done.setdefault(step.finding.fingerprint, []).extend(writer.bind(change.describe()) for change in done)
             if failure is not None:
                 first = numbers[len(bound)]
                 journal.failed(first, str(failure))
                 for later in range(first + 1, number + 1):
                     journal.failed(later, f"change {first} failed before it")
-                outcome.failed.append((step, f"{alike[len(bound)].says()}: {failure}"))
+                outcome.failed.append((step, f"{alike[len(bound)].describe()}: {failure}"))
                 lost.update(_key(other) for other in step.changes)
                 _refuse_to_go_on_without(writer, journal, len(outcome.applied), len(plan.changes))
                 break

@@ -62,7 +62,7 @@ class Journal:
         """
         lines = []
         for number, change, inverse in changes:
-            before, after = change.effect()
+            before, after = change.facts()
             facts = {"policy": policy, "before": before, "after": after, "do": dump(change), "undo": inverse and dump(inverse)}
             lines.append({"change": number, "state": "begin", **facts})
         self._write(*lines)

@@ -13,7 +13,7 @@ from mlflow_compliance.errors import ChangeError, PlanError
 from mlflow_compliance.production.context import Context
 from mlflow_compliance.rules.evaluation import Verdict, cases, verdict_of
 from mlflow_compliance.rules.finding import CRASHED, Finding
-from mlflow_compliance.rules.fixer import Remedy, propose
+from mlflow_compliance.rules.fixer import Fixer, propose
 from mlflow_compliance.rules.policy import Policy
 from mlflow_compliance.snapshot.refs import EntityRef
 from mlflow_compliance.snapshot.snapshot import Snapshot
@@ -34,7 +34,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Refusal:
+class Unfixed:
     """A finding that stays, and why."""
 
     finding: Finding
@@ -47,7 +47,7 @@ class Plan:
 
     start: Snapshot
     steps: tuple[Step, ...]
-    refusals: tuple[Refusal, ...]
+    unfixed: tuple[Unfixed, ...]
     outcome: Snapshot
 
     @property
@@ -57,7 +57,7 @@ class Plan:
     @property
     def crashed(self) -> bool:
         """Whether a rule could not be asked about the store as it will be: nobody knows then whether it keeps the rule."""
-        return any(refusal.finding.code == CRASHED for refusal in self.refusals)
+        return any(refusal.finding.code == CRASHED for refusal in self.unfixed)
 
     @property
     def entities(self) -> set[EntityRef]:
@@ -69,12 +69,12 @@ class Plan:
         for step in self.steps:
             yield f"{step.finding.policy}  {step.finding.entity}: {step.finding.message}"
             for change in step.changes:
-                yield f"    + {change.says()}"
-        for refusal in self.refusals:
+                yield f"    + {change.describe()}"
+        for refusal in self.unfixed:
             yield f"{refusal.finding.policy}  {refusal.finding.entity}: {refusal.finding.message}"
             yield f"    ! not fixed: {refusal.reason}"
             yield from (f"      {line}" for line in refusal.finding.toml.splitlines())
-        yield f"{len(self.changes)} changes to {len(self.entities)} entities; {len(self.refusals)} findings are left for people"
+        yield f"{len(self.changes)} changes to {len(self.entities)} entities; {len(self.unfixed)} findings are left for people"
 
 
 def findings_of(policies: Sequence[Policy], context: Context, only: Mapping[str, frozenset[str]] | None = None) -> list[Finding]:
@@ -91,7 +91,7 @@ def _verdicts(policies: Sequence[Policy], context: Context, only: Mapping[str, f
 
 def make_plan(
     policies: Sequence[Policy],
-    remedies: Mapping[str, Remedy],
+    remedies: Mapping[str, Fixer],
     context: Context,
     only: Mapping[str, frozenset[str]] | None = None,
 ) -> Plan:
@@ -103,14 +103,14 @@ def make_plan(
     for _ in range(ROUNDS):
         verdicts = list(_verdicts(policies, now, only))
         # What a rule had found before it crashed is told and not acted on.
-        refusals = [Refusal(item, MEND_THE_POLICY) for verdict in verdicts if verdict.crash for item in (*verdict.findings, verdict.crash)]
+        unfixed = [Unfixed(item, MEND_THE_POLICY) for verdict in verdicts if verdict.crash for item in (*verdict.findings, verdict.crash)]
         progressed = False
         back: list[Finding] = []
         for finding in [item for verdict in verdicts if not verdict.crash for item in (*verdict.findings, *verdict.offers)]:
             changes, reason = propose(remedies, finding, now, advice[finding.policy])
             reason = not_now(changes, context.snapshot) or reason
             if not changes or reason:
-                refusals.append(Refusal(finding, reason or "its fixer proposes nothing"))
+                unfixed.append(Unfixed(finding, reason or "its fixer proposes nothing"))
                 continue
             earlier = mended[finding.fingerprint]
             if any(change in earlier for change in changes):
@@ -120,13 +120,13 @@ def make_plan(
             try:
                 after = Context(fold(changes, now.snapshot), context.settings)
             except ChangeError as conflict:
-                refusals.append(Refusal(finding, str(conflict)))
+                unfixed.append(Unfixed(finding, str(conflict)))
                 continue
             now, progressed = after, True
             earlier += changes
             steps.append(Step(finding, changes))
         if not progressed:
-            return Plan(context.snapshot, tuple(steps), tuple(refusals), now.snapshot)
+            return Plan(context.snapshot, tuple(steps), tuple(unfixed), now.snapshot)
     if back:
         raise _unsettled(back[0])
     names = sorted({step.finding.policy for step in steps[-len(policies) :]})
@@ -167,7 +167,7 @@ def fold(changes: Sequence[Change], snapshot: Snapshot) -> Snapshot:
     for alike in batches(changes):
         first = alike[0]
         if isinstance(first, CopyRun):
-            snapshot = CopyRun.on_all([change for change in alike if isinstance(change, CopyRun)], snapshot)
+            snapshot = CopyRun.predict_all([change for change in alike if isinstance(change, CopyRun)], snapshot)
         else:
-            snapshot = first.on(snapshot)
+            snapshot = first.predict(snapshot)
     return snapshot

@@ -53,7 +53,7 @@ class Repair:
     plan: Plan
     outcome: Outcome | None = None
     journal: str = ""
-    unlike: list[str] = field(default_factory=list)
+    differing: list[str] = field(default_factory=list)
     """Where the store read afterwards differs from the plan. Anything here fails the run."""
 
     def lines(self) -> Iterator[tuple[str, bool]]:
@@ -63,9 +63,9 @@ class Repair:
         yield f"repair: {len(self.outcome.applied)} of {len(self.plan.changes)} changes made; journal: {self.journal}", True
         for _, reason in self.outcome.failed:
             yield f"not done: {reason}", False
-        if not self.unlike:
+        if not self.differing:
             yield "verified: the store, read anew, is what was planned", True
-        for line in self.unlike:
+        for line in self.differing:
             yield f"not as planned: {line}", False
 
 
@@ -103,11 +103,11 @@ def _write(repair: Repair, target: Target, progress: Progress) -> None:
         expected = expected_after(repair.plan.start, repair.outcome.applied, binding)
     except ChangeError as error:
         # A change was made although one that it was planned on had failed.
-        repair.unlike = [f"what the store must be now cannot be told: {error}"]
+        repair.differing = [f"what the store must be now cannot be told: {error}"]
         return
     try:
         found = target.read_anew(tuple(expected.runs))
     except StoreError as error:
         done = f"{len(repair.outcome.applied)} of {len(repair.plan.changes)} changes were made, journal: {journal.path}"
         raise StoreError(f"the store cannot be read anew to see whether it is what was planned ({done}); {error}") from error
-    repair.unlike = differences(expected, found)
+    repair.differing = differences(expected, found)

@@ -11,11 +11,11 @@ import pytest
 from mlflow_compliance.production.context import Context
 from mlflow_compliance.rules.finding import ASSERTION, CRASHED, Finding, Violations
 from mlflow_compliance.rules.outcome import Outcome, Unevaluated
-from mlflow_compliance.rules.policy import AXES, NONE, Policy
+from mlflow_compliance.rules.policy import NONE, PARAMETERS, Policy
 from mlflow_compliance.snapshot.refs import EntityRef
 
 
-def said(failure: BaseException) -> str:
+def message_of(failure: BaseException) -> str:
     """What a failing check said of itself, in one line."""
     return next(filter(None, map(str.strip, str(failure).splitlines())), "the check does not hold")
 
@@ -52,14 +52,14 @@ class Verdict:
 def cases(rule: Policy, context: Context) -> list[Case]:
     """Every case of a policy in a stable order."""
     members: list[list[tuple[str, str, object]]] = []
-    for axis in rule.axes:
-        of_axis = [(axis, key, item) for key, item in AXES[axis].members(context).items()]
-        members.append(of_axis or ([(axis, NONE, None)] if axis in rule.optional else []))
+    for parameter in rule.parameters:
+        of_axis = [(parameter, key, item) for key, item in PARAMETERS[parameter].entities(context).items()]
+        members.append(of_axis or ([(parameter, NONE, None)] if parameter in rule.optional else []))
     found = []
     for combination in itertools.product(*members):
         first = combination[0] if combination else None
         named = first is not None and first[2] is not None
-        subject = AXES[first[0]].ref(first[2]) if first and named else EntityRef("store", "store", context.snapshot.info.uri)
+        subject = PARAMETERS[first[0]].ref(first[2]) if first and named else EntityRef("store", "store", context.snapshot.info.uri)
         found.append(Case("-".join(key for _, key, _ in combination), {name: item for name, _, item in combination}, subject))
     return found
 
@@ -87,11 +87,11 @@ def evaluate(rule: Policy, case: Case, context: Context) -> Verdict:
         rule.check(**case.arguments, **wanted)
     except (AssertionError, pytest.fail.Exception) as failure:
         if not violations.findings:
-            violations.add(ASSERTION, said(failure))
+            violations.add(ASSERTION, message_of(failure))
     except pytest.skip.Exception:
         # What was found before the check saw that it does not apply counts all the same.
         applicable = False
     except Exception as error:  # noqa: BLE001  a user's check may raise anything; the pytest run shows its traceback
-        what = f"{type(error).__name__}: {said(error)}" if str(error).strip() else type(error).__name__
+        what = f"{type(error).__name__}: {message_of(error)}" if str(error).strip() else type(error).__name__
         crash = Finding(rule.id, case.subject, CRASHED, f"the rule crashed ({what})")
     return Verdict(tuple(violations.findings), crash, tuple(violations.unevaluated), applicable, tuple(violations.offers))

@@ -11,26 +11,26 @@ from mlflow_compliance.errors import ComplianceError
 from mlflow_compliance.production.context import Context
 from mlflow_compliance.rules.finding import Finding
 
-Remedy = Callable[[Finding, Context], Iterator[Change]]
+Fixer = Callable[[Finding, Context], Iterator[Change]]
 
 ATTRIBUTE = "__compliance_fixer__"
 _READS_FILES = "__compliance_reads_files__"
 
 
-class CannotFix(Exception):  # noqa: N818  it is an answer, not an error
+class Unfixable(Exception):  # noqa: N818  it is an answer, not an error
     """Raised by a fixer: the finding stays, with this reason or advice beside it."""
 
 
 FILES_NOT_READ = "depends on files, which no rule of this session reads: --fix-dry-run tells"
 
 
-def fixer(policy_id: str, *more: str, reads_files: bool = True) -> Callable[[Callable[..., Iterator[Change]]], Remedy]:
+def fixer(policy_id: str, *more: str, reads_files: bool = True) -> Callable[[Callable[..., Iterator[Change]]], Fixer]:
     """Declare the function below as the remedy for the findings of a policy, or of several.
 
     Only one that says `reads_files=False` is asked in a session that reads no files: the others would take what was not read for nothing.
     """
 
-    def declare(remedy: Callable[..., Iterator[Change]]) -> Remedy:
+    def declare(remedy: Callable[..., Iterator[Change]]) -> Fixer:
         made = _with_context(remedy)
         setattr(made, ATTRIBUTE, (policy_id, *more))
         setattr(made, _READS_FILES, reads_files)
@@ -39,7 +39,7 @@ def fixer(policy_id: str, *more: str, reads_files: bool = True) -> Callable[[Cal
     return declare
 
 
-def _with_context(remedy: Callable[..., Iterator[Change]]) -> Remedy:
+def _with_context(remedy: Callable[..., Iterator[Change]]) -> Fixer:
     """A fixer as it is called; one written for an earlier version takes snapshot and settings apart."""
     if len(inspect.signature(remedy).parameters) < 3:
         return remedy
@@ -51,7 +51,7 @@ def _with_context(remedy: Callable[..., Iterator[Change]]) -> Remedy:
     return called
 
 
-def propose(remedies: Mapping[str, Remedy], finding: Finding, context: Context, advice: str) -> tuple[tuple[Change, ...], str]:
+def propose(remedies: Mapping[str, Fixer], finding: Finding, context: Context, advice: str) -> tuple[tuple[Change, ...], str]:
     """The changes that would mend a finding, or none and the reason why not; `advice` is what the policy says where it has no fixer."""
     remedy = remedies.get(finding.policy)
     if remedy is None:
@@ -60,7 +60,7 @@ def propose(remedies: Mapping[str, Remedy], finding: Finding, context: Context, 
         return (), FILES_NOT_READ
     try:
         changes = tuple(remedy(finding, context))
-    except CannotFix as reason:
+    except Unfixable as reason:
         return (), str(reason)
     except ComplianceError:
         raise
@@ -73,6 +73,6 @@ def propose(remedies: Mapping[str, Remedy], finding: Finding, context: Context, 
     return changes, ""
 
 
-def summary_of(remedy: Remedy) -> str:
+def summary_of(remedy: Fixer) -> str:
     """What a remedy does, in the first line of its docstring."""
     return next(iter((remedy.__doc__ or "").strip().splitlines()), "")

@@ -11,16 +11,16 @@ from pathlib import Path
 from types import ModuleType
 
 from mlflow_compliance.errors import ComplianceError, first_line
-from mlflow_compliance.rules.fixer import ATTRIBUTE, Remedy
+from mlflow_compliance.rules.fixer import ATTRIBUTE, Fixer
 from mlflow_compliance.rules.installed import FIXERS, Pack, installed
 
 
-def load_fixers(places: Sequence[str], base: Path) -> dict[str, Remedy]:
+def load_fixers(places: Sequence[str], base: Path) -> dict[str, Fixer]:
     """The remedies in folders (relative to `base`), importable packages and installed packs, by policy id.
 
     Raises ComplianceError for a place that is not there and for two remedies of one policy.
     """
-    found: dict[str, Remedy] = {}
+    found: dict[str, Fixer] = {}
     packs = [pack for pack in installed(FIXERS) if pack.package not in places]
     for modules in (*(_imported(place, base) for place in places), *map(_installed, packs)):
         for module in modules:

@@ -40,14 +40,14 @@ class Requirement(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Axis:
+class Parameter:
     """Entities that a policy is parametrized by: opaque case ids in order, and the entity behind each."""
 
     name: str
     found: Callable[[Context], dict[str, object]]
     ref: Callable[[object], EntityRef]
 
-    def members(self, context: Context) -> Mapping[str, object]:
+    def entities(self, context: Context) -> Mapping[str, object]:
         return context.once(self.found)
 
 
@@ -78,7 +78,7 @@ def _artifact_roots(context: Context) -> dict[str, object]:
 
 
 def _required(kind: str) -> Callable[[Context], dict[str, object]]:
-    def members(context: Context) -> dict[str, object]:
+    def entities(context: Context) -> dict[str, object]:
         found: dict[str, object] = {}
         for product in context.settings.products:
             # The bare name is what people look for in a report; the product is named where there are several.
@@ -90,7 +90,7 @@ def _required(kind: str) -> Callable[[Context], dict[str, object]]:
                 found[key] = Requirement(product, kind, name)
         return found
 
-    return members
+    return entities
 
 
 def _own_ref(item: object) -> EntityRef:
@@ -99,30 +99,30 @@ def _own_ref(item: object) -> EntityRef:
     return ref
 
 
-AXES: dict[str, Axis] = {
-    axis.name: axis
-    for axis in (
-        Axis("experiment", _experiments, _own_ref),
-        Axis("product", _products, lambda item: EntityRef("product", item.name, item.name)),  # type: ignore[attr-defined]
-        Axis("registered_model", _registered_models, _own_ref),
-        Axis("artifact_root", _artifact_roots, _own_ref),
-        *(Axis(f"required_{kind}", _required(kind), _own_ref) for kind in ("param", "metric", "tag", "artifact")),
+PARAMETERS: dict[str, Parameter] = {
+    parameter.name: parameter
+    for parameter in (
+        Parameter("experiment", _experiments, _own_ref),
+        Parameter("product", _products, lambda item: EntityRef("product", item.name, item.name)),  # type: ignore[attr-defined]
+        Parameter("registered_model", _registered_models, _own_ref),
+        Parameter("artifact_root", _artifact_roots, _own_ref),
+        *(Parameter(f"required_{kind}", _required(kind), _own_ref) for kind in ("param", "metric", "tag", "artifact")),
     )
 }
 
-OF_FILES = frozenset({"artifact_root"})
+FILE_PARAMETERS = frozenset({"artifact_root"})
 """Axes whose entities are found among the files; those of the others are rows or settings."""
 
-MAY_BE_EMPTY = frozenset(AXES) - {"experiment"}
+MAY_BE_EMPTY = frozenset(PARAMETERS) - {"experiment"}
 """Axes that a healthy store may have nothing of; an empty one of the others is a failure, not a pass."""
 NONE = "none"
 """Case of a rule that has nothing to look at."""
 
 
-def without_any(axis: str, settings: Settings) -> str:
+def without_any(parameter: str, settings: Settings) -> str:
     """Why there is nothing of an axis where the settings are what names it; empty where it comes from the store."""
-    kind = axis.removeprefix("required_")
-    if kind == axis and axis != "product":
+    kind = parameter.removeprefix("required_")
+    if kind == parameter and parameter != "product":
         return ""
     if settings.products:
         return f"the settings require no {kind} of a production run (products.production.required_{kind}s)"
@@ -147,14 +147,14 @@ class Policy:
         return tuple(inspect.signature(self.check).parameters)
 
     @cached_property
-    def axes(self) -> tuple[str, ...]:
-        return tuple(name for name in self.arguments if name in AXES)
+    def parameters(self) -> tuple[str, ...]:
+        return tuple(name for name in self.arguments if name in PARAMETERS)
 
     @cached_property
     def optional(self) -> frozenset[str]:
         """Axes that the check can do without, spelled `product: Product | None`: where there is nothing of one, it is asked once, with None."""
         spelled = {name: str(item.annotation) for name, item in inspect.signature(self.check).parameters.items()}
-        return frozenset(name for name in self.axes if spelled[name].endswith("| None"))
+        return frozenset(name for name in self.parameters if spelled[name].endswith("| None"))
 
     @cached_property
     def reads_artifacts(self) -> bool:
@@ -163,7 +163,7 @@ class Policy:
     @property
     def evaluable(self) -> bool:
         """Whether the engine can run it on a planned store: a check with fixtures of its own runs under pytest only."""
-        return all(name in AXES or name in FACTS for name in self.arguments)
+        return all(name in PARAMETERS or name in FACTS for name in self.arguments)
 
 
 def policy(policy_id: str, title: str, severity: Severity, *, advice: str = "") -> Callable[[Check], Check]:

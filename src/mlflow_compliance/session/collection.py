@@ -29,11 +29,11 @@ def cover(collector: pytest.Collector, value: object) -> None:
     module = collector.getparent(pytest.Module)
     if not hasattr(value, ATTRIBUTE) or module is None or module.stash.get(_COVERED, False):
         return
-    from mlflow_compliance.rules.policy import AXES
+    from mlflow_compliance.rules.policy import PARAMETERS
 
     module.stash[_COVERED] = True
     audit = ensure_audit(collector.config)
-    for name in AXES:
+    for name in PARAMETERS:
         pytest.register_fixture(name=name, func=_member, node=module)
     pytest.register_fixture(name="store", func=lambda request: audit.snapshot(artifacts=_policy(request.node).reads_artifacts), node=module)
     pytest.register_fixture(name="artifacts", func=lambda: audit.snapshot(artifacts=True).artifacts, node=module)
@@ -51,13 +51,13 @@ def _policy(item: pytest.Item) -> Policy:
 
 def _member(request: pytest.FixtureRequest) -> object:
     """The entity behind a parameter, from the store as it was last read."""
-    from mlflow_compliance.rules.policy import AXES, NONE
+    from mlflow_compliance.rules.policy import NONE, PARAMETERS
 
-    audit, axis, rule = request.config.stash[AUDIT], str(request.fixturename), _policy(request.node)
-    found = audit.resolve(axis, request.param, artifacts=rule.reads_artifacts)
+    audit, parameter, rule = request.config.stash[AUDIT], str(request.fixturename), _policy(request.node)
+    found = audit.resolve(parameter, request.param, artifacts=rule.reads_artifacts)
     if found is not None:
-        request.node.stash.setdefault(EXAMINED, []).append(AXES[axis].ref(found))
-    elif request.param != NONE or axis not in rule.optional:
+        request.node.stash.setdefault(EXAMINED, []).append(PARAMETERS[parameter].ref(found))
+    elif request.param != NONE or parameter not in rule.optional:
         pytest.fail(f"there is no {request.fixturename} to examine: a rule that looks at nothing proves nothing", pytrace=False)
     return found
 
@@ -65,37 +65,37 @@ def _member(request: pytest.FixtureRequest) -> object:
 def _violations(request: pytest.FixtureRequest) -> Violations:
     """The collector of a check; what it holds when the check ends fails the check."""
     from mlflow_compliance.rules.finding import Violations
-    from mlflow_compliance.rules.policy import AXES
+    from mlflow_compliance.rules.policy import PARAMETERS
     from mlflow_compliance.snapshot.refs import EntityRef
 
     rule = _policy(request.node)
     subject = EntityRef("store", "store", request.config.stash[AUDIT].store.info.uri)
-    first = request.getfixturevalue(rule.axes[0]) if rule.axes else None
+    first = request.getfixturevalue(rule.parameters[0]) if rule.parameters else None
     if first is not None:
-        subject = AXES[rule.axes[0]].ref(first)
+        subject = PARAMETERS[rule.parameters[0]].ref(first)
     found = request.node.stash[VIOLATIONS] = Violations(rule.id, subject)
     return found
 
 
-def rows(metafunc: pytest.Metafunc) -> None:
+def parametrize(metafunc: pytest.Metafunc) -> None:
     """Parametrize a policy by the entities of the store, under opaque ids that stay the same while the store changes."""
     rule = getattr(metafunc.function, ATTRIBUTE, None)
     if rule is None:
         return
     audit = ensure_audit(metafunc.config)
     audit.add(rule)
-    for axis in rule.axes:
-        keys = [_LEFT_OUT] if audit.left_out(rule) or not audit.asked(rule) else audit.keys(rule, axis)
-        metafunc.parametrize(axis, keys or _none(rule, axis, audit), ids=keys or None, indirect=True)
+    for parameter in rule.parameters:
+        keys = [_LEFT_OUT] if audit.left_out(rule) or not audit.asked(rule) else audit.keys(rule, parameter)
+        metafunc.parametrize(parameter, keys or _none(rule, parameter, audit), ids=keys or None, indirect=True)
 
 
-def _none(rule: Policy, axis: str, audit: Audit) -> list[Any]:
+def _none(rule: Policy, parameter: str, audit: Audit) -> list[Any]:
     """The one case of an axis that nothing is on: a failure where a store must have something, else told as NOT APPLICABLE."""
     from mlflow_compliance.rules.policy import MAY_BE_EMPTY, NONE, without_any
 
-    if axis not in MAY_BE_EMPTY or axis in rule.optional:
+    if parameter not in MAY_BE_EMPTY or parameter in rule.optional:
         return [pytest.param(NONE, id=NONE)]
-    reason = without_any(axis, audit.settings)
+    reason = without_any(parameter, audit.settings)
     return [pytest.param(NONE, id=NONE, marks=pytest.mark.skip(reason=reason))] if reason else []
 
 

@@ -33,7 +33,7 @@ _WAYS_OUT = {
 Status = tuple[str, str, str | tuple[str, Mapping[str, bool]]]
 
 
-def judge(item: pytest.Function) -> None:
+def fail_on_violations(item: pytest.Function) -> None:
     """Fail a check whose violations are not empty, all of them told; one that could not judge everything is never green."""
     violations = item.stash.get(VIOLATIONS, None)
     if violations is None or not (violations.findings or violations.unevaluated):
@@ -170,28 +170,28 @@ def _reason(report: pytest.TestReport) -> str:
 
 def _subject(item: pytest.Item, rule: Policy, audit: Audit) -> EntityRef | None:
     """What a check without a `violations` fixture is about."""
-    from mlflow_compliance.rules.policy import AXES
+    from mlflow_compliance.rules.policy import PARAMETERS
     from mlflow_compliance.snapshot.refs import EntityRef
 
-    if not rule.axes:
+    if not rule.parameters:
         return EntityRef("store", "store", audit.store.info.uri)
-    key = item.callspec.params.get(rule.axes[0]) if hasattr(item, "callspec") else None
-    found = audit.resolve(rule.axes[0], str(key), artifacts=rule.reads_artifacts)
-    return None if found is None else AXES[rule.axes[0]].ref(found)
+    key = item.callspec.params.get(rule.parameters[0]) if hasattr(item, "callspec") else None
+    found = audit.resolve(rule.parameters[0], str(key), artifacts=rule.reads_artifacts)
+    return None if found is None else PARAMETERS[rule.parameters[0]].ref(found)
 
 
 def _assertion(rule: Policy, subject: EntityRef | None, failure: BaseException, audit: Audit) -> Finding:
     """What a plain assertion found."""
-    from mlflow_compliance.rules.evaluation import said
+    from mlflow_compliance.rules.evaluation import message_of
     from mlflow_compliance.rules.finding import ASSERTION, Finding
     from mlflow_compliance.snapshot.refs import EntityRef
 
-    return Finding(rule.id, subject or EntityRef("store", "store", audit.store.info.uri), ASSERTION, said(failure))
+    return Finding(rule.id, subject or EntityRef("store", "store", audit.store.info.uri), ASSERTION, message_of(failure))
 
 
 def _own_failure(rule: Policy, subject: EntityRef | None, call: pytest.CallInfo[Any], audit: Audit) -> Finding:
     """A check that failed by an assertion, or that could not be carried out, as a row of the tables."""
-    from mlflow_compliance.rules.evaluation import said
+    from mlflow_compliance.rules.evaluation import message_of
     from mlflow_compliance.rules.finding import Finding
     from mlflow_compliance.snapshot.refs import EntityRef
 
@@ -200,8 +200,8 @@ def _own_failure(rule: Policy, subject: EntityRef | None, call: pytest.CallInfo[
     if call.when == "call" and isinstance(error, (AssertionError, pytest.fail.Exception)):
         return _assertion(rule, subject, error, audit)
     if isinstance(error, pytest.fail.Exception):
-        return Finding(rule.id, entity, "nothing-to-examine", said(error))
-    what = type(error).__name__ + (f": {said(error)}" if str(error).strip() else "") if error is not None else "no reason given"
+        return Finding(rule.id, entity, "nothing-to-examine", message_of(error))
+    what = type(error).__name__ + (f": {message_of(error)}" if str(error).strip() else "") if error is not None else "no reason given"
     return Finding(rule.id, entity, "crashed", f"the check could not be carried out ({what})")
 
 
@@ -241,5 +241,9 @@ def finish(session: pytest.Session) -> None:
     if summary is not None:
         session.config.stash[SUMMARY] = summary
     made = audit.repair if audit else None
-    if made is not None and (made.unlike or made.plan.crashed or (made.outcome and made.outcome.failed)) and session.exitstatus == pytest.ExitCode.OK:
+    if (
+        made is not None
+        and (made.differing or made.plan.crashed or (made.outcome and made.outcome.failed))
+        and session.exitstatus == pytest.ExitCode.OK
+    ):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -21,7 +21,7 @@ def _cases(items: list[pytest.Item]) -> dict[str, tuple[str, str]]:
         rule = rule_of(item)
         if rule is not None and item.get_closest_marker("skip") is None:
             params = item.callspec.params if hasattr(item, "callspec") else {}
-            found[item.nodeid] = (rule.id, "-".join(str(params[axis]) for axis in rule.axes))
+            found[item.nodeid] = (rule.id, "-".join(str(params[parameter]) for parameter in rule.parameters))
     return found
 
 

@@ -24,7 +24,7 @@ WORKER_ERROR = "compliance_error"
 """Key under which a worker of pytest-xdist hands over why it could not collect: raised there, it would be an internal error."""
 
 
-def hear(node: Any) -> None:
+def receive_error(node: Any) -> None:
     """On the controller of pytest-xdist: keep what a worker handed over."""
     error = getattr(node, "workeroutput", {}).get(WORKER_ERROR)
     if error:

@@ -43,7 +43,7 @@ def shown_path(path: Path) -> str:
 
 
 @dataclass(frozen=True)
-class Source:
+class SettingsFile:
     """The text that settings were read from; `prefix` leads to them within the document."""
 
     path: Path | None = None

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_compliance.errors import SettingsError
-from mlflow_compliance.settings.errors import Source, shown_path
+from mlflow_compliance.settings.errors import SettingsFile, shown_path
 from mlflow_compliance.settings.toml import TomlSyntaxError, parse
 
 FILE = "compliance.toml"
@@ -34,7 +34,7 @@ def find_settings(start: Path) -> Path | None:
     return None
 
 
-def read_settings(path: Path) -> tuple[Source, dict[str, Any]]:
+def read_settings(path: Path) -> tuple[SettingsFile, dict[str, Any]]:
     """The text of a settings file and the table of settings in it, not yet validated. Raises SettingsError."""
     text = _read(path)
     table: Any = _document(path, text)
@@ -44,8 +44,8 @@ def read_settings(path: Path) -> tuple[Source, dict[str, Any]]:
             raise SettingsError(f"{shown_path(path)}: there is no table [{'.'.join(TABLE)}]")
         table = table[key]
         if not isinstance(table, dict):
-            raise Source(path, text).error([(prefix[:depth], "must be a table")])
-    return Source(path, text, prefix), table
+            raise SettingsFile(path, text).error([(prefix[:depth], "must be a table")])
+    return SettingsFile(path, text, prefix), table
 
 
 def _read(path: Path) -> str:

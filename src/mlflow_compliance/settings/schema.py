@@ -13,7 +13,7 @@ from urllib.parse import unquote
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, ValidatorFunctionWrapHandler, field_validator, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from mlflow_compliance.settings.errors import OWN, Loc, Source, problems_in, unknown
+from mlflow_compliance.settings.errors import OWN, Loc, SettingsFile, problems_in, unknown
 from mlflow_compliance.settings.files import find_settings, read_settings
 from mlflow_compliance.snapshot.entities import Experiment, Run
 from mlflow_compliance.snapshot.files import DuplicateRules
@@ -253,7 +253,7 @@ class Settings(_Table):
     journal: JournalSettings = JournalSettings()
     gate: GateSettings = GateSettings()
     policies: dict[str, PolicySettings] = {}
-    _source: Source = PrivateAttr(default_factory=Source)
+    _source: SettingsFile = PrivateAttr(default_factory=SettingsFile)
 
     @property
     def path(self) -> Path | None:

@@ -91,7 +91,7 @@ class Artifacts:
     """Path -> SHA-256 (hex), for the files that had to be read: candidates for duplicates, and those on record. In object stores 'md5:' and hex."""
     recorded: Mapping[str, str] = field(default_factory=dict)
     """Path -> the SHA-256 on record since this program made it share a copy."""
-    twins: tuple[tuple[str, ...], ...] = ()
+    equal_archives: tuple[tuple[str, ...], ...] = ()
     """Groups of zip containers that hold the same members but differ in bytes (time stamps)."""
     newest: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """(kind, key) of an owner -> when the newest of its files was last written, in milliseconds."""

@@ -87,7 +87,7 @@ class Experiment:
     """Active logged models that no run of this experiment wrote: a copy of its runs leaves them behind."""
     assessed_runs: int = 0
     """Runs with assessments that soft-deleting the run would delete for good."""
-    belongings: tuple[tuple[str, int], ...] = ()
+    dependents: tuple[tuple[str, int], ...] = ()
     """What else is tied to it and not to its runs (issues, review queues, ...), as people call it, and how many: a copy leaves it behind."""
 
     @property

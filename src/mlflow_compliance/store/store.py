@@ -25,7 +25,7 @@ from mlflow_compliance.store.backends.base import Backend, Rows
 
 if TYPE_CHECKING:
     from mlflow_compliance.store.evidence.cache import Workshop
-    from mlflow_compliance.store.storage.storages import Places
+    from mlflow_compliance.store.storage.storages import Storages
 
 
 @contextmanager
@@ -152,11 +152,11 @@ class Store:
         return replace(snapshot, artifacts=with_ownership(found, snapshot, rows, self.backend, self.owned, journals=self.folder))
 
     @cached_property
-    def places(self) -> Places:
+    def places(self) -> Storages:
         """The object stores and servers that this store's artifacts may lie in."""
-        from mlflow_compliance.store.storage.storages import Places
+        from mlflow_compliance.store.storage.storages import Storages
 
-        return Places(self.uri)
+        return Storages(self.uri)
 
     @cached_property
     def workshop(self) -> Workshop:

@@ -230,7 +230,7 @@ def test_archives_that_differ_in_time_stamps_are_twins(search: Search, tmp_path:
         },
     )
     found = search(folder)
-    assert [tuple(map(os.path.basename, group)) for group in found.twins] == [("a.skops", "b-again.skops")]
+    assert [tuple(map(os.path.basename, group)) for group in found.equal_archives] == [("a.skops", "b-again.skops")]
     assert groups(found) == [{"b.skops", "b-again.skops"}]
 
 
@@ -238,7 +238,7 @@ def test_archives_that_are_spoiled_are_no_twins_and_no_crash(search: Search, tmp
     good = archive(2024, a=b"x" * 500)
     contents = {f"{index}.zip": good[:index] + b"\xff" + good[index + 1 :] for index in range(len(good))}
     put(tmp_path / "artifacts", **contents)
-    for group in search(tmp_path / "artifacts").twins:
+    for group in search(tmp_path / "artifacts").equal_archives:
         assert len({Path(path).read_bytes() for path in group}) == len(group)
 
 

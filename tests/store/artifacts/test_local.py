@@ -21,7 +21,7 @@ from mlflow_compliance.store.artifacts import hash_cache
 from mlflow_compliance.store.artifacts import local as visiting
 from mlflow_compliance.store.artifacts.duplicates import hash_candidates
 from mlflow_compliance.store.artifacts.hash_cache import HashCache
-from mlflow_compliance.store.storage import worker as helper_child
+from mlflow_compliance.store.storage import worker as worker_program
 from mlflow_compliance.store.storage import worker_pool as helpers
 from mlflow_compliance.store.storage.folder_scan import Verifier
 
@@ -576,13 +576,13 @@ class TestHelper:
         self, search: Callable[..., Artifacts], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
     ) -> None:
         expected, died = search(1_000_000), tmp_path / "died"
-        (tmp_path / "dying.py").write_text(DYING.format(program=helper_child.__file__, died=str(died)))
-        monkeypatch.setattr(helpers.helper_child, "__file__", str(tmp_path / "dying.py"))
+        (tmp_path / "dying.py").write_text(DYING.format(program=worker_program.__file__, died=str(died)))
+        monkeypatch.setattr(helpers.worker_program, "__file__", str(tmp_path / "dying.py"))
         monkeypatch.setattr(visiting.Visitor, "visit", waiting(visiting.Visitor.visit, died.exists, 60))
         assert search(1, sampled=True) == expected
         assert died.exists()
         for program in (tmp_path / "gone.py", tmp_path):
-            monkeypatch.setattr(helpers.helper_child, "__file__", str(program))
+            monkeypatch.setattr(helpers.worker_program, "__file__", str(program))
             assert search(1, sampled=True) == expected
         monkeypatch.setattr(helpers.sys, "executable", str(tmp_path / "no python"))
         assert search(1, sampled=True) == expected

@@ -15,7 +15,7 @@ from databases import PASSWORD, QUOTED, SERVERS, Server
 from gates import EVERY_RULE, RULES, Gate, make_messy, owned, told
 from places import Guest, Place
 from repairs import carry_out, lines_of, plan_for, take_back
-from stores import BIG, unlike
+from stores import BIG, differing
 
 from mlflow_compliance.changes import SetAlias, SetExperimentTag, SetRunTag
 from mlflow_compliance.errors import ChangeError, ComplianceError, StoreError
@@ -129,7 +129,7 @@ def test_one_repair_at_a_time_from_any_machine(server: Server, guest_on: Callabl
         busy = gate("--fix", owned(guest.place.artifacts))
         assert busy.ret == 4
         assert "is running, perhaps on another machine: wait for it to end" in told(busy)
-        assert unlike(before, guest.everything()) == []
+        assert differing(before, guest.everything()) == []
         elsewhere = open_store(server.store("/nowhere"), guest.settings, str(gate.folder))
         with elsewhere.backend.lock():
             """Another database of the same server is another store."""
@@ -213,7 +213,7 @@ def test_a_store_that_was_converted_to_another_collation_in_part(guest_on: Calla
         f"ALTER TABLE registered_model_aliases DROP FOREIGN KEY {tie}, CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci",
         "ALTER TABLE logged_models MODIFY source_run_id VARCHAR(32) CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci",
     )
-    assert unlike(before, guest.everything()) == []
+    assert differing(before, guest.everything()) == []
 
 
 def test_only_the_callers_workspace_and_only_what_is_meant(server: Server, guest_on: Callable[..., Guest], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -285,14 +285,14 @@ def test_rows_of_a_moved_store_are_rewritten_and_taken_back(server: Server, gues
     plan = plan_for(moved, "ART003")
     assert len(plan.changes) == 1
     done = carry_out(moved, plan)
-    assert (done.unlike, done.outcome.failed) == ([], [])
+    assert (done.differing, done.outcome.failed) == ([], [])
     after = moved.everything()
     assert after.runs[run].artifact_uri == f"file://{whole.runs[run].artifact_uri}"
     assert after.artifacts is not None
     assert whole.artifacts is not None
     assert after.artifacts.locations == whole.artifacts.locations
     take_back(moved, done.lines)
-    assert unlike(before, moved.everything()) == []
+    assert differing(before, moved.everything()) == []
 
 
 def test_a_place_that_the_database_would_cut_is_not_written(server: Server, guest_on: Callable[..., Guest], gate: Gate) -> None:

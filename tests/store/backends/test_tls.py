@@ -163,7 +163,7 @@ def test_a_tracking_server(https: tuple[Server, Lab], known: Authority, unknown:
     other = server.url.replace("127.0.0.1", "localhost")
     trusted = {"SERVER_CERT_PATH": known.certificate}
     both = {**trusted, "CLIENT_CERT_PATH": ours.both}
-    refusals: list[tuple[str, Mapping[str, object], str]] = [
+    unfixed: list[tuple[str, Mapping[str, object], str]] = [
         (server.url, {}, "certificate is not accepted .*: name .* in MLFLOW_TRACKING_SERVER_CERT_PATH"),
         (server.url, {"SERVER_CERT_PATH": unknown.certificate}, "certificate is not accepted .*: name .* in MLFLOW_TRACKING_SERVER_CERT_PATH"),
         (server.url, trusted, r"asks for a client certificate \(MLFLOW_TRACKING_CLIENT_CERT_PATH"),
@@ -175,7 +175,7 @@ def test_a_tracking_server(https: tuple[Server, Lab], known: Authority, unknown:
         (other, both, "for another host .* 'localhost'.*: write the one that it is for"),
         (server.url.replace("https:", "http:"), {}, "it does not answer"),
     ]
-    for uri, variables, way in refusals:
+    for uri, variables, way in unfixed:
         given(**variables)
         line = refused(uri)
         assert re.search(way, line), line

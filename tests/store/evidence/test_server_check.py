@@ -251,7 +251,7 @@ def test_a_server_that_dies_between_list_and_download_is_one_sentence(shown: Sho
     with tracking_server(str(shown.lab.database)) as url:
         server = _server_of(url)
 
-        class Listed(dict[str, tuple[int, str | None]]):
+        class ObjectInfo(dict[str, tuple[int, str | None]]):
             """Its items are asked for when all folders were listed."""
 
             def items(self) -> Any:
@@ -259,7 +259,7 @@ def test_a_server_that_dies_between_list_and_download_is_one_sentence(shown: Sho
                 os.waitid(os.P_PID, server, os.WEXITED | os.WNOWAIT)
                 return super().items()
 
-        served = shown.check("longer", url=url, files=Listed({"b.txt": (3, None)}))
+        served = shown.check("longer", url=url, files=ObjectInfo({"b.txt": (3, None)}))
     assert served.problems == ("the server does not answer any more since it was asked for get-artifact b.txt",)
 
 

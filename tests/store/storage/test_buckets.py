@@ -14,8 +14,8 @@ import buckets
 import pytest
 from mlflow.entities import LoggedModelStatus
 from producing import unproduced
-from repairs import carry_out, findings, plan_for, refusals, take_back
-from stores import BIG, Lab, there_and_back, unlike
+from repairs import carry_out, findings, plan_for, take_back, unfixed
+from stores import BIG, Lab, differing, there_and_back
 
 from mlflow_compliance import resolve_artifact
 from mlflow_compliance.changes import PointToCopy
@@ -24,11 +24,11 @@ from mlflow_compliance.snapshot.artifacts import Artifacts
 from mlflow_compliance.snapshot.files import Pointer
 from mlflow_compliance.snapshot.presence import Why
 from mlflow_compliance.store.artifacts.remote import STAYS
-from mlflow_compliance.store.artifacts.remote_roots import RemoteGround
+from mlflow_compliance.store.artifacts.remote_roots import RemoteTree
 from mlflow_compliance.store.ownership.rows import Missing
-from mlflow_compliance.store.storage.base import Listed, RemoteError
+from mlflow_compliance.store.storage.base import ObjectInfo, RemoteError
 from mlflow_compliance.store.storage.s3 import Bucket
-from mlflow_compliance.store.storage.storages import Places
+from mlflow_compliance.store.storage.storages import Storages
 from mlflow_compliance.store.storage.transfer import copy_folder
 
 
@@ -175,9 +175,9 @@ def test_hostile_names_are_told_and_end_nothing(bucket_lab: BucketLab, s3: Any) 
 
 def test_names_that_no_server_here_takes() -> None:
     """Other servers keep keys with dots and empty parts: they stay text."""
-    ground = RemoteGround(Places(""))
+    ground = RemoteTree(Storages(""))
     for key in ("a/../../b", "a//c", "./d", "x/", "../../../etc/passwd"):
-        ground._take(Listed(f"s3://b/{key}", 3))
+        ground._take(ObjectInfo(f"s3://b/{key}", 3))
     assert set(ground.objects) == {"s3://b/a/../../b", "s3://b/a//c", "s3://b/./d", "s3://b/../../../etc/passwd"}
     assert list(ground.odd) == ["s3://b/x/"]
     assert ground.missing("s3://b/nothing") == Missing("holds no object")
@@ -245,7 +245,7 @@ def test_a_production_run_is_built_and_looked_into(bucket_lab: BucketLab, s3: An
     lab = unproduced(lambda: bucket_lab)
     before = lab.everything()
     done = carry_out(lab, plan_for(lab))
-    assert (done.unlike, done.outcome.failed) == ([], [])
+    assert (done.differing, done.outcome.failed) == ([], [])
     after = lab.everything()
     fetched: list[str] = []
     chunks = Bucket.chunks
@@ -262,7 +262,7 @@ def test_a_production_run_is_built_and_looked_into(bucket_lab: BucketLab, s3: An
     assert after.evidence.served[run.run_id].problems == ()
     assert len(fetched) == len(set(fetched))
     take_back(lab, done.lines)
-    assert unlike(before, lab.read(tuple(before.runs))) == []
+    assert differing(before, lab.read(tuple(before.runs))) == []
 
 
 @pytest.fixture
@@ -294,7 +294,7 @@ def test_pointers_keep_the_laws_and_settle_duplicates(pointing: BucketLab, s3: A
     assert there.items() > before.items()
 
     done = carry_out(lab, plan_for(lab, "ART001"))
-    assert (done.unlike, done.outcome.failed, len(done.outcome.applied)) == ([], [], 2)
+    assert (done.differing, done.outcome.failed, len(done.outcome.applied)) == ([], [], 2)
     assert everything_in(s3).items() > there.items()
     added = {key: body for key, body in everything_in(s3).items() if key not in there}
     assert [body for key, body in added.items() if "/.quarantine/" in key] == [BIG, BIG]
@@ -306,7 +306,7 @@ def test_pointers_keep_the_laws_and_settle_duplicates(pointing: BucketLab, s3: A
     put(s3, os.path.dirname(kept), {"same ü.bin": BIG[:-1] + b"x"})
     assert [finding.observed for finding in findings(lab, "ART001")] == [f"{len(BIG)} bytes too many"], "two copies are left, and lead nowhere"
     again = carry_out(lab, plan_for(lab, "ART001"))
-    assert (again.unlike, again.outcome.failed, len(again.outcome.applied)) == ([], [], 1)
+    assert (again.differing, again.outcome.failed, len(again.outcome.applied)) == ([], [], 1)
     assert resolve_artifact(last) == path
     take_back(lab, again.lines)
     put(s3, os.path.dirname(kept), {"same ü.bin": BIG})
@@ -356,7 +356,7 @@ def test_pointers_are_not_written_where_they_would_do_harm(pointing: BucketLab, 
     one = lab.experiment("credit_models")
     runs = [lab.run(one) for _ in range(2)]
     models = [lab.model(one, run, files={"weights.bin": BIG * 3}) for run in runs]
-    (refusal,) = refusals(plan_for(lab, "ART001"), "ART001")
+    (refusal,) = unfixed(plan_for(lab, "ART001"), "ART001")
     assert refusal.reason.startswith("several of its copies lie in model folders")
     s3.delete_object(Bucket=s3.bucket, Key=f"mlruns/{one}/models/{models[1]}/artifacts/weights.bin")
     put(s3, lab.place(runs[0]), {"a.bin": BIG * 3})
@@ -379,4 +379,4 @@ def test_pointers_are_not_written_where_they_would_do_harm(pointing: BucketLab, 
         put(s3, os.path.dirname(at), {f"same ü.bin.compliance-pointer.{journal}.json": content})
     assert groups() == [group.paths], "one is no JSON, the others lead in a circle"
     lab.run(lab.experiment("credit_running"), status="RUNNING", files={"same.bin": BIG})
-    assert any("has not ended" in refusal.reason for refusal in refusals(plan_for(lab, "ART001"), "ART001"))
+    assert any("has not ended" in refusal.reason for refusal in unfixed(plan_for(lab, "ART001"), "ART001"))

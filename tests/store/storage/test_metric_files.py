@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from gates import RULES
 from repairs import CHECKOUT, carry_out, findings, lines_of, plan_for
-from stores import Lab, there_and_back, unlike
+from stores import Lab, differing, there_and_back
 
 from mlflow_compliance.changes import RemoveRepeatedPoints, load
 from mlflow_compliance.errors import ChangeError
@@ -82,7 +82,7 @@ def test_the_public_store_migrates_after_the_repair_and_every_point_is_in_the_ta
     before, contents = files.points(), contents_of(files.mlruns)
     assert "UNIQUE constraint failed" in (failed := files.migrate()).stdout + failed.stderr
     (files.folder / "migrated.db").unlink(missing_ok=True)
-    assert carry_out(files, plan_for(files, "STO001")).unlike == []
+    assert carry_out(files, plan_for(files, "STO001")).differing == []
     after = files.points()
     assert after == Counter(before.keys())
     assert sum(before.values()) > sum(after.values())
@@ -113,7 +113,7 @@ def test_the_change_keeps_the_laws_and_refuses_a_file_that_changed(files: Files)
     before = files.read()
     with pytest.raises(ChangeError, match="does not hold the content"):
         StoreWriter(files.store, {}).write(changes[0])
-    assert unlike(before, files.read()) == []
+    assert differing(before, files.read()) == []
 
 
 @pytest.mark.parametrize("moment", ["_put", "refuse_if_changed"])
@@ -121,7 +121,7 @@ def test_a_repair_that_is_killed_loses_nothing_and_the_next_one_ends_it(files: F
     before, contents = files.points(), contents_of(files.mlruns)
     assert files.fix("--fix", "-p", "killing", kill=f"mlflow_compliance.store.storage.metric_files:{moment}:1") == -signal.SIGKILL
     assert files.points() == before
-    assert carry_out(files, plan_for(files, "STO001")).unlike == []
+    assert carry_out(files, plan_for(files, "STO001")).differing == []
     assert findings(files, "STO001") == []
     assert files.points() == Counter(before.keys())
     assert not contents.keys() - contents_of(files.folder).keys()
@@ -142,5 +142,5 @@ def test_other_changes_of_a_file_store_are_refused_and_values_that_differ_are_fo
     assert [finding.entity.key for finding in several] == [metric.parts[-3]]
     plan = plan_for(files)
     assert {type(change) for change in plan.changes} == {RemoveRepeatedPoints}
-    reasons = {refusal.finding.policy: refusal.reason for refusal in plan.refusals}
+    reasons = {refusal.finding.policy: refusal.reason for refusal in plan.unfixed}
     assert "which value counts" in reasons["STO001"]

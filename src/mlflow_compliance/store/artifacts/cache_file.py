@@ -28,18 +28,18 @@ _TABLES = {
 }
 
 
-class Memory:
+class CacheFile:
     """What one audit leaves for the next: tables of columns of texts and whole numbers. `about` says under which version and rules."""
 
-    def __init__(self, about: list[Any], twins: list[list[str]]) -> None:
+    def __init__(self, about: list[Any], equal_archives: list[list[str]]) -> None:
         self.about = about
-        self.twins = twins
+        self.equal_archives = equal_archives
         self._blocks: dict[tuple[str, str], bytes] = {}  # columns that nobody asked for yet
         self._texts: dict[tuple[str, str], list[str]] = {}
         self._numbers: dict[tuple[str, str], list[int]] = {}
 
     @classmethod
-    def read(cls, path: str) -> Memory | None:
+    def read(cls, path: str) -> CacheFile | None:
         """None where the file is missing, spoiled, of another version, not a file, or where others may have written to it."""
         try:
             with opened(path) as file, open(file, "rb", closefd=False) as reader:
@@ -57,10 +57,10 @@ class Memory:
             return None
 
     @classmethod
-    def _parsed(cls, body: memoryview) -> Memory:
+    def _parsed(cls, body: memoryview) -> CacheFile:
         length = int.from_bytes(body[:8], "little")
-        about, twins, sizes = json.loads(bytes(body[8 : 8 + length]))
-        memory, position = cls(about, twins), 8 + length
+        about, equal_archives, sizes = json.loads(bytes(body[8 : 8 + length]))
+        memory, position = cls(about, equal_archives), 8 + length
         for table, (texts, numbers) in _TABLES.items():
             for name in (*texts, *numbers):
                 end = position + sizes[f"{table}.{name}"]
@@ -102,16 +102,18 @@ class Memory:
         for name, values in columns.items():
             self._column(table, name).extend(values)
 
-    def take_over(self, other: Memory, where: Mapping[str, slice], besides: Sequence[str]) -> None:
+    def take_over(self, other: CacheFile, where: Mapping[str, slice], besides: Sequence[str]) -> None:
         """Add a part of each of another's tables, but for some columns."""
         for table, (texts, numbers) in _TABLES.items():
             for name in (*texts, *numbers):
                 if name not in besides:
                     self._column(table, name).extend(other._column(table, name)[where[table]])
 
-    def equals(self, other: Memory) -> bool:
+    def equals(self, other: CacheFile) -> bool:
         names = [(table, name) for table, columns in _TABLES.items() for name in (*columns[0], *columns[1])]
-        return (self.about, self.twins) == (other.about, other.twins) and all(self._column(*name) == other._column(*name) for name in names)
+        return (self.about, self.equal_archives) == (other.about, other.equal_archives) and all(
+            self._column(*name) == other._column(*name) for name in names
+        )
 
     def spans(self, table: str) -> list[int]:
         """Where each folder's part of a table begins, and where the last one's ends."""
@@ -125,7 +127,7 @@ class Memory:
                 blocks[f"{table}.{name}"] = "".join([f"{word}\0" for word in self.texts(table, name)]).encode(errors="surrogateescape")
             for name in numbers:
                 blocks[f"{table}.{name}"] = array("q", self.numbers(table, name)).tobytes()
-        head = json.dumps([self.about, self.twins, {name: len(block) for name, block in blocks.items()}]).encode()
+        head = json.dumps([self.about, self.equal_archives, {name: len(block) for name, block in blocks.items()}]).encode()
         body = b"".join([len(head).to_bytes(8, "little"), head, *blocks.values()])
         temporary = ""
         try:

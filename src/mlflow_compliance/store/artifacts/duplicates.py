@@ -61,14 +61,14 @@ def hash_candidates(artifacts: Artifacts, progress: Progress, executor: Executor
     read = {files[path][1]: digest for path, digest in digests.items()}
     merged = _clones(read, digests, files)
     hashes = {path: read[file[1]] for path, file in files.items() if file[1] in read}
-    twins = settled[1] if settled else find_twins(artifacts, hashes)
+    equal_archives = settled[1] if settled else find_equal_archives(artifacts, hashes)
     if cache is not None and not settled:
-        cache.keep(artifacts, tokens, digests, twins, whole=not unread)
+        cache.keep(artifacts, tokens, digests, equal_archives, whole=not unread)
     return replace(
         artifacts,
         files={path: file._replace(copy=merged[file.copy]) if file.copy in merged else file for path, file in files.items()} if merged else files,
         hashes=hashes,
-        twins=twins,
+        equal_archives=equal_archives,
         unread={**artifacts.unread, **unread},
         samples={},
     )
@@ -228,7 +228,7 @@ def _bytes(group: Sequence[Copy]) -> int:
 _CONTAINERS = (".skops", ".zip", ".npz", ".keras", ".pt")
 
 
-def find_twins(artifacts: Artifacts, hashes: Mapping[str, str]) -> tuple[tuple[str, ...], ...]:
+def find_equal_archives(artifacts: Artifacts, hashes: Mapping[str, str]) -> tuple[tuple[str, ...], ...]:
     """Groups of paths, one for each content."""
     alike: dict[tuple[str, int], dict[str, str]] = defaultdict(dict)
     apply_to = artifacts.rules.applied()

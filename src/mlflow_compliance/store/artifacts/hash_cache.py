@@ -20,7 +20,7 @@ from typing import NamedTuple, TypeVar
 from mlflow_compliance.snapshot.artifacts import Artifacts
 from mlflow_compliance.snapshot.files import ArtifactFile, DuplicateRules, ModelFolder
 from mlflow_compliance.snapshot.refs import EntityRef
-from mlflow_compliance.store.artifacts.cache_file import FILES, FOLDERS, MODELS, PLACES, Memory
+from mlflow_compliance.store.artifacts.cache_file import FILES, FOLDERS, MODELS, PLACES, CacheFile
 from mlflow_compliance.store.storage.filesystem import tells_of_entries
 from mlflow_compliance.store.storage.folder_scan import Found
 from mlflow_compliance.store.storage.worker_pool import MOST_PARTS, Share
@@ -69,9 +69,9 @@ class HashCache:
         self.path = os.path.join(folder, f"{hashlib.sha256(store.encode(errors='surrogateescape')).hexdigest()[:32]}{_SUFFIX}")
         self._about = [version("pytest-mlflow-compliance"), rules.min_size, list(rules.boilerplate)]
         self._before = min(started, now()) - _SAFE
-        found = Memory.read(self.path)
+        found = CacheFile.read(self.path)
         # Another version may see other things in the same bytes.
-        self._old = old = found if found is not None and found.about[:1] == self._about[:1] else Memory(self._about, [])
+        self._old = old = found if found is not None and found.about[:1] == self._about[:1] else CacheFile(self._about, [])
         self._numbers = {folder: number for number, folder in enumerate(old.texts(FOLDERS, "path"))}
         self._spans = {table: old.spans(table) for table in (PLACES, FILES, MODELS)}
         self._recalled: list[int] = []
@@ -150,7 +150,7 @@ class HashCache:
         if not paths or len(paths) != len(artifacts.files) or len(self._recalled) != len(self._numbers) or old.about != [*self._about, True]:
             return None
         digests = {path: digest for path, digest in zip(paths, old.texts(FILES, "digest"), strict=True) if digest}
-        return digests, tuple(map(tuple, old.twins))
+        return digests, tuple(map(tuple, old.equal_archives))
 
     def look_up(self, paths: Iterable[str]) -> dict[str, Entry]:
         """Path -> what is known of it."""
@@ -183,10 +183,10 @@ class HashCache:
         return found
 
     def keep(
-        self, artifacts: Artifacts, tokens: Mapping[str, str], digests: Mapping[str, str], twins: Iterable[tuple[str, ...]], *, whole: bool
+        self, artifacts: Artifacts, tokens: Mapping[str, str], digests: Mapping[str, str], equal_archives: Iterable[tuple[str, ...]], *, whole: bool
     ) -> None:
         """Leave what this audit knows to the next. Where it is not `whole` (a file could not be read) the next one has to look for itself."""
-        new = Memory([*self._about, whole], [list(group) for group in twins])
+        new = CacheFile([*self._about, whole], [list(group) for group in equal_archives])
         for number in self._recalled:
             self._carry(number, new)
         for folder, place, found in self._noted:
@@ -200,12 +200,12 @@ class HashCache:
         if not new.equals(self._old):
             new.write(self.path)
 
-    def _carry(self, number: int, new: Memory) -> None:
+    def _carry(self, number: int, new: CacheFile) -> None:
         """A folder that did not change; its tokens and digests are kept with all others."""
         where = {FOLDERS: slice(number, number + 1), **{table: self._in(table, number) for table in self._spans}}
         new.take_over(self._old, where, besides=("token", "digest"))
 
-    def _add(self, folder: str, place: str, found: Found, models: Mapping[str, ModelFolder], new: Memory) -> None:
+    def _add(self, folder: str, place: str, found: Found, models: Mapping[str, ModelFolder], new: CacheFile) -> None:
         paths, sizes, copies, logged, newest, names, documents, _, stamps = found
         assert stamps is not None
         places, written, changed, mark, youngest, device = stamps

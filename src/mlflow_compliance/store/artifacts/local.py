@@ -39,7 +39,7 @@ from mlflow_compliance.store.models.mlmodel import inspect
 from mlflow_compliance.store.ownership import orphans as strays
 from mlflow_compliance.store.ownership.moved import find_moved
 from mlflow_compliance.store.ownership.outdated import Dates
-from mlflow_compliance.store.ownership.rows import Holdings, Missing, read_holdings
+from mlflow_compliance.store.ownership.rows import Missing, Ownership, read_ownership
 from mlflow_compliance.store.storage.atomic_write import TEMPORARY
 from mlflow_compliance.store.storage.folder_scan import Found, Verifier, Visitor
 from mlflow_compliance.store.storage.worker_pool import MOST_PARTS, Share, sharing
@@ -94,30 +94,30 @@ def read_artifacts(
         verifying = stack.enter_context(sharing(Verifier, helped=bool(known) and many))
         if cache is not None:
             cache.begin(verifying)
-        holdings = read_holdings(locations, relocate, roots, ready_models, recorded=recorded, folders=folders, home=home)
+        ownership = read_ownership(locations, relocate, roots, ready_models, recorded=recorded, folders=folders, home=home)
         asked = (rules.min_size if sampled else -1, tuple(rules.boilerplate), cache is not None)
-        walk = _Walk(holdings, ignore, frozenset(os.path.realpath(path) for path in own), asked, cache, file_store=file_store)
+        walk = _Walk(ownership, ignore, frozenset(os.path.realpath(path) for path in own), asked, cache, file_store=file_store)
         progress.start("Reading artifact folders", None)
         try:
             walk.run(share, verifying, progress)
         finally:
             progress.stop()
         near = (*near, *roots)
-        aside, illegible = read_quarantines(holdings)
-        _forget_what_is_not_mounted(walk, holdings, locations, near, {item.root for item in aside.values()})
-    ownerless = {item.path: item for item in walk.strays.entries(holdings.roots, walk.keys)}
+        aside, illegible = read_quarantines(ownership)
+        _forget_what_is_not_mounted(walk, ownership, locations, near, {item.root for item in aside.values()})
+    ownerless = {item.path: item for item in walk.strays.entries(ownership.roots, walk.keys)}
     return Artifacts(
         roots=tuple(ArtifactRoot(key, root, _device(root)) for root, key in walk.keys.items()),
         files=walk.files,
-        locations=holdings.locations,
+        locations=ownership.locations,
         ownerless=ownerless,
         emptied=dict(walk.strays.emptied),
         quarantined=aside,
         illegible=illegible,
-        unknown=holdings.unknown,
-        unreachable=holdings.unreachable(),
-        moved=find_moved(locations, holdings.unknown, near, holdings.roots),
-        relocated=dict(holdings.relocated),
+        unknown=ownership.unknown,
+        unreachable=ownership.unreachable(),
+        moved=find_moved(locations, ownership.unknown, near, ownership.roots),
+        relocated=dict(ownership.relocated),
         # MLflow keeps a second MLmodel in `metadata`, without the files that it names.
         models={
             folder: walk.judged.get(folder) or inspect(folder, owner, walk.files)
@@ -128,8 +128,8 @@ def read_artifacts(
         newest=walk.newest,
         coming={
             folder: _device(next(filter(os.path.exists, upwards(folder))))
-            for folder in holdings.experiments
-            if not any(above in holdings.roots for above in upwards(folder))
+            for folder in ownership.experiments
+            if not any(above in ownership.roots for above in upwards(folder))
         },
         linked_outside=walk.linked_outside(),
         unread=walk.unread,
@@ -140,44 +140,44 @@ def read_artifacts(
 
 
 def _forget_what_is_not_mounted(
-    walk: _Walk, holdings: Holdings, locations: Sequence[Location], near: Sequence[str], mounted: Collection[str]
+    walk: _Walk, ownership: Ownership, locations: Sequence[Location], near: Sequence[str], mounted: Collection[str]
 ) -> None:
     """A root without any file, though files were written there, is what a volume that is not mounted leaves: of such nothing is known.
 
     The same where its rows' own folders are found in another place: the store was moved from there. Those that are `mounted` hold what
     rows miss, in quarantine.
     """
-    bare = dict.fromkeys(root for root in holdings.roots if root not in mounted)
+    bare = dict.fromkeys(root for root in ownership.roots if root not in mounted)
     for path, file in walk.files.items():
         if not bare:
             break  # as soon as each root showed a file: of a million files hardly any is looked at
         if file.owner is not None and not is_litter(os.path.basename(path)):
             for root in [root for root in bare if path.startswith(root.rstrip("/") + "/")]:
                 del bare[root]
-    for root in holdings.roots:
-        closed, proof = walk.unread.get(root), holdings.proven(root) if root in bare else ""
+    for root in ownership.roots:
+        closed, proof = walk.unread.get(root), ownership.proven(root) if root in bare else ""
         if closed:
             reason = f"the artifact root {root} cannot be looked into ({closed}): see to its permissions"
-            holdings.forget(root, Missing(reason, Why.CLOSED), locations)
+            ownership.forget(root, Missing(reason, Why.CLOSED), locations)
         elif proof:
             reason = f"the artifact root {root} holds nothing of what was written there, such as {os.path.relpath(proof, root)}"
-            holdings.forget(root, Missing(f"{reason}: bring it back (is its volume mounted?)", Why.EMPTY_ROOT), locations)
-        elif root in bare and (moved := _moved_from(root, holdings, locations, near)):
+            ownership.forget(root, Missing(f"{reason}: bring it back (is its volume mounted?)", Why.EMPTY_ROOT), locations)
+        elif root in bare and (moved := _moved_from(root, ownership, locations, near)):
             reason = f"the artifact root {root} holds nothing, and folders with the ids of its rows lie in {moved}"
-            holdings.forget(root, Missing(f"{reason}: map it with [store.relocate]", Why.EMPTY_ROOT), locations)
+            ownership.forget(root, Missing(f"{reason}: map it with [store.relocate]", Why.EMPTY_ROOT), locations)
 
 
-def _moved_from(root: str, holdings: Holdings, locations: Sequence[Location], near: Sequence[str]) -> str:
+def _moved_from(root: str, ownership: Ownership, locations: Sequence[Location], near: Sequence[str]) -> str:
     """A folder in which the folders of the rows below an empty root are, '' where there is none."""
     empty = Unknown(Why.EMPTY_ROOT, root, "")
-    below = {place: empty for place, path in holdings.locations.items() if path.startswith(root.rstrip("/") + "/")}
-    found = find_moved(locations, below, near, holdings.roots)
+    below = {place: empty for place, path in ownership.locations.items() if path.startswith(root.rstrip("/") + "/")}
+    found = find_moved(locations, below, near, ownership.roots)
     return found[0].folders[0] if found else ""
 
 
 class _Walk:
     def __init__(
-        self, holdings: Holdings, ignore: Sequence[str], own: frozenset[str], asked: Asked, cache: HashCache | None, *, file_store: bool
+        self, ownership: Ownership, ignore: Sequence[str], own: frozenset[str], asked: Asked, cache: HashCache | None, *, file_store: bool
     ) -> None:
         self.samples: dict[str, str] = {}
         self.judged: dict[str, ModelFolder] = {}  # those whose MLmodel was read on the way
@@ -188,11 +188,11 @@ class _Walk:
         self._above_own = {above for path in own for above in upwards(os.path.dirname(path))}
         self.files: dict[str, ArtifactFile] = {}
         self.models: dict[str, EntityRef | None] = {}
-        self.unread = dict(holdings.unread)
-        self.strays = strays.Strays()
+        self.unread = dict(ownership.unread)
+        self.strays = strays.Orphans()
         self.dates = Dates()
-        self.keys = {root: str(index) for index, root in enumerate(sorted(holdings.roots))}
-        self._holdings = holdings
+        self.keys = {root: str(index) for index, root in enumerate(sorted(ownership.roots))}
+        self._holdings = ownership
         self._ignored = re.compile("|".join(map(translate, ignore)) or r"(?!)")
         self._file_store = file_store
         self._stack: list[tuple[str, Where]] = []
@@ -264,12 +264,12 @@ class _Walk:
         self._note_newest(owner, newest)
 
     def _is_plain(self, folder: str, where: Where) -> bool:
-        holdings = self._holdings
+        ownership = self._holdings
         return (
             where.artifacts != ""
-            and folder in holdings.claims
-            and folder not in holdings.containers
-            and folder not in holdings.roots
+            and folder in ownership.claims
+            and folder not in ownership.containers
+            and folder not in ownership.roots
             and folder not in self._above_own
         )
 
@@ -395,16 +395,16 @@ class _Walk:
 
     def _enter(self, path: str, name: str, where: Where, bookkeeping: Mapping[str, EntityRef]) -> Where | None:
         """An entry of a folder that is not any row's own. None where it is not looked at."""
-        holdings, root, top = self._holdings, where.root, where.stray
+        ownership, root, top = self._holdings, where.root, where.stray
         if not top:
-            if path in holdings.claims:
+            if path in ownership.claims:
                 return self._claimed(path, root)
-            if path in holdings.roots:
+            if path in ownership.roots:
                 return Where(path)
             if name in bookkeeping:
                 return Where(root, bookkeeping[name])
             # A temporary file of MLflow's may be an upload under way: nobody's, but not reported.
-            if path in holdings.containers or path in self._above_own or name.startswith(_UPLOADING):
+            if path in ownership.containers or path in self._above_own or name.startswith(_UPLOADING):
                 return Where(root)
         if self._ignored.match(path, len(root.rstrip("/")) + 1):
             if top:
@@ -412,7 +412,7 @@ class _Walk:
             return None
         if top:
             return where
-        if not holdings.roots[root] and not strays.IDENTIFIER.fullmatch(name):
+        if not ownership.roots[root] and not strays.IDENTIFIER.fullmatch(name):
             return None  # a project's folder used as artifact root: the rest of the project is none of our business
         self.strays.open(path, root)
         return Where(root, stray=path)

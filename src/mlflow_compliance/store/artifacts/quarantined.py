@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from mlflow_compliance.snapshot.files import MLMODEL, QUARANTINE, ArtifactFile, ModelFolder, Quarantined, parent, upwards
 from mlflow_compliance.snapshot.refs import EntityRef
 from mlflow_compliance.store.models.mlmodel import judge, read_description
-from mlflow_compliance.store.ownership.rows import Claim, Holdings
+from mlflow_compliance.store.ownership.rows import OwnedPlace, Ownership
 from mlflow_compliance.store.storage.manifests import NAME
 from mlflow_compliance.store.storage.safe_io import opened
 
@@ -29,12 +29,12 @@ class _Entry(NamedTuple):
     line: str
 
 
-def read_quarantines(holdings: Holdings) -> tuple[dict[str, Quarantined], dict[str, str]]:
+def read_quarantines(ownership: Ownership) -> tuple[dict[str, Quarantined], dict[str, str]]:
     """What lies in quarantine and has an owner, by its path there; and the manifests that cannot be understood, with why."""
     found: dict[str, Quarantined] = {}
     illegible: dict[str, str] = {}
-    owners = _Owners(holdings)
-    for root in sorted(holdings.roots):
+    owners = _Owners(ownership)
+    for root in sorted(ownership.roots):
         for folder in _journals(root):
             try:
                 for entry in _entries(root, folder):
@@ -80,17 +80,17 @@ def _entries(root: str, folder: str) -> Iterator[_Entry]:
 class _Owners:
     """The rows' folders, those that are not there too."""
 
-    def __init__(self, holdings: Holdings) -> None:
-        self._absent = holdings.absent
-        self._claims = {path: claim for path, claim in holdings.claims.items() if claim.artifacts}
-        for (kind, key), (path, _) in holdings.absent.items():
+    def __init__(self, ownership: Ownership) -> None:
+        self._absent = ownership.absent
+        self._claims = {path: claim for path, claim in ownership.claims.items() if claim.artifacts}
+        for (kind, key), (path, _) in ownership.absent.items():
             if kind == "logged_model":
                 folder = parent(path) if path.endswith(f"/{key}/artifacts") else path
-                self._claims.setdefault(folder, Claim(EntityRef(kind, key), path))
-        for (kind, key), (path, _) in holdings.absent.items():
+                self._claims.setdefault(folder, OwnedPlace(EntityRef(kind, key), path))
+        for (kind, key), (path, _) in ownership.absent.items():
             if kind in ("model_version", "skill_version") and not any(above in self._claims for above in upwards(path)):
-                self._claims[path] = Claim(EntityRef(kind, key), path)
-        self._experiments = holdings.experiments
+                self._claims[path] = OwnedPlace(EntityRef(kind, key), path)
+        self._experiments = ownership.experiments
         self._sorted: list[str] | None = None
 
     def owned(self, root: str, entry: _Entry) -> Iterator[Quarantined]:

@@ -17,13 +17,13 @@ from mlflow_compliance.snapshot.entities import is_elsewhere
 from mlflow_compliance.snapshot.files import MLMODEL, ArtifactFile, ArtifactRoot, ModelFolder
 from mlflow_compliance.snapshot.refs import EntityRef, Location
 from mlflow_compliance.store.artifacts.local import SKIPPED, Where
-from mlflow_compliance.store.artifacts.remote_roots import RemoteGround
+from mlflow_compliance.store.artifacts.remote_roots import RemoteTree
 from mlflow_compliance.store.models.mlmodel import LARGEST, Description, describe, judge
 from mlflow_compliance.store.ownership import orphans as strays
-from mlflow_compliance.store.ownership.rows import Holdings, read_holdings
+from mlflow_compliance.store.ownership.rows import Ownership, read_ownership
 from mlflow_compliance.store.storage.base import LockedOutError, RemoteError
 from mlflow_compliance.store.storage.pointer_files import pointed, read_pointers
-from mlflow_compliance.store.storage.storages import Places
+from mlflow_compliance.store.storage.storages import Storages
 from mlflow_compliance.store.storage.transfer import RETRACTED
 
 STAYS = "nothing in an object store is moved or deleted by this program: see whose it is, and let a lifecycle rule of the bucket take it"
@@ -34,17 +34,17 @@ def with_remote(
     found: Artifacts,
     locations: Sequence[Location],
     *,
-    places: Places,
+    places: Storages,
     roots: Sequence[str],
     ignore: Sequence[str],
     ready_models: Collection[str],
     progress: Progress,
 ) -> Artifacts:
     """The artifacts in folders with those in object stores; `locations` are the remote rows, deleted ones too."""
-    ground = RemoteGround(places)
+    ground = RemoteTree(places)
     ground.list_roots(locations, roots, progress)
-    holdings = read_holdings(locations, {}, roots, ready_models, ground)
-    sorting = _Sorting(holdings, ground, ignore, first_key=len(found.roots))
+    ownership = read_ownership(locations, {}, roots, ready_models, ground)
+    sorting = _Sorting(ownership, ground, ignore, first_key=len(found.roots))
     sorting.run()
     remote = tuple(ArtifactRoot(key, root, -2 - int(key)) for root, key in sorting.keys.items())
     pointers, illegible = read_pointers(places, {path: at for path, at in sorting.pointers.items() if path in sorting.files})
@@ -53,10 +53,10 @@ def with_remote(
         found,
         roots=(*found.roots, *remote),
         files={**found.files, **sorting.files},
-        locations={**found.locations, **holdings.locations},
+        locations={**found.locations, **ownership.locations},
         ownerless={**found.ownerless, **sorting.ownerless()},
-        unknown={**found.unknown, **holdings.unknown},
-        unreachable=(*found.unreachable, *holdings.unreachable()),
+        unknown={**found.unknown, **ownership.unknown},
+        unreachable=(*found.unreachable, *ownership.unreachable()),
         models={**found.models, **_read_models(sorting, ground, progress)},
         newest={**found.newest, **sorting.newest},
         unread={**found.unread, **sorting.unread, **gone, **illegible},
@@ -69,18 +69,18 @@ def _plain(root: str) -> str:
 
 
 class _Sorting:
-    def __init__(self, holdings: Holdings, ground: RemoteGround, ignore: Sequence[str], *, first_key: int) -> None:
+    def __init__(self, ownership: Ownership, ground: RemoteTree, ignore: Sequence[str], *, first_key: int) -> None:
         self.files: dict[str, ArtifactFile] = {}
         self.models: dict[str, EntityRef | None] = {}
         self.newest: dict[tuple[str, str], int] = {}
         self.unread: dict[str, str] = {}
         self.pointers: dict[str, str] = {}
-        self.keys = {root: str(first_key + index) for index, root in enumerate(sorted(holdings.roots))}
-        self._holdings = holdings
+        self.keys = {root: str(first_key + index) for index, root in enumerate(sorted(ownership.roots))}
+        self._holdings = ownership
         self._ground = ground
-        self._strays = strays.Strays()
+        self._strays = strays.Orphans()
         self._ignored = re.compile("|".join(map(translate, ignore)) or r"(?!)")
-        self._known: dict[str, Where | None] = {root: self._root(root) for root in holdings.roots}
+        self._known: dict[str, Where | None] = {root: self._root(root) for root in ownership.roots}
 
     def run(self) -> None:
         """Put every object to its row."""
@@ -127,9 +127,9 @@ class _Sorting:
 
     def _entry(self, path: str, above: Where | None) -> Where | None:
         """A folder or object in a folder."""
-        holdings = self._holdings
-        if path in holdings.claims:
-            root = path if path in holdings.roots else above.root if above else ""
+        ownership = self._holdings
+        if path in ownership.claims:
+            root = path if path in ownership.roots else above.root if above else ""
             return self._claimed(path, root) if root else None
         if above is None:
             return None
@@ -139,9 +139,9 @@ class _Sorting:
         if above.owner:
             return above._replace(logged=True) if path == above.artifacts else above
         if not above.stray:
-            if path in holdings.containers:
+            if path in ownership.containers:
                 return above
-            experiment = holdings.experiments.get(os.path.dirname(path))
+            experiment = ownership.experiments.get(os.path.dirname(path))
             if experiment and name == "traces":
                 return Where(root, experiment)
         if self._ignored.match(path, len(root) + 1):
@@ -150,7 +150,7 @@ class _Sorting:
             return None
         if above.stray:
             return above
-        if not holdings.roots[root] and not strays.IDENTIFIER.fullmatch(name):
+        if not ownership.roots[root] and not strays.IDENTIFIER.fullmatch(name):
             return None
         self._strays.open(path, root)
         return Where(root, stray=path)
@@ -160,7 +160,7 @@ class _Sorting:
         return Where(root, claim.owner, claim.artifacts, path == claim.artifacts)
 
 
-def _read_models(sorting: _Sorting, ground: RemoteGround, progress: Progress) -> dict[str, ModelFolder]:
+def _read_models(sorting: _Sorting, ground: RemoteTree, progress: Progress) -> dict[str, ModelFolder]:
     """Every model folder as its MLmodel describes it: one request each, some at once."""
     folders = {
         folder: owner
@@ -190,7 +190,7 @@ def _described(text: bytes | RemoteError) -> Description:
     return Description(error=f"MLmodel cannot be read: {text}") if isinstance(text, RemoteError) else describe(text)
 
 
-def _sizes(folder: str, ground: RemoteGround, files: Mapping[str, ArtifactFile]) -> Callable[[str], int | None]:
+def _sizes(folder: str, ground: RemoteTree, files: Mapping[str, ArtifactFile]) -> Callable[[str], int | None]:
     def size_of(name: str) -> int | None:
         for spelling in (name, name.replace("\\", "/")):
             relative = posixpath.normpath(spelling)

@@ -12,12 +12,12 @@ from mlflow_compliance.snapshot.artifacts import Artifacts
 from mlflow_compliance.store.storage.base import LockedOutError, RemoteError
 from mlflow_compliance.store.storage.checksums import KIND, MD5, digest_of_object, etag_of
 from mlflow_compliance.store.storage.s3 import Bucket
-from mlflow_compliance.store.storage.storages import Places, is_remote, place_name
+from mlflow_compliance.store.storage.storages import Storages, is_remote, place_name
 
 _AT_ONCE = 8
 
 
-def hash_remote(artifacts: Artifacts, places: Places, progress: Progress) -> Artifacts:
+def hash_remote(artifacts: Artifacts, places: Storages, progress: Progress) -> Artifacts:
     """As this, with digests for all remote objects that may be duplicates."""
     sizes: dict[int, list[str]] = defaultdict(list)
     for path, file in artifacts.files.items():
@@ -53,7 +53,7 @@ def hash_remote(artifacts: Artifacts, places: Places, progress: Progress) -> Art
     return replace(artifacts, hashes={**artifacts.hashes, **hashes}, unread={**artifacts.unread, **unread})
 
 
-def _plain(candidates: Iterable[str], artifacts: Artifacts, places: Places) -> set[str]:
+def _plain(candidates: Iterable[str], artifacts: Artifacts, places: Storages) -> set[str]:
     """The buckets in which the ETag of a single-part upload is the MD5 of its content. That depends on their encryption: one object is asked."""
     found: dict[str, str] = {}
     for path in candidates:

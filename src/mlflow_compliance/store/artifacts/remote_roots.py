@@ -10,18 +10,18 @@ from mlflow_compliance.progress import Progress
 from mlflow_compliance.snapshot.presence import Why
 from mlflow_compliance.snapshot.refs import Location
 from mlflow_compliance.store.ownership.orphans import IDENTIFIER
-from mlflow_compliance.store.ownership.rows import EVIDENT, Ground, Missing
-from mlflow_compliance.store.storage.base import Listed, LockedOutError, RemoteError
+from mlflow_compliance.store.ownership.rows import EVIDENT, Missing, Tree
+from mlflow_compliance.store.storage.base import LockedOutError, ObjectInfo, RemoteError
 from mlflow_compliance.store.storage.locations import NOT_FILES, Resolved, scheme_of
-from mlflow_compliance.store.storage.storages import Places, is_remote, place_name, remote_path
+from mlflow_compliance.store.storage.storages import Storages, is_remote, place_name, remote_path
 
 
 @dataclass
-class RemoteGround(Ground):
+class RemoteTree(Tree):
     """Objects by their paths, and the folders that their names make."""
 
-    places: Places
-    objects: dict[str, Listed] = field(default_factory=dict)
+    places: Storages
+    objects: dict[str, ObjectInfo] = field(default_factory=dict)
     odd: dict[str, str] = field(default_factory=dict)
     """Objects that no file can stand for, and why."""
     folders: set[str] = field(default_factory=set)
@@ -74,7 +74,7 @@ class RemoteGround(Ground):
         taken = [name for name in names if name in below or IDENTIFIER.fullmatch(name)]
         return [root] if len(taken) == len(names) else [f"{root}/{name}" for name in taken]
 
-    def _take(self, item: Listed) -> None:
+    def _take(self, item: ObjectInfo) -> None:
         path = item.path
         if path.endswith("/"):
             # What consoles write for an empty folder; MLflow passes over it too.

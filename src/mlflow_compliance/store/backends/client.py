@@ -38,8 +38,8 @@ from mlflow_compliance.snapshot.snapshot import Snapshot
 from mlflow_compliance.snapshot.tags import COPY_STATE, MADE_BY_US, PARENT, RETRACTED, RUN_NAME
 from mlflow_compliance.snapshot.ties import ids_in
 from mlflow_compliance.store.backends.base import IS_PROMPT, MODEL_HISTORY, Rows, fresh_since, home_of, model_places, sorted_points, sources_of
-from mlflow_compliance.store.backends.client_ties import Listed, TieAsker
-from mlflow_compliance.store.backends.listing import PAGE, ClientListing, Listing, ModelRow, RunRow, pages, there
+from mlflow_compliance.store.backends.client_ties import ObjectInfo, TieAsker
+from mlflow_compliance.store.backends.listing import PAGE, ClientListing, Listing, ModelRow, RunRow, get_or_none, pages
 
 _AT_ONCE = 4
 """Questions about single runs that a server is asked at the same time: what MLflow's own server has workers for."""
@@ -125,7 +125,7 @@ class ClientReader:
         }
         may_go = retirable(settings, experiments, claims(settings, experiments, tally.tagged))
         asking = TieAsker(self.client, now, fresh_since(settings, now), partial(self._each, self.client.get_run), file_store=self.file_store)
-        ties, untold = asking.ties(Listed(runs, registry, tally.homes, tally.parents, models, traces), may_go.experiments)
+        ties, untold = asking.ties(ObjectInfo(runs, registry, tally.homes, tally.parents, models, traces), may_go.experiments)
         datasets: dict[str, set[DatasetInput]] = defaultdict(set)
         for key, dataset in self.listing.datasets(sorted(may_go.into)):
             datasets[key].add(dataset)
@@ -190,7 +190,7 @@ class ClientReader:
         """What a call gives for every key, in the order of the keys; what is not there any more is left out."""
         with ThreadPoolExecutor(1 if self.file_store else _AT_ONCE, "one") as asking:
             try:
-                yield from (item for item in asking.map(partial(there, get), keys) if item is not None)
+                yield from (item for item in asking.map(partial(get_or_none, get), keys) if item is not None)
             finally:
                 # The first refusal is the answer: those that wait in line are not asked any more.
                 asking.shutdown(wait=False, cancel_futures=True)

@@ -20,7 +20,7 @@ MOST_ASKED = 1000
 """Runs that are asked one by one which models they read: lists of runs leave that out."""
 
 
-class Listed(NamedTuple):
+class ObjectInfo(NamedTuple):
     """What one pass over a store left behind: runs in full, registry, run or named model -> experiment, run -> parent and latest time,
     run -> models that it wrote, traces.
     """
@@ -42,7 +42,7 @@ class TieAsker:
         # Nothing is retired in one, so nobody asks.
         self.file_store = file_store
 
-    def ties(self, listed: Listed, retirable: Collection[str]) -> tuple[tuple[Tie, ...], dict[How, str]]:
+    def ties(self, listed: ObjectInfo, retirable: Collection[str]) -> tuple[tuple[Tie, ...], dict[How, str]]:
         """As TieReader has them; and the kinds that the store could not be asked for, with the reason."""
         working = {key for key, run in listed.runs.items() if run.status == "RUNNING" and run.active}
         ties = [*_lineage(listed, working, upwards=bool(retirable)), *self._traces(listed, working), *self._made(listed, working)]
@@ -73,7 +73,7 @@ class TieAsker:
             ties += version_ties(listed.registry, homes, {model.model_id: model.source_run_id for model in written}, listed.homes)
         return in_order(ties), untold
 
-    def _traces(self, listed: Listed, working: Collection[str]) -> Iterator[Tie]:
+    def _traces(self, listed: ObjectInfo, working: Collection[str]) -> Iterator[Tie]:
         latest: dict[tuple[str, str], int] = {}
         newest: dict[str, int] = {}
         for trace in listed.traces:
@@ -100,7 +100,7 @@ class TieAsker:
         for home, at in newest.items():
             yield Tie(How.TRACE, traces_of(home), EntityRef("experiment", home), home, home, at)
 
-    def _made(self, listed: Listed, working: Collection[str]) -> Iterator[Tie]:
+    def _made(self, listed: ObjectInfo, working: Collection[str]) -> Iterator[Tie]:
         for run_id, models in listed.models.items():
             for model in models:
                 at = latest_time(self.now, (model.created,), ())
@@ -110,7 +110,7 @@ class TieAsker:
                 if model.status == "PENDING" and at > self.since:
                     yield Tie(How.MADE, source, EntityRef("experiment", home), home, home, at)
 
-    def _used(self, listed: Listed, retirable: Collection[str]) -> list[Tie]:
+    def _used(self, listed: ObjectInfo, retirable: Collection[str]) -> list[Tie]:
         targets = {model.model_id: model.experiment_id for models in listed.models.values() for model in models if model.experiment_id in retirable}
         if not targets:
             return []
@@ -167,7 +167,7 @@ _LENGTH = 32
 """Of a run's id; that of a logged model is longer."""
 
 
-def _lineage(listed: Listed, working: Collection[str], *, upwards: bool) -> Iterator[Tie]:
+def _lineage(listed: ObjectInfo, working: Collection[str], *, upwards: bool) -> Iterator[Tie]:
     """Children and theirs of the runs at work; and, of all that may keep an experiment alive, parents and theirs."""
     below: dict[str, list[str]] = {}
     for child, (parent, _) in listed.parents.items():

@@ -22,7 +22,7 @@ def newest_served(rest: Rest, experiments: list[str], before: int) -> int:
     for chunk in chunks(experiments):
         for column in ("start_time", "end_time"):
             asked = {"experiment_ids": chunk, "run_view_type": "ALL", "filter": f"attributes.{column} <= {before}"}
-            answer = rest.post(SEARCH_RUNS, {**asked, "order_by": [f"attributes.{column} DESC"], "max_results": FEW})
+            answer = rest.post(SEARCH_RUNS, {**asked, "order_by": [f"attributes.{column} DESC"], "max_results": IDS_A_SEARCH})
             found.append(next((int(run["info"].get(column) or 0) for run in answer.get("runs", ()) if not _made_by_us(run)), 0))
     return max(found)
 
@@ -35,7 +35,7 @@ SOURCE_RUN = "mlflow.sourceRun"
 """What a trace says of the run that it was logged for."""
 PAGE = 1000
 MOST_TRACES = 500
-FEW = 50
+IDS_A_SEARCH = 50
 """Experiments in one search: their ids travel in one request."""
 
 
@@ -97,7 +97,7 @@ def pages(search: Callable[..., Any], **arguments: Any) -> Iterator[Any]:
             return
 
 
-def there(get: Callable[[str], Any], key: str) -> Any:
+def get_or_none(get: Callable[[str], Any], key: str) -> Any:
     """What MLflow has under a name or id, None where it has nothing."""
     try:
         return get(key)
@@ -108,8 +108,8 @@ def there(get: Callable[[str], Any], key: str) -> Any:
 
 
 def chunks(ids: list[str]) -> Iterator[list[str]]:
-    for start in range(0, len(ids), FEW):
-        yield ids[start : start + FEW]
+    for start in range(0, len(ids), IDS_A_SEARCH):
+        yield ids[start : start + IDS_A_SEARCH]
 
 
 class ClientListing:

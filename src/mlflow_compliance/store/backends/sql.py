@@ -153,7 +153,7 @@ class SqlReader:
         ):
             if run_id not in retracted:
                 deleted[str(experiment_id)].append(run_id)
-        assessed, traces, loose, belongings = self._assessed_runs(), self._traces(), self._loose_models(), self._belongings()
+        assessed, traces, loose, dependents = self._assessed_runs(), self._traces(), self._loose_models(), self._belongings()
         found = {}
         for experiment_id, name, location, lifecycle in self.tables.all(
             f"SELECT experiment_id, name, artifact_location, lifecycle_stage FROM experiments WHERE {self.tables.here('experiments')}",
@@ -171,7 +171,7 @@ class SqlReader:
                 traces=traces.get(key, 0),
                 loose_models=loose.get(key, 0),
                 assessed_runs=assessed.get(key, 0),
-                belongings=tuple(belongings[key]),
+                dependents=tuple(dependents[key]),
             )
         return found
 

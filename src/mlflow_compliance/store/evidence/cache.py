@@ -17,7 +17,7 @@ from mlflow_compliance.snapshot.evidence import Bundle, Computed, Probe, Scan, S
 from mlflow_compliance.store.models.bundle import build, made_in
 from mlflow_compliance.store.models.probe import Limits, Sample, probe
 from mlflow_compliance.store.models.scan import scan_file, scan_model
-from mlflow_compliance.store.storage.storages import Places
+from mlflow_compliance.store.storage.storages import Storages
 from mlflow_compliance.store.storage.transfer import Fetcher
 
 _Trial = tuple[str, dict[str, str], Limits, Sample | None]
@@ -28,7 +28,7 @@ _AT_ONCE = 50  # scans in one unit
 class Workshop:
     """What one session computed from bytes that do not change: kept while they stay the same, so that reading the store again costs nothing twice."""
 
-    def __init__(self, settings: Settings, places: Places, executor: str = THREADS) -> None:
+    def __init__(self, settings: Settings, places: Storages, executor: str = THREADS) -> None:
         self.settings = settings
         self.here = Fetcher(places, self._new_folder)
         self._executor = executor

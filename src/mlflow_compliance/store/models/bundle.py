@@ -29,7 +29,7 @@ _BLOCK = 1 << 20
 _NEEDED = ("model", "predictions", "threshold")
 
 
-class Copy(NamedTuple):
+class BundledFile(NamedTuple):
     """A file that the settings name, as it was copied: `named` is how they spell it."""
 
     named: str
@@ -37,7 +37,7 @@ class Copy(NamedTuple):
     sha256: str
 
 
-class Made(NamedTuple):
+class Built(NamedTuple):
     """What building brought to light and no file of the run holds."""
 
     params: dict[str, Any]
@@ -47,7 +47,7 @@ class Made(NamedTuple):
     """Name -> version of what wrote the model, and of Python."""
     example: str
     """'recorded' or 'synthetic': where the rows of the input example come from."""
-    sources: dict[str, Copy]
+    sources: dict[str, BundledFile]
     """'model' and 'predictions'."""
 
 
@@ -65,11 +65,11 @@ def build(product: Product, base: Path, models: ModelSettings, folder: str) -> S
         return Source(problem=f"the production run of {product.name} could not be built in {folder}: {why_unread(error)}")
 
 
-def made_in(folder: str) -> Made:
+def made_in(folder: str) -> Built:
     """What was learnt while the bundle in a folder was built."""
     child, request = (_json(os.path.join(folder, name)) for name in (RESULT, REQUEST))
-    sources = {role: Copy(*values) for role, values in request["sources"].items()}
-    return Made(child["params"], tuple(child["features"]), child["libraries"], child["example"], sources)
+    sources = {role: BundledFile(*values) for role, values in request["sources"].items()}
+    return Built(child["params"], tuple(child["features"]), child["libraries"], child["example"], sources)
 
 
 class _Builder:
@@ -108,12 +108,12 @@ class _Builder:
             evidence=RunEvidence(read_card(self.model), probed, scored),
         )
 
-    def _copy(self, role: str, target: str) -> Copy:
-        """Copy a file that the settings name, in one read."""
+    def _copy(self, role: str, target: str) -> BundledFile:
+        """BundledFile a file that the settings name, in one read."""
         named = getattr(self.wanted, role)
         try:
             # Data sets are often links into a cache: the settings mean what they lead to.
-            return Copy(named, *_copied(os.path.realpath(self.paths[role]), target))
+            return BundledFile(named, *_copied(os.path.realpath(self.paths[role]), target))
         except OSError as error:
             raise ComplianceError(f"{named} (products.production.{role}) cannot be read: {why_unread(error)}") from None
 
@@ -137,7 +137,7 @@ class _Builder:
             raise ComplianceError(scored.problem)
         return replace(scored, path=self.paths["predictions"])
 
-    def _run_child(self, scored: Scored, sources: dict[str, Copy]) -> None:
+    def _run_child(self, scored: Scored, sources: dict[str, BundledFile]) -> None:
         wanted = self.wanted
         request = {
             "named": wanted.model,
@@ -160,7 +160,7 @@ class _Builder:
         features = self.paths["features"]
         return Sample(features, self.wanted.row, self.predictions, self.wanted.probability) if features else None
 
-    def _file_predictions(self, copy: Copy, rows: int) -> None:
+    def _file_predictions(self, copy: BundledFile, rows: int) -> None:
         """Among the artifacts in full, or as a reference to where they are."""
         target = os.path.join(self.artifacts, "predictions")
         if copy.size <= self.wanted.largest_predictions:

@@ -24,7 +24,7 @@ _UNREAD = "part of it cannot be read"
 _FOREIGN = "it is not evidently MLflow's: name the folder in artifact_roots if it is"
 
 
-class Strays:
+class Orphans:
     """Topmost folders and files that nobody owns, each with what lies in it."""
 
     def __init__(self) -> None:

@@ -18,7 +18,7 @@ from mlflow_compliance.store.storage.locations import NOT_FILES, Resolved, Resol
 EVIDENT = frozenset({"mlruns", "mlartifacts"})
 
 
-class Claim(NamedTuple):
+class OwnedPlace(NamedTuple):
     """A row's own folder: all below it is the owner's, what lies at or below `artifacts` is logged."""
 
     owner: EntityRef
@@ -43,12 +43,12 @@ class _Gone:
 
 
 @dataclass
-class Holdings:
+class Ownership:
     """The rows' side of the inventory. Paths are real paths; only what lies below an experiment's folder may still be a link."""
 
     roots: dict[str, bool] = field(default_factory=dict)
     """Root -> whether it is evidently MLflow's own: by its name, or because the settings name it."""
-    claims: dict[str, Claim] = field(default_factory=dict)
+    claims: dict[str, OwnedPlace] = field(default_factory=dict)
     experiments: dict[str, EntityRef] = field(default_factory=dict)
     containers: set[str] = field(default_factory=set)
     """Folders that hold, or are going to hold, what rows own."""
@@ -105,7 +105,7 @@ class Holdings:
         )
 
 
-class Ground:
+class Tree:
     """Where the folders of rows are looked for: on this machine."""
 
     def resolve(self, uri: str) -> Resolved:
@@ -130,31 +130,31 @@ class Ground:
         return Missing(f"the folder {shown(above)} {missing.reason}; map it with [store.relocate]", missing.why or Why.ELSEWHERE)
 
 
-def read_holdings(
+def read_ownership(
     locations: Sequence[Location],
     relocate: Mapping[str, str],
     roots: Sequence[str],
     ready_models: Collection[str],
-    ground: Ground | None = None,
+    ground: Tree | None = None,
     *,
     recorded: Collection[str] = (),
     folders: Sequence[Location] = (),
     home: str | None = None,
-) -> Holdings:
+) -> Ownership:
     """Find every row's folder. Experiments come first: the others are understood by theirs.
 
     `recorded` are paths that are on record of ours; `home` is the folder that relative locations start from.
     """
     as_written = ground is None and not relocate
-    reader = _Reader(ground or Ground(), (ground.resolve if ground else Resolver(relocate, home)), frozenset(ready_models), as_written=as_written)
+    reader = _Reader(ground or Tree(), (ground.resolve if ground else Resolver(relocate, home)), frozenset(ready_models), as_written=as_written)
     for given in roots:
         reader.add_root(reader.ground.real(given), given=True)
     # A folder that rows use may be yet to come only while its root is there.
-    reader.holdings.used = {
+    reader.ownership.used = {
         location.experiment_id for location in locations if location.owner.kind in ("run", "logged_model", "run_model", "model_version")
     }
     wanted = [location for location in locations if scheme_of(location.uri) not in NOT_FILES]
-    reader.holdings.proofs += [*recorded, *reader.proofs(wanted)]
+    reader.ownership.proofs += [*recorded, *reader.proofs(wanted)]
     order = {"experiment": 0, "model_version": 2, "run_model": 2, "skill_version": 2}
     for location in sorted(wanted, key=lambda location: order.get(location.owner.kind, 1)):
         reader.add(location)
@@ -162,21 +162,21 @@ def read_holdings(
         path = reader.ground.real(reader.resolve(location.uri).path or "/")
         if not location.experiment_id:
             reader.add_version_elsewhere(location.owner, path)
-        elif path not in reader.holdings.experiments and path not in reader.holdings.roots:
-            reader.holdings.claims.setdefault(path, Claim(location.owner, ""))
+        elif path not in reader.ownership.experiments and path not in reader.ownership.roots:
+            reader.ownership.claims.setdefault(path, OwnedPlace(location.owner, ""))
     reader.close()
-    return reader.holdings
+    return reader.ownership
 
 
 class _Reader:
-    def __init__(self, ground: Ground, resolve: Callable[[str], Resolved], ready: frozenset[str], *, as_written: bool) -> None:
+    def __init__(self, ground: Tree, resolve: Callable[[str], Resolved], ready: frozenset[str], *, as_written: bool) -> None:
         self.ground = ground
-        self.holdings = Holdings()
+        self.ownership = Ownership()
         self.resolve = resolve
         self._ready = ready
         self._as_written = as_written  # whether a normal path in a row is that path here
         self._experiments: dict[str, str] = {}  # experiment id -> path of its location, as resolved
-        self._versions: dict[str, Claim] = {}
+        self._versions: dict[str, OwnedPlace] = {}
         self._states: dict[str, Missing | None] = {}
         self._root_states: dict[str, Missing | None] = {}
         self._bases: dict[tuple[str, str], str] = {}
@@ -208,78 +208,78 @@ class _Reader:
         if home and _is_in_order(location, home[0]):
             # As most rows are: another one of its experiment was looked at closely.
             folder = f"{home[1]}/{key}"
-            self.holdings.locations[kind, key] = path = f"{folder}/artifacts"
-            self.holdings.claims.setdefault(folder, Claim(location.owner, path))
+            self.ownership.locations[kind, key] = path = f"{folder}/artifacts"
+            self.ownership.claims.setdefault(folder, OwnedPlace(location.owner, path))
             return
         found = self.resolve(location.uri)
         if found.prefix is not None:
-            self.holdings.relocated[found.prefix] += 1
+            self.ownership.relocated[found.prefix] += 1
         if kind == "experiment":
             self._experiments[location.experiment_id] = found.path
         base, rest = self._split(location, found)
         elsewhere = Missing(found.reason, found.why) if found.reason else (self._state(base) or self._root_state(base, location.experiment_id))
         if elsewhere:
-            self.holdings.lose(location, self._told_by(location, found), elsewhere)
+            self.ownership.lose(location, self._told_by(location, found), elsewhere)
             return
         own = self._own_state(location, base + rest)
         if own:
             place = without_secrets(location.uri)
-            self.holdings.lose(location, place, own)
+            self.ownership.lose(location, place, own)
             if own.why is None:
-                self.holdings.absent[kind, key] = self.really(base + rest), (place, own.reason)
+                self.ownership.absent[kind, key] = self.really(base + rest), (place, own.reason)
             return
         real = self._real(base, location.experiment_id)
         path = real + rest
         if self._as_written and _is_in_order(location, base):
             self._in_order[location.experiment_id] = base, real
-        self.holdings.locations[kind, key] = path
+        self.ownership.locations[kind, key] = path
         if kind == "experiment":
-            self.holdings.experiments.setdefault(path, location.owner)
+            self.ownership.experiments.setdefault(path, location.owner)
         elif kind in ("model_version", "skill_version"):
-            self._versions.setdefault(path, Claim(location.owner, path))
+            self._versions.setdefault(path, OwnedPlace(location.owner, path))
         elif kind == "run_model":
             pass  # it lies in its run's folder
         else:
             folder = parent(path) if path.endswith(f"/{key}/artifacts") else path
-            self.holdings.claims.setdefault(folder, Claim(location.owner, path))
+            self.ownership.claims.setdefault(folder, OwnedPlace(location.owner, path))
 
     def _told_by(self, location: Location, found: Resolved) -> str:
         """What a row is told by that cannot be reached: together with those of its root, where they were met before it."""
         if location.owner.kind in ("model_version", "run_model"):  # which come last
-            uri, known = without_secrets(location.uri), {place for place, _ in self.holdings.gone}
+            uri, known = without_secrets(location.uri), {place for place, _ in self.ownership.gone}
             above = next((place for place in known if uri.startswith((place + "/", place + "\\"))), "")
             if above:
                 return above
         return _place_of(location, found)
 
     def add_root(self, path: str, *, given: bool = False) -> None:
-        if path in self.holdings.roots:
+        if path in self.ownership.roots:
             return
         if self.ground.is_folder(path):
-            self.holdings.roots[path] = given or os.path.basename(path) in EVIDENT
+            self.ownership.roots[path] = given or os.path.basename(path) in EVIDENT
         elif given or os.path.lexists(path):
             missing = self.ground.missing(path)
-            self.holdings.unread[path] = missing.reason if missing else "is not a folder"
+            self.ownership.unread[path] = missing.reason if missing else "is not a folder"
 
     def add_version_elsewhere(self, owner: EntityRef, path: str) -> None:
         """What a version of another workspace was registered from, as far as it lies in no folder of ours."""
         if self.ground.is_folder(path):
-            self._versions.setdefault(path, Claim(owner, ""))
+            self._versions.setdefault(path, OwnedPlace(owner, ""))
 
     def close(self) -> None:
         """Note every folder on the way to something that a row owns, and what the versions own."""
-        holdings = self.holdings
-        for folder in holdings.experiments:
-            _climb(folder + "/models", holdings.containers)
-        for folder in holdings.claims:
-            _climb(parent(folder), holdings.containers)
+        ownership = self.ownership
+        for folder in ownership.experiments:
+            _climb(folder + "/models", ownership.containers)
+        for folder in ownership.claims:
+            _climb(parent(folder), ownership.containers)
         for path, claim in self._versions.items():
             # Most versions are registered from a run's or a model's folder, which stays theirs.
-            if path not in holdings.containers and not any(above in holdings.claims for above in upwards(path)):
-                holdings.claims[path] = claim
-                _climb(os.path.dirname(path), holdings.containers)
-        for root in holdings.roots:
-            _climb(root, holdings.containers)
+            if path not in ownership.containers and not any(above in ownership.claims for above in upwards(path)):
+                ownership.claims[path] = claim
+                _climb(os.path.dirname(path), ownership.containers)
+        for root in ownership.roots:
+            _climb(root, ownership.containers)
 
     def _split(self, location: Location, found: Resolved) -> tuple[str, str]:
         """The experiment's folder that a location lies in, and the rest of its path."""
@@ -306,11 +306,11 @@ class _Reader:
     def _root_state(self, base: str, experiment_id: str) -> Missing | None:
         """Why what an experiment's runs logged cannot be here, None where it may be: who logs numbers alone needs no folder."""
         root, name = os.path.split(base)
-        if name != experiment_id or experiment_id not in self.holdings.used:
+        if name != experiment_id or experiment_id not in self.ownership.used:
             return None
         if root not in self._root_states:
             missing = self.ground.missing(root)
-            if missing and (missing.why or self.holdings.proven(root)):
+            if missing and (missing.why or self.ownership.proven(root)):
                 reason = f"the artifact root {shown(root)} {missing.reason}, though files were written there"
                 missing = Missing(f"{reason}: bring it back, or map it with [store.relocate]", missing.why or Why.NO_ROOT)
             else:
@@ -335,9 +335,9 @@ class _Reader:
             root = self.ground.real(parent)
             self.add_root(root)
             if real != f"{root}/{name}":
-                self.holdings.links.add(f"{root}/{name}")
+                self.ownership.links.add(f"{root}/{name}")
                 self.add_root(real)
-        elif not any(above in self.holdings.roots for above in upwards(real)):
+        elif not any(above in self.ownership.roots for above in upwards(real)):
             self.add_root(real)
         self._bases[base, experiment_id] = real
         return real

@@ -17,7 +17,7 @@ class LockedOutError(RemoteError):
     """The server does not take the caller's credentials (any more): what it did not give for that is no finding about the store."""
 
 
-class Listed(NamedTuple):
+class ObjectInfo(NamedTuple):
     """One object. `etag` is the storage's own checksum ('' where it gives none), `modified` in milliseconds."""
 
     path: str
@@ -30,7 +30,7 @@ class Place(ABC):
     """One bucket, or one server. Paths are whole locations (s3://bucket/key), as rows and reports have them."""
 
     @abstractmethod
-    def listed(self, folder: str) -> Iterator[Listed]:
+    def listed(self, folder: str) -> Iterator[ObjectInfo]:
         """Every object below a folder, in as few requests as the storage allows. Raises RemoteError."""
 
     @abstractmethod
@@ -46,7 +46,7 @@ class Place(ABC):
         """Write a local file to where nothing is yet."""
 
     @abstractmethod
-    def copy(self, source: Listed, path: str) -> None:
+    def copy(self, source: ObjectInfo, path: str) -> None:
         """The same bytes at another path of the same place, by the storage itself where it can."""
 
     def read(self, path: str, largest: int) -> bytes:

@@ -13,10 +13,10 @@ from typing import Any
 from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.snapshot.artifacts import Artifacts
 from mlflow_compliance.snapshot.files import Pointer
-from mlflow_compliance.store.storage.base import Listed, RemoteError
+from mlflow_compliance.store.storage.base import ObjectInfo, RemoteError
 from mlflow_compliance.store.storage.checksums import KIND, digest_of_listed
 from mlflow_compliance.store.storage.s3 import Bucket
-from mlflow_compliance.store.storage.storages import Places, put
+from mlflow_compliance.store.storage.storages import Storages, put
 
 LARGEST = 1 << 14
 """Bytes: two keys of a kilobyte, escaped, and a few words."""
@@ -30,7 +30,7 @@ def pointer_path(path: str, journal: str) -> str:
     return f"{path}.compliance-pointer.{journal}.json"
 
 
-def pointed(items: Iterable[Listed]) -> tuple[dict[str, str], set[str]]:
+def pointed(items: Iterable[ObjectInfo]) -> tuple[dict[str, str], set[str]]:
     """Object -> the pointer that counts for it (the last one that was not taken back); and every object that is such bookkeeping."""
     written: dict[str, set[str]] = {}
     retracted, names = set(), set()
@@ -48,7 +48,7 @@ def pointed(items: Iterable[Listed]) -> tuple[dict[str, str], set[str]]:
     return {of: pointer_path(of, journals[-1]) for of, journals in standing.items() if journals}, names
 
 
-def read_pointers(places: Places, paths: Mapping[str, str]) -> tuple[dict[str, Pointer], dict[str, str]]:
+def read_pointers(places: Storages, paths: Mapping[str, str]) -> tuple[dict[str, Pointer], dict[str, str]]:
     """Object -> what its pointer says, where it says it in due form; pointer -> why it cannot be read."""
     unread: dict[str, str] = {}
 
@@ -85,7 +85,7 @@ def with_holding(artifacts: Artifacts) -> Artifacts:
     return replace(artifacts, pointers={path: pointer for path, pointer in holding.items() if ends(path)})
 
 
-def write_pointer(places: Places, path: str, pointer: Pointer) -> None:
+def write_pointer(places: Storages, path: str, pointer: Pointer) -> None:
     """Copy the object into the quarantine, then write where else its content is. Raises ChangeError; what was copied by then stays aside."""
     try:
         place = _bucket(places, path)
@@ -104,7 +104,7 @@ def write_pointer(places: Places, path: str, pointer: Pointer) -> None:
         raise ChangeError(str(error)) from error
 
 
-def retract_pointer(places: Places, path: str, journal: str) -> None:
+def retract_pointer(places: Storages, path: str, journal: str) -> None:
     """Mark a pointer as taken back. It stays, as does the copy in the quarantine."""
     written = pointer_path(path, journal)
     try:
@@ -115,7 +115,7 @@ def retract_pointer(places: Places, path: str, journal: str) -> None:
         raise ChangeError(str(error)) from error
 
 
-def where_to_read(places: Places, path: str) -> str:
+def where_to_read(places: Storages, path: str) -> str:
     """The path of an object that has, or had, the content of this one: see `resolve_artifact`. Empty where there is none."""
     place = _bucket(places, path)
     item, pointer = place.found(path), _standing(places, path)
@@ -127,12 +127,12 @@ def where_to_read(places: Places, path: str) -> str:
     return path if item or next(place.listed(path), None) else ""
 
 
-def _standing(places: Places, path: str) -> Pointer | None:
+def _standing(places: Storages, path: str) -> Pointer | None:
     at, _ = pointed(_bucket(places, path).beginning(f"{path}.compliance-pointer."))
     return read_pointers(places, {path: at[path]})[0].get(path) if path in at else None
 
 
-def _led_to(places: Places, pointer: Pointer) -> Iterator[str]:
+def _led_to(places: Storages, pointer: Pointer) -> Iterator[str]:
     """Where to look for the content, in order: the kept copy, the one that is kept for that one, and so on, then the quarantine."""
     aside: list[str] = []
     passed: set[str] = set()
@@ -145,11 +145,11 @@ def _led_to(places: Places, pointer: Pointer) -> Iterator[str]:
     yield from aside
 
 
-def _holds(places: Places, item: Listed, pointer: Pointer) -> bool:
+def _holds(places: Storages, item: ObjectInfo, pointer: Pointer) -> bool:
     return item.size == pointer.size and digest_of_listed(item, places) == pointer.checksum
 
 
-def _bucket(places: Places, path: str) -> Bucket:
+def _bucket(places: Storages, path: str) -> Bucket:
     place = places.of(path)
     if not isinstance(place, Bucket):
         raise RemoteError(_BUCKETS_ONLY.format(path))

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from mlflow_compliance.errors import first_line
 from mlflow_compliance.safe_text import without_secrets
-from mlflow_compliance.store.storage.base import Listed, LockedOutError, Place, RemoteError
+from mlflow_compliance.store.storage.base import LockedOutError, ObjectInfo, Place, RemoteError
 
 _CHUNK = 1 << 20
 _AT_ONCE = 8
@@ -34,14 +34,14 @@ class ServedArtifacts(Place):
 
         return MlflowArtifactsRepository(self.root + "/", tracking_uri=self.tracking_uri)
 
-    def listed(self, folder: str) -> Iterator[Listed]:
+    def listed(self, folder: str) -> Iterator[ObjectInfo]:
         repository, waiting = self._repository, [self._relative(folder)]
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             while waiting:
                 found = list(pool.map(lambda relative: self._list(repository, relative), waiting))
                 waiting = [item.path for items in found for item in items if item.is_dir]
                 for items in found:
-                    yield from (Listed(f"{self.root}/{item.path}", item.file_size or 0) for item in items if not item.is_dir)
+                    yield from (ObjectInfo(f"{self.root}/{item.path}", item.file_size or 0) for item in items if not item.is_dir)
 
     def children(self, folder: str) -> Sequence[str]:
         return [item.path.rpartition("/")[2] for item in self._list(self._repository, self._relative(folder)) if item.is_dir]
@@ -70,7 +70,7 @@ class ServedArtifacts(Place):
             answer = http_request(self._repository._host_creds, "/" + quote(self._relative(path)), "PUT", data=file)
             augmented_raise_for_status(answer)
 
-    def copy(self, source: Listed, path: str) -> None:
+    def copy(self, source: ObjectInfo, path: str) -> None:
         with tempfile.NamedTemporaryFile(prefix="mlflow-compliance-") as file:
             for chunk in self.chunks(source.path):
                 file.write(chunk)

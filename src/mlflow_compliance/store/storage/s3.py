@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import unquote_plus
 from xml.etree import ElementTree
 
-from mlflow_compliance.store.storage.base import Listed, Place, RemoteError
+from mlflow_compliance.store.storage.base import ObjectInfo, Place, RemoteError
 
 _CHUNK = 1 << 20
 _SAID = {
@@ -66,7 +66,7 @@ class Bucket(Place):
         session.auth = lambda request: request  # the address is signed; a .netrc would add a second answer to who is asking
         return session
 
-    def listed(self, folder: str) -> Iterator[Listed]:
+    def listed(self, folder: str) -> Iterator[ObjectInfo]:
         request = {"Bucket": self.name, "Prefix": self._key(folder + "/") if folder != self.root else "", "MaxKeys": 1000, **self._owner}
         while True:
             # boto3 signs, but takes most of its time for reading the answer: decision 012.
@@ -76,7 +76,7 @@ class Bucket(Place):
                 return
             request["ContinuationToken"] = following
 
-    def _fast(self, request: dict[str, Any]) -> tuple[list[Listed], str] | None:
+    def _fast(self, request: dict[str, Any]) -> tuple[list[ObjectInfo], str] | None:
         """One page read by pattern; None where anything at all is unusual, which boto3 then retries and explains."""
         import requests
         from botocore.exceptions import BotoCoreError
@@ -94,10 +94,10 @@ class Bucket(Place):
         except (BotoCoreError, requests.RequestException, *_LISTING):
             return None
 
-    def _slow(self, request: dict[str, Any]) -> tuple[list[Listed], str]:
+    def _slow(self, request: dict[str, Any]) -> tuple[list[ObjectInfo], str]:
         answer = self._ask("cannot be listed", "list_objects_v2", **request)
         found = [
-            Listed(f"{self.root}/{item['Key']}", item["Size"], item.get("ETag", "").strip('"'), int(item["LastModified"].timestamp() * 1000))
+            ObjectInfo(f"{self.root}/{item['Key']}", item["Size"], item.get("ETag", "").strip('"'), int(item["LastModified"].timestamp() * 1000))
             for item in answer.get("Contents", ())
         ]
         return found, answer.get("NextContinuationToken", "") if answer.get("IsTruncated") else ""
@@ -139,18 +139,18 @@ class Bucket(Place):
             f"{path} cannot be written", "upload_file", Filename=source, Bucket=self.name, Key=self._key(path), ExtraArgs={**extra, **self._owner}
         )
 
-    def copy(self, source: Listed, path: str) -> None:
+    def copy(self, source: ObjectInfo, path: str) -> None:
         bucket, _, key = source.path[len("s3://") :].partition("/")
         self._refuse_occupied(path)
         # boto3 copies in parts what is too large for one request, on the server's side all the same.
         origin = {"Bucket": bucket, "Key": key}
         self._ask(f"{source.path} cannot be copied", "copy", CopySource=origin, Bucket=self.name, Key=self._key(path), ExtraArgs=dict(self._owner))
 
-    def beginning(self, start: str) -> list[Listed]:
+    def beginning(self, start: str) -> list[ObjectInfo]:
         """The first thousand objects whose paths begin so."""
         return self._slow({"Bucket": self.name, "Prefix": self._key(start), "MaxKeys": 1000, **self._owner})[0]
 
-    def found(self, path: str) -> Listed | None:
+    def found(self, path: str) -> ObjectInfo | None:
         """One object, None where it is not there. The listing puts a key before those that only begin with it."""
         listed, _ = self._slow({"Bucket": self.name, "Prefix": self._key(path), "MaxKeys": 1, **self._owner})
         return listed[0] if listed and listed[0].path == path else None
@@ -174,7 +174,7 @@ class Bucket(Place):
             raise RemoteError(f"{subject}: {_why(error)}") from error
 
 
-def _page(content: bytes, root: str) -> tuple[list[Listed], str]:
+def _page(content: bytes, root: str) -> tuple[list[ObjectInfo], str]:
     """A page of a listing; keys come encoded, so that any byte of theirs survives XML."""
     tree = ElementTree.fromstring(content)  # noqa: S314 - from the server that holds the evidence; expat resolves no entities outside
     space = tree.tag[: tree.tag.index("}") + 1] if tree.tag.startswith("{") else ""
@@ -185,7 +185,9 @@ def _page(content: bytes, root: str) -> tuple[list[Listed], str]:
         key, size, etag = item.findtext(f"{space}Key"), item.findtext(f"{space}Size"), item.findtext(f"{space}ETag")
         if key is None or size is None:
             raise ValueError("no key or no size")
-        found.append(Listed(f"{root}/{unquote_plus(key)}", int(size), (etag or "").strip('"'), _moment(item.findtext(f"{space}LastModified") or "")))
+        found.append(
+            ObjectInfo(f"{root}/{unquote_plus(key)}", int(size), (etag or "").strip('"'), _moment(item.findtext(f"{space}LastModified") or ""))
+        )
     if tree.findtext(f"{space}IsTruncated") != "true":
         return found, ""
     following = tree.findtext(f"{space}NextContinuationToken")

@@ -12,7 +12,7 @@ from mlflow_compliance.store.storage.proxied import ServedArtifacts
 from mlflow_compliance.store.storage.s3 import Bucket
 
 
-def put(places: Places, path: str, content: bytes) -> None:
+def put(places: Storages, path: str, content: bytes) -> None:
     """Write a small object to where nothing is yet."""
     with tempfile.NamedTemporaryFile(prefix="mlflow-compliance-") as file:
         file.write(content)
@@ -23,7 +23,7 @@ def put(places: Places, path: str, content: bytes) -> None:
 SCHEMES = ("s3", "mlflow-artifacts")
 
 
-class Places:
+class Storages:
     """The places of one session, each opened once. `tracking_uri` is the server that mlflow-artifacts: locations leave unnamed."""
 
     def __init__(self, tracking_uri: str) -> None:

@@ -9,17 +9,17 @@ from concurrent.futures import ThreadPoolExecutor
 from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.snapshot.artifacts import Artifacts
 from mlflow_compliance.snapshot.files import MLMODEL, QUARANTINE, ArtifactFile
-from mlflow_compliance.store.storage.base import Listed, Place, RemoteError
+from mlflow_compliance.store.storage.base import ObjectInfo, Place, RemoteError
 from mlflow_compliance.store.storage.checksums import KIND, digest_of_object
 from mlflow_compliance.store.storage.pointer_files import pointed
-from mlflow_compliance.store.storage.storages import Places, is_remote, put, remote_path
+from mlflow_compliance.store.storage.storages import Storages, is_remote, put, remote_path
 
 RETRACTED = ".compliance-retracted"
 """The object that a repair writes beside `artifacts` when it takes a run or model back: what lies there is a copy, and told no more."""
 _AT_ONCE = 8
 
 
-def copy_folder(places: Places, old_uri: str, new_uri: str, renamed: Callable[[bytes], bytes]) -> None:
+def copy_folder(places: Storages, old_uri: str, new_uri: str, renamed: Callable[[bytes], bytes]) -> None:
     """Copy every object below a location to below another one; MLmodel as `renamed` gives it."""
     if not (is_remote(old_uri) and is_remote(new_uri)):
         raise ChangeError(f"{old_uri} and {new_uri} are not places of one kind: copy the run with MLflow itself")
@@ -45,7 +45,7 @@ def copy_folder(places: Places, old_uri: str, new_uri: str, renamed: Callable[[b
         raise ChangeError(f"{error}; the copy was taken back") from error
 
 
-def upload(places: Places, source: str, path: str) -> None:
+def upload(places: Storages, source: str, path: str) -> None:
     """Write a local file to where nothing is yet, and read it back."""
     from mlflow_compliance.store.storage.transfer import local_digest
 
@@ -58,7 +58,7 @@ def upload(places: Places, source: str, path: str) -> None:
         raise ChangeError(f"{path} does not hold what was written to it: look at the storage")
 
 
-def put_aside(places: Places, folder: str, journal: str) -> None:
+def put_aside(places: Storages, folder: str, journal: str) -> None:
     """Mark a row's folder as taken back. Its objects stay where they are: nothing is deleted."""
     try:
         put(places, f"{folder}/{RETRACTED}", f"a copy that the repair {journal} made and took back\n".encode())
@@ -66,7 +66,7 @@ def put_aside(places: Places, folder: str, journal: str) -> None:
         raise ChangeError(str(error)) from error
 
 
-def _listing(place: Place, folder: str) -> Mapping[str, Listed]:
+def _listing(place: Place, folder: str) -> Mapping[str, ObjectInfo]:
     found = {item.path[len(folder) + 1 :]: item for item in place.listed(folder)}
     led, bookkeeping = pointed(found.values())
     gone = next((path for path in led if path[len(folder) + 1 :] not in found), None)
@@ -76,7 +76,7 @@ def _listing(place: Place, folder: str) -> Mapping[str, Listed]:
     return {name: item for name, item in found.items() if not (name.endswith("/") and not item.size) and QUARANTINE not in name.split("/")[:1]}
 
 
-def _compare(places: Places, sources: Mapping[str, Listed], copies: Mapping[str, Listed], old: str, new: str) -> None:
+def _compare(places: Storages, sources: Mapping[str, ObjectInfo], copies: Mapping[str, ObjectInfo], old: str, new: str) -> None:
     """By names, sizes and the listing's checksums; where those cannot be compared (uploads in parts), by content."""
     if sources.keys() != copies.keys():
         raise RemoteError(f"of {len(sources)} objects in {old} not all arrived in {new}")
@@ -94,7 +94,7 @@ _LONGEST = 255
 class Fetcher:
     """Gives paths of this machine for paths of a Snapshot. `folder` makes a new, empty folder."""
 
-    def __init__(self, places: Places, folder: Callable[[], str]) -> None:
+    def __init__(self, places: Storages, folder: Callable[[], str]) -> None:
         self._places = places
         self._folder = folder
         self._fetched: dict[tuple[tuple[str, str], ...], str] = {}

@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import mlflow_compliance
-from mlflow_compliance.store.storage import worker as helper_child
+from mlflow_compliance.store.storage import worker as worker_program
 from mlflow_compliance.store.storage.worker import FRAME, TICKET
 
 MOST_PARTS = 1500
@@ -152,7 +152,7 @@ def _started(worker: Worker, tickets: int) -> Iterator[_Helper]:
     with tempfile.TemporaryFile() as request, tempfile.TemporaryFile() as output:
         # The helper must spell names as this process does.
         options, spelling = ["-I", "-S", f"-Xutf8={sys.flags.utf8_mode}"], sys.getfilesystemencoding()
-        command = [sys.executable, *options, helper_child.__file__, str(request.fileno()), spelling, _PACKAGE, worker.__module__, worker.__name__]
+        command = [sys.executable, *options, worker_program.__file__, str(request.fileno()), spelling, _PACKAGE, worker.__module__, worker.__name__]
         process = subprocess.Popen(command, stdin=tickets, stdout=output, stderr=subprocess.DEVNULL, pass_fds=[request.fileno()])
         try:
             yield _Helper(process, request.fileno(), output.fileno())

@@ -20,7 +20,7 @@ from mlflow_compliance.changes import (
 )
 from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.snapshot.files import Pointer
-from mlflow_compliance.store.backends.listing import pages, there
+from mlflow_compliance.store.backends.listing import get_or_none, pages
 from mlflow_compliance.store.ownership.orphans import IDENTIFIER
 from mlflow_compliance.store.storage import files, pointer_files
 from mlflow_compliance.store.storage.locations import local_folder
@@ -80,7 +80,7 @@ def _owner_by_now(to: OpenStore, path: str) -> str:
         return ""
     found: Any
     if name.startswith("m-"):
-        kind, found = "logged model", there(to.client.get_logged_model, name)
+        kind, found = "logged model", get_or_none(to.client.get_logged_model, name)
         uri = found.artifact_location if found else ""
     elif name.isdigit():
         # By the list: PostgreSQL does not take a number for an id that is larger than any of its ids.
@@ -88,7 +88,7 @@ def _owner_by_now(to: OpenStore, path: str) -> str:
         kind, found = "experiment", next((item for item in everywhere if item.experiment_id == name), None)
         uri = found.artifact_location if found else ""
     else:
-        kind, found = "run", there(to.client.get_run, name)
+        kind, found = "run", get_or_none(to.client.get_run, name)
         uri = found.info.artifact_uri if found else ""
     place = local_folder(uri, to.store.backend.home) if uri and not is_remote(uri) else None
     return f"{kind} {name}" if place and f"{place}/".startswith(f"{path}/") else ""

@@ -18,7 +18,7 @@ from mlflow_compliance.store.write.copy_artifacts import raise_it
 from mlflow_compliance.store.write.effects import OpenStore
 from mlflow_compliance.store.write.errors import one_sentence
 
-TOGETHER = 200
+COMPARED_AT_ONCE = 200
 """Runs that are compared with their copies at a time."""
 
 
@@ -28,8 +28,8 @@ def written_since_copied(to: OpenStore, experiment_id: str, into: str) -> str:
     with one_sentence(f"the runs of experiment {experiment_id} could not be compared with their copies"):
         found = pages(to.client.search_runs, experiment_ids=[into], filter_string=where, max_results=1000)
         copies = sorted((run.data.tags[SOURCE_RUN], run.info.run_id) for run in found)
-        for start in range(0, len(copies), TOGETHER):
-            some = copies[start : start + TOGETHER]
+        for start in range(0, len(copies), COMPARED_AT_ONCE):
+            some = copies[start : start + COMPARED_AT_ONCE]
             runs, models = to.store.details([key for pair in some for key in pair])
             written: dict[str | None, list[LoggedModel]] = defaultdict(list)
             for model in models.values():

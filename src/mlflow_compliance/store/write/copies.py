@@ -20,7 +20,7 @@ from mlflow_compliance.store.write.bulk import add_history, add_run, end_runs, o
 from mlflow_compliance.store.write.copy_artifacts import copy_artifacts
 from mlflow_compliance.store.write.effects import OpenStore, inverse, write
 from mlflow_compliance.store.write.errors import one_sentence
-from mlflow_compliance.store.write.mlflow_values import BATCH, apart, inputs_of, log_params, metrics_of
+from mlflow_compliance.store.write.mlflow_values import BATCH, in_rounds, inputs_of, log_params, metrics_of
 from mlflow_compliance.store.write.retract import retract
 
 INCOMPLETE = "incomplete"
@@ -198,7 +198,7 @@ class RunCopier:
 
     def _log_history(self, new_id: str, source: Run, models: list[LoggedModel], ids: Mapping[str, str]) -> None:
         log_params(self.client, new_id, source.params)
-        for metrics in apart(metrics_of(new_id, source, models, ids)):
+        for metrics in in_rounds(metrics_of(new_id, source, models, ids)):
             for start in range(0, len(metrics), BATCH):
                 self.client.log_batch(new_id, metrics=metrics[start : start + BATCH])
 

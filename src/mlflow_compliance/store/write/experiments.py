@@ -69,7 +69,7 @@ def delete_experiment(change: DeleteExperiment, to: OpenStore) -> None:
         raise ChangeError(f"experiment {key} has assessed runs by now: deleting a run deletes its assessments for good")
     if before.count() != change.runs:
         raise ChangeError(f"experiment {key} has {before.count()} runs by now, not {change.runs}: run again to plan anew")
-    if change.merged_into and (before.traces or before.loose_models or before.belongings or before.count(status="RUNNING")):
+    if change.merged_into and (before.traces or before.loose_models or before.dependents or before.count(status="RUNNING")):
         raise ChangeError(f"experiment {key} got traces, models, runs at work or the like meanwhile: run again to plan anew")
     with one_sentence(f"experiment {key} could not be deleted"):
         to.client.delete_experiment(key)

@@ -15,14 +15,14 @@ from mlflow_compliance.snapshot.entities import LoggedModel, ModelMetric, Run
 
 BATCH = 1000
 """Metrics in one log_batch call; MLflow's limit for all items together."""
-FEW = 100
+PARAMS_A_REQUEST = 100
 """Params in one log_batch call, MLflow's limit."""
 
 
 def log_params(client: MlflowClient, run_id: str, params: Mapping[str, str]) -> None:
     logged = [Param(key, value) for key, value in params.items()]
-    for start in range(0, len(logged), FEW):
-        client.log_batch(run_id, params=logged[start : start + FEW])
+    for start in range(0, len(logged), PARAMS_A_REQUEST):
+        client.log_batch(run_id, params=logged[start : start + PARAMS_A_REQUEST])
 
 
 def inputs_of(datasets: Iterable[entities.DatasetInput]) -> list[DatasetInput]:
@@ -35,7 +35,7 @@ def inputs_of(datasets: Iterable[entities.DatasetInput]) -> list[DatasetInput]:
     ]
 
 
-def apart(metrics: Iterable[Metric]) -> list[list[Metric]]:
+def in_rounds(metrics: Iterable[Metric]) -> list[list[Metric]]:
     """Points that several models share apart from one another: up to version 3.12 MLflow refuses a batch that holds one of them twice."""
     seen: Counter[tuple[object, ...]] = Counter()
     rounds: defaultdict[int, list[Metric]] = defaultdict(list)

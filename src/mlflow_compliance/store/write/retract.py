@@ -18,7 +18,7 @@ from mlflow_compliance.store.storage.storages import is_remote, remote_path
 from mlflow_compliance.store.storage.transfer import put_aside
 from mlflow_compliance.store.store import Store
 
-PAGE = 50
+MODELS_A_PAGE = 50
 """Logged models that are asked for at a time."""
 
 
@@ -29,7 +29,7 @@ def retract(client: MlflowClient, store: Store, run: Any, journal: str, model_ta
     # By their source and not by the run's outputs: a run that was broken off has not linked its models yet.
     mine = f"source_run_id = '{run.info.run_id}'"
     # All pages before the first is deleted: what is deleted is in no page any more.
-    for model in list(pages(client.search_logged_models, experiment_ids=[run.info.experiment_id], filter_string=mine, max_results=PAGE)):
+    for model in list(pages(client.search_logged_models, experiment_ids=[run.info.experiment_id], filter_string=mine, max_results=MODELS_A_PAGE)):
         if model_tag in (model.tags or {}):
             uris.append(model.artifact_location)
             client.delete_logged_model(model.model_id)
