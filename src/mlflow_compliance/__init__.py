@@ -29,6 +29,6 @@ def __getattr__(name: str) -> object:
         from mlflow_compliance.loader.resolve_artifact import resolve_artifact
 
         return resolve_artifact
-    from mlflow_compliance.loader import load as loading
+    from mlflow_compliance.loader import load
 
-    return getattr(loading, name)
+    return getattr(load, name)

@@ -21,7 +21,7 @@ from mlflow_compliance.snapshot.artifacts import Artifacts
 from mlflow_compliance.snapshot.evidence import Computed, Scan
 from mlflow_compliance.snapshot.files import ArtifactFile, DuplicateRules
 from mlflow_compliance.snapshot.refs import EntityRef
-from mlflow_compliance.store.artifacts import duplicates as hashing
+from mlflow_compliance.store.artifacts import duplicates
 from mlflow_compliance.store.artifacts.duplicates import hash_candidates
 from mlflow_compliance.store.evidence.cache import Workshop
 from mlflow_compliance.store.storage.storages import Storages
@@ -88,7 +88,7 @@ class Killing(Silent):
 
 
 def test_a_worker_that_is_killed_half_way_loses_nothing(cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hashing, "_BATCH_FILES", 2)
+    monkeypatch.setattr(duplicates, "_BATCH_FILES", 2)
     owner, files = EntityRef("run", "a", "a"), {}
     for number in range(400):
         path = tmp_path / f"f{number}"

@@ -19,7 +19,7 @@ from mlflow_compliance.snapshot.tags import SOURCE_MODEL
 from mlflow_compliance.store.artifacts.duplicates import hash_file
 from mlflow_compliance.store.storage import files
 from mlflow_compliance.store.store import open_store, refuse_writing
-from mlflow_compliance.store.write import retract as retracting
+from mlflow_compliance.store.write import retract
 from mlflow_compliance.store.write.bulk import tracking_store
 
 
@@ -249,7 +249,7 @@ def test_what_a_run_owns_that_began_after_the_rows_were_read_is_not_moved(lab: L
 
 def test_a_copy_is_taken_back_with_all_its_models(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many there are: MLflow lists them page by page."""
-    monkeypatch.setattr(retracting, "PAGE", 1)
+    monkeypatch.setattr(retract, "MODELS_A_PAGE", 1)
     target = lab.experiment("credit_delivery")
     rival = lab.experiment("credit_production")
     run = lab.run(rival)
@@ -258,7 +258,7 @@ def test_a_copy_is_taken_back_with_all_its_models(lab: Lab, monkeypatch: pytest.
     carry_out(lab, plan_for(lab, "EXP001"))
     (copy,) = lab.runs(target)
     assert len(lab.client.search_logged_models([target])) == 3
-    retracting.retract(lab.client, lab.store, copy, "journal", SOURCE_MODEL)
+    retract.retract(lab.client, lab.store, copy, "journal", SOURCE_MODEL)
     assert len(lab.client.search_logged_models([target])) == 0
     assert not list((lab.mlruns / target).glob("models/m-*"))
 

@@ -17,10 +17,9 @@ from mlflow_compliance.progress import Silent
 from mlflow_compliance.snapshot.artifacts import Artifacts
 from mlflow_compliance.snapshot.files import DuplicateRules
 from mlflow_compliance.snapshot.refs import Location
-from mlflow_compliance.store.artifacts import compare as comparing
+from mlflow_compliance.store.artifacts import compare
 from mlflow_compliance.store.artifacts.duplicates import hash_candidates, hash_file
-from mlflow_compliance.store.storage import files
-from mlflow_compliance.store.storage import safe_io as content
+from mlflow_compliance.store.storage import files, safe_io
 
 RUN = "a" * 32
 Search = Callable[..., Artifacts]
@@ -83,10 +82,10 @@ def test_only_what_may_be_a_duplicate_is_read(search: Search, tmp_path: Path, mo
     (folder / "three").hardlink_to(folder / "two")
     put(folder, linked=b"z" * 70)
     (folder / "linked2").hardlink_to(folder / "linked")
-    begun: list[comparing.Copy] = []
-    whole: list[comparing.Copy] = []
-    monkeypatch.setattr(comparing, "_one", spy(comparing._one, begun))
-    monkeypatch.setattr(comparing, "_Member", spy(comparing._Member, whole))
+    begun: list[compare.Copy] = []
+    whole: list[compare.Copy] = []
+    monkeypatch.setattr(compare, "_one", spy(compare._one, begun))
+    monkeypatch.setattr(compare, "_Member", spy(compare._Member, whole))
     found = search(folder)
     assert groups(found) == [{"one", "two", "three"}]
     names = [os.path.basename(copy.path) for copy in begun]
@@ -118,15 +117,15 @@ def test_what_differs_in_its_last_byte_is_read_once(search: Search, tmp_path: Pa
         counts.append(len(buffers[0]))
         return preadv(file, buffers, offset)
 
-    monkeypatch.setattr(comparing.os, "preadv", counting)
+    monkeypatch.setattr(compare.os, "preadv", counting)
     found = search(tmp_path / "artifacts")
     assert groups(found) == [{"one", "two"}]
     assert found.hashes[str(tmp_path / "artifacts" / "last")] == hashlib.sha256(same[:-1] + b"y").hexdigest()
     assert sum(counts) < 3 * len(same) + (1 << 18)
 
 
-def spy(function: Callable[..., object], seen: list[comparing.Copy]) -> Callable[..., object]:
-    def seeing(copy: comparing.Copy) -> object:
+def spy(function: Callable[..., object], seen: list[compare.Copy]) -> Callable[..., object]:
+    def seeing(copy: compare.Copy) -> object:
         seen.append(copy)
         return function(copy)
 
@@ -152,7 +151,7 @@ def test_a_file_that_changes_while_it_is_read_is_told(search: Search, tmp_path: 
             os.utime(folder / "two", ns=(1, 1))
         return preadv(file, buffers, offset)
 
-    monkeypatch.setattr(content.os, "preadv", writing)
+    monkeypatch.setattr(safe_io.os, "preadv", writing)
     found = search(folder)
     assert found.unread == {str(folder / "two"): "changed while it was read"}
     assert groups(found) == [{"one", "three"}]
@@ -162,9 +161,9 @@ def test_a_file_that_changes_while_it_is_read_is_told(search: Search, tmp_path: 
 def test_a_file_that_grew_or_went_since_the_walk_is_told(search: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str) -> None:
     folder = tmp_path / "artifacts"
     put(folder, grown=b"x" * 9000, two=b"x" * 9000, three=b"x" * 9000, gone=b"x" * 9000, pipe=b"x" * 9000)
-    reading = getattr(comparing, stage)
+    reading = getattr(compare, stage)
 
-    def late(copy: comparing.Copy) -> object:
+    def late(copy: compare.Copy) -> object:
         if copy.path.endswith("grown"):
             put(folder, grown=b"x" * 9001)
         elif copy.path.endswith("gone"):
@@ -174,7 +173,7 @@ def test_a_file_that_grew_or_went_since_the_walk_is_told(search: Search, tmp_pat
             os.mkfifo(copy.path)  # opening it must not wait for a writer
         return reading(copy)
 
-    monkeypatch.setattr(comparing, stage, late)
+    monkeypatch.setattr(compare, stage, late)
     found = search(folder)
     assert found.unread[str(folder / "grown")] == "changed while it was read"
     assert found.unread[str(folder / "gone")] == "no such file or directory"

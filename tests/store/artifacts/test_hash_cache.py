@@ -19,14 +19,11 @@ from mlflow_compliance.progress import Silent
 from mlflow_compliance.snapshot.artifacts import Artifacts
 from mlflow_compliance.snapshot.files import DuplicateRules
 from mlflow_compliance.snapshot.refs import Location
-from mlflow_compliance.store.artifacts import cache_file as memory
-from mlflow_compliance.store.artifacts import compare as comparing
-from mlflow_compliance.store.artifacts import hash_cache
+from mlflow_compliance.store.artifacts import cache_file, compare, hash_cache
 from mlflow_compliance.store.artifacts.duplicates import hash_candidates
 from mlflow_compliance.store.artifacts.hash_cache import HashCache
 from mlflow_compliance.store.models import mlmodel
-from mlflow_compliance.store.storage import filesystem as mounts
-from mlflow_compliance.store.storage import folder_scan as visitor
+from mlflow_compliance.store.storage import filesystem, folder_scan
 
 RUN = "a" * 32
 LATER = 3_600_000_000_000
@@ -51,15 +48,15 @@ def audit(read: Callable[..., Artifacts], row: Callable[..., Location], folder: 
     """An audit with a cache, an hour from now (so that files made just now are old); `audit.read` is the names that were read."""
     seen: list[str] = []
 
-    def spy(reading: Callable[[comparing.Copy], object]) -> Callable[[comparing.Copy], object]:
-        def seeing(copy: comparing.Copy) -> object:
+    def spy(reading: Callable[[compare.Copy], object]) -> Callable[[compare.Copy], object]:
+        def seeing(copy: compare.Copy) -> object:
             seen.append(os.path.basename(copy.path))
             return reading(copy)
 
         return seeing
 
     for name in ("_one", "_Member"):
-        monkeypatch.setattr(comparing, name, spy(getattr(comparing, name)))
+        monkeypatch.setattr(compare, name, spy(getattr(compare, name)))
 
     def auditing(cache: Path | None = tmp_path / "cache", later: int = LATER, rules: DuplicateRules = RULES, **given: object) -> Artifacts:
         seen.clear()
@@ -104,11 +101,11 @@ def test_what_did_not_change_is_not_read_again(audit: Audit, folder: Path, tmp_p
 
 
 def test_a_folder_that_did_not_change_is_not_looked_into_again(audit: Audit, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first, looked, visit = audit(sampled=True), list[str](), visitor.Visitor.visit
-    monkeypatch.setattr(visitor.Visitor, "visit", lambda self, place, artifacts: looked.append(place) or visit(self, place, artifacts))
+    first, looked, visit = audit(sampled=True), list[str](), folder_scan.Visitor.visit
+    monkeypatch.setattr(folder_scan.Visitor, "visit", lambda self, place, artifacts: looked.append(place) or visit(self, place, artifacts))
     assert audit(sampled=True) == first
     assert looked == []
-    monkeypatch.setattr(mounts, "_kinds", lambda _: frozenset({"fuse.some"}))  # where a new entry may not show in the folder's times
+    monkeypatch.setattr(filesystem, "_kinds", lambda _: frozenset({"fuse.some"}))  # where a new entry may not show in the folder's times
     (folder / "s1").touch()
     for _ in range(3):
         audit(sampled=True)
@@ -174,26 +171,26 @@ def test_what_is_on_record_is_read_whatever_the_cache_says(audit: Audit, folder:
     audit()
     (entries,) = (tmp_path / "cache").iterdir()
     body = entries.read_bytes().partition(b"\n")[2].replace(hashlib.sha256(b"x" * 300_000).hexdigest().encode(), b"0" * 64)
-    entries.write_bytes(memory.head_of(body) + body)  # a lie that is well formed
+    entries.write_bytes(cache_file.head_of(body) + body)  # a lie that is well formed
     recorded = {str(folder / name): "1" * 64 for name in ("one", "s1", "other")}
     for _ in range(2):
         found = audit(recorded=recorded)
         for path in recorded:
             assert found.hashes[path] == hashlib.sha256(Path(path).read_bytes()).hexdigest()
-        entries.write_bytes(memory.head_of(body) + body)
+        entries.write_bytes(cache_file.head_of(body) + body)
         (folder / "new").write_bytes(b"not all is as it was")
 
 
 @pytest.mark.parametrize("stage", ["_one", "_Member"])
 def test_what_could_not_be_read_is_told_again(audit: Audit, monkeypatch: pytest.MonkeyPatch, stage: str) -> None:
-    reading = getattr(comparing, stage)
+    reading = getattr(compare, stage)
 
-    def failing(copy: comparing.Copy) -> object:
+    def failing(copy: compare.Copy) -> object:
         if copy.path.endswith("/two"):
             raise PermissionError(errno.EACCES, "Permission denied")
         return reading(copy)
 
-    monkeypatch.setattr(comparing, stage, failing)
+    monkeypatch.setattr(compare, stage, failing)
     for _ in range(3):
         assert list(audit().unread.values()) == ["permission denied"]
 
@@ -206,7 +203,7 @@ def test_a_model_that_could_not_be_read_for_a_moment_is_looked_at_again(audit: A
         raise OSError(errno.EMFILE, "Too many open files")
 
     with monkeypatch.context() as patch:
-        patch.setattr(visitor, "_open", lambda *_: -1)
+        patch.setattr(folder_scan, "_open", lambda *_: -1)
         patch.setattr(mlmodel, "_raw", exhausted)
         assert "Too many open files" in audit().models[str(folder)].error
     assert audit().models[str(folder)].error == ""

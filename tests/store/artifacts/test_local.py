@@ -16,13 +16,11 @@ from mlflow_compliance.snapshot.artifacts import Artifacts
 from mlflow_compliance.snapshot.files import DuplicateRules
 from mlflow_compliance.snapshot.presence import Presence, Why
 from mlflow_compliance.snapshot.refs import EntityRef, Location
-from mlflow_compliance.store.artifacts import duplicates as hashing
-from mlflow_compliance.store.artifacts import hash_cache
-from mlflow_compliance.store.artifacts import local as visiting
+from mlflow_compliance.store.artifacts import duplicates, hash_cache, local
 from mlflow_compliance.store.artifacts.duplicates import hash_candidates
 from mlflow_compliance.store.artifacts.hash_cache import HashCache
 from mlflow_compliance.store.storage import worker as worker_program
-from mlflow_compliance.store.storage import worker_pool as helpers
+from mlflow_compliance.store.storage import worker_pool
 from mlflow_compliance.store.storage.folder_scan import Verifier
 
 RUN, OTHER, GONE = "a" * 32, "b" * 32, "c" * 32
@@ -531,9 +529,9 @@ class TestHelper:
     @pytest.fixture
     def search(self, read: Read, rows: list[Location], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Artifacts]:
         def searching(fewest: int, **given: object) -> Artifacts:
-            monkeypatch.setattr(visiting, "FEWEST", fewest)
-            monkeypatch.setattr(hashing, "_FEWEST", fewest)
-            monkeypatch.setattr(helpers.os, "cpu_count", lambda: 2)
+            monkeypatch.setattr(local, "FEWEST", fewest)
+            monkeypatch.setattr(duplicates, "_FEWEST", fewest)
+            monkeypatch.setattr(worker_pool.os, "cpu_count", lambda: 2)
             found = read(rows, rules=DuplicateRules(1, ("*.lock", "requirements.txt")), **given)
             assert bool(found.samples) == bool(given.get("sampled")) or "cache" in given
             return hash_candidates(found, Silent(), None, given.get("cache"))
@@ -547,8 +545,8 @@ class TestHelper:
         assert expected.linked_outside
         assert search(1_000_000, sampled=True) == expected
         own: list[object] = []
-        slow = waiting(visiting.Visitor.visit, lambda: bool(own.append(0)), 0.02)
-        monkeypatch.setattr(visiting.Visitor, "visit", slow)  # the helper gets the most of it
+        slow = waiting(local.Visitor.visit, lambda: bool(own.append(0)), 0.02)
+        monkeypatch.setattr(local.Visitor, "visit", slow)  # the helper gets the most of it
         for given in ({}, {"sampled": True}, {"sampled": True, "cache": HashCache(str(tmp_path / "cache"), "", DuplicateRules(), 0)}):
             own.clear()
             assert search(1, **given) == expected
@@ -559,8 +557,8 @@ class TestHelper:
     ) -> None:
         later = time.time_ns() + 3_600_000_000_000
         monkeypatch.setattr(hash_cache, "now", lambda: later)
-        rules, looked, visit = DuplicateRules(1, ("*.lock", "requirements.txt")), list[str](), visiting.Visitor.visit
-        monkeypatch.setattr(visiting.Visitor, "visit", lambda self, *folder: looked.append(folder[0]) or visit(self, *folder))
+        rules, looked, visit = DuplicateRules(1, ("*.lock", "requirements.txt")), list[str](), local.Visitor.visit
+        monkeypatch.setattr(local.Visitor, "visit", lambda self, *folder: looked.append(folder[0]) or visit(self, *folder))
         for fewest in (1, 1, 1, 1_000_000):
             expected = search(1_000_000, sampled=True)
             looked.clear()
@@ -577,14 +575,14 @@ class TestHelper:
     ) -> None:
         expected, died = search(1_000_000), tmp_path / "died"
         (tmp_path / "dying.py").write_text(DYING.format(program=worker_program.__file__, died=str(died)))
-        monkeypatch.setattr(helpers.worker_program, "__file__", str(tmp_path / "dying.py"))
-        monkeypatch.setattr(visiting.Visitor, "visit", waiting(visiting.Visitor.visit, died.exists, 60))
+        monkeypatch.setattr(worker_pool.worker_program, "__file__", str(tmp_path / "dying.py"))
+        monkeypatch.setattr(local.Visitor, "visit", waiting(local.Visitor.visit, died.exists, 60))
         assert search(1, sampled=True) == expected
         assert died.exists()
         for program in (tmp_path / "gone.py", tmp_path):
-            monkeypatch.setattr(helpers.worker_program, "__file__", str(program))
+            monkeypatch.setattr(worker_pool.worker_program, "__file__", str(program))
             assert search(1, sampled=True) == expected
-        monkeypatch.setattr(helpers.sys, "executable", str(tmp_path / "no python"))
+        monkeypatch.setattr(worker_pool.sys, "executable", str(tmp_path / "no python"))
         assert search(1, sampled=True) == expected
         assert capfd.readouterr() == ("", "")
 
@@ -604,9 +602,9 @@ def waiting(function: Callable[..., object], ready: Callable[[], bool], longest:
 def test_a_helper_that_stands_still_costs_patience_and_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped (Ctrl-Z, a debugger) before it did anything, and one with a part in its hands."""
     monkeypatch.setattr(os, "cpu_count", lambda: 3)
-    monkeypatch.setattr(helpers, "_PATIENCE", 0.05)
+    monkeypatch.setattr(worker_pool, "_PATIENCE", 0.05)
     parts = [[("/", str(number))] for number in range(20)]
-    with helpers.sharing(Verifier, helped=True) as share:
+    with worker_pool.sharing(Verifier, helped=True) as share:
         assert len(share._helpers) == 2
         for helper in share._helpers:
             os.kill(helper._process.pid, signal.SIGSTOP)

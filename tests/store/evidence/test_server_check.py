@@ -24,7 +24,7 @@ from mlflow_compliance.errors import StoreError
 from mlflow_compliance.snapshot.entities import Run
 from mlflow_compliance.snapshot.evidence import Served
 from mlflow_compliance.snapshot.snapshot import Snapshot
-from mlflow_compliance.store.evidence import server_check as serving_check
+from mlflow_compliance.store.evidence import server_check
 from mlflow_compliance.store.evidence.server_check import check_run
 from mlflow_compliance.store.evidence.tracking_server import tracking_server
 
@@ -243,7 +243,7 @@ def test_many_problems_are_counted(shown: Shown) -> None:
 
 @pytest.mark.parametrize("pages", [1, 10])
 def test_a_run_far_down_in_the_table_is_found(shown: Shown, pages: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving_check, "_PAGES", pages)
+    monkeypatch.setattr(server_check, "_PAGES", pages)
     assert shown.check("good").problems == ()
 
 

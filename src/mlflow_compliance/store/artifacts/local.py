@@ -36,7 +36,7 @@ from mlflow_compliance.store.artifacts.hash_cache import HashCache
 from mlflow_compliance.store.artifacts.quarantined import read_quarantines
 from mlflow_compliance.store.backends.sqlite_file import is_sqlite
 from mlflow_compliance.store.models.mlmodel import inspect
-from mlflow_compliance.store.ownership import orphans as strays
+from mlflow_compliance.store.ownership import orphans
 from mlflow_compliance.store.ownership.moved import find_moved
 from mlflow_compliance.store.ownership.outdated import Dates
 from mlflow_compliance.store.ownership.rows import Missing, Ownership, read_ownership
@@ -105,13 +105,13 @@ def read_artifacts(
         near = (*near, *roots)
         aside, illegible = read_quarantines(ownership)
         _forget_what_is_not_mounted(walk, ownership, locations, near, {item.root for item in aside.values()})
-    ownerless = {item.path: item for item in walk.strays.entries(ownership.roots, walk.keys)}
+    ownerless = {item.path: item for item in walk.orphans.entries(ownership.roots, walk.keys)}
     return Artifacts(
         roots=tuple(ArtifactRoot(key, root, _device(root)) for root, key in walk.keys.items()),
         files=walk.files,
         locations=ownership.locations,
         ownerless=ownerless,
-        emptied=dict(walk.strays.emptied),
+        emptied=dict(walk.orphans.emptied),
         quarantined=aside,
         illegible=illegible,
         unknown=ownership.unknown,
@@ -189,7 +189,7 @@ class _Walk:
         self.files: dict[str, ArtifactFile] = {}
         self.models: dict[str, EntityRef | None] = {}
         self.unread = dict(ownership.unread)
-        self.strays = strays.Orphans()
+        self.orphans = orphans.Orphans()
         self.dates = Dates()
         self.keys = {root: str(index) for index, root in enumerate(sorted(ownership.roots))}
         self._holdings = ownership
@@ -365,20 +365,20 @@ class _Walk:
             if name == MLMODEL:
                 self.models[folder] = here.owner
         if here.stray:
-            self.strays.add(here.stray, path, size)
+            self.orphans.add(here.stray, path, size)
             self.dates.file(path, here.root, facts.st_mtime_ns)
             if link:
-                self.strays.mark(here.stray, path, strays.LINK)
+                self.orphans.mark(here.stray, path, orphans.LINK)
             elif refused:
-                self.strays.mark(here.stray, path)
+                self.orphans.mark(here.stray, path)
             elif uploading:
-                self.strays.mark(here.stray, path, strays.UPLOADING)
+                self.orphans.mark(here.stray, path, orphans.UPLOADING)
             elif path == here.stray and folder == here.root:
-                self.strays.mark(here.stray, path, strays.LOOSE)
+                self.orphans.mark(here.stray, path, orphans.LOOSE)
             elif is_sqlite(path):
-                self.strays.mark(here.stray, path, strays.DATABASE)
+                self.orphans.mark(here.stray, path, orphans.DATABASE)
             elif (name == META and "/artifacts/" not in path[len(here.stray) :]) or _OF_FILE_STORE.search(path, len(here.stray) - _ID):
-                self.strays.mark(here.stray, path, strays.UNLISTED if self._file_store else strays.FILE_STORE)
+                self.orphans.mark(here.stray, path, orphans.UNLISTED if self._file_store else orphans.FILE_STORE)
 
     def linked_outside(self) -> frozenset[str]:
         """The copies with more hard links than were found below the roots."""
@@ -408,13 +408,13 @@ class _Walk:
                 return Where(root)
         if self._ignored.match(path, len(root.rstrip("/")) + 1):
             if top:
-                self.strays.protect(top, path)
+                self.orphans.protect(top, path)
             return None
         if top:
             return where
-        if not ownership.roots[root] and not strays.IDENTIFIER.fullmatch(name):
+        if not ownership.roots[root] and not orphans.IDENTIFIER.fullmatch(name):
             return None  # a project's folder used as artifact root: the rest of the project is none of our business
-        self.strays.open(path, root)
+        self.orphans.open(path, root)
         return Where(root, stray=path)
 
     def _claimed(self, path: str, root: str) -> Where:
@@ -438,7 +438,7 @@ class _Walk:
         if not is_elsewhere(where.owner):
             self.unread[path] = (error.strerror or "cannot be read").lower()
         if where.stray:
-            self.strays.mark(where.stray, path)
+            self.orphans.mark(where.stray, path)
 
 
 def _is_of_file_store(folder: str, entries: Sequence[os.DirEntry[str]]) -> bool:

@@ -19,7 +19,7 @@ from mlflow_compliance.snapshot.refs import EntityRef, Location
 from mlflow_compliance.store.artifacts.local import SKIPPED, Where
 from mlflow_compliance.store.artifacts.remote_roots import RemoteTree
 from mlflow_compliance.store.models.mlmodel import LARGEST, Description, describe, judge
-from mlflow_compliance.store.ownership import orphans as strays
+from mlflow_compliance.store.ownership import orphans
 from mlflow_compliance.store.ownership.rows import Ownership, read_ownership
 from mlflow_compliance.store.storage.base import LockedOutError, RemoteError
 from mlflow_compliance.store.storage.pointer_files import pointed, read_pointers
@@ -78,7 +78,7 @@ class _Sorting:
         self.keys = {root: str(first_key + index) for index, root in enumerate(sorted(ownership.roots))}
         self._holdings = ownership
         self._ground = ground
-        self._strays = strays.Orphans()
+        self._strays = orphans.Orphans()
         self._ignored = re.compile("|".join(map(translate, ignore)) or r"(?!)")
         self._known: dict[str, Where | None] = {root: self._root(root) for root in ownership.roots}
 
@@ -150,7 +150,7 @@ class _Sorting:
             return None
         if above.stray:
             return above
-        if not ownership.roots[root] and not strays.IDENTIFIER.fullmatch(name):
+        if not ownership.roots[root] and not orphans.IDENTIFIER.fullmatch(name):
             return None
         self._strays.open(path, root)
         return Where(root, stray=path)

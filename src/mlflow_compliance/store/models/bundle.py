@@ -109,7 +109,7 @@ class _Builder:
         )
 
     def _copy(self, role: str, target: str) -> BundledFile:
-        """BundledFile a file that the settings name, in one read."""
+        """Copy a file that the settings name, in one read."""
         named = getattr(self.wanted, role)
         try:
             # Data sets are often links into a cache: the settings mean what they lead to.
