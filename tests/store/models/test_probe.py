@@ -26,7 +26,8 @@ from gates import state
 from sklearn.linear_model import LogisticRegression
 
 from mlflow_compliance.snapshot.evidence import Probe
-from mlflow_compliance.store.models import probe, probe_child
+from mlflow_compliance.store.models import probe as probing
+from mlflow_compliance.store.models import probe_child
 from mlflow_compliance.store.models.probe import Limits, Sample, probe, run_limited
 from mlflow_compliance.store.models.probe_child import compared, features_of, scored
 
@@ -344,12 +345,12 @@ class TestHostileModels:
 def test_answer_that_is_no_result(tmp_path: Path, answer: bytes) -> None:
     path = tmp_path / "result.json"
     path.write_bytes(answer)
-    assert probe._read(str(path)).problem == "its process did not write a result that can be used"
+    assert probing._read(str(path)).problem == "its process did not write a result that can be used"
     path.write_bytes(b'{"example": [0.5]}')
-    assert probe._read(str(path)) == Probe(example=(0.5,))
+    assert probing._read(str(path)) == Probe(example=(0.5,))
     path.rename(tmp_path / "other")
     path.symlink_to(tmp_path / "other")
-    assert probe._read(str(path)).problem == "its process did not write a result that can be used"
+    assert probing._read(str(path)).problem == "its process did not write a result that can be used"
 
 
 @pytest.mark.parametrize(
@@ -548,19 +549,19 @@ class TestLimits:
         assert run_limited("installed_by_the_user", [], str(tmp_path), ENOUGH) == ""
 
     def test_supervisor_that_does_not_answer_is_ended_with_all_others(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(probe, "_GRACE", 0)
+        monkeypatch.setattr(probing, "_GRACE", 0)
         deaf = "import os, signal\nsignal.signal(15, signal.SIG_IGN)\nchild = os.fork()\nif child: print(child, flush=True)\nsignal.pause()"
         process = subprocess.Popen([sys.executable, "-c", deaf], stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0, start_new_session=True)
         assert process.stdout
         child = os.pidfd_open(int(process.stdout.readline()))
-        probe._end(process)
+        probing._end(process)
         assert process.returncode == -signal.SIGKILL
         assert readable(child)
         os.close(child)
 
     def test_it_runs_the_program_that_started_it(self, tmp_path: Path) -> None:
         """Not another version of it that is installed."""
-        shutil.copytree(Path(probe.__file__).parents[2], tmp_path / "src" / "mlflow_compliance")
+        shutil.copytree(Path(probing.__file__).parents[2], tmp_path / "src" / "mlflow_compliance")
         starter = f"""
             from mlflow_compliance.store.models.probe import Limits, run_limited
             print(run_limited("mlflow_compliance.where", [], {str(tmp_path)!r}, Limits(60, 1024)))
