@@ -1,4 +1,7 @@
-"""Writes store/backends/known_schema.py: what every revision of the installed MLflow's schema makes. Run it with the newest MLflow."""
+"""Writes store/backends/known_schema.py: what every revision of the installed MLflow's schema makes. Run it with
+the newest MLflow.
+"""
+# ruff: noqa: E501  what it writes has long lines
 
 from __future__ import annotations
 

@@ -26,8 +26,23 @@ def main(folder: Path) -> int:
     empty = work / "empty"
     empty.mkdir()
     for flags, expected in (((), EXPECTED), (("--fix",), set())):
-        command = [sys.executable, "-m", "pytest", "--pyargs", "mlflow_compliance.policies", "-q", "-p", "no:cacheprovider"]
-        command += ["--tracking-uri", f"sqlite:///{store}/mlflow.db", "--compliance-config", str(store / "compliance.toml"), *flags]
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "--pyargs",
+            "mlflow_compliance.policies",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+        ]
+        command += [
+            "--tracking-uri",
+            f"sqlite:///{store}/mlflow.db",
+            "--compliance-config",
+            str(store / "compliance.toml"),
+            *flags,
+        ]
         done = subprocess.run(command, cwd=empty, capture_output=True, text=True, check=False)
         table = done.stdout.partition("what --fix would do")[2]
         found = set(re.findall(r"^ ([A-Z]{3}\d{3}) ", table, flags=re.MULTILINE))

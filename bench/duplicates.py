@@ -1,6 +1,8 @@
-"""Duplicates in many small files: our audit against jdupes, rdfind and rmlint, and a second audit with the hash cache against the first.
+"""Duplicates in many small files: our audit against jdupes, rdfind and rmlint, and a second audit with the hash cache
+against the first.
 
-The target is 0.6 times the fastest of them for the audit of the files ('files': walk, owners, comparison, groups), same groups; 0.3 for the second.
+The target is 0.6 times the fastest of them for the audit of the files ('files': walk, owners, comparison, groups), same
+groups; 0.3 for the second.
 """
 
 from __future__ import annotations
@@ -15,10 +17,14 @@ from timing import Timing, add, alternately, claim, measure, recorded, table, ve
 from trees import fresh, model_folders, store_of
 
 HERE = Path(__file__).parent
-ABOUT = """Model folders of five files each in the layout of MLflow, 45,000 bytes a file on average: more than a quarter of the model files
-are equal to others, every requirements.txt is. The files are in the page cache. Before anything is timed, our groups must be those of jdupes,
-path for path. 'Ours' is the time inside one process from the rows of the store to the groups (finding whose each file is, one walk, comparing,
-model files read): the other programs do not know about owners. What starting the program and reading the rows adds is in 'ours: process'.
+ABOUT = """Model folders of five files each in the layout of MLflow, 45,000 bytes a file on average: more than a
+quarter of the model files
+are equal to others, every requirements.txt is. The files are in the page cache. Before anything is timed, our groups
+must be those of jdupes,
+path for path. 'Ours' is the time inside one process from the rows of the store to the groups (finding whose each file
+is, one walk, comparing,
+model files read): the other programs do not know about owners. What starting the program and reading the rows adds is
+in 'ours: process'.
 The second audit finds what the first one left in its cache."""
 RULES = "ART001,ART002,ART003,ART004,ART005"
 
@@ -40,8 +46,24 @@ def main() -> None:
     settings.write_text('[duplicates]\nmin_size = 1\nboilerplate = ["*.nothing"]\n')
     ini = folder / "pytest.ini"
     ini.write_text(f"[pytest]\ncompliance_fixers = {HERE.parent / 'fixers'}\n")
-    gate = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "--import-mode=importlib", f"--rootdir={folder}", "-c", str(ini)]
-    gate += [str(HERE.parent / "policies"), f"--tracking-uri={uri}", f"--compliance-config={settings}", f"--compliance-rules={RULES}"]
+    gate = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "no:cacheprovider",
+        "-q",
+        "--import-mode=importlib",
+        f"--rootdir={folder}",
+        "-c",
+        str(ini),
+    ]
+    gate += [
+        str(HERE.parent / "policies"),
+        f"--tracking-uri={uri}",
+        f"--compliance-config={settings}",
+        f"--compliance-rules={RULES}",
+    ]
 
     expected = compared(tree, ours)
     measure([*ours, f"--compliance-hash-cache={cache}"])
@@ -62,7 +84,11 @@ def main() -> None:
     found = alternately(
         given.runs,
         {
-            **{name: lambda into, command=command: add(into, command) for name, command in others.items() if shutil.which(command[0])},
+            **{
+                name: lambda into, command=command: add(into, command)
+                for name, command in others.items()
+                if shutil.which(command[0])
+            },
             "ours: files": inside,
             "ours: process": lambda into: add(into, ours),
             "ours: pytest, rules of artifacts": lambda into: add(into, gate, cwd=folder, ends=(0, 1)),
@@ -71,7 +97,10 @@ def main() -> None:
         },
     )
     fastest = min(found[name].median for name in others if name in found)
-    print(f"{given.folders * 5} files, {expected['groups']} groups, {expected['extra']} extra files, the same as jdupes finds")
+    print(
+        f"{given.folders * 5} files, {expected['groups']} groups, {expected['extra']} extra files, the same as "
+        "jdupes finds"
+    )
     print(table(found, fastest))
     second, first = found["second, with a hash cache"].median, found["first, with a hash cache"].median
     other = min((name for name in others if name in found), key=lambda name: found[name].median)
@@ -84,14 +113,24 @@ def main() -> None:
         print(f"{one['work']}: {one['ratio']:.2f} (target {one['target']})")
     programs = {name: version_of(name, "--version") for name in others}
     record = recorded(found)
-    told = {"benchmark": "duplicates", "files": given.folders * 5, "programs": programs, "timings": record, "claims": claims, "about": ABOUT}
+    told = {
+        "benchmark": "duplicates",
+        "files": given.folders * 5,
+        "programs": programs,
+        "timings": record,
+        "claims": claims,
+        "about": ABOUT,
+    }
     write(given.out, told)
 
 
 def compared(tree: Path, ours: list[str]) -> dict[str, int]:
     """Stop where our groups are not those of jdupes, which compares byte for byte."""
     told = json.loads(measure([*ours, "--groups"]).output)
-    wanted = {frozenset(group.split("\n")) for group in measure(["jdupes", "-r", "-q", str(tree)]).output.strip().split("\n\n")}
+    wanted = {
+        frozenset(group.split("\n"))
+        for group in measure(["jdupes", "-r", "-q", str(tree)]).output.strip().split("\n\n")
+    }
     if {frozenset(group) for group in told.pop("paths")} != wanted or told["unread"]:
         sys.exit("the groups are not those that jdupes finds")
     return dict(told)

@@ -1,4 +1,6 @@
-"""Every benchmark, one after the other, then the page and the plot: everything.py [--small] [--only NAME ...] [--folder FOLDER]."""
+"""Every benchmark, one after the other, then the page and the plot: everything.py [--small] [--only NAME ...]
+[--folder FOLDER].
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ def main() -> None:
     arguments.add_argument("--small", action="store_true")
     arguments.add_argument("--only", nargs="*", choices=list(FULL), default=list(FULL))
     arguments.add_argument("--folder", type=Path, help="a folder with 20 GB of room")
-    arguments.add_argument("--out", type=Path, help="JSON lines; without it they are not kept, and nor is the page written")
+    arguments.add_argument(
+        "--out", type=Path, help="JSON lines; without it they are not kept, and nor is the page written"
+    )
     given = arguments.parse_args()
     with tempfile.TemporaryDirectory(dir=given.folder) as made:
         for name in given.only:

@@ -1,4 +1,6 @@
-"""Few large files, some of them equal: our audit against b3sum over the same files. The target is 1.3 times its time at most."""
+"""Few large files, some of them equal: our audit against b3sum over the same files. The target is 1.3 times its
+time at most.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,10 @@ from timing import Timing, add, alternately, claim, measure, recorded, table, ve
 from trees import LARGE, large_files, store_of
 
 HERE = Path(__file__).parent
-ABOUT = """Of every five files of one size two are equal, one differs from them in its last byte only, two are like none. b3sum reads all of
-them with BLAKE3 on all cores; our audit reads those that a sample does not tell apart, compares them, and gives SHA-256.
+ABOUT = """Of every five files of one size two are equal, one differs from them in its last byte only, two are like
+none. b3sum reads all of
+them with BLAKE3 on all cores; our audit reads those that a sample does not tell apart, compares them, and gives
+SHA-256.
 'Ours' is the time inside one process from the rows of the store to the groups."""
 
 
@@ -34,7 +38,11 @@ def main() -> None:
     def inside(into: Timing) -> None:
         into.seconds.append(json.loads(measure(ours).output)["files"])
 
-    sides = {"b3sum": lambda into: add(into, ["b3sum", *paths]), "ours: files": inside, "ours: process": lambda into: add(into, ours)}
+    sides = {
+        "b3sum": lambda into: add(into, ["b3sum", *paths]),
+        "ours: files": inside,
+        "ours: process": lambda into: add(into, ours),
+    }
     found = alternately(given.runs, sides)
     told = json.loads(found["ours: process"].output)
     print(f"{given.files} files of {given.size} bytes; {told['groups']} groups, {told['extra']} extra files")
@@ -42,8 +50,23 @@ def main() -> None:
     record = recorded(found)
     programs = {"b3sum": version_of("b3sum", "--version")}
     work = f"duplicates in {given.files} files of {given.size / 1e6:,.0f} MB"
-    claims = [claim(work, "audit of the files", found["ours: files"].median, "b3sum of the same files", found["b3sum"].median, 1.3)]
-    told = {"benchmark": "large_files", "files": given.files, "size": given.size, "programs": programs, "timings": record}
+    claims = [
+        claim(
+            work,
+            "audit of the files",
+            found["ours: files"].median,
+            "b3sum of the same files",
+            found["b3sum"].median,
+            1.3,
+        )
+    ]
+    told = {
+        "benchmark": "large_files",
+        "files": given.files,
+        "size": given.size,
+        "programs": programs,
+        "timings": record,
+    }
     write(given.out, {**told, "claims": claims, "about": ABOUT})
 
 

@@ -1,6 +1,8 @@
-"""`--fix` merging an experiment with artifacts, against mlflow-export-import's export and import of the same runs (databricks-mlflow-export-import).
+"""`--fix` merging an experiment with artifacts, against mlflow-export-import's export and import of the same runs
+(databricks-mlflow-export-import).
 
-What both keep is compared; the target is 0.2 times its time. Starting the tracking server that the import needs is not counted.
+What both keep is compared; the target is 0.2 times its time. Starting the tracking server that the import needs is not
+counted.
 """
 
 from __future__ import annotations
@@ -37,8 +39,16 @@ BELOW = """import runpy, sys
 sys.path.append(sys.argv.pop(1))
 runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)"""
 """Runs a module out of a folder of packages that come after those of the interpreter."""
-VERSION = "import sys; sys.path += sys.argv[1:]; from importlib.metadata import version; print(version('databricks-mlflow-export-import'))"
-QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "MLFLOW_TRACKING_URI": "", "PYTHONDONTWRITEBYTECODE": ""}
+VERSION = (
+    "import sys; sys.path += sys.argv[1:]; from importlib.metadata import version; "
+    "print(version('databricks-mlflow-export-import'))"
+)
+QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_TRACKING_URI": "",
+    "PYTHONDONTWRITEBYTECODE": "",
+}
 
 
 def build(folder: Path, runs: int) -> None:
@@ -47,7 +57,8 @@ def build(folder: Path, runs: int) -> None:
     (folder / "compliance.toml").write_text(SETTINGS)
     client = MlflowClient(tracking_uri=uri_of(folder))
     primary, rival = (
-        client.create_experiment(name, artifact_location=str(folder / "mlruns" / name)) for name in ("credit_delivery", "credit_production")
+        client.create_experiment(name, artifact_location=str(folder / "mlruns" / name))
+        for name in ("credit_delivery", "credit_production")
     )
     kept = client.create_run(primary, start_time=START, run_name="in force", tags={"mlflow.user": "ann"})
     client.set_terminated(kept.info.run_id, end_time=START + 1000)
@@ -57,27 +68,58 @@ def build(folder: Path, runs: int) -> None:
 
 def _run(client: MlflowClient, rival: str, number: int) -> None:
     begun = START + 100_000 * number
-    tags = {"mlflow.user": "ann", "mlflow.source.name": "train.py", **{f"tag{n}": f"value {n} of {number}" for n in range(5)}}
+    tags = {
+        "mlflow.user": "ann",
+        "mlflow.source.name": "train.py",
+        **{f"tag{n}": f"value {n} of {number}" for n in range(5)},
+    }
     run = client.create_run(rival, start_time=begun, run_name=f"run {number}", tags=tags)
     run_id = run.info.run_id
     metrics = [
-        Metric(f"metric{key}", (number * 31 + key * 7 + step) % 101 / 100, begun + 100 * step, step) for key in range(10) for step in range(20)
+        Metric(f"metric{key}", (number * 31 + key * 7 + step) % 101 / 100, begun + 100 * step, step)
+        for key in range(10)
+        for step in range(20)
     ]
-    client.log_batch(run_id, metrics=metrics, params=[Param(f"param{key}", str(number * key)) for key in range(10)], tags=[RunTag("more", "1")])
-    data = Dataset("applicants", f"d{number % 3}", "local", '{"uri": "applicants.parquet"}', '{"columns": ["a"]}', '{"rows": 10}')
+    client.log_batch(
+        run_id,
+        metrics=metrics,
+        params=[Param(f"param{key}", str(number * key)) for key in range(10)],
+        tags=[RunTag("more", "1")],
+    )
+    data = Dataset(
+        "applicants", f"d{number % 3}", "local", '{"uri": "applicants.parquet"}', '{"columns": ["a"]}', '{"rows": 10}'
+    )
     client.log_inputs(run_id, [DatasetInput(data, [InputTag("mlflow.data.context", "train")])])
     write_files(
         Path(run.info.artifact_uri),
-        {"data/shared.bin": SHARED, "notes.txt": b"%d" % number, "own.bin": b"%08d" % number * 300, "log/out.txt": b"done\n" * 20},
+        {
+            "data/shared.bin": SHARED,
+            "notes.txt": b"%d" % number,
+            "own.bin": b"%08d" % number * 300,
+            "log/out.txt": b"done\n" * 20,
+        },
     )
     if number % MODEL_EVERY == 0:
-        model = client.create_logged_model(rival, name="model", source_run_id=run_id, params={"depth": "3"}, model_type="clf", tags={"made": "here"})
+        model = client.create_logged_model(
+            rival, name="model", source_run_id=run_id, params={"depth": "3"}, model_type="clf", tags={"made": "here"}
+        )
         client.log_outputs(run_id, [LoggedModelOutput(model.model_id, 0)])
         place, key = model.artifact_location, model.model_id
-        text = f"artifact_path: {place}\nflavors:\n  own:\n    data: model.bin\nmodel_id: {key}\nmodel_uuid: {key}\nrun_id: {run_id}\n"
+        text = (
+            f"artifact_path: {place}\nflavors:\n  own:\n    data: model.bin\nmodel_id: {key}\nmodel_uuid: "
+            f"{key}\nrun_id: {run_id}\n"
+        )
         write_files(Path(model.artifact_location), {"MLmodel": text.encode(), "model.bin": b"%06d" % number * 500})
         # Without a metric and a tag of the model the other program's import stops.
-        own = Metric("metric0", 0.5, begun + 9000, 90, model_id=model.model_id, dataset_name=data.name, dataset_digest=data.digest)
+        own = Metric(
+            "metric0",
+            0.5,
+            begun + 9000,
+            90,
+            model_id=model.model_id,
+            dataset_name=data.name,
+            dataset_digest=data.digest,
+        )
         client.log_batch(run_id, metrics=[own])
         client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
     client.set_terminated(run_id, end_time=begun + 60_000)
@@ -102,16 +144,25 @@ class Others:
         asking = [sys.executable, "-c", VERSION, where] if Path(where).is_dir() else [where, "-c", VERSION]
         self.version = version_of(*asking)
         if not self.version[:1].isdigit():
-            sys.exit("mlflow-export-import is not there: pip install databricks-mlflow-export-import, or name its place with --export-import")
+            sys.exit(
+                "mlflow-export-import is not there: pip install databricks-mlflow-export-import, or name its place "
+                "with --export-import"
+            )
 
     def export_runs(self, into: Timing, folder: Path, target: Path) -> None:
-        self._run(into, uri_of(folder), "export_experiment", "--experiment", "credit_production", "--output-dir", str(target))
+        self._run(
+            into, uri_of(folder), "export_experiment", "--experiment", "credit_production", "--output-dir", str(target)
+        )
 
     def import_runs(self, into: Timing, server: str, source: Path) -> None:
         self._run(into, server, "import_experiment", "--experiment-name", "credit_imported", "--input-dir", str(source))
 
     def _run(self, into: Timing, uri: str, verb: str, *options: str) -> None:
-        add(into, [*self.start, f"mlflow_export_import.experiment.{verb}", *options], {**QUIET, "MLFLOW_TRACKING_URI": uri})
+        add(
+            into,
+            [*self.start, f"mlflow_export_import.experiment.{verb}", *options],
+            {**QUIET, "MLFLOW_TRACKING_URI": uri},
+        )
 
 
 @contextmanager
@@ -120,7 +171,16 @@ def served(folder: Path) -> Iterator[str]:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-        command = [sys.executable, "-m", "uvicorn", "--fd", str(listening.fileno()), "--log-level", "warning", "mlflow.server.fastapi_app:app"]
+        command = [
+            sys.executable,
+            "-m",
+            "uvicorn",
+            "--fd",
+            str(listening.fileno()),
+            "--log-level",
+            "warning",
+            "mlflow.server.fastapi_app:app",
+        ]
         own = {
             BACKEND_STORE_URI_ENV_VAR: uri_of(folder),
             ARTIFACT_ROOT_ENV_VAR: str(folder / "mlruns"),
@@ -128,7 +188,12 @@ def served(folder: Path) -> Iterator[str]:
         }
         with (folder / "server.log").open("wb") as log:
             process = subprocess.Popen(
-                command, cwd=folder, env={**os.environ, **QUIET, **own}, pass_fds=[listening.fileno()], stdout=log, stderr=subprocess.STDOUT
+                command,
+                cwd=folder,
+                env={**os.environ, **QUIET, **own},
+                pass_fds=[listening.fileno()],
+                stdout=log,
+                stderr=subprocess.STDOUT,
             )
     try:
         with urllib.request.urlopen(f"{url}/ajax-api/2.0/mlflow/experiments/search?max_results=1", timeout=120):
@@ -154,7 +219,11 @@ def fixing(folder: Path) -> Callable[[Timing], None]:
         "-c",
         str(ini),
     ]
-    command += [str(HERE.parent / "policies"), f"--tracking-uri={uri_of(folder)}", f"--compliance-config={folder / 'compliance.toml'}"]
+    command += [
+        str(HERE.parent / "policies"),
+        f"--tracking-uri={uri_of(folder)}",
+        f"--compliance-config={folder / 'compliance.toml'}",
+    ]
     return lambda into: add(into, [*command, "--fix", "--compliance-rules=EXP001"], QUIET, cwd=folder.parent)
 
 
@@ -168,7 +237,9 @@ def main() -> None:
     arguments.add_argument("--runs", type=int, default=1000)
     arguments.add_argument("--rounds", type=int, default=1)
     arguments.add_argument(
-        "--export-import", default=sys.executable, help="an interpreter that has mlflow-export-import, or a folder of packages with it"
+        "--export-import",
+        default=sys.executable,
+        help="an interpreter that has mlflow-export-import, or a folder of packages with it",
     )
     arguments.add_argument("--out", type=Path)
     given = arguments.parse_args()
@@ -225,7 +296,9 @@ def main() -> None:
     lost = [name for name, (there, back) in told["ours"].items() if there != back]
     if lost or ours_twice != given.runs:
         sys.exit(f"the merge did not keep all of: {', '.join(lost) or 'the number of runs'}")
-    losses = ", ".join(f"{name} ({back:,} of {there:,})" for name, (there, back) in told["theirs"].items() if there != back)
+    losses = ", ".join(
+        f"{name} ({back:,} of {there:,})" for name, (there, back) in told["theirs"].items() if there != back
+    )
     claim = {
         "work": f"merging {given.runs:,} runs with artifacts",
         "ours": f"`--fix`, {mine.median:.1f} s",
@@ -234,7 +307,8 @@ def main() -> None:
         "target": 0.2,
     }
     about = (
-        f"Both sides get {given.runs:,} runs with 200 metric points, a dataset and files each, every fifth with a logged model, "
+        f"Both sides get {given.runs:,} runs with 200 metric points, a dataset and files each, every fifth with a "
+        "logged model, "
         f"from a fresh copy of one store in SQLite. Starting the tracking server for the import is not counted. "
         f"Export and import does not bring back: {losses or 'nothing'}; "
         f"done twice it leaves {theirs_twice:,} runs, the merge {ours_twice:,}."

@@ -1,4 +1,6 @@
-"""A metadata audit, as a process, against another one that pages MlflowClient.search_runs over the same store, alternately."""
+"""A metadata audit, as a process, against another one that pages MlflowClient.search_runs over the same store,
+alternately.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ print(seen)
 
 
 def fill(uri: str, folder: Path, runs: int, experiments: int) -> None:
-    """A store of finished runs, spread over experiments that say what they are. MLflow makes the tables, rows go in by SQL."""
+    """A store of finished runs, spread over experiments that say what they are. MLflow makes the tables, rows go in
+    by SQL.
+    """
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
     from sqlalchemy import MetaData, insert, text
 
@@ -52,19 +56,26 @@ def fill(uri: str, folder: Path, runs: int, experiments: int) -> None:
         for key in range(1, experiments + 1):
             connection.execute(
                 text(
-                    "INSERT INTO experiments (experiment_id, name, artifact_location, lifecycle_stage, creation_time, last_update_time, workspace) "
+                    "INSERT INTO experiments (experiment_id, name, artifact_location, lifecycle_stage, "
+                    "creation_time, last_update_time, workspace) "
                     "VALUES (:key, :name, :place, 'active', :at, :at, 'default')"
                 ),
                 {"key": key, "name": f"churn_{key:04}", "place": f"{folder}/mlruns/{key}", "at": START},
             )
             if key % 10:  # every tenth says nothing, so that there is something to find
                 connection.execute(
-                    text("INSERT INTO experiment_tags (key, value, experiment_id) VALUES ('lifecycle', 'development', :key)"), {"key": key}
+                    text(
+                        "INSERT INTO experiment_tags (key, value, experiment_id) VALUES ('lifecycle', "
+                        "'development', :key)"
+                    ),
+                    {"key": key},
                 )
     for first in range(0, runs, CHUNK):
         with store.engine.begin() as connection:
             if store.engine.dialect.name == "sqlite":
-                connection.exec_driver_sql("PRAGMA cache_size = -1000000")  # keys come in no order: without it most pages are read again
+                connection.exec_driver_sql(
+                    "PRAGMA cache_size = -1000000"
+                )  # keys come in no order: without it most pages are read again
             for name, rows in _rows(rng, range(first, min(first + CHUNK, runs)), folder, experiments).items():
                 connection.execute(insert(tables.tables[name]), rows)
     with store.engine.begin() as connection:
@@ -78,13 +89,39 @@ def _rows(rng: random.Random, numbers: range, folder: Path, experiments: int) ->
     for number in numbers:
         run, experiment = f"{rng.getrandbits(128):032x}", 1 + number % experiments
         place = f"{folder}/mlruns/{experiment}/{run}/artifacts"
-        fixed = {"source_type": "LOCAL", "source_name": "", "entry_point_name": "", "source_version": "", "user_id": "team"}
+        fixed = {
+            "source_type": "LOCAL",
+            "source_name": "",
+            "entry_point_name": "",
+            "source_version": "",
+            "user_id": "team",
+        }
         ended = {"status": "FINISHED", "start_time": START, "end_time": START + 60_000, "lifecycle_stage": "active"}
-        found["runs"].append({"run_uuid": run, "name": f"trial-{number}", **fixed, **ended, "artifact_uri": place, "experiment_id": experiment})
-        found["params"] += [{"key": f"param_{index}", "value": f"{rng.random():.6f}", "run_uuid": run} for index in range(PARAMS)]
-        found["tags"] += [{"key": f"tag_{index}", "value": f"group {rng.randrange(100)}", "run_uuid": run} for index in range(TAGS)]
+        found["runs"].append(
+            {
+                "run_uuid": run,
+                "name": f"trial-{number}",
+                **fixed,
+                **ended,
+                "artifact_uri": place,
+                "experiment_id": experiment,
+            }
+        )
+        found["params"] += [
+            {"key": f"param_{index}", "value": f"{rng.random():.6f}", "run_uuid": run} for index in range(PARAMS)
+        ]
+        found["tags"] += [
+            {"key": f"tag_{index}", "value": f"group {rng.randrange(100)}", "run_uuid": run} for index in range(TAGS)
+        ]
         found["latest_metrics"] += [
-            {"key": f"metric_{index}", "value": rng.random(), "timestamp": START, "step": 0, "is_nan": False, "run_uuid": run}
+            {
+                "key": f"metric_{index}",
+                "value": rng.random(),
+                "timestamp": START,
+                "step": 0,
+                "is_nan": False,
+                "run_uuid": run,
+            }
             for index in range(METRICS)
         ]
     return found
@@ -92,7 +129,9 @@ def _rows(rng: random.Random, numbers: range, folder: Path, experiments: int) ->
 
 def audit_command(folder: Path, uri: str) -> list[str]:
     """The metadata rules under pytest, with settings that say no more than where the store is."""
-    (folder / "pytest.ini").write_text(f"[pytest]\naddopts = --import-mode=importlib\ncompliance_fixers = {CHECKOUT / 'fixers'}\n")
+    (folder / "pytest.ini").write_text(
+        f"[pytest]\naddopts = --import-mode=importlib\ncompliance_fixers = {CHECKOUT / 'fixers'}\n"
+    )
     # What other plugins do at the end of a session is not what is measured.
     others = ("cacheprovider", "hypothesispytest", "anyio")
     quiet = [word for name in others for word in ("-p", f"no:{name}")]
@@ -131,7 +170,11 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--runs", type=int, default=100_000)
     arguments.add_argument("--experiments", type=int, default=100)
-    arguments.add_argument("--database", default="sqlite:///", help="an empty database, 'postgresql' for one of its own, sqlite:/// for a file")
+    arguments.add_argument(
+        "--database",
+        default="sqlite:///",
+        help="an empty database, 'postgresql' for one of its own, sqlite:/// for a file",
+    )
     arguments.add_argument("--rounds", type=int, default=5, help="of both sides")
     arguments.add_argument("--alone", action="store_true", help="measure the audit only, not the paging")
     arguments.add_argument("--folder", type=Path, help="keep a SQLite store here, and use the one that is there")
@@ -163,11 +206,18 @@ def main() -> None:
     kind = uri.partition(":")[0].partition("+")[0]
     record = recorded(timings)
     about = (
-        f"All metadata rules as one pytest process on {given.runs:,} runs with {PARAMS} params, {TAGS} tags and {METRICS} metrics each, in {kind}."
+        f"All metadata rules as one pytest process on {given.runs:,} runs with {PARAMS} params, {TAGS} tags "
+        f"and {METRICS} metrics each, in {kind}."
     )
     write(
         given.out,
-        {"benchmark": f"metadata, {kind}", "about": about, "runs": given.runs, "timings": record, "claims": claims(kind, timings, given.runs)},
+        {
+            "benchmark": f"metadata, {kind}",
+            "about": about,
+            "runs": given.runs,
+            "timings": record,
+            "claims": claims(kind, timings, given.runs),
+        },
     )
 
 

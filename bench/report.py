@@ -15,8 +15,10 @@ import matplotlib.pyplot as plt
 GOOD, BAD = "#2a7f62", "#b3412f"
 HEAD = """# Benchmarks
 
-Written by `tox -e bench`: every row is one comparison whose two sides ran in the same run, on the same data, one after the other. What counts is the
-ratio; seconds are those of the machine below and are not compared between rows. A ratio over its target is a miss, and is shown as one.
+Written by `tox -e bench`: every row is one comparison whose two sides ran in the same run, on the same data, one
+after the other. What counts is the
+ratio; seconds are those of the machine below and are not compared between rows. A ratio over its target is a miss,
+and is shown as one.
 
 ![Measured ratios beside their targets](images/benchmarks.png)
 
@@ -42,7 +44,14 @@ def kept(claim: dict[str, Any]) -> bool:
 def rows(records: list[dict[str, Any]]) -> list[str]:
     claims = [claim for record in records for claim in record.get("claims", ())]
     cells = [
-        (claim["work"], claim["ours"], claim["against"], _spelled(claim["ratio"]), _spelled(claim["target"]), "kept" if kept(claim) else "**missed**")
+        (
+            claim["work"],
+            claim["ours"],
+            claim["against"],
+            _spelled(claim["ratio"]),
+            _spelled(claim["target"]),
+            "kept" if kept(claim) else "**missed**",
+        )
         for claim in claims
     ]
     return [f"| {' | '.join(row)} |" for row in cells]
@@ -58,13 +67,26 @@ def plot(records: list[dict[str, Any]], target: Path) -> None:
     claims = [claim for record in records for claim in record.get("claims", ())][::-1]
     shares = [claim["ratio"] / claim["target"] for claim in claims]
     figure, axes = plt.subplots(figsize=(9, 0.55 * len(claims) + 1.2), layout="constrained")
-    axes.barh([claim["work"] for claim in claims], shares, color=[GOOD if kept(claim) else BAD for claim in claims], height=0.6)
+    axes.barh(
+        [claim["work"] for claim in claims],
+        shares,
+        color=[GOOD if kept(claim) else BAD for claim in claims],
+        height=0.6,
+    )
     axes.axvline(1, color="#333333", linewidth=1)
     for number, (claim, share) in enumerate(zip(claims, shares, strict=True)):
         label = f" {_spelled(claim['ratio'])} (target {_spelled(claim['target'])}) "
         # No label across the line of the limit.
         inside = 0.6 < share <= 1
-        axes.text(share, number, label, va="center", ha="right" if inside else "left", color="white" if inside else "black", fontsize=8)
+        axes.text(
+            share,
+            number,
+            label,
+            va="center",
+            ha="right" if inside else "left",
+            color="white" if inside else "black",
+            fontsize=8,
+        )
     axes.set_xlim(0, max(1.0, *shares) * 1.35)
     axes.set_xlabel("measured ratio / target: 1 is the limit, less is better")
     axes.spines[["top", "right"]].set_visible(False)
@@ -76,8 +98,13 @@ def main(results: Path, docs: Path) -> None:
     records = newest(results)
     lines = [HEAD + "\n".join(rows(records))]
     for record in records:
-        where = ", ".join(f"{name} {version}" for name, version in sorted({**record["versions"], **record.get("programs", {})}.items()))
-        lines.append(f"\n## {record['benchmark']}\n\n{record.get('about', '')}\n\nMeasured {record['at']} with {where}.\n")
+        where = ", ".join(
+            f"{name} {version}"
+            for name, version in sorted({**record["versions"], **record.get("programs", {})}.items())
+        )
+        lines.append(
+            f"\n## {record['benchmark']}\n\n{record.get('about', '')}\n\nMeasured {record['at']} with {where}.\n"
+        )
         lines.append("| side | median s | best s | peak MB |\n|---|---|---|---|")
         for name, timing in record.get("timings", {}).items():
             seconds = sorted(timing["seconds"])

@@ -1,4 +1,6 @@
-"""A metadata audit through `mlflow server`, as a process, against the plain paged REST requests that bring the same runs, nothing parsed."""
+"""A metadata audit through `mlflow server`, as a process, against the plain paged REST requests that bring the same
+runs, nothing parsed.
+"""
 
 from __future__ import annotations
 
@@ -25,9 +27,16 @@ def plain(uri: str, chunks: list[list[str]]) -> int:
     for chunk in chunks:
         token = None
         while True:
-            body = {"experiment_ids": chunk, "run_view_type": "ALL", "max_results": 1000, **({"page_token": token} if token else {})}
+            body = {
+                "experiment_ids": chunk,
+                "run_view_type": "ALL",
+                "max_results": 1000,
+                **({"page_token": token} if token else {}),
+            }
             request = urllib.request.Request(
-                f"{uri}/api/2.0/mlflow/runs/search", data=json.dumps(body).encode(), headers={"Content-Type": "application/json"}
+                f"{uri}/api/2.0/mlflow/runs/search",
+                data=json.dumps(body).encode(),
+                headers={"Content-Type": "application/json"},
             )
             with urllib.request.urlopen(request) as answer:
                 content = answer.read()
@@ -64,15 +73,27 @@ def main() -> None:
                 timing.seconds.append(time.perf_counter() - begun)
 
             def audit(timing: Timing) -> None:
-                add(timing, audit_command(work, uri), {"PYTHONDONTWRITEBYTECODE": "", "MLFLOW_TRACKING_URI": ""}, cwd=work, ends=(0, 1))
+                add(
+                    timing,
+                    audit_command(work, uri),
+                    {"PYTHONDONTWRITEBYTECODE": "", "MLFLOW_TRACKING_URI": ""},
+                    cwd=work,
+                    ends=(0, 1),
+                )
 
             timings = alternately(given.rounds, {"plain requests": requests, "audit": audit})
     ours, theirs = timings["audit"], timings["plain requests"]
     print(table(timings, theirs.median))
-    work, plainly = f"metadata of {given.runs:,} runs through `mlflow server`", "the plain paged requests, nothing parsed"
+    work, plainly = (
+        f"metadata of {given.runs:,} runs through `mlflow server`",
+        "the plain paged requests, nothing parsed",
+    )
     told = claim(work, "the gate", ours.median, plainly, theirs.median, 1.2)
     record = recorded(timings)
-    about = f"Both sides ask one server of one process for {given.runs:,} runs; the gate also lists models and traces, and runs the metadata rules."
+    about = (
+        f"Both sides ask one server of one process for {given.runs:,} runs; the gate also lists models and "
+        "traces, and runs the metadata rules."
+    )
     write(given.out, {"benchmark": "rest", "about": about, "runs": given.runs, "timings": record, "claims": [told]})
 
 

@@ -1,4 +1,6 @@
-"""What grows with runs, with files and with bytes: our own time and memory at three sizes each, every size in a process of its own."""
+"""What grows with runs, with files and with bytes: our own time and memory at three sizes each, every size in a
+process of its own.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ CLEAN = {"PYTHONDONTWRITEBYTECODE": "", "MLFLOW_TRACKING_URI": "", "PYTEST_ADDOP
 
 
 def runs(folder: Path, kept: Path | None, sizes: list[int], rounds: int) -> Iterator[tuple[str, Timing]]:
-    """The metadata gate, as a process. A million runs take ten minutes to make: they are kept where the user named a folder."""
+    """The metadata gate, as a process. A million runs take ten minutes to make: they are kept where the user named
+    a folder.
+    """
     for size in sizes:
         place = (kept or folder) / f"runs{size}"
         place.mkdir(parents=True, exist_ok=True)
@@ -77,7 +81,10 @@ def main() -> None:
         timings |= sizes_of_files(folder, [(10 << 20) // part, (50 << 20) // part, (250 << 20) // part], given.rounds)
     print(table(timings, 1.0))
     record = recorded(timings)
-    about = "Our own time only: how it grows. Runs through the metadata gate as a process; files by the walk and the duplicate search."
+    about = (
+        "Our own time only: how it grows. Runs through the metadata gate as a process; files by the walk and "
+        "the duplicate search."
+    )
     write(given.out, {"benchmark": "scaling", "about": about, "timings": record, "claims": claims(timings)})
 
 

@@ -1,4 +1,6 @@
-"""What the plugin costs a session that has nothing to do with MLflow: `pytest --collect-only` with it and without, alternately."""
+"""What the plugin costs a session that has nothing to do with MLflow: `pytest --collect-only` with it and without,
+alternately.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ def main() -> None:
 
             return run
 
-        timings = alternately(given.rounds, {"without the plugin": side("-p", "no:mlflow_compliance.plugin"), "with the plugin": side()})
+        timings = alternately(
+            given.rounds, {"without the plugin": side("-p", "no:mlflow_compliance.plugin"), "with the plugin": side()}
+        )
     without, with_it = timings.values()
     print(table(timings, without.median))
     more = with_it.median - without.median

@@ -1,4 +1,6 @@
-"""Measures commands as processes: time, peak memory, and with what they were measured. Every benchmark writes its records by it."""
+"""Measures commands as processes: time, peak memory, and with what they were measured. Every benchmark writes its
+records by it.
+"""
 
 from __future__ import annotations
 
@@ -47,20 +49,41 @@ class Timing:
 
 
 def measure(
-    command: Sequence[str], runs: int = 1, env: Mapping[str, str] | None = None, *, cwd: Path | None = None, ends: Sequence[int] = (0,)
+    command: Sequence[str],
+    runs: int = 1,
+    env: Mapping[str, str] | None = None,
+    *,
+    cwd: Path | None = None,
+    ends: Sequence[int] = (0,),
 ) -> Timing:
-    """Run a command some times. One that ends with another code than `ends` stops the benchmark: it did not do what is compared."""
+    """Run a command some times. One that ends with another code than `ends` stops the benchmark: it did not do what
+    is compared.
+    """
     found = Timing()
     for _ in range(runs):
         add(found, command, env, cwd=cwd, ends=ends)
     return found
 
 
-def add(timing: Timing, command: Sequence[str], env: Mapping[str, str] | None = None, *, cwd: Path | None = None, ends: Sequence[int] = (0,)) -> None:
+def add(
+    timing: Timing,
+    command: Sequence[str],
+    env: Mapping[str, str] | None = None,
+    *,
+    cwd: Path | None = None,
+    ends: Sequence[int] = (0,),
+) -> None:
     """One more run of a command."""
     with tempfile.NamedTemporaryFile("r") as told:
         starter = [sys.executable, "-I", "-S", "-c", _STARTER, told.name, *command]
-        done = subprocess.run(starter, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env={**os.environ, **(env or {})}, cwd=cwd, check=True)
+        done = subprocess.run(
+            starter,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, **(env or {})},
+            cwd=cwd,
+            check=True,
+        )
         seconds, code, peak = told.read().split()
     timing.output = done.stdout.decode(errors="surrogateescape")
     if int(code) not in ends:
@@ -70,7 +93,9 @@ def add(timing: Timing, command: Sequence[str], env: Mapping[str, str] | None = 
 
 
 def alternately(rounds: int, sides: Mapping[str, Callable[[Timing], None]]) -> dict[str, Timing]:
-    """Run each side once a round, so that what else the machine does falls on all of them alike. The first round warms up and is not counted."""
+    """Run each side once a round, so that what else the machine does falls on all of them alike. The first round
+    warms up and is not counted.
+    """
     found = {name: Timing() for name in sides}
     for number in range(rounds + 1):
         for name, side in sides.items():

@@ -1,4 +1,6 @@
-"""Artifact trees that the benchmarks read, and the MLflow store whose rows own them: the same bytes for the same arguments."""
+"""Artifact trees that the benchmarks read, and the MLflow store whose rows own them: the same bytes for the same
+arguments.
+"""
 
 from __future__ import annotations
 
@@ -23,14 +25,18 @@ def model_folders(folder: Path, runs: int) -> None:
         # The order of these draws makes the tree: it is the one that the published numbers were measured on.
         model = models[rng.randrange(_CONTENTS)] if run % 2 else rng.randbytes(200_000)
         (place / "model.pkl").write_bytes(model)
-        (place / "MLmodel").write_text(f"run_id: {run:032x}\nflavors:\n  lightgbm:\n    data: model.pkl\nmodel_size_bytes: {run}\n")
+        (place / "MLmodel").write_text(
+            f"run_id: {run:032x}\nflavors:\n  lightgbm:\n    data: model.pkl\nmodel_size_bytes: {run}\n"
+        )
         (place / "feature_importance.csv").write_bytes(rng.randbytes(5_000))
         (place / "requirements.txt").write_bytes(b"mlflow==3.17\nlightgbm==4.7\n")
         (place / "confusion_matrix.png").write_bytes(rng.randbytes(20_000))
 
 
 def large_files(folder: Path, number: int = 20, size: int = LARGE) -> None:
-    """Large files of one size in a run each. Of five, two are equal, one differs from them in its last byte, two are like none."""
+    """Large files of one size in a run each. Of five, two are equal, one differs from them in its last byte, two
+    are like none.
+    """
     for index in range(number):
         place = folder / "0" / f"{index:032x}" / "artifacts"
         place.mkdir(parents=True)
@@ -54,7 +60,9 @@ def _last(place: Path) -> int:
 
 
 def store_of(tree: Path, database: Path) -> str:
-    """An MLflow store (SQLite) whose experiments and runs own a tree of <experiment>/<run>/artifacts; gives its tracking URI."""
+    """An MLflow store (SQLite) whose experiments and runs own a tree of <experiment>/<run>/artifacts; gives its
+    tracking URI.
+    """
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     uri = f"sqlite:///{database}"
@@ -65,10 +73,24 @@ def store_of(tree: Path, database: Path) -> str:
     with sqlite3.connect(database) as rows:
         for experiment in sorted(os.listdir(tree), key=int):
             if experiment != "0":
-                values = (int(experiment), f"work_{experiment}", f"{tree}/{experiment}", "active", 1_750_000_000_000, 1_750_000_000_000, "default")
-                names = "experiment_id, name, artifact_location, lifecycle_stage, creation_time, last_update_time, workspace"
+                values = (
+                    int(experiment),
+                    f"work_{experiment}",
+                    f"{tree}/{experiment}",
+                    "active",
+                    1_750_000_000_000,
+                    1_750_000_000_000,
+                    "default",
+                )
+                names = (
+                    "experiment_id, name, artifact_location, lifecycle_stage, creation_time, last_update_time, "
+                    "workspace"
+                )
                 rows.execute(f"INSERT INTO experiments ({names}) VALUES (?, ?, ?, ?, ?, ?, ?)", values)
-            names = "run_uuid, name, source_type, source_name, source_version, entry_point_name, user_id, status, start_time, end_time"
+            names = (
+                "run_uuid, name, source_type, source_name, source_version, entry_point_name, user_id, status, "
+                "start_time, end_time"
+            )
             made = [
                 (
                     run,
@@ -87,7 +109,9 @@ def store_of(tree: Path, database: Path) -> str:
                 for run in sorted(os.listdir(tree / experiment))
             ]
             rows.executemany(
-                f"INSERT INTO runs ({names}, lifecycle_stage, artifact_uri, experiment_id) VALUES ({', '.join('?' * 12)}, {int(experiment)})", made
+                f"INSERT INTO runs ({names}, lifecycle_stage, artifact_uri, experiment_id) VALUES "
+                f"({', '.join('?' * 12)}, {int(experiment)})",
+                made,
             )
     return uri
 

@@ -1,4 +1,6 @@
-"""Counts and draws how the engine is laid out: packages, modules, floors of imports, circles. `python docs/structure.py [picture.svg]`."""
+"""Counts and draws how the engine is laid out: packages, modules, floors of imports, circles. `python
+docs/structure.py [picture.svg]`.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +66,9 @@ def between_rooms(needs: Mapping[str, Iterable[str]]) -> dict[str, set[str]]:
 
 
 def circles(needs: Mapping[str, set[str]]) -> list[list[str]]:
-    """The groups of nodes that reach one another (Tarjan's strongly connected components, those of more than one node)."""
+    """The groups of nodes that reach one another (Tarjan's strongly connected components, those of more than one
+    node).
+    """
     number: dict[str, int] = {}
     low: dict[str, int] = {}
     stack: list[str] = []
@@ -98,7 +102,11 @@ def floors(needs: Mapping[str, set[str]]) -> dict[str, int]:
 
     def floor(node: str, seen: frozenset[str]) -> int:
         if node not in known:
-            others = [other for other in needs.get(node, ()) if other not in seen and inside.get(other, -1) != inside.get(node, -2)]
+            others = [
+                other
+                for other in needs.get(node, ())
+                if other not in seen and inside.get(other, -1) != inside.get(node, -2)
+            ]
             known[node] = 1 + max((floor(other, seen | {node}) for other in others), default=-1)
         return known[node]
 
@@ -118,9 +126,13 @@ def _by_way_of_others(others: set[str], needs: Mapping[str, set[str]]) -> set[st
 
 
 def draw(needs: Mapping[str, set[str]], modules_in: Mapping[str, int]) -> str:
-    """An SVG of the rooms, the lowest floor at the bottom; each says how many modules it has. What follows from other arrows is left out."""
+    """An SVG of the rooms, the lowest floor at the bottom; each says how many modules it has. What follows from
+    other arrows is left out.
+    """
     levels = floors(needs)
-    rows = [sorted(name for name, level in levels.items() if level == number) for number in range(max(levels.values()) + 1)]
+    rows = [
+        sorted(name for name, level in levels.items() if level == number) for number in range(max(levels.values()) + 1)
+    ]
     width = max(map(len, rows)) * 190 + 40
     height = len(rows) * 90 + 40
     middle = {}
@@ -129,7 +141,10 @@ def draw(needs: Mapping[str, set[str]], modules_in: Mapping[str, int]) -> str:
         for place, name in enumerate(row):
             middle[name] = (left + 190 * place, height - 60 - 90 * number)
     lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="14">',
+        (
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" '
+            'font-size="14">'
+        ),
         '<rect width="100%" height="100%" fill="#fff"/>',
     ]
     for name, others in sorted(needs.items()):
@@ -138,8 +153,12 @@ def draw(needs: Mapping[str, set[str]], modules_in: Mapping[str, int]) -> str:
             bent = f"M{x1:.0f},{y1 + 20:.0f} C{x1:.0f},{y1 + 60:.0f} {x2:.0f},{y2 - 60:.0f} {x2:.0f},{y2 - 20:.0f}"
             lines.append(f'<path d="{bent}" fill="none" stroke="#7c8da0"/>')
     for name, (x, y) in middle.items():
-        lines.append(f'<rect x="{x - 80:.0f}" y="{y - 20:.0f}" width="160" height="40" rx="6" fill="#eef3f8" stroke="#456"/>')
-        lines.append(f'<text x="{x:.0f}" y="{y + 5:.0f}" text-anchor="middle">{escape(name)} ({modules_in[name]})</text>')
+        lines.append(
+            f'<rect x="{x - 80:.0f}" y="{y - 20:.0f}" width="160" height="40" rx="6" fill="#eef3f8" stroke="#456"/>'
+        )
+        lines.append(
+            f'<text x="{x:.0f}" y="{y + 5:.0f}" text-anchor="middle">{escape(name)} ({modules_in[name]})</text>'
+        )
     return "\n".join([*lines, "</svg>", ""])
 
 

@@ -35,7 +35,9 @@ def share(finding: Finding, context: Context) -> Iterator[Change]:
     if finding.entity.kind == "unread":
         raise Unfixable(UNREAD)
     if finding.entity.kind == "archive":
-        raise Unfixable("their bytes differ, so sharing one copy would change evidence: delete the run that is not needed")
+        raise Unfixable(
+            "their bytes differ, so sharing one copy would change evidence: delete the run that is not needed"
+        )
     artifacts = context.snapshot.artifacts
     group = artifacts.duplicate(finding.entity.key) if artifacts else None
     if artifacts is None or group is None:
@@ -44,7 +46,10 @@ def share(finding: Finding, context: Context) -> Iterator[Change]:
         yield from _pointed(group, artifacts, context.snapshot)
         return
     if not all(map(in_folder, group.paths)):
-        raise Unfixable("objects in a bucket cannot share bytes, and nothing is ever deleted there: log large inputs once and refer to them")
+        raise Unfixable(
+            "objects in a bucket cannot share bytes, and nothing is ever deleted there: log large inputs once and "
+            "refer to them"
+        )
     doubts = {path: doubt for path in group.paths if (doubt := artifacts.doubt(path))}
     paths = [path for path in group.paths if path not in doubts]
     if doubts and len({artifacts.files[path].copy for path in paths}) < 2:
@@ -52,7 +57,10 @@ def share(finding: Finding, context: Context) -> Iterator[Change]:
     for path in paths:
         file = artifacts.files[path]
         if file.copy in artifacts.linked_outside:
-            raise Unfixable(f"{artifacts.relative(path)} has a hard link outside the artifact roots, which would change with it: part them first")
+            raise Unfixable(
+                f"{artifacts.relative(path)} has a hard link outside the artifact roots, which would change with "
+                "it: part them first"
+            )
         if _is_being_written(file.owner, context.snapshot):
             raise Unfixable(f"{file.owner} has not ended and may still write to {artifacts.relative(path)}")
     kept = paths[0]
@@ -73,9 +81,14 @@ def _claims(artifacts: Artifacts, paths: Sequence[str]) -> Iterator[Change]:
 
 def _pointed(group: DuplicateGroup, artifacts: Artifacts, snapshot: Snapshot) -> Iterator[Change]:
     """A pointer beside every copy but one; the objects stay where they are."""
-    folders = [path for path in group.paths if any(above in artifacts.models for above in upwards(os.path.dirname(path)))]
+    folders = [
+        path for path in group.paths if any(above in artifacts.models for above in upwards(os.path.dirname(path)))
+    ]
     if len(folders) > 1:
-        raise Unfixable("several of its copies lie in model folders, into which nothing is written: log large inputs once and refer to them")
+        raise Unfixable(
+            "several of its copies lie in model folders, into which nothing is written: log large inputs once and "
+            "refer to them"
+        )
     kept = (folders or group.paths)[0]
     for path in group.paths:
         owner, root = artifacts.files[path].owner, artifacts.root_of(path)
@@ -119,9 +132,12 @@ def advise_restoring(finding: Finding, context: Context) -> Iterator[Change]:
     same = next((path for path, found in sorted(artifacts.hashes.items()) if found == digest), "") if artifacts else ""
     if same:
         raise Unfixable(
-            f"copy {same} there, which holds the same bytes; if the change was meant, take its line out of hashes.jsonl beside the journals"
+            f"copy {same} there, which holds the same bytes; if the change was meant, take its line out of "
+            "hashes.jsonl beside the journals"
         )
-    raise Unfixable("restore the file from a backup; if the change was meant, take its line out of hashes.jsonl beside the journals")
+    raise Unfixable(
+        "restore the file from a backup; if the change was meant, take its line out of hashes.jsonl beside the journals"
+    )
     yield
 
 
@@ -130,7 +146,10 @@ def give_back(finding: Finding, context: Context) -> Iterator[Change]:
     """Move it back to its former place; where something lies there now, both stay."""
     artifacts = context.snapshot.artifacts
     if finding.code == "manifest":
-        raise Unfixable("restore it from a backup, or move what lies beside it back by hand; nothing of it is given back by this program")
+        raise Unfixable(
+            "restore it from a backup, or move what lies beside it back by hand; nothing of it is given back by "
+            "this program"
+        )
     item = artifacts.quarantined.get(finding.entity.key) if artifacts else None
     if artifacts is None or item is None:
         return

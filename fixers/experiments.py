@@ -47,19 +47,30 @@ LONGEST_TAG = 5000
 
 @fixer("EXP001")
 def merge(finding: Finding, context: Context) -> Iterator[Change]:
-    """Copy the rival's runs into the primary experiment, then retire the rival. Runs that were copied before are not copied again."""
+    """Copy the rival's runs into the primary experiment, then retire the rival. Runs that were copied before are
+    not copied again.
+    """
     if finding.entity.kind != "experiment":
         raise Unfixable("name the experiment that is in force as `primary` of the product in compliance.toml")
     rival = context.snapshot.experiments[finding.entity.key]
     if finding.code == "named-like-production":
         name = quoted(glob.escape(rival.own_name))
-        raise Unfixable(f"if it is production, write production_names = [{name}] for the product in compliance.toml; if not, production_names = []")
+        raise Unfixable(
+            f"if it is production, write production_names = [{name}] for the product in compliance.toml; if not, "
+            "production_names = []"
+        )
     if context.settings.looks_like_a_test(rival):
-        names = f"lifecycle tag {context.settings.experiments.lifecycle_tag}, or experiments.test_names in compliance.toml"
-        raise Unfixable(f"it says that it is production and is named like a test (built in): say which it is, by its {names}")
+        names = (
+            f"lifecycle tag {context.settings.experiments.lifecycle_tag}, or experiments.test_names in compliance.toml"
+        )
+        raise Unfixable(
+            f"it says that it is production and is named like a test (built in): say which it is, by its {names}"
+        )
     primary = _primary_for(rival, context)
     if context.settings.is_test(primary) or is_archived(context.settings, primary):
-        raise Unfixable(f"the primary experiment {primary.name!r} is itself a test or archived one: nothing is merged into that")
+        raise Unfixable(
+            f"the primary experiment {primary.name!r} is itself a test or archived one: nothing is merged into that"
+        )
     counts = (("traces", rival.traces), ("logged models that no run wrote", rival.loose_models), *rival.dependents)
     left = [f"{number} {what}" for what, number in counts if number]
     if left:
@@ -81,7 +92,9 @@ def _primary_for(rival: Experiment, context: Context) -> Experiment:
         if rival.experiment_id in claimed and primary and primary != rival.experiment_id:
             found.add(primary)
     if len(found) != 1:
-        raise Unfixable("it counts as production of several products: narrow their `experiments` patterns in compliance.toml")
+        raise Unfixable(
+            "it counts as production of several products: narrow their `experiments` patterns in compliance.toml"
+        )
     return context.snapshot.experiments[found.pop()]
 
 
@@ -113,10 +126,13 @@ def _copies(runs: list[Run], rival: Experiment, primary: Experiment, snapshot: S
         else:
             parent = None  # also where parents lead in a circle: the tag stays as it is
         copied.add(run.run_id)
-        others = tuple(known[item[:2]] for item in run.datasets if item[:2] in known and known[item[:2]][:6] != item[:6])
+        others = tuple(
+            known[item[:2]] for item in run.datasets if item[:2] in known and known[item[:2]][:6] != item[:6]
+        )
         if any(len(value) > LONGEST_TAG for value in own_datasets(run, others).values()):
             raise Unfixable(
-                f"run {run.run_id} logged the dataset {others[0].name!r} from another source than {primary.name!r} has it from, "
+                f"run {run.run_id} logged the dataset {others[0].name!r} from another source than "
+                f"{primary.name!r} has it from, "
                 "and what it says of it is too long for a tag of its copy: log the dataset there under another digest"
             )
         yield CopyRun(run.run_id, primary.experiment_id, rival.experiment_id, rival.name, run.user, parent, others)
@@ -125,11 +141,15 @@ def _copies(runs: list[Run], rival: Experiment, primary: Experiment, snapshot: S
 def _datasets_in(experiment: Experiment, snapshot: Snapshot) -> dict[tuple[str, ...], DatasetInput]:
     """(name, digest) -> the dataset that an experiment has under them, those of copies that are planned too."""
     of_runs = (item for run in snapshot.runs_of(experiment.experiment_id) for item in run.datasets)
-    return {item[:2]: item._replace(tags=()) for item in (*of_runs, *snapshot.datasets.get(experiment.experiment_id, ()))}
+    return {
+        item[:2]: item._replace(tags=()) for item in (*of_runs, *snapshot.datasets.get(experiment.experiment_id, ()))
+    }
 
 
 def _refuse_what_came_later(run: Run, copy: Run, snapshot: Snapshot) -> None:
-    """An earlier repair copied a run and was broken off; whatever the run got since would go with it when its experiment is retired."""
+    """An earlier repair copied a run and was broken off; whatever the run got since would go with it when its
+    experiment is retired.
+    """
     more = left_behind(run, copy, snapshot.models_of(run.run_id), snapshot.models_of(copy.run_id))
     places = snapshot.artifacts.locations if snapshot.artifacts else {}
     here, there = places.get(run.ref.place), places.get(copy.ref.place)
@@ -137,11 +157,15 @@ def _refuse_what_came_later(run: Run, copy: Run, snapshot: Snapshot) -> None:
         sizes = {path[len(there) :]: file.size for path, file in snapshot.artifacts.under(there).items()}
         files = {path[len(here) :]: file.size for path, file in snapshot.artifacts.under(here).items()}
         # A copy's MLmodel has other ids in it.
-        if any(name not in sizes or (size != sizes[name] and os.path.basename(name) != MLMODEL) for name, size in files.items()):
+        if any(
+            name not in sizes or (size != sizes[name] and os.path.basename(name) != MLMODEL)
+            for name, size in files.items()
+        ):
             more.append("artifacts")
     if more:
         raise Unfixable(
-            f"run {run.run_id} got other {', '.join(more)} after an earlier repair copied it: delete its copy {copy.run_id}, and it is copied anew"
+            f"run {run.run_id} got other {', '.join(more)} after an earlier repair copied it: delete its copy "
+            f"{copy.run_id}, and it is copied anew"
         )
 
 
@@ -151,7 +175,9 @@ def _refuse_what_cannot_be_copied(run: Run, snapshot: Snapshot, artifacts: Artif
     for folder in filter(None, map(artifacts.locations.get, places)):
         for path, file in artifacts.under(folder).items():
             if file.copy.startswith(LINK):
-                raise Unfixable(f"{artifacts.relative(path)} is a symbolic link, which a copy would lose: put the file itself there")
+                raise Unfixable(
+                    f"{artifacts.relative(path)} is a symbolic link, which a copy would lose: put the file itself there"
+                )
         for path, reason in artifacts.unread.items():
             if path.startswith(folder + os.sep):
                 raise Unfixable(f"{artifacts.relative(path)} cannot be copied ({reason})")
@@ -177,10 +203,13 @@ def retire_test(finding: Finding, context: Context) -> Iterator[Change]:
     if finding.code == "named-like-a-test":
         name = quoted(glob.escape(experiment.own_name))
         raise Unfixable(
-            f"if it is one, add {name} to experiments.test_names in compliance.toml; if not, give it a tag {_lifecycle(context.settings)}"
+            f"if it is one, add {name} to experiments.test_names in compliance.toml; if not, give it a tag "
+            f"{_lifecycle(context.settings)}"
         )
     refuse_what_is_relied_on(experiment, context)
-    marked = [run for run in context.snapshot.runs_of(experiment.experiment_id) if any(said_in(run.tags, context.settings))]
+    marked = [
+        run for run in context.snapshot.runs_of(experiment.experiment_id) if any(said_in(run.tags, context.settings))
+    ]
     if any(said_in(experiment.tags, context.settings)):
         raise Unfixable("it is itself marked as production: take the mark off, or give it another name")
     if marked:
@@ -205,5 +234,9 @@ def archive(finding: Finding, context: Context) -> Iterator[Change]:
     if not context.settings.is_development(experiment) and experiment.tags.get(tag) != "archived":
         raise Unfixable(f"say what it is: set its tag {tag}, or add it to [experiments] development in compliance.toml")
     said = experiment.tags.get(NOTE, "")
-    note = said if "ARCHIVED" in said else f"[ARCHIVED] Development work, kept as evidence; nothing here is in force.\n\n{said}".rstrip()
+    note = (
+        said
+        if "ARCHIVED" in said
+        else f"[ARCHIVED] Development work, kept as evidence; nothing here is in force.\n\n{said}".rstrip()
+    )
     yield from set_tags(experiment, {tag: "archived", NOTE: note})

@@ -1,4 +1,6 @@
-"""Remedies for production runs: one complete run, built from what the settings name; the run in force; what it replaces."""
+"""Remedies for production runs: one complete run, built from what the settings name; the run in force; what it
+replaces.
+"""
 
 from __future__ import annotations
 
@@ -54,12 +56,16 @@ from .recording import Fact, facts_of
 from .retiring import set_tags
 
 LIMITATIONS = (
-    "The metrics were computed from the recorded predictions, on the data that these were made for; they say nothing about other people or times. "
+    "The metrics were computed from the recorded predictions, on the data that these were made for; they say "
+    "nothing about other people or times. "
     "The record shows what was found and when. It is evidence for an assessment, not the assessment."
 )
 DESCRIPTION = "description"
 """The same for programs: a tag with the name that people look for."""
-ADVICE = "log the model to this run with mlflow.<flavor>.log_model, mark the run that has it as production, or name what to build one from: {missing}"
+ADVICE = (
+    "log the model to this run with mlflow.<flavor>.log_model, mark the run that has it as production, or "
+    "name what to build one from: {missing}"
+)
 
 
 def product_of(finding: Finding, context: Context) -> Product:
@@ -75,13 +81,18 @@ def product_of(finding: Finding, context: Context) -> Product:
 
 @fixer("MOD001", "MOD003", "MOD004", "PRD001", "PRD002", "PRD004", "PRD005", "PRD007")
 def build(finding: Finding, context: Context) -> Iterator[Change]:
-    """Build one complete production run from the model and the predictions that the settings name, and supersede the others."""
+    """Build one complete production run from the model and the predictions that the settings name, and supersede
+    the others.
+    """
     product = product_of(finding, context)
     changes = list(build_for(product, context))
     planned = next((change for change in changes if isinstance(change, LogProductionRun)), None)
     kind, _, name = finding.entity.kind.partition("_")
     if planned is not None and kind == "required" and not _offers(planned, name, finding.entity.label):
-        raise Unfixable(f"nothing that the settings name gives a run the {name} {finding.entity.label}: log it to the run, or take it off the list")
+        raise Unfixable(
+            f"nothing that the settings name gives a run the {name} {finding.entity.label}: log it to the run, or "
+            "take it off the list"
+        )
     yield from changes
 
 
@@ -93,7 +104,9 @@ def build_for(product: Product, context: Context) -> Iterator[Change]:
     found = primary_of(product, context.snapshot.experiments, standing(product, claims_in(context)))
     primary = context.snapshot.experiments.get(found or "")
     if primary is None:
-        raise Unfixable("first one experiment must be the product's production: name it as `primary` in compliance.toml")
+        raise Unfixable(
+            "first one experiment must be the product's production: name it as `primary` in compliance.toml"
+        )
     if found in guessed_by(product, context):
         said = f"{primary.name!r} is only named like production (production_names, built in)"
         raise Unfixable(f"{said}: name it as `primary` of product {product.name} in compliance.toml")
@@ -106,7 +119,9 @@ def build_for(product: Product, context: Context) -> Iterator[Change]:
     for run in replaced:
         unknown = context.snapshot.unknown_files(run)
         if unknown:
-            raise Unfixable(f"what {run.ref} logged could not be looked at ({unknown.reason}), so nothing takes its place")
+            raise Unfixable(
+                f"what {run.ref} logged could not be looked at ({unknown.reason}), so nothing takes its place"
+            )
     change = _planned(product, primary, bundle, replaced, context)
     for run in context.snapshot.runs_of(primary.experiment_id):
         if run.tags.get(BUILT_FOR) == product.name and run.tags.get(BUILD) != COMPLETE_BUILD:
@@ -116,15 +131,28 @@ def build_for(product: Product, context: Context) -> Iterator[Change]:
         yield from supersede(run, change.run_id, product)
     said = primary.tags.get(NOTE, "")
     marks = ", ".join(f"{key}={value}" for key, value in sorted(product.production_tags.items()))
-    note = said if "PRODUCTION" in said else f"[PRODUCTION] What is in force for {product.name}: the run with the tag {marks}.\n\n{said}"
+    note = (
+        said
+        if "PRODUCTION" in said
+        else f"[PRODUCTION] What is in force for {product.name}: the run with the tag {marks}.\n\n{said}"
+    )
     yield from set_tags(primary, {context.settings.experiments.lifecycle_tag: "production", NOTE: note.rstrip()})
 
 
 def _refuse_several_products(run: Run, context: Context) -> None:
-    """Raise CannotFix where a run counts for more than one product: it would be superseded for one that it was never meant for."""
-    names = [product.name for product in context.settings.products if any(found.run_id == run.run_id for found in production_runs(product, context))]
+    """Raise CannotFix where a run counts for more than one product: it would be superseded for one that it was
+    never meant for.
+    """
+    names = [
+        product.name
+        for product in context.settings.products
+        if any(found.run_id == run.run_id for found in production_runs(product, context))
+    ]
     if len(names) > 1:
-        raise Unfixable(f"{run.ref} counts as production of {', '.join(names)}: narrow their `experiments` patterns in compliance.toml")
+        raise Unfixable(
+            f"{run.ref} counts as production of {', '.join(names)}: narrow their `experiments` patterns in "
+            "compliance.toml"
+        )
 
 
 def bundle_for(product: Product, snapshot: Snapshot) -> Bundle:
@@ -140,7 +168,9 @@ def bundle_for(product: Product, snapshot: Snapshot) -> Bundle:
 
 
 def supersede(run: Run, by: str, product: Product) -> Iterator[Change]:
-    """Take the marks of production off a run and say which run took its place. What a mark said stays, in a tag beside it."""
+    """Take the marks of production off a run and say which run took its place. What a mark said stays, in a tag
+    beside it.
+    """
     for key, value in sorted(product.production_tags.items()):
         if run.tags.get(key) == value:
             yield SetRunTag(run.run_id, SUPERSEDED + key, value, run.tags.get(SUPERSEDED + key))
@@ -148,7 +178,9 @@ def supersede(run: Run, by: str, product: Product) -> Iterator[Change]:
     yield SetRunTag(run.run_id, SUPERSEDED_BY, by, run.tags.get(SUPERSEDED_BY))
 
 
-def _planned(product: Product, primary: Experiment, bundle: Bundle, replaced: list[Run], context: Context) -> LogProductionRun:
+def _planned(
+    product: Product, primary: Experiment, bundle: Bundle, replaced: list[Run], context: Context
+) -> LogProductionRun:
     wanted, proved = product.production, bundle.evidence
     assert wanted.run_name is not None
     assert wanted.threshold is not None
@@ -161,8 +193,13 @@ def _planned(product: Product, primary: Experiment, bundle: Bundle, replaced: li
         "false_negative_cost": f"{wanted.false_negative_cost:g}",
         "false_positive_cost": f"{wanted.false_positive_cost:g}",
     }
-    facts = facts_of(product, own, frozenset(proved.probe.params), replaced, fact_values(product, context, context.snapshot.evidence))
-    params = {**own, **{fact.name: fact.value for fact in facts if fact.name not in own and fact.name not in wanted.facts}}
+    facts = facts_of(
+        product, own, frozenset(proved.probe.params), replaced, fact_values(product, context, context.snapshot.evidence)
+    )
+    params = {
+        **own,
+        **{fact.name: fact.value for fact in facts if fact.name not in own and fact.name not in wanted.facts},
+    }
     digests = {f"{SHA256}{role}": digest for role, digest in bundle.sources.items()}
     description = wanted.description or _description(product, bundle)
     tags = {
@@ -192,7 +229,9 @@ def _planned(product: Product, primary: Experiment, bundle: Bundle, replaced: li
     return replace(change, metadata=_metadata(change, product, bundle, facts, replaced))
 
 
-def _metadata(change: LogProductionRun, product: Product, bundle: Bundle, facts: list[Fact], replaced: list[Run]) -> str:
+def _metadata(
+    change: LogProductionRun, product: Product, bundle: Bundle, facts: list[Fact], replaced: list[Run]
+) -> str:
     """The text of model_metadata.json; ids and times that only writing brings stand in it as symbols."""
     wanted, proved = product.production, bundle.evidence
     assert wanted.threshold is not None
@@ -228,7 +267,8 @@ def _description(product: Product, bundle: Bundle) -> str:
     rows = scored.rows if scored else 0
     return (
         f"Production model of {product.name}, decisions at threshold {wanted.threshold}. Built from {wanted.model} "
-        f"and {wanted.predictions} ({rows} rows); model_metadata.json holds their hashes and where each fact comes from."
+        f"and {wanted.predictions} ({rows} rows); model_metadata.json holds their hashes and where each fact "
+        "comes from."
     )
 
 
@@ -237,7 +277,10 @@ def _datasets(product: Product, bundle: Bundle) -> tuple[DatasetInput, ...]:
     wanted, scored = product.production, bundle.evidence.scored
     assert wanted.predictions is not None
     assert scored is not None
-    columns = [{"type": "long", "name": wanted.target, "required": True}, {"type": "double", "name": wanted.probability, "required": True}]
+    columns = [
+        {"type": "long", "name": wanted.target, "required": True},
+        {"type": "double", "name": wanted.probability, "required": True},
+    ]
     name = os.path.splitext(os.path.basename(wanted.predictions))[0]
     return (
         DatasetInput(
@@ -268,7 +311,11 @@ def _offers(change: LogProductionRun, kind: str, name: str) -> bool:
     """Whether the run that is going to be logged carries something that is required."""
     if kind != "artifact":
         return name in {"param": change.params, "metric": change.metrics, "tag": change.all_tags()}[kind]
-    paths = [path for path, _, _ in change.files] + [f"{change.model_name}/{path}" for path, _, _ in change.model_files] + [METADATA]
+    paths = (
+        [path for path, _, _ in change.files]
+        + [f"{change.model_name}/{path}" for path, _, _ in change.model_files]
+        + [METADATA]
+    )
     folders = {above for path in paths for above in _folders_of(path)}
     return any(fnmatch(path, name) for path in (*paths, *folders))
 
@@ -283,7 +330,10 @@ def settle(finding: Finding, context: Context) -> Iterator[Change]:
     """Supersede every production run but the one that a repair built last; build one where none is fit."""
     run = context.snapshot.runs.get(finding.entity.key) if finding.entity.kind == "run" else None
     if run is not None and is_archived(context.settings, context.snapshot.experiments[run.experiment_id]):
-        raise Unfixable("take the mark off the run, or its experiment out of the archive: which of them is wrong nobody but you can tell")
+        raise Unfixable(
+            "take the mark off the run, or its experiment out of the archive: which of them is wrong nobody but "
+            "you can tell"
+        )
     product = product_of(finding, context)
     current = current_run(product, context)
     if finding.entity.kind == "run" and current is not None and finding.entity.key != current.run_id:
@@ -304,10 +354,15 @@ def keep_one_value(finding: Finding, context: Context) -> Iterator[Change]:
         if len(found) < 2:
             continue
         if decided is None:
-            raise Unfixable(f"{fact} has the values {', '.join(sorted(found))} and nobody has decided: say which under products.production.decisions")
+            raise Unfixable(
+                f"{fact} has the values {', '.join(sorted(found))} and nobody has decided: say which under "
+                "products.production.decisions"
+            )
         if current is None:
             raise Unfixable(f"{decided} is decided for {fact}, and there is no one production run that has it")
-        overruled = {item.owner.key for item in values if item.owner.kind == "run" and number(item.value) != number(decided)}
+        overruled = {
+            item.owner.key for item in values if item.owner.kind == "run" and number(item.value) != number(decided)
+        }
         if current.run_id in overruled:
             yield from build_for(product, context)
             return
@@ -316,6 +371,9 @@ def keep_one_value(finding: Finding, context: Context) -> Iterator[Change]:
             run = context.snapshot.runs[run_id]
             if run.experiment_id in guessed:
                 name = context.snapshot.experiments[run.experiment_id].name
-                raise Unfixable(f"{run.ref} is in {name!r}, which is only named like production (built in): write production_names for the product")
+                raise Unfixable(
+                    f"{run.ref} is in {name!r}, which is only named like production (built in): write "
+                    "production_names for the product"
+                )
             yield SetRunTag(run_id, SUPERSEDED_BY, current.run_id, run.tags.get(SUPERSEDED_BY))
             yield SetRunTag(run_id, f"{OVERRULED}{fact}", decided, run.tags.get(f"{OVERRULED}{fact}"))

@@ -31,23 +31,42 @@ class Fact(NamedTuple):
 
 
 def facts_of(
-    product: Product, own: Mapping[str, str], of_model: Iterable[str], replaced: Iterable[Run], known: Mapping[str, list[FactValue]]
+    product: Product,
+    own: Mapping[str, str],
+    of_model: Iterable[str],
+    replaced: Iterable[Run],
+    known: Mapping[str, list[FactValue]],
 ) -> list[Fact]:
-    """The facts that earlier runs hold, each with one value: what the settings say, what the model is, or what all of them agree on.
+    """The facts that earlier runs hold, each with one value: what the settings say, what the model is, or what all of
+    them agree on.
 
-    `own` are the params of the new run, `of_model` those among them that the model itself gave. Raises CannotFix where nobody has decided.
+    `own` are the params of the new run, `of_model` those among them that the model itself gave. Raises CannotFix where
+    nobody has decided.
     """
     wanted, model = product.production, frozenset(of_model) | {"n_features"}
     listed = {key for keys in wanted.facts.values() for key in keys}
-    found: dict[str, tuple[tuple[str, ...], list[FactValue]]] = {fact: (wanted.facts[fact], values) for fact, values in known.items()}
+    found: dict[str, tuple[tuple[str, ...], list[FactValue]]] = {
+        fact: (wanted.facts[fact], values) for fact, values in known.items()
+    }
     for run in replaced:
         for key in run.params.keys() - listed:
-            found.setdefault(key, ((key,), []))[1].append(FactValue(run.params[key], f"param {key} of run {run.run_id}", run.ref, run.experiment_id))
-    return [_decided(name, keys, values, wanted.decided, own, model) for name, (keys, values) in sorted(found.items()) if values]
+            found.setdefault(key, ((key,), []))[1].append(
+                FactValue(run.params[key], f"param {key} of run {run.run_id}", run.ref, run.experiment_id)
+            )
+    return [
+        _decided(name, keys, values, wanted.decided, own, model)
+        for name, (keys, values) in sorted(found.items())
+        if values
+    ]
 
 
 def _decided(
-    name: str, keys: tuple[str, ...], values: list[FactValue], decided: Mapping[str, str], own: Mapping[str, str], model: frozenset[str]
+    name: str,
+    keys: tuple[str, ...],
+    values: list[FactValue],
+    decided: Mapping[str, str],
+    own: Mapping[str, str],
+    model: frozenset[str],
 ) -> Fact:
     mine = next((key for key in keys if key in own), None)
     if name in decided:
@@ -57,4 +76,6 @@ def _decided(
     if len({number(item.value) for item in values}) == 1:
         return Fact(name, values[0].value, "agreement", tuple(values))
     told = "; ".join(f"{item.value} ({item.place})" for item in values)
-    raise Unfixable(f"{name} has several values and nobody has decided: {told}; say which under products.production.decisions")
+    raise Unfixable(
+        f"{name} has several values and nobody has decided: {told}; say which under products.production.decisions"
+    )

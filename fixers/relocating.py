@@ -1,4 +1,6 @@
-"""The remedy for rows that name a place which is not here: rewritten where all files are proven to be at the mapped one, else advice."""
+"""The remedy for rows that name a place which is not here: rewritten where all files are proven to be at the mapped
+one, else advice.
+"""
 
 from __future__ import annotations
 
@@ -41,15 +43,26 @@ def relocate(finding: Finding, context: Context) -> Iterator[Change]:
 
 def _advice(finding: Finding, artifacts: Artifacts) -> str:
     """The way out where nothing says yet where the files are."""
-    unknown = next((item for item in artifacts.unreachable if finding.entity in (item.example, EntityRef("place", item.place, item.place))), None)
+    unknown = next(
+        (
+            item
+            for item in artifacts.unreachable
+            if finding.entity in (item.example, EntityRef("place", item.place, item.place))
+        ),
+        None,
+    )
     moved = artifacts.moved_from(unknown.place) if unknown else []
     if finding.toml:
         servers = unknown is not None and unknown.why is Why.SERVER
-        return f"{SETTLE}{': for reading alone, since the server needs what the rows say' if servers else ': it rewrites the rows'}"
+        why = "for reading alone, since the server needs what the rows say" if servers else "it rewrites the rows"
+        return f"{SETTLE}: {why}"
     if moved:
         return "say in [store.relocate] which of the folders it is; one that is a copy can be moved away"
     if unknown and unknown.place.startswith(("s3:", SERVED)):
-        return "see that its bucket or server, and the credentials and the endpoint of this audit, are the right ones; then run again"
+        return (
+            "see that its bucket or server, and the credentials and the endpoint of this audit, are the right "
+            "ones; then run again"
+        )
     return 'if the files are here, map the prefix for reading: [store.relocate] "<prefix in the row>" = "<folder here>"'
 
 
@@ -63,9 +76,14 @@ def _rewriting(prefix: str, artifacts: Artifacts, settings: Settings) -> Change:
         raise Unfixable(f"{_some(wrong)}: map a longer prefix, and to a folder that is in no prefix itself")
     missing = list(dict.fromkeys(_missing(prefix, places, artifacts)))
     if missing:
-        raise Unfixable(f"not all files that its rows speak of are there: {_some(missing)}; bring them, or see to those rows first")
+        raise Unfixable(
+            f"not all files that its rows speak of are there: {_some(missing)}; bring them, or see to those rows first"
+        )
     if not any(_has_files(item, artifacts) for item in places):
-        raise Unfixable("nothing in the folder that it is mapped to belongs to a run or model of its rows: see that it is the right one")
+        raise Unfixable(
+            "nothing in the folder that it is mapped to belongs to a run or model of its rows: see that it is the "
+            "right one"
+        )
     rewritings = tuple(Rewriting(item.kind, item.key, item.before, item.after) for item in places)
     folder = settings.store.resolved_relocate(settings.base)[prefix]
     return RewriteLocations(prefix, folder, artifacts.relocated.get(prefix, 0), rewritings)
@@ -76,12 +94,21 @@ def _missing(prefix: str, places: Sequence[PlaceInRow], artifacts: Artifacts) ->
     rows = {item.row for item in places}
     # The models that a run recorded have no place of their own: they are named after it.
     runs = {item.row[1] for item in places if item.kind in ("run", HISTORY)}
-    for kind, key in (*rows, *(row for row in artifacts.unknown if row[0] == "run_model" and row[1].partition("/")[0] in runs)):
+    for kind, key in (
+        *rows,
+        *(row for row in artifacts.unknown if row[0] == "run_model" and row[1].partition("/")[0] in runs),
+    ):
         if (kind, key) in artifacts.unknown:
             yield artifacts.unknown[kind, key].reason
-    yield from (item.reason for item in artifacts.unreachable if item.why is None and artifacts.mapped(item.place) == prefix)
+    yield from (
+        item.reason for item in artifacts.unreachable if item.why is None and artifacts.mapped(item.place) == prefix
+    )
     needed = {item.row: _called(item) for item in places if item.has_files}
-    needed |= {row: f"model {row[1]}" for row in artifacts.locations if row[0] == "run_model" and row[1].partition("/")[0] in runs}
+    needed |= {
+        row: f"model {row[1]}"
+        for row in artifacts.locations
+        if row[0] == "run_model" and row[1].partition("/")[0] in runs
+    }
     for row, called in needed.items():
         folder = artifacts.locations.get(row)
         if folder is not None:

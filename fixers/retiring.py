@@ -34,15 +34,24 @@ def refuse_what_is_relied_on(experiment: Experiment, context: Context) -> None:
         raise Unfixable("MLflow's Default experiment cannot be retired: move its runs to an experiment of their own")
     primary_of = [product.name for product in context.settings.products if product.primary == experiment.name]
     if primary_of:
-        raise Unfixable(f"it is the primary experiment of product {primary_of[0]}: decide in compliance.toml what it is")
+        raise Unfixable(
+            f"it is the primary experiment of product {primary_of[0]}: decide in compliance.toml what it is"
+        )
     alive = experiment.count(status="RUNNING") + experiment.count(status="SCHEDULED")
     if alive:
-        raise Unfixable(f"{alive} of its runs have not ended: what they log next would be lost; let them finish, or end them")
+        raise Unfixable(
+            f"{alive} of its runs have not ended: what they log next would be lost; let them finish, or end them"
+        )
     if experiment.assessed_runs:
-        raise Unfixable(f"{experiment.assessed_runs} of its runs have assessments, which MLflow deletes for good with the run: export them first")
+        raise Unfixable(
+            f"{experiment.assessed_runs} of its runs have assessments, which MLflow deletes for good with the "
+            "run: export them first"
+        )
     if context.snapshot.untold:
         told = "; ".join(f"{how.value}: {reason}" for how, reason in sorted(context.snapshot.untold.items()))
-        raise Unfixable(f"whether something relies on it is not known, since the store could not be asked for all of it ({told})")
+        raise Unfixable(
+            f"whether something relies on it is not known, since the store could not be asked for all of it ({told})"
+        )
     kept = kept_by(context, experiment)
     if kept:
         raise Unfixable(str(kept))

@@ -26,9 +26,13 @@ MOST = 5
 
 
 @policy("ART001", "No duplicate artifacts", Severity.MEDIUM)
-def test_every_artifact_is_stored_once(artifact_root: ArtifactRoot, artifacts: Artifacts, settings: Settings, violations: Violations) -> None:
+def test_every_artifact_is_stored_once(
+    artifact_root: ArtifactRoot, artifacts: Artifacts, settings: Settings, violations: Violations
+) -> None:
     """The same bytes stored again and again cost space and hide which of them somebody relies on."""
-    expected = f"1 copy of what has {settings.duplicates.min_size} bytes or more ({settings.origin('duplicates.min_size')})"
+    expected = (
+        f"1 copy of what has {settings.duplicates.min_size} bytes or more ({settings.origin('duplicates.min_size')})"
+    )
     for group in artifacts.duplicates(artifact_root.key):
         extra = artifacts.extras(group)
         first = artifacts.relative(group.paths[0])
@@ -41,7 +45,10 @@ def test_every_artifact_is_stored_once(artifact_root: ArtifactRoot, artifacts: A
         )
     pointers = sum(artifacts.root_of(path) == artifact_root for path in artifacts.pointers)
     if pointers:
-        violations.note(f"{pointers} object{'s' * (pointers != 1)} point{'s' * (pointers == 1)} to another copy; each stays as it is")
+        violations.note(
+            f"{pointers} object{'s' * (pointers != 1)} point{'s' * (pointers == 1)} to another copy; each stays "
+            "as it is"
+        )
     for path, reason in sorted(artifacts.unread.items()):
         if artifacts.root_of(path) == artifact_root:
             violations.add(
@@ -64,7 +71,10 @@ def test_every_artifact_is_stored_once(artifact_root: ArtifactRoot, artifacts: A
                     expected="1 archive",
                 )
             else:
-                violations.note(f"{len(equal_archives)} archives hold the same members as {first}; their bytes differ, so they are left alone")
+                violations.note(
+                    f"{len(equal_archives)} archives hold the same members as {first}; their bytes differ, so "
+                    "they are left alone"
+                )
 
 
 @policy("ART002", "No file that no row owns", Severity.MEDIUM)
@@ -84,22 +94,36 @@ def test_every_artifact_has_an_owner(artifact_root: ArtifactRoot, artifacts: Art
             )
     emptied = artifacts.emptied.get(artifact_root.path, 0)
     if emptied:
-        violations.note(f"{emptied} empty folder{'s' * (emptied != 1)} in {artifact_root.path} that no row owns, as `mlflow gc` leaves them, stay")
+        violations.note(
+            f"{emptied} empty folder{'s' * (emptied != 1)} in {artifact_root.path} that no row owns, as `mlflow "
+            "gc` leaves them, stay"
+        )
 
 
 @policy("ART003", "Every row's artifacts can be reached", Severity.HIGH)
-def test_artifacts_can_be_reached(store: Snapshot, artifacts: Artifacts, settings: Settings, violations: Violations) -> None:
+def test_artifacts_can_be_reached(
+    store: Snapshot, artifacts: Artifacts, settings: Settings, violations: Violations
+) -> None:
     """A row that points to another machine's drive is evidence that nobody can open."""
     _tell_what_is_mapped(artifacts, settings, violations)
     for item in artifacts.unreachable:
         subject = item.example if item.rows == 1 else EntityRef("place", item.place, item.place)
         named = [_called(store.experiments[key]) for key in item.experiments if key in store.experiments]
-        shown = f" of {', '.join(named[:MOST])}{f' and {len(named) - MOST} more' if len(named) > MOST else ''}" if named else ""
+        shown = (
+            f" of {', '.join(named[:MOST])}{f' and {len(named) - MOST} more' if len(named) > MOST else ''}"
+            if named
+            else ""
+        )
         rows = f"{item.rows} row{'s' * (item.rows != 1)}{shown} below {item.place}"
         aside = artifacts.aside(item.example.place)
         where = f"; what it misses lies in {aside.path}, see ART006" if aside else ""
         moved = artifacts.moved_from(item.place)
-        toml = "\n".join(["[store.relocate]", *(f"{quoted(found.prefix)} = {quoted(found.folder)}" for found in moved if found.folder)])
+        toml = "\n".join(
+            [
+                "[store.relocate]",
+                *(f"{quoted(found.prefix)} = {quoted(found.folder)}" for found in moved if found.folder),
+            ]
+        )
         violations.add(
             "unreachable",
             f"its artifacts cannot be reached: {item.reason}{where}",
@@ -119,12 +143,21 @@ def _tell_what_is_mapped(artifacts: Artifacts, settings: Settings, violations: V
     """What `[store.relocate]` is needed for, and what not."""
     places = Counter(item.prefix for item in artifacts.elsewhere)
     for prefix, number in sorted(places.items()):
-        words = f"{number} places in rows begin with {prefix}" if number != 1 else f"1 place in a row begins with {prefix}"
+        words = (
+            f"{number} places in rows begin with {prefix}" if number != 1 else f"1 place in a row begins with {prefix}"
+        )
         once = "once all files that they speak of are there"
-        violations.offer("relocated", f"{words} and are read elsewhere: --fix rewrites them {once}", entity=EntityRef("place", prefix, prefix))
+        violations.offer(
+            "relocated",
+            f"{words} and are read elsewhere: --fix rewrites them {once}",
+            entity=EntityRef("place", prefix, prefix),
+        )
     for prefix in sorted(settings.store.relocate):
         if not places[prefix] and artifacts.relocated.get(prefix):
-            violations.note(f"what begins with {prefix} is read elsewhere and stays as it is in the rows: whoever reads through it goes on to")
+            violations.note(
+                f"what begins with {prefix} is read elsewhere and stays as it is in the rows: whoever reads "
+                "through it goes on to"
+            )
         elif not places[prefix]:
             violations.note(f"no row begins with {prefix}: its line in [store.relocate] is not needed")
 
@@ -147,7 +180,9 @@ def test_recorded_hashes_hold(artifact_root: ArtifactRoot, artifacts: Artifacts,
             continue
         entity = EntityRef("artifact", path, artifacts.relative(path))
         if path.startswith(closed):
-            violations.not_evaluated("not-looked-at", "the place that it lies in could not be looked at: see ART003", entity=entity)
+            violations.not_evaluated(
+                "not-looked-at", "the place that it lies in could not be looked at: see ART003", entity=entity
+            )
             continue
         if found is not None and found != digest:
             violations.add(
@@ -159,12 +194,23 @@ def test_recorded_hashes_hold(artifact_root: ArtifactRoot, artifacts: Artifacts,
             )
         elif path in artifacts.unread:
             violations.add(
-                "unreadable", "cannot be read, so nobody knows whether its bytes are those on record", entity=entity, observed=artifacts.unread[path]
+                "unreadable",
+                "cannot be read, so nobody knows whether its bytes are those on record",
+                entity=entity,
+                observed=artifacts.unread[path],
             )
         elif path not in artifacts.files and _has_a_row(path, owned):
-            violations.add("gone", "is gone since its bytes went on record", entity=entity, expected=f"a file with sha256 {digest[:16]}…")
+            violations.add(
+                "gone",
+                "is gone since its bytes went on record",
+                entity=entity,
+                expected=f"a file with sha256 {digest[:16]}…",
+            )
     if elsewhere and artifact_root == artifacts.roots[0]:
-        violations.note(f"{elsewhere} hashes on record are of paths outside every artifact root (a store that was moved?): they were not compared")
+        violations.note(
+            f"{elsewhere} hashes on record are of paths outside every artifact root (a store that was moved?): "
+            "they were not compared"
+        )
 
 
 def _has_a_row(path: str, owned: frozenset[str]) -> bool:
@@ -192,10 +238,19 @@ def test_model_folders_are_complete(artifact_root: ArtifactRoot, artifacts: Arti
             entity = EntityRef("model_folder", path, artifacts.relative(path))
             used = versions.get(path)
             what = f"an incomplete model, registered as {', '.join(used)}" if used else "an incomplete model"
-            violations.add("incomplete", what, entity=entity, observed=model.problem, expected="every file that MLmodel names, none empty")
+            violations.add(
+                "incomplete",
+                what,
+                entity=entity,
+                observed=model.problem,
+                expected="every file that MLmodel names, none empty",
+            )
         elsewhere += _names_another_place(model.artifact_path, path)
     if elsewhere:
-        violations.note(f"{elsewhere} MLmodel files name an artifact_path that is not where they lie (written on another machine, or copied)")
+        violations.note(
+            f"{elsewhere} MLmodel files name an artifact_path that is not where they lie (written on another "
+            "machine, or copied)"
+        )
 
 
 def _names_another_place(artifact_path: str, folder: str) -> bool:
@@ -206,7 +261,9 @@ def _names_another_place(artifact_path: str, folder: str) -> bool:
 
 
 @policy("ART006", "Nothing that a row owns lies in quarantine", Severity.HIGH)
-def test_nothing_owned_lies_in_quarantine(artifact_root: ArtifactRoot, artifacts: Artifacts, violations: Violations) -> None:
+def test_nothing_owned_lies_in_quarantine(
+    artifact_root: ArtifactRoot, artifacts: Artifacts, violations: Violations
+) -> None:
     """What was put aside as nobody's is missed by its owner when the right database is back."""
     for path, item in sorted(artifacts.quarantined.items()):
         if item.root == artifact_root.path:

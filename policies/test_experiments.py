@@ -40,17 +40,35 @@ def test_product_has_exactly_one_production_experiment(
     primary = primary_of(product, store.experiments, said)
     if product.primary is not None and primary is None:
         violations.add(
-            "primary-missing", "the primary experiment that the settings name is not there", observed=product.primary, expected="an active experiment"
+            "primary-missing",
+            "the primary experiment that the settings name is not there",
+            observed=product.primary,
+            expected="an active experiment",
         )
     main = store.experiments.get(primary or "")
     if main is not None and (settings.is_test(main) or is_archived(settings, main)):
-        violations.add("primary-not-in-force", "its primary experiment is a test or archived one", entity=main.ref, expected="an experiment in force")
+        violations.add(
+            "primary-not-in-force",
+            "its primary experiment is a test or archived one",
+            entity=main.ref,
+            expected="an experiment in force",
+        )
     if not claimed:
-        violations.add("no-production", "no experiment is marked as production", observed="0 production experiments", expected="exactly 1")
+        violations.add(
+            "no-production",
+            "no experiment is marked as production",
+            observed="0 production experiments",
+            expected="exactly 1",
+        )
     elif primary is None:
         by_name = f", by production_names ({settings.origin('production_names', product)})" if guessed else ""
         names = ", ".join(repr(store.experiments[key].name) for key in said)
-        violations.add("several-productions", "more than one production experiment", observed=f"{names}{by_name}", expected="exactly 1")
+        violations.add(
+            "several-productions",
+            "more than one production experiment",
+            observed=f"{names}{by_name}",
+            expected="exactly 1",
+        )
     why = {claim.experiment_id: claim.by for claim in claims_in(context) if claim.product == product.name}
     for key in claimed:
         if primary is not None and key != primary and key not in guessed:
@@ -66,13 +84,17 @@ def test_product_has_exactly_one_production_experiment(
                 "named-like-production",
                 f"is named like production of product {product.name}",
                 entity=store.experiments[key].ref,
-                observed=f"production_names {', '.join(product.production_names)} ({settings.origin('production_names', product)})",
+                observed=f"production_names {', '.join(product.production_names)} "
+                f"({settings.origin('production_names', product)})",
                 expected="production_names in the settings that match it, or that do not",
                 severity=Severity.LOW,
             )
         elif key in guessed and key == primary:
             name = store.experiments[key].name
-            violations.note(f"{name!r} counts as production of product {product.name} for its name alone (production_names: built in)")
+            violations.note(
+                f"{name!r} counts as production of product {product.name} for its name alone (production_names: "
+                "built in)"
+            )
 
 
 def _origin(by: By, product: Product, settings: Settings) -> str:
@@ -82,7 +104,9 @@ def _origin(by: By, product: Product, settings: Settings) -> str:
 
 
 @policy("EXP002", "No test experiments", Severity.HIGH)
-def test_no_test_experiment_is_active(experiment: Experiment, store: Snapshot, settings: Settings, context: Context, violations: Violations) -> None:
+def test_no_test_experiment_is_active(
+    experiment: Experiment, store: Snapshot, settings: Settings, context: Context, violations: Violations
+) -> None:
     """Scratch work beside production is picked up by name searches and misleads readers."""
     if settings.is_test(experiment):
         origins = ", ".join(f"{key}: {settings.origin(f'experiments.{key}')}" for key in ("test_names", "test_tags"))
@@ -92,7 +116,8 @@ def test_no_test_experiment_is_active(experiment: Experiment, store: Snapshot, s
             "named-like-a-test",
             "looks like a test; say so in compliance.toml",
             observed=experiment.name,
-            expected=f"a name that is not like {', '.join(settings.experiments.test_names)} (built in), or a word about what it is",
+            expected=f"a name that is not like {', '.join(settings.experiments.test_names)} (built in), or a word "
+            "about what it is",
             severity=Severity.LOW,
             toml=_test_names(context),
         )
@@ -104,9 +129,17 @@ def _test_names(context: Context) -> str:
 
 
 def _lines_of_test_names(context: Context) -> Iterator[str]:
-    found = [item for item in context.snapshot.active_experiments() if context.settings.looks_like_a_test(item) and not _is_claimed(item, context)]
+    found = [
+        item
+        for item in context.snapshot.active_experiments()
+        if context.settings.looks_like_a_test(item) and not _is_claimed(item, context)
+    ]
     table = ".".join(map(str, (*context.settings.prefix, "experiments")))
-    yield f"# into the table [{table}] that is there:" if "experiments" in context.settings.model_fields_set else f"[{table}]"
+    yield (
+        f"# into the table [{table}] that is there:"
+        if "experiments" in context.settings.model_fields_set
+        else f"[{table}]"
+    )
     yield "test_names = [  # leave out what is real work: --fix retires the others"
     yield from (f"  {quoted(glob.escape(item.own_name))}," for item in found[:MOST])
     if len(found) > MOST:
@@ -120,7 +153,9 @@ def _is_claimed(experiment: Experiment, context: Context) -> bool:
 
 
 @policy("EXP003", "Every other experiment is classified, development work is archived", Severity.MEDIUM)
-def test_experiment_is_classified(experiment: Experiment, store: Snapshot, settings: Settings, context: Context, violations: Violations) -> None:
+def test_experiment_is_classified(
+    experiment: Experiment, store: Snapshot, settings: Settings, context: Context, violations: Violations
+) -> None:
     """An experiment that does not say what it is gets used as if it were in force, or deleted as if it were scratch."""
     rules = settings.experiments
     runs = experiment.count()
@@ -135,7 +170,12 @@ def test_experiment_is_classified(experiment: Experiment, store: Snapshot, setti
             expected=_counted_where(settings),
             severity=Severity.HIGH,
         )
-    if unused or _is_claimed(experiment, context) or settings.is_test(experiment) or settings.looks_like_a_test(experiment):
+    if (
+        unused
+        or _is_claimed(experiment, context)
+        or settings.is_test(experiment)
+        or settings.looks_like_a_test(experiment)
+    ):
         return
     value = experiment.tags.get(rules.lifecycle_tag)
     if settings.is_development(experiment) and value != "archived":
@@ -147,11 +187,17 @@ def test_experiment_is_classified(experiment: Experiment, store: Snapshot, setti
         )
     elif value not in rules.lifecycle_values:
         place = "real work in MLflow's Default experiment" if experiment.experiment_id == "0" else "not classified"
-        expected = f"tag {rules.lifecycle_tag} with one of {', '.join(rules.lifecycle_values)} ({settings.origin('experiments.lifecycle_values')})"
+        expected = (
+            f"tag {rules.lifecycle_tag} with one of {', '.join(rules.lifecycle_values)} "
+            f"({settings.origin('experiments.lifecycle_values')})"
+        )
         violations.add("unclassified", place, observed=f"{runs} runs, {rules.lifecycle_tag}={value}", expected=expected)
     elif value == "production" and (settings.products or settings.says_products):
         # EXP001 counts those that a product claims: one more that says so would be seen by no rule.
-        expected = f"a product in compliance.toml whose experiments and production_names cover it, or another {rules.lifecycle_tag}"
+        expected = (
+            "a product in compliance.toml whose experiments and production_names cover it, or another "
+            f"{rules.lifecycle_tag}"
+        )
         violations.add(
             "production-of-no-product",
             "says that it is production, and is that of no product",
@@ -159,13 +205,18 @@ def test_experiment_is_classified(experiment: Experiment, store: Snapshot, setti
             expected=expected,
         )
     elif is_archived(settings, experiment) and "ARCHIVED" not in experiment.tags.get(NOTE, ""):
-        violations.add("archive-not-described", "archived, but the MLflow UI does not say so", expected="ARCHIVED in its description")
+        violations.add(
+            "archive-not-described",
+            "archived, but the MLflow UI does not say so",
+            expected="ARCHIVED in its description",
+        )
 
 
 def _counted_where(settings: Settings) -> str:
     """Which tags count as production, and where that is said."""
     said = [
-        f"{key}={value} in the experiments of {product.name} (production_tags: {settings.origin('production_tags', product)}, "
+        f"{key}={value} in the experiments of {product.name} (production_tags: "
+        f"{settings.origin('production_tags', product)}, "
         f"experiments: {settings.origin('experiments', product)})"
         for product in settings.products
         for key, value in sorted(product.production_tags.items())

@@ -2,19 +2,38 @@
 
 from __future__ import annotations
 
-from mlflow_compliance.api import Artifacts, Context, Product, Settings, Severity, Snapshot, Violations, policy, production_runs
+from mlflow_compliance.api import (
+    Artifacts,
+    Context,
+    Product,
+    Settings,
+    Severity,
+    Snapshot,
+    Violations,
+    policy,
+    production_runs,
+)
 
 
 @policy("MOD001", "The production run has a model artifact", Severity.CRITICAL)
 def test_production_run_has_a_model_artifact(
-    product: Product, store: Snapshot, artifacts: Artifacts, settings: Settings, context: Context, violations: Violations
+    product: Product,
+    store: Snapshot,
+    artifacts: Artifacts,
+    settings: Settings,
+    context: Context,
+    violations: Violations,
 ) -> None:
-    """A production run without its model cannot be served again, checked again or explained; READY in a row proves nothing."""
+    """A production run without its model cannot be served again, checked again or explained; READY in a row proves
+    nothing.
+    """
     runs = production_runs(product, context)
     if not runs:
         marks = ", ".join(f"{key}={value}" for key, value in sorted(product.production_tags.items()))
         expected = f"a run with the tag {marks} ({settings.origin('production_tags', product)})"
-        violations.add("no-production-run", "no run is marked as production", observed="0 production runs", expected=expected)
+        violations.add(
+            "no-production-run", "no run is marked as production", observed="0 production runs", expected=expected
+        )
     for run in runs:
         folders, unknown = store.model_folders(run), store.unknown_files(run)
         if not folders and unknown:
@@ -28,12 +47,17 @@ def test_production_run_has_a_model_artifact(
                 "no-model",
                 "has no model artifact",
                 entity=run.ref,
-                observed=f"no MLmodel among its artifacts{f'; what it misses lies in {aside.path}, see ART006' if aside else ''}",
+                observed="no MLmodel among its "
+                f"artifacts{f'; what it misses lies in {aside.path}, see ART006' if aside else ''}",
                 expected="MLmodel and every file that it names",
             )
         for folder in folders:
             if artifacts.models[folder].problem:
                 observed = artifacts.models[folder].problem
                 violations.add(
-                    "incomplete", "its model is not complete", entity=run.ref, observed=observed, expected="every file that MLmodel names, none empty"
+                    "incomplete",
+                    "its model is not complete",
+                    entity=run.ref,
+                    observed=observed,
+                    expected="every file that MLmodel names, none empty",
                 )

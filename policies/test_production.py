@@ -1,4 +1,6 @@
-"""Rules about what is in production and what its run carries: each required name, numbers that follow from the predictions, one value a fact."""
+"""Rules about what is in production and what its run carries: each required name, numbers that follow from the
+predictions, one value a fact.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,10 @@ def _missing(requirement: Requirement, context: Context, violations: Violations)
     """The production runs that are to carry something; that there is none is a finding of its own."""
     runs = production_runs(requirement.product, context)
     if not runs:
-        violations.add("no-production-run", f"there is no production run of product {requirement.product.name} to carry this {requirement.kind}")
+        violations.add(
+            "no-production-run",
+            f"there is no production run of product {requirement.product.name} to carry this {requirement.kind}",
+        )
     return runs
 
 
@@ -45,7 +50,9 @@ INFINITE = sys.float_info.max
 
 
 @policy("PRD001", "The production run has each required param", Severity.HIGH)
-def test_production_run_has_param(required_param: Requirement, store: Snapshot, settings: Settings, context: Context, violations: Violations) -> None:
+def test_production_run_has_param(
+    required_param: Requirement, store: Snapshot, settings: Settings, context: Context, violations: Violations
+) -> None:
     """What a model was made with cannot be asked of anybody later."""
     for run in _missing(required_param, context, violations):
         if not run.params.get(required_param.name, "").strip():
@@ -60,7 +67,9 @@ def test_production_run_has_metric(
     for run in _missing(required_metric, context, violations):
         value = run.latest.get(required_metric.name)
         if value is None:
-            violations.add("missing", f"has no metric {required_metric.name}", entity=run.ref, name=required_metric.name)
+            violations.add(
+                "missing", f"has no metric {required_metric.name}", entity=run.ref, name=required_metric.name
+            )
         elif value != value or abs(value) >= INFINITE:
             violations.add(
                 "not-a-number",
@@ -72,7 +81,9 @@ def test_production_run_has_metric(
 
 
 @policy("PRD003", "The production run has each required tag", Severity.MEDIUM)
-def test_production_run_has_tag(required_tag: Requirement, store: Snapshot, settings: Settings, context: Context, violations: Violations) -> None:
+def test_production_run_has_tag(
+    required_tag: Requirement, store: Snapshot, settings: Settings, context: Context, violations: Violations
+) -> None:
     """Tags are what searches, people and programs find it by."""
     for run in _missing(required_tag, context, violations):
         if not run.tags.get(required_tag.name, "").strip():
@@ -81,7 +92,12 @@ def test_production_run_has_tag(required_tag: Requirement, store: Snapshot, sett
 
 @policy("PRD004", "The production run has each required artifact", Severity.HIGH)
 def test_production_run_has_artifact(
-    required_artifact: Requirement, store: Snapshot, artifacts: Artifacts, settings: Settings, context: Context, violations: Violations
+    required_artifact: Requirement,
+    store: Snapshot,
+    artifacts: Artifacts,
+    settings: Settings,
+    context: Context,
+    violations: Violations,
 ) -> None:
     """An explanation that cannot be opened explains nothing."""
     for run in _missing(required_artifact, context, violations):
@@ -92,11 +108,15 @@ def test_production_run_has_artifact(
             violations.not_evaluated("missing", unknown.reason, entity=run.ref)
         else:
             wanted = required_artifact.name
-            violations.add("missing", f"has no artifact {wanted}", entity=run.ref, expected="a file that is not empty", name=wanted)
+            violations.add(
+                "missing", f"has no artifact {wanted}", entity=run.ref, expected="a file that is not empty", name=wanted
+            )
 
 
 def _has_artifact(pattern: str, run: Run, store: Snapshot, artifacts: Artifacts) -> bool:
-    """Whether a run logged a file, or a folder with files, that a pattern names; a logged model counts under its name, as in the UI."""
+    """Whether a run logged a file, or a folder with files, that a pattern names; a logged model counts under its
+    name, as in the UI.
+    """
     places = [("", artifacts.locations.get(run.ref.place))]
     places += [(model.name, artifacts.locations.get(model.ref.place)) for model in store.models_of(run.run_id)]
     for prefix, folder in places:
@@ -125,10 +145,15 @@ def test_metrics_follow_from_predictions(
         recorded = run.latest
         scored = evidence.scored.get(run.run_id)
         if scored is not None and scored.problem:
-            violations.add("not-recomputed", "its metrics cannot be recomputed", entity=run.ref, observed=scored.problem)
+            violations.add(
+                "not-recomputed", "its metrics cannot be recomputed", entity=run.ref, observed=scored.problem
+            )
         for name, value in sorted((scored.values if scored else {}).items()):
             if scored and name in recorded and differs(name, recorded[name], value, wanted.tolerance):
-                expected = f"{value:.6g} from {os.path.basename(scored.path)} ({scored.rows} rows) at threshold {scored.threshold:g}, {within}"
+                expected = (
+                    f"{value:.6g} from {os.path.basename(scored.path)} ({scored.rows} rows) at threshold "
+                    f"{scored.threshold:g}, {within}"
+                )
                 violations.add(
                     "does-not-follow",
                     f"metric {name} does not follow from its predictions",
@@ -138,13 +163,23 @@ def test_metrics_follow_from_predictions(
                     name=name,
                 )
         costs = (wanted.false_negative_cost, wanted.false_positive_cost)
-        for sentence in agree(recorded, false_negative_cost=costs[0], false_positive_cost=costs[1], tolerance=wanted.tolerance):
-            violations.add("contradiction", "its metrics contradict one another", entity=run.ref, observed=sentence, expected=f"agreement, {within}")
+        for sentence in agree(
+            recorded, false_negative_cost=costs[0], false_positive_cost=costs[1], tolerance=wanted.tolerance
+        ):
+            violations.add(
+                "contradiction",
+                "its metrics contradict one another",
+                entity=run.ref,
+                observed=sentence,
+                expected=f"agreement, {within}",
+            )
         unknown = store.unknown_files(run)
         if scored is None and unknown:
             violations.not_evaluated("not-recomputed", unknown.reason, entity=run.ref)
         elif scored is None:
-            violations.note(f"{run.ref}: no predictions are recorded or named, so its metrics were only compared with one another")
+            violations.note(
+                f"{run.ref}: no predictions are recorded or named, so its metrics were only compared with one another"
+            )
 
 
 @policy("PRD006", "One fact has one value", Severity.HIGH)
@@ -157,11 +192,22 @@ def test_one_fact_has_one_value(
         for item in found:
             values.setdefault(number(item.value), []).append(item.place)
         if len(values) > 1:
-            told = "; ".join(f"{value} in {', '.join(places[:3])}{' ...' if len(places) > 3 else ''}" for value, places in sorted(values.items()))
+            told = "; ".join(
+                f"{value} in {', '.join(places[:3])}{' ...' if len(places) > 3 else ''}"
+                for value, places in sorted(values.items())
+            )
             decided = product.production.decided.get(fact)
-            names = f"under {', '.join(product.production.facts[fact])} ({settings.origin('production.facts', product)})"
-            expected = f"one value {names}, {decided} by the settings" if decided else f"one value {names}; say which in the settings"
-            violations.add("several-values", f"{fact} has {len(values)} values", observed=told, expected=expected, name=fact)
+            names = (
+                f"under {', '.join(product.production.facts[fact])} ({settings.origin('production.facts', product)})"
+            )
+            expected = (
+                f"one value {names}, {decided} by the settings"
+                if decided
+                else f"one value {names}; say which in the settings"
+            )
+            violations.add(
+                "several-values", f"{fact} has {len(values)} values", observed=told, expected=expected, name=fact
+            )
 
 
 @policy("PRD007", "Hyperparameters on the run, in its metadata and in the model agree", Severity.HIGH)
@@ -171,7 +217,9 @@ def test_hyperparameters_agree(
     """Params are text that somebody logged; the model knows what it was really made with."""
     models, runs = production_models(product, context), production_runs(product, context)
     if runs and all(map(store.hosted_elsewhere, runs)):
-        violations.not_applicable(f"the production model of product {product.name} is hosted elsewhere (mlflow.model.isExternal)")
+        violations.not_applicable(
+            f"the production model of product {product.name} is hosted elsewhere (mlflow.model.isExternal)"
+        )
     for run in runs:
         unknown = store.unknown_files(run)
         if unknown and run not in [seen for seen, _ in models]:
@@ -185,7 +233,9 @@ def test_hyperparameters_agree(
             continue
         metadata = evidence.metadata.get(run.run_id)
         if metadata is not None and metadata.problem:
-            violations.add("metadata-unusable", "its model_metadata.json cannot be used", entity=run.ref, observed=metadata.problem)
+            violations.add(
+                "metadata-unusable", "its model_metadata.json cannot be used", entity=run.ref, observed=metadata.problem
+            )
         document = metadata.document if metadata else {}
         described = {key: str(value) for key, value in document.get("hyperparameters", {}).items()}
         for key, value in sorted(probe.params.items()):
@@ -212,17 +262,28 @@ def test_hyperparameters_agree(
         names = {"in the signature": list(card.inputs), "in model_metadata.json": document.get("features")}
         for where, listed in names.items():
             if listed and probe.features and list(listed) != list(probe.features):
-                differing = next((f"{a!r} and not {b!r}" for a, b in zip(listed, probe.features, strict=False) if a != b), f"{len(listed)} names")
-                violations.add("feature-names-differ", f"feature names differ from the model {where}", entity=run.ref, observed=differing)
+                differing = next(
+                    (f"{a!r} and not {b!r}" for a, b in zip(listed, probe.features, strict=False) if a != b),
+                    f"{len(listed)} names",
+                )
+                violations.add(
+                    "feature-names-differ",
+                    f"feature names differ from the model {where}",
+                    entity=run.ref,
+                    observed=differing,
+                )
 
 
 @policy(
     "PRD008",
     "The settings say which models are in production",
     Severity.CRITICAL,
-    advice="copy the lines for compliance.toml, leave those models that are in production and mend what is not so; or write products = []",
+    advice="copy the lines for compliance.toml, leave those models that are in production and mend what is not so; "
+    "or write products = []",
 )
-def test_settings_name_the_products(store: Snapshot, settings: Settings, context: Context, violations: Violations) -> None:
+def test_settings_name_the_products(
+    store: Snapshot, settings: Settings, context: Context, violations: Violations
+) -> None:
     """What is in force is for people to say: without their word no rule about production has anything to judge."""
     if settings.products:
         return

@@ -1,4 +1,6 @@
-"""Rules about the model registry: the alias leads to production and no other one says so, sources exist, stages are gone."""
+"""Rules about the model registry: the alias leads to production and no other one says so, sources exist, stages are
+gone.
+"""
 
 from __future__ import annotations
 
@@ -26,18 +28,25 @@ def test_alias_resolves_to_the_production_run(
     """Programs load by alias; people look at the run. They must mean the same model."""
     wanted = product.production
     if wanted.registered_model is None:
-        violations.not_applicable(f"the settings name no registered model of product {product.name} (products.production.registered_model)")
+        violations.not_applicable(
+            f"the settings name no registered model of product {product.name} (products.production.registered_model)"
+        )
     registered = store.registered_models.get(wanted.registered_model)
     if registered is None:
         violations.add(
-            "no-registered-model", "its registered model is not there", observed=wanted.registered_model, expected="a registered model of that name"
+            "no-registered-model",
+            "its registered model is not there",
+            observed=wanted.registered_model,
+            expected="a registered model of that name",
         )
         return
     version = registered.version(registered.aliases.get(wanted.alias))
     origin = settings.origin("production.alias", product)
     if version is None:
         expected = f"a version of the production run under this alias ({origin})"
-        violations.add("alias-does-not-resolve", f"alias {wanted.alias} does not resolve", entity=registered.ref, expected=expected)
+        violations.add(
+            "alias-does-not-resolve", f"alias {wanted.alias} does not resolve", entity=registered.ref, expected=expected
+        )
         return
     current = current_run(product, context)
     if current is None or version.run_id != current.run_id:
@@ -57,7 +66,9 @@ def test_alias_resolves_to_the_production_run(
     Severity.HIGH,
     advice="put the files back, or delete the version in MLflow if nothing relies on it",
 )
-def test_every_version_has_its_source(registered_model: RegisteredModel, artifacts: Artifacts, violations: Violations) -> None:
+def test_every_version_has_its_source(
+    registered_model: RegisteredModel, artifacts: Artifacts, violations: Violations
+) -> None:
     """A version whose files are gone says READY until somebody needs it."""
     for version in registered_model.versions:
         folder = artifacts.locations.get(version.ref.place)
@@ -68,7 +79,13 @@ def test_every_version_has_its_source(registered_model: RegisteredModel, artifac
         elif not models and not version.external:
             aside = artifacts.aside(version.ref.place)
             observed = f"{version.source}; what it misses lies in {aside.path}, see ART006" if aside else version.source
-            violations.add("no-model", "its source holds no model", entity=version.ref, observed=observed, expected="a folder with an MLmodel")
+            violations.add(
+                "no-model",
+                "its source holds no model",
+                entity=version.ref,
+                observed=observed,
+                expected="a folder with an MLmodel",
+            )
         for model in models:
             if model.problem:
                 violations.add("incomplete", "its source is not complete", entity=version.ref, observed=model.problem)
@@ -91,9 +108,12 @@ def test_no_version_has_a_stage(registered_model: RegisteredModel, violations: V
     "REG006",
     "No other alias says production",
     Severity.HIGH,
-    advice="name the model and this alias in a product in compliance.toml; if it is not in production, give its version another alias",
+    advice="name the model and this alias in a product in compliance.toml; if it is not in production, give its "
+    "version another alias",
 )
-def test_no_other_alias_says_production(registered_model: RegisteredModel, settings: Settings, violations: Violations) -> None:
+def test_no_other_alias_says_production(
+    registered_model: RegisteredModel, settings: Settings, violations: Violations
+) -> None:
     """Who loads by an alias that sounds like production gets a model whose evidence no rule looks at."""
     if not settings.products:
         violations.not_applicable(without_any("product", settings))

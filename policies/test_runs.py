@@ -27,7 +27,12 @@ HOUR = 3_600_000
 
 @policy("RUN001", "No run stuck in RUNNING", Severity.MEDIUM)
 def test_no_run_is_stuck(
-    experiment: Experiment, store: Snapshot, artifacts: Artifacts, settings: Settings, context: Context, violations: Violations
+    experiment: Experiment,
+    store: Snapshot,
+    artifacts: Artifacts,
+    settings: Settings,
+    context: Context,
+    violations: Violations,
 ) -> None:
     """A run that crashed without a word looks like one that is still at work, and its numbers like preliminary ones."""
     limit, origin = settings.runs.running_max_hours, settings.origin("runs.running_max_hours")
@@ -51,22 +56,33 @@ def _at(milliseconds: int) -> str:
 
 
 @policy("RUN002", "Exactly one active production run per product, FINISHED", Severity.CRITICAL)
-def test_product_has_one_production_run(product: Product, store: Snapshot, settings: Settings, context: Context, violations: Violations) -> None:
+def test_product_has_one_production_run(
+    product: Product, store: Snapshot, settings: Settings, context: Context, violations: Violations
+) -> None:
     """With two of them nobody can say which numbers are in force; one that has not ended may still change."""
     runs = production_runs(product, context)
     current = current_run(product, context)
     if not runs:
         marks = ", ".join(f"{key}={value}" for key, value in sorted(product.production_tags.items()))
         expected = f"exactly 1 with the tag {marks} ({settings.origin('production_tags', product)})"
-        violations.add("no-production-run", "no run is marked as production", observed="0 production runs", expected=expected)
+        violations.add(
+            "no-production-run", "no run is marked as production", observed="0 production runs", expected=expected
+        )
     for run in runs:
         if len(runs) > 1 and run != current:
             violations.add(
-                "several-production-runs", f"one of {len(runs)} production runs of product {product.name}", entity=run.ref, expected="exactly 1"
+                "several-production-runs",
+                f"one of {len(runs)} production runs of product {product.name}",
+                entity=run.ref,
+                expected="exactly 1",
             )
         if run.status != "FINISHED":
             violations.add(
-                "not-finished", "is marked as production and has not finished well", entity=run.ref, observed=run.status, expected="FINISHED"
+                "not-finished",
+                "is marked as production and has not finished well",
+                entity=run.ref,
+                observed=run.status,
+                expected="FINISHED",
             )
     for experiment in store.active_experiments():
         if is_archived(settings, experiment) and product.covers(experiment):

@@ -33,10 +33,16 @@ MOST = 20
     "SRV001",
     "What would be loaded is the production run's model",
     Severity.CRITICAL,
-    advice="mend what RUN002, MOD001 and REG001 say first; files that differ from those on record come back from a backup",
+    advice="mend what RUN002, MOD001 and REG001 say first; files that differ from those on record come back from a "
+    "backup",
 )
 def test_what_would_be_loaded(
-    product: Product | None, store: Snapshot, evidence: Evidence, settings: Settings, context: Context, violations: Violations
+    product: Product | None,
+    store: Snapshot,
+    evidence: Evidence,
+    settings: Settings,
+    context: Context,
+    violations: Violations,
 ) -> None:
     """The model that decides about people must be the one whose evidence was looked at, byte for byte."""
     if product is None:
@@ -44,7 +50,9 @@ def test_what_would_be_loaded(
         violations.not_applicable(without_any("product", settings))
     wanted = product.production
     try:
-        found = resolve(SnapshotLookup(store, product, settings), registered_model=wanted.registered_model, alias=wanted.alias)
+        found = resolve(
+            SnapshotLookup(store, product, settings), registered_model=wanted.registered_model, alias=wanted.alias
+        )
     except ComplianceError as error:
         violations.add("nothing-loads", "what the settings name leads to no model", observed=str(error))
         _tell_aliases(store, violations)
@@ -55,15 +63,21 @@ def test_what_would_be_loaded(
         return
     folders, meant = store.model_folders(current), store.logged_models.get(found.model_id or "")
     if store.hosted_elsewhere(current) and meant and meant.external and meant.source_run_id == current.run_id:
-        violations.not_applicable(f"the production model of product {product.name} is hosted elsewhere (mlflow.model.isExternal)")
-    place = store.artifacts.locations.get(("logged_model", found.model_id)) if store.artifacts and found.model_id else None
+        violations.not_applicable(
+            f"the production model of product {product.name} is hosted elsewhere (mlflow.model.isExternal)"
+        )
+    place = (
+        store.artifacts.locations.get(("logged_model", found.model_id)) if store.artifacts and found.model_id else None
+    )
     loaded = evidence.scans.get(place or found.location)
     own = [evidence.scans[folder].hashes for folder in folders]
     unknown = _unknown(found, store) if loaded is None else store.unknown_files(current) if not own else None
     if unknown:
         violations.not_evaluated("files-missing", unknown.reason, entity=current.ref)
     elif loaded is None:
-        violations.add("files-missing", "the files that would be loaded are not there", entity=current.ref, observed=found.uri)
+        violations.add(
+            "files-missing", "the files that would be loaded are not there", entity=current.ref, observed=found.uri
+        )
     elif loaded.hashes not in own:
         violations.add(
             "another-model",
@@ -74,12 +88,21 @@ def test_what_would_be_loaded(
         )
     else:
         for sentence in _unlike_metadata(current.run_id, loaded.hashes, evidence):
-            violations.add("not-on-record", "the files that would be loaded are not those on record", entity=current.ref, observed=sentence)
+            violations.add(
+                "not-on-record",
+                "the files that would be loaded are not those on record",
+                entity=current.ref,
+                observed=sentence,
+            )
 
 
 def _tell_aliases(store: Snapshot, violations: Violations) -> None:
     """Note what every alias of the store loads, whatever the settings name."""
-    told = [_loads(alias, model, store) for _, model in sorted(store.registered_models.items()) for alias in sorted(model.aliases)]
+    told = [
+        _loads(alias, model, store)
+        for _, model in sorted(store.registered_models.items())
+        for alias in sorted(model.aliases)
+    ]
     for sentence in told[:MOST]:
         violations.note(sentence)
     if len(told) > MOST:
@@ -110,7 +133,12 @@ def _loads(alias: str, model: RegisteredModel, store: Snapshot) -> str:
 def _unknown(found: Resolution, store: Snapshot) -> Unknown | None:
     """Why the files that would be loaded were not looked at, None where they were."""
     rows = [("logged_model", found.model_id or ""), ("run", found.run_id)]
-    rows += [version.ref.place for item in store.registered_models.values() for version in item.versions if version.location == found.location]
+    rows += [
+        version.ref.place
+        for item in store.registered_models.values()
+        for version in item.versions
+        if version.location == found.location
+    ]
     unknown = store.artifacts.unknown if store.artifacts else {}
     return next((unknown[row] for row in rows if row in unknown), None)
 
@@ -119,7 +147,9 @@ def _unlike_metadata(run_id: str, hashes: Mapping[str, str], evidence: Evidence)
     """Files of the model that differ from what the run's metadata records of them."""
     metadata = evidence.metadata.get(run_id)
     listed = metadata.document.get("artifacts", []) if metadata else []
-    recorded = {item["path"].removeprefix("model/"): item["sha256"] for item in listed if item["path"].startswith("model/")}
+    recorded = {
+        item["path"].removeprefix("model/"): item["sha256"] for item in listed if item["path"].startswith("model/")
+    }
     return [
         f"{path} has sha256 {hashes.get(path, 'none')[:16]} and {digest[:16]} is on record"
         for path, digest in sorted(recorded.items())
@@ -143,14 +173,21 @@ def test_tracking_server_gives_everything(
     for run in runs:
         unknown = store.unknown_files(run)
         if store.schema is not None and store.schema.problem:
-            violations.not_evaluated("not-served", f"no tracking server opens a database that {store.schema.problem}: see STO003", entity=run.ref)
+            violations.not_evaluated(
+                "not-served",
+                f"no tracking server opens a database that {store.schema.problem}: see STO003",
+                entity=run.ref,
+            )
             continue
         if unknown:
             violations.not_evaluated("not-served", unknown.reason, entity=run.ref)
             continue
         mapped = _read_elsewhere(run, store)
         if mapped:
-            reason = f"a server would serve by the rows, which name {mapped}: let --fix rewrite them, or bring the files back there"
+            reason = (
+                f"a server would serve by the rows, which name {mapped}: let --fix rewrite them, or bring "
+                "the files back there"
+            )
             violations.not_evaluated("not-served", reason, entity=run.ref)
             continue
         for problem in evidence.served[run.run_id].problems:
@@ -158,7 +195,9 @@ def test_tracking_server_gives_everything(
 
 
 def _read_elsewhere(run: Run, store: Snapshot) -> str:
-    """The prefix by which files of a run are read elsewhere than its rows say, '' where they are not, or where their own server is asked."""
+    """The prefix by which files of a run are read elsewhere than its rows say, '' where they are not, or where
+    their own server is asked.
+    """
     if store.artifacts is None or store.info.backend.startswith("http"):
         return ""
     places = (run.artifact_uri, *(model.artifact_location for model in store.models_of(run.run_id)))

@@ -33,7 +33,13 @@ ON_ONE_WORKER = (
 """Files with a fixture that takes long: under xdist each of them stays on one worker."""
 
 
-SLOW_PLACES = ("tests/acceptance/", "tests/whole/", "tests/repair/test_apply.py", "tests/repair/test_copying_together.py", "tests/test_api.py")
+SLOW_PLACES = (
+    "tests/acceptance/",
+    "tests/whole/",
+    "tests/repair/test_apply.py",
+    "tests/repair/test_copying_together.py",
+    "tests/test_api.py",
+)
 """What starts servers, kills processes or builds whole stores."""
 SLOW_FIXTURES = frozenset({"browser", "demo", "demo_built", "produced_built"})
 
@@ -80,7 +86,8 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[bytes]:
 
 
 def _without_waiting_for_the_disk(connection: Any, _record: object) -> None:
-    # Holds for the connection, not for the file. A program that is killed loses nothing by it, a machine without power would.
+    # Holds for the connection, not for the file. A program that is killed loses nothing by it, a machine without power
+    # would.
     if isinstance(connection, sqlite3.Connection):
         connection.execute("PRAGMA synchronous = OFF")
 
@@ -115,7 +122,9 @@ def demo_built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def demo(demo_built: Path, empty_store: bytes, tmp_path: Path) -> Any:
-    """A demo store of the test's own, with settings that name nothing to build a production run from: building takes seconds."""
+    """A demo store of the test's own, with settings that name nothing to build a production run from: building
+    takes seconds.
+    """
     from stores import Lab, without_production
 
     return without_production(Lab.moved(demo_built, tmp_path / "demo"))
@@ -130,7 +139,14 @@ def produced_built(empty_store: bytes, tmp_path_factory: pytest.TempPathFactory)
     return produced(lambda: Lab.new(tmp_path_factory.mktemp("produced") / "store", empty_store, {}))
 
 
-FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update")
+FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+)
 
 
 @pytest.fixture(scope="session")

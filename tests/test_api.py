@@ -1,4 +1,6 @@
-"""The example's API in a process of its own, in front of a real tracking server that is stopped, moved on and spoilt under it."""
+"""The example's API in a process of its own, in front of a real tracking server that is stopped, moved on and
+spoilt under it.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,20 @@ import pytest
 import requests
 from mlflow import MlflowClient
 from servers import Quiet, handled_by
-from serving import FEATURES, SETTINGS, Evil, Logged, Server, api, applicants, expected, log_production, mlflow_server, move_alias, numbers
+from serving import (
+    FEATURES,
+    SETTINGS,
+    Evil,
+    Logged,
+    Server,
+    api,
+    applicants,
+    expected,
+    log_production,
+    mlflow_server,
+    move_alias,
+    numbers,
+)
 
 from mlflow_compliance import load_production_model
 
@@ -25,7 +40,9 @@ ROW = ROWS[0]
 
 
 class Site:
-    """A tracking server with two versions of the model, the API that serves one of them, and the files that it was given."""
+    """A tracking server with two versions of the model, the API that serves one of them, and the files that it was
+    given.
+    """
 
     first: Logged
     second: Logged
@@ -41,7 +58,11 @@ class Site:
         self.api = self.another("api", self.record, self.fallback)
 
     def another(self, name: str, record: Path, fallback: Path) -> Server:
-        given = {"CREDIT_MODEL_RECORD": str(record), "CREDIT_FALLBACK_MODEL": str(fallback), "COMPLIANCE_CONFIG": str(self.config)}
+        given = {
+            "CREDIT_MODEL_RECORD": str(record),
+            "CREDIT_FALLBACK_MODEL": str(fallback),
+            "COMPLIANCE_CONFIG": str(self.config),
+        }
         return api(self.folder / name, self.mlflow.url, **given)
 
     def log(self, seed: int, threshold: str, experiment: str = "credit_delivery", place: str | None = None) -> Logged:
@@ -84,9 +105,17 @@ def test_health_says_what_serves_and_why(site: Site) -> None:
     answer = site.api.get("/health")
     assert answer.status_code == 200
     said = answer.json()
-    assert (said["status"], said["source"], said["run_id"], said["version"], said["threshold"]) == ("ok", "alias", site.first.run_id, "1", 0.4)
+    assert (said["status"], said["source"], said["run_id"], said["version"], said["threshold"]) == (
+        "ok",
+        "alias",
+        site.first.run_id,
+        "1",
+        0.4,
+    )
     marked = ", ".join(sorted([site.first.run_id, site.second.run_id]))
-    assert said["why"].endswith(f"run {site.first.run_id}, while marked as production: {marked}; its files are those that the run recorded")
+    assert said["why"].endswith(
+        f"run {site.first.run_id}, while marked as production: {marked}; its files are those that the run recorded"
+    )
     assert "model.skops" in said["sha256"]
     assert (said["features"], said["unlike_features_txt"], said["last_reload"]) == (189, [], "ok")
     now = site.api.get("/health/mlflow").json()
@@ -114,7 +143,11 @@ def test_predictions_are_the_models_own(site: Site) -> None:
 @pytest.mark.parametrize(
     ("body", "where", "problem"),
     [
-        ({"features": {key: value for key, value in ROW.items() if key != "AMT_CREDIT"}}, ["features", "AMT_CREDIT"], "Field required"),
+        (
+            {"features": {key: value for key, value in ROW.items() if key != "AMT_CREDIT"}},
+            ["features", "AMT_CREDIT"],
+            "Field required",
+        ),
         ({"features": {**ROW, "AMT_OTHER": 1}}, ["features", "AMT_OTHER"], "Extra inputs are not permitted"),
         ({"features": {**ROW, "column0": 1}}, ["features", "column0"], "Extra inputs are not permitted"),
         ({"features": {**ROW, "AMT_CREDIT": "12"}}, ["features", "AMT_CREDIT"], "valid number"),
@@ -132,9 +165,13 @@ def test_predictions_are_the_models_own(site: Site) -> None:
         ([], ["body"], "valid dictionary"),
     ],
 )
-def test_a_request_that_is_no_applicant_is_told_what_is_wrong(site: Site, body: Any, where: list[str | int], problem: str) -> None:
+def test_a_request_that_is_no_applicant_is_told_what_is_wrong(
+    site: Site, body: Any, where: list[str | int], problem: str
+) -> None:
     # Not json=: what JSON does not know (NaN, Infinity) is what some clients send.
-    answer = requests.post(site.api.url + "/predict", data=json.dumps(body), headers={"Content-Type": "application/json"}, timeout=30)
+    answer = requests.post(
+        site.api.url + "/predict", data=json.dumps(body), headers={"Content-Type": "application/json"}, timeout=30
+    )
     assert answer.status_code == 422, answer.text
     found = {json.dumps(item["where"]): item["problem"] for item in answer.json()["detail"]}
     assert problem in found[json.dumps(where)]
@@ -167,7 +204,10 @@ def test_no_request_fails_and_none_mixes_two_models_while_the_alias_moves(site: 
                 told = {(item["run_id"], item["threshold"], item["model_version"]) for item in items}
                 run_id = items[0]["run_id"]
                 seen.append(run_id)
-                if told != {(run_id, *wanted[run_id][1:])} or [item["probability"] for item in items] != wanted[run_id][0]:
+                if (
+                    told != {(run_id, *wanted[run_id][1:])}
+                    or [item["probability"] for item in items] != wanted[run_id][0]
+                ):
                     failures.append(answer.text)
 
     threads = [threading.Thread(target=ask) for _ in range(3)]
@@ -237,7 +277,9 @@ def going_away(url: str, after: int) -> Iterator[str]:
                     self.close_connection = True
                     return
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            answer = requests.request(self.command, url + self.path, data=body, headers={"Content-Type": "application/json"}, timeout=30)
+            answer = requests.request(
+                self.command, url + self.path, data=body, headers={"Content-Type": "application/json"}, timeout=30
+            )
             self.send_response(answer.status_code)
             self.send_header("Content-Length", str(len(answer.content)))
             self.end_headers()
@@ -247,13 +289,17 @@ def going_away(url: str, after: int) -> Iterator[str]:
         yield address
 
 
-def test_whenever_mlflow_goes_away_during_a_load_the_fallback_stands_in(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whenever_mlflow_goes_away_during_a_load_the_fallback_stands_in(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     site.use(site.first)
     sources = []
     while "alias" not in sources:
         with going_away(site.mlflow.url, after=len(sources)) as url:
-            loaded = load_production_model(tracking_uri=url, config=site.config, fallback=site.fallback, record=site.record)
+            loaded = load_production_model(
+                tracking_uri=url, config=site.config, fallback=site.fallback, record=site.record
+            )
         assert loaded.probabilities(FRAME) == expected(0, FRAME)
         sources.append(loaded.source)
     assert set(sources[:-1]) == {"fallback"}
@@ -278,7 +324,12 @@ def test_while_the_tracking_server_is_down(site: Site) -> None:
 
     site.api.stop()
     said = site.api.start().wait().get("/health").json()
-    assert (said["source"], said["run_id"], said["version"], said["threshold"]) == ("fallback", site.first.run_id, site.first.version, 0.4)
+    assert (said["source"], said["run_id"], said["version"], said["threshold"]) == (
+        "fallback",
+        site.first.run_id,
+        site.first.version,
+        0.4,
+    )
     assert "cannot be reached (connection refused)" in said["why"]
     assert [item["probability"] for item in site.api.post("/predict", {"rows": ROWS}).json()["predictions"]] == wanted
 

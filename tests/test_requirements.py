@@ -24,4 +24,6 @@ def test_the_oldest_that_are_tried_are_the_lowest_that_are_allowed() -> None:
 
 def bounds(line: str, operator: str) -> list[tuple[str, Version]]:
     asked = Requirement(line)
-    return [(canonicalize_name(asked.name), Version(item.version)) for item in asked.specifier if item.operator == operator]
+    return [
+        (canonicalize_name(asked.name), Version(item.version)) for item in asked.specifier if item.operator == operator
+    ]

@@ -38,7 +38,9 @@ users = st.text("abcXYZ019._-+%", max_size=6)
 around = st.text("abz09@:/?#&=+%!$,;~.\\()[]{}|^*-_", max_size=5)
 """Whatever may stand in a password, unescaped too."""
 passwords = st.builds("{}{}{}".format, around, st.just(SECRET), around)
-sentences = st.sampled_from(["{}", "cannot read {}: refused", "found: {}; expected: a folder", "'{}', 'x'", "<{}>", "see ({}), then ask ann"])
+sentences = st.sampled_from(
+    ["{}", "cannot read {}: refused", "found: {}; expected: a folder", "'{}', 'x'", "<{}>", "see ({}), then ask ann"]
+)
 
 
 @given(schemes, users, passwords, hosts, paths, sentences)
@@ -47,7 +49,12 @@ sentences = st.sampled_from(["{}", "cannot read {}: refused", "found: {}; expect
 @example("viewfs", "u", f"1/{SECRET}", "cluster", "/x", "{}")
 def test_no_password_survives(scheme: str, user: str, password: str, host: str, path: str, sentence: str) -> None:
     # Nobody could tell this one from a port and a path.
-    assume(not (scheme.lower() in ("http", "https", "hdfs", "mlflow-artifacts") and re.match(r"[1-9][0-9]{1,4}[/?#\\]", password)))
+    assume(
+        not (
+            scheme.lower() in ("http", "https", "hdfs", "mlflow-artifacts")
+            and re.match(r"[1-9][0-9]{1,4}[/?#\\]", password)
+        )
+    )
     uri = f"{scheme}://{user}:{password}@{host}{path}"
     cut = without_secrets(sentence.format(uri))
     assert SECRET not in cut
@@ -62,15 +69,31 @@ def test_no_escaped_password_survives(scheme: str, user: str, password: str, hos
     assert cut == f"{scheme}://***@{host}{path}"
 
 
-@given(st.sampled_from(["https", "s3", "wasbs", "file"]), hosts, paths, st.sampled_from("?#"), st.text("abz09@:/?#&=%;", max_size=3), sentences)
+@given(
+    st.sampled_from(["https", "s3", "wasbs", "file"]),
+    hosts,
+    paths,
+    st.sampled_from("?#"),
+    st.text("abz09@:/?#&=%;", max_size=3),
+    sentences,
+)
 def test_no_token_survives(scheme: str, host: str, path: str, mark: str, before: str, sentence: str) -> None:
-    for query in (f"sig={SECRET}", f"a=1&token={SECRET}", f"{SECRET}", f"X-Amz-Signature={SECRET}&X-Amz-Date=1", f"x={before}{SECRET}"):
+    for query in (
+        f"sig={SECRET}",
+        f"a=1&token={SECRET}",
+        f"{SECRET}",
+        f"X-Amz-Signature={SECRET}&X-Amz-Date=1",
+        f"x={before}{SECRET}",
+    ):
         cut = without_secrets(sentence.format(f"{scheme}://{host}{path.replace(' ', '')}{mark}{query}"))
         assert SECRET not in cut
         assert without_secrets(cut) == cut
 
 
-@given(st.lists(st.tuples(schemes, passwords, hosts), min_size=2, max_size=4), st.sampled_from([" ", ", ", ",", "\n", " and "]))
+@given(
+    st.lists(st.tuples(schemes, passwords, hosts), min_size=2, max_size=4),
+    st.sampled_from([" ", ", ", ",", "\n", " and "]),
+)
 def test_each_uri_of_a_text_is_cut(uris: list[tuple[str, str, str]], between: str) -> None:
     text = between.join(f"{scheme}://u:{password}@{host}/x" for scheme, password, host in uris)
     assert SECRET not in without_secrets(text)
@@ -79,7 +102,11 @@ def test_each_uri_of_a_text_is_cut(uris: list[tuple[str, str, str]], between: st
 @given(schemes, st.text("abz09@:+%", max_size=4), hosts)
 def test_json_stays_json(scheme: str, around: str, host: str) -> None:
     document = {"uri": f"{scheme}://u:{around}{SECRET}@{host}/x", "mail": "ann@example.com", "path": "a@b"}
-    for text in (json.dumps(document), json.dumps(document, separators=(",", ":")), json.dumps(document).replace("/", "\\/")):
+    for text in (
+        json.dumps(document),
+        json.dumps(document, separators=(",", ":")),
+        json.dumps(document).replace("/", "\\/"),
+    ):
         cut = without_secrets(text)
         assert json.loads(cut) == {**document, "uri": f"{scheme}://***@{host}/x"}
 
@@ -88,7 +115,9 @@ def test_json_stays_json(scheme: str, around: str, host: str) -> None:
     schemes,
     hosts,
     paths,
-    st.sampled_from(["", "?page=2", "?versionId=17", "?sslmode=require", "?mode=ro&uri=true", "#/experiments/4/runs/ab"]),
+    st.sampled_from(
+        ["", "?page=2", "?versionId=17", "?sslmode=require", "?mode=ro&uri=true", "#/experiments/4/runs/ab"]
+    ),
     sentences,
 )
 def test_what_holds_no_secret_stays(scheme: str, host: str, path: str, rest: str, sentence: str) -> None:
@@ -156,7 +185,10 @@ def test_what_hides_elsewhere(text: str, cut: str) -> None:
 def test_what_is_secret_in_a_known_uri_is_cut_where_it_stands_alone() -> None:
     uri = f"postgresql://ann:p%40{SECRET}@host/db?key=t0ken&sslmode=require"
     said = f"no rights for 'p@{SECRET}' nor 'p%40{SECRET}', key t0ken; sslmode=require at {uri}"
-    assert without_secrets(said, uri) == "no rights for '***' nor '***', key ***; sslmode=require at postgresql://***@host/db?key=***&sslmode=require"
+    assert (
+        without_secrets(said, uri)
+        == "no rights for '***' nor '***', key ***; sslmode=require at postgresql://***@host/db?key=***&sslmode=require"
+    )
 
 
 @pytest.mark.parametrize(

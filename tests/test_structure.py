@@ -28,7 +28,12 @@ def test_only_the_store_speaks_to_stores() -> None:
     others = [file for file in ENGINE.rglob("*.py") if not {STORE, ENGINE / "loader"} & {*file.parents}]
     packs = [file for pack in ("policies", "fixers") for file in (CHECKOUT / pack).rglob("*.py")]
     assert len(others) > 40
-    assert {(file.name, name) for file in (*others, *packs) for name in structure.imported(file) if name.partition(".")[0] in OUTSIDE} == set()
+    assert {
+        (file.name, name)
+        for file in (*others, *packs)
+        for name in structure.imported(file)
+        if name.partition(".")[0] in OUTSIDE
+    } == set()
 
 
 def test_packs_are_tied_by_policy_id_alone() -> None:
@@ -49,10 +54,13 @@ def test_packs_are_tied_by_policy_id_alone() -> None:
 ORDER = (
     "safe_text", "errors", "progress", "executors",
     "snapshot", "settings", "production", "changes", "rules", "repair",
-    "store.storage", "store.models", "store.backends", "store.ownership", "store.artifacts", "store.evidence", "store.store", "store.write",
+    "store.storage", "store.models", "store.backends", "store.ownership", "store.artifacts", "store.evidence",
+    "store.store", "store.write",
     "audit", "report", "session", "loader", "api", "plugin", "__init__",
 )  # fmt: skip
-"""From the lowest floor up: a package imports from those before it alone, wherever in a file and for whatever purpose."""
+"""From the lowest floor up: a package imports from those before it alone, wherever in a file and for whatever
+purpose.
+"""
 
 
 def test_no_import_runs_up() -> None:
@@ -60,8 +68,15 @@ def test_no_import_runs_up() -> None:
     needs = structure.imports()
     assert {structure.room(name) for name in needs} <= floor.keys(), "every package has its place in the order"
     assert len(needs) > 100
-    edges = {(name, other) for name, others in needs.items() for other in others if structure.room(name) != structure.room(other)}
-    assert {(name, other) for name, other in edges if floor[structure.room(other)] >= floor[structure.room(name)]} == set()
+    edges = {
+        (name, other)
+        for name, others in needs.items()
+        for other in others
+        if structure.room(name) != structure.room(other)
+    }
+    assert {
+        (name, other) for name, other in edges if floor[structure.room(other)] >= floor[structure.room(name)]
+    } == set()
 
 
 def test_no_files_import_each_other_in_a_circle() -> None:
@@ -73,7 +88,9 @@ def test_a_circle_is_seen() -> None:
 
 
 def test_what_workers_run_imports_nothing_on_the_way() -> None:
-    """`python -I -S` knows no installed package: what runs there, and what lies on the way to it, imports the standard library alone."""
+    """`python -I -S` knows no installed package: what runs there, and what lies on the way to it, imports the
+    standard library alone.
+    """
     for module in ("store/storage/folder_scan", "store/storage/worker"):
         names = {name.partition(".")[0] for name in structure.imported(ENGINE / f"{module}.py")}
         assert names <= sys.stdlib_module_names | {"__future__"}, module
@@ -92,7 +109,9 @@ def test_hooks_import_no_heavy_package_before_they_are_needed() -> None:
 def test_the_picture_is_that_of_today() -> None:
     needs = structure.imports()
     drawn = structure.draw(structure.between_rooms(needs), structure.sizes(needs))
-    assert (CHECKOUT / "docs" / "images" / "packages.svg").read_text("utf-8") == drawn, "run: python docs/structure.py docs/images/packages.svg"
+    assert (CHECKOUT / "docs" / "images" / "packages.svg").read_text("utf-8") == drawn, (
+        "run: python docs/structure.py docs/images/packages.svg"
+    )
 
 
 NAMES = re.compile(
@@ -104,7 +123,9 @@ TWICE = {"store/storage/folder_scan.py": "MLmodel"}
 
 
 def test_names_of_tags_and_files_are_spelled_once() -> None:
-    """In `snapshot/tags.py` and `snapshot/files.py`: one that is spelled again somewhere may be spelled otherwise one day."""
+    """In `snapshot/tags.py` and `snapshot/files.py`: one that is spelled again somewhere may be spelled otherwise
+    one day.
+    """
     places: dict[str, list[str]] = {}
     packs = (CHECKOUT / pack for pack in ("policies", "fixers"))
     for file in (file for folder in (ENGINE, *packs) for file in sorted(folder.rglob("*.py"))):

@@ -1,4 +1,6 @@
-"""Builds the store that this project exists for: a credit-scoring team's MLflow store, in the state in which it was found."""
+"""Builds the store that this project exists for: a credit-scoring team's MLflow store, in the state in which it was
+found.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,8 @@ STORE_CREATED = datetime(2025, 4, 2, 8, tzinfo=timezone.utc)
 
 
 def build_store(folder: Path, *, trees: int = TREES, seed: int = SEED) -> None:
-    """Write mlflow.db, mlruns/, models/, results/, data/ and compliance.toml into the folder; the same bytes for the same arguments,
+    """Write mlflow.db, mlruns/, models/, results/, data/ and compliance.toml into the folder; the same bytes for the
+    same arguments,
     but for the absolute paths that MLflow keeps in its database and in MLmodel.
     """
     folder = folder.resolve()
@@ -39,7 +42,9 @@ def build_store(folder: Path, *, trees: int = TREES, seed: int = SEED) -> None:
 
 
 def artifact_folders(folder: Path) -> list[Path]:
-    """Each `artifacts` folder under mlruns/ that holds at least one file: runs', models' and the ones that nothing owns."""
+    """Each `artifacts` folder under mlruns/ that holds at least one file: runs', models' and the ones that nothing
+    owns.
+    """
     found = (path for path in (folder / "mlruns").rglob("artifacts") if path.is_dir())
     return sorted(path for path in found if any(file.is_file() for file in path.rglob("*")))
 
@@ -47,7 +52,9 @@ def artifact_folders(folder: Path) -> list[Path]:
 def summary(folder: Path) -> str:
     uri = f"{(folder / 'mlflow.db').resolve().as_uri()}?mode=ro"
     with closing(sqlite3.connect(uri, uri=True)) as database:
-        experiments, runs = database.execute("SELECT (SELECT count(*) FROM experiments), (SELECT count(*) FROM runs)").fetchone()
+        experiments, runs = database.execute(
+            "SELECT (SELECT count(*) FROM experiments), (SELECT count(*) FROM runs)"
+        ).fetchone()
     return f"{folder}: {experiments} experiments, {runs} runs, {len(artifact_folders(folder))} folders with artifacts"
 
 
@@ -56,7 +63,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, help="where to; must not hold a store yet")
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--trees", type=int, default=TREES, help="trees of the production model (default: %(default)s)")
-    size.add_argument("--full", dest="trees", action="store_const", const=FULL_TREES, help=f"{FULL_TREES} trees, as in production")
+    size.add_argument(
+        "--full", dest="trees", action="store_const", const=FULL_TREES, help=f"{FULL_TREES} trees, as in production"
+    )
     options = parser.parse_args(argv)
     began = time.monotonic()
     try:

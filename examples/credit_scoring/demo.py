@@ -18,7 +18,13 @@ FINDINGS = 1  # pytest's exit code when findings remain
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path, nargs="?", default=Path("demo-store"), help="where the store is built (default: %(default)s)")
+    parser.add_argument(
+        "folder",
+        type=Path,
+        nargs="?",
+        default=Path("demo-store"),
+        help="where the store is built (default: %(default)s)",
+    )
     folder: Path = parser.parse_args(argv).folder.resolve()
 
     if folder.exists() and any(folder.iterdir()):
@@ -43,24 +49,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     _step("Open these in a browser:")
     for name in ("audit-before", "audit-fix", "audit-after"):
         print(f"    {folder / name}.html")
-    print(f"Exit codes: gate before {before}, fix {fix}, gate after {after}. Still failing: {', '.join(sorted(left)) or 'nothing'}.")
+    print(
+        f"Exit codes: gate before {before}, fix {fix}, gate after {after}. Still failing: "
+        f"{', '.join(sorted(left)) or 'nothing'}."
+    )
     print("As expected." if as_expected else f"Expected: {FINDINGS}, 0, 0, and nothing failing.")
     return 0 if as_expected else 1
 
 
 def _build(folder: Path) -> str:
     gc.disable()  # a short process that makes many objects and drops few: looking for garbage is a fifth of its time
-    from build import build_store, summary  # here, not above: MLflow takes seconds to import, first say what is going on
+    from build import (
+        build_store,
+        summary,
+    )  # here, not above: MLflow takes seconds to import, first say what is going on
 
     build_store(folder)
     return summary(folder)
 
 
 def _keep_copy(folder: Path) -> None:
-    """A copy of the store that is about to be repaired, byte for byte: its rows still name the folder that it was copied from."""
+    """A copy of the store that is about to be repaired, byte for byte: its rows still name the folder that it was
+    copied from.
+    """
 
     def beside(place: str, names: list[str]) -> set[str]:
-        return {name for name in names if place == str(folder) and (name in (MARKER, "before") or name.startswith("audit-"))}
+        return {
+            name for name in names if place == str(folder) and (name in (MARKER, "before") or name.startswith("audit-"))
+        }
 
     shutil.copytree(folder, folder / "before", symlinks=True, ignore=beside)
 
@@ -86,7 +102,11 @@ def _failed_tests(junit: Path) -> set[str]:
     if not junit.is_file():  # pytest stopped before it ran anything; its exit code says so
         return set()
     cases = ElementTree.parse(junit).iter("testcase")  # noqa: S314 - written a moment ago by our own pytest
-    return {case.get("name", "").partition("[")[0] for case in cases if case.find("failure") is not None or case.find("error") is not None}
+    return {
+        case.get("name", "").partition("[")[0]
+        for case in cases
+        if case.find("failure") is not None or case.find("error") is not None
+    }
 
 
 def _step(text: str) -> None:

@@ -32,7 +32,14 @@ CANDIDATES = {  # algorithm -> (ROC AUC that it reached, its hyperparameters)
 STRAY_PREFIXES = ("26", "57", "7b")  # how the names of the folders that nothing owns begin
 
 # What the notebook printed for the whole training data at this threshold, copied into the run by hand.
-DELIVERED = {"roc_auc": 0.783854, "accuracy": 0.59919, "precision": 0.1467, "recall": 0.82312, "f1": 0.24901, "business_cost": 162771.0}
+DELIVERED = {
+    "roc_auc": 0.783854,
+    "accuracy": 0.59919,
+    "precision": 0.1467,
+    "recall": 0.82312,
+    "f1": 0.24901,
+    "business_cost": 162771.0,
+}
 
 
 @dataclass(frozen=True)
@@ -62,7 +69,9 @@ def history(materials: Materials, seed: int) -> tuple[ExperimentSpec, ...]:
     dice = random.Random(seed)
     return (
         ExperimentSpec("credit_scoring_model_selection", _at(4, 7), tuple(_model_selection(materials, dice))),
-        ExperimentSpec("credit_scoring_feature_engineering_cv", _at(4, 28), tuple(_feature_engineering(materials, dice))),
+        ExperimentSpec(
+            "credit_scoring_feature_engineering_cv", _at(4, 28), tuple(_feature_engineering(materials, dice))
+        ),
         ExperimentSpec("credit_scoring_optimization_fbeta", _at(5, 19), tuple(_optimization(dice))),
         ExperimentSpec("credit_scoring_final_delivery", _at(6, 16), tuple(_final_delivery(materials))),
         ExperimentSpec("test_experiment", _at(6, 18), tuple(_tests(materials))),
@@ -92,7 +101,9 @@ def _model_selection(materials: Materials, dice: random.Random) -> Iterator[RunS
 
 
 def _feature_engineering(materials: Materials, dice: random.Random) -> Iterator[RunSpec]:
-    """Four sets of features under four ways of sampling; the script logged the artifacts of the set in each of its runs: 16 runs."""
+    """Four sets of features under four ways of sampling; the script logged the artifacts of the set in each of its
+    runs: 16 runs.
+    """
     plan = [(name, sampling) for name in FEATURE_SETS for sampling in SAMPLING]
     for number, (name, sampling) in enumerate(plan):
         yield RunSpec(
@@ -100,7 +111,12 @@ def _feature_engineering(materials: Materials, dice: random.Random) -> Iterator[
             start=_at(4, 29, 8) + timedelta(minutes=63 * number),
             minutes=dice.uniform(12, 55),
             source="src/features/run_cv.py",
-            params={"feature_set": name, "n_features": str(len(FEATURE_SETS[name])), "sampling": sampling, "cv_folds": "5"},
+            params={
+                "feature_set": name,
+                "n_features": str(len(FEATURE_SETS[name])),
+                "sampling": sampling,
+                "cv_folds": "5",
+            },
             metrics=_folds(0.752 + 0.00018 * len(FEATURE_SETS[name]), dice),
             tags={"stage": "feature_engineering"},
             files=materials.by_feature_set[name],
@@ -159,7 +175,9 @@ def _final_delivery(materials: Materials) -> Iterator[RunSpec]:
 
 
 def _tests(materials: Materials) -> Iterator[RunSpec]:
-    for number, (name, failed) in enumerate([("test_run", False), ("test_logging", True), ("test_artifact_upload", False), ("tmp", False)]):
+    for number, (name, failed) in enumerate(
+        [("test_run", False), ("test_logging", True), ("test_artifact_upload", False), ("tmp", False)]
+    ):
         yield RunSpec(
             name=name,
             start=_at(6, 18, 16) + timedelta(minutes=6 * number),
@@ -179,7 +197,12 @@ def _production(materials: Materials) -> RunSpec:
         start=_at(7, 1, 9),
         minutes=17,
         source="src/production/train.py",
-        params={**_hyperparameters(materials), "optimal_threshold": "0.48", "cost_fn": str(COST_FN), "cost_fp": str(COST_FP)},
+        params={
+            **_hyperparameters(materials),
+            "optimal_threshold": "0.48",
+            "cost_fn": str(COST_FN),
+            "cost_fp": str(COST_FP),
+        },
         metrics={name: [round(value, 6)] for name, value in score(materials.predictions, 0.48).items()},
         tags={"stage": "production", "model_type": "LGBMClassifier", "version": "1.0.0"},
     )
@@ -193,7 +216,11 @@ def _hyperparameters(materials: Materials) -> dict[str, str]:
 
 def _folds(auc: float, dice: random.Random) -> Values:
     folds = [round(auc + dice.uniform(-0.008, 0.008), 6) for _ in range(5)]
-    return {"cv_roc_auc": folds, "mean_roc_auc": [round(sum(folds) / 5, 6)], "fit_seconds": [round(dice.uniform(2, 240), 2)]}
+    return {
+        "cv_roc_auc": folds,
+        "mean_roc_auc": [round(sum(folds) / 5, 6)],
+        "fit_seconds": [round(dice.uniform(2, 240), 2)],
+    }
 
 
 def _at(month: int, day: int, hour: int = 8) -> datetime:

@@ -66,28 +66,41 @@ def make_materials(trees: int, seed: int) -> Materials:
     probability = production.predict_proba(held_out)[:, 1]
 
     sets: dict[str, Files] = {}
-    distribution = _bar_chart("TARGET in the training data", {"repaid": float((train_target == 0).sum()), "default": float(train_target.sum())})
+    distribution = _bar_chart(
+        "TARGET in the training data",
+        {"repaid": float((train_target == 0).sum()), "default": float(train_target.sum())},
+    )
     for name, columns in FEATURE_SETS.items():
-        fitted = _classifier(seed, n_estimators=8, max_depth=6).fit(train[list(columns)][:FITTED], train_target[:FITTED])
+        fitted = _classifier(seed, n_estimators=8, max_depth=6).fit(
+            train[list(columns)][:FITTED], train_target[:FITTED]
+        )
         importance = _importance(fitted)
         sets[name] = {
             "feature_importance.csv": _csv(importance),
-            "plots/feature_importance.png": _bar_chart("Feature importance (gain)", importance.head(15).set_index("feature")["gain"]),
+            "plots/feature_importance.png": _bar_chart(
+                "Feature importance (gain)", importance.head(15).set_index("feature")["gain"]
+            ),
             "plots/target_distribution.png": distribution,
             "model/lgbm_fitted.pkl": pickle.dumps(fitted),
         }
 
-    selected = _classifier(seed, n_estimators=10, max_depth=5, learning_rate=0.1).fit(train[:FITTED], train_target[:FITTED])
+    selected = _classifier(seed, n_estimators=10, max_depth=5, learning_rate=0.1).fit(
+        train[:FITTED], train_target[:FITTED]
+    )
     scores = selected.predict_proba(train[FITTED:])[:, 1]
     defaulted = scores[train_target[FITTED:] == 1]
-    recalls = {f"threshold {threshold:.2f}": float((defaulted >= threshold).mean()) for threshold in np.arange(0.3, 0.7, 0.05)}
+    recalls = {
+        f"threshold {threshold:.2f}": float((defaulted >= threshold).mean()) for threshold in np.arange(0.3, 0.7, 0.05)
+    }
     abandoned = _classifier(seed + 1, n_estimators=9, max_depth=4).fit(train[:FITTED], train_target[:FITTED])
     contributions = pd.DataFrame(production.predict(held_out[:40], pred_contrib=True)[:, :-1], columns=list(FEATURES))
     shap_size = contributions.abs().mean().sort_values(ascending=False)
     return Materials(
         train=train,
         production_model=production,
-        predictions=pd.DataFrame({"TARGET": held_out_target.astype("int64"), "PROBABILITY": probability.astype("float64")}),
+        predictions=pd.DataFrame(
+            {"TARGET": held_out_target.astype("int64"), "PROBABILITY": probability.astype("float64")}
+        ),
         features=held_out.iloc[::SAMPLE_EVERY].assign(ROW=range(0, HELD_OUT_ROWS, SAMPLE_EVERY)).reset_index(drop=True),
         selection_booster=selected.booster_,
         by_feature_set=sets,
@@ -101,13 +114,18 @@ def make_materials(trees: int, seed: int) -> Materials:
             "interpretation/shap_values_sample.csv": _csv(contributions.round(6)),
             "interpretation/shap_summary.png": _bar_chart("mean |SHAP value|", shap_size.head(15)),
         },
-        test_upload={"sample_rows.csv": _csv(train.head(10)), "upload.csv": sets["application"]["feature_importance.csv"]},
+        test_upload={
+            "sample_rows.csv": _csv(train.head(10)),
+            "upload.csv": sets["application"]["feature_importance.csv"],
+        },
         stray=(
             {name: sets["all_189"][name] for name in ("feature_importance.csv", "plots/feature_importance.png")},
             {"model/lgbm_fitted.pkl": pickle.dumps(abandoned)},
             {
                 "plots/target_distribution.png": distribution,
-                "oof_predictions.csv": _csv(pd.DataFrame({"TARGET": train_target[FITTED : FITTED + 400], "PROBABILITY": scores[:400].round(6)})),
+                "oof_predictions.csv": _csv(
+                    pd.DataFrame({"TARGET": train_target[FITTED : FITTED + 400], "PROBABILITY": scores[:400].round(6)})
+                ),
             },
         ),
     )
@@ -137,11 +155,17 @@ def _classifier(seed: int, **hyperparameters: Any) -> Any:
 
 
 def _applicants(rows: int, rng: np.random.Generator) -> tuple[Any, npt.NDArray[np.int64]]:
-    """Applicants whose features carry a hidden risk, the external scores most of it; the riskiest default, give or take luck."""
+    """Applicants whose features carry a hidden risk, the external scores most of it; the riskiest default, give or
+    take luck.
+    """
     risk = rng.normal(size=rows)
     columns = {name: _column(name, risk, rng) for name in FEATURES}
     external = np.stack([columns[f"EXT_SOURCE_{number}"] for number in (1, 2, 3)])
-    columns |= {"EXT_SOURCE_MAX": external.max(axis=0), "EXT_SOURCE_MEAN": external.mean(axis=0), "EXT_SOURCE_MIN": external.min(axis=0)}
+    columns |= {
+        "EXT_SOURCE_MAX": external.max(axis=0),
+        "EXT_SOURCE_MEAN": external.mean(axis=0),
+        "EXT_SOURCE_MIN": external.min(axis=0),
+    }
     outcome = 1.6 * risk + rng.logistic(size=rows)
     return pd.DataFrame(columns), (outcome > np.quantile(outcome, 1 - POSITIVE_SHARE)).astype(np.int64)
 
@@ -172,8 +196,12 @@ def _csv(frame: Any) -> bytes:
 
 
 def _importance(model: Any) -> Any:
-    table = pd.DataFrame({"feature": model.booster_.feature_name(), "gain": model.booster_.feature_importance("gain").round(4)})
-    return table.assign(split=model.booster_.feature_importance("split")).sort_values(["gain", "feature"], ascending=[False, True])
+    table = pd.DataFrame(
+        {"feature": model.booster_.feature_name(), "gain": model.booster_.feature_importance("gain").round(4)}
+    )
+    return table.assign(split=model.booster_.feature_importance("split")).sort_values(
+        ["gain", "feature"], ascending=[False, True]
+    )
 
 
 def _bar_chart(title: str, bars: Any) -> bytes:  # a pandas Series or a dict: label -> length

@@ -30,9 +30,14 @@ from store_history import RunSpec
 from store_materials import Files
 
 USER = "credit-team"
-DATA_SOURCE = CodeDatasetSource({"mlflow.user": USER, "mlflow.source.name": "src/data/prepare.py", "mlflow.source.type": "LOCAL"})
+DATA_SOURCE = CodeDatasetSource(
+    {"mlflow.user": USER, "mlflow.source.name": "src/data/prepare.py", "mlflow.source.type": "LOCAL"}
+)
 COMMIT = "9f1c2ab04d7e5b8836a1d0c4e7f2953b6a8d1e07"
-REQUIREMENTS = ["lightgbm", "scikit-learn"]  # given, so that MLflow does not load the model in another process to infer them
+REQUIREMENTS = [
+    "lightgbm",
+    "scikit-learn",
+]  # given, so that MLflow does not load the model in another process to infer them
 
 
 class Clock:
@@ -47,7 +52,8 @@ class Clock:
 
 @contextmanager
 def reproducible(seed: int, clock: Clock) -> Iterator[None]:
-    """MLflow takes the ids of runs, models, datasets and inputs from uuid4, and the times of experiments and models from
+    """MLflow takes the ids of runs, models, datasets and inputs from uuid4, and the times of experiments and models
+    from
     the clock, with no way to pass them: within this context both come from the seed and the history.
     """
     dice = random.Random(seed)
@@ -72,7 +78,8 @@ def reproducible(seed: int, clock: Clock) -> Iterator[None]:
 
 
 def _trade_durability_for_speed(connection: Any, _record: object) -> None:
-    # Hundreds of small transactions: without waiting for the disk the build takes half as long. Holds for the connection, not for the file.
+    # Hundreds of small transactions: without waiting for the disk the build takes half as long. Holds for the
+    # connection, not for the file.
     connection.execute("PRAGMA synchronous = OFF")
     connection.execute("PRAGMA journal_mode = MEMORY")
 
@@ -93,7 +100,9 @@ class StoreWriter:
 
     def experiment(self, number: int, name: str, created: datetime) -> str:
         self.clock.moment = created
-        identifier = self.client.create_experiment(name, artifact_location=(self.artifact_root / str(number)).as_posix())
+        identifier = self.client.create_experiment(
+            name, artifact_location=(self.artifact_root / str(number)).as_posix()
+        )
         if identifier != str(number):
             raise RuntimeError(f"experiment {name} got the id {identifier} instead of {number}")
         return str(number)
@@ -122,15 +131,26 @@ class StoreWriter:
         self.client.set_terminated(run_id, status="FAILED" if spec.failed else "FINISHED", end_time=_ms(end))
 
     def _model(self, experiment_id: str, run_id: str, spec: RunSpec, booster: Any) -> None:
-        """The steps of mlflow.lightgbm.log_model, taken one by one: that function writes the time of day into MLmodel and
+        """The steps of mlflow.lightgbm.log_model, taken one by one: that function writes the time of day into MLmodel
+        and
         needs a tracking URI that is set for the whole process.
         """
-        logged = self.client.create_logged_model(experiment_id, name=spec.model, source_run_id=run_id, params=spec.params, tags={"mlflow.user": USER})
+        logged = self.client.create_logged_model(
+            experiment_id, name=spec.model, source_run_id=run_id, params=spec.params, tags={"mlflow.user": USER}
+        )
         self.client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
         at = self.clock.moment
         score = spec.metrics["mean_roc_auc"][0]
         dataset = self.training_data.dataset
-        metric = Metric("mean_roc_auc", score, _ms(at), 0, model_id=logged.model_id, dataset_name=dataset.name, dataset_digest=dataset.digest)
+        metric = Metric(
+            "mean_roc_auc",
+            score,
+            _ms(at),
+            0,
+            model_id=logged.model_id,
+            dataset_name=dataset.name,
+            dataset_digest=dataset.digest,
+        )
         self.client.log_batch(run_id, metrics=[metric], tags=[RunTag("model_logged", "true")])
         description = Model(
             artifact_path=logged.artifact_location,
@@ -161,7 +181,9 @@ def write_files(folder: Path, files: Files) -> None:
 
 @lru_cache(maxsize=1)
 def _empty_database() -> bytes:
-    """MLflow's tables, without Default: running all of MLflow's migrations takes as long as writing the runs, once is enough."""
+    """MLflow's tables, without Default: running all of MLflow's migrations takes as long as writing the runs, once
+    is enough.
+    """
     with TemporaryDirectory() as folder:
         path = Path(folder) / "empty.db"
         engine = create_engine(f"sqlite:///{path.as_posix()}")

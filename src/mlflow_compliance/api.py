@@ -57,9 +57,27 @@ from mlflow_compliance.settings.schema import Product, Settings, folded
 from mlflow_compliance.settings.toml import quoted
 from mlflow_compliance.snapshot.artifacts import Artifacts
 from mlflow_compliance.snapshot.damage import DamagedFile
-from mlflow_compliance.snapshot.entities import TERMINAL_STATUSES, DatasetInput, Experiment, LoggedModel, ModelVersion, RegisteredModel, Run
+from mlflow_compliance.snapshot.entities import (
+    TERMINAL_STATUSES,
+    DatasetInput,
+    Experiment,
+    LoggedModel,
+    ModelVersion,
+    RegisteredModel,
+    Run,
+)
 from mlflow_compliance.snapshot.evidence import Bundle, Evidence
-from mlflow_compliance.snapshot.files import LINK, METADATA, MLMODEL, SERVED, ArtifactRoot, DuplicateGroup, Quarantined, in_folder, upwards
+from mlflow_compliance.snapshot.files import (
+    LINK,
+    METADATA,
+    MLMODEL,
+    SERVED,
+    ArtifactRoot,
+    DuplicateGroup,
+    Quarantined,
+    in_folder,
+    upwards,
+)
 from mlflow_compliance.snapshot.moved import HISTORY, Moved, PlaceInRow
 from mlflow_compliance.snapshot.ownership import Doubt, Outdated, as_time
 from mlflow_compliance.snapshot.presence import Presence, Unknown, Why

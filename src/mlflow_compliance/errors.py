@@ -7,11 +7,15 @@ def first_line(error: BaseException) -> str:
     """What somebody else's exception says, in one line."""
     lines = (line.strip() for line in str(error).splitlines())
     # SQLAlchemy puts a hint for the programmer before what happened.
-    return next((line for line in lines if line and not line.startswith("(raised as a result of")), type(error).__name__)
+    return next(
+        (line for line in lines if line and not line.startswith("(raised as a result of")), type(error).__name__
+    )
 
 
 class ComplianceError(Exception):
-    """Something that the user can mend. The message is one sentence that names the thing and the way out, and holds no secret."""
+    """Something that the user can mend. The message is one sentence that names the thing and the way out, and holds
+    no secret.
+    """
 
     def __init__(self, message: str) -> None:
         super().__init__(without_secrets(message))

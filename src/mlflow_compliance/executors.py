@@ -31,7 +31,9 @@ _Value = TypeVar("_Value")
 def check_executor(name: str) -> None:
     """Raise ComplianceError where --compliance-executor names none."""
     if name != THREADS and not _DASK.fullmatch(name):
-        raise ComplianceError("--compliance-executor takes threads (the default) or dask:tcp://host:port, the address of a Dask scheduler")
+        raise ComplianceError(
+            "--compliance-executor takes threads (the default) or dask:tcp://host:port, the address of a Dask scheduler"
+        )
 
 
 @contextmanager
@@ -52,14 +54,16 @@ def _cluster(address: str) -> Iterator[Executor]:
         from distributed import Client
     except ImportError:
         raise ComplianceError(
-            "--compliance-executor=dask:... needs the Dask library, which is not installed: pip install 'pytest-mlflow-compliance[dask]'"
+            "--compliance-executor=dask:... needs the Dask library, which is not installed: pip install "
+            "'pytest-mlflow-compliance[dask]'"
         ) from None
     try:
         _refuse_if_nobody_listens(address)
         client = Client(address, timeout=_CONNECTING, set_as_default=False)
     except Exception as error:
         raise ComplianceError(
-            f"the Dask scheduler at {address} cannot be reached ({first_line(error)}): start it, or leave --compliance-executor out"
+            f"the Dask scheduler at {address} cannot be reached ({first_line(error)}): start it, or leave "
+            "--compliance-executor out"
         ) from error
     try:
         pool = client.get_executor(pure=False)
@@ -82,13 +86,19 @@ def _greet(pool: Executor, address: str) -> None:
     try:
         theirs = asked.result(timeout=_CONNECTING)
     except Late as error:
-        raise ComplianceError(f"no worker of the Dask scheduler at {address} answers: start one, or leave --compliance-executor out") from error
+        raise ComplianceError(
+            f"no worker of the Dask scheduler at {address} answers: start one, or leave --compliance-executor out"
+        ) from error
     except Exception as error:
         raise ComplianceError(
-            f"the workers of the Dask scheduler at {address} cannot run pytest-mlflow-compliance ({first_line(error)}): install {ours} there"
+            f"the workers of the Dask scheduler at {address} cannot run pytest-mlflow-compliance "
+            f"({first_line(error)}): install {ours} there"
         ) from error
     if theirs != ours:
-        raise ComplianceError(f"the workers of the Dask scheduler at {address} have pytest-mlflow-compliance {theirs}: install {ours} there")
+        raise ComplianceError(
+            f"the workers of the Dask scheduler at {address} have pytest-mlflow-compliance {theirs}: install "
+            f"{ours} there"
+        )
 
 
 def _version() -> str:
@@ -98,7 +108,8 @@ def _version() -> str:
 def run(pool: Executor, work: Callable[[_Unit], _Value], units: Iterable[_Unit]) -> Iterator[tuple[_Value, str]]:
     """Do every unit and give its value with the other machine's name, in order.
 
-    What a pool loses (a worker that was killed, a scheduler that is gone) is done here: nothing is missed because a machine is.
+    What a pool loses (a worker that was killed, a scheduler that is gone) is done here: nothing is missed because a
+    machine is.
     """
     left = iter(units)
     host = socket.gethostname()
@@ -117,7 +128,9 @@ def run(pool: Executor, work: Callable[[_Unit], _Value], units: Iterable[_Unit])
                 future.cancel()
 
 
-def _submitted(pool: Executor, work: Callable[[_Unit], _Value], unit: _Unit, host: str) -> Future[tuple[_Value, str]] | None:
+def _submitted(
+    pool: Executor, work: Callable[[_Unit], _Value], unit: _Unit, host: str
+) -> Future[tuple[_Value, str]] | None:
     try:
         return pool.submit(_done, work, unit, host)
     except Exception:  # noqa: BLE001  whatever a library raises about a scheduler that is gone

@@ -10,7 +10,15 @@ import pytest
 from mlflow_compliance.session.collection import collected, cover, name, parametrize
 from mlflow_compliance.session.first_checks import lead, remember
 from mlflow_compliance.session.options import add_flags, begin
-from mlflow_compliance.session.outcomes import asserted, describe, fail_on_violations, finish, shorten, status, summarize
+from mlflow_compliance.session.outcomes import (
+    asserted,
+    describe,
+    fail_on_violations,
+    finish,
+    shorten,
+    status,
+    summarize,
+)
 from mlflow_compliance.session.packs import header
 from mlflow_compliance.session.redaction import cut_warning
 from mlflow_compliance.session.repair import repair
@@ -26,7 +34,9 @@ if TYPE_CHECKING:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     add_flags(parser.getgroup("compliance", "policy as tests for MLflow stores"))
-    parser.addini("compliance_fixers", "folders or packages with fixers", type="args", default=["mlflow_compliance.fixers"])
+    parser.addini(
+        "compliance_fixers", "folders or packages with fixers", type="args", default=["mlflow_compliance.fixers"]
+    )
 
 
 @pytest.hookimpl(trylast=True)
@@ -85,7 +95,9 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[Any]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     shorten(item, call)
     report = yield
     describe(item, report, call)

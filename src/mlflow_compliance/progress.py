@@ -37,7 +37,9 @@ class Silent:
 
 
 class RichProgress:
-    """A bar on the terminal that is gone when the task is done; `shown` opens the way to the terminal while it stands there."""
+    """A bar on the terminal that is gone when the task is done; `shown` opens the way to the terminal while it
+    stands there.
+    """
 
     def __init__(self, shown: Callable[[], AbstractContextManager[None]] = nullcontext) -> None:
         self._shown = shown
@@ -53,7 +55,12 @@ class RichProgress:
 
         self.stop()
         self._way.enter_context(self._shown())
-        columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+        )
         self._bar = Bar(*columns, console=Console(stderr=True), transient=True)
         self._bar.start()
         self._task = self._bar.add_task(without_secrets(label), total=total)

@@ -12,19 +12,30 @@ _WORTH_A_LOOK = re.compile(r"[@?#=…]|\.\.\.|%40|(?i:s3|gs)[an]?://[^\s/]*:|(?i
 _AUTHORITY = re.compile(
     r"(?P<scheme>(?<![A-Za-z0-9+.-])[A-Za-z0-9+.-]+:|(?<![^\s\"'])|(?<=\s\())(?:\\?/){2}|(?<![A-Za-z0-9+.-])(?:https?|s?ftp|ssh):\\?/(?!\\?/)"
 )
-"""Where user and password of a URI may begin. Of a path that was normalized, one slash is left; JSON may write it as `\\/`."""
+"""Where user and password of a URI may begin. Of a path that was normalized, one slash is left; JSON may write it
+as `\\/`.
+"""
 _TOKEN = re.compile(r"[^\s\"'<>]*")
 _LOOSE = re.compile(r"(?<![\w.+%~!$*-])(?![A-Za-z]:[\\/])(?P<user>[\w.+%~!$*-]+):(?P<rest>[^\s/\"'<>]+@)(?!sha\d+:)")
 """`user:password@` without a scheme, or behind one that has no slashes."""
-_LOOSE_DATABASE = re.compile(r"(?<![\w.+-])(?P<scheme>(?:postgres|mysql|maria|mssql|oracle|sqlserver|jdbc|s?ftp)[\w+:]*):(?![/*\\])[^\s\"'<>]*@")
+_LOOSE_DATABASE = re.compile(
+    r"(?<![\w.+-])(?P<scheme>(?:postgres|mysql|maria|mssql|oracle|sqlserver|jdbc|s?ftp)[\w+:]*):(?![/*\\])[^\s\"'<>]*@"
+)
 _ENCODED = re.compile(r"(?i)(%3A%2F%2F)[^\s\"'<>&]*%40")
 _HEADER = re.compile(r"(?i)\b(bearer|basic) +[A-Za-z0-9._~+/=-]{8,}")
-_NAMED = r"pass(?:word|wd|phrase)?|pwd|secret|(?:\w*[_-])?(?:token|secret|password|api[_-]?key|access[_-]?key|secret[_-]?key|account[_-]?key)"
-_NAMED += r"|sig|signature|accountkey|accesskey|apikey|sharedaccesssignature|x-amz-(?:signature|security-token|credential)"
+_NAMED = (
+    r"pass(?:word|wd|phrase)?|pwd|secret|"
+    r"(?:\w*[_-])?(?:token|secret|password|api[_-]?key|access[_-]?key|secret[_-]?key|account[_-]?key)"
+)
+_NAMED += (
+    r"|sig|signature|accountkey|accesskey|apikey|sharedaccesssignature|x-amz-(?:signature|security-token|credential)"
+)
 _SECRET_NAME = re.compile(rf"(?i)(?:{_NAMED}|key|auth|code|credentials?|x-goog-(?:signature|credential))")
 _PAIR = re.compile(rf"(?i)(?<![\w.-])({_NAMED})=(?!\s|=)[^\s\"'<>&;,]+")
 """`password=...` as drivers and connection strings have it."""
-_NO_USER = frozenset({"mailto", "acct", "sip", "sips", "xmpp", "models", "runs", "mail", "email", "owner", "author", "contact", "by"})
+_NO_USER = frozenset(
+    {"mailto", "acct", "sip", "sips", "xmpp", "models", "runs", "mail", "email", "owner", "author", "contact", "by"}
+)
 """Before an e-mail address or an alias: what follows is no password."""
 _PORTS = frozenset({"http", "https", "ws", "wss", "tcp", "tls", "grpc", "hdfs", "webhdfs", "mlflow-artifacts"})
 """Schemes whose paths may hold an @ behind a port; of others what looks so is a password with a slash."""
@@ -36,7 +47,9 @@ _HARMLESS_NAME = re.compile(
     r"(?i)connect_timeout|ssl_?(mode|rootcert|cert|key|crl|ca|capath|check_hostname|verify_cert|verify_identity|disabled|negotiation)"
     r"|mode|uri|cache|immutable|timeout|charset|driver|application_name|versionid|region|usp|page|workspace"
 )
-"""Parameters that hold nothing secret. Cut out, a value such as `require` would take half of the sentence about it along."""
+"""Parameters that hold nothing secret. Cut out, a value such as `require` would take half of the sentence about it
+along.
+"""
 _HARMLESS_VALUE = re.compile(r"(?i)\d{0,12}|\d+(\.\d+)+|true|false|yes|no|on|off|\*\*\*")
 _NO_PORT = re.compile(r"[^:]*:(?![1-9]\d{1,4}$).*", re.DOTALL)
 _TOKEN_LIKE = re.compile(r"(?=.*\d)(?=.*[A-Za-z]).{16,}")
@@ -47,9 +60,11 @@ _END = re.compile(r"[)\].,;:}…]*$")
 
 
 def without_secrets(text: str, of: str = "", *, sure: bool = False) -> str:
-    """A text as it may be shown: of every URI in it user and password are cut, and what may be a token in its query or fragment.
+    """A text as it may be shown: of every URI in it user and password are cut, and what may be a token in its query or
+    fragment.
 
-    `of` is a URI that whoever wrote the text was given: its secrets are cut where they stand by themselves too. With `sure` only what is
+    `of` is a URI that whoever wrote the text was given: its secrets are cut where they stand by themselves too. With
+    `sure` only what is
     a secret beyond doubt is cut: a password, or a value under a name such as `token`.
     """
     if of:
@@ -80,7 +95,10 @@ def _pieces(text: str, *, sure: bool) -> Iterator[str]:
             continue  # within the password of the one before
         limits = [later.start() for later in starts[number + 1 : number + 5] if later.start() > start] or [len(text)]
         # A password may hold :// too: what begins there is no URI while the @ of this one is yet to come.
-        limit = next((limit for limit in limits if not _OPEN.fullmatch(text, start, limit)), len(text) if len(limits) < 3 else limits[0])
+        limit = next(
+            (limit for limit in limits if not _OPEN.fullmatch(text, start, limit)),
+            len(text) if len(limits) < 3 else limits[0],
+        )
         scheme = (found["scheme"] or found[0]).partition(":")[0].lower()
         user = _user_ends(scheme, text[start:limit], bare=not scheme, sure=sure)
         token = _TOKEN.match(text, start + user, max(limit, start + user))
@@ -103,7 +121,12 @@ def _user_ends(scheme: str, rest: str, *, bare: bool, sure: bool) -> int:
         return 0 if azure or (sure and not _TOKEN_LIKE.fullmatch(user)) else len(user) + 1
     if at:
         return _last_of(token, len(user))
-    if scheme in _BUCKETS and _NO_PORT.fullmatch(_END.sub("", authority)) and "@" not in token and not authority.startswith("arn:"):
+    if (
+        scheme in _BUCKETS
+        and _NO_PORT.fullmatch(_END.sub("", authority))
+        and "@" not in token
+        and not authority.startswith("arn:")
+    ):
         return _without_end(token)  # a key, cut off at a slash of its own: no bucket has a colon
     if ":" not in authority or (bare and not _NO_PORT.fullmatch(authority)):
         return 0
@@ -120,7 +143,8 @@ def _user_ends(scheme: str, rest: str, *, bare: bool, sure: bool) -> int:
 
 
 def _last_of(token: str, known: int) -> int:
-    """Behind the last @, since a password may hold @ and slashes that nobody escaped: rather a path too much than a part of it.
+    """Behind the last @, since a password may hold @ and slashes that nobody escaped: rather a path too much than a
+    part of it.
 
     Where that one may be in a query behind the `known` part, all is cut: what follows it may be a secret as well.
     """
@@ -164,7 +188,9 @@ def _pairs(query: str, *, sure: bool) -> Iterator[str]:
             yield CUT if cut else piece
             continue
         secret = bool(_SECRET_NAME.fullmatch(unquote(name)))
-        harmless = value in ("", CUT) or (not secret and bool(_HARMLESS_VALUE.fullmatch(value) or _HARMLESS_NAME.fullmatch(name)))
+        harmless = value in ("", CUT) or (
+            not secret and bool(_HARMLESS_VALUE.fullmatch(value) or _HARMLESS_NAME.fullmatch(name))
+        )
         cut = secret if sure else not harmless
         yield f"{name}={CUT}" if cut else piece
 
@@ -194,9 +220,13 @@ _DANGEROUS = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
 
 
 def printable(text: str, limit: int = LIMIT) -> str:
-    """The text on one line, with what is secret cut, and what could steer a terminal or a reader's eye written as an escape."""
+    """The text on one line, with what is secret cut, and what could steer a terminal or a reader's eye written as
+    an escape.
+    """
     text = without_secrets(text)  # before it is made shorter: half a URI cannot be told from a word
-    safe = "".join(char if unicodedata.category(char) not in _DANGEROUS else _escape(char) for char in text[: limit + 1])
+    safe = "".join(
+        char if unicodedata.category(char) not in _DANGEROUS else _escape(char) for char in text[: limit + 1]
+    )
     return safe if len(text) <= limit else safe[: limit - 1] + "…"
 
 

@@ -1,4 +1,6 @@
-"""What is true of every kind of store: the gate, the dry run, the repair, a second one that plans nothing, and the way back."""
+"""What is true of every kind of store: the gate, the dry run, the repair, a second one that plans nothing, and the
+way back.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +20,26 @@ from mlflow_compliance.settings.schema import load_settings
 from mlflow_compliance.snapshot.diff import differences
 
 MODULES = ("kinds_embedded", "kinds_databases", "kinds_servers", "kinds_buckets")
-KINDS: dict[str, Kind] = {name: kind for module in MODULES if find_spec(module) for name, kind in import_module(module).KINDS.items()}
-LEFT: dict[str, set[str]] = {"sqlite-s3": {"ART001"}, "postgresql-s3 with pointers": {"ART001"}, "served": {"ART001"}, "served from s3": {"ART001"}}
+KINDS: dict[str, Kind] = {
+    name: kind for module in MODULES if find_spec(module) for name, kind in import_module(module).KINDS.items()
+}
+LEFT: dict[str, set[str]] = {
+    "sqlite-s3": {"ART001"},
+    "postgresql-s3 with pointers": {"ART001"},
+    "served": {"ART001"},
+    "served from s3": {"ART001"},
+}
 """Kind -> rules that only give advice on stores of that kind; none on most."""
 POINTING = {"postgresql-s3 with pointers"}
 
 
 @pytest.fixture(params=KINDS)
-def guest(request: pytest.FixtureRequest, gate: Gate, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Guest]:
+def guest(
+    request: pytest.FixtureRequest,
+    gate: Gate,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Guest]:
     """A messy store of each kind, built through MLflow alone, with settings that name it."""
     folder = tmp_path_factory.mktemp(request.param)
     with KINDS[request.param](folder) as place:
@@ -53,7 +67,8 @@ def test_gate_plan_repair_and_the_way_back(guest: Guest, gate: Gate, request: py
 
     audited = gate()
     assert (audited.ret, broken(audited)) == (1, wrong), told(audited)
-    # A database or server lies in no folder, so nothing here tells whose the artifact root is: the first repair is told, the next ones know.
+    # A database or server lies in no folder, so nothing here tells whose the artifact root is: the first repair is
+    # told, the next ones know.
     strange = guest.local and guest.store.backend.home is None
     insisted = [owned(guest.place.artifacts)] if strange else []
     if strange:
@@ -70,7 +85,9 @@ def test_gate_plan_repair_and_the_way_back(guest: Guest, gate: Gate, request: py
     assert "verified: the store, read anew, is what was planned" in told(fixed)
     assert plan_in(fixed) == plan_in(planned)
     assert differing(before, guest.everything()), "nothing was changed, so nothing was shown"
-    assert ("object points to another copy" in told(fixed) or "objects point to another copy" in told(fixed)) == (kind in POINTING)
+    assert ("object points to another copy" in told(fixed) or "objects point to another copy" in told(fixed)) == (
+        kind in POINTING
+    )
 
     second = gate("--fix")
     assert (second.ret, broken(second)) == (fixed.ret, left)

@@ -33,7 +33,11 @@ def test_locations_are_read_with_the_files_and_as_of_then(lab: Lab) -> None:
         rows = readings.snapshot(lab.store, Silent(), artifacts=False)
         assert rows.artifacts is None
         assert asked
-        assert not [statement for statement in asked if "artifact_uri" in statement or "logged_models.artifact_location" in statement]
+        assert not [
+            statement
+            for statement in asked
+            if "artifact_uri" in statement or "logged_models.artifact_location" in statement
+        ]
         number = len(asked)
         assert readings.snapshot(lab.store, Silent(), artifacts=False) is rows
         assert len(asked) == number
@@ -71,7 +75,9 @@ def test_fixers_that_depend_on_files_are_not_asked_where_nobody_read_them(lab: L
         yield from ()
 
     fixers = {"OWN001": blind, "OWN002": of_rows}
-    reasons = [propose(fixers, Finding(key, EntityRef("store", "store"), "code", "wrong"), context, "")[1] for key in fixers]
+    reasons = [
+        propose(fixers, Finding(key, EntityRef("store", "store"), "code", "wrong"), context, "")[1] for key in fixers
+    ]
     assert asked == ["of rows"]
     assert reasons[0].startswith("depends on files")
 
@@ -79,7 +85,8 @@ def test_fixers_that_depend_on_files_are_not_asked_where_nobody_read_them(lab: L
 def test_a_session_without_policies_imports_none_of_it(tmp_path: Path) -> None:
     (tmp_path / "test_nothing.py").write_text("def test_nothing() -> None:\n    pass\n")
     told = (
-        "import sys, pytest; pytest.main(['-q', '-p', 'no:cacheprovider']); print({'mlflow', 'pydantic', 'sqlalchemy', 'rich'} & sys.modules.keys())"
+        "import sys, pytest; pytest.main(['-q', '-p', 'no:cacheprovider']); print({'mlflow', 'pydantic', "
+        "'sqlalchemy', 'rich'} & sys.modules.keys())"
     )
     done = subprocess.run([sys.executable, "-c", told], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert "1 passed" in done.stdout

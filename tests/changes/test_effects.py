@@ -19,7 +19,11 @@ from mlflow_compliance.store.write.writer import StoreWriter
 if TYPE_CHECKING:
     from mlflow_compliance.snapshot.snapshot import Snapshot
 
-KINDS = {name: kind for name, kind in Change.kinds.items() if kind.__module__.startswith(mlflow_compliance.changes.__name__) and not isabstract(kind)}
+KINDS = {
+    name: kind
+    for name, kind in Change.kinds.items()
+    if kind.__module__.startswith(mlflow_compliance.changes.__name__) and not isabstract(kind)
+}
 
 
 @pytest.mark.parametrize("name", sorted(KINDS))

@@ -1,4 +1,6 @@
-"""The laws that every Change is held to: what it predicts is what it does, its inverse brings the first store back, a journal can hold it."""
+"""The laws that every Change is held to: what it predicts is what it does, its inverse brings the first store back,
+a journal can hold it.
+"""
 
 from __future__ import annotations
 
@@ -104,7 +106,11 @@ def test_trap_20_a_deleted_experiment_keeps_its_name_taken(lab: Lab, scratch: st
     lab.carry_out(delete(lab, scratch))
     with pytest.raises(ChangeError, match="is taken"):
         RenameExperiment(other, "scratch", "other").predict(lab.read())
-    for change in (RenameExperiment(scratch, "elsewhere", "scratch"), SetExperimentTag(scratch, "why", "test", None), DeleteExperiment(scratch, 0)):
+    for change in (
+        RenameExperiment(scratch, "elsewhere", "scratch"),
+        SetExperimentTag(scratch, "why", "test", None),
+        DeleteExperiment(scratch, 0),
+    ):
         with pytest.raises(ChangeError, match="is deleted"):
             change.predict(lab.read())
     writer = StoreWriter(lab.store, {})
@@ -140,10 +146,18 @@ def test_copy_run_copies_everything_and_retracts_it(lab: Lab) -> None:
     between, binding = there_and_back(lab, change)
     old, new = between.runs[run_id], between.runs[binding[change.copy_id]]
     assert (new.params, new.metrics, new.datasets) == (old.params, old.metrics, old.datasets)
-    assert (new.start_time, new.end_time, new.status, new.name, new.user) == (old.start_time, old.end_time, old.status, old.name, old.user)
+    assert (new.start_time, new.end_time, new.status, new.name, new.user) == (
+        old.start_time,
+        old.end_time,
+        old.status,
+        old.name,
+        old.user,
+    )
     assert old.tags.items() <= new.tags.items()
     assert len(between.models_of(new.run_id)) == 2
-    assert sorted(model.metrics for model in between.models_of(new.run_id)) == sorted(model.metrics for model in between.models_of(run_id))
+    assert sorted(model.metrics for model in between.models_of(new.run_id)) == sorted(
+        model.metrics for model in between.models_of(run_id)
+    )
 
 
 def test_copy_of_a_copied_run_reads_the_same_bytes_with_its_own_ids(lab: Lab) -> None:
@@ -157,7 +171,9 @@ def test_copy_of_a_copied_run_reads_the_same_bytes_with_its_own_ids(lab: Lab) ->
     assert names == sorted(str(path.relative_to(new_folder)) for path in new_folder.rglob("*") if path.is_file())
     for name in names:
         expected = (old_folder / name).read_bytes()
-        assert (new_folder / name).read_bytes() == (expected.replace(run_id.encode(), new_id.encode()) if name == "model/MLmodel" else expected)
+        assert (new_folder / name).read_bytes() == (
+            expected.replace(run_id.encode(), new_id.encode()) if name == "model/MLmodel" else expected
+        )
     for model in after.models_of(new_id):
         text = (lab.location_of(model.model_id) / "MLmodel").read_text()
         assert f"run_id: {new_id}" in text
@@ -222,13 +238,17 @@ def test_a_copy_that_fails_leaves_the_store_as_it_was(lab: Lab) -> None:
 
 
 def test_retracting_also_takes_back_models_that_a_killed_copy_had_not_linked_yet(lab: Lab) -> None:
-    """A program that is killed while it copies leaves an incomplete run, and models that only name it as their source."""
+    """A program that is killed while it copies leaves an incomplete run, and models that only name it as their
+    source.
+    """
     source, target = lab.experiment("credit_production"), lab.experiment("credit_delivery")
     run_id = lab.run(source)
     before = lab.everything()
     tags = {"compliance.source_run_id": run_id, "compliance.copied_by": "j1", "compliance.copy": "incomplete"}
     begun = lab.run(target, status="RUNNING", **tags)
-    model = lab.client.create_logged_model(target, name="begun", source_run_id=begun, tags={"compliance.source_model_id": "m-1"})
+    model = lab.client.create_logged_model(
+        target, name="begun", source_run_id=begun, tags={"compliance.source_model_id": "m-1"}
+    )
     StoreWriter(lab.store, {}).write(RetractCopy(run_id, target, "j1"))
     assert differences(before, lab.read(tuple(before.runs))) == []
     assert model.model_id not in {found.model_id for found in lab.client.search_logged_models([target])}
@@ -313,7 +333,9 @@ def test_given_back_and_put_aside_again(lab: Lab) -> None:
     assert [item.reason for item in before.unreachable] == [f"the folder {lab.location_of(model)} does not exist here"]
     items = list(before.quarantined.values())
     assert [item.owner.key for item in items] == [run_id, model]
-    between, _ = there_and_back(lab, *(GiveBack(item.former, item.path, item.root, len(item.files), item.size) for item in items))
+    between, _ = there_and_back(
+        lab, *(GiveBack(item.former, item.path, item.root, len(item.files), item.size) for item in items)
+    )
     assert between.artifacts is not None
     assert not between.artifacts.quarantined
     assert not between.artifacts.unreachable
@@ -330,7 +352,9 @@ BEHIND_ITS_BACK: dict[str, Behind] = {
     "a run more": lambda lab, ids: lab.run(ids["scratch"]),
     "a run deleted": lambda lab, ids: lab.client.delete_run(ids["run"]),
     "a run tagged": lambda lab, ids: lab.client.set_tag(ids["run"], "a", "b"),
-    "a metric point more": lambda lab, ids: lab.client.log_metric(ids["run"], "loss", 0.125, timestamp=START + 1, step=77),
+    "a metric point more": lambda lab, ids: lab.client.log_metric(
+        ids["run"], "loss", 0.125, timestamp=START + 1, step=77
+    ),
     "a parameter more": lambda lab, ids: lab.client.log_param(ids["run"], "more", "1"),
     "another end time": lambda lab, ids: lab.client.set_terminated(ids["run"], end_time=START + 60_001),
     "a logged model deleted": lambda lab, ids: lab.client.delete_logged_model(ids["model"]),
@@ -341,7 +365,9 @@ BEHIND_ITS_BACK: dict[str, Behind] = {
     "a file more": lambda lab, ids: (lab.folder_of(ids["run"]) / "more.txt").write_bytes(b"x"),
     "a file removed": lambda lab, ids: (lab.folder_of(ids["run"]) / "notes.txt").unlink(),
     "a file longer": lambda lab, ids: (lab.folder_of(ids["run"]) / "notes.txt").write_bytes(b"longer than before"),
-    "a duplicate with another byte": lambda lab, ids: (lab.folder_of(ids["run"]) / "data" / "big.bin").write_bytes(b"X" + BIG[1:]),
+    "a duplicate with another byte": lambda lab, ids: (lab.folder_of(ids["run"]) / "data" / "big.bin").write_bytes(
+        b"X" + BIG[1:]
+    ),
     "a link parted": lambda lab, ids: _part(Path(ids["linked"])),
     "a folder that nobody owns": lambda lab, ids: lab.stray("9" * 32, {"artifacts/a.txt": b"x"}),
     "a folder of nobody's gone": lambda lab, ids: shutil.rmtree(ids["stray"]),
@@ -367,7 +393,9 @@ def test_differences_sees_what_changed_behind_its_back(lab: Lab, name: str) -> N
     stray = lab.stray("8" * 32, {"artifacts/a.txt": b"x"})
     expected = lab.read()
     assert differences(expected, lab.read(tuple(expected.runs))) == []
-    BEHIND_ITS_BACK[name](lab, {"scratch": scratch, "run": run_id, "model": model, "linked": str(linked), "stray": str(stray)})
+    BEHIND_ITS_BACK[name](
+        lab, {"scratch": scratch, "run": run_id, "model": model, "linked": str(linked), "stray": str(stray)}
+    )
     assert differences(expected, lab.read(tuple(expected.runs)))
 
 
@@ -405,7 +433,9 @@ EVERY_CHANGE: dict[str, st.SearchStrategy[Change]] = {
         params=st.dictionaries(TEXT, TEXT, max_size=2),
         metrics=st.dictionaries(TEXT, st.floats(allow_nan=False, allow_infinity=False), max_size=2),
         tags=st.dictionaries(TEXT, TEXT, max_size=2),
-        datasets=st.lists(st.builds(DatasetInput, TEXT, TEXT, TEXT, TEXT, st.none() | TEXT, TEXT, PAIRS), max_size=1).map(tuple),
+        datasets=st.lists(
+            st.builds(DatasetInput, TEXT, TEXT, TEXT, TEXT, st.none() | TEXT, TEXT, PAIRS), max_size=1
+        ).map(tuple),
         model_name=TEXT,
         bundle=PATHS,
         files=FILES,
@@ -418,7 +448,14 @@ EVERY_CHANGE: dict[str, st.SearchStrategy[Change]] = {
         PATHS,
         NUMBERS,
         st.lists(
-            st.builds(Rewriting, st.sampled_from(["run", "model_version"]), st.lists(TEXT, max_size=2).map(tuple), PATHS, PATHS), max_size=2
+            st.builds(
+                Rewriting,
+                st.sampled_from(["run", "model_version"]),
+                st.lists(TEXT, max_size=2).map(tuple),
+                PATHS,
+                PATHS,
+            ),
+            max_size=2,
         ).map(tuple),
         st.booleans(),
     ),
@@ -431,10 +468,14 @@ EVERY_CHANGE: dict[str, st.SearchStrategy[Change]] = {
     "PointToCopy": st.builds(PointToCopy, PATHS, PATHS, PATHS, DIGESTS, NUMBERS),
     "RetractPointer": st.builds(RetractPointer, PATHS, PATHS, PATHS, DIGESTS, NUMBERS, TEXT),
     "RemoveRepeatedPoints": st.builds(RemoveRepeatedPoints, PATHS, TEXT, TEXT, TEXT, NUMBERS, DIGESTS, NUMBERS),
-    "RestoreMetricFile": st.builds(RestoreMetricFile, PATHS, TEXT, TEXT, TEXT, NUMBERS, TEXT, DIGESTS, NUMBERS, DIGESTS, NUMBERS),
+    "RestoreMetricFile": st.builds(
+        RestoreMetricFile, PATHS, TEXT, TEXT, TEXT, NUMBERS, TEXT, DIGESTS, NUMBERS, DIGESTS, NUMBERS
+    ),
     "GiveBack": st.builds(GiveBack, PATHS, PATHS, PATHS, NUMBERS, NUMBERS),
     "PutAsideAgain": st.builds(PutAsideAgain, PATHS, PATHS, PATHS, NUMBERS, NUMBERS),
-    "RestoreFromQuarantine": st.builds(RestoreFromQuarantine, PATHS, PATHS, PATHS, st.lists(st.tuples(PATHS, NUMBERS), max_size=2).map(tuple)),
+    "RestoreFromQuarantine": st.builds(
+        RestoreFromQuarantine, PATHS, PATHS, PATHS, st.lists(st.tuples(PATHS, NUMBERS), max_size=2).map(tuple)
+    ),
 }
 
 
@@ -460,7 +501,9 @@ def test_a_change_of_another_version_is_named() -> None:
 
 NAMES = ("credit_production", "scratch", "third")
 STEP = st.one_of(
-    st.tuples(st.just("tag"), st.sampled_from("12"), st.sampled_from(["a", "b"]), st.none() | st.sampled_from(["x", "y"])),
+    st.tuples(
+        st.just("tag"), st.sampled_from("12"), st.sampled_from(["a", "b"]), st.none() | st.sampled_from(["x", "y"])
+    ),
     st.tuples(st.just("rename"), st.sampled_from("12"), st.sampled_from(NAMES)),
     st.tuples(st.sampled_from(["delete", "copy", "end", "claim", "quarantine", "link"]), st.sampled_from("12")),
 )
@@ -480,14 +523,18 @@ def next_change(step: tuple[Any, ...], now: Snapshot) -> Change | None:
         return DeleteExperiment(key, experiment.count())
     if kind == "copy":
         run = next((run for run in now.runs_of(key) if "⟨" not in run.run_id), None)
-        known = run is not None and any(item.tags.get("compliance.source_run_id") == run.run_id for item in now.runs.values())
+        known = run is not None and any(
+            item.tags.get("compliance.source_run_id") == run.run_id for item in now.runs.values()
+        )
         return CopyRun(run.run_id, target, key, experiment.name, run.user) if run and not known else None
     if kind == "end":
         run = next((run for run in now.runs_of(key) if run.status == "RUNNING" and "⟨" not in run.run_id), None)
         return EndRun(run.run_id, key, "KILLED", now.last_known_time(run)) if run else None
     if kind == "quarantine":
         item = next(iter(artifacts.ownerless.values()), None)
-        return MoveToQuarantine(item.path, artifacts.roots[int(item.root)].path, item.files, item.size) if item else None
+        return (
+            MoveToQuarantine(item.path, artifacts.roots[int(item.root)].path, item.files, item.size) if item else None
+        )
     if kind == "claim":
         root = next((root.path for root in artifacts.roots if root.path not in artifacts.claimed), None)
         return ClaimRoot(root) if root else None
@@ -496,7 +543,9 @@ def next_change(step: tuple[Any, ...], now: Snapshot) -> Change | None:
 
 
 @given(steps=st.lists(STEP, min_size=2, max_size=8))
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(
+    max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 def test_any_sequence_of_changes_keeps_the_laws(make_lab: Callable[[], Lab], steps: list[tuple[Any, ...]]) -> None:
     lab = make_lab()
     for name in NAMES[:2]:

@@ -46,7 +46,11 @@ def logged(lab: Lab) -> list[LogProductionRun]:
 
 def production(lab: Lab) -> list[Any]:
     """The runs that call themselves production."""
-    return [run for run in lab.runs("1") if run.data.tags.get("stage") == "production" and run.info.lifecycle_stage == "active"]
+    return [
+        run
+        for run in lab.runs("1")
+        if run.data.tags.get("stage") == "production" and run.info.lifecycle_stage == "active"
+    ]
 
 
 def test_there_and_back(lab: Lab) -> None:
@@ -60,9 +64,15 @@ def test_its_metadata_keeps_the_schema_and_names_the_run(produced_built: Lab) ->
     document = json.loads((Path(run.info.artifact_uri) / "model_metadata.json").read_text())
     assert problems_in(document) == []
     (model,) = produced_built.client.search_logged_models(["1"])
-    assert (document["run_id"], document["model_id"], document["experiment_id"]) == (run.info.run_id, model.model_id, "1")
+    assert (document["run_id"], document["model_id"], document["experiment_id"]) == (
+        run.info.run_id,
+        model.model_id,
+        "1",
+    )
     assert [item["role"] for item in document["sources"]] == ["model", "predictions"]
-    assert document["supersedes"] == [item.info.run_id for item in produced_built.runs("1") if item.info.run_name == "old"]
+    assert document["supersedes"] == [
+        item.info.run_id for item in produced_built.runs("1") if item.info.run_name == "old"
+    ]
 
 
 def test_a_refusal_half_way_leaves_nothing_that_looks_complete(lab: Lab) -> None:
@@ -82,7 +92,10 @@ def test_killed_at_any_moment_and_finished_by_the_next_repair(lab: Lab, moment: 
     command = [sys.executable, "-m", "pytest", *rules]
     environment = {**os.environ, "PYTHONPATH": str(CHECKOUT / "tests" / "support"), "KILL_AT": KILLED[moment]}
     options = [f"--tracking-uri={lab.uri}", f"--compliance-config={lab.folder}/compliance.toml"]
-    assert subprocess.run([*command, *options], cwd=CHECKOUT, env=environment, stdout=subprocess.DEVNULL).returncode == -signal.SIGKILL
+    assert (
+        subprocess.run([*command, *options], cwd=CHECKOUT, env=environment, stdout=subprocess.DEVNULL).returncode
+        == -signal.SIGKILL
+    )
     for run in production(lab):
         assert run.info.run_name == "old" or run.data.tags["compliance.build"] == "complete"
     done = carry_out(lab, plan_for(lab, "MOD001", "RUN002", "REG001"))
@@ -93,9 +106,18 @@ def test_killed_at_any_moment_and_finished_by_the_next_repair(lab: Lab, moment: 
 
 
 SOURCES: dict[str, tuple[Callable[[Lab], object], str]] = {
-    "no model": (lambda lab: (lab.folder / "models" / "model.pkl").unlink(), "models/model.pkl (products.production.model) cannot be read"),
-    "hostile model": (lambda lab: (lab.folder / "models" / "model.pkl").write_bytes(b"cos\nsystem\n(S'true'\ntR."), "is not safe to load"),
-    "no predictions": (lambda lab: (lab.folder / "results" / "predictions.parquet").write_bytes(b"x"), "predictions.parquet"),
+    "no model": (
+        lambda lab: (lab.folder / "models" / "model.pkl").unlink(),
+        "models/model.pkl (products.production.model) cannot be read",
+    ),
+    "hostile model": (
+        lambda lab: (lab.folder / "models" / "model.pkl").write_bytes(b"cos\nsystem\n(S'true'\ntR."),
+        "is not safe to load",
+    ),
+    "no predictions": (
+        lambda lab: (lab.folder / "results" / "predictions.parquet").write_bytes(b"x"),
+        "predictions.parquet",
+    ),
 }
 
 

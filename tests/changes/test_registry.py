@@ -11,7 +11,10 @@ from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.store.write.writer import StoreWriter
 
 
-@pytest.mark.parametrize(("key", "value", "before"), [("new", "größer", None), ("stage", "superseded", "production"), ("stage", None, "production")])
+@pytest.mark.parametrize(
+    ("key", "value", "before"),
+    [("new", "größer", None), ("stage", "superseded", "production"), ("stage", None, "production")],
+)
 def test_set_run_tag(lab: Lab, key: str, value: str | None, before: str | None) -> None:
     run_id = lab.run(lab.experiment("credit_delivery"), stage="production")
     between, _ = there_and_back(lab, SetRunTag(run_id, key, value, before))

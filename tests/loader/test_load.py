@@ -1,4 +1,6 @@
-"""The production model is loaded only where it is safe and on record, and a pickle stands in only while MLflow is away."""
+"""The production model is loaded only where it is safe and on record, and a pickle stands in only while MLflow is
+away.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,19 @@ from typing import Any
 
 import pytest
 from servers import Quiet, handled_by
-from serving import ALIAS, FEATURES, NAME, QUICKLY, SETTINGS, Evil, Logged, applicants, expected, log_production, metadata
+from serving import (
+    ALIAS,
+    FEATURES,
+    NAME,
+    QUICKLY,
+    SETTINGS,
+    Evil,
+    Logged,
+    applicants,
+    expected,
+    log_production,
+    metadata,
+)
 from stores import Lab
 
 import mlflow_compliance
@@ -75,7 +89,9 @@ def built(empty_store: bytes, tmp_path_factory: pytest.TempPathFactory) -> tuple
 def production(built: tuple[Path, Logged], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Production:
     folder, logged = built
     lab = Lab.moved(folder, tmp_path / "store")
-    lab.sql("UPDATE model_versions SET storage_location = replace(storage_location, ?, ?)", f"{folder}/", f"{lab.folder}/")
+    lab.sql(
+        "UPDATE model_versions SET storage_location = replace(storage_location, ?, ?)", f"{folder}/", f"{lab.folder}/"
+    )
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -88,17 +104,24 @@ def test_loads_what_the_alias_names(production: Production) -> None:
     before = production.lab.database.read_bytes()
     loaded = production.load()
     assert type(loaded.model).__name__ == "LGBMClassifier"
-    assert (loaded.source, loaded.version, loaded.run_id, loaded.threshold) == ("alias", "1", production.logged.run_id, 0.4)
+    assert (loaded.source, loaded.version, loaded.run_id, loaded.threshold) == (
+        "alias",
+        "1",
+        production.logged.run_id,
+        0.4,
+    )
     assert loaded.uri == f"models:/{production.logged.model_id}"
     assert loaded.features == tuple(FEATURES)
     assert loaded.takes_missing
     assert loaded.probabilities(FRAME) == expected(0, FRAME)
     assert loaded.probabilities(FRAME[FEATURES[::-1]].assign(more=1)) == expected(0, FRAME), "columns go by name"
     assert loaded.sha256 == {
-        str(path.relative_to(production.model)): hashlib.sha256(path.read_bytes()).hexdigest() for path in production.model.iterdir()
+        str(path.relative_to(production.model)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in production.model.iterdir()
     }
     assert loaded.why == (
-        f"alias {ALIAS} of {NAME} names version 1, made by run {production.logged.run_id}; its files are those that the run recorded"
+        f"alias {ALIAS} of {NAME} names version 1, made by run {production.logged.run_id}; its files are those "
+        "that the run recorded"
     )
     assert os.listdir() == [], "MLflow leaves nothing in the working directory"
     assert production.lab.database.read_bytes() == before
@@ -133,7 +156,9 @@ def test_a_run_that_was_built_with_metadata_is_not_loaded_without(production: Pr
     production.lab.tag_run(production.logged.run_id, **{"compliance.build": "complete"})
     production.load()
     production.notes.unlink()
-    assert production.refused() == f"run {production.logged.run_id} was built with a model_metadata.json that is not there any more: put it back"
+    assert production.refused() == (
+        f"run {production.logged.run_id} was built with a model_metadata.json that is not there any more: put it back"
+    )
 
 
 def test_a_run_without_a_threshold_is_loaded_and_told(production: Production) -> None:
@@ -156,11 +181,16 @@ def add_a_line(path: Path) -> None:
         (lambda model: add_a_line(model / "MLmodel"), "MLmodel has changed"),
     ],
 )
-def test_a_model_that_is_not_the_one_on_record_is_refused(production: Production, spoil: Callable[[Path], None], said: str) -> None:
+def test_a_model_that_is_not_the_one_on_record_is_refused(
+    production: Production, spoil: Callable[[Path], None], said: str
+) -> None:
     production.load_with_fallback()
     spoil(production.model)
     sentence = production.refused(fallback=production.fallback, record=production.record)
-    assert f"run {production.logged.run_id} is not the one on record, so it was not loaded: {said}; put the recorded files back" in sentence
+    assert (
+        f"run {production.logged.run_id} is not the one on record, so it was not loaded: {said}; put the recorded "
+        "files back"
+    ) in sentence
 
 
 def test_one_changed_byte_of_the_model_itself_is_refused(production: Production) -> None:
@@ -195,7 +225,10 @@ def spoil_with_a_pickle(production: Production) -> None:
     (production.model / "model.skops").unlink()
     (production.model / "model.pkl").write_bytes(pickle.dumps(Evil(production.marker)))
     text = (
-        (production.model / "MLmodel").read_text(encoding="utf-8").replace("model.skops", "model.pkl").replace("format: skops", "format: cloudpickle")
+        (production.model / "MLmodel")
+        .read_text(encoding="utf-8")
+        .replace("model.skops", "model.pkl")
+        .replace("format: skops", "format: cloudpickle")
     )
     (production.model / "MLmodel").write_text(text, encoding="utf-8")
 
@@ -225,7 +258,8 @@ def test_what_mlflow_itself_writes_into_a_model_is_no_extra_file(production: Pro
 
 
 @pytest.mark.parametrize(
-    ("value", "said"), [(0.25, ""), (1, "does not give one probability for each row"), (1.5, "does not give one"), (math.nan, "does not")]
+    ("value", "said"),
+    [(0.25, ""), (1, "does not give one probability for each row"), (1.5, "does not give one"), (math.nan, "does not")],
 )
 def test_a_model_of_no_library_must_give_probabilities(production: Production, value: float, said: str) -> None:
     import mlflow
@@ -236,7 +270,9 @@ def test_a_model_of_no_library_must_give_probabilities(production: Production, v
     data.write_text(json.dumps(value), encoding="utf-8")
     shutil.rmtree(production.model)
     signature = infer_signature(FRAME.fillna(0.0))
-    mlflow.pyfunc.save_model(production.model, loader_module="serving", data_path=str(data), signature=signature, pip_requirements=[])
+    mlflow.pyfunc.save_model(
+        production.model, loader_module="serving", data_path=str(data), signature=signature, pip_requirements=[]
+    )
     production.write_down()
     loaded = production.load()
     assert loaded.features == tuple(FEATURES)
@@ -263,8 +299,14 @@ def test_a_sklearn_model_is_loaded_as_such(production: Production) -> None:
 
 
 def test_rows_that_point_elsewhere_are_read_through_relocate(production: Production) -> None:
-    for table, column in (("runs", "artifact_uri"), ("logged_models", "artifact_location"), ("model_versions", "storage_location")):
-        production.lab.sql(f"UPDATE {table} SET {column} = replace({column}, ?, 'file:///D:/code/mlruns')", str(production.lab.mlruns))
+    for table, column in (
+        ("runs", "artifact_uri"),
+        ("logged_models", "artifact_location"),
+        ("model_versions", "storage_location"),
+    ):
+        production.lab.sql(
+            f"UPDATE {table} SET {column} = replace({column}, ?, 'file:///D:/code/mlruns')", str(production.lab.mlruns)
+        )
     production.refused()
     moved = SETTINGS.replace("busy_timeout", 'relocate = { "file:///D:/code/mlruns" = "mlruns" }\nbusy_timeout')
     production.config.write_text(moved, encoding="utf-8")
@@ -305,11 +347,17 @@ class TestFallback:
         production.load_with_fallback()
         production.lab.database.rename(production.lab.folder / "elsewhere.db")
         loaded = production.load_with_fallback()
-        assert (loaded.source, loaded.version, loaded.run_id, loaded.threshold) == ("fallback", "1", production.logged.run_id, 0.4)
+        assert (loaded.source, loaded.version, loaded.run_id, loaded.threshold) == (
+            "fallback",
+            "1",
+            production.logged.run_id,
+            0.4,
+        )
         assert loaded.probabilities(FRAME) == expected(0, FRAME)
         assert loaded.sha256 == {"model.pkl": hashlib.sha256(production.logged.pickled).hexdigest()}
         assert loaded.why.startswith(
-            f"there is no database at {production.lab.database}: check the tracking URI (nothing was created); the fallback "
+            f"there is no database at {production.lab.database}: check the tracking URI (nothing was created); "
+            "the fallback "
         )
         assert f"holds the model of run {production.logged.run_id} as recorded at" in loaded.why
         assert not production.lab.database.exists()
@@ -421,7 +469,10 @@ class TestServer:
             with pytest.raises(UnreachableError, match=f"cannot be reached .*{status}"):
                 find_production_model(tracking_uri=uri, config=production.config)
 
-    @pytest.mark.parametrize(("status", "body"), [(403, b"{}"), (404, b"<html>"), (200, b"<html>"), (401, b'{"error_code": "PERMISSION_DENIED"}')])
+    @pytest.mark.parametrize(
+        ("status", "body"),
+        [(403, b"{}"), (404, b"<html>"), (200, b"<html>"), (401, b'{"error_code": "PERMISSION_DENIED"}')],
+    )
     def test_any_other_answer_is_one(self, production: Production, status: int, body: bytes) -> None:
         production.load_with_fallback()
         with answering(status, body) as uri:
@@ -429,9 +480,14 @@ class TestServer:
 
     @pytest.mark.parametrize(
         ("host", "error", "said"),
-        [("127.0.0.1:1", UnreachableError, "cannot be reached (connection refused)"), (":5000", StoreError, "Invalid url: ")],
+        [
+            ("127.0.0.1:1", UnreachableError, "cannot be reached (connection refused)"),
+            (":5000", StoreError, "Invalid url: "),
+        ],
     )
-    def test_credentials_are_not_shown(self, production: Production, host: str, error: type[ComplianceError], said: str) -> None:
+    def test_credentials_are_not_shown(
+        self, production: Production, host: str, error: type[ComplianceError], said: str
+    ) -> None:
         sentence = production.refused(error, tracking_uri=f"http://ann:s3cret@{host}")
         assert said in sentence
         assert "s3cret" not in sentence
@@ -441,22 +497,30 @@ class TestServer:
 
 
 class TestChoices:
-    def test_the_nearest_settings_and_their_store(self, production: Production, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_nearest_settings_and_their_store(
+        self, production: Production, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         folder = production.lab.folder / "deep" / "er"
         folder.mkdir(parents=True)
         monkeypatch.chdir(folder)
         assert find_production_model().run_id == production.logged.run_id
 
-    def test_the_environment_wins_over_the_settings_and_an_argument_over_both(self, production: Production, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_environment_wins_over_the_settings_and_an_argument_over_both(
+        self, production: Production, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///nowhere.db")
         assert "nowhere.db" in production.refused(UnreachableError)
         assert production.load(tracking_uri=production.lab.uri).run_id == production.logged.run_id
 
     def test_a_product_that_is_not_there(self, production: Production) -> None:
-        assert "there is no product loans in the settings: name one of credit" in production.refused(SettingsError, product="loans")
+        assert "there is no product loans in the settings: name one of credit" in production.refused(
+            SettingsError, product="loans"
+        )
 
     def test_one_of_several_products_is_named(self, production: Production) -> None:
-        production.config.write_text(SETTINGS + '[[products]]\nname = "loans"\nexperiments = ["loans_*"]\n', encoding="utf-8")
+        production.config.write_text(
+            SETTINGS + '[[products]]\nname = "loans"\nexperiments = ["loans_*"]\n', encoding="utf-8"
+        )
         assert "the settings name credit, loans: say which product" in production.refused(SettingsError)
         assert production.load(product="credit").source == "alias"
         production.refused(ResolutionError, product="loans")
@@ -470,7 +534,12 @@ class TestChoices:
 
 
 def test_importing_the_package_imports_nothing_heavy() -> None:
-    code = "import sys, mlflow_compliance; print(sorted({'mlflow', 'pandas', 'pydantic', 'sqlalchemy', 'numpy'} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    code = (
+        "import sys, mlflow_compliance; print(sorted({'mlflow', 'pandas', 'pydantic', 'sqlalchemy', 'numpy'} & "
+        "set(sys.modules)))"
+    )
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    )
     with pytest.raises(AttributeError, match="has no attribute 'load_model'"):
         mlflow_compliance.load_model  # noqa: B018

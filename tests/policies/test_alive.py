@@ -37,7 +37,9 @@ def _child(lab: Lab, parent: str) -> str:
 
 def _grandchild(lab: Lab, parent: str) -> str:
     child = lab.run("0", start=ago(59), **{PARENT: parent})  # ended a minute after it began
-    grandchild = lab.run(lab.experiment("elsewhere"), start=ago(50), status="RUNNING", metrics={"auc": 0.5}, **{PARENT: child})
+    grandchild = lab.run(
+        lab.experiment("elsewhere"), start=ago(50), status="RUNNING", metrics={"auc": 0.5}, **{PARENT: child}
+    )
     lab.client.log_metric(grandchild, "auc", 0.6, timestamp=ago(1), step=1)
     return f"run {grandchild} -> run {child} -> run {parent}"
 
@@ -199,7 +201,9 @@ def _by_an_alias(lab: Lab, key: str) -> str:
 
 
 def _by_a_version_of_a_version(lab: Lab, key: str) -> str:
-    """The source of the promoted version names another one, which is that of a run elsewhere and a path of which only the text is known."""
+    """The source of the promoted version names another one, which is that of a run elsewhere and a path of which
+    only the text is known.
+    """
     folder = f"{lab.client.get_experiment(key).artifact_location}/handmade"
     lab.registered("credit", f"file://{folder}")
     lab.registered("promoted", str(lab.folder))
@@ -226,12 +230,16 @@ KEPT: dict[str, Callable[[Lab, str], str]] = {
     "a failed run that read its model": lambda lab, key: _read(lab, key, "FAILED")[1],
     "a deleted run that read its model": _read_by_a_deleted_run,
     "a trace of a run in it": _live_trace,
-    "traces that are logged to it": lambda lab, key: traced(lab, key, "", ago(1)) and "traces of experiment 1 -> experiment 1",
+    "traces that are logged to it": lambda lab, key: (
+        traced(lab, key, "", ago(1)) and "traces of experiment 1 -> experiment 1"
+    ),
     "a run at work below a run in it": _child_elsewhere,
     "an alias": _by_an_alias,
     "a version of a version": _by_a_version_of_a_version,
     "a version of a model that a run in it wrote": _by_the_run_of_a_model,
-    "a model that is being made": lambda lab, key: f"model {lab.client.create_logged_model(key, name='m').model_id} -> experiment 1",
+    "a model that is being made": lambda lab, key: (
+        f"model {lab.client.create_logged_model(key, name='m').model_id} -> experiment 1"
+    ),
 }
 
 
@@ -288,7 +296,9 @@ def test_a_dataset_that_is_gone_keeps_nothing(lab: Lab) -> None:
     key = lab.experiment("test_1")
     store = lab.client._tracking_client.store
     store.delete_dataset(lab.client.create_dataset("gone", experiment_id=[key]).dataset_id)
-    left = store.search_entities_by_destination([key], EntityAssociationType.EXPERIMENT, EntityAssociationType.EVALUATION_DATASET)
+    left = store.search_entities_by_destination(
+        [key], EntityAssociationType.EXPERIMENT, EntityAssociationType.EVALUATION_DATASET
+    )
     assert left.to_list() == []
     assert len(plan_for(lab, "EXP002").changes) == 7
 

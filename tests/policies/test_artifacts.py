@@ -31,9 +31,13 @@ def test_art001_equal_files_share_one_copy(lab: Lab) -> None:
 
 
 def test_trap_15_boilerplate_and_small_files_are_no_duplicates(lab: Lab) -> None:
-    boilerplate = dict.fromkeys(("requirements.txt", "conda.yaml", "python_env.yaml", "MLmodel", "uv.lock"), b"x" * 5000)
+    boilerplate = dict.fromkeys(
+        ("requirements.txt", "conda.yaml", "python_env.yaml", "MLmodel", "uv.lock"), b"x" * 5000
+    )
     for _ in range(2):
-        lab.run("0", files={**{f"model/{name}": content for name, content in boilerplate.items()}, "small.txt": b"x" * 1023})
+        lab.run(
+            "0", files={**{f"model/{name}": content for name, content in boilerplate.items()}, "small.txt": b"x" * 1023}
+        )
     assert findings(lab, "ART001") == []
 
 
@@ -47,7 +51,12 @@ def test_trap_15_archives_that_differ_in_time_stamps_only_are_told_and_left_alon
     artifacts = lab.read().artifacts
     assert artifacts is not None
     assert [len(group) for group in artifacts.equal_archives] == [2]
-    strict = Lab(lab.folder, lab.settings.model_copy(update={"duplicates": lab.settings.duplicates.model_copy(update={"zip_members": True})}))
+    strict = Lab(
+        lab.folder,
+        lab.settings.model_copy(
+            update={"duplicates": lab.settings.duplicates.model_copy(update={"zip_members": True})}
+        ),
+    )
     assert [finding.message for finding in findings(strict, "ART001")] == ["2 archives with the same members"]
     assert "would change evidence" in unfixed(plan_for(strict, "ART001"), "ART001")[0].reason
 
@@ -101,7 +110,9 @@ def test_art003_a_location_on_another_machine(lab: Lab) -> None:
     lab.sql("UPDATE experiments SET artifact_location = 'file:///D:/mlruns/2' WHERE experiment_id = ?", int(away))
     lab.sql("UPDATE runs SET artifact_uri = ? WHERE run_uuid = ?", f"file:///D:/mlruns/2/{run_id}/artifacts", run_id)
     found = findings(lab, "ART003")
-    assert [(finding.entity.key, finding.observed) for finding in found] == [("file:///D:/mlruns", "2 rows of 'away' below file:///D:/mlruns")]
+    assert [(finding.entity.key, finding.observed) for finding in found] == [
+        ("file:///D:/mlruns", "2 rows of 'away' below file:///D:/mlruns")
+    ]
     assert "D:" in found[0].message
     assert "[store.relocate]" in unfixed(plan_for(lab, "ART003"), "ART003")[0].reason
 

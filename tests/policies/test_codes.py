@@ -23,9 +23,22 @@ CODES = {
     "ART004": ["changed", "gone", "not-looked-at", "unreadable"],
     "ART005": ["incomplete"],
     "ART006": ["manifest", "owned"],
-    "EXP001": ["named-like-production", "no-production", "primary-missing", "primary-not-in-force", "rival", "several-productions"],
+    "EXP001": [
+        "named-like-production",
+        "no-production",
+        "primary-missing",
+        "primary-not-in-force",
+        "rival",
+        "several-productions",
+    ],
     "EXP002": ["named-like-a-test", "test"],
-    "EXP003": ["archive-not-described", "development-not-archived", "mark-spelled-otherwise", "production-of-no-product", "unclassified"],
+    "EXP003": [
+        "archive-not-described",
+        "development-not-archived",
+        "mark-spelled-otherwise",
+        "production-of-no-product",
+        "unclassified",
+    ],
     "MOD001": ["incomplete", "no-model", "no-production-run"],
     "MOD002": ["not-known-to-be-safe"],
     "MOD003": ["does-not-load", "no-model"],
@@ -37,7 +50,14 @@ CODES = {
     "PRD004": ["missing", "no-production-run"],
     "PRD005": ["contradiction", "does-not-follow", "no-production-run", "not-recomputed"],
     "PRD006": ["several-values"],
-    "PRD007": ["feature-count-differs", "feature-names-differ", "hyperparameter-differs", "metadata-unusable", "model-not-asked", "no-model"],
+    "PRD007": [
+        "feature-count-differs",
+        "feature-names-differ",
+        "hyperparameter-differs",
+        "metadata-unusable",
+        "model-not-asked",
+        "no-model",
+    ],
     "PRD008": ["no-product"],
     "REG001": ["alias-does-not-resolve", "alias-names-another-run", "no-registered-model"],
     "REG002": ["incomplete", "no-model"],
@@ -56,21 +76,29 @@ CODES = {
 
 
 def spelled(code: ast.expr) -> Iterator[str]:
-    """The codes that an expression may be; one that is made when the check runs as it stands in the source, in braces."""
+    """The codes that an expression may be; one that is made when the check runs as it stands in the source, in
+    braces.
+    """
     if isinstance(code, ast.Constant):
         yield str(code.value)
     elif isinstance(code, ast.IfExp):
         yield from spelled(code.body)
         yield from spelled(code.orelse)
     elif isinstance(code, ast.JoinedStr):
-        yield "".join(part.value if isinstance(part, ast.Constant) else f"{{{ast.unparse(part.value)}}}" for part in code.values)  # type: ignore[misc, attr-defined]
+        yield "".join(
+            part.value if isinstance(part, ast.Constant) else f"{{{ast.unparse(part.value)}}}" for part in code.values
+        )  # type: ignore[misc, attr-defined]
     else:
         yield f"{{{ast.unparse(code)}}}"
 
 
 def policy_of(function: ast.FunctionDef) -> str:
     """The id in the decorator of a check, empty for other functions."""
-    calls = [item for item in function.decorator_list if isinstance(item, ast.Call) and getattr(item.func, "id", "") == "policy"]
+    calls = [
+        item
+        for item in function.decorator_list
+        if isinstance(item, ast.Call) and getattr(item.func, "id", "") == "policy"
+    ]
     return str(ast.literal_eval(calls[0].args[0])) if calls else ""
 
 
@@ -78,7 +106,9 @@ def codes_in_source() -> dict[str, set[str]]:
     """Policy id -> every code that its check, or a function of its module that it calls, records something under."""
     found: dict[str, set[str]] = defaultdict(set)
     for path in sorted((CHECKOUT / "policies").glob("test_*.py")):
-        functions = {item.name: item for item in ast.parse(path.read_text("utf-8")).body if isinstance(item, ast.FunctionDef)}
+        functions = {
+            item.name: item for item in ast.parse(path.read_text("utf-8")).body if isinstance(item, ast.FunctionDef)
+        }
         for function in functions.values():
             policy_id, seen, waiting = policy_of(function), set[str](), [function.name]
             while policy_id and waiting:
@@ -95,8 +125,10 @@ def codes_in_source() -> dict[str, set[str]]:
 def test_codes_are_an_interface() -> None:
     found = {policy_id: sorted(codes) for policy_id, codes in sorted(codes_in_source().items())}
     assert found == CODES, (
-        "a code of a finding was changed, added or removed. Codes are an interface: baselines, waivers and other people's programs name "
-        "findings by policy, code and entity. Where it is meant, change the list in this test, and tell it in CHANGELOG.md"
+        "a code of a finding was changed, added or removed. Codes are an interface: baselines, waivers and other "
+        "people's programs name "
+        "findings by policy, code and entity. Where it is meant, change the list in this test, and tell it in "
+        "CHANGELOG.md"
     )
     assert found.keys() == {rule.id for rule in rules()}
 
@@ -139,7 +171,9 @@ def test_every_policy_has_a_fixer_or_advice() -> None:
 
 
 def test_fixers_read_no_words() -> None:
-    """What a finding says to people may change any day: a fixer goes by its code, entity and name, or asks the snapshot."""
+    """What a finding says to people may change any day: a fixer goes by its code, entity and name, or asks the
+    snapshot.
+    """
     for path in sorted((CHECKOUT / "fixers").glob("*.py")):
         read = [node.attr for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Attribute)]
         assert not {"message", "observed", "expected"} & set(read), path.name

@@ -41,7 +41,8 @@ def test_exp001_none(lab: Lab) -> None:
 def test_exp001_a_rival_is_merged(lab: Lab, mark: str) -> None:
     lab.run(lab.experiment("credit_delivery"), stage="production")
     rival = lab.experiment(
-        "credit_production" if mark == "name" else "credit_new", **({"stage": "production"} if mark.endswith("experiment") else {})
+        "credit_production" if mark == "name" else "credit_new",
+        **({"stage": "production"} if mark.endswith("experiment") else {}),
     )
     lab.run(rival, "a", **({"stage": "production"} if mark.endswith("run") else {}))
     lab.run(rival, "b")
@@ -64,13 +65,23 @@ def test_exp003_what_says_that_it_is_production_and_is_counted_by_no_rule(lab: L
     lab.experiment("credit_delivery", lifecycle="production")
     more = [lab.experiment(name, lifecycle="production") for name in ("credit_v2", "churn")]
     assert said(lab, "EXP001") == []
-    assert said(lab, "EXP003") == [f"experiment {key}: says that it is production, and is that of no product" for key in more]
+    assert said(lab, "EXP003") == [
+        f"experiment {key}: says that it is production, and is that of no product" for key in more
+    ]
 
 
-@pytest.mark.parametrize(("name", "written"), [("credit_PRODUCTION_v2", False), ("old-credit-prod", False), ("credit_PRODUCTION_v2", True)])
-def test_exp001_a_name_that_only_a_built_in_pattern_takes_for_production(make_lab: Callable[..., Lab], name: str, written: bool) -> None:
+@pytest.mark.parametrize(
+    ("name", "written"), [("credit_PRODUCTION_v2", False), ("old-credit-prod", False), ("credit_PRODUCTION_v2", True)]
+)
+def test_exp001_a_name_that_only_a_built_in_pattern_takes_for_production(
+    make_lab: Callable[..., Lab], name: str, written: bool
+) -> None:
     """The very words that are built in count once somebody wrote them."""
-    product = {"name": "credit", "primary": "credit_delivery", **({"production_names": ["*production*", "*prod"]} if written else {})}
+    product = {
+        "name": "credit",
+        "primary": "credit_delivery",
+        **({"production_names": ["*production*", "*prod"]} if written else {}),
+    }
     lab = make_lab(products=[product])
     lab.run(lab.experiment("credit_delivery"), stage="production")
     rival = lab.experiment(name)
@@ -135,7 +146,9 @@ def test_exp002_no_test_experiment(lab: Lab) -> None:
     assert said(lab, "EXP002") == []
 
 
-@pytest.mark.parametrize(("name", "tags"), [("test_experiment", {}), ("Credit-TEST", {}), ("sandbox", {"purpose": "test"})])
+@pytest.mark.parametrize(
+    ("name", "tags"), [("test_experiment", {}), ("Credit-TEST", {}), ("sandbox", {"purpose": "test"})]
+)
 def test_exp002_a_test_experiment_is_retired(lab: Lab, name: str, tags: dict[str, str]) -> None:
     key = lab.experiment(name, **tags)
     lab.run(key)
@@ -154,7 +167,9 @@ def test_exp002_a_name_that_only_a_built_in_pattern_takes_for_a_test(make_lab: C
     lab.settings = Settings.model_validate({"products": [{"name": "credit"}]})
     keys = [lab.experiment(name) for name in GUESSED]
     found = findings(lab, "EXP002")
-    assert [(item.entity.key, item.code, item.severity) for item in found] == [(key, "named-like-a-test", Severity.LOW) for key in keys]
+    assert [(item.entity.key, item.code, item.severity) for item in found] == [
+        (key, "named-like-a-test", Severity.LOW) for key in keys
+    ]
     assert all("(built in)" in item.expected for item in found)
     plan = plan_for(lab)
     assert [change for change in plan.changes if change.entity.kind == "experiment"] == []
@@ -232,7 +247,9 @@ def test_exp003_unclassified_is_for_people_and_development_is_archived(lab: Lab)
     assert note.endswith("What Ann tried."), "what people wrote stays"
 
 
-def test_trap_6_the_default_experiment_is_no_finding_while_empty_and_is_never_retired(make_lab: Callable[..., Lab]) -> None:
+def test_trap_6_the_default_experiment_is_no_finding_while_empty_and_is_never_retired(
+    make_lab: Callable[..., Lab],
+) -> None:
     lab = make_lab(experiments={"test_names": ["Default"]})
     assert said(lab, "EXP003") == []
     lab.run("0")
@@ -286,7 +303,10 @@ REACHED: dict[str, tuple[Reach, str]] = {
     "a version from a plain path": (_by_plain_path, "scorer version 1 relies on"),
     "a promoted version": (_by_copied_version, "promoted version 1 relies on"),
     "the production tag of a run": (lambda lab, key: lab.run(key, stage="production"), "is marked as production"),
-    "its own production tag": (lambda lab, key: lab.client.set_experiment_tag(key, "stage", "production"), "is itself marked as production"),
+    "its own production tag": (
+        lambda lab, key: lab.client.set_experiment_tag(key, "stage", "production"),
+        "is itself marked as production",
+    ),
 }
 
 
@@ -310,8 +330,12 @@ def test_trap_13_a_rival_with_the_champion_is_not_merged_away(lab: Lab) -> None:
     assert "relies on" in unfixed(plan, "EXP001")[0].reason
 
 
-def test_trap_17_what_gc_leaves_of_a_retired_experiment_is_found_and_kept(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Deleting an experiment leaves its logged models active; `mlflow gc` drops their rows and leaves their files to nobody."""
+def test_trap_17_what_gc_leaves_of_a_retired_experiment_is_found_and_kept(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Deleting an experiment leaves its logged models active; `mlflow gc` drops their rows and leaves their files
+    to nobody.
+    """
     lab.experiment("credit_delivery")
     key = lab.experiment("test_1")
     run_id = lab.run(key, files={"notes.txt": b"x"})
@@ -342,7 +366,10 @@ def test_trap_21_undoing_a_retirement_leaves_deleted_what_was_deleted(lab: Lab) 
     take_back(lab, done.lines)
     found = lab.client.get_experiment(key)
     assert (found.name, found.lifecycle_stage, dict(found.tags)) == ("test_1", "active", {})
-    assert {run.info.run_name: run.info.lifecycle_stage for run in lab.runs(key)} == {"kept": "active", "gone": "deleted"}
+    assert {run.info.run_name: run.info.lifecycle_stage for run in lab.runs(key)} == {
+        "kept": "active",
+        "gone": "deleted",
+    }
 
 
 def test_a_retirement_that_was_broken_off_is_finished_and_not_begun_again(lab: Lab) -> None:

@@ -30,7 +30,11 @@ registered_model = "credit"
 def store(make_lab: Callable[..., Lab], gate: Gate) -> Lab:
     """A production run in an experiment of its own, beside a root with files; its model is still to come."""
     lab = make_lab(**settings_for(registered_model="credit"))
-    lab.run(lab.experiment("credit_delivery", lifecycle="production"), files={"note.txt": b"the root is there"}, stage="production")
+    lab.run(
+        lab.experiment("credit_delivery", lifecycle="production"),
+        files={"note.txt": b"the root is there"},
+        stage="production",
+    )
     (gate.folder / "compliance.toml").write_text(f'[store]\ntracking_uri = "{lab.uri}"\n{PRODUCT}')
     return lab
 
@@ -39,10 +43,14 @@ def production(lab: Lab) -> str:
     return str(lab.runs("1")[0].info.run_id)
 
 
-def logged(lab: Lab, value: str | None = "true", *, files: dict[str, bytes] | None = None, status: str = "READY", run: str = "") -> str:
+def logged(
+    lab: Lab, value: str | None = "true", *, files: dict[str, bytes] | None = None, status: str = "READY", run: str = ""
+) -> str:
     """A logged model with a tag about where it is hosted; MLflow's own call makes them through its global state."""
     run = run or production(lab)
-    made = lab.client.create_logged_model("1", name="hosted", source_run_id=run, tags={EXTERNAL: value} if value is not None else {})
+    made = lab.client.create_logged_model(
+        "1", name="hosted", source_run_id=run, tags={EXTERNAL: value} if value is not None else {}
+    )
     lab.client.log_outputs(run, [LoggedModelOutput(made.model_id, 0)])
     if files:
         lab.upload(made.artifact_location, files)
@@ -57,7 +65,9 @@ def codes(lab: Lab, *ids: str) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("files", [None, DUMMY], ids=["without files", "with MLflow's dummy"])
 @pytest.mark.parametrize("value", ["true", "True"])
-def test_an_external_model_in_production_breaks_no_rule(store: Lab, gate: Gate, value: str, files: dict[str, bytes] | None) -> None:
+def test_an_external_model_in_production_breaks_no_rule(
+    store: Lab, gate: Gate, value: str, files: dict[str, bytes] | None
+) -> None:
     model = logged(store, value, files=files)
     store.registered("credit", f"models:/{model}", production(store), alias="production")
     assert codes(store) == []
@@ -65,7 +75,10 @@ def test_an_external_model_in_production_breaks_no_rule(store: Lab, gate: Gate, 
     text = told(result)
     assert result.ret == 0, text
     assert "MOD001: run run: its model is hosted elsewhere, so there are no files to look at" in text
-    assert "not applicable: MOD003, MOD004, PRD007, SRV001: the production model of product credit is hosted elsewhere (" in text
+    assert (
+        "not applicable: MOD003, MOD004, PRD007, SRV001: the production model of product credit is hosted elsewhere ("
+        in text
+    )
     assert "0 changes to 0 entities" in text
 
 

@@ -1,4 +1,6 @@
-"""MOD002 to MOD005: models that are safe, that load and score, that are described, and that made the recorded predictions."""
+"""MOD002 to MOD005: models that are safe, that load and score, that are described, and that made the recorded
+predictions.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,11 @@ def test_mod002_a_pickle_that_would_run_code_is_told_and_never_loaded(lab: Lab, 
     marker = tmp_path / "it ran"
     content = pickle.dumps(Hostile(marker))
     files = {f"model/{name}": body for name, body in model_files("", "", "model", {"model.pkl": content}).items()}
-    run_id = lab.run(lab.experiment("credit_delivery"), stage="production", files=files if place == "in a model" else {"scaler.pkl": content})
+    run_id = lab.run(
+        lab.experiment("credit_delivery"),
+        stage="production",
+        files=files if place == "in a model" else {"scaler.pkl": content},
+    )
     found = findings(lab, "MOD002", "MOD003")
     assert any("mkdir" in finding.message for finding in found)
     assert "log the model again as skops" in unfixed(plan_for(lab, "MOD002"), "MOD002")[0].reason
@@ -55,13 +61,23 @@ def test_mod002_a_pickle_that_would_run_code_is_told_and_never_loaded(lab: Lab, 
     ],
     ids=["loops for ever", "eats memory"],
 )
-def test_mod003_a_model_that_misbehaves_is_a_finding_and_no_hung_audit(make_lab: LabMaker, harm: str, seconds: float, observed: str) -> None:
+def test_mod003_a_model_that_misbehaves_is_a_finding_and_no_hung_audit(
+    make_lab: LabMaker, harm: str, seconds: float, observed: str
+) -> None:
     """Its code is allowed here, as a team allows its own: what is safe to load may still be broken."""
-    lab = make_lab(models={"allow_code": True, "loaders": ["loader_of_ours"], "time_limit": seconds, "memory_limit": 4096})
+    lab = make_lab(
+        models={"allow_code": True, "loaders": ["loader_of_ours"], "time_limit": seconds, "memory_limit": 4096}
+    )
     key = lab.experiment("credit_delivery")
     code = f"def _load_pyfunc(path):\n    {harm}\n"
-    text = "flavors:\n  python_function:\n    loader_module: loader_of_ours\n    code: code\n    env: requirements.txt\n"
-    files = {"model/MLmodel": text.encode(), "model/code/loader_of_ours.py": code.encode(), "model/requirements.txt": b"mlflow\n"}
+    text = (
+        "flavors:\n  python_function:\n    loader_module: loader_of_ours\n    code: code\n    env: requirements.txt\n"
+    )
+    files = {
+        "model/MLmodel": text.encode(),
+        "model/code/loader_of_ours.py": code.encode(),
+        "model/requirements.txt": b"mlflow\n",
+    }
     run_id = lab.run(key, stage="production", files=files)
     assert findings(lab, "MOD002") == []
     (found,) = findings(lab, "MOD003")

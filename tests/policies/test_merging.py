@@ -1,4 +1,6 @@
-"""EXP001 where what is merged lies on two file systems, or names one dataset from two places: it ends as planned, or is refused beforehand."""
+"""EXP001 where what is merged lies on two file systems, or names one dataset from two places: it ends as planned,
+or is refused beforehand.
+"""
 
 from __future__ import annotations
 
@@ -29,9 +31,13 @@ def memory() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-def logged(lab: Lab, experiment_id: str, source: str, *, name: str = "train", schema: str | None = None, start: int = START) -> str:
+def logged(
+    lab: Lab, experiment_id: str, source: str, *, name: str = "train", schema: str | None = None, start: int = START
+) -> str:
     """A run that was given a dataset under one name and digest, from a source."""
-    run_id = lab.run(experiment_id, "with data", start=start, status="RUNNING", files={"notes.bin": BIG + source.encode()[:100]})
+    run_id = lab.run(
+        experiment_id, "with data", start=start, status="RUNNING", files={"notes.bin": BIG + source.encode()[:100]}
+    )
     dataset = Dataset(name, "abc123", "local", json.dumps({"uri": source}), schema, None)
     lab.client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "train")])])
     lab.client.set_terminated(run_id, end_time=start + 1000)
@@ -41,7 +47,9 @@ def logged(lab: Lab, experiment_id: str, source: str, *, name: str = "train", sc
 def copies(lab: Lab, experiment_id: str) -> dict[str, str]:
     """Id of the source -> that of its copy."""
     tags = {run.info.run_id: run.data.tags for run in lab.runs(experiment_id)}
-    return {item["compliance.source_run_id"]: key for key, item in tags.items() if item.get("compliance.copy") == "complete"}
+    return {
+        item["compliance.source_run_id"]: key for key, item in tags.items() if item.get("compliance.copy") == "complete"
+    }
 
 
 def test_a_dataset_from_two_sources_keeps_both(lab: Lab) -> None:
@@ -56,7 +64,12 @@ def test_a_dataset_from_two_sources_keeps_both(lab: Lab) -> None:
     (dataset,) = copy.inputs.dataset_inputs
     assert (dataset.dataset.source, dataset.tags[0].value) == ('{"uri": "/data/train.csv"}', "train")
     (kept,) = json.loads(copy.data.tags[SOURCE_DATASETS])
-    assert (kept["name"], kept["digest"], kept["source"], kept["schema"]) == ("train", "abc123", '{"uri": "/mnt/old/train.csv"}', '{"a": 1}')
+    assert (kept["name"], kept["digest"], kept["source"], kept["schema"]) == (
+        "train",
+        "abc123",
+        '{"uri": "/mnt/old/train.csv"}',
+        '{"a": 1}',
+    )
     assert SOURCE_DATASETS not in lab.client.get_run(made[same]).data.tags
     assert lab.client.get_run(own).inputs.dataset_inputs[0].dataset.source == '{"uri": "/data/train.csv"}'
     assert not list(lab.mlruns.rglob(".quarantine"))
@@ -67,7 +80,9 @@ def test_a_dataset_from_two_sources_keeps_both(lab: Lab) -> None:
 def test_two_rivals_with_one_dataset_from_two_sources(lab: Lab) -> None:
     """The first copy brings the dataset; the second finds it there, as its plan knew."""
     primary = lab.experiment("credit_delivery")
-    runs = [logged(lab, lab.experiment(name), f"/{name}/train.csv") for name in ("credit_production", "credit_a_production")]
+    runs = [
+        logged(lab, lab.experiment(name), f"/{name}/train.csv") for name in ("credit_production", "credit_a_production")
+    ]
     done = carry_out(lab, plan_for(lab, "EXP001"))
     assert (done.differing, done.outcome.failed) == ([], [])
     made = copies(lab, primary)
@@ -76,7 +91,9 @@ def test_two_rivals_with_one_dataset_from_two_sources(lab: Lab) -> None:
 
 
 def test_a_merge_that_was_broken_off_goes_on_with_both_sources(lab: Lab) -> None:
-    """What the first repair copied is compared with its source: the dataset that stands for another one is no difference."""
+    """What the first repair copied is compared with its source: the dataset that stands for another one is no
+    difference.
+    """
     primary, rival = lab.experiment("credit_delivery"), lab.experiment("credit_production")
     logged(lab, primary, "/data/train.csv")
     logged(lab, rival, "/mnt/old/train.csv")
@@ -143,7 +160,9 @@ def test_a_merge_across_two_file_systems_ends_as_planned(lab: Lab, memory: Path,
     assert lab.client.get_experiment(rival).lifecycle_stage == "deleted"
 
 
-def test_a_merge_across_two_file_systems_is_told_as_verified(make_lab: Callable[..., Lab], gate: Gate, memory: Path) -> None:
+def test_a_merge_across_two_file_systems_is_told_as_verified(
+    make_lab: Callable[..., Lab], gate: Gate, memory: Path
+) -> None:
     lab = make_lab()
     primary, rival = _rival_in_memory(lab, memory)
     lab.run(primary)

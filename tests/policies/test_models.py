@@ -16,7 +16,11 @@ def test_mod001_a_model_with_all_its_files(lab: Lab, kind: str) -> None:
         run_id = lab.run(key, stage="production")
         lab.model(key, run_id)
     else:
-        run_id = lab.run(key, stage="production", files={f"model/{name}": content for name, content in model_files("", "", "model", {}).items()})
+        run_id = lab.run(
+            key,
+            stage="production",
+            files={f"model/{name}": content for name, content in model_files("", "", "model", {}).items()},
+        )
     assert findings(lab, "MOD001") == []
 
 

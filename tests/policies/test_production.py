@@ -61,7 +61,9 @@ def test_a_required_name_that_is_missing(whole: Lab, rule: str, kind: str, name:
         for path in (folder.parents[1] / "models").rglob("MLmodel") if name == "model" else ():
             path.unlink()
     found = findings(whole, rule)
-    assert [(finding.entity.key, finding.message) for finding in found] == [(run.info.run_id, f"has no {kind[:-1]} {name}")]
+    assert [(finding.entity.key, finding.message) for finding in found] == [
+        (run.info.run_id, f"has no {kind[:-1]} {name}")
+    ]
     if kind == "tags":  # all of them are mended the same way, and building takes seconds
         done = carry_out(whole, plan_for(whole, rule, "RUN002"))
         assert (done.differing, done.outcome.failed, findings(whole, rule)) == ([], [], [])
@@ -82,7 +84,9 @@ def test_a_name_that_nothing_gives_is_for_people(make_lab: LabMaker) -> None:
 
 
 def test_without_a_production_run_nothing_is_carried(make_lab: LabMaker) -> None:
-    lab = make_lab(**settings_for(required_params=["a"], required_metrics=["b"], required_tags=["c"], required_artifacts=["d"]))
+    lab = make_lab(
+        **settings_for(required_params=["a"], required_metrics=["b"], required_tags=["c"], required_artifacts=["d"])
+    )
     lab.experiment("credit_delivery")
     assert len(findings(lab, "PRD001", "PRD002", "PRD003", "PRD004")) == 4
 
@@ -97,8 +101,9 @@ def test_prd005_a_number_that_does_not_follow(whole: Lab) -> None:
     (found,) = findings(whole, "PRD005")
     assert found.message == "metric roc_auc does not follow from its predictions"
     assert found.observed == "0.9"
-    assert (
-        found.expected == f"{run.data.metrics['roc_auc']:.6g} from predictions.parquet (600 rows) at threshold {THRESHOLD:g}, within 0.001 (built in)"
+    assert found.expected == (
+        f"{run.data.metrics['roc_auc']:.6g} from predictions.parquet (600 rows) at threshold {THRESHOLD:g}, "
+        "within 0.001 (built in)"
     )
 
 
@@ -147,7 +152,9 @@ def test_prd005_predictions_that_are_not_those_on_record(whole: Lab) -> None:
         ({"accuracy": 0.7459, "roc_auc": 0.7839, "business_cost": 151536.0}, pytest.ExitCode.OK),
     ],
 )
-def test_prd005_real_predictions_through_the_command_line(lab: Lab, gate: Gate, metrics: dict[str, float], code: pytest.ExitCode) -> None:
+def test_prd005_real_predictions_through_the_command_line(
+    lab: Lab, gate: Gate, metrics: dict[str, float], code: pytest.ExitCode
+) -> None:
     run_id = lab.run(lab.experiment("credit_delivery"), "real", stage="production", metrics=metrics)
     lab.client.log_param(run_id, "optimal_threshold", "0.48")
     lab.client.log_artifact(run_id, str(REAL), "predictions")
@@ -169,7 +176,11 @@ def test_prd005_real_predictions_through_the_command_line(lab: Lab, gate: Gate, 
 
 def test_prd005_rounding_is_no_contradiction(whole: Lab) -> None:
     run = current(whole)
-    ratios = {key: round(value, 3) for key, value in run.data.metrics.items() if key in ("accuracy", "precision", "recall", "f1", "roc_auc")}
+    ratios = {
+        key: round(value, 3)
+        for key, value in run.data.metrics.items()
+        if key in ("accuracy", "precision", "recall", "f1", "roc_auc")
+    }
     metrics(whole, run.info.run_id, **ratios)
     assert findings(whole, "PRD005") == []
 
@@ -283,7 +294,9 @@ def test_nothing_is_built_into_an_experiment_that_is_only_named_like_production(
 
 
 def test_prd006_overrules_no_run_of_an_experiment_that_is_only_named_like_production(make_lab: LabMaker) -> None:
-    lab = make_lab(products=[{"name": "credit", "primary": "credit_delivery", "production": {"decisions": {"threshold": "0.5"}}}])
+    lab = make_lab(
+        products=[{"name": "credit", "primary": "credit_delivery", "production": {"decisions": {"threshold": "0.5"}}}]
+    )
     run_id = lab.run(lab.experiment("credit_delivery"), stage="production")
     lab.client.log_param(run_id, "threshold", "0.5")
     other = lab.run(lab.experiment("old_production"))

@@ -1,4 +1,6 @@
-"""STO002 at the command line: rows whose parent row is not there are told and counted, and what hangs on them stays where it is."""
+"""STO002 at the command line: rows whose parent row is not there are told and counted, and what hangs on them stays
+where it is.
+"""
 
 from __future__ import annotations
 
@@ -19,16 +21,26 @@ Harm = Callable[[Lab], None]
 
 @pytest.fixture
 def store(lab: Lab, gate: Gate) -> Lab:
-    """A store in order: runs with files of their own, a logged model, a trace, and a model version whose files lie in no run's folder."""
+    """A store in order: runs with files of their own, a logged model, a trace, and a model version whose files lie
+    in no run's folder.
+    """
     kept = lab.experiment("credit_kept", lifecycle="archived")
     lab.run(kept, "kept", files={"kept.bin": BIG + b"kept"})
     key = lab.experiment("credit_churn", lifecycle="archived")
     for name in ("first", "second"):
         lab.run(key, name, files={f"{name}.bin": BIG + name.encode()})
     lab.model(key, lab.runs(key)[0].info.run_id, files={"weights.bin": BIG + b"model"})
-    lab.sql("INSERT INTO trace_info (request_id, experiment_id, timestamp_ms, status) VALUES (?, ?, ?, 'OK')", TRACE, int(key), START)
+    lab.sql(
+        "INSERT INTO trace_info (request_id, experiment_id, timestamp_ms, status) VALUES (?, ?, ?, 'OK')",
+        TRACE,
+        int(key),
+        START,
+    )
     lab.stray(key, {f"traces/{TRACE}/artifacts/traces.json": b"{}" + BIG})
-    export = lab.stray("exports/prices", {"MLmodel": b"flavors:\n  python_function:\n    data: model.pkl\n", "model.pkl": BIG + b"export"})
+    export = lab.stray(
+        "exports/prices",
+        {"MLmodel": b"flavors:\n  python_function:\n    data: model.pkl\n", "model.pkl": BIG + b"export"},
+    )
     lab.registered("prices", str(export), alias="champion")
     gate.settings(lab.uri)
     return lab
@@ -60,9 +72,15 @@ def without_version(lab: Lab) -> None:
 
 
 KINDS: dict[str, tuple[Harm, dict[str, int]]] = {
-    "experiment": (without_experiment, {"logged_models-without-experiments": 1, "runs-without-experiments": 2, "trace_info-without-experiments": 1}),
+    "experiment": (
+        without_experiment,
+        {"logged_models-without-experiments": 1, "runs-without-experiments": 2, "trace_info-without-experiments": 1},
+    ),
     "registered model": (without_registered_model, {"model_versions-without-registered_models": 1}),
-    "aliases alone": (without_any_registered_row_but_aliases, {"registered_model_aliases-without-registered_models": 1}),
+    "aliases alone": (
+        without_any_registered_row_but_aliases,
+        {"registered_model_aliases-without-registered_models": 1},
+    ),
     "tags of a version alone": (without_version, {"model_version_tags-without-model_versions": 1}),
 }
 
@@ -71,7 +89,9 @@ KINDS: dict[str, tuple[Harm, dict[str, int]]] = {
 def test_they_are_told_and_counted_and_nothing_of_theirs_is_moved(store: Lab, gate: Gate, kind: str) -> None:
     harm, expected = KINDS[kind]
     harm(store)
-    assert {item.code: item.observed.split(" row")[0] for item in findings(store, "STO002")} == {code: str(rows) for code, rows in expected.items()}
+    assert {item.code: item.observed.split(" row")[0] for item in findings(store, "STO002")} == {
+        code: str(rows) for code, rows in expected.items()
+    }
     before, rows = state(store.mlruns), counts(store)
     result = gate("--fix")
     text = told(result)
@@ -113,7 +133,9 @@ def test_values_without_their_run_are_left_out(store: Lab, gate: Gate) -> None:
 
 @pytest.mark.parametrize("deleted", [False, True])
 def test_a_store_in_which_all_rows_have_their_parents(store: Lab, gate: Gate, *, deleted: bool) -> None:
-    """What MLflow itself deletes leaves nothing behind that has no parent, and what nobody owns is moved there as ever."""
+    """What MLflow itself deletes leaves nothing behind that has no parent, and what nobody owns is moved there as
+    ever.
+    """
     store.stray("9", {"left.bin": b"left behind" * 200})
     if deleted:
         store.client.delete_experiment("2")
@@ -129,6 +151,15 @@ def test_a_store_in_which_all_rows_have_their_parents(store: Lab, gate: Gate, *,
 
 def counts(lab: Lab) -> dict[str, int]:
     """How many rows each table has that holds people's work."""
-    tables = ("runs", "logged_models", "trace_info", "model_versions", "registered_model_aliases", "model_version_tags", "metrics", "params")
+    tables = (
+        "runs",
+        "logged_models",
+        "trace_info",
+        "model_versions",
+        "registered_model_aliases",
+        "model_version_tags",
+        "metrics",
+        "params",
+    )
     with closing(sqlite3.connect(lab.database)) as connection:
         return {table: connection.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0] for table in tables}

@@ -67,7 +67,9 @@ def test_run002_two_production_runs_of_which_none_is_known_to_be_in_force(lab: L
     runs = {lab.run(key, name, stage="production") for name in ("one", "two")}
     assert {finding.entity.key for finding in findings(lab, "RUN002")} == runs
     # Nothing says which of them is in force, and there is nothing to build a third one from.
-    assert {"products.production.model" in refusal.reason for refusal in unfixed(plan_for(lab, "RUN002"), "RUN002")} == {True}
+    assert {
+        "products.production.model" in refusal.reason for refusal in unfixed(plan_for(lab, "RUN002"), "RUN002")
+    } == {True}
 
 
 def test_run002_a_mark_in_an_archived_experiment(lab: Lab) -> None:
@@ -102,4 +104,7 @@ def test_run002_a_run_that_counts_for_two_products_is_superseded_for_none(make_l
     other = lab.run(lab.experiment("fraud_live"), "in force", stage="production")
     plan = plan_for(lab, "RUN002", "EXP001", "MOD001")
     assert plan.changes == ()
-    assert any(item.finding.entity.key == other and "counts as production of credit, fraud" in item.reason for item in unfixed(plan, "RUN002"))
+    assert any(
+        item.finding.entity.key == other and "counts as production of credit, fraud" in item.reason
+        for item in unfixed(plan, "RUN002")
+    )

@@ -12,17 +12,32 @@ from mlflow_compliance.store.backends.known_schema import KNOWN, MADE
 from mlflow_compliance.store.backends.sql_schema import installed_revisions
 
 STATES = {
-    "newer": (["UPDATE alembic_version SET version_num = 'ffffffffffff'"], "has a schema that the installed MLflow does not know"),
+    "newer": (
+        ["UPDATE alembic_version SET version_num = 'ffffffffffff'"],
+        "has a schema that the installed MLflow does not know",
+    ),
     "older, its tables those of today": (
         ["UPDATE alembic_version SET version_num = '{before_secrets}'"],
         "has a schema that was upgraded half-way; found: revision {before_secrets}, and of later ones",
     ),
     "one table of a later revision": (["CREATE TABLE skills ({skills})"], "revision {head}, and of later ones skills;"),
-    "one column of a later revision": (["ALTER TABLE issues ADD COLUMN metadata TEXT"], "revision {head}, and of later ones issues.metadata;"),
-    "two revisions": (["INSERT INTO alembic_version VALUES ('7f2a7d5fae7d')"], "has a version table that names several revisions"),
-    "no revision": (["DELETE FROM alembic_version"], "has a version table that names no revision; found: tables of revision {head}"),
+    "one column of a later revision": (
+        ["ALTER TABLE issues ADD COLUMN metadata TEXT"],
+        "revision {head}, and of later ones issues.metadata;",
+    ),
+    "two revisions": (
+        ["INSERT INTO alembic_version VALUES ('7f2a7d5fae7d')"],
+        "has a version table that names several revisions",
+    ),
+    "no revision": (
+        ["DELETE FROM alembic_version"],
+        "has a version table that names no revision; found: tables of revision {head}",
+    ),
     "no version table": (["DROP TABLE alembic_version"], "has no version table; found: tables of revision {head}"),
-    "no version table, and a table is gone": (["DROP TABLE alembic_version", "DROP TABLE scorer_versions"], "found: tables of no known revision"),
+    "no version table, and a table is gone": (
+        ["DROP TABLE alembic_version", "DROP TABLE scorer_versions"],
+        "found: tables of no known revision",
+    ),
     "stamped without its tables": (
         ["DROP TABLE webhook_events"],
         "lacks tables that its schema revision makes; found: revision {head} without webhook_events",
@@ -50,9 +65,13 @@ def spoiled(make_lab: object, gate: Gate, request: pytest.FixtureRequest) -> Lab
 
 @pytest.mark.parametrize("spoiled", STATES, indirect=True)
 @pytest.mark.parametrize(
-    "flags", [["-k", "EXP002"], ["--compliance-metadata-only"], ["--fix-dry-run", "-k", "EXP002"]], ids=["k", "metadata only", "dry run"]
+    "flags",
+    [["-k", "EXP002"], ["--compliance-metadata-only"], ["--fix-dry-run", "-k", "EXP002"]],
+    ids=["k", "metadata only", "dry run"],
 )
-def test_a_wrong_schema_is_told_first(gate: Gate, spoiled: Lab, flags: Sequence[str], request: pytest.FixtureRequest) -> None:
+def test_a_wrong_schema_is_told_first(
+    gate: Gate, spoiled: Lab, flags: Sequence[str], request: pytest.FixtureRequest
+) -> None:
     said = STATES[request.node.callspec.params["spoiled"]][1].format(**NAMES)
     before = state(spoiled.folder)
     result = gate("-v", *flags, rules=FEW)
@@ -146,7 +165,9 @@ def test_the_list_knows_what_the_installed_mlflow_makes(lab: Lab) -> None:
         from mlflow_compliance.store.backends.sql_tables import columns_of
 
         found = columns_of(connection)
-    assert {(table, column) for table in found for column in found[table]} <= {(table, column) for table in KNOWN for column in KNOWN[table]}
+    assert {(table, column) for table in found for column in found[table]} <= {
+        (table, column) for table in KNOWN for column in KNOWN[table]
+    }
     assert installed_revisions() == tuple(name for name in MADE if name in installed_revisions())
     assert len(installed_revisions()) > 60
     assert (CHECKOUT / ".ci" / "known_schema.py").is_file()

@@ -56,7 +56,9 @@ def test_srv002_everything_is_shown_and_given(whole: Lab) -> None:
     assert served.checked > 40
 
 
-def test_srv002_relative_locations_start_from_the_folder_of_the_database(whole: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_srv002_relative_locations_start_from_the_folder_of_the_database(
+    whole: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for table, column in (
         ("experiments", "artifact_location"),
         ("runs", "artifact_uri"),

@@ -15,7 +15,9 @@ from mlflow_compliance.store.store import open_store
 
 
 @pytest.mark.parametrize("repeats", [0, 2])
-def test_sto001_metric_points_written_more_than_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, repeats: int) -> None:
+def test_sto001_metric_points_written_more_than_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, repeats: int
+) -> None:
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     folder = tmp_path / "mlruns"
     client = MlflowClient(tracking_uri=folder.as_uri())

@@ -59,12 +59,20 @@ def test_every_sign_becomes_a_product(lab: Lab) -> None:
     products = {item.name: item for item in decided(lab).products}
     assert products.keys() == {"prices", "churn", "risk", "fraud_production", "lifecycle says so"}
     prices = products["prices"]
-    assert (prices.primary, prices.production.registered_model, prices.production.alias) == ("prices_live", "prices", "champion")
+    assert (prices.primary, prices.production.registered_model, prices.production.alias) == (
+        "prices_live",
+        "prices",
+        "champion",
+    )
     assert (products["churn"].primary, products["churn"].production.registered_model) == (None, "churn")
     assert products["risk"].production_tags == {"Stage": "Production "}
     assert products["fraud_production"].production_names == ("fraud_production",)
     text = block(lab)
-    for seen in ("alias champion of registered model prices names version 1", "has the stage Production", "has the tag Stage=Production"):
+    for seen in (
+        "alias champion of registered model prices names version 1",
+        "has the stage Production",
+        "has the tag Stage=Production",
+    ):
         assert seen in text
     with_settings(lab, decided(lab))
     assert findings(lab, "PRD008") == []
@@ -156,7 +164,11 @@ def test_what_each_alias_loads_is_told(gate: Gate, lab: Lab) -> None:
     text = told(result)
     assert result.ret == 0
     notes = sorted(line for line in result.outlines if line.startswith("note: SRV001"))
-    assert [note.split()[2] for note in notes] == ["models:/far@champion", "models:/gone@production", "models:/prices@production"]
+    assert [note.split()[2] for note in notes] == [
+        "models:/far@champion",
+        "models:/gone@production",
+        "models:/prices@production",
+    ]
     assert "not known" in notes[0]
     assert "its files are not there" in notes[1]
     assert f"of run {run_id} in experiment 'prices'" in notes[2]
@@ -165,5 +177,9 @@ def test_what_each_alias_loads_is_told(gate: Gate, lab: Lab) -> None:
 
 
 def test_all_ids_of_production_are_those_of_the_packs() -> None:
-    asked = {rule.id for rule in rules() if {"product", *(f"required_{kind}" for kind in ("param", "metric", "tag", "artifact"))} & set(rule.axes)}
+    asked = {
+        rule.id
+        for rule in rules()
+        if {"product", *(f"required_{kind}" for kind in ("param", "metric", "tag", "artifact"))} & set(rule.axes)
+    }
     assert asked == OF_PRODUCTION - {"REG006"}

@@ -12,13 +12,24 @@ from mlflow_compliance.production.facts import number
 
 
 @pytest.mark.parametrize(
-    ("one", "other"), [("0.48", "0.480"), ("189", "189.0"), ("1e3", "1000"), (" 5 ", "5"), ("-0", "0"), ("balanced", " balanced"), ("NaN", "nan")]
+    ("one", "other"),
+    [
+        ("0.48", "0.480"),
+        ("189", "189.0"),
+        ("1e3", "1000"),
+        (" 5 ", "5"),
+        ("-0", "0"),
+        ("balanced", " balanced"),
+        ("NaN", "nan"),
+    ],
 )
 def test_the_same_value_in_two_spellings(one: str, other: str) -> None:
     assert number(one) == number(other)
 
 
-@pytest.mark.parametrize(("one", "other"), [("0.48", "0.338"), ("None", "0"), ("True", "1"), ("0.1", "0.10000000001"), ("inf", "-inf")])
+@pytest.mark.parametrize(
+    ("one", "other"), [("0.48", "0.338"), ("None", "0"), ("True", "1"), ("0.1", "0.10000000001"), ("inf", "-inf")]
+)
 def test_different_values(one: str, other: str) -> None:
     assert number(one) != number(other)
 

@@ -1,4 +1,6 @@
-"""The second claim to production that nobody counts: in another spelling, or where no product looks. It is told, and nothing is changed for it."""
+"""The second claim to production that nobody counts: in another spelling, or where no product looks. It is told,
+and nothing is changed for it.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,13 @@ from repairs import findings, plan_for, unfixed
 from stores import Lab
 
 LabMaker = Callable[..., Lab]
-SPELLINGS = [("stage", "Production"), ("stage", "production "), ("stage", "\tPRODUCTION\n"), ("Stage", "production"), (" STAGE ", "Production")]
+SPELLINGS = [
+    ("stage", "Production"),
+    ("stage", "production "),
+    ("stage", "\tPRODUCTION\n"),
+    ("Stage", "production"),
+    (" STAGE ", "Production"),
+]
 
 
 @pytest.fixture
@@ -72,7 +80,15 @@ def test_what_is_deleted_says_nothing(lab: Lab) -> None:
 
 
 def test_marks_of_the_users_own(make_lab: LabMaker) -> None:
-    lab = make_lab(products=[{"name": "credit", "primary": "credit_delivery", "production_tags": {"Ümgebung": "In  Betrieb", "env": "100%_live"}}])
+    lab = make_lab(
+        products=[
+            {
+                "name": "credit",
+                "primary": "credit_delivery",
+                "production_tags": {"Ümgebung": "In  Betrieb", "env": "100%_live"},
+            }
+        ]
+    )
     key = lab.experiment("credit_delivery", lifecycle="production")
     lab.run(key, "in force", env="100%_live")
     lab.run(key, "of no mark", stage="production")
@@ -92,7 +108,9 @@ def registry(make_lab: LabMaker) -> Lab:
 
 def aliases(lab: Lab) -> list[tuple[str, str]]:
     assert plan_for(lab, "REG006").changes == ()
-    return [(finding.entity.key, finding.severity.value if finding.severity else "") for finding in findings(lab, "REG006")]
+    return [
+        (finding.entity.key, finding.severity.value if finding.severity else "") for finding in findings(lab, "REG006")
+    ]
 
 
 def test_the_alias_of_the_product_and_ordinary_ones(registry: Lab) -> None:
@@ -102,7 +120,10 @@ def test_the_alias_of_the_product_and_ordinary_ones(registry: Lab) -> None:
     assert aliases(registry) == []
 
 
-@pytest.mark.parametrize(("alias", "severity"), [("production", ""), ("Production", ""), ("champion", "low"), ("Champion", "low"), ("PROD", "low")])
+@pytest.mark.parametrize(
+    ("alias", "severity"),
+    [("production", ""), ("Production", ""), ("champion", "low"), ("Champion", "low"), ("PROD", "low")],
+)
 def test_an_alias_of_another_model(registry: Lab, alias: str, severity: str) -> None:
     registry.registered("churn", str(registry.folder / "x"), alias=alias)
     assert aliases(registry) == [("churn", severity)]

@@ -74,7 +74,10 @@ SORTED: dict[str, Any] = {
 
 
 def test_the_same_values_in_another_order_are_the_same_text() -> None:
-    turned = {name: dict(reversed(value.items())) if isinstance(value, dict) else value[::-1] for name, value in SORTED.items()}
+    turned = {
+        name: dict(reversed(value.items())) if isinstance(value, dict) else value[::-1]
+        for name, value in SORTED.items()
+    }
     assert as_text(composed(**turned)) == as_text(composed(**SORTED))
 
 
@@ -84,8 +87,15 @@ def test_the_order_of_the_features_is_the_model_s() -> None:
 
 
 def test_the_files_of_the_model_are_told_from_those_of_the_run() -> None:
-    assert [item["path"] for item in composed()["artifacts"]] == ["confusion_matrix.png", "model.pkl", "model/model.skops"]
-    assert [(item["role"], item["path"]) for item in composed()["sources"]] == [("model", "models/m.pkl"), ("predictions", "results/p.parquet")]
+    assert [item["path"] for item in composed()["artifacts"]] == [
+        "confusion_matrix.png",
+        "model.pkl",
+        "model/model.skops",
+    ]
+    assert [(item["role"], item["path"]) for item in composed()["sources"]] == [
+        ("model", "models/m.pkl"),
+        ("predictions", "results/p.parquet"),
+    ]
 
 
 def test_the_text_is_readable_and_holds_what_was_composed() -> None:
@@ -118,7 +128,10 @@ BROKEN: list[tuple[dict[str, Any], list[str]]] = [
     ({"features": ["a", "a"]}, ["features names something twice"]),
     ({"n_features": 3}, ["n_features is 3 and features has 2 names"]),
     ({"n_features": 2.5}, ["n_features is 2.5, not a whole number"]),
-    ({"hyperparameters": {"callbacks": []}}, ["hyperparameters.callbacks is a list, not text or a number or true or false or null"]),
+    (
+        {"hyperparameters": {"callbacks": []}},
+        ["hyperparameters.callbacks is a list, not text or a number or true or false or null"],
+    ),
     ({"hyperparameters": {"lambda": math.inf}}, ["hyperparameters.lambda is not a finite number"]),
     ({"metrics": {"f1": "high"}}, ['metrics.f1 is "high", not a number']),
     ({"metrics": {"f1": math.nan}}, ["metrics.f1 is not a finite number"]),
@@ -134,10 +147,22 @@ BROKEN: list[tuple[dict[str, Any], list[str]]] = [
     (one_file(path="a/.."), [f'artifacts[0].path is "a/.."; {RELATIVE}']),
     (
         {"facts": [{"name": "threshold", "value": None, "decided_by": "ann", "values": []}]},
-        ['facts[0].decided_by is "ann", not one of settings, model, agreement', "facts[0].value is null, not text or a number or true or false"],
+        [
+            'facts[0].decided_by is "ann", not one of settings, model, agreement',
+            "facts[0].value is null, not text or a number or true or false",
+        ],
     ),
     (
-        {"facts": [{"name": "t", "value": 1, "decided_by": "model", "values": [{"value": 1, "run_id": "", "experiment_id": ""}]}]},
+        {
+            "facts": [
+                {
+                    "name": "t",
+                    "value": 1,
+                    "decided_by": "model",
+                    "values": [{"value": 1, "run_id": "", "experiment_id": ""}],
+                }
+            ]
+        },
         ["facts[0].values[0].place is missing"],
     ),
     ({"supersedes": ["r1", "r1"]}, ["supersedes names something twice"]),
@@ -145,7 +170,9 @@ BROKEN: list[tuple[dict[str, Any], list[str]]] = [
 ]
 
 
-@pytest.mark.parametrize(("change", "sentences"), BROKEN, ids=lambda value: next(iter(value)) if isinstance(value, dict) else "")
+@pytest.mark.parametrize(
+    ("change", "sentences"), BROKEN, ids=lambda value: next(iter(value)) if isinstance(value, dict) else ""
+)
 def test_what_is_broken_is_told_in_a_sentence(change: dict[str, Any], sentences: list[str]) -> None:
     assert problems_in({**composed(), **change}) == sentences
 

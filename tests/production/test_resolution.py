@@ -1,4 +1,6 @@
-"""Which model is the production one: the same answer from a Snapshot and from the live store, for every state of a store."""
+"""Which model is the production one: the same answer from a Snapshot and from the live store, for every state of a
+store.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ class Case:
     def product(self) -> Product:
         return self.lab.settings.products[0]
 
-    def run(self, threshold: str | None = "0.4", *, home: str | None = None, status: str = "FINISHED", **tags: str) -> str:
+    def run(
+        self, threshold: str | None = "0.4", *, home: str | None = None, status: str = "FINISHED", **tags: str
+    ) -> str:
         run_id = self.lab.run(home or self.home, status="RUNNING", **(tags or MARK))
         if threshold is not None:
             self.lab.client.log_param(run_id, "optimal_threshold", threshold)
@@ -138,7 +142,11 @@ def test_a_version_of_a_model_folder_among_a_runs_artifacts(case: Case) -> None:
     case.lab.upload(str(case.lab.folder_of(run_id)), {"best/model/MLmodel": b"flavors:\n  a: {}\n"})
     case.version(f"runs:/{run_id}/best/model", run_id)
     found = case.chosen()
-    assert (found.model_id, found.uri, found.location) == (None, "models:/credit/1", str(case.lab.folder_of(run_id) / "best/model"))
+    assert (found.model_id, found.uri, found.location) == (
+        None,
+        "models:/credit/1",
+        str(case.lab.folder_of(run_id) / "best/model"),
+    )
 
 
 def test_an_alias_of_a_version_without_a_run_is_refused(case: Case) -> None:
@@ -173,11 +181,16 @@ def test_without_an_alias_the_one_marked_run(make_case: MakeCase, production: di
         case.version(f"models:/{model_id}")
     found = case.chosen()
     assert (found.via, found.version, found.threshold, found.uri) == ("run", None, None, f"models:/{model_id}")
-    assert found.why == f"{missing}, and run {run_id} is the only one marked as production (it's=it's on, stage=production)"
+    assert (
+        found.why
+        == f"{missing}, and run {run_id} is the only one marked as production (it's=it's on, stage=production)"
+    )
 
 
 def test_runs_that_only_look_like_production_are_passed_over(case: Case) -> None:
-    """In a test experiment, an archived one, one of another product, a deleted one; deleted; or with the tag in other letters."""
+    """In a test experiment, an archived one, one of another product, a deleted one; deleted; or with the tag in
+    other letters.
+    """
     run_id = case.run(**{"it's": "it's on"})
     model_id = case.model(run_id)
     for name in ("credit_test", "credit_old", "weather_production", "credit_gone"):
@@ -207,7 +220,13 @@ def a_deleted_model(case: Case) -> None:
 @pytest.mark.parametrize(
     ("prepare", "said"),
     [
-        (lambda case: None, "no run of product credit is marked as production (it's=it's on, stage=production): set the alias or tag the run"),
+        (
+            lambda case: None,
+            (
+                "no run of product credit is marked as production (it's=it's on, stage=production): set the alias or "
+                "tag the run"
+            ),
+        ),
         (two_runs, "and 2 runs are marked as production ("),
         (lambda case: case.model(case.run(status="FAILED")), "the only one marked as production, is FAILED"),
         (lambda case: case.model(case.run(status="RUNNING")), "the only one marked as production, is RUNNING"),
@@ -253,7 +272,11 @@ def test_a_model_folder_of_the_old_style(case: Case) -> None:
     run_id = case.run()
     case.lab.upload(str(case.lab.folder_of(run_id)), {"model/MLmodel": b"flavors:\n  a: {}\n"})
     found = case.chosen()
-    assert (found.model_id, found.uri, found.location) == (None, f"runs:/{run_id}/model", str(case.lab.folder_of(run_id) / "model"))
+    assert (found.model_id, found.uri, found.location) == (
+        None,
+        f"runs:/{run_id}/model",
+        str(case.lab.folder_of(run_id) / "model"),
+    )
 
 
 def test_the_first_name_of_the_threshold_counts(make_case: MakeCase) -> None:

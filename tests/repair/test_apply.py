@@ -1,4 +1,6 @@
-"""Carrying a plan out: stale changes fail as values, a killed repair is finished by the next one, and nothing is lost."""
+"""Carrying a plan out: stale changes fail as values, a killed repair is finished by the next one, and nothing is
+lost.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,19 @@ from typing import Any
 
 import pytest
 from gates import RULES
-from repairs import CHECKOUT, EVERY, Repaired, carry_out, findings, hashes, lines_of, plan_for, readable, state, without_ids
+from repairs import (
+    CHECKOUT,
+    EVERY,
+    Repaired,
+    carry_out,
+    findings,
+    hashes,
+    lines_of,
+    plan_for,
+    readable,
+    state,
+    without_ids,
+)
 from stores import BIG, START, Lab, without_production
 
 from mlflow_compliance.changes import CopyRun, SetExperimentTag
@@ -29,7 +43,9 @@ def untidy(lab: Lab) -> dict[str, str]:
     """A store with one step for each of: merge, retirement, archiving, ending, linking, quarantine."""
     keys = {name: lab.experiment(name) for name in ("credit_delivery", "credit_production", "test_1", "dev_a")}
     lab.run(keys["credit_delivery"], files={"data.bin": BIG})
-    keys["rival run"] = lab.run(keys["credit_production"], stage="production", files={"data.bin": BIG + b"1", "small.txt": b"x"})
+    keys["rival run"] = lab.run(
+        keys["credit_production"], stage="production", files={"data.bin": BIG + b"1", "small.txt": b"x"}
+    )
     lab.run(keys["test_1"], files={"data.bin": BIG})
     keys["stuck"] = lab.run(keys["dev_a"], "stuck", status="RUNNING")
     keys["stray"] = str(lab.stray("4" * 32, {"artifacts/a.bin": b"x"}))
@@ -47,12 +63,24 @@ def failures(done: Repaired) -> dict[str, str]:
 
 STALE: dict[str, tuple[str, str, Meanwhile]] = {
     # what somebody did after the plan was made: the step that fails, what its reason says
-    "renamed": ("EXP002", "now 'mine' and was 'test_1'", lambda lab, keys: lab.client.rename_experiment(keys["test_1"], "mine")),
-    "tagged": ("EXP003", "now 'kept' and was None", lambda lab, keys: lab.client.set_experiment_tag(keys["dev_a"], "lifecycle", "kept")),
+    "renamed": (
+        "EXP002",
+        "now 'mine' and was 'test_1'",
+        lambda lab, keys: lab.client.rename_experiment(keys["test_1"], "mine"),
+    ),
+    "tagged": (
+        "EXP003",
+        "now 'kept' and was None",
+        lambda lab, keys: lab.client.set_experiment_tag(keys["dev_a"], "lifecycle", "kept"),
+    ),
     "deleted": ("EXP002", "test_1|active|deleted", lambda lab, keys: lab.client.delete_experiment(keys["test_1"])),
     "ended": ("RUN001", "active and FINISHED by now", lambda lab, keys: lab.client.set_terminated(keys["stuck"])),
     "run gone": ("EXP001", "could not be copied|not there", lambda lab, keys: _forget(lab, keys["rival run"])),
-    "moved away": ("ART002", "removed meanwhile|No such file", lambda lab, keys: Path(keys["stray"]).rename(lab.folder / "elsewhere")),
+    "moved away": (
+        "ART002",
+        "removed meanwhile|No such file",
+        lambda lab, keys: Path(keys["stray"]).rename(lab.folder / "elsewhere"),
+    ),
     "rewritten": ("ART001", "not hold the content", lambda lab, keys: _rewrite(lab)),
 }
 
@@ -85,11 +113,15 @@ def test_a_stale_change_fails_with_a_reason_and_the_other_steps_go_on(lab: Lab, 
     assert done.lines[-1] == {"state": "end", "applied": len(done.outcome.applied), "failed": 1}
     if name == "renamed":
         left = lab.client.get_experiment(keys["test_1"])
-        assert (left.name, left.lifecycle_stage) == ("mine", "active"), "nothing is written on top of what somebody else did"
+        assert (left.name, left.lifecycle_stage) == ("mine", "active"), (
+            "nothing is written on top of what somebody else did"
+        )
     if name == "deleted":
         assert dict(lab.client.get_experiment(keys["test_1"]).tags) == stale_tags
     if name == "run gone":
-        assert lab.client.get_experiment(keys["credit_production"]).lifecycle_stage == "active", "a rival that was not merged is not retired"
+        assert lab.client.get_experiment(keys["credit_production"]).lifecycle_stage == "active", (
+            "a rival that was not merged is not retired"
+        )
 
 
 def test_later_steps_leave_alone_what_a_failed_step_was_about(lab: Lab) -> None:
@@ -107,7 +139,10 @@ def test_later_steps_leave_alone_what_a_failed_step_was_about(lab: Lab) -> None:
 def test_a_store_that_is_locked_meanwhile_is_a_reason_too(lab: Lab, make_lab: Callable[..., Lab]) -> None:
     """Another program writes for longer than the repair waits: the change fails, the repair does not."""
     untidy(lab)
-    impatient = Lab(lab.folder, lab.settings.model_copy(update={"store": lab.settings.store.model_copy(update={"busy_timeout": 0.0})}))
+    impatient = Lab(
+        lab.folder,
+        lab.settings.model_copy(update={"store": lab.settings.store.model_copy(update={"busy_timeout": 0.0})}),
+    )
     plan = plan_for(impatient, "EXP002")
     last = [change for change in plan.changes if type(change).__name__ == "DeleteExperiment"]
     holder = sqlite3.connect(lab.database, isolation_level=None)
@@ -194,7 +229,9 @@ def fixing(lab: Lab, *options: str, kill: str = "") -> subprocess.Popen[bytes]:
         *options,
     ]
     environment = {**os.environ, "PYTHONPATH": str(CHECKOUT / "tests" / "support"), "KILL_AT": kill}
-    return subprocess.Popen([sys.executable, "-m", "pytest", *arguments], cwd=CHECKOUT, env=environment, stdout=subprocess.DEVNULL)
+    return subprocess.Popen(
+        [sys.executable, "-m", "pytest", *arguments], cwd=CHECKOUT, env=environment, stdout=subprocess.DEVNULL
+    )
 
 
 def assert_finished_by_the_next_repair(lab: Lab, before: dict[str, Any], undisturbed: dict[str, Any]) -> None:
@@ -203,7 +240,10 @@ def assert_finished_by_the_next_repair(lab: Lab, before: dict[str, Any], undistu
     assert found == {key: undisturbed[key] for key in found}
     assert not before["hashes"].keys() - hashes(lab.folder).keys(), "a content is lost"
     after = readable(lab)
-    assert before["readable"].items() >= {path: digest for path, digest in after.items() if path in before["readable"]}.items()
+    assert (
+        before["readable"].items()
+        >= {path: digest for path, digest in after.items() if path in before["readable"]}.items()
+    )
     assert plan_for(lab).steps == ()
 
 
@@ -215,7 +255,9 @@ def test_a_killed_repair_is_finished_by_the_next_one(demo: Lab, undisturbed: dic
 
 
 @pytest.mark.parametrize("lines", [40])
-def test_a_repair_killed_from_outside_is_finished_by_the_next_one(demo: Lab, undisturbed: dict[str, Any], lines: int) -> None:
+def test_a_repair_killed_from_outside_is_finished_by_the_next_one(
+    demo: Lab, undisturbed: dict[str, Any], lines: int
+) -> None:
     """At no moment that anybody chose: wherever it happens to be once its journal has so many lines."""
     before = {"hashes": hashes(demo.folder), "readable": readable(demo)}
     process = fixing(demo)
@@ -242,7 +284,10 @@ def test_the_start_of_the_copies_is_that_of_their_sources(lab: Lab) -> None:
 def test_of_runs_that_are_copied_together_one_fails_alone(lab: Lab) -> None:
     """The group is taken back whole; one by one, those before it are copied and it is named."""
     keys = untidy(lab)
-    second, third = (lab.run(keys["credit_production"], name, metrics={"auc": 0.5}, files={"a.txt": b"a"}) for name in ("second", "third"))
+    second, third = (
+        lab.run(keys["credit_production"], name, metrics={"auc": 0.5}, files={"a.txt": b"a"})
+        for name in ("second", "third")
+    )
     lab.model(keys["credit_production"], third)
     plan = plan_for(lab, "EXP001")
     copies = [change.run_id for change in plan.changes if isinstance(change, CopyRun)]
@@ -255,6 +300,8 @@ def test_of_runs_that_are_copied_together_one_fails_alone(lab: Lab) -> None:
     broken.unlink()
     again = carry_out(lab, plan_for(lab, "EXP001"))
     assert (again.differing, again.outcome.failed) == ([], [])
-    sources = [run.data.tags.get("compliance.source_run_id") for run in lab.client.search_runs([keys["credit_delivery"]])]
+    sources = [
+        run.data.tags.get("compliance.source_run_id") for run in lab.client.search_runs([keys["credit_delivery"]])
+    ]
     assert sorted(filter(None, sources)) == sorted(copies)
     assert {second, third} < set(copies)

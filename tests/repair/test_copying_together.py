@@ -1,4 +1,6 @@
-"""Runs that are copied together: a process killed at any moment leaves no half copy that looks whole, and the next repair finishes."""
+"""Runs that are copied together: a process killed at any moment leaves no half copy that looks whole, and the next
+repair finishes.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ RUNS = 4
 
 @pytest.fixture(scope="module")
 def built(empty_store: bytes, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A rival of four runs, one with everything and one with a parent. Nobody opens it after this, only copies of it."""
+    """A rival of four runs, one with everything and one with a parent. Nobody opens it after this, only copies of
+    it.
+    """
     folder = tmp_path_factory.mktemp("rival") / "store"
     lab = Lab.new(folder, empty_store, {})
     lines = "\n".join(f"{key} = {value!r}" for key, value in CREDIT.items() if isinstance(value, str | list))
@@ -40,7 +44,13 @@ def built(empty_store: bytes, tmp_path_factory: pytest.TempPathFactory) -> Path:
     delivery, production = lab.experiment("credit_delivery"), lab.experiment("credit_production")
     lab.run(delivery, "in force", files={"data.bin": BIG})
     parent = lab.rich_run(production, "champion", base_in="0")
-    lab.run(production, "child", metrics={"auc": 0.5}, files={"big.bin": BIG, "small.txt": b"c"}, **{"mlflow.parentRunId": parent})
+    lab.run(
+        production,
+        "child",
+        metrics={"auc": 0.5},
+        files={"big.bin": BIG, "small.txt": b"c"},
+        **{"mlflow.parentRunId": parent},
+    )
     for name in ("third", "fourth"):
         key = lab.run(production, name, metrics={"auc": 0.25}, files={"big.bin": BIG, "own.txt": name.encode()})
         lab.model(production, key)
@@ -77,7 +87,9 @@ def copies(lab: Lab, marked: str = COMPLETE) -> list[Run]:
 
 
 def repair_and_die(built: Path, folder: Path, moment: str) -> int:
-    """Repair a copy of the store in a process of its own that dies at a moment; how it ended. A fork has everything imported already."""
+    """Repair a copy of the store in a process of its own that dies at a moment; how it ended. A fork has everything
+    imported already.
+    """
     child = os.fork()
     if not child:
         try:
@@ -100,9 +112,13 @@ def test_a_group_of_copies_that_is_killed_is_finished_by_the_next_repair(
     lab = Lab(folder, load_settings(folder / "compliance.toml"))
     assert len(copies(lab)) == (RUNS if "journal" in moment else 0), "whole or not at all"
     if moment != "all but the marks":
-        assert {run.status for run in copies(lab, INCOMPLETE)} <= {"RUNNING"}, "it would be found by who looks for a finished run"
+        assert {run.status for run in copies(lab, INCOMPLETE)} <= {"RUNNING"}, (
+            "it would be found by who looks for a finished run"
+        )
     assert not before.keys() - hashes(folder).keys(), "a content is lost"
-    assert lab.client.get_experiment_by_name("credit_production").lifecycle_stage == "active", "the sources are there until all of them are copied"
+    assert lab.client.get_experiment_by_name("credit_production").lifecycle_stage == "active", (
+        "the sources are there until all of them are copied"
+    )
 
     done = carry_out(lab, plan_for(lab, "EXP001"))
     assert (done.differing, done.outcome.failed) == ([], [])
@@ -139,7 +155,10 @@ def test_what_a_run_got_after_an_earlier_repair_copied_it_is_not_retired_with_it
             lab.client.log_text(source, "later", "later.txt")
         plan = plan_for(lab, "EXP001")
         assert not plan.changes
-        assert [f"run {source} got other {'metrics' if name == 'child' else 'artifacts'} after" in item.reason for item in plan.unfixed] == [True]
+        assert [
+            f"run {source} got other {'metrics' if name == 'child' else 'artifacts'} after" in item.reason
+            for item in plan.unfixed
+        ] == [True]
         lab.client.delete_run(made[name].run_id)
     done = carry_out(lab, plan_for(lab, "EXP001"))
     assert (done.differing, done.outcome.failed) == ([], [])
@@ -150,8 +169,12 @@ def test_what_a_run_got_after_an_earlier_repair_copied_it_is_not_retired_with_it
 
 
 @pytest.mark.parametrize("what", ["tags", "artifacts"])
-def test_what_is_logged_while_runs_are_copied_stops_the_retirement(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
-    """Somebody logs to a run that has ended and was copied a moment ago: it is told, and the next repair asks for a new copy."""
+def test_what_is_logged_while_runs_are_copied_stops_the_retirement(
+    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """Somebody logs to a run that has ended and was copied a moment ago: it is told, and the next repair asks for a
+    new copy.
+    """
     lab = Lab.moved(built, tmp_path / "store")
     rename = MlflowClient.rename_experiment
 

@@ -1,4 +1,6 @@
-"""The journal: what is written before and after each change, enough to take all of it back, and one repair at a time."""
+"""The journal: what is written before and after each change, enough to take all of it back, and one repair at a
+time.
+"""
 
 from __future__ import annotations
 
@@ -56,12 +58,16 @@ def test_the_inverses_in_a_journal_bring_the_demo_store_back(demo: Lab) -> None:
     assert differing(before, demo.read(tuple(before.runs))) == []
     after = contents(demo.folder)
     assert {path: content for path, content in after.items() if path in files} == files
-    assert {path for path in after.keys() - files.keys() if ".compliance" not in path and ".quarantine" not in path} == set()
+    assert {
+        path for path in after.keys() - files.keys() if ".compliance" not in path and ".quarantine" not in path
+    } == set()
 
 
 def test_a_second_repair_waits_for_nobody_and_says_so(lab: Lab) -> None:
     def another() -> str:
-        return subprocess.run([sys.executable, "-c", ANOTHER, lab.store.folder], capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(
+            [sys.executable, "-c", ANOTHER, lab.store.folder], capture_output=True, text=True, check=True
+        ).stdout.strip()
 
     with only_one(lab.store.folder):
         assert another().startswith("another repair of this store is running")

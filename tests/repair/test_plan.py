@@ -52,7 +52,9 @@ def test_after_a_repair_nothing_is_left_to_plan(lab: Lab) -> None:
     assert not done.outcome.failed
     again = plan_for(lab)
     assert again.steps == ()
-    assert [(item.finding.policy, item.reason) for item in again.unfixed] == [(item.finding.policy, item.reason) for item in plan.unfixed]
+    assert [(item.finding.policy, item.reason) for item in again.unfixed] == [
+        (item.finding.policy, item.reason) for item in plan.unfixed
+    ]
 
 
 def test_a_run_that_is_copied_while_stuck_is_ended_too(lab: Lab) -> None:
@@ -186,7 +188,9 @@ def test_fix_max_counts_entities(lab: Lab, limit: int, refused: bool) -> None:
 def test_only_selected_cases_are_planned(lab: Lab) -> None:
     for name in ("test_1", "test_2"):
         lab.experiment(name)
-    plan = make_plan(list(rules()), remedies(), Context(lab.read(), lab.settings), {"EXP002": frozenset({"experiment-2"})})
+    plan = make_plan(
+        list(rules()), remedies(), Context(lab.read(), lab.settings), {"EXP002": frozenset({"experiment-2"})}
+    )
     assert {change.entity.key for change in plan.changes} == {"2"}
 
 

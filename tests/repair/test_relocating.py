@@ -1,4 +1,6 @@
-"""A store that was moved: its new place is found and told, the rows are rewritten when asked, and nothing else is done before."""
+"""A store that was moved: its new place is found and told, the rows are rewritten when asked, and nothing else is
+done before.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ PREFIXES = {
 
 
 def fill(lab: Lab) -> dict[str, str]:
-    """A store with everything that names a place: runs, logged models, a version of each kind, a record of models, a trace."""
+    """A store with everything that names a place: runs, logged models, a version of each kind, a record of models,
+    a trace.
+    """
     key = lab.experiment("work", lifecycle="reference")
     run = lab.rich_run(key, "rich")
     model = lab.model(key, run, "scorer")
@@ -57,8 +61,13 @@ def rewrite(lab: Lab, old: str, new: str) -> None:
     """Let rows say that the files are elsewhere, with the separators and escapes of that place."""
     with closing(sqlite3.connect(lab.database)) as connection, connection:
         for table, column in COLUMNS:
-            tag = {"tags": "AND key = 'mlflow.log-model.history'", "trace_tags": "AND key = 'mlflow.artifactLocation'"}.get(table, "")
-            for number, text in connection.execute(f"SELECT rowid, {column} FROM {table} WHERE instr({column}, ?) {tag}", (old,)).fetchall():
+            tag = {
+                "tags": "AND key = 'mlflow.log-model.history'",
+                "trace_tags": "AND key = 'mlflow.artifactLocation'",
+            }.get(table, "")
+            for number, text in connection.execute(
+                f"SELECT rowid, {column} FROM {table} WHERE instr({column}, ?) {tag}", (old,)
+            ).fetchall():
                 changed = _moved_json(text, old, new) if table == "tags" else _moved(text, old, new)
                 connection.execute(f"UPDATE {table} SET {column} = ? WHERE rowid = ?", (changed, number))
 
@@ -92,7 +101,9 @@ def block_in(text: str) -> str:
 
 
 @pytest.mark.parametrize("prefix", PREFIXES.values(), ids=PREFIXES)
-def test_a_moved_store_is_found_told_rewritten_and_green_again(gate: Gate, make_lab: Callable[[], Lab], prefix: str) -> None:
+def test_a_moved_store_is_found_told_rewritten_and_green_again(
+    gate: Gate, make_lab: Callable[[], Lab], prefix: str
+) -> None:
     lab = make_lab()
     ids = fill(lab)
     before, bytes_before = places(lab), hashes(lab.folder)
@@ -158,7 +169,10 @@ def test_the_rewriting_is_alone_in_its_plan_and_the_next_repair_does_the_rest(ga
     changes = [line for line in first.splitlines() if line.startswith("    + ")]
     assert len(changes) == 1
     assert changes[0].startswith("    + let rows name")
-    assert "! not fixed: its rows are read through [store.relocate] and are rewritten first (ART003): run --fix again" in first
+    assert (
+        "! not fixed: its rows are read through [store.relocate] and are rewritten first (ART003): run --fix again"
+        in first
+    )
     assert (moved.mlruns / ("5" * 32)).is_dir()
     second = told(gate("--fix", rules=RULES))
     assert "verified: the store, read anew, is what was planned" in second
@@ -187,13 +201,20 @@ def test_nothing_is_rewritten_while_a_file_is_missing(gate: Gate, moved: Lab, ha
     before = places(moved)
     result = gate("--fix", "-k", "ART003")
     said = told(result)
-    named = {"the weights": "missing: weights.bin", "an empty file": "empty: weights.bin", "a whole model": folder, "what a run recorded": recorded}
+    named = {
+        "the weights": "missing: weights.bin",
+        "an empty file": "empty: weights.bin",
+        "a whole model": folder,
+        "what a run recorded": recorded,
+    }
     assert "! not fixed: not all files that its rows speak of are there" in said
     assert str(named[harm]) in said
     assert places(moved) == before
 
 
-def test_a_store_that_moved_twice_gets_two_lines_and_what_names_the_new_place_stays(gate: Gate, make_lab: Callable[[], Lab]) -> None:
+def test_a_store_that_moved_twice_gets_two_lines_and_what_names_the_new_place_stays(
+    gate: Gate, make_lab: Callable[[], Lab]
+) -> None:
     lab = make_lab()
     ids = fill(lab)
     rewrite(lab, str(lab.mlruns / "1"), "file:///D:/second%20place/mlruns/1")
@@ -204,7 +225,10 @@ def test_a_store_that_moved_twice_gets_two_lines_and_what_names_the_new_place_st
     kept = lab.run(here, files={"b.bin": BIG + b"b"})
     gate.settings(lab.uri)
     block = block_in(told(gate("-k", "ART003")))
-    assert parse(block)["store"]["relocate"] == {"file:///D:/second%20place/mlruns": str(lab.mlruns), "C:\\first\\mlruns": str(lab.mlruns)}
+    assert parse(block)["store"]["relocate"] == {
+        "file:///D:/second%20place/mlruns": str(lab.mlruns),
+        "C:\\first\\mlruns": str(lab.mlruns),
+    }
     before = places(lab)
     mapped(gate, lab, *block.splitlines()[1:])
     plan = plan_for(lab, "ART003")
@@ -251,8 +275,12 @@ def test_mlflow_finds_the_files_by_the_new_rows_whatever_the_folder_is_called(
 
 
 @pytest.mark.parametrize("old", ["missing", "empty", "empty, and no row proves that files were there"])
-def test_a_root_that_is_away_stops_a_repair_and_says_where_its_files_were_found(gate: Gate, make_lab: Callable[[], Lab], old: str) -> None:
-    """Moved for good, or a volume that is mounted elsewhere for a while: the user says which, by the line that is told."""
+def test_a_root_that_is_away_stops_a_repair_and_says_where_its_files_were_found(
+    gate: Gate, make_lab: Callable[[], Lab], old: str
+) -> None:
+    """Moved for good, or a volume that is mounted elsewhere for a while: the user says which, by the line that is
+    told.
+    """
     lab = make_lab()
     key = lab.experiment("work", lifecycle="reference")
     run = lab.run(key, files={"a.bin": BIG})
@@ -264,7 +292,10 @@ def test_a_root_that_is_away_stops_a_repair_and_says_where_its_files_were_found(
     gate.settings(lab.uri)
     away = gate("--fix", "-k", "ART003")
     assert away.ret == 4
-    assert f"files of those rows lie in {lab.folder / 'moved'}: map that with [store.relocate] if they were moved" in told(away)
+    assert (
+        f"files of those rows lie in {lab.folder / 'moved'}: map that with [store.relocate] if they were moved"
+        in told(away)
+    )
     block = block_in(told(gate("-k", "ART003")))
     assert parse(block) == {"store": {"relocate": {str(lab.mlruns): str(lab.folder / "moved")}}}
     gate.settings(lab.uri, f"\n{block}\n")
@@ -295,7 +326,10 @@ def test_what_a_server_serves_is_found_but_its_rows_stay(gate: Gate, make_lab: C
     assert "stays as it is in the rows" in told(reading)
     result = gate("--fix", "-k", "ART003")
     assert result.ret == 4
-    assert "--fix does not write to a store that says mlflow-artifacts:/ in its rows and is read through [store.relocate]" in told(result)
+    assert (
+        "--fix does not write to a store that says mlflow-artifacts:/ in its rows and is read through [store.relocate]"
+        in told(result)
+    )
     assert places(lab) == before
 
 

@@ -45,7 +45,9 @@ def opened(browser: Any, gate: Gate) -> Iterator[Callable[..., Any]]:
         assert page.evaluate("window.pwned") is None
         assert dialogs == []
         # Nothing of a name became an element either, run or not.
-        assert page.locator("[onerror], [onload], [onmouseover], [onfocus], [ontoggle], [srcdoc], img[src=x]").count() == 0
+        assert (
+            page.locator("[onerror], [onload], [onmouseover], [onfocus], [ontoggle], [srcdoc], img[src=x]").count() == 0
+        )
         return page
 
     yield run

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from mlflow_compliance.safe_text import LIMIT, printable
 
-ANY = st.text(st.characters(codec=None), max_size=LIMIT * 2) | st.text("\x00\x1b\x7f\x85\u200b\u2028\u202e\u2066\ufeff\ud800ab\n\r\t", max_size=50)
+ANY = st.text(st.characters(codec=None), max_size=LIMIT * 2) | st.text(
+    "\x00\x1b\x7f\x85\u200b\u2028\u202e\u2066\ufeff\ud800ab\n\r\t", max_size=50
+)
 
 
 @given(ANY)

@@ -1,4 +1,6 @@
-"""A database restored from an older backup: what today's database owns is told and not touched, and ordinary orphans are moved as ever."""
+"""A database restored from an older backup: what today's database owns is told and not touched, and ordinary
+orphans are moved as ever.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,12 @@ def fresh(lab: Lab, experiment: str, files: Mapping[str, bytes] = FILES, *, end:
 def aged(lab: Lab, hours: float) -> None:
     """Make everything in the store older, rows and files alike."""
     gone = int(hours * 3_600_000)
-    for table, column in (("runs", "start_time"), ("runs", "end_time"), ("logged_models", "creation_timestamp_ms"), ("experiments", "creation_time")):
+    for table, column in (
+        ("runs", "start_time"),
+        ("runs", "end_time"),
+        ("logged_models", "creation_timestamp_ms"),
+        ("experiments", "creation_time"),
+    ):
         lab.sql(f"UPDATE {table} SET {column} = {column} - ? WHERE {column} IS NOT NULL", gone)
     for path in (*lab.mlruns.rglob("*"), lab.mlruns):
         facts = path.stat()
@@ -122,7 +129,14 @@ def late_reports(lab: Lab, key: str) -> None:
 
 @pytest.mark.parametrize(
     "happens",
-    [touched_by_a_run_at_work, dated_in_the_future, models_alone, files_that_keep_their_old_times, rows_that_a_repair_made, late_reports],
+    [
+        touched_by_a_run_at_work,
+        dated_in_the_future,
+        models_alone,
+        files_that_keep_their_old_times,
+        rows_that_a_repair_made,
+        late_reports,
+    ],
 )
 def test_variants_of_it(yesterday: tuple[Lab, str], gate: Gate, happens: Callable[[Lab, str], None]) -> None:
     lab, key = yesterday
@@ -169,7 +183,10 @@ def test_files_that_are_older_than_the_database(yesterday: tuple[Lab, str], gate
     result = gate(rules=RULES)
     text = told(result)
     assert result.ret == 1
-    assert f"logged_model {model}: its artifacts cannot be reached: the folder {lab.location_of(model)} does not exist here" in text
+    assert (
+        f"logged_model {model}: its artifacts cannot be reached: the folder {lab.location_of(model)} does not "
+        "exist here"
+    ) in text
     assert "STO004" not in text
     assert "ART002" not in text
 
@@ -213,14 +230,20 @@ def test_ordinary_orphans_are_moved(yesterday: tuple[Lab, str], gate: Gate, happ
 
 
 def test_what_mlflow_gc_leaves(yesterday: tuple[Lab, str], gate: Gate) -> None:
-    """Empty folders of runs are one line; the models of an experiment that went with them are moved, though nothing newer is in the rows."""
+    """Empty folders of runs are one line; the models of an experiment that went with them are moved, though nothing
+    newer is in the rows.
+    """
     lab, key = yesterday
     for _ in range(3):
         lab.client.delete_run(fresh(lab, key))
     gone = lab.experiment("obsolete")
     lab.model(gone, fresh(lab, gone))
     lab.client.delete_experiment(gone)
-    run([sys.executable, "-m", "mlflow", "gc", "--backend-store-uri", lab.uri, "--tracking-uri", lab.uri], check=True, capture_output=True)
+    run(
+        [sys.executable, "-m", "mlflow", "gc", "--backend-store-uri", lab.uri, "--tracking-uri", lab.uri],
+        check=True,
+        capture_output=True,
+    )
     result = gate(rules=RULES)
     text = told(result)
     assert "3 empty folders in" in text
@@ -229,4 +252,6 @@ def test_what_mlflow_gc_leaves(yesterday: tuple[Lab, str], gate: Gate) -> None:
     result = gate("--fix", rules=RULES)
     assert result.ret == 0
     assert "models" in quarantined(lab)
-    assert len([path for path in (lab.mlruns / key).iterdir() if path.name != "models" and not any(path.iterdir())]) == 3, "they stay"
+    assert (
+        len([path for path in (lab.mlruns / key).iterdir() if path.name != "models" and not any(path.iterdir())]) == 3
+    ), "they stay"

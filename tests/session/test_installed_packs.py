@@ -32,7 +32,9 @@ def set_owner(finding, context):
     """Give it to the platform team."""
     yield SetExperimentTag(finding.entity.key, "owner", "platform-team", None)
 '''
-POINTS = "[mlflow_compliance.policies]\nacme = acme_rules.policies\n[mlflow_compliance.fixers]\nacme = acme_rules.fixers\n"
+POINTS = (
+    "[mlflow_compliance.policies]\nacme = acme_rules.policies\n[mlflow_compliance.fixers]\nacme = acme_rules.fixers\n"
+)
 NAME = "mlflow_compliance.policies"
 
 
@@ -60,7 +62,9 @@ def points(gate: Gate, text: str) -> None:
 
 
 @pytest.mark.parametrize("rules", [RULES, ("--pyargs", NAME)], ids=["folder", "name"])
-def test_its_policies_are_collected_with_the_built_in_ones(installed: Gate, messy: Lab, rules: tuple[object, ...]) -> None:
+def test_its_policies_are_collected_with_the_built_in_ones(
+    installed: Gate, messy: Lab, rules: tuple[object, ...]
+) -> None:
     result = installed("--compliance-rules=ACM001,EXP002", rules=rules, process=True)
     assert result.ret == 1
     text = told(result)
@@ -135,7 +139,9 @@ def test_broken_fixers_stop_a_repair(installed: Gate, messy: Lab, value: str) ->
 
 
 def test_the_checkout_on_the_path_serves_the_packs(gate: Gate, messy: Lab) -> None:
-    """What an editable install does: `src` of the checkout is on the path, and `policies` and `fixers` lie beside it."""
+    """What an editable install does: `src` of the checkout is on the path, and `policies` and `fixers` lie beside
+    it.
+    """
     environment = {**os.environ, "PYTHONPATH": str(CHECKOUT / "src")}
     command = [sys.executable, "-m", "pytest", "--pyargs", NAME, "--compliance-rules=EXP002", "-p", "no:cacheprovider"]
     (gate.folder / "pytest.ini").write_text("[pytest]\n")
@@ -144,5 +150,7 @@ def test_the_checkout_on_the_path_serves_the_packs(gate: Gate, messy: Lab) -> No
     assert "looks like a test" in done.stdout
     assert "then soft-delete" in " ".join(done.stdout.split()), "its fixers are found too"
     where = "import mlflow_compliance.policies as p, mlflow_compliance.fixers as f; print(p.__file__, f.__file__)"
-    places = subprocess.run([sys.executable, "-c", where], cwd=gate.folder, env=environment, capture_output=True, text=True, check=True).stdout
+    places = subprocess.run(
+        [sys.executable, "-c", where], cwd=gate.folder, env=environment, capture_output=True, text=True, check=True
+    ).stdout
     assert places.split() == [str(CHECKOUT / "policies" / "__init__.py"), str(CHECKOUT / "fixers" / "__init__.py")]

@@ -23,7 +23,9 @@ def test_paths_in_it_start_from_its_folder(gate: Gate, messy: Lab) -> None:
     assert f"store: {messy.uri} " in told(result)
 
 
-def test_the_name_is_taken_from_where_the_command_was_given(gate: Gate, messy: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_name_is_taken_from_where_the_command_was_given(
+    gate: Gate, messy: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
     below = gate.folder / "below"
     below.mkdir()
     (below / "rules.toml").write_text(f'[store]\ntracking_uri = "{messy.uri}"\n[experiments]\ntest_names = []\n')
@@ -34,21 +36,35 @@ def test_the_name_is_taken_from_where_the_command_was_given(gate: Gate, messy: L
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("[store]\n\ntraking_uri = 'x'\n", r"rules\.toml:3: store\.traking_uri: unknown key; did you mean 'tracking_uri'\?"),
+        (
+            "[store]\n\ntraking_uri = 'x'\n",
+            r"rules\.toml:3: store\.traking_uri: unknown key; did you mean 'tracking_uri'\?",
+        ),
         ("[stores]\n", r"rules\.toml:1: stores: unknown key; did you mean 'store'\?"),
-        ("[runs]\nrunning_max_hours = '24'\n", r"rules\.toml:2: runs\.running_max_hours: must be a number greater than 0, not '24'"),
-        ("[policies.EXP01]\nenabled = false\n", r"rules\.toml:1: policies\.EXP01: unknown policy id; did you mean 'EXP001'\?"),
+        (
+            "[runs]\nrunning_max_hours = '24'\n",
+            r"rules\.toml:2: runs\.running_max_hours: must be a number greater than 0, not '24'",
+        ),
+        (
+            "[policies.EXP01]\nenabled = false\n",
+            r"rules\.toml:1: policies\.EXP01: unknown policy id; did you mean 'EXP001'\?",
+        ),
         (
             "[policies]\nEXP002 = { severity = 'fatal' }\n",
             r"rules\.toml:2: policies\.EXP002\.severity: must be 'low', 'medium', ",
         ),
-        ("[policies.ZZZ999]\nenabled = false\n", r"rules\.toml:1: policies\.ZZZ999: unknown policy id; known here: .*ART001.*STO001"),
+        (
+            "[policies.ZZZ999]\nenabled = false\n",
+            r"rules\.toml:1: policies\.ZZZ999: unknown policy id; known here: .*ART001.*STO001",
+        ),
         ("[[products]]\nprimary = 'x'\n", r"rules\.toml:1: products\[0\]\.name: is required"),
         ("[store\n", r"rules\.toml:\d: this is not TOML"),
         (None, r"rules\.toml: there is no such settings file"),
     ],
 )
-def test_a_mistake_is_told_with_its_line_and_nothing_is_read(gate: Gate, messy: Lab, text: str | None, said: str) -> None:
+def test_a_mistake_is_told_with_its_line_and_nothing_is_read(
+    gate: Gate, messy: Lab, text: str | None, said: str
+) -> None:
     if text is not None:
         (gate.folder / "rules.toml").write_text(text)
     before = state(messy.folder)
@@ -121,6 +137,8 @@ def _severities(report: Path) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     # The cells stand in a JSON text within an attribute.
     text = report.read_text().replace("&#34;", '"').replace('\\"', '"').replace("&lt;", "<").replace("&gt;", ">")
-    for policy, severity in re.findall(r'<td class="col-policy"[^>]*>(\w+)</td>", "<td class="col-severity \w+">(\w+)</td>', text):
+    for policy, severity in re.findall(
+        r'<td class="col-policy"[^>]*>(\w+)</td>", "<td class="col-severity \w+">(\w+)</td>', text
+    ):
         found.setdefault(policy, set()).add(severity)
     return found

@@ -26,7 +26,11 @@ def test_ids_and_patterns(gate: Gate, messy: Lab) -> None:
 
 
 def test_it_may_be_given_twice_and_with_space(gate: Gate, messy: Lab) -> None:
-    assert ids(gate("--compliance-rules=EXP001, RUN001", "--compliance-rules", "EXP002")) == {"EXP001", "RUN001", "EXP002"}
+    assert ids(gate("--compliance-rules=EXP001, RUN001", "--compliance-rules", "EXP002")) == {
+        "EXP001",
+        "RUN001",
+        "EXP002",
+    }
 
 
 def test_a_word_is_an_id_and_no_part_of_a_name(gate: Gate, messy: Lab) -> None:

@@ -1,4 +1,6 @@
-"""--compliance-executor: files are read and models are tried on a real Dask cluster, and nothing is missed when a part of it dies."""
+"""--compliance-executor: files are read and models are tried on a real Dask cluster, and nothing is missed when a
+part of it dies.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,19 @@ from mlflow_compliance.store.evidence.cache import Workshop
 from mlflow_compliance.store.storage.storages import Storages
 
 
-@pytest.mark.parametrize("word", ["", "dask", "dask:", "dask:tcp://", "dask:127.0.0.1:8786", "dask:tcp://user:secret@host:1", "processes", "Threads"])
+@pytest.mark.parametrize(
+    "word",
+    [
+        "",
+        "dask",
+        "dask:",
+        "dask:tcp://",
+        "dask:127.0.0.1:8786",
+        "dask:tcp://user:secret@host:1",
+        "processes",
+        "Threads",
+    ],
+)
 def test_what_names_no_executor_is_a_usage_error(gate: Gate, messy: Lab, word: str) -> None:
     result = gate(f"--compliance-executor={word}")
     assert result.ret == 4
@@ -44,7 +58,9 @@ def test_a_scheduler_that_is_not_there_is_told_in_one_sentence(gate: Gate, messy
         assert "Traceback" not in told(result)
 
 
-def test_without_the_extra_the_sentence_says_what_to_install(gate: Gate, messy: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_extra_the_sentence_says_what_to_install(
+    gate: Gate, messy: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "distributed", None)
     result = gate("--compliance-executor=dask:tcp://127.0.0.1:9")
     assert result.ret == 4
@@ -55,10 +71,13 @@ def test_without_the_extra_the_sentence_says_what_to_install(gate: Gate, messy: 
 def cluster() -> Iterator[Any]:
     """A scheduler with two worker processes.
 
-    Its threads import modules when they like: a run of pytest in this process, which takes all modules away for a moment, must not meet them.
+    Its threads import modules when they like: a run of pytest in this process, which takes all modules away for a
+    moment, must not meet them.
     """
     distributed = pytest.importorskip("distributed", reason="needs the extra [dask]")
-    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address=None) as started:
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address=None
+    ) as started:
         yield started
 
 
@@ -87,7 +106,9 @@ class Killing(Silent):
             self.kill()
 
 
-def test_a_worker_that_is_killed_half_way_loses_nothing(cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_is_killed_half_way_loses_nothing(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(duplicates, "_BATCH_FILES", 2)
     owner, files = EntityRef("run", "a", "a"), {}
     for number in range(400):
@@ -110,17 +131,25 @@ def test_a_worker_that_is_killed_half_way_loses_nothing(cluster: Any, tmp_path: 
 def test_a_model_is_tried_on_the_cluster(cluster: Any, tmp_path: Path) -> None:
     # The scan named a file that is gone: the attempt is made, and its problem told.
     workshop = Workshop(Settings(), Storages(""), f"dask:{cluster.scheduler_address}")
-    assert workshop.probe(str(tmp_path), Scan((), {"model.pkl": "0" * 64}), None).problem == "model.pkl was removed after the folder was scanned"
+    assert (
+        workshop.probe(str(tmp_path), Scan((), {"model.pkl": "0" * 64}), None).problem
+        == "model.pkl was removed after the folder was scanned"
+    )
 
 
 def test_models_are_scanned_on_the_cluster(cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those in which nothing is found; what is wrong with the others is found here, in the words of a session of one machine."""
+    """Those in which nothing is found; what is wrong with the others is found here, in the words of a session of
+    one machine.
+    """
     paths = []
     for number in range(120):
         path = tmp_path / f"{number}.pkl"
         path.write_bytes(pickle.dumps(os.getcwd if number % 40 == 7 else [number]))
         paths.append(str(path))
-    workshop, here = Workshop(Settings(), Storages(""), f"dask:{cluster.scheduler_address}"), Workshop(Settings(), Storages(""))
+    workshop, here = (
+        Workshop(Settings(), Storages(""), f"dask:{cluster.scheduler_address}"),
+        Workshop(Settings(), Storages("")),
+    )
     monkeypatch.setattr("mlflow_compliance.store.evidence.cache._scan", lambda *_: pytest.fail("looked at here"))
     found = workshop.scans(paths)
     monkeypatch.undo()

@@ -71,7 +71,9 @@ def test_what_it_cannot_mend_still_fails_with_what_to_do(gate: Gate, messy: Lab)
     fixed = gate("--fix", "-v")
     assert fixed.ret == 1
     words = outcomes(fixed)
-    assert [name for name, word in words.items() if word == "FAILED"] == ["test_production_run_has_a_model_artifact[product-credit]"]
+    assert [name for name, word in words.items() if word == "FAILED"] == [
+        "test_production_run_has_a_model_artifact[product-credit]"
+    ]
     assert sum(word.startswith("FIXED") for word in words.values()) == 6
     assert any("! not fixed: log the model to this run" in line for line in plan_in(fixed))
 
@@ -87,10 +89,14 @@ def test_what_it_cannot_mend_still_fails_with_what_to_do(gate: Gate, messy: Lab)
         ("is_classified", "credit_selection", 23),
     ],
 )
-def test_the_selected_checks_say_what_is_mended(gate: Gate, messy: Lab, selection: str, mended: str, deselected: int) -> None:
+def test_the_selected_checks_say_what_is_mended(
+    gate: Gate, messy: Lab, selection: str, mended: str, deselected: int
+) -> None:
     fixed = gate("--fix", "-v", "-k", selection)
     assert fixed.ret == 0
-    assert [line.split("  ")[1].split(":")[0] for line in plan_in(fixed) if line[0] != " " and "  " in line] == [f"experiment {mended}"]
+    assert [line.split("  ")[1].split(":")[0] for line in plan_in(fixed) if line[0] != " " and "  " in line] == [
+        f"experiment {mended}"
+    ]
     # 'deselected' counts what was left out once, although the checks were collected twice.
     assert f" {deselected} deselected" in fixed.outlines[-1]
     names_now = names(messy)
@@ -177,7 +183,9 @@ def test_a_store_that_is_read_from_a_copy_of_its_bucket_is_not_written_to(gate: 
     messy.sql("UPDATE runs SET artifact_uri = replace(artifact_uri, ?, 's3://bucket')", str(messy.mlruns))
     gate.settings(messy.uri, f'\n[store.relocate]\n"s3://bucket" = "{messy.mlruns}"\n')
     said = refused(gate, messy)
-    assert "--fix does not write to a store that says s3://bucket in its rows and is read through [store.relocate]" in said
+    assert (
+        "--fix does not write to a store that says s3://bucket in its rows and is read through [store.relocate]" in said
+    )
 
 
 def test_a_missing_fixer_folder_stops_before_anything_is_written(gate: Gate, messy: Lab) -> None:
@@ -210,7 +218,9 @@ def test_two_fixers_for_one_policy_stop_before_anything_is_written(gate: Gate, m
         ("def broken(:", "SyntaxError"),
     ],
 )
-def test_a_fixer_file_that_cannot_be_imported_stops_in_one_sentence(gate: Gate, messy: Lab, text: str, why: str) -> None:
+def test_a_fixer_file_that_cannot_be_imported_stops_in_one_sentence(
+    gate: Gate, messy: Lab, text: str, why: str
+) -> None:
     gate.pack("own_fixers", broken=text)
     gate.ini(FIXERS, "own_fixers")
     said = refused(gate, messy)

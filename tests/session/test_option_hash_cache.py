@@ -1,4 +1,6 @@
-"""--compliance-hash-cache: off unless asked for, wherever it is asked for; never in the way of an audit or of a repair."""
+"""--compliance-hash-cache: off unless asked for, wherever it is asked for; never in the way of an audit or of a
+repair.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +19,17 @@ def files_are_old_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hash_cache, "_SAFE", 0)
 
 
-def test_the_flag_wins_over_the_settings_and_nothing_is_kept_without(gate: Gate, messy: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_flag_wins_over_the_settings_and_nothing_is_kept_without(
+    gate: Gate, messy: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     plain = gate("-k", "ART001")
     before = state(messy.folder)
     gate.settings(messy.uri, '[artifacts]\nhash_cache = "named"\n')
-    assert gate("-k", "ART001", "--compliance-hash-cache=off").outlines[-1].split(" in ")[0] == plain.outlines[-1].split(" in ")[0]
+    assert (
+        gate("-k", "ART001", "--compliance-hash-cache=off").outlines[-1].split(" in ")[0]
+        == plain.outlines[-1].split(" in ")[0]
+    )
     assert not (gate.folder / "named").exists()
     assert gate("-k", "ART001").ret == 1
     assert gate("-k", "ART001", "--compliance-hash-cache=flagged").ret == 1

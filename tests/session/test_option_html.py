@@ -1,4 +1,6 @@
-"""--html beside the plugin: made in every case that ends, secret-free, and the same through workers. The page itself: tests/report/test_html.py."""
+"""--html beside the plugin: made in every case that ends, secret-free, and the same through workers. The page
+itself: tests/report/test_html.py.
+"""
 
 from __future__ import annotations
 
@@ -31,4 +33,7 @@ def test_a_run_that_stops_leaves_a_page_that_says_so(gate: Gate, flags: list[str
 
 def test_a_refused_repair_leaves_a_page_that_says_so(gate: Gate, messy: Lab) -> None:
     assert gate("--html=audit.html", "--fix", "--fix-max=1").ret == 4
-    assert "Stopped before the checks: the plan changes 9 entities and --fix-max allows 1" in (gate.folder / "audit.html").read_text()
+    assert (
+        "Stopped before the checks: the plan changes 9 entities and --fix-max allows 1"
+        in (gate.folder / "audit.html").read_text()
+    )

@@ -29,7 +29,9 @@ def audited(result: pytest.RunResult) -> list[str]:
     return sorted(set(re.findall(r"test_of_store_(\d)", told(result))))
 
 
-def test_it_wins_over_the_environment_and_that_over_the_settings(gate: Gate, other: list[Lab], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_wins_over_the_environment_and_that_over_the_settings(
+    gate: Gate, other: list[Lab], monkeypatch: pytest.MonkeyPatch
+) -> None:
     flag, environment, settings = (lab.uri for lab in other)
     rule = ("-k", "no_test_experiment")
     gate.settings(settings)
@@ -39,7 +41,9 @@ def test_it_wins_over_the_environment_and_that_over_the_settings(gate: Gate, oth
     assert audited(gate(*rule, f"--tracking-uri={flag}")) == ["0"]
 
 
-def test_a_relative_one_starts_where_the_command_was_given(gate: Gate, other: list[Lab], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_relative_one_starts_where_the_command_was_given(
+    gate: Gate, other: list[Lab], monkeypatch: pytest.MonkeyPatch
+) -> None:
     gate.settings()
     monkeypatch.chdir(other[1].folder)
     assert audited(gate("-k", "no_test_experiment", "--tracking-uri=sqlite:///mlflow.db")) == ["1"]
@@ -49,7 +53,9 @@ def test_without_any_the_sentence_names_all_three_ways(gate: Gate) -> None:
     gate.settings()
     result = gate()
     assert result.ret == 4
-    assert "no store is named: give --tracking-uri, set MLFLOW_TRACKING_URI, or write [store] tracking_uri" in told(result)
+    assert "no store is named: give --tracking-uri, set MLFLOW_TRACKING_URI, or write [store] tracking_uri" in told(
+        result
+    )
 
 
 @pytest.mark.parametrize(
@@ -104,7 +110,9 @@ def refusing() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("way", ["flag", "environment", "settings"])
-def test_secrets_of_a_server_are_not_shown(gate: Gate, refusing: str, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+def test_secrets_of_a_server_are_not_shown(
+    gate: Gate, refusing: str, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
     uri = f"http://alice:s3cr%40et@{refusing}/base?key=t0ken&more=q%2Fz9"
     gate.settings(uri if way == "settings" else "")
     if way == "environment":
@@ -122,7 +130,10 @@ def test_secrets_of_a_database_are_not_shown(gate: Gate, scheme: str) -> None:
     """Whether its driver is installed or not."""
     gate.settings()
     result = gate(
-        "--html=audit.html", "-vv", "-l", f"--tracking-uri={scheme}://alice:s3cr%40et@127.0.0.1:9/x?key=t0ken&more=q%2Fz9&connect_timeout=1"
+        "--html=audit.html",
+        "-vv",
+        "-l",
+        f"--tracking-uri={scheme}://alice:s3cr%40et@127.0.0.1:9/x?key=t0ken&more=q%2Fz9&connect_timeout=1",
     )
     assert result.ret == 4
     text = told(result)

@@ -11,7 +11,12 @@ import pytest
 from gates import POLICIES, Gate, state, told
 from stores import BIG, Lab, contents
 
-RULES = (POLICIES / "test_artifacts.py", POLICIES / "test_store.py", POLICIES / "test_registry.py", POLICIES / "test_models.py")
+RULES = (
+    POLICIES / "test_artifacts.py",
+    POLICIES / "test_store.py",
+    POLICIES / "test_registry.py",
+    POLICIES / "test_models.py",
+)
 
 
 class Aside:
@@ -33,7 +38,8 @@ class Aside:
         traces.write_text("{}")
         self.before = contents(lab.mlruns)
         today = lab.database.read_bytes()
-        # The files of this store are newer than its rows by far, as in a clone: nothing tells that the database is an older one.
+        # The files of this store are newer than its rows by far, as in a clone: nothing tells that the database is an
+        # older one.
         shutil.copy(lab.folder.parent / "backup.bak", lab.database)
         assert gate("--fix", rules=RULES[:2]).ret == 0
         lab.database.write_bytes(today)
@@ -44,7 +50,11 @@ class Aside:
         return path
 
     def here(self) -> dict[str, bytes]:
-        return {path: content for path, content in contents(self.lab.mlruns).items() if not path.startswith((".quarantine/", ".compliance-owner"))}
+        return {
+            path: content
+            for path, content in contents(self.lab.mlruns).items()
+            if not path.startswith((".quarantine/", ".compliance-owner"))
+        }
 
     def fix(self, ret: int) -> str:
         result = self.gate("--fix", rules=RULES)
@@ -78,7 +88,9 @@ def test_a_moved_store(aside: Aside, gate: Gate) -> None:
     gate.settings(moved.uri)
     assert gate("--fix", rules=RULES).ret == 0
     assert {
-        path: content for path, content in contents(moved.mlruns).items() if not path.startswith((".quarantine/", ".compliance-owner"))
+        path: content
+        for path, content in contents(moved.mlruns).items()
+        if not path.startswith((".quarantine/", ".compliance-owner"))
     } == aside.before
 
 

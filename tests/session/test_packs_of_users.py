@@ -6,7 +6,10 @@ import pytest
 from gates import FIXERS, Gate, plan_in, state, told
 from stores import Lab
 
-HEAD = "from mlflow_compliance.api import Experiment, Product, RegisteredModel, Severity, Snapshot, Violations, policy\nimport pytest\n"
+HEAD = (
+    "from mlflow_compliance.api import Experiment, Product, RegisteredModel, Severity, Snapshot, Violations, "
+    "policy\nimport pytest\n"
+)
 
 
 def pack(gate: Gate, checks: str) -> None:
@@ -14,7 +17,10 @@ def pack(gate: Gate, checks: str) -> None:
 
 
 def own(name: str, arguments: str, body: str, policy_id: str = "OWN001") -> str:
-    return f'\n@policy("{policy_id}", "Own", Severity.LOW)\ndef {name}({arguments}) -> None:\n    """Because."""\n    {body}\n'
+    return (
+        f'\n@policy("{policy_id}", "Own", Severity.LOW)\ndef {name}({arguments}) -> None:\n    '
+        f'"""Because."""\n    {body}\n'
+    )
 
 
 def table(result: pytest.RunResult) -> str:
@@ -70,7 +76,11 @@ def test_a_check_that_crashes_is_a_failure(gate: Gate, messy: Lab, flags: list[s
     assert state(messy.folder) == before
     if flags and "pytest.fail" not in body:
         plan = plan_in(result)
-        crash = next(number for number, line in enumerate(plan) if line.startswith("OWN001  store ") and "the rule crashed (" in line)
+        crash = next(
+            number
+            for number, line in enumerate(plan)
+            if line.startswith("OWN001  store ") and "the rule crashed (" in line
+        )
         assert "! not fixed: its rule crashed: mend the policy" in plan[crash + 1]
         assert ("store" in plan[0] and "seen" in plan[0]) == ("seen" in body), "what it had found is told too"
 
@@ -110,7 +120,12 @@ def test_an_unknown_fixture_is_an_error(gate: Gate, messy: Lab) -> None:
 def test_fixtures_of_their_own_and_parameters_work(gate: Gate, messy: Lab) -> None:
     fixture = "\n@pytest.fixture\ndef limit():\n    return 3\n"
     parametrized = '\n@pytest.mark.parametrize("name", ["a", "b"])'
-    pack(gate, fixture + parametrized + own("test_own", "name, limit, experiment: Experiment, violations: Violations", "assert limit == 3 and name"))
+    pack(
+        gate,
+        fixture
+        + parametrized
+        + own("test_own", "name, limit, experiment: Experiment, violations: Violations", "assert limit == 3 and name"),
+    )
     result = gate("--fix", rules=["policies"])
     assert result.ret == 0
     result.assert_outcomes(passed=11)
@@ -134,9 +149,15 @@ def test_an_id_of_another_form_is_refused(gate: Gate, messy: Lab, policy_id: str
 @pytest.mark.parametrize("beside", ["itself", "the built-in ones"])
 def test_two_policies_with_one_id_are_refused(gate: Gate, messy: Lab, beside: str) -> None:
     one = "RUN001" if beside == "the built-in ones" else "OWN001"
-    pack(gate, own("test_one", "store: Snapshot", "pass", one) + (own("test_two", "store: Snapshot", "pass") if one == "OWN001" else ""))
+    pack(
+        gate,
+        own("test_one", "store: Snapshot", "pass", one)
+        + (own("test_two", "store: Snapshot", "pass") if one == "OWN001" else ""),
+    )
     before = state(messy.folder)
-    result = gate("--fix", *([] if one == "OWN001" else ["policies"]), **({"rules": ["policies"]} if one == "OWN001" else {}))
+    result = gate(
+        "--fix", *([] if one == "OWN001" else ["policies"]), **({"rules": ["policies"]} if one == "OWN001" else {})
+    )
     assert result.ret == 4
     assert f"two policies have the id {one}: " in told(result)
     assert "give one another id" in told(result)
@@ -145,7 +166,11 @@ def test_two_policies_with_one_id_are_refused(gate: Gate, messy: Lab, beside: st
 
 def test_a_policy_over_entities_that_are_not_there_is_not_applicable(gate: Gate, messy: Lab) -> None:
     """Registered models there may be none of, and the settings may say that there is no product."""
-    pack(gate, own("test_models", "registered_model: RegisteredModel", "assert False") + own("test_products", "product: Product", "pass", "OWN002"))
+    pack(
+        gate,
+        own("test_models", "registered_model: RegisteredModel", "assert False")
+        + own("test_products", "product: Product", "pass", "OWN002"),
+    )
     gate.settings(messy.uri)
     text = (gate.folder / "compliance.toml").read_text()
     (gate.folder / "compliance.toml").write_text("products = []\n" + text.partition("[[products]]")[0])
@@ -170,25 +195,35 @@ def test_the_built_in_rules_about_products_say_that_there_is_none(gate: Gate, me
     (gate.folder / "compliance.toml").write_text("products = []\n" + text.partition("[[products]]")[0])
     result = gate("-k", "exactly_one or has_a_model")
     assert result.ret == 0
-    assert "not applicable: EXP001, MOD001: the settings say that no model is in production (products = [])" in told(result)
+    assert "not applicable: EXP001, MOD001: the settings say that no model is in production (products = [])" in told(
+        result
+    )
     (gate.folder / "compliance.toml").write_text(text.partition("[[products]]")[0])
-    assert "not applicable: EXP001, MOD001: the settings name no product: see PRD008" in told(gate("-k", "exactly_one or has_a_model"))
+    assert "not applicable: EXP001, MOD001: the settings name no product: see PRD008" in told(
+        gate("-k", "exactly_one or has_a_model")
+    )
 
 
 def test_an_own_check_beside_a_plain_test_of_another_module(gate: Gate, messy: Lab) -> None:
     """The fixtures of policies reach into no module that has none."""
     pack(gate, own("test_store", "store: Snapshot", "assert store.experiments"))
     gate.pytester.makeconftest(
-        "import pytest\n@pytest.fixture\ndef settings():\n    return 'mine'\n@pytest.fixture\ndef store():\n    return 'shop'\n"
+        "import pytest\n@pytest.fixture\ndef settings():\n    return 'mine'\n@pytest.fixture\ndef store():\n    "
+        "return 'shop'\n"
     )
-    gate.pytester.makepyfile(test_mine="def test_mine(settings, store):\n    assert (settings, store) == ('mine', 'shop')\n")
+    gate.pytester.makepyfile(
+        test_mine="def test_mine(settings, store):\n    assert (settings, store) == ('mine', 'shop')\n"
+    )
     result = gate("-v", rules=["policies", "test_mine.py"])
     result.assert_outcomes(passed=3)
 
 
 def test_a_hostile_name_in_an_assertion_cannot_steer_the_terminal(gate: Gate, messy: Lab) -> None:
     messy.sql("UPDATE experiments SET name = ? WHERE experiment_id = 1", "a\x1b[2J\u202eb")
-    pack(gate, own("test_name", "experiment: Experiment", "assert experiment.experiment_id != '1', f'bad {experiment.name}'"))
+    pack(
+        gate,
+        own("test_name", "experiment: Experiment", "assert experiment.experiment_id != '1', f'bad {experiment.name}'"),
+    )
     result = gate(rules=["policies"])
     assert result.ret == 1
     text = told(result)

@@ -38,11 +38,15 @@ ALL = (POLICIES, f"--ignore={POLICIES}/test_serving.py")
 
 @pytest.fixture
 def planted(lab: Lab) -> Lab:
-    """A store with a secret in each column that can hold a place, in tags, params, datasets, and wherever else MLflow's tables have text."""
+    """A store with a secret in each column that can hold a place, in tags, params, datasets, and wherever else
+    MLflow's tables have text.
+    """
     lab.experiment("credit_delivery")
     for number, uri in enumerate(URIS):
         key = lab.experiment(f"{'test_' if number % 2 else 'credit_'}{number}")
-        run_id = lab.rich_run(key, f"run {number}", stage="production", opinion=json.dumps({"uri": uri}), description=uri)
+        run_id = lab.rich_run(
+            key, f"run {number}", stage="production", opinion=json.dumps({"uri": uri}), description=uri
+        )
         lab.client.log_param(run_id, "database", uri)
         lab.registered(f"model {number}", f"runs:/{run_id}/model", run_id, alias="production", origin=uri)
         lab.client.set_experiment_tag(key, "mlflow.note.content", f"Data from {uri}, ask ann@example.com.")
@@ -54,18 +58,26 @@ def planted(lab: Lab) -> Lab:
             named = f"model {number}" if table.startswith("model_versions") else key
             lab.sql(f"UPDATE {table} SET {column} = ? WHERE {where}", f"{uri}/{key}", named)
     lab.sql("UPDATE datasets SET dataset_source = ?", json.dumps({"uri": URIS[0]}))
-    lab.sql("UPDATE tags SET value = ? WHERE key = 'mlflow.log-model.history'", json.dumps([{"artifact_path": URIS[1]}]))
+    lab.sql(
+        "UPDATE tags SET value = ? WHERE key = 'mlflow.log-model.history'", json.dumps([{"artifact_path": URIS[1]}])
+    )
     lab.stray("26", {"left.bin": BIG})
     lab.run(lab.experiment("credit_selection"), files={"one.bin": BIG, "two.bin": BIG}, source=URIS[2])
     return lab
 
 
 def everything_written(gate: Gate, lab: Lab) -> str:
-    """What lies in the user's folder and in the store's, but for the settings, the database and the artifacts themselves."""
+    """What lies in the user's folder and in the store's, but for the settings, the database and the artifacts
+    themselves.
+    """
     found = []
     for folder in (gate.folder, lab.folder / ".compliance", lab.mlruns / ".quarantine"):
         for place, _, names in os.walk(folder):
-            found += [(Path(place) / name).read_bytes().decode(errors="replace") for name in names if name != "compliance.toml"]
+            found += [
+                (Path(place) / name).read_bytes().decode(errors="replace")
+                for name in names
+                if name != "compliance.toml"
+            ]
     return "\n".join(found)
 
 
@@ -173,10 +185,22 @@ def test_a_rule_that_says_too_much_is_cut(lab: Lab, gate: Gate, flags: tuple[str
     gate.pack("policies", test_own=PACK)
     gate.pack("fixers", own=FIXER)
     gate.ini(gate.folder / "fixers")
-    with_warnings = ["-W", "default", "-vv", "-l", "-rA", "--tb=long", "--html=audit.html", "--junitxml=audit.xml", *flags]
+    with_warnings = [
+        "-W",
+        "default",
+        "-vv",
+        "-l",
+        "-rA",
+        "--tb=long",
+        "--html=audit.html",
+        "--junitxml=audit.xml",
+        *flags,
+    ]
     done = gate(*with_warnings, rules=[gate.folder / "policies"], process=True)
     shown = f"{done.stdout}\n{done.stderr}"
-    assert {word for word in ("printed", "warned of", "noted", "said", "no number", "nobody can mend") if word not in shown} == set()
+    assert {
+        word for word in ("printed", "warned of", "noted", "said", "no number", "nobody can mend") if word not in shown
+    } == set()
     assert SECRET not in shown
     for name in ("audit.html", "audit.xml"):
         assert SECRET not in (gate.folder / name).read_text()
@@ -184,7 +208,9 @@ def test_a_rule_that_says_too_much_is_cut(lab: Lab, gate: Gate, flags: tuple[str
 
 
 def test_what_a_journal_would_keep_is_not_changed(lab: Lab, gate: Gate) -> None:
-    """To be brought back, a text is written down as it is: one with a password in it stays, and says so; the others are mended."""
+    """To be brought back, a text is written down as it is: one with a password in it stays, and says so; the others
+    are mended.
+    """
     lab.experiment("credit_delivery", lifecycle="production")
     secret, open_ = lab.experiment("credit_selection"), lab.experiment("credit_trials")
     lab.client.set_experiment_tag(secret, "mlflow.note.content", f"Read from {URIS[0]}.")

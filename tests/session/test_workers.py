@@ -72,7 +72,12 @@ def table(result: pytest.RunResult) -> list[str]:
 def junit(gate: Gate, name: str) -> set[tuple[str, str, str]]:
     cases = ElementTree.parse(gate.folder / name).getroot().iter("testcase")
     return {
-        (str(case.get("classname")), str(case.get("name")), "".join(str(part.get("message")) + str(part.text) for part in case)) for case in cases
+        (
+            str(case.get("classname")),
+            str(case.get("name")),
+            "".join(str(part.get("message")) + str(part.text) for part in case),
+        )
+        for case in cases
     }
 
 
@@ -105,7 +110,9 @@ def test_reports_are_the_same_and_the_store_is_read_once(
 
 
 def listed(lines: list[str], folder: Path) -> list[str]:
-    """The folders of a store that were listed by name, in order; those of rows are opened first and listed by number."""
+    """The folders of a store that were listed by name, in order; those of rows are opened first and listed by
+    number.
+    """
     return sorted(line.split(" ", 1)[1] for line in lines if f" os.scandir {folder}" in line)
 
 

@@ -1,4 +1,6 @@
-"""A second workspace in a SQLite database, at the command line: it makes the other one not red, is named, and is audited where it is asked for."""
+"""A second workspace in a SQLite database, at the command line: it makes the other one not red, is named, and is
+audited where it is asked for.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ test_names = ["test_*"]
 
 @pytest.fixture
 def shared(lab: Lab, gate: Gate) -> Lab:
-    """A default workspace in order, and one of another team that breaks a rule of each kind: about experiments, runs, files and the registry."""
+    """A default workspace in order, and one of another team that breaks a rule of each kind: about experiments,
+    runs, files and the registry.
+    """
     production = lab.experiment("credit_delivery", lifecycle="production")
     run = lab.run(production, "champion", stage="production")
     lab.registered("credit", f"models:/{lab.model(production, run)}", run)
@@ -50,10 +54,21 @@ def give_away(lab: Lab, workspace: str, experiments: list[str], model: str = "")
     for key in experiments:
         lab.sql("UPDATE experiments SET workspace = ? WHERE experiment_id = ?", workspace, int(key))
         for table, column in (("experiments", "artifact_location"), ("runs", "artifact_uri")):
-            lab.sql(f"UPDATE {table} SET {column} = replace({column}, ?, ?) WHERE experiment_id = ?", f"{lab.mlruns}/", f"{folder}/", int(key))
+            lab.sql(
+                f"UPDATE {table} SET {column} = replace({column}, ?, ?) WHERE experiment_id = ?",
+                f"{lab.mlruns}/",
+                f"{folder}/",
+                int(key),
+            )
         if (lab.mlruns / key).exists():
             (lab.mlruns / key).rename(folder / key)
-    for table in ("registered_models", "model_versions", "registered_model_aliases", "registered_model_tags", "model_version_tags"):
+    for table in (
+        "registered_models",
+        "model_versions",
+        "registered_model_aliases",
+        "registered_model_tags",
+        "model_version_tags",
+    ):
         lab.sql(f"UPDATE {table} SET workspace = ? WHERE name = ?", workspace, model)
 
 
@@ -94,7 +109,9 @@ def test_the_environment_picks_the_one_to_audit(shared: Lab, gate: Gate, monkeyp
     assert "champion" not in text
 
 
-def test_a_repair_of_the_one_leaves_the_files_and_rows_of_the_other(shared: Lab, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_repair_of_the_one_leaves_the_files_and_rows_of_the_other(
+    shared: Lab, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ours = state(shared.mlruns / "1")
     stray = shared.stray(f"workspaces/team-b/2/{'5' * 32}", {"artifacts/left.bin": b"left behind" * 200})
     for path in (*stray.rglob("*"), stray):
@@ -111,14 +128,18 @@ def test_a_repair_of_the_one_leaves_the_files_and_rows_of_the_other(shared: Lab,
 
 def test_their_equal_files_share_no_copy_with_ours(shared: Lab, gate: Gate) -> None:
     """Which files of theirs are equal is theirs to know, and what is written to one of them must not change ours."""
-    archived = shared.client.create_experiment("credit_old", str(shared.mlruns / "5"), {"lifecycle": "archived", "mlflow.note.content": "[ARCHIVED]"})
+    archived = shared.client.create_experiment(
+        "credit_old", str(shared.mlruns / "5"), {"lifecycle": "archived", "mlflow.note.content": "[ARCHIVED]"}
+    )
     shared.run(archived, "same bytes", files={"shap.bin": BIG})
     told(gate("--fix", "-k", "ART001 or ART002"))
     assert {path.stat().st_nlink for path in shared.mlruns.rglob("shap.bin")} == {1}
 
 
 def test_every_one_that_was_not_read_is_named(shared: Lab, gate: Gate) -> None:
-    give_away(shared, "team-a", [shared.client.create_experiment("another", artifact_location=str(shared.mlruns / "another"))])
+    give_away(
+        shared, "team-a", [shared.client.create_experiment("another", artifact_location=str(shared.mlruns / "another"))]
+    )
     shared.client.create_registered_model("only a model")
     give_away(shared, "team-c", [], "only a model")
     shared.sql("INSERT INTO workspaces (name) VALUES ('nothing in it')")

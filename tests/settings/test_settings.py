@@ -194,7 +194,9 @@ def test_pyproject_says_the_same(folder: Path) -> None:
     table = table.replace("[tool.mlflow-compliance.[tool.", "[[tool.")
     (folder / "pyproject.toml").write_text(f"[project]\nname = 'x'\n{table}")
     (folder / "compliance.toml").write_text(EVERYTHING)
-    assert load_settings(folder / "pyproject.toml").model_dump() == load_settings(folder / "compliance.toml").model_dump()
+    assert (
+        load_settings(folder / "pyproject.toml").model_dump() == load_settings(folder / "compliance.toml").model_dump()
+    )
 
 
 def test_credentials_do_not_show() -> None:
@@ -203,7 +205,10 @@ def test_credentials_do_not_show() -> None:
 
 class TestProblems:
     def test_all_are_told_in_the_order_of_the_file(self, folder: Path) -> None:
-        text = '[runs]\nrunning_max_hours = "x"\n\n[[products]]\nname = "a"\nprimry = "b"\n[[products]]\nname = "a"\n[[products]]\n'
+        text = (
+            '[runs]\nrunning_max_hours = "x"\n\n[[products]]\nname = "a"\nprimry = "b"\n[[products]]\nname = '
+            '"a"\n[[products]]\n'
+        )
         assert problems(folder, text) == [
             "compliance.toml:2: runs.running_max_hours: must be a number greater than 0, not 'x'",
             "compliance.toml:6: products[0].primry: unknown key; did you mean 'primary'?",
@@ -242,16 +247,25 @@ class TestProblems:
             ("duplicates.min_size = 0", "duplicates.min_size: must be a whole number of at least 1, not 0"),
             ("duplicates.zip_members = 1", "duplicates.zip_members: must be true or false, not 1"),
             ("experiments.test_tags.a = true", "experiments.test_tags.a: must be text in quotes, not true"),
-            ("policies.A.severity = 'hgih'", "policies.A.severity: must be 'low', 'medium', 'high' or 'critical', not 'hgih'"),
+            (
+                "policies.A.severity = 'hgih'",
+                "policies.A.severity: must be 'low', 'medium', 'high' or 'critical', not 'hgih'",
+            ),
             ("policies.A.enbled = true", "policies.A.enbled: unknown key; did you mean 'enabled'?"),
             (
                 "gate.require_evidence = 'hgih'",
-                "gate.require_evidence: must be one of low, medium, high, critical or never, or a list of severities, not hgih",
+                (
+                    "gate.require_evidence: must be one of low, medium, high, critical or never, or a list of "
+                    "severities, not hgih"
+                ),
             ),
             ("journal.where = 'x'", "journal.where: unknown key; known here: folder"),
             ("path = 'x'", f"path: unknown key; known here: {TABLES}"),
             ('"\\u001b[31m" = 1', f'"\\u001b[31m": unknown key; known here: {TABLES}'),
-            (f"runs.running_max_hours = '{'x' * 99}'", f"runs.running_max_hours: must be a number greater than 0, not '{'x' * 56}..."),
+            (
+                f"runs.running_max_hours = '{'x' * 99}'",
+                f"runs.running_max_hours: must be a number greater than 0, not '{'x' * 56}...",
+            ),
         ],
     )
     def test_each_is_one_sentence(self, folder: Path, text: str, problem: str) -> None:
@@ -274,7 +288,9 @@ class TestProblems:
         assert problems(folder, text, "pyproject.toml") == [problem]
 
     def test_unknown_policy_ids(self, folder: Path) -> None:
-        (folder / "compliance.toml").write_text("[policies.exp002]\n[policies.EXP001]\n[policies.zzz]\nenabled = true\n")
+        (folder / "compliance.toml").write_text(
+            "[policies.exp002]\n[policies.EXP001]\n[policies.zzz]\nenabled = true\n"
+        )
         settings = load_settings(folder / "compliance.toml")
         settings.check_policy_ids({"EXP001", "exp002", "zzz"})
         with pytest.raises(SettingsError) as caught:
@@ -309,7 +325,9 @@ class TestProblems:
             load_settings(folder / "compliance.toml")
 
     def test_a_file_without_end(self) -> None:
-        with pytest.raises(SettingsError, match=r"^/dev/zero: the settings cannot be read: more than \d+ bytes are no settings file$"):
+        with pytest.raises(
+            SettingsError, match=r"^/dev/zero: the settings cannot be read: more than \d+ bytes are no settings file$"
+        ):
             load_settings(Path("/dev/zero"))
 
     def test_a_byte_order_mark_is_no_mistake(self, folder: Path) -> None:
@@ -361,7 +379,10 @@ class TestOrigins:
     """Where a value comes from: the file and line that says it, even where it says what is built in."""
 
     def test_line_by_line(self, folder: Path) -> None:
-        text = '[runs]\nrunning_max_hours = 24.0\n[[products]]\nname = "a"\n[[products]]\nname = "b"\n[products.production]\ntolerance = 0.1\n'
+        text = (
+            '[runs]\nrunning_max_hours = 24.0\n[[products]]\nname = "a"\n[[products]]\nname = '
+            '"b"\n[products.production]\ntolerance = 0.1\n'
+        )
         (folder / "compliance.toml").write_text(text)
         settings = load_settings(folder / "compliance.toml")
         first, second = settings.products
@@ -373,14 +394,19 @@ class TestOrigins:
         assert settings.origin("experiments.test_names") == "built in"
 
     def test_in_pyproject(self, folder: Path) -> None:
-        (folder / "pyproject.toml").write_text("[project]\nname = 'x'\n[tool.mlflow-compliance.duplicates]\nmin_size = 7\n")
+        (folder / "pyproject.toml").write_text(
+            "[project]\nname = 'x'\n[tool.mlflow-compliance.duplicates]\nmin_size = 7\n"
+        )
         settings = load_settings(folder / "pyproject.toml")
         assert settings.origin("duplicates.min_size") == "pyproject.toml:4"
         assert settings.origin("duplicates.boilerplate") == "built in"
 
     def test_without_a_file(self) -> None:
         assert Settings().origin("runs.running_max_hours") == "built in"
-        assert Settings.model_validate({"runs": {"running_max_hours": 1}}).origin("runs.running_max_hours") == "the settings"
+        assert (
+            Settings.model_validate({"runs": {"running_max_hours": 1}}).origin("runs.running_max_hours")
+            == "the settings"
+        )
 
 
 class TestMatching:
@@ -390,7 +416,10 @@ class TestMatching:
         said = Settings.model_validate({"experiments": {"test_names": list(Settings().experiments.test_names)}})
         for name in ("test", "TEST", "Test_experiment", "test-1", "my_Test", "my-test"):
             assert said.is_test(experiment(name)), name
-            assert (settings.is_test(experiment(name)), settings.looks_like_a_test(experiment(name))) == (False, True), name
+            assert (settings.is_test(experiment(name)), settings.looks_like_a_test(experiment(name))) == (
+                False,
+                True,
+            ), name
         for name in ("latest", "testing", "contest_entry", "Default"):
             assert not said.is_test(experiment(name)), name
             assert not settings.looks_like_a_test(experiment(name)), name
@@ -411,14 +440,21 @@ class TestMatching:
             return next((claim.by for claim in found), None)
 
         names = {"production_names": ["*production*"]}
-        for claimed, why in ((experiment("credit_final"), By.PRIMARY), (experiment("credit_x", {"stage": "production"}), By.TAG)):
+        for claimed, why in (
+            (experiment("credit_final"), By.PRIMARY),
+            (experiment("credit_x", {"stage": "production"}), By.TAG),
+        ):
             assert by(claimed) is why, claimed
             assert by(replace(claimed, lifecycle="deleted")) is None, claimed
         assert by(experiment("credit_production")) is By.GUESS
         assert by(experiment("credit_production"), **names) is By.NAME
         assert by(experiment("credit_production_test")) is None, "one guess is as good as the other"
         assert by(experiment("credit_production_test"), **names) is By.NAME
-        for other in (experiment("credit_x"), experiment("fraud_production"), experiment("credit_x", {"stage": "staging"})):
+        for other in (
+            experiment("credit_x"),
+            experiment("fraud_production"),
+            experiment("credit_x", {"stage": "staging"}),
+        ):
             assert by(other) is None, other
 
     def test_a_product_covers_by_pattern_and_its_primary_always(self) -> None:
@@ -519,7 +555,11 @@ s = [[], [{}, -inf]]
         assert line_of(self.TEXT, loc) == line
         assert line_of(self.TEXT.replace("\n", "\r\n"), loc) == line
 
-    @given(st.lists(st.sampled_from(["a", "1", " ", ".", "=", "[", "]", "{", "}", ",", "'", '"', '"""', "\\", "#", "\n"])).map("".join))
+    @given(
+        st.lists(
+            st.sampled_from(["a", "1", " ", ".", "=", "[", "]", "{", "}", ",", "'", '"', '"""', "\\", "#", "\n"])
+        ).map("".join)
+    )
     def test_it_ends_for_any_text(self, text: str) -> None:
         with contextlib.suppress(ValueError):
             assert 1 <= line_of(text, ("a", 0, "a")) <= text.count("\n") + 1
@@ -550,7 +590,9 @@ class Writer:
         later = []
         for key, value in table.items():
             self.noise()
-            headed = isinstance(value, dict) or (isinstance(value, list) and value and all(isinstance(item, dict) for item in value))
+            headed = isinstance(value, dict) or (
+                isinstance(value, list) and value and all(isinstance(item, dict) for item in value)
+            )
             if headed and self.draw(st.booleans()):
                 later.append((key, value))
             else:
@@ -620,7 +662,9 @@ TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\r"), max_size=
 VALUES = st.recursive(
     TEXTS | st.integers(-99, 99) | st.booleans(),
     lambda inner: (
-        st.lists(inner, max_size=3) | st.lists(st.dictionaries(TEXTS, inner, max_size=2), max_size=3) | st.dictionaries(TEXTS, inner, max_size=3)
+        st.lists(inner, max_size=3)
+        | st.lists(st.dictionaries(TEXTS, inner, max_size=2), max_size=3)
+        | st.dictionaries(TEXTS, inner, max_size=3)
     ),
     max_leaves=12,
 )

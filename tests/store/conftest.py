@@ -1,4 +1,6 @@
-"""What the tests of files share: an inventory in one call, a file system with clones, and a process without privileges."""
+"""What the tests of files share: an inventory in one call, a file system with clones, and a process without
+privileges.
+"""
 
 from __future__ import annotations
 
@@ -78,7 +80,9 @@ def cloning_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture
 def ordinary_user(tmp_path: Path) -> Callable[..., str]:
-    """Run Python code, which calls `drop()` to lose its privileges, whoever runs the tests; gives back what it printed."""
+    """Run Python code, which calls `drop()` to lose its privileges, whoever runs the tests; gives back what it
+    printed.
+    """
 
     def run(code: str, *arguments: object) -> str:
         # Imports come before `drop()`: the interpreter may live where another user cannot look.
@@ -91,9 +95,16 @@ def ordinary_user(tmp_path: Path) -> Callable[..., str]:
             for above in tmp_path.parents:
                 if not above.stat().st_mode & 0o001:
                     above.chmod(0o755)
-            drop = f"def drop():\n    import os\n    os.setgroups([])\n    os.setgid({NOBODY})\n    os.setuid({NOBODY})\n"
+            drop = (
+                f"def drop():\n    import os\n    os.setgroups([])\n    os.setgid({NOBODY})\n    os.setuid({NOBODY})\n"
+            )
         command = [sys.executable, "-c", drop + code, *map(str, arguments)]
-        done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(SOURCE), "PYTHONDONTWRITEBYTECODE": "1"})
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(SOURCE), "PYTHONDONTWRITEBYTECODE": "1"},
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 

@@ -31,7 +31,11 @@ def weed() -> str | None:
     from importlib.util import find_spec
 
     beside = [str(Path(folder).parents[2] / "bin") for folder in sys.path if folder.endswith("site-packages")]
-    return shutil.which("weed", path=os.pathsep.join([*beside, os.environ.get("PATH", "")])) if find_spec("boto3") else None
+    return (
+        shutil.which("weed", path=os.pathsep.join([*beside, os.environ.get("PATH", "")]))
+        if find_spec("boto3")
+        else None
+    )
 
 
 @contextmanager
@@ -42,7 +46,11 @@ def s3_server(folder: Path) -> Iterator[str]:
     actions = ["Admin", "Read", "Write", "List", "Tagging"]
     users = [
         {"name": KEY, "credentials": [{"accessKey": KEY, "secretKey": SECRET}], "actions": actions},
-        {"name": STRANGER, "credentials": [{"accessKey": STRANGER, "secretKey": STRANGERS_SECRET}], "actions": ["Read:another", "List:another"]},
+        {
+            "name": STRANGER,
+            "credentials": [{"accessKey": STRANGER, "secretKey": STRANGERS_SECRET}],
+            "actions": ["Read:another", "List:another"],
+        },
     ]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "s3.json").write_text(json.dumps({"identities": users}))
@@ -65,9 +73,19 @@ def s3_server(folder: Path) -> Iterator[str]:
 @contextmanager
 def _started(program: str, folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     master, volume, filer, s3, *grpc = _free_ports(8)
-    command = [program, "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3", f"-s3.config={folder / 's3.json'}"]
+    command = [
+        program,
+        "server",
+        f"-dir={folder}",
+        "-ip=127.0.0.1",
+        "-ip.bind=127.0.0.1",
+        "-s3",
+        f"-s3.config={folder / 's3.json'}",
+    ]
     command += [f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}", f"-s3.port={s3}"]
-    command += [f"-{part}.port.grpc={port}" for part, port in zip(("master", "volume", "filer", "s3"), grpc, strict=True)]
+    command += [
+        f"-{part}.port.grpc={port}" for part, port in zip(("master", "volume", "filer", "s3"), grpc, strict=True)
+    ]
     command += ["-master.volumeSizeLimitMB=64", "-volume.max=200", "-master.telemetry=false"]
     command += ["-s3.iam=false", "-s3.port.iceberg=0", "-s3.port.lance=0"]
     with (folder / "weed.log").open("wb") as log:
@@ -98,7 +116,14 @@ def s3_client(endpoint: str) -> Any:
     from botocore.config import Config
 
     config = Config(retries={"max_attempts": 2}, s3={"addressing_style": "path"})
-    return boto3.client("s3", endpoint_url=endpoint, aws_access_key_id=KEY, aws_secret_access_key=SECRET, region_name="us-east-1", config=config)
+    return boto3.client(
+        "s3",
+        endpoint_url=endpoint,
+        aws_access_key_id=KEY,
+        aws_secret_access_key=SECRET,
+        region_name="us-east-1",
+        config=config,
+    )
 
 
 def forget_clients() -> None:

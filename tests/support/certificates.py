@@ -50,21 +50,29 @@ class Authority:
         from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
         assert isinstance(key, EllipticCurvePrivateKey)
-        subject, issuer = (x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, text)]) for text in (name, self.name))
+        subject, issuer = (
+            x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, text)]) for text in (name, self.name)
+        )
         now, day = datetime.now(timezone.utc), timedelta(days=1)
         own, above = (x509.SubjectKeyIdentifier.from_public_key(item.public_key()) for item in (key, self._key))
         made = (
-            x509.CertificateBuilder(issuer, subject, key.public_key(), x509.random_serial_number(), now - day, now + day)
+            x509.CertificateBuilder(
+                issuer, subject, key.public_key(), x509.random_serial_number(), now - day, now + day
+            )
             .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
             .add_extension(own, critical=False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(above), critical=False)
         )
         if authority:
-            made = made.add_extension(x509.KeyUsage(False, False, False, False, False, True, True, False, False), critical=True)
+            made = made.add_extension(
+                x509.KeyUsage(False, False, False, False, False, True, True, False, False), critical=True
+            )
         if server:
             made = made.add_extension(x509.SubjectAlternativeName([x509.IPAddress(IPv4Address(HERE))]), critical=False)
         certificate = made.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
-        private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        private = key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
         files = Signed(*(self.folder / f"{name}.{ending}" for ending in ("crt", "key", "pem")))
         for path, content in zip(files, (certificate, private, certificate + private), strict=True):
             path.write_bytes(content)

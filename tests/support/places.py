@@ -22,7 +22,9 @@ class Place:
 
     uri: str
     artifacts: str
-    """Folder or URI prefix under which experiments get their artifact_location; empty where the server is to choose it."""
+    """Folder or URI prefix under which experiments get their artifact_location; empty where the server is to choose
+    it.
+    """
     environment: Mapping[str, str] = field(default_factory=dict)
     """Variables that the client needs."""
     settings: str = ""
@@ -30,7 +32,9 @@ class Place:
 
 
 Kind = Callable[[Path], AbstractContextManager[Place]]
-"""Makes a store of one kind, new and empty; what it needs on disk goes below the folder. It skips, saying what to install."""
+"""Makes a store of one kind, new and empty; what it needs on disk goes below the folder. It skips, saying what to
+install.
+"""
 
 
 class Guest(Lab):
@@ -45,7 +49,8 @@ class Guest(Lab):
         self.settings = settings
         self.store = open_store(self.uri, settings, str(folder))
         if not place.artifacts and Version(mlflow.__version__) < Version("3.13"):
-            # Where a name is not ASCII, that server answers 500 in the file's stead: it puts the name as it is into a header.
+            # Where a name is not ASCII, that server answers 500 in the file's stead: it puts the name as it is into a
+            # header.
             self.odd_name = "groesse 1.csv"
 
     @property

@@ -1,4 +1,6 @@
-"""What a production run is built from, small: a pickled LightGBM classifier, its predictions, some of the rows that it predicted."""
+"""What a production run is built from, small: a pickled LightGBM classifier, its predictions, some of the rows that
+it predicted.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,9 @@ def materials() -> tuple[bytes, Any, Any]:
     dice = np.random.default_rng(7)
     frame = pd.DataFrame(dice.normal(size=(600, len(FEATURES))), columns=list(FEATURES))
     target = (frame["FEATURE_0"] + dice.normal(size=600) > 0.8).astype("int64")
-    model = LGBMClassifier(n_estimators=5, max_depth=3, num_leaves=6, random_state=7, n_jobs=1, verbosity=-1).fit(frame, target)
+    model = LGBMClassifier(n_estimators=5, max_depth=3, num_leaves=6, random_state=7, n_jobs=1, verbosity=-1).fit(
+        frame, target
+    )
     predictions = pd.DataFrame({"TARGET": target, "PROBABILITY": model.predict_proba(frame)[:, 1]})
     sample = frame.iloc[::50].assign(ROW=range(0, 600, 50)).reset_index(drop=True)
     return pickle.dumps(model), predictions, sample
@@ -65,7 +69,11 @@ def toml_for(uri: str, **production: Any) -> str:
     """compliance.toml of the team whose product is `credit`, with what its production run is built from."""
     lines = [f"{key} = {json.dumps(value)}" for key, value in {**PRODUCTION, **production}.items() if value is not None]
     marks = "".join(f"{key} = {json.dumps(value)}\n" for key, value in CREDIT.items() if key != "production_tags")
-    return f"[store]\ntracking_uri = {json.dumps(uri)}\n[[products]]\n{marks}[products.production]\n" + "\n".join(lines) + "\n"
+    return (
+        f"[store]\ntracking_uri = {json.dumps(uri)}\n[[products]]\n{marks}[products.production]\n"
+        + "\n".join(lines)
+        + "\n"
+    )
 
 
 def produced(make: Callable[..., Lab], **production: Any) -> Lab:

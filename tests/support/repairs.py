@@ -1,4 +1,6 @@
-"""Plans and carries out repairs of test stores with this checkout's own policies and fixers, and says what a store holds afterwards."""
+"""Plans and carries out repairs of test stores with this checkout's own policies and fixers, and says what a store
+holds afterwards.
+"""
 
 from __future__ import annotations
 
@@ -67,7 +69,9 @@ def remedies() -> Mapping[str, Fixer]:
 
 
 def chosen(ids: Sequence[str]) -> list[Policy]:
-    """The policies of these ids. Without any: all but SRV002, which starts a server (3 s) and which no change ever mends; EVERY asks for it too."""
+    """The policies of these ids. Without any: all but SRV002, which starts a server (3 s) and which no change ever
+    mends; EVERY asks for it too.
+    """
     return [rule for rule in rules() if EVERY in ids or (rule.id in ids if ids else rule.id != "SRV002")]
 
 
@@ -148,7 +152,11 @@ def take_back(lab: Lab, lines: Sequence[dict[str, Any]]) -> None:
 
 def hashes(folder: Path) -> Counter[str]:
     """SHA-256 of every artifact below a store's mlruns, quarantine included, and how often it is there."""
-    files = (path for path in (folder / "mlruns").rglob("*") if path.is_file() and path.name not in ("manifest.jsonl", "MLmodel", OWNER_NOTE))
+    files = (
+        path
+        for path in (folder / "mlruns").rglob("*")
+        if path.is_file() and path.name not in ("manifest.jsonl", "MLmodel", OWNER_NOTE)
+    )
     return Counter(hashlib.sha256(path.read_bytes()).hexdigest() for path in files)
 
 
@@ -176,10 +184,17 @@ def state(lab: Lab) -> dict[str, Any]:
     assert snapshot.artifacts is not None
     return {
         "experiments": {
-            key: (item.name, item.lifecycle, dict(item.runs), {tag: VOLATILE.sub("…", value) for tag, value in item.tags.items()})
+            key: (
+                item.name,
+                item.lifecycle,
+                dict(item.runs),
+                {tag: VOLATILE.sub("…", value) for tag, value in item.tags.items()},
+            )
             for key, item in snapshot.experiments.items()
         },
-        "copies": Counter(run.tags.get("compliance.copy") for run in snapshot.runs.values() if "compliance.copy" in run.tags),
+        "copies": Counter(
+            run.tags.get("compliance.copy") for run in snapshot.runs.values() if "compliance.copy" in run.tags
+        ),
         "readable": readable(lab),
         "duplicates": snapshot.artifacts.duplicates(),
         "ownerless": sorted(snapshot.artifacts.ownerless),

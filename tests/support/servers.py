@@ -20,9 +20,17 @@ ADMIN, PASSWORD = "admin", "pass:word@of/admin"
 
 @contextmanager
 def tracking_server(
-    folder: Path, database: str, artifacts: Path, *, users: str = "", cached: int = 600, workspaces: bool = False, authority: Authority | None = None
+    folder: Path,
+    database: str,
+    artifacts: Path,
+    *,
+    users: str = "",
+    cached: int = 600,
+    workspaces: bool = False,
+    authority: Authority | None = None,
 ) -> Iterator[Server]:
-    """What `mlflow server --no-serve-artifacts` serves. `users` is the permission of MLflow's basic-auth app for who was granted none.
+    """What `mlflow server --no-serve-artifacts` serves. `users` is the permission of MLflow's basic-auth app for who
+    was granted none.
 
     With an `authority` it speaks TLS, and answers those alone who have a certificate from there.
     """
@@ -40,8 +48,10 @@ def tracking_server(
         folder.mkdir(parents=True, exist_ok=True)
         settings = folder / "users.ini"
         settings.write_text(
-            f"[mlflow]\ndefault_permission = {users}\ndatabase_uri = sqlite:///{folder}/users.db\nadmin_username = {ADMIN}\n"
-            f"admin_password = {PASSWORD}\nauthorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
+            f"[mlflow]\ndefault_permission = {users}\ndatabase_uri = sqlite:///{folder}/users.db\nadmin_username "
+            f"= {ADMIN}\n"
+            f"admin_password = {PASSWORD}\nauthorization_function = "
+            "mlflow.server.auth:authenticate_request_basic_auth\n"
             # Without it every request hashes the password for long.
             f"auth_cache_ttl_seconds = {cached}\n"
         )
@@ -50,7 +60,14 @@ def tracking_server(
         app = ["--factory", "mlflow.server.auth:create_app"]
     if authority:
         own = authority.server("tracking-server")
-        app += ["--ssl-certfile", str(own.certificate), "--ssl-keyfile", str(own.key), "--ssl-ca-certs", str(authority.certificate)]
+        app += [
+            "--ssl-certfile",
+            str(own.certificate),
+            "--ssl-keyfile",
+            str(own.key),
+            "--ssl-ca-certs",
+            str(authority.certificate),
+        ]
         app += ["--ssl-cert-reqs", str(int(ssl.CERT_REQUIRED))]
     server = Server(folder / "server", "uvicorn", *app, "--log-level", "warning", **environment)
     if authority:
@@ -88,7 +105,9 @@ def handled_by(handler: type[Quiet]) -> Iterator[str]:
 
 
 class Proxy:
-    """Passes connections on to a server as they are, unless `interfere`, given the first bytes of a request, answers in its place."""
+    """Passes connections on to a server as they are, unless `interfere`, given the first bytes of a request,
+    answers in its place.
+    """
 
     def __init__(self, port: int, interfere: Callable[[bytes], bytes | None]) -> None:
         self.port, self.interfere, self.asked = port, interfere, 0
@@ -122,7 +141,14 @@ class Proxy:
                     return
                 request += received
             head, _, body = request.partition(b"\r\n\r\n")
-            length = next((int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")), 0)
+            length = next(
+                (
+                    int(line.split(b":")[1])
+                    for line in head.split(b"\r\n")
+                    if line.lower().startswith(b"content-length:")
+                ),
+                0,
+            )
             chunked = b"transfer-encoding: chunked" in head.lower()  # of an empty file
             while len(body) < length or (chunked and not body.endswith(b"0\r\n\r\n")):
                 body += client.recv(65536)
@@ -139,4 +165,7 @@ class Proxy:
 
 
 def answer(status: str, body: str = "") -> bytes:
-    return f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\nContent-Type: text/html\r\nConnection: close\r\n\r\n{body}".encode()
+    return (
+        f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\nContent-Type: text/html\r\nConnection: "
+        f"close\r\n\r\n{body}"
+    ).encode()

@@ -45,7 +45,11 @@ experiments = ["credit_*"]
 registered_model = "{NAME}"
 alias = "{ALIAS}"
 """
-QUICKLY = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "0", "MLFLOW_HTTP_REQUEST_BACKOFF_JITTER": "0"}
+QUICKLY = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "0",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_JITTER": "0",
+}
 _DEADLINE = 120.0
 
 
@@ -111,7 +115,9 @@ def log_production(tracking_uri: str, experiment_id: str, seed: int, *, threshol
         tags = {"stage": "production", HASH_OF_PICKLE: hashlib.sha256(pickled).hexdigest()}
         with mlflow.start_run(experiment_id=experiment_id, tags=tags) as run:
             mlflow.log_param("optimal_threshold", threshold)
-            logged = mlflow.lightgbm.log_model(model, name="model", serialization_format="skops", pip_requirements=["lightgbm"])
+            logged = mlflow.lightgbm.log_model(
+                model, name="model", serialization_format="skops", pip_requirements=["lightgbm"]
+            )
             with tempfile.TemporaryDirectory() as folder:
                 # Without a folder MLflow gives that of a local store, and writes a file of its own into it.
                 mlflow.artifacts.download_artifacts(logged.model_uri, dst_path=folder)
@@ -162,7 +168,13 @@ class Server:
         log = (self.folder.parent / f"{self.folder.name}.log").open("ab")
         # A session of its own: a server's workers end with it.
         self.process = subprocess.Popen(
-            self.command, cwd=self.folder, env=self.environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
+            self.command,
+            cwd=self.folder,
+            env=self.environment,
+            stdout=log,
+            stderr=log,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
         )
         log.close()
         return self

@@ -14,7 +14,17 @@ from typing import Any
 from unittest import mock
 
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelInput, LoggedModelOutput, LoggedModelStatus, Metric, Param, RunTag
+from mlflow.entities import (
+    Dataset,
+    DatasetInput,
+    InputTag,
+    LoggedModelInput,
+    LoggedModelOutput,
+    LoggedModelStatus,
+    Metric,
+    Param,
+    RunTag,
+)
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from mlflow_compliance.changes import JOURNAL, NOW, Change
@@ -124,10 +134,14 @@ class Lab:
         **tags: str,
     ) -> str:
         """A run that began at `start`; one that is not RUNNING ended a minute later."""
-        made = self.client.create_run(experiment_id, start_time=start, run_name=name, tags={"mlflow.user": "ann", **tags})
+        made = self.client.create_run(
+            experiment_id, start_time=start, run_name=name, tags={"mlflow.user": "ann", **tags}
+        )
         run_id = str(made.info.run_id)
         if metrics:
-            self.client.log_batch(run_id, metrics=[Metric(key, value, start + 1000, 0) for key, value in metrics.items()])
+            self.client.log_batch(
+                run_id, metrics=[Metric(key, value, start + 1000, 0) for key, value in metrics.items()]
+            )
         if files:
             self.upload(made.info.artifact_uri, files)
         if status != "RUNNING":
@@ -148,9 +162,21 @@ class Lab:
         """Where the artifacts of a run lie."""
         return Path(self.client.get_run(run_id).info.artifact_uri)
 
-    def model(self, experiment_id: str, run_id: str, name: str = "model", *, files: Mapping[str, bytes] | None = None, **tags: str) -> str:
-        """A logged model that a run wrote, with a small MLmodel that names its files and the ids that MLflow puts into it."""
-        made = self.client.create_logged_model(experiment_id, name=name, source_run_id=run_id, params={"depth": "3"}, tags=tags, model_type="clf")
+    def model(
+        self,
+        experiment_id: str,
+        run_id: str,
+        name: str = "model",
+        *,
+        files: Mapping[str, bytes] | None = None,
+        **tags: str,
+    ) -> str:
+        """A logged model that a run wrote, with a small MLmodel that names its files and the ids that MLflow puts
+        into it.
+        """
+        made = self.client.create_logged_model(
+            experiment_id, name=name, source_run_id=run_id, params={"depth": "3"}, tags=tags, model_type="clf"
+        )
         self.client.log_outputs(run_id, [LoggedModelOutput(made.model_id, 0)])
         self.upload(made.artifact_location, model_files(run_id, made.model_id, made.artifact_location, files or {}))
         self.client.finalize_logged_model(made.model_id, LoggedModelStatus.READY)
@@ -160,7 +186,8 @@ class Lab:
         return Path(self.client.get_logged_model(model_id).artifact_location)
 
     def rich_run(self, experiment_id: str, name: str = "rich", *, base_in: str = "", **tags: str) -> str:
-        """A run with everything that MLflow keeps of one: history with NaN and infinity, datasets, models, nested artifacts.
+        """A run with everything that MLflow keeps of one: history with NaN and infinity, datasets, models, nested
+        artifacts.
 
         A model that it reads is in the experiment `base_in`, in its own where that is empty.
         """
@@ -169,7 +196,9 @@ class Lab:
         history = [Metric("loss", value, START + 100 * step, step) for step, value in enumerate(values)]
         # The same step at the same moment, logged twice with two values.
         history += [Metric("loss", value, START + 900, 9) for value in (0.125, 0.0625)]
-        self.client.log_batch(run_id, metrics=[*history, Metric("bad", math.nan, START, 0), Metric("count", -3, START, -1)])
+        self.client.log_batch(
+            run_id, metrics=[*history, Metric("bad", math.nan, START, 0), Metric("count", -3, START, -1)]
+        )
         self.client.log_batch(run_id, params=[Param("depth", "10"), Param("empty", ""), Param("text", "ä\n" * 50)])
         self.client.log_inputs(
             run_id,
@@ -178,11 +207,15 @@ class Lab:
                 DatasetInput(EVAL, [InputTag("mlflow.data.context", "eval")]),
             ],
         )
-        first, second = (self.model(experiment_id, run_id, "twin", files={"weights.bin": BIG + bytes([n])}, number=str(n)) for n in (1, 2))
+        first, second = (
+            self.model(experiment_id, run_id, "twin", files={"weights.bin": BIG + bytes([n])}, number=str(n))
+            for n in (1, 2)
+        )
         self.client.log_batch(
             run_id,
             metrics=[
-                # Both models with the same metric at the same moment, one of them on a dataset; and one that only half shares its moment.
+                # Both models with the same metric at the same moment, one of them on a dataset; and one that only half
+                # shares its moment.
                 Metric("auc", 0.75, START + 500, 0, model_id=first, dataset_name="holdout", dataset_digest="d2"),
                 Metric("recall", 0.1, START + 600, 1),
                 Metric("recall", 0.9, START + 600, 1, model_id=first),
@@ -195,9 +228,19 @@ class Lab:
         self.client.log_inputs(run_id, models=[LoggedModelInput(read.model_id)])
         uri = self.client.get_run(run_id).info.artifact_uri
         old_style = {
-            f"model/{key}": value for key, value in model_files(run_id, "", "model", {"model.pkl": pickle.dumps({"weights": [1, 2]})}).items()
+            f"model/{key}": value
+            for key, value in model_files(run_id, "", "model", {"model.pkl": pickle.dumps({"weights": [1, 2]})}).items()
         }
-        self.upload(uri, {"notes.txt": b"short", "empty.txt": b"", "data/big.bin": BIG, f"data/deep/er/{self.odd_name}": BIG * 2, **old_style})
+        self.upload(
+            uri,
+            {
+                "notes.txt": b"short",
+                "empty.txt": b"",
+                "data/big.bin": BIG,
+                f"data/deep/er/{self.odd_name}": BIG * 2,
+                **old_style,
+            },
+        )
         self.client.set_terminated(run_id, status="FINISHED", end_time=START + 60_000)
         return run_id
 
@@ -223,8 +266,12 @@ class Lab:
     def tag_run(self, run_id: str, **tags: str) -> None:
         self.client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
 
-    def carry_out(self, *changes: Change, start: Snapshot | None = None) -> tuple[list[Change], Snapshot, dict[str, str]]:
-        """Write changes, hold each to the law `read(write(store)) == on(read(store))`; their inverses, the store after, the binding."""
+    def carry_out(
+        self, *changes: Change, start: Snapshot | None = None
+    ) -> tuple[list[Change], Snapshot, dict[str, str]]:
+        """Write changes, hold each to the law `read(write(store)) == on(read(store))`; their inverses, the store
+        after, the binding.
+        """
         binding = {JOURNAL: "20250601T000000Z-abcdef", NOW: "2025-06-01T00:00:00+00:00"}
         before = start or self.everything()
         writer = StoreWriter(self.store, binding)
@@ -264,12 +311,16 @@ def model_files(run_id: str, model_id: str, place: str, files: Mapping[str, byte
     """A model folder with an MLmodel as MLflow writes it, naming its files."""
     names = files or {"model.pkl": b"weights"}
     flavors = "".join(f"  flavor{number}:\n    data: {name}\n" for number, name in enumerate(sorted(names)))
-    text = f"artifact_path: {place}\nflavors:\n{flavors}model_id: {model_id}\nmodel_uuid: {model_id}\nrun_id: {run_id}\n"
+    text = (
+        f"artifact_path: {place}\nflavors:\n{flavors}model_id: {model_id}\nmodel_uuid: {model_id}\nrun_id: {run_id}\n"
+    )
     return {"MLmodel": text.encode(), **names}
 
 
 def facts(snapshot: Snapshot) -> dict[str, Any]:
-    """Everything of a snapshot that a plan predicts, with inodes told by the paths that share one and unknown sizes left out."""
+    """Everything of a snapshot that a plan predicts, with inodes told by the paths that share one and unknown sizes
+    left out.
+    """
     return {
         "experiments": dict(snapshot.experiments),
         "runs": dict(snapshot.runs),
@@ -308,7 +359,10 @@ def _file_facts(artifacts: Artifacts) -> dict[str, Any]:
         "pointers": dict(artifacts.pointers),
         "claimed": dict.fromkeys(artifacts.claimed, True),
         "ownerless": {path: (item.root, item.files, item.size) for path, item in artifacts.ownerless.items()},
-        "quarantined": {path: (item.former, item.owner.place, item.problem, *_facts_of(item.files)) for path, item in artifacts.quarantined.items()},
+        "quarantined": {
+            path: (item.former, item.owner.place, item.problem, *_facts_of(item.files))
+            for path, item in artifacts.quarantined.items()
+        },
         "models": {
             path: (model.owner and (model.owner.kind, model.owner.key), model.missing, model.empty, model.artifact_path)
             for path, model in artifacts.models.items()

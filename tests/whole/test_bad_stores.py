@@ -1,4 +1,6 @@
-"""Stores that cannot be audited, or not repaired: one clear sentence, the right exit code, and nothing made or changed."""
+"""Stores that cannot be audited, or not repaired: one clear sentence, the right exit code, and nothing made or
+changed.
+"""
 
 from __future__ import annotations
 
@@ -101,7 +103,9 @@ def _pipe(folder: Path) -> Path:
         (_half_a_store, "the database {path} has a schema that"),
     ],
 )
-def test_what_is_no_store_is_told_and_left_alone(gate: Gate, tmp_path: Path, make: Callable[[Path], Path], said: str, flags: list[str]) -> None:
+def test_what_is_no_store_is_told_and_left_alone(
+    gate: Gate, tmp_path: Path, make: Callable[[Path], Path], said: str, flags: list[str]
+) -> None:
     folder = tmp_path / "store"
     folder.mkdir()
     path = make(folder)
@@ -120,7 +124,9 @@ def another_process(path: Path, *statements: str) -> Iterator[None]:
     """Another process that has the database open and has done something in it, until this block ends."""
     code = "import sqlite3, sys\nconnection = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
     code += "for statement in sys.argv[2:]: connection.execute(statement)\nprint('done', flush=True)\nsys.stdin.read()"
-    with subprocess.Popen([sys.executable, "-c", code, str(path), *statements], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(path), *statements], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
         assert process.stdout
         assert process.stdout.readline() == b"done\n"
         try:
@@ -168,7 +174,12 @@ def test_a_writer_in_the_way_of_a_repair_is_told_of_and_loses_nothing(gate: Gate
 def _hot_journal(database: Path, folder: Path) -> Path:
     """A copy of a database as a process that died in the middle of a write leaves it."""
     copied = folder / "mlflow.db"
-    spill = ("PRAGMA cache_size = 2", "PRAGMA cache_spill = 1", "BEGIN IMMEDIATE", "UPDATE alembic_version SET version_num = 'halfway'")
+    spill = (
+        "PRAGMA cache_size = 2",
+        "PRAGMA cache_spill = 1",
+        "BEGIN IMMEDIATE",
+        "UPDATE alembic_version SET version_num = 'halfway'",
+    )
     bulk = "INSERT INTO experiment_tags SELECT hex(randomblob(100)), hex(randomblob(2000)), 0 FROM runs, runs, runs"
     with another_process(database, *spill, bulk):
         shutil.copy(database, copied)
@@ -197,7 +208,9 @@ def test_a_write_ahead_log_is_read_and_left_as_it_is(gate: Gate, messy: Lab, tmp
     change = "UPDATE experiments SET name = 'test_in_the_log' WHERE experiment_id = 1"
     with closing(sqlite3.connect(messy.database)) as connection:
         connection.execute("PRAGMA journal_mode = WAL")
-    logged = another_process(messy.database, "SELECT * FROM runs", *([change] if "wal" in beside and beside != "empty wal" else []))
+    logged = another_process(
+        messy.database, "SELECT * FROM runs", *([change] if "wal" in beside and beside != "empty wal" else [])
+    )
     with logged:
         shutil.copy(messy.database, path)
         if beside == "empty wal":
@@ -222,8 +235,18 @@ def unprivileged(gate: Gate, messy: Lab) -> Iterator[Callable[..., pytest.RunRes
     """Runs the gate in a process for which file modes count, also where the tests run as root."""
 
     def run(*flags: str) -> pytest.RunResult:
-        command = [sys.executable, "-m", "pytest", f"--rootdir={gate.folder}", f"-c={gate.folder / 'pytest.ini'}", *map(str, RULES), *flags]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=gate.folder, preexec_fn=_without_the_power_to_pass_modes)
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            f"--rootdir={gate.folder}",
+            f"-c={gate.folder / 'pytest.ini'}",
+            *map(str, RULES),
+            *flags,
+        ]
+        done = subprocess.run(
+            command, capture_output=True, text=True, cwd=gate.folder, preexec_fn=_without_the_power_to_pass_modes
+        )
         return pytest.RunResult(done.returncode, done.stdout.splitlines(), done.stderr.splitlines(), 0)
 
     yield run
@@ -232,7 +255,9 @@ def unprivileged(gate: Gate, messy: Lab) -> Iterator[Callable[..., pytest.RunRes
 
 
 def _without_the_power_to_pass_modes() -> None:
-    """Root without CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH is the owner of its files and no more: modes count after the next exec."""
+    """Root without CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH is the owner of its files and no more: modes count
+    after the next exec.
+    """
     if os.geteuid() == 0:
         libc = ctypes.CDLL(None, use_errno=True)
         for capability in (1, 2):
@@ -248,7 +273,9 @@ def test_an_unreadable_database(messy: Lab, unprivileged: Callable[..., pytest.R
     assert set(os.listdir(messy.folder)) == {"mlflow.db", "mlruns"}
 
 
-def test_a_folder_that_cannot_be_written_to_is_audited_and_not_repaired(messy: Lab, unprivileged: Callable[..., pytest.RunResult]) -> None:
+def test_a_folder_that_cannot_be_written_to_is_audited_and_not_repaired(
+    messy: Lab, unprivileged: Callable[..., pytest.RunResult]
+) -> None:
     for path in (*messy.folder.rglob("*"), messy.folder):
         path.chmod(0o555 if path.is_dir() else 0o444)
     before = state(messy.folder)
@@ -258,11 +285,15 @@ def test_a_folder_that_cannot_be_written_to_is_audited_and_not_repaired(messy: L
     assert state(messy.folder) == before
     fix = unprivileged("--fix")
     assert fix.ret == 4
-    assert "cannot be written (Permission denied): nothing was changed; set [journal] folder to a writable one" in told(fix)
+    assert "cannot be written (Permission denied): nothing was changed; set [journal] folder to a writable one" in told(
+        fix
+    )
     assert state(messy.folder) == before
 
 
-def test_files_that_cannot_be_read_are_told_and_not_repaired(messy: Lab, unprivileged: Callable[..., pytest.RunResult]) -> None:
+def test_files_that_cannot_be_read_are_told_and_not_repaired(
+    messy: Lab, unprivileged: Callable[..., pytest.RunResult]
+) -> None:
     (copy := next(messy.mlruns.rglob("shap.bin"))).chmod(0)
     result = unprivileged("-k", "stored_once")
     assert result.ret == 1
@@ -302,7 +333,12 @@ def test_a_store_of_an_older_mlflow_is_not_repaired_and_the_command_is_named(gat
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     disk = tmp_path / "disk"
     disk.mkdir()
-    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(disk)], capture_output=True).returncode:
+    if (
+        os.geteuid() != 0
+        or subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(disk)], capture_output=True
+        ).returncode
+    ):
         pytest.skip("needs the right to mount a small file system")
     try:
         yield disk
@@ -311,10 +347,14 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("left", [0, 4096, 30_000])
-def test_a_full_disk_stops_a_repair_and_loses_nothing(gate: Gate, empty_store: bytes, small_disk: Path, left: int) -> None:
+def test_a_full_disk_stops_a_repair_and_loses_nothing(
+    gate: Gate, empty_store: bytes, small_disk: Path, left: int
+) -> None:
     """However much room is left (in bytes): no traceback, no success, and everything that was there is still there."""
     lab = Lab.new(small_disk / "lab", empty_store, {})
-    delivery, production, scratch = (lab.experiment(name) for name in ("credit_delivery", "credit_production", "test_experiment"))
+    delivery, production, scratch = (
+        lab.experiment(name) for name in ("credit_delivery", "credit_production", "test_experiment")
+    )
     lab.run(delivery, "delivery")
     champion = {"model/MLmodel": b"flavors: {f: {data: m.bin}}\n", "model/m.bin": os.urandom(50_000)}
     lab.run(production, "champion", files=champion, stage="production")
@@ -342,7 +382,9 @@ def test_a_full_disk_stops_a_repair_and_loses_nothing(gate: Gate, empty_store: b
     assert set(contents.values()) <= set(_contents(lab.mlruns).values())
 
 
-def test_equal_files_on_a_file_system_that_is_mounted_below_a_root(empty_store: bytes, small_disk: Path, tmp_path: Path) -> None:
+def test_equal_files_on_a_file_system_that_is_mounted_below_a_root(
+    empty_store: bytes, small_disk: Path, tmp_path: Path
+) -> None:
     """Told as what cannot be mended before anything is tried."""
     lab = Lab.new(tmp_path / "lab", empty_store, {"store": {"artifact_roots": [str(tmp_path)]}})
     far = lab.experiment("far")
@@ -355,7 +397,9 @@ def test_equal_files_on_a_file_system_that_is_mounted_below_a_root(empty_store: 
     insisted = replace(lab.store, owned=tuple(root.path for root in lab.read().artifacts.roots))
     plan = make_plan(chosen(["ART001"]), remedies(), Context(insisted.read(artifacts=True), lab.settings))
     assert not plan.changes
-    assert [refusal.reason for refusal in plan.unfixed] == ["its copies lie on different file systems, which cannot share bytes"]
+    assert [refusal.reason for refusal in plan.unfixed] == [
+        "its copies lie on different file systems, which cannot share bytes"
+    ]
 
 
 def _contents(folder: Path) -> dict[str, bytes]:
@@ -365,7 +409,11 @@ def _contents(folder: Path) -> dict[str, bytes]:
 def _rows(database: Path) -> set[tuple[object, ...]]:
     """What a repair may add to and must not take away: who ran what, with which values."""
     with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
-        queries = ("SELECT run_uuid, key, value FROM tags", "SELECT run_uuid, name, start_time, end_time FROM runs", "SELECT key, value FROM metrics")
+        queries = (
+            "SELECT run_uuid, key, value FROM tags",
+            "SELECT run_uuid, name, start_time, end_time FROM runs",
+            "SELECT key, value FROM metrics",
+        )
         return {row for query in queries for row in connection.execute(query)}
 
 
@@ -386,7 +434,9 @@ HOSTILE = {
 
 @pytest.mark.parametrize("name", HOSTILE.values(), ids=HOSTILE.keys())
 def test_hostile_names_are_only_text(gate: Gate, messy: Lab, name: str) -> None:
-    """Of experiments, runs, tags and registered models: printed on one line, in the table too, and written through `--fix`."""
+    """Of experiments, runs, tags and registered models: printed on one line, in the table too, and written through
+    `--fix`.
+    """
     run = messy.runs("1")[0]
     messy.folder_of(run.info.run_id).mkdir(parents=True)
     messy.client.create_registered_model("plain")

@@ -1,4 +1,6 @@
-"""The store that this program exists for, through the command line: what the gate finds, what a repair leaves, what the second one does."""
+"""The store that this program exists for, through the command line: what the gate finds, what a repair leaves, what
+the second one does.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,11 @@ def gate(demo: Lab, *flags: str) -> tuple[int, set[str], str]:
     """Exit code, the policies with findings in the table, and all that was printed."""
     command = [sys.executable, "-m", "pytest", "policies", "-p", "no:cacheprovider", "-q", f"--tracking-uri={demo.uri}"]
     done = subprocess.run(
-        [*command, f"--compliance-config={demo.folder / 'compliance.toml'}", *flags], cwd=CHECKOUT, capture_output=True, text=True, check=False
+        [*command, f"--compliance-config={demo.folder / 'compliance.toml'}", *flags],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert "Traceback" not in done.stdout + done.stderr
     table = done.stdout.partition("what --fix would do")[2]
@@ -65,7 +71,18 @@ def assert_complete(demo: Lab, run: Any) -> None:
         "n_features": "189",
     }
     assert run.data.params.items() >= params.items()
-    assert run.data.metrics.keys() == {"accuracy", "precision", "recall", "f1", "roc_auc", "business_cost", "tn", "fp", "fn", "tp"}
+    assert run.data.metrics.keys() == {
+        "accuracy",
+        "precision",
+        "recall",
+        "f1",
+        "roc_auc",
+        "business_cost",
+        "tn",
+        "fp",
+        "fn",
+        "tp",
+    }
     assert run.data.metrics["tn"] + run.data.metrics["fp"] + run.data.metrics["fn"] + run.data.metrics["tp"] == 4000
     folder = Path(run.info.artifact_uri)
     assert (folder / "model.pkl").read_bytes() == (demo.folder / "models" / "production_model.pkl").read_bytes()
@@ -137,7 +154,10 @@ def test_the_whole_path(story: Story) -> None:
     # What it replaces keeps its place, and both thresholds stay on record.
     assert copied.data.tags["compliance.superseded_by"] == production.info.run_id
     (overruled,) = [run for run in demo.runs("4") if run.info.run_name == "final_model_application"]
-    assert (overruled.data.params["optimal_threshold"], overruled.data.tags["compliance.overruled.threshold"]) == ("0.338", "0.48")
+    assert (overruled.data.params["optimal_threshold"], overruled.data.tags["compliance.overruled.threshold"]) == (
+        "0.338",
+        "0.48",
+    )
 
     after = contents(demo.mlruns)
     assert before.keys() <= after.keys()
@@ -150,10 +170,14 @@ def test_the_whole_path(story: Story) -> None:
             path for paths in before.values() for path in paths if path.startswith(folder + os.sep)
         }
     large = [
-        paths for paths in after.values() if (kept := [path for path in paths if ".quarantine" not in path]) and os.path.getsize(kept[0]) >= 1024
+        paths
+        for paths in after.values()
+        if (kept := [path for path in paths if ".quarantine" not in path]) and os.path.getsize(kept[0]) >= 1024
     ]
     for paths in large:
-        inodes = {os.stat(path).st_ino for path in paths if ".quarantine" not in path and os.path.basename(path) != "MLmodel"}
+        inodes = {
+            os.stat(path).st_ino for path in paths if ".quarantine" not in path and os.path.basename(path) != "MLmodel"
+        }
         assert len(inodes) <= 1, paths
 
 
@@ -179,17 +203,37 @@ def test_people_see_it_in_the_ui(story: Story, browser: Any, tmp_path: Path) -> 
         assert listed.count("[PRODUCTION]") == 1
         assert "test_experiment" not in listed
         assert "credit_scoring_production" not in listed
-        see("ui-run", f"experiments/4/runs/{run.info.run_id}", run.info.run_name, "optimal_threshold", "Finished", "roc_auc")
+        see(
+            "ui-run",
+            f"experiments/4/runs/{run.info.run_id}",
+            run.info.run_name,
+            "optimal_threshold",
+            "Finished",
+            "roc_auc",
+        )
         shown = page.inner_text("body").split("\n")
         for name, value in {**run.data.params, **run.data.metrics}.items():
             beside = [after for before, after in pairwise(shown) if before == name]
             # The browser spells a number in its own way.
-            assert any(text == value if isinstance(value, str) else spells(text, value) for text in beside), (name, value, beside)
+            assert any(text == value if isinstance(value, str) else spells(text, value) for text in beside), (
+                name,
+                value,
+                beside,
+            )
         assert "stage: production" in page.inner_text("body").replace("\n", " ").replace(" : ", ": ")
-        files = ("confusion_matrix.png", "feature_importance.csv", "model.pkl", "model_metadata.json", "predictions", "threshold_curve.png")
+        files = (
+            "confusion_matrix.png",
+            "feature_importance.csv",
+            "model.pkl",
+            "model_metadata.json",
+            "predictions",
+            "threshold_curve.png",
+        )
         see("ui-artifacts", f"experiments/4/runs/{run.info.run_id}/artifacts", *files)
         page.get_by_text("threshold_curve.png", exact=True).first.click()
-        page.wait_for_function("[...document.images].some(image => image.src.startsWith('blob:') && image.naturalWidth === 900)")
+        page.wait_for_function(
+            "[...document.images].some(image => image.src.startsWith('blob:') && image.naturalWidth === 900)"
+        )
         page.screenshot(path=pictures / "ui-threshold-curve.png")
         see("ui-registry", "models/credit_scoring", "Version 1", "@ production")
     page.close()

@@ -1,4 +1,6 @@
-"""Whose a file is, at the command line: it is moved or linked only where that is proven, and an ordinary store is repaired as ever."""
+"""Whose a file is, at the command line: it is moved or linked only where that is proven, and an ordinary store is
+repaired as ever.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ def store(lab: Lab, gate: Gate) -> Lab:
 
 
 def stray(lab: Lab, name: str = f"9/{GONE}") -> Path:
-    """A folder that nobody owns, of the time of the runs: one that is newer than all rows would be told as a newer database's."""
+    """A folder that nobody owns, of the time of the runs: one that is newer than all rows would be told as a newer
+    database's.
+    """
     made = lab.stray(name, {"artifacts/old.bin": b"left behind" * 200})
     for path in (*made.rglob("*"), made, made.parent):
         os.utime(path, (START / 1000, START / 1000))
@@ -45,7 +49,11 @@ def fix(gate: Gate, *flags: str, uri: str = "") -> str:
 
 def inodes(folder: Path) -> dict[str, int]:
     """Where every artifact is, and in which physical copy."""
-    return {str(path): path.stat().st_ino for path in folder.rglob("*") if path.is_file() and path.suffix in (".bin", ".txt")}
+    return {
+        str(path): path.stat().st_ino
+        for path in folder.rglob("*")
+        if path.is_file() and path.suffix in (".bin", ".txt")
+    }
 
 
 def untouched(lab: Lab, gate: Gate, *, reason: str, flags: tuple[str, ...] = (), uri: str = "") -> str:
@@ -62,7 +70,13 @@ def repaired(text: str, lab: Lab) -> None:
     """One copy of each content is left, and what nobody owns lies in the quarantine."""
     assert "verified: the store, read anew, is what was planned" in text, text
     assert not (lab.mlruns / "9").exists()
-    assert len(list(lab.mlruns.glob(f".quarantine/*/9/{GONE}/artifacts/old.bin")) + list(lab.mlruns.glob(".quarantine/*/9/**/old.bin"))) >= 1
+    assert (
+        len(
+            list(lab.mlruns.glob(f".quarantine/*/9/{GONE}/artifacts/old.bin"))
+            + list(lab.mlruns.glob(".quarantine/*/9/**/old.bin"))
+        )
+        >= 1
+    )
     assert len({path.stat().st_ino for path in lab.mlruns.glob("*/*/artifacts/shap.bin")}) == 1
 
 
@@ -75,12 +89,20 @@ def sql(database: Path, *statements: str) -> None:
 def elsewhere(lab: Lab, experiment: str, place: str) -> None:
     """Write another place into the rows of an experiment; its files stay where they are."""
     old = str(lab.mlruns / experiment)
-    for table, column in (("experiments", "artifact_location"), ("runs", "artifact_uri"), ("logged_models", "artifact_location")):
-        lab.sql(f"UPDATE {table} SET {column} = replace({column}, ?, ?) WHERE experiment_id = ?", old, place, experiment)
+    for table, column in (
+        ("experiments", "artifact_location"),
+        ("runs", "artifact_uri"),
+        ("logged_models", "artifact_location"),
+    ):
+        lab.sql(
+            f"UPDATE {table} SET {column} = replace({column}, ?, ?) WHERE experiment_id = ?", old, place, experiment
+        )
 
 
 class TestOrdinaryStores:
-    """The other direction: nothing of all this stands in the way of a store whose rows are all read and lead to their files."""
+    """The other direction: nothing of all this stands in the way of a store whose rows are all read and lead to
+    their files.
+    """
 
     def test_one_database_with_its_own_mlruns(self, store: Lab, gate: Gate) -> None:
         repaired(fix(gate), store)
@@ -89,7 +111,9 @@ class TestOrdinaryStores:
         assert "0 changes to 0 entities" in fix(gate)
 
     def test_the_note_is_first_in_the_plan_of_its_root_and_written_once(self, store: Lab, gate: Gate) -> None:
-        lines = [line.strip() for line in plan_in(gate("--fix", "-k", "ART001 or ART002")) if line.lstrip().startswith("+")]
+        lines = [
+            line.strip() for line in plan_in(gate("--fix", "-k", "ART001 or ART002")) if line.lstrip().startswith("+")
+        ]
         assert [line.split()[1] for line in lines] == ["note", "store", "move"]
 
     def test_no_note_where_nothing_in_the_root_changes(self, lab: Lab, gate: Gate) -> None:
@@ -111,7 +135,14 @@ class TestOrdinaryStores:
         repaired(fix(gate, uri=moved.uri), moved)
 
     @pytest.mark.parametrize(
-        "place", ["gs://bucket/mlruns/2", "s3a://bucket/2", "D:\\code\\mlruns\\2", "file:///D:/code/mlruns/2", "/no/such/place/mlruns/2"]
+        "place",
+        [
+            "gs://bucket/mlruns/2",
+            "s3a://bucket/2",
+            "D:\\code\\mlruns\\2",
+            "file:///D:/code/mlruns/2",
+            "/no/such/place/mlruns/2",
+        ],
     )
     def test_rows_of_another_place_that_cannot_mean_it_do_not_stop_it(self, store: Lab, gate: Gate, place: str) -> None:
         other = store.experiment("credit_cloud", lifecycle="archived")
@@ -133,7 +164,9 @@ class TestOrdinaryStores:
         )
         repaired(fix(gate), store)
 
-    def test_another_store_beside_it_with_files_of_its_own(self, store: Lab, gate: Gate, make_lab: Callable[[], Lab]) -> None:
+    def test_another_store_beside_it_with_files_of_its_own(
+        self, store: Lab, gate: Gate, make_lab: Callable[[], Lab]
+    ) -> None:
         other = make_lab()
         other.run("0", files={"a.bin": BIG})
         shutil.copy(other.database, store.folder / "other.db")
@@ -149,7 +182,11 @@ class TestRowsThatLeadElsewhere:
             store.model(old, run, files={"weights.bin": BIG + b"!"})
         if what == "trace":
             trace = f"tr-{'a' * 32}"
-            store.sql("INSERT INTO trace_info (request_id, experiment_id, timestamp_ms, status) VALUES (?, ?, 1, 'OK')", trace, int(old))
+            store.sql(
+                "INSERT INTO trace_info (request_id, experiment_id, timestamp_ms, status) VALUES (?, ?, 1, 'OK')",
+                trace,
+                int(old),
+            )
             (store.mlruns / old / "traces" / trace / "artifacts").mkdir(parents=True)
             (store.mlruns / old / "traces" / trace / "artifacts" / "traces.bin").write_bytes(BIG)
         elsewhere(store, old, str(tmp_path / "old" / "mlruns" / old))
@@ -168,7 +205,9 @@ class TestRowsThatLeadElsewhere:
         fix(gate)
         assert (store.mlruns / old / "traces").exists()
 
-    @pytest.mark.parametrize("source", ["D:\\export\\prices_v3", "gs://bucket/export/prices_v3", "/no/such/place/prices_v3/"])
+    @pytest.mark.parametrize(
+        "source", ["D:\\export\\prices_v3", "gs://bucket/export/prices_v3", "/no/such/place/prices_v3/"]
+    )
     def test_the_ending_of_a_versions_source(self, store: Lab, gate: Gate, source: str) -> None:
         store.client.create_registered_model("prices")
         store.client.create_model_version("prices", str(store.mlruns))
@@ -190,7 +229,10 @@ class TestRowsThatLeadElsewhere:
         (run, *_) = store.runs("1")
         store.client.create_registered_model("prices")
         store.client.create_model_version("prices", str(store.mlruns))
-        store.sql("UPDATE model_versions SET source = ?, storage_location = NULL", f"mlflow-artifacts:/1/{run.info.run_id}/artifacts")
+        store.sql(
+            "UPDATE model_versions SET source = ?, storage_location = NULL",
+            f"mlflow-artifacts:/1/{run.info.run_id}/artifacts",
+        )
         before = inodes(store.folder)
         assert "may mean it too" in fix(gate)
         assert inodes(store.folder) == before
@@ -247,7 +289,9 @@ class TestWhatTheDatabaseSaysBesides:
         store.sql("INSERT INTO skill_catalog VALUES (1, ?)", value.format(root=root, escaped=root.replace("/", "\\/")))
         fix(gate)
         assert (store.mlruns / "9").exists()
-        assert len({path.stat().st_ino for path in store.mlruns.glob("*/*/artifacts/shap.bin")}) == 1, "what rows own is linked all the same"
+        assert len({path.stat().st_ino for path in store.mlruns.glob("*/*/artifacts/shap.bin")}) == 1, (
+            "what rows own is linked all the same"
+        )
 
     @pytest.mark.parametrize("value", ["prices", "{root}-old/8", "gs://bucket/9x", "", "/no/such/place"])
     def test_a_table_of_a_later_version_that_names_something_else(self, store: Lab, gate: Gate, value: str) -> None:
@@ -264,11 +308,16 @@ class TestWhatTheDatabaseSaysBesides:
 
     def test_a_table_that_is_too_large_to_look_through(self, store: Lab, gate: Gate) -> None:
         sql(store.database, TABLE)
-        store.sql("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i <= 100001) INSERT INTO skill_catalog SELECT i, 'x' FROM n")
+        store.sql(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i <= 100001) INSERT INTO "
+            "skill_catalog SELECT i, 'x' FROM n"
+        )
         assert "too much to look through" in fix(gate)
         assert (store.mlruns / "9").exists()
 
-    @pytest.mark.parametrize("spelling", ["{path}", "file://{path}", '{{"uri": "{path}"}}', "see {path}, please", "{path}/artifacts/old.bin"])
+    @pytest.mark.parametrize(
+        "spelling", ["{path}", "file://{path}", '{{"uri": "{path}"}}', "see {path}, please", "{path}/artifacts/old.bin"]
+    )
     def test_a_text_that_names_it(self, store: Lab, gate: Gate, spelling: str) -> None:
         (run, *_) = store.runs("1")
         store.stray("8", {f"{'8' * 32}/artifacts/other.bin": b"left" * 900})
@@ -287,13 +336,25 @@ class TestOtherDatabases:
 
     def test_a_copy_of_a_store_in_a_folder_above_it(self, store: Lab, gate: Gate) -> None:
         shutil.copy(store.database, store.folder.parent / "upper.db")
-        untouched(store, gate, reason=f"{store.database} holds runs of this store too", uri=f"sqlite:///{store.folder.parent / 'upper.db'}")
+        untouched(
+            store,
+            gate,
+            reason=f"{store.database} holds runs of this store too",
+            uri=f"sqlite:///{store.folder.parent / 'upper.db'}",
+        )
 
-    def test_a_store_without_runs_in_a_folder_above_it(self, store: Lab, gate: Gate, make_lab: Callable[[], Lab]) -> None:
+    def test_a_store_without_runs_in_a_folder_above_it(
+        self, store: Lab, gate: Gate, make_lab: Callable[[], Lab]
+    ) -> None:
         other = make_lab()
         shutil.copy(other.database, store.folder.parent / "upper.db")
         sql(store.folder.parent / "upper.db", f"UPDATE experiments SET artifact_location = '{store.mlruns}/0'")
-        untouched(store, gate, reason=f"the database {store.database} lies nearer to it", uri=f"sqlite:///{store.folder.parent / 'upper.db'}")
+        untouched(
+            store,
+            gate,
+            reason=f"the database {store.database} lies nearer to it",
+            uri=f"sqlite:///{store.folder.parent / 'upper.db'}",
+        )
 
     @pytest.mark.parametrize("name", ["mlflow.db.bak", "yesterday", "mlflow-copy.sqlite"])
     def test_a_backup_beside_it_is_told_by_its_name(self, store: Lab, gate: Gate, name: str) -> None:
@@ -332,10 +393,14 @@ class TestOtherDatabases:
         other.run("0", files={"theirs.bin": BIG})
         untouched(store, gate, reason=f"it does not lie in {other.folder}", uri=other.uri)
 
-    def test_a_run_of_a_neighbour_whose_rows_name_another_place(self, store: Lab, gate: Gate, make_lab: Callable[[], Lab]) -> None:
+    def test_a_run_of_a_neighbour_whose_rows_name_another_place(
+        self, store: Lab, gate: Gate, make_lab: Callable[[], Lab]
+    ) -> None:
         other = make_lab()
         other.sql(
-            "INSERT INTO runs (run_uuid, experiment_id, lifecycle_stage, status, artifact_uri) VALUES (?, 0, 'active', 'FINISHED', 'gs://b')", GONE
+            "INSERT INTO runs (run_uuid, experiment_id, lifecycle_stage, status, artifact_uri) VALUES (?, 0, "
+            "'active', 'FINISHED', 'gs://b')",
+            GONE,
         )
         shutil.copy(other.database, store.folder / "other.db")
         fix(gate)
@@ -347,8 +412,14 @@ class TestOtherDatabases:
         assert "it does not lie in" in fix(gate)
         repaired(fix(gate, f"--fix-owned-root={store.mlruns}"), store)
 
-    def test_equal_files_of_two_roots_are_linked_where_there_is_no_doubt(self, store: Lab, gate: Gate, tmp_path: Path) -> None:
-        far = str(store.client.create_experiment("credit_far", artifact_location=str(tmp_path / "far" / "2"), tags={"lifecycle": "archived"}))
+    def test_equal_files_of_two_roots_are_linked_where_there_is_no_doubt(
+        self, store: Lab, gate: Gate, tmp_path: Path
+    ) -> None:
+        far = str(
+            store.client.create_experiment(
+                "credit_far", artifact_location=str(tmp_path / "far" / "2"), tags={"lifecycle": "archived"}
+            )
+        )
         store.run(far, files={"shap.bin": BIG})
         text = fix(gate)
         assert len({path.stat().st_ino for path in store.mlruns.glob("*/*/artifacts/shap.bin")}) == 1
@@ -359,7 +430,10 @@ class TestOtherDatabases:
     @pytest.mark.parametrize(
         ("flags", "said"),
         [
-            (["--fix-owned-root=."], "--fix-owned-root is about what --fix or --fix-dry-run may change: give one of them"),
+            (
+                ["--fix-owned-root=."],
+                "--fix-owned-root is about what --fix or --fix-dry-run may change: give one of them",
+            ),
             (["--fix", "--fix-owned-root=no-such-folder"], "which is no artifact root of the store"),
             (["--fix-dry-run", "--fix-owned-root=."], "which is no artifact root of the store"),
         ],

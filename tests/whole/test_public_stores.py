@@ -1,4 +1,6 @@
-"""Two real stores that nobody made for this program: what is wrong with them is found, nothing else is said, and nothing is changed."""
+"""Two real stores that nobody made for this program: what is wrong with them is found, nothing else is said, and
+nothing is changed.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,10 @@ THERE = {
     ZOOMCAMP: ("file:///D:/code/nda-mlops-zoomcamp-2024/week-02/mlruns", ZOOMCAMP / "mlruns"),
     CREDIT_RISK: ("file:///C:/MachineLearning/credit-risk-engine/mlruns", CREDIT_RISK / "mlruns"),
 }
-STUCK = "run sneaky-mouse-871: still RUNNING; found: nothing logged since 2024-06-08 11:14 UTC; expected: ended within 24 hours (built in)"
+STUCK = (
+    "run sneaky-mouse-871: still RUNNING; found: nothing logged since 2024-06-08 11:14 UTC; expected: ended "
+    "within 24 hours (built in)"
+)
 LIFECYCLE = "expected: tag lifecycle with one of production, archived, development, staging, reference (built in)"
 SCHEMAS = f"found: revision 5b0e9adcef9c; expected: revision {installed_revisions()[-1]} of MLflow {mlflow.__version__}"
 ONE_COPY = "expected: 1 copy of what has 1024 bytes or more (built in)"
@@ -64,7 +69,10 @@ def findings(gate: Gate, store: Path, monkeypatch: pytest.MonkeyPatch, *, reloca
 def unreachable(experiments: str, rows: int, folder: str, prefix: str, here: str) -> str:
     why = f"the folder {folder} does not exist here; map it with [store.relocate]"
     # Shortened as it is shown.
-    line = f"place {prefix}: its artifacts cannot be reached: {why}; found: {rows} rows of {experiments} below {prefix}; {here}"
+    line = (
+        f"place {prefix}: its artifacts cannot be reached: {why}; found: {rows} rows of {experiments} below "
+        f"{prefix}; {here}"
+    )
     return line if len(line) <= LIMIT else f"{line[: LIMIT - 1]}…"
 
 
@@ -73,13 +81,22 @@ def test_the_old_sqlite_store_as_it_is(gate: Gate, monkeypatch: pytest.MonkeyPat
     prefix, folder = THERE[ZOOMCAMP][0], "D:/code/nda-mlops-zoomcamp-2024/week-02"
     expected = [
         *ZOOMCAMP_ROWS,
-        unreachable("'nyc-taxi-experiment', 'my-experiment-1'", 24, folder, prefix, f"the ids of 6 of 22 of them are in {ZOOMCAMP.resolve()}/mlruns"),
+        unreachable(
+            "'nyc-taxi-experiment', 'my-experiment-1'",
+            24,
+            folder,
+            prefix,
+            f"the ids of 6 of 22 of them are in {ZOOMCAMP.resolve()}/mlruns",
+        ),
     ]
     assert sorted(findings(gate, ZOOMCAMP, monkeypatch, relocated=False)) == sorted(expected)
 
 
 def test_the_old_sqlite_store_relocated(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
-    run, registered = "mlruns/1/821d9118ed7c4637bb3a0e020cc59e0d/artifacts", "mlruns/1/92025337761b47258bb509b166789a29/artifacts"
+    run, registered = (
+        "mlruns/1/821d9118ed7c4637bb3a0e020cc59e0d/artifacts",
+        "mlruns/1/92025337761b47258bb509b166789a29/artifacts",
+    )
     # A model that the run logged, by its own record; the run's artifact folder is not there.
     logged = "2/05e1247c0ded4579835ec988a587c5a2/artifacts/models"
     lost = f"its artifacts cannot be reached: the folder {ZOOMCAMP}/mlruns/{logged} does not exist here"
@@ -88,7 +105,10 @@ def test_the_old_sqlite_store_relocated(gate: Gate, monkeypatch: pytest.MonkeyPa
         *ZOOMCAMP_ROWS,
         f"artifact {run}/feature_importance_weight.json: stored 2 times; found: 6750 bytes too many; {ONE_COPY}",
         f"artifact {run}/feature_importance_weight.png: stored 2 times; found: 320488 bytes too many; {ONE_COPY}",
-        f"run_model 05e1247c0ded4579835ec988a587c5a2/models: {lost}; found: 1 row of 'my-experiment-1' below {THERE[ZOOMCAMP][0]}/{logged}",
+        (
+            f"run_model 05e1247c0ded4579835ec988a587c5a2/models: {lost}; found: 1 row of 'my-experiment-1' below "
+            f"{THERE[ZOOMCAMP][0]}/{logged}"
+        ),
         f"model_folder {run}/model: an incomplete model; {missing}",
         f"model_folder {registered}/model: an incomplete model, registered as nyc-taxi-model/1; {missing}",
         f"model_folder {registered}/models_mlflow: an incomplete model; {missing}",
@@ -101,7 +121,13 @@ def test_the_file_store_as_it_is(gate: Gate, monkeypatch: pytest.MonkeyPatch) ->
     prefix, folder = THERE[CREDIT_RISK][0], "C:/MachineLearning/credit-risk-engine"
     expected = [
         *CREDIT_RISK_ROWS,
-        unreachable("'Default', 'credit_risk_experiment'", 13, folder, prefix, f"the ids of 11 of 11 of them are in {CREDIT_RISK}/mlruns"),
+        unreachable(
+            "'Default', 'credit_risk_experiment'",
+            13,
+            folder,
+            prefix,
+            f"the ids of 11 of 11 of them are in {CREDIT_RISK}/mlruns",
+        ),
     ]
     assert sorted(findings(gate, CREDIT_RISK, monkeypatch, relocated=False)) == sorted(expected)
 
@@ -129,7 +155,9 @@ def test_neither_is_repaired(gate: Gate, monkeypatch: pytest.MonkeyPatch, store:
     [(ZOOMCAMP, "alias"), (CREDIT_RISK, "products = []")],
     ids=["sqlite", "file store"],
 )
-def test_both_are_asked_what_is_in_production(gate: Gate, monkeypatch: pytest.MonkeyPatch, store: Path, seen: str) -> None:
+def test_both_are_asked_what_is_in_production(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch, store: Path, seen: str
+) -> None:
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     uri = f"sqlite:///{store}/mlflow.db" if store == ZOOMCAMP else str(store / "mlruns")
     (gate.folder / "compliance.toml").write_text(f"[store]\ntracking_uri = {json.dumps(uri)}\n")

@@ -1,4 +1,6 @@
-"""Stores as people let them grow: served, moved, shared, relative or not mounted, a repair touches no file that a row can mean."""
+"""Stores as people let them grow: served, moved, shared, relative or not mounted, a repair touches no file that a
+row can mean.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,9 @@ class StorePlan:
     @property
     def ordinary(self) -> bool:
         """Whether nothing about it is in doubt."""
-        return not (self.shared or self.database_copied or self.unmounted) and {kind for kind, _ in self.experiments} <= {"plain", "nested"}
+        return not (self.shared or self.database_copied or self.unmounted) and {
+            kind for kind, _ in self.experiments
+        } <= {"plain", "nested"}
 
 
 RUNS = st.builds(
@@ -61,7 +65,9 @@ RUNS = st.builds(
 )
 STORES = st.builds(
     StorePlan,
-    experiments=st.lists(st.tuples(st.sampled_from(KINDS), st.lists(RUNS, max_size=3).map(tuple)), min_size=1, max_size=4).map(tuple),
+    experiments=st.lists(
+        st.tuples(st.sampled_from(KINDS), st.lists(RUNS, max_size=3).map(tuple)), min_size=1, max_size=4
+    ).map(tuple),
     orphan=st.booleans(),
     shared=st.sampled_from([False, False, True]),
     database_copied=st.sampled_from([False, False, False, True]),
@@ -81,7 +87,9 @@ class Grown:
         if plan.orphan:
             left = self.lab.stray("77", {f"{'ab' * 16}/artifacts/left.bin": b"left behind" * 200})
             for path in (*left.rglob("*"), left):
-                os.utime(path, (10**9, 10**9))  # older than every row: what is newer may be of a database that was restored
+                os.utime(
+                    path, (10**9, 10**9)
+                )  # older than every row: what is newer may be of a database that was restored
         if plan.shared:
             self._share(empty)
         self.volume = folder / "volume"
@@ -109,21 +117,38 @@ class Grown:
             if run.deleted:
                 client.delete_run(run_id)
         if kind in ("relative", "served", "moved"):
-            prefix = {"relative": "./mlruns", "served": "mlflow-artifacts:", "moved": "file:///C:/Users/ann/mlruns"}[kind]
-            places = (("experiments", "artifact_location"), ("runs", "artifact_uri"), ("logged_models", "artifact_location"))
+            prefix = {"relative": "./mlruns", "served": "mlflow-artifacts:", "moved": "file:///C:/Users/ann/mlruns"}[
+                kind
+            ]
+            places = (
+                ("experiments", "artifact_location"),
+                ("runs", "artifact_uri"),
+                ("logged_models", "artifact_location"),
+            )
             for table, column in places:
-                lab.sql(f"UPDATE {table} SET {column} = replace({column}, ?, ?) WHERE experiment_id = ?", str(lab.mlruns), prefix, int(key))
+                lab.sql(
+                    f"UPDATE {table} SET {column} = replace({column}, ?, ?) WHERE experiment_id = ?",
+                    str(lab.mlruns),
+                    prefix,
+                    int(key),
+                )
 
     def _share(self, empty: bytes) -> None:
-        """Another store, made in a folder of its own, whose runs lie in the same root, which is in the folder of neither."""
+        """Another store, made in a folder of its own, whose runs lie in the same root, which is in the folder of
+        neither.
+        """
         other = Lab.new(self.folder / "other", empty, {})
-        key = other.client.create_experiment("theirs", artifact_location=str(self.folder / "elsewhere" / "mlruns" / "90"))
+        key = other.client.create_experiment(
+            "theirs", artifact_location=str(self.folder / "elsewhere" / "mlruns" / "90")
+        )
         other.run(key, "their run", files={"theirs.bin": BIG + b"theirs"})
 
     def meant(self) -> dict[Path, tuple[str, int]]:
         """Every file that a row of some database means -> its hash and inode; the orphan alone is nobody's."""
         roots = [self.lab.mlruns, self.folder / "elsewhere", self.volume]
-        files = (path for root in roots for path in sorted(root.rglob("*")) if path.is_file() and "77" not in path.parts)
+        files = (
+            path for root in roots for path in sorted(root.rglob("*")) if path.is_file() and "77" not in path.parts
+        )
         return {
             path: (hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_ino)
             for path in files
@@ -144,14 +169,18 @@ def folders(tmp_path: Path) -> Iterator[Any]:
     phases=[Phase.explicit, Phase.generate],  # shrinking a store takes minutes; the failing one is printed as it is
 )
 @given(plan=STORES)
-def test_a_repair_touches_no_file_that_a_row_can_mean(plan: StorePlan, folders: Iterator[Path], empty_store: bytes) -> None:
+def test_a_repair_touches_no_file_that_a_row_can_mean(
+    plan: StorePlan, folders: Iterator[Path], empty_store: bytes
+) -> None:
     grown = Grown(plan, next(folders), empty_store)
     lab, before = grown.lab, grown.meant()
     snapshot = lab.read()
     artifacts = snapshot.artifacts
     assert artifacts is not None
     for finding in found_in(snapshot, lab):
-        assert not (finding.code in ABSENT and finding.entity.place in artifacts.unknown), f"missing is said of what was not looked at: {finding}"
+        assert not (finding.code in ABSENT and finding.entity.place in artifacts.unknown), (
+            f"missing is said of what was not looked at: {finding}"
+        )
     assert grown.meant() == before, "an audit changes nothing"
     try:
         refuse_writing(lab.store, snapshot)
@@ -162,7 +191,9 @@ def test_a_repair_touches_no_file_that_a_row_can_mean(plan: StorePlan, folders: 
     assert done.outcome.failed == []
     assert done.differing == []
     after = grown.meant()
-    assert {path: digest for path, (digest, _) in after.items()} == {path: digest for path, (digest, _) in before.items()}
+    assert {path: digest for path, (digest, _) in after.items()} == {
+        path: digest for path, (digest, _) in before.items()
+    }
     if not plan.ordinary:
         return
     left = lab.mlruns / "77"

@@ -30,7 +30,9 @@ SLOW = ("MOD003", "MOD005", "SRV002")
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory, empty_store: bytes) -> Lab:
-    """A production run with a registered model, a rival, and development work with equal files: something for most remedies."""
+    """A production run with a registered model, a rival, and development work with equal files: something for most
+    remedies.
+    """
     lab = Lab.new(
         tmp_path_factory.mktemp("law"),
         empty_store,
@@ -41,13 +43,19 @@ def store(tmp_path_factory: pytest.TempPathFactory, empty_store: bytes) -> Lab:
                     "primary": "credit_delivery",
                     "experiments": ["credit_*"],
                     "production_names": ["*_production", "*_delivery"],
-                    "production": {"registered_model": "credit", "required_artifacts": ["report.txt"], "required_tags": []},
+                    "production": {
+                        "registered_model": "credit",
+                        "required_artifacts": ["report.txt"],
+                        "required_tags": [],
+                    },
                 }
             ],
             "experiments": {"development": ["credit_selection"]},
         },
     )
-    delivery, rival, selection = (lab.experiment(name) for name in ("credit_delivery", "credit_production", "credit_selection"))
+    delivery, rival, selection = (
+        lab.experiment(name) for name in ("credit_delivery", "credit_production", "credit_selection")
+    )
     champion = lab.run(delivery, "champion", files={"report.txt": b"as it was accepted"}, stage="production")
     model = lab.model(delivery, champion)
     lab.registered("credit", f"models:/{model}", champion, alias="production")
@@ -89,13 +97,17 @@ def acts_on(change: Change, places: list[str]) -> bool:
     return any(text == place or text.startswith(place + "/") for text in texts(change) for place in places)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(data=st.data())
 def test_nothing_is_called_missing_and_nothing_is_done_where_nobody_looked(store: Lab, data: st.DataObject) -> None:
     seen = store.read()
     assert seen.artifacts is not None
     kinds = ("run", "logged_model", "model_version")
-    rows = data.draw(st.sets(st.sampled_from(sorted(row for row in seen.artifacts.locations if row[0] in kinds)), min_size=1))
+    rows = data.draw(
+        st.sets(st.sampled_from(sorted(row for row in seen.artifacts.locations if row[0] in kinds)), min_size=1)
+    )
     snapshot, places = unseen(store, seen, rows)
     asked = [rule for rule in rules() if rule.id not in SLOW]
     unknown = snapshot.artifacts.unknown if snapshot.artifacts else {}
@@ -106,7 +118,11 @@ def test_nothing_is_called_missing_and_nothing_is_done_where_nobody_looked(store
     plan = make_plan(asked, remedies(), Context(snapshot, store.settings))
     assert not [change.describe() for change in plan.changes if acts_on(change, places)]
     if any(run.tags.get("stage") == "production" and snapshot.unknown_files(run) for run in snapshot.runs.values()):
-        assert not [change.describe() for change in plan.changes if isinstance(change, (LogProductionRun, RegisterVersion, SetAlias))]
+        assert not [
+            change.describe()
+            for change in plan.changes
+            if isinstance(change, (LogProductionRun, RegisterVersion, SetAlias))
+        ]
 
 
 @pytest.mark.parametrize("away", ["elsewhere", "empty", "gone"])
@@ -114,9 +130,16 @@ def test_rules_of_production_are_not_evaluated_and_act_on_nothing(store: Lab, tm
     """Through the reader: the same store, its rows of another machine, its root empty, its root gone."""
     lab = copied(store, tmp_path / "here")
     if away == "elsewhere":
-        for table, column in (("experiments", "artifact_location"), ("runs", "artifact_uri"), ("logged_models", "artifact_location")):
+        for table, column in (
+            ("experiments", "artifact_location"),
+            ("runs", "artifact_uri"),
+            ("logged_models", "artifact_location"),
+        ):
             lab.sql(f"UPDATE {table} SET {column} = replace({column}, ?, 'file:///C:/work')", str(lab.folder))
-        lab.sql("UPDATE model_versions SET storage_location = replace(storage_location, ?, 'file:///C:/work')", str(lab.folder))
+        lab.sql(
+            "UPDATE model_versions SET storage_location = replace(storage_location, ?, 'file:///C:/work')",
+            str(lab.folder),
+        )
         shutil.rmtree(lab.mlruns)
     else:
         shutil.move(lab.mlruns, tmp_path / "volume")
@@ -127,7 +150,8 @@ def test_rules_of_production_are_not_evaluated_and_act_on_nothing(store: Lab, tm
     for rule in rules():
         if rule.id not in SLOW:
             outcomes[rule.id] = {
-                evaluate(rule, case, Context(snapshot, lab.settings)).outcome for case in cases(rule, Context(snapshot, lab.settings))
+                evaluate(rule, case, Context(snapshot, lab.settings)).outcome
+                for case in cases(rule, Context(snapshot, lab.settings))
             }
     assert outcomes["ART003"] == {Outcome.FAILED}
     for policy in ("MOD001", "MOD004", "PRD004", "PRD005", "PRD007", "REG002", "SRV001"):
@@ -139,7 +163,13 @@ def copied(store: Lab, folder: Path) -> Lab:
     """The same store elsewhere, its rows pointing to the copied files."""
     shutil.copytree(store.folder, folder)
     made = Lab(folder, store.settings)
-    for table, column in (("experiments", "artifact_location"), ("runs", "artifact_uri"), ("logged_models", "artifact_location")):
+    for table, column in (
+        ("experiments", "artifact_location"),
+        ("runs", "artifact_uri"),
+        ("logged_models", "artifact_location"),
+    ):
         made.sql(f"UPDATE {table} SET {column} = replace({column}, ?, ?)", f"{store.folder}/", f"{folder}/")
-    made.sql("UPDATE model_versions SET storage_location = replace(storage_location, ?, ?)", f"{store.folder}/", f"{folder}/")
+    made.sql(
+        "UPDATE model_versions SET storage_location = replace(storage_location, ?, ?)", f"{store.folder}/", f"{folder}/"
+    )
     return made

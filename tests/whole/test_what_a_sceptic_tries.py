@@ -95,7 +95,11 @@ def test_artifacts_of_another_workspace_are_not_strays(lab: Lab) -> None:
 @pytest.mark.parametrize("tags", [{}, {"lifecycle": "archived"}])
 def test_nothing_is_merged_into_a_test_or_archived_experiment(make_lab: Any, tags: dict[str, str]) -> None:
     name = "credit_delivery" if tags else "test_delivery"
-    lab = make_lab(products=[{"name": "credit", "primary": name, "experiments": ["credit_*"], "production_names": ["*_production"]}])
+    lab = make_lab(
+        products=[
+            {"name": "credit", "primary": name, "experiments": ["credit_*"], "production_names": ["*_production"]}
+        ]
+    )
     lab.experiment(name, **tags)
     lab.run(lab.experiment("credit_production"))
     assert not [change for change in plan_for(lab).changes if isinstance(change, CopyRun)]
@@ -127,7 +131,9 @@ def test_an_artifact_root_that_is_gone_is_told_where_files_were_written_to_it(la
         (item,) = snapshot.artifacts.unreachable  # type: ignore[union-attr]
         assert item.experiments == (key,)
         assert str(lab.mlruns) in item.reason
-        assert {unknown.why for unknown in snapshot.artifacts.unknown.values()} == {Why.EMPTY_ROOT if empty else Why.NO_ROOT}  # type: ignore[union-attr]
+        assert {unknown.why for unknown in snapshot.artifacts.unknown.values()} == {
+            Why.EMPTY_ROOT if empty else Why.NO_ROOT
+        }  # type: ignore[union-attr]
         with pytest.raises(StoreError, match=r"does not write while files that rows speak of are away"):
             refuse_writing(lab.store, snapshot)
     lab.mlruns.rmdir()
@@ -158,7 +164,11 @@ def test_a_model_that_another_experiments_run_reads_keeps_its_experiment(lab: La
 def test_a_cache_beside_the_runs_of_a_project_folder_is_not_moved(lab: Lab) -> None:
     project = lab.folder / "project"
     lab.sql("UPDATE experiments SET artifact_location = ? WHERE experiment_id = 0", str(project / "0"))
-    for name in ("d41d8cd98f00b204e9800998ecf8427e/cache.bin", "2022/d41d8cd98f00b204e9800998ecf8427e/part-0.parquet", "src/train.py"):
+    for name in (
+        "d41d8cd98f00b204e9800998ecf8427e/cache.bin",
+        "2022/d41d8cd98f00b204e9800998ecf8427e/part-0.parquet",
+        "src/train.py",
+    ):
         path = project / name
         path.parent.mkdir(parents=True)
         path.write_bytes(BIG)
@@ -204,7 +214,9 @@ def test_a_hard_link_of_a_users_own_outside_the_roots_is_left_alone(lab: Lab) ->
 
 
 @pytest.mark.parametrize("how", ["uri", "link"])
-def test_a_location_that_is_a_uri_or_leads_through_a_link_is_planned_as_it_is_read(lab: Lab, tmp_path: Path, how: str) -> None:
+def test_a_location_that_is_a_uri_or_leads_through_a_link_is_planned_as_it_is_read(
+    lab: Lab, tmp_path: Path, how: str
+) -> None:
     """The copy's files are predicted where the reader will find them, and their hashes go on record under that path."""
     if how == "uri":
         uris = [(lab.folder / "ml runs" / key).as_uri() for key in "12"]
@@ -234,14 +246,21 @@ def test_a_database_that_is_opened_through_a_link_has_the_same_record_and_lock(l
 
 
 def test_what_a_run_owns_that_began_after_the_rows_were_read_is_not_moved(lab: Lab) -> None:
-    """A tracking server is listed page by page: a run of a moment ago may be in none, and its folder is there by the time of the walk."""
+    """A tracking server is listed page by page: a run of a moment ago may be in none, and its folder is there by
+    the time of the walk.
+    """
     home = lab.folder_of(lab.run("0", "new", files={"a.bin": BIG})).parent
     shutil.copytree(home, home.with_name("0" * 32))
     lab.sql("UPDATE runs SET run_uuid = ? WHERE run_uuid = ?", "1" * 32, home.name)
     lab.sql("UPDATE runs SET artifact_uri = ? WHERE run_uuid = ?", f"{lab.mlruns}/0/{'1' * 32}/artifacts", "1" * 32)
     plan = plan_for(lab, "ART002")
-    assert {os.path.basename(change.path) for change in plan.changes if isinstance(change, MoveToQuarantine)} == {"0" * 32, home.name}
-    lab.sql("UPDATE runs SET run_uuid = ?, artifact_uri = ? WHERE run_uuid = ?", home.name, f"{home}/artifacts", "1" * 32)
+    assert {os.path.basename(change.path) for change in plan.changes if isinstance(change, MoveToQuarantine)} == {
+        "0" * 32,
+        home.name,
+    }
+    lab.sql(
+        "UPDATE runs SET run_uuid = ?, artifact_uri = ? WHERE run_uuid = ?", home.name, f"{home}/artifacts", "1" * 32
+    )
     done = carry_out(lab, plan)
     assert [why for _, why in done.outcome.failed if f"belongs to run {home.name}" in why]
     assert (home.exists(), home.with_name("0" * 32).exists()) == (True, False)
@@ -264,7 +283,9 @@ def test_a_copy_is_taken_back_with_all_its_models(lab: Lab, monkeypatch: pytest.
 
 
 def test_parents_that_lead_in_a_circle_and_a_mark_of_our_own_survive_a_merge(lab: Lab) -> None:
-    """What no copy can name stays as it is; a run that says of itself that it is a copy that was taken back is retired like the others."""
+    """What no copy can name stays as it is; a run that says of itself that it is a copy that was taken back is
+    retired like the others.
+    """
     target, rival = lab.experiment("credit_delivery"), lab.experiment("credit_production")
     first, second, alone = (lab.run(rival, name) for name in ("first", "second", "alone"))
     for run, above in ((first, second), (second, first), (alone, alone)):

@@ -1,4 +1,6 @@
-"""Serves the production model over HTTP: one call loads it, /predict scores with it, /reload changes it between two requests."""
+"""Serves the production model over HTTP: one call loads it, /predict scores with it, /reload changes it between two
+requests.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,12 @@ class ApiSettings:
         def named(name: str) -> str | None:
             return os.environ.get(name) or None
 
-        return cls(named("MLFLOW_TRACKING_URI"), named("COMPLIANCE_CONFIG"), named("CREDIT_FALLBACK_MODEL"), named("CREDIT_MODEL_RECORD"))
+        return cls(
+            named("MLFLOW_TRACKING_URI"),
+            named("COMPLIANCE_CONFIG"),
+            named("CREDIT_FALLBACK_MODEL"),
+            named("CREDIT_MODEL_RECORD"),
+        )
 
 
 class Answer(BaseModel):
@@ -51,7 +58,9 @@ class Answer(BaseModel):
     model_config = ConfigDict(protected_namespaces=())
 
     probability: float = Field(description="probability of default")
-    decision: str | None = Field(description="'decline' from the threshold on, else 'approve'; null without a threshold")
+    decision: str | None = Field(
+        description="'decline' from the threshold on, else 'approve'; null without a threshold"
+    )
     threshold: float | None
     model_version: str | None
     run_id: str
@@ -78,10 +87,13 @@ class Loaded:
         number = Annotated[float, Field(allow_inf_nan=False)]
         value: Any = number | None if model.takes_missing else number
         # A column may have any name; a field of pydantic may not.
-        columns: dict[str, Any] = {f"column{place}": (value, Field(alias=name)) for place, name in enumerate(model.features)}
+        columns: dict[str, Any] = {
+            f"column{place}": (value, Field(alias=name)) for place, name in enumerate(model.features)
+        }
         row = create_model("Row", __config__=rules, **columns)
         one = create_model("One", __config__=rules, features=(row, ...))
-        many = create_model("Many", __config__=rules, rows=(Annotated[list[row], Field(min_length=1, max_length=LARGEST_BATCH)], ...))  # type: ignore[valid-type]
+        rows = Annotated[list[row], Field(min_length=1, max_length=LARGEST_BATCH)]  # type: ignore[valid-type]
+        many = create_model("Many", __config__=rules, rows=(rows, ...))
         return cls(model, one, many, datetime.now(timezone.utc).isoformat(timespec="seconds"))
 
     def answers(self, body: dict[str, Any]) -> list[Answer]:
@@ -94,7 +106,13 @@ class Loaded:
     def _answer(self, probability: float) -> Answer:
         threshold = self.model.threshold
         decision = None if threshold is None else "decline" if probability >= threshold else "approve"
-        return Answer(probability=probability, decision=decision, threshold=threshold, model_version=self.model.version, run_id=self.model.run_id)
+        return Answer(
+            probability=probability,
+            decision=decision,
+            threshold=threshold,
+            model_version=self.model.version,
+            run_id=self.model.run_id,
+        )
 
 
 @dataclass
@@ -108,7 +126,9 @@ class Service:
     loading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def load(self) -> None:
-        """Load anew beside the event loop, and only then put it in the old one's place. Raises ComplianceError and keeps the old one."""
+        """Load anew beside the event loop, and only then put it in the old one's place. Raises ComplianceError and
+        keeps the old one.
+        """
         settings = self.settings
         async with self.loading:
             try:
@@ -152,16 +172,27 @@ class Service:
     async def mlflow(self) -> dict[str, Any]:
         """What MLflow says now. What serves does not depend on it."""
         settings = self.settings
-        ask = asyncio.to_thread(find_production_model, tracking_uri=settings.tracking_uri, config=settings.config, timeout=settings.patience)
+        ask = asyncio.to_thread(
+            find_production_model, tracking_uri=settings.tracking_uri, config=settings.config, timeout=settings.patience
+        )
         try:
             found = await asyncio.wait_for(ask, 3 * settings.patience)
         except asyncio.TimeoutError:
             return _no_model(f"MLflow did not answer within {3 * settings.patience:g} s", reachable=False)
         except ComplianceError as error:
             return _no_model(str(error), reachable=not isinstance(error, UnreachableError))
-        would_load = {"model": found.uri, "run_id": found.run_id, "version": found.version, "threshold": found.threshold}
+        would_load = {
+            "model": found.uri,
+            "run_id": found.run_id,
+            "version": found.version,
+            "threshold": found.threshold,
+        }
         model = self.loaded.model if self.loaded else None
-        same = model is not None and (model.uri, model.run_id, model.version) == (found.uri, found.run_id, found.version)
+        same = model is not None and (model.uri, model.run_id, model.version) == (
+            found.uri,
+            found.run_id,
+            found.version,
+        )
         return {"reachable": True, "why": found.why, "would_load": would_load, "is_loaded": same}
 
 

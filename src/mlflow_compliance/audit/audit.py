@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Options(Flags):
-    """What the command line says, and where it was given. Of `rules` the single ids and patterns, empty for every rule."""
+    """What the command line says, and where it was given. Of `rules` the single ids and patterns, empty for every
+    rule.
+    """
 
     rootdir: Path
     workdir: Path
@@ -112,14 +114,18 @@ class Audit:
 
     @property
     def changed_since(self) -> int:
-        """When the rows that rules without files were told of had been read, 0 where all rules saw the store of one moment."""
+        """When the rows that rules without files were told of had been read, 0 where all rules saw the store of one
+        moment.
+        """
         return self.snapshots.changed_since
 
     def add(self, rule: Policy) -> None:
         """Take in a collected policy. Raises ComplianceError where another one has its id."""
         known = self.policies.setdefault(rule.id, rule)
         if known is not rule and _place(known) != _place(rule):
-            self.error = ComplianceError(f"two policies have the id {rule.id}: {_place(known)} and {_place(rule)}; give one another id")
+            self.error = ComplianceError(
+                f"two policies have the id {rule.id}: {_place(known)} and {_place(rule)}; give one another id"
+            )
         self.policies[rule.id] = rule
 
     def check(self, known_ids: set[str]) -> None:
@@ -127,16 +133,24 @@ class Audit:
         self.settings.check_policy_ids(known_ids | self.policies.keys())
 
     def check_any_enabled(self, selected: Iterable[Policy]) -> None:
-        """Raise ComplianceError where the settings switch off every policy that was selected: no rule run is no compliance."""
+        """Raise ComplianceError where the settings switch off every policy that was selected: no rule run is no
+        compliance.
+        """
         rules = list(selected)
         if rules and not any(map(self.enabled, rules)):
-            raise ComplianceError("every policy that was selected is switched off in the settings: nothing would be examined")
+            raise ComplianceError(
+                "every policy that was selected is switched off in the settings: nothing would be examined"
+            )
 
     def findings_by_case(self, only: Mapping[str, frozenset[str]]) -> dict[tuple[str, str], list[Finding]]:
         """(policy id, case key) -> findings in the store as it is now, for the policies that were selected."""
         rules = [rule for rule in self.policies.values() if rule.id in only and rule.evaluable]
         context = self.context(artifacts=True)
-        return {(rule.id, case.key): list(verdict_of(rule, case, context).findings) for rule in rules for case in cases(rule, context)}
+        return {
+            (rule.id, case.key): list(verdict_of(rule, case, context).findings)
+            for rule in rules
+            for case in cases(rule, context)
+        }
 
     def done(self, findings: list[Finding]) -> list[str]:
         """What the repair did about findings, in lines for people."""
@@ -162,7 +176,11 @@ class Audit:
         own = self.settings.policies.get(rule.id)
         if own and own.severity:
             return Severity(own.severity)
-        return max((finding.severity or rule.severity for finding in findings), key=lambda found: found.rank, default=rule.severity)
+        return max(
+            (finding.severity or rule.severity for finding in findings),
+            key=lambda found: found.rank,
+            default=rule.severity,
+        )
 
     def requires_evidence(self, rule: Policy) -> bool:
         """Whether a check of a policy that could not judge fails the gate."""
@@ -213,13 +231,18 @@ class Audit:
         return ""
 
     def plan(self, only: Mapping[str, frozenset[str]]) -> Plan:
-        """The plan for the findings of the collected cases. Raises PlanError where it is larger than --fix-max allows."""
+        """The plan for the findings of the collected cases. Raises PlanError where it is larger than --fix-max
+        allows.
+        """
         rules = [rule for rule in self.policies.values() if rule.id in only and rule.evaluable]
         made = make_plan(rules, self.remedies, self.context(artifacts=True), only)
         limit = self.options.limit
         if limit is not None and len(made.entities) > limit:
             size = len(made.entities)
-            raise PlanError(f"the plan changes {size} entities and --fix-max allows {limit}: nothing was changed; raise it, or select with -k")
+            raise PlanError(
+                f"the plan changes {size} entities and --fix-max allows {limit}: nothing was changed; raise it, "
+                "or select with -k"
+            )
         return made
 
     def carry_out(self, only: Mapping[str, frozenset[str]], tell: Callable[[Plan], None]) -> None:

@@ -1,4 +1,6 @@
-"""What an audit has to say, as typed values: one Result a check, one Summary a session. Every report is made of these alone."""
+"""What an audit has to say, as typed values: one Result a check, one Summary a session. Every report is made of
+these alone.
+"""
 
 from __future__ import annotations
 

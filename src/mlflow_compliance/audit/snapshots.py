@@ -1,4 +1,6 @@
-"""What a session has read of its store: rows first, files when a rule asks for them, each once, also where several processes share the checks."""
+"""What a session has read of its store: rows first, files when a rule asks for them, each once, also where several
+processes share the checks.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +17,15 @@ if TYPE_CHECKING:
 
 
 class Reading(NamedTuple):
-    """A snapshot as it was read; it holds nothing that only one process can use, so that it can be handed to another one."""
+    """A snapshot as it was read; it holds nothing that only one process can use, so that it can be handed to
+    another one.
+    """
 
     snapshot: Snapshot
     changed_since: int = 0
-    """When the rows that rules without files were told of had been read, where the store was another one by the time its files were read."""
+    """When the rows that rules without files were told of had been read, where the store was another one by the
+    time its files were read.
+    """
 
 
 class Sharing(Protocol):
@@ -77,7 +83,9 @@ class SnapshotCache:
         return Reading(snapshot)
 
     def _read_files(self, store: Store, progress: Progress) -> Reading:
-        """Rows and locations of one moment, then the walk: a file whose row came after the rows were first read is nobody's stray."""
+        """Rows and locations of one moment, then the walk: a file whose row came after the rows were first read is
+        nobody's stray.
+        """
         before, moved = self.latest, 0
         if before is None or self._rows is None:
             snapshot, rows = store.read_rows(progress=progress)

@@ -57,17 +57,32 @@ def _lines_of(audit: Audit) -> Iterator[str]:
             runs[name] = runs.get(name, 0) + number
     active = sum(item.active for item in snapshot.experiments.values())
     counted = ", ".join(f"{number} {name}" for name, number in sorted(runs.items()))
-    yield f"store: {snapshot.info.uri} ({snapshot.info.backend}{', schema ' + snapshot.info.schema if snapshot.info.schema else ''})"
-    yield f"experiments: {active} active, {len(snapshot.experiments) - active} deleted; runs: {sum(runs.values())} ({counted})"
-    yield f"registered models: {len(snapshot.registered_models)}, versions: {sum(len(item.versions) for item in snapshot.registered_models.values())}"
+    yield (
+        f"store: {snapshot.info.uri} "
+        f"({snapshot.info.backend}{', schema ' + snapshot.info.schema if snapshot.info.schema else ''})"
+    )
+    yield (
+        f"experiments: {active} active, {len(snapshot.experiments) - active} deleted; runs: "
+        f"{sum(runs.values())} ({counted})"
+    )
+    yield (
+        f"registered models: {len(snapshot.registered_models)}, versions: "
+        f"{sum(len(item.versions) for item in snapshot.registered_models.values())}"
+    )
     if snapshot.other_workspaces:
-        yield f"not read: {_counted(snapshot.other_workspaces, 'other workspace')} (MLFLOW_WORKSPACE names the one to audit)"
+        yield (
+            f"not read: {_counted(snapshot.other_workspaces, 'other workspace')} (MLFLOW_WORKSPACE names the "
+            "one to audit)"
+        )
     if snapshot.lost_rows:
         lost = ", ".join(f"{item.rows} of {item.table} without {item.parent}" for item in snapshot.lost_rows)
         yield f"rows whose parent is not there, and that MLflow shows nobody: {lost}"
     if audit.changed_since:
         before = _time(audit.changed_since)
-        yield f"the store was changed during the audit: rules about files saw it as it was later than {before}, when the others did"
+        yield (
+            f"the store was changed during the audit: rules about files saw it as it was later than {before}, "
+            "when the others did"
+        )
     if snapshot.artifacts is not None:
         files, roots = snapshot.artifacts.files, snapshot.artifacts.roots
         stored = {file.copy: file.size for file in files.values()}

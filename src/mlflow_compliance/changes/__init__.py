@@ -12,7 +12,12 @@ from mlflow_compliance.changes.artifacts import (
 )
 from mlflow_compliance.changes.base import Change, dump, holds_secrets, load
 from mlflow_compliance.changes.copies import CopyRun, RetractCopy
-from mlflow_compliance.changes.experiments import DeleteExperiment, RenameExperiment, RestoreExperiment, SetExperimentTag
+from mlflow_compliance.changes.experiments import (
+    DeleteExperiment,
+    RenameExperiment,
+    RestoreExperiment,
+    SetExperimentTag,
+)
 from mlflow_compliance.changes.locations import RewriteLocations, Rewriting
 from mlflow_compliance.changes.metric_files import RemoveRepeatedPoints, RestoreMetricFile
 from mlflow_compliance.changes.owner_notes import ClaimRoot, ReleaseRoot

@@ -16,7 +16,9 @@ from mlflow_compliance.snapshot.snapshot import Snapshot
 
 @dataclass(frozen=True)
 class LinkDuplicate(Change):
-    """Make `path` the same physical copy as `kept`: a copy-on-write clone where the file system has it, else a read-only hard link."""
+    """Make `path` the same physical copy as `kept`: a copy-on-write clone where the file system has it, else a
+    read-only hard link.
+    """
 
     path: str
     kept: str
@@ -62,7 +64,9 @@ class UnlinkDuplicate(Change):
         artifacts = artifacts_in(snapshot)
         file = artifacts.files[self.path]._replace(copy=f"own:{self.path}")
         recorded = {path: digest for path, digest in artifacts.recorded.items() if path != self.path}
-        return replace(snapshot, artifacts=replace(artifacts, files={**artifacts.files, self.path: file}, recorded=recorded))
+        return replace(
+            snapshot, artifacts=replace(artifacts, files={**artifacts.files, self.path: file}, recorded=recorded)
+        )
 
     def facts(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return {"sha256": self.sha256, "copy": self.kept}, {"sha256": self.sha256, "copy": self.path}
@@ -70,7 +74,9 @@ class UnlinkDuplicate(Change):
 
 @dataclass(frozen=True)
 class MoveToQuarantine(Change):
-    """Move what no row owns into its root's quarantine, with a manifest; `files` and `size` (bytes) are what it holds."""
+    """Move what no row owns into its root's quarantine, with a manifest; `files` and `size` (bytes) are what it
+    holds.
+    """
 
     path: str
     root: str
@@ -125,7 +131,10 @@ class RestoreFromQuarantine(Change):
         root = artifacts.root_of(self.path)
         item = Ownerless(root.key if root else "", self.path, len(self.contents), self.size, "")
         files = {path: ArtifactFile(size, f"own:{path}", None, logged=False) for path, size in self.contents}
-        return replace(snapshot, artifacts=replace(artifacts.with_files(files, {}), ownerless={**artifacts.ownerless, self.path: item}))
+        return replace(
+            snapshot,
+            artifacts=replace(artifacts.with_files(files, {}), ownerless={**artifacts.ownerless, self.path: item}),
+        )
 
     def facts(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return {"path": self.source}, {"path": self.path}
@@ -186,7 +195,9 @@ class PutAsideAgain(_OwnedAgain, Change):
 
 @dataclass(frozen=True)
 class PointToCopy(Change):
-    """Write beside `path` that `kept` holds the same `size` bytes, and copy it into the quarantine of `root`. The object itself stays."""
+    """Write beside `path` that `kept` holds the same `size` bytes, and copy it into the quarantine of `root`. The
+    object itself stays.
+    """
 
     path: str
     root: str
@@ -205,7 +216,10 @@ class PointToCopy(Change):
         return Pointer(self.kept, self.checksum, self.size, target, JOURNAL)
 
     def describe(self) -> str:
-        return f"point from {self.path} ({self.size} bytes, which stay) to {self.kept}, with a copy at {self.pointer.quarantined}"
+        return (
+            f"point from {self.path} ({self.size} bytes, which stay) to {self.kept}, with a copy at "
+            f"{self.pointer.quarantined}"
+        )
 
     def predict(self, snapshot: Snapshot) -> Snapshot:
         artifacts = artifacts_in(snapshot)
@@ -214,12 +228,18 @@ class PointToCopy(Change):
         return replace(snapshot, artifacts=replace(artifacts, pointers={**artifacts.pointers, self.path: self.pointer}))
 
     def facts(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        return {"checksum": self.checksum}, {"checksum": self.checksum, "read": self.kept, "quarantined": self.pointer.quarantined}
+        return {"checksum": self.checksum}, {
+            "checksum": self.checksum,
+            "read": self.kept,
+            "quarantined": self.pointer.quarantined,
+        }
 
 
 @dataclass(frozen=True)
 class RetractPointer(Change):
-    """Mark the pointer that a journal wrote beside `path` as taken back; it and the copy in the quarantine stay, since nothing is deleted."""
+    """Mark the pointer that a journal wrote beside `path` as taken back; it and the copy in the quarantine stay,
+    since nothing is deleted.
+    """
 
     path: str
     root: str

@@ -1,4 +1,6 @@
-"""What a Change is: a small frozen value that says and predicts one change of the store; its effect is registered in `store/write/`."""
+"""What a Change is: a small frozen value that says and predicts one change of the store; its effect is registered
+in `store/write/`.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +63,9 @@ def dump(change: Change) -> dict[str, Any]:
 
 
 def holds_secrets(change: Change) -> bool:
-    """Whether a journal of the change would hold a password or token: what is to be brought back must be written down as it is."""
+    """Whether a journal of the change would hold a password or token: what is to be brought back must be written
+    down as it is.
+    """
     return any(without_secrets(text, sure=True) != text for text in _texts(dump(change)))
 
 
@@ -82,7 +86,10 @@ def load(data: Mapping[str, Any]) -> Change:
     fields = dict(data)
     kind = Change.kinds.get(fields.pop("kind", ""))
     if kind is None:
-        raise ChangeError(f"the journal holds a change of kind {data.get('kind')!r}, which this version does not know: use the version that wrote it")
+        raise ChangeError(
+            f"the journal holds a change of kind {data.get('kind')!r}, which this version does not know: use the "
+            "version that wrote it"
+        )
     loaded: Change = _values(kind).validate_python(fields)
     return loaded
 

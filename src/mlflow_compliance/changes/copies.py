@@ -15,7 +15,16 @@ from mlflow_compliance.changes.runs import recount, without_runs
 from mlflow_compliance.changes.symbols import JOURNAL, NOW, copy_of
 from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.snapshot.artifacts import Artifacts
-from mlflow_compliance.snapshot.entities import ACTIVE, ALWAYS, TERMINAL_STATUSES, DatasetInput, Experiment, LoggedModel, ModelLink, Run
+from mlflow_compliance.snapshot.entities import (
+    ACTIVE,
+    ALWAYS,
+    TERMINAL_STATUSES,
+    DatasetInput,
+    Experiment,
+    LoggedModel,
+    ModelLink,
+    Run,
+)
 from mlflow_compliance.snapshot.files import MLMODEL, UNKNOWN_SIZE, ArtifactFile, ModelFolder, in_folder
 from mlflow_compliance.snapshot.refs import EntityRef
 from mlflow_compliance.snapshot.snapshot import Snapshot
@@ -42,10 +51,13 @@ _FIELDS = ("source_type", "source", "schema", "profile")
 
 @dataclass(frozen=True)
 class CopyRun(Change):
-    """Copy a run into another experiment with its times, parameters, tags, metric history, datasets, logged models and artifacts.
+    """Copy a run into another experiment with its times, parameters, tags, metric history, datasets, logged models and
+    artifacts.
 
-    `parent` is the id (or symbol) of the copy of its parent run, where the parent is copied too. `datasets` are those of its datasets that
-    the experiment has already, with another source, schema or profile: MLflow keeps the first, so the copy gets these and a tag with its own.
+    `parent` is the id (or symbol) of the copy of its parent run, where the parent is copied too. `datasets` are those
+    of its datasets that
+    the experiment has already, with another source, schema or profile: MLflow keeps the first, so the copy gets these
+    and a tag with its own.
     """
 
     run_id: str
@@ -65,7 +77,10 @@ class CopyRun(Change):
         return copy_of("run", self.run_id)
 
     def describe(self) -> str:
-        return f"copy run {self.run_id} into experiment {self.experiment_id} with times, history, datasets, models and artifacts"
+        return (
+            f"copy run {self.run_id} into experiment {self.experiment_id} with times, history, datasets, "
+            "models and artifacts"
+        )
 
     def new_tags(self) -> dict[str, str]:
         """The tags that say where the copy comes from."""
@@ -85,7 +100,9 @@ class CopyRun(Change):
 
     @classmethod
     def predict_all(cls, changes: Sequence[CopyRun], snapshot: Snapshot) -> Snapshot:
-        """What `on` gives for one change after the other, at the cost of one: a store is copied once, not once a run."""
+        """What `on` gives for one change after the other, at the cost of one: a store is copied once, not once a
+        run.
+        """
         experiments, runs, logged = dict(snapshot.experiments), dict(snapshot.runs), dict(snapshot.logged_models)
         artifacts = snapshot.artifacts
         more = _MoreFiles(artifacts) if artifacts is not None else None
@@ -93,7 +110,9 @@ class CopyRun(Change):
             source = run_in(snapshot, change.run_id)
             experiment_in(snapshot, change.experiment_id)
             target = experiments[change.experiment_id]
-            models = {model.model_id: copy_model(model, change.copy_id, target) for model in snapshot.models_of(change.run_id)}
+            models = {
+                model.model_id: copy_model(model, change.copy_id, target) for model in snapshot.models_of(change.run_id)
+            }
             copied = replace(
                 planned_copy(source, change.new_tags(), change.datasets),
                 run_id=change.copy_id,
@@ -107,7 +126,13 @@ class CopyRun(Change):
             if more:
                 olds = {key: snapshot.logged_models[key].artifact_location for key in models}
                 more.copy(source, copied, models, olds, target)
-        return replace(snapshot, experiments=experiments, runs=runs, logged_models=logged, artifacts=more.together() if more else artifacts)
+        return replace(
+            snapshot,
+            experiments=experiments,
+            runs=runs,
+            logged_models=logged,
+            artifacts=more.together() if more else artifacts,
+        )
 
     def facts(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return {}, {"run_id": self.copy_id, "experiment_id": self.experiment_id, "source_run_id": self.run_id}
@@ -115,7 +140,9 @@ class CopyRun(Change):
 
 @dataclass(frozen=True)
 class RetractCopy(Change):
-    """Take back the copy of a run that one journal made: soft-delete it and its logged models. Its source was never changed."""
+    """Take back the copy of a run that one journal made: soft-delete it and its logged models. Its source was never
+    changed.
+    """
 
     run_id: str
     experiment_id: str
@@ -130,7 +157,9 @@ class RetractCopy(Change):
 
     def predict(self, snapshot: Snapshot) -> Snapshot:
         copies = [
-            run for run in snapshot.runs_of(self.experiment_id) if run.tags.get(SOURCE_RUN) == self.run_id and run.tags.get(COPIED_BY) == self.journal
+            run
+            for run in snapshot.runs_of(self.experiment_id)
+            if run.tags.get(SOURCE_RUN) == self.run_id and run.tags.get(COPIED_BY) == self.journal
         ]
         return without_runs(snapshot, copies)
 
@@ -146,7 +175,8 @@ def planned_copy(source: Run, tags: Mapping[str, str], known: Sequence[DatasetIn
     name = source.name or source.run_id
     other = {(item.name, item.digest): item for item in known}
     datasets = [
-        item._replace(**{field: getattr(other[item[:2]], field) for field in _FIELDS}) if item[:2] in other else item for item in source.datasets
+        item._replace(**{field: getattr(other[item[:2]], field) for field in _FIELDS}) if item[:2] in other else item
+        for item in source.datasets
     ]
     ended = source.end_time or source.last_known_time(ALWAYS) if source.status in TERMINAL_STATUSES else None
     return replace(
@@ -160,7 +190,9 @@ def planned_copy(source: Run, tags: Mapping[str, str], known: Sequence[DatasetIn
 
 
 def own_datasets(source: Run, known: Sequence[DatasetInput]) -> dict[str, str]:
-    """The tag that keeps what a run says of datasets that `known` ones stand for in its copy; none where they say the same."""
+    """The tag that keeps what a run says of datasets that `known` ones stand for in its copy; none where they say
+    the same.
+    """
     other = {(item.name, item.digest): item for item in known}
     own = [
         {"name": item.name, "digest": item.digest, **{field: getattr(item, field) for field in _FIELDS}}
@@ -173,21 +205,29 @@ def own_datasets(source: Run, known: Sequence[DatasetInput]) -> dict[str, str]:
 def _datasets_of(copy: Run) -> set[DatasetInput]:
     """The datasets of a copy as its source has them."""
     try:
-        own = {(item["name"], item["digest"]): {field: item[field] for field in _FIELDS} for item in json.loads(copy.tags.get(SOURCE_DATASETS, "[]"))}
+        own = {
+            (item["name"], item["digest"]): {field: item[field] for field in _FIELDS}
+            for item in json.loads(copy.tags.get(SOURCE_DATASETS, "[]"))
+        }
     except (ValueError, TypeError, KeyError):
         own = {}  # somebody wrote it anew: what the copy holds itself counts
     return {item._replace(**own.get(item[:2], {})) for item in copy.datasets}
 
 
-def left_behind(source: Run, copy: Run, source_models: Iterable[LoggedModel] = (), copied_models: Iterable[LoggedModel] = ()) -> list[str]:
-    """What a run holds that its copy does not, in a word each: what was logged since, which retiring the source would leave behind."""
+def left_behind(
+    source: Run, copy: Run, source_models: Iterable[LoggedModel] = (), copied_models: Iterable[LoggedModel] = ()
+) -> list[str]:
+    """What a run holds that its copy does not, in a word each: what was logged since, which retiring the source
+    would leave behind.
+    """
     points = {key: set(history) - set(copy.metrics.get(key, ())) for key, history in source.metrics.items()}
     found = {
         "params": source.params.items() - copy.params.items(),
         "metrics": any(points.values()),
         "tags": _own_tags(source).items() - _own_tags(copy).items(),
         "datasets": set(source.datasets) - _datasets_of(copy),
-        "logged models": Counter(model.name for model in source_models) - Counter(model.name for model in copied_models),
+        "logged models": Counter(model.name for model in source_models)
+        - Counter(model.name for model in copied_models),
         "status": source.status != copy.status or source.end_time not in (None, copy.end_time),
     }
     return [name for name, more in found.items() if more]
@@ -226,7 +266,9 @@ def _link(link: ModelLink, models: Mapping[str, LoggedModel]) -> ModelLink:
 
 
 class _MoreFiles:
-    """The files of copied runs: large ones share the source's bytes, small ones are copies, MLmodel is written with the new ids."""
+    """The files of copied runs: large ones share the source's bytes, small ones are copies, MLmodel is written with
+    the new ids.
+    """
 
     def __init__(self, artifacts: Artifacts) -> None:
         self.artifacts = artifacts
@@ -236,27 +278,37 @@ class _MoreFiles:
         self.folders: dict[str, ModelFolder] = {}
         self.devices: dict[str, int | None] = {}
 
-    def copy(self, source: Run, copied: Run, models: Mapping[str, LoggedModel], olds: Mapping[str, str], into: Experiment) -> None:
+    def copy(
+        self, source: Run, copied: Run, models: Mapping[str, LoggedModel], olds: Mapping[str, str], into: Experiment
+    ) -> None:
         """Add what the copy of one run brings."""
         artifacts = self.artifacts
         moves = [(("run", source.run_id), copied.ref, source.artifact_uri, copied.artifact_uri)]
-        moves += [(("logged_model", key), model.ref, olds[key], model.artifact_location) for key, model in models.items()]
+        moves += [
+            (("logged_model", key), model.ref, olds[key], model.artifact_location) for key, model in models.items()
+        ]
         names = {source.run_id: copied.run_id, **{key: model.model_id for key, model in models.items()}}
         home = artifacts.locations.get(into.ref.place)
         if home is None:
-            raise ChangeError(f"the artifacts of experiment {into.experiment_id} cannot be reached from here: nothing can be copied into it")
+            raise ChangeError(
+                f"the artifacts of experiment {into.experiment_id} cannot be reached from here: nothing can be "
+                "copied into it"
+            )
         if home not in self.devices:
             self.devices[home] = artifacts.device_of(home)
         for place, owner, old_uri, uri in moves:
             folder = artifacts.locations.get(place)
             if folder is None:
                 continue
-            # Through the folder that the reader found for the experiment: a location may be a URI, or lead through a link.
+            # Through the folder that the reader found for the experiment: a location may be a URI, or lead through a
+            # link.
             target = home + uri[len(into.artifact_location) :]
             self.locations[owner.kind, owner.key] = target
             for model in artifacts.models_in(folder):
                 copy = target + model.path[len(folder) :]
-                self.folders[copy] = model._replace(path=copy, owner=owner, artifact_path=renamed(model.artifact_path, {**names, old_uri: uri}))
+                self.folders[copy] = model._replace(
+                    path=copy, owner=owner, artifact_path=renamed(model.artifact_path, {**names, old_uri: uri})
+                )
             for path, file in artifacts.under(folder).items():
                 self._add(path, file, target + path[len(folder) :], owner, self.devices[home])
 
@@ -265,7 +317,11 @@ class _MoreFiles:
             self.files[new] = ArtifactFile(UNKNOWN_SIZE, f"own:{new}", owner, logged=True)
             return
         # Another file system cannot share its bytes.
-        shared = in_folder(path) and self.artifacts.rules.apply_to(path, file.size) and device in (None, self.artifacts.device(path))
+        shared = (
+            in_folder(path)
+            and self.artifacts.rules.apply_to(path, file.size)
+            and device in (None, self.artifacts.device(path))
+        )
         self.files[new] = ArtifactFile(file.size, file.copy if shared else f"own:{new}", owner, logged=True)
         if path in self.artifacts.hashes:
             self.hashes[new] = self.artifacts.hashes[path]
@@ -273,4 +329,6 @@ class _MoreFiles:
     def together(self) -> Artifacts:
         """The artifacts with all that was added."""
         artifacts = self.artifacts.with_files(self.files, self.hashes)
-        return replace(artifacts, locations={**artifacts.locations, **self.locations}, models={**artifacts.models, **self.folders})
+        return replace(
+            artifacts, locations={**artifacts.locations, **self.locations}, models={**artifacts.models, **self.folders}
+        )

@@ -88,12 +88,16 @@ class DeleteExperiment(Change):
         experiment = experiment_in(snapshot, self.experiment_id)
         if experiment.assessed_runs:
             raise ChangeError(
-                f"experiment {self.experiment_id} has {experiment.assessed_runs} assessed runs: deleting a run deletes its assessments for good"
+                f"experiment {self.experiment_id} has {experiment.assessed_runs} assessed runs: deleting a run "
+                "deletes its assessments for good"
             )
         counts: dict[tuple[str, str], int] = {}
         for (_, status), number in experiment.runs.items():
             counts[DELETED, status] = counts.get((DELETED, status), 0) + number
-        runs = {key: replace(run, lifecycle=DELETED) if run.experiment_id == self.experiment_id else run for key, run in snapshot.runs.items()}
+        runs = {
+            key: replace(run, lifecycle=DELETED) if run.experiment_id == self.experiment_id else run
+            for key, run in snapshot.runs.items()
+        }
         deleted = replace(experiment, lifecycle=DELETED, runs=counts, deleted_runs=())
         return replace(snapshot.with_experiment(deleted), runs=runs)
 
@@ -103,7 +107,9 @@ class DeleteExperiment(Change):
 
 @dataclass(frozen=True)
 class RestoreExperiment(Change):
-    """Restore a soft-deleted experiment as it was: MLflow also revives the runs deleted one by one before, so those go again."""
+    """Restore a soft-deleted experiment as it was: MLflow also revives the runs deleted one by one before, so those
+    go again.
+    """
 
     experiment_id: str
     deleted_runs: tuple[str, ...]
@@ -114,12 +120,16 @@ class RestoreExperiment(Change):
         return EntityRef("experiment", self.experiment_id)
 
     def describe(self) -> str:
-        return f"restore experiment {self.experiment_id} with its runs, {len(self.deleted_runs)} of them deleted as before"
+        return (
+            f"restore experiment {self.experiment_id} with its runs, {len(self.deleted_runs)} of them deleted as before"
+        )
 
     def predict(self, snapshot: Snapshot) -> Snapshot:
         experiment = snapshot.experiments[self.experiment_id]
         runs = {
-            key: replace(run, lifecycle=DELETED if key in self.deleted_runs else ACTIVE) if run.experiment_id == self.experiment_id else run
+            key: replace(run, lifecycle=DELETED if key in self.deleted_runs else ACTIVE)
+            if run.experiment_id == self.experiment_id
+            else run
             for key, run in snapshot.runs.items()
         }
         counts = {(stage, status): number for stage, status, number in self.counts}

@@ -38,7 +38,8 @@ class Rewriting(NamedTuple):
 
 @dataclass(frozen=True)
 class RewriteLocations(Change):
-    """Let rows name the folder in which [store.relocate] reads their files, in the place of a prefix; no file is touched.
+    """Let rows name the folder in which [store.relocate] reads their files, in the place of a prefix; no file is
+    touched.
 
     `rows` is how many rows are read by that prefix. `restores` says that the rows name it again afterwards.
     """
@@ -70,11 +71,21 @@ class RewriteLocations(Change):
         for item in self.rewritings:
             new[item.kind]["/".join(item.key)] = item
         experiments = {
-            key: replace(found, artifact_location=_after(found.artifact_location, new["experiment"].get(key), f"the place of experiment {key}"))
+            key: replace(
+                found,
+                artifact_location=_after(
+                    found.artifact_location, new["experiment"].get(key), f"the place of experiment {key}"
+                ),
+            )
             for key, found in snapshot.experiments.items()
         }
         models = {
-            key: replace(found, artifact_location=_after(found.artifact_location, new["logged_model"].get(key), f"the place of logged model {key}"))
+            key: replace(
+                found,
+                artifact_location=_after(
+                    found.artifact_location, new["logged_model"].get(key), f"the place of logged model {key}"
+                ),
+            )
             for key, found in snapshot.logged_models.items()
         }
         return replace(
@@ -113,7 +124,9 @@ def _run(run: Run, new: Mapping[str, Mapping[str, Rewriting]]) -> Run:
     history = new[HISTORY].get(key)
     if history:
         tags = {tag: history.after if value == history.before else value for tag, value in tags.items()}
-    return replace(run, artifact_uri=_after(run.artifact_uri, new["run"].get(key), f"the place of run {key}"), tags=tags)
+    return replace(
+        run, artifact_uri=_after(run.artifact_uri, new["run"].get(key), f"the place of run {key}"), tags=tags
+    )
 
 
 def _registered(model: RegisteredModel, new: Mapping[str, Mapping[str, Rewriting]]) -> RegisteredModel:

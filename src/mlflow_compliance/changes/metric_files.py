@@ -15,7 +15,9 @@ from mlflow_compliance.snapshot.snapshot import Snapshot
 
 @dataclass(frozen=True)
 class RemoveRepeatedPoints(Change):
-    """Leave out what a metric file holds more than once; `sha256` and `size` (bytes) are the file's before and after."""
+    """Leave out what a metric file holds more than once; `sha256` and `size` (bytes) are the file's before and
+    after.
+    """
 
     path: str
     owner_kind: str
@@ -31,7 +33,10 @@ class RemoveRepeatedPoints(Change):
 
     def describe(self) -> str:
         points = f"{self.repeats} repeated point{'s' * (self.repeats != 1)}"
-        return f"leave out {points} of metric {self.metric!r} of {self.owner_kind.replace('_', ' ')} {self.key}; the file as it was is kept"
+        return (
+            f"leave out {points} of metric {self.metric!r} of {self.owner_kind.replace('_', ' ')} {self.key}; "
+            "the file as it was is kept"
+        )
 
     def predict(self, snapshot: Snapshot) -> Snapshot:
         found = snapshot.repeated_points.get(self.path)
@@ -46,7 +51,9 @@ class RemoveRepeatedPoints(Change):
 
 @dataclass(frozen=True)
 class RestoreMetricFile(Change):
-    """Put a metric file back as it was: `sha256` and `before` (bytes) then, `now` its hash and `after` its bytes until this."""
+    """Put a metric file back as it was: `sha256` and `before` (bytes) then, `now` its hash and `after` its bytes
+    until this.
+    """
 
     path: str
     owner_kind: str
@@ -64,10 +71,15 @@ class RestoreMetricFile(Change):
         return EntityRef(self.owner_kind, self.key)
 
     def describe(self) -> str:
-        return f"put metric {self.metric!r} of {self.owner_kind.replace('_', ' ')} {self.key} back as it was, with {self.repeats} repeated points"
+        return (
+            f"put metric {self.metric!r} of {self.owner_kind.replace('_', ' ')} {self.key} back as it was, "
+            f"with {self.repeats} repeated points"
+        )
 
     def predict(self, snapshot: Snapshot) -> Snapshot:
-        points = RepeatedPoints(EntityRef(self.owner_kind, self.key), self.metric, self.repeats, 0, self.sha256, self.after)
+        points = RepeatedPoints(
+            EntityRef(self.owner_kind, self.key), self.metric, self.repeats, 0, self.sha256, self.after
+        )
         again: Mapping[str, RepeatedPoints] = {**snapshot.repeated_points, self.path: points}
         return _resized(replace(snapshot, repeated_points=again), self.path, self.before)
 

@@ -15,7 +15,9 @@ from mlflow_compliance.snapshot.snapshot import Snapshot
 
 @dataclass(frozen=True)
 class ClaimRoot(Change):
-    """Note in an artifact root that this store owns it, before the first change of what lies there; `insisted` where the user said so."""
+    """Note in an artifact root that this store owns it, before the first change of what lies there; `insisted`
+    where the user said so.
+    """
 
     root: str
     insisted: bool = False
@@ -25,7 +27,10 @@ class ClaimRoot(Change):
         return EntityRef("artifact_root", self.root)
 
     def describe(self) -> str:
-        return f"note in {os.path.join(self.root, OWNER_NOTE)} that this store owns the folder{', as --fix-owned-root says' * self.insisted}"
+        return (
+            f"note in {os.path.join(self.root, OWNER_NOTE)} that this store owns the "
+            f"folder{', as --fix-owned-root says' * self.insisted}"
+        )
 
     def predict(self, snapshot: Snapshot) -> Snapshot:
         artifacts = artifacts_in(snapshot)

@@ -13,7 +13,16 @@ from mlflow_compliance.changes.runs import recount, without_runs
 from mlflow_compliance.changes.symbols import JOURNAL
 from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.snapshot.artifacts import Artifacts
-from mlflow_compliance.snapshot.entities import ACTIVE, DatasetInput, Experiment, LoggedModel, MetricPoint, ModelLink, ModelMetric, Run
+from mlflow_compliance.snapshot.entities import (
+    ACTIVE,
+    DatasetInput,
+    Experiment,
+    LoggedModel,
+    MetricPoint,
+    ModelLink,
+    ModelMetric,
+    Run,
+)
 from mlflow_compliance.snapshot.files import METADATA, MLMODEL, UNKNOWN_SIZE, ArtifactFile, ModelFolder, in_folder
 from mlflow_compliance.snapshot.refs import EntityRef
 from mlflow_compliance.snapshot.snapshot import Snapshot
@@ -25,9 +34,11 @@ Files = tuple[tuple[str, int, str], ...]
 
 @dataclass(frozen=True)
 class LogProductionRun(Change):
-    """Log a run with everything that the settings want of a production run, from a bundle that was built beside the store.
+    """Log a run with everything that the settings want of a production run, from a bundle that was built beside the
+    store.
 
-    `at` is its start, end and the time of its metrics, in milliseconds; `metadata` the text of its model_metadata.json, which may hold symbols.
+    `at` is its start, end and the time of its metrics, in milliseconds; `metadata` the text of its model_metadata.json,
+    which may hold symbols.
     """
 
     product: str
@@ -60,7 +71,10 @@ class LogProductionRun(Change):
         return f"⟨production model of {self.product}⟩"
 
     def describe(self) -> str:
-        counted = f"{len(self.params)} params, {len(self.metrics)} metrics, {len(self.files) + 1} artifacts and its MLflow model"
+        counted = (
+            f"{len(self.params)} params, {len(self.metrics)} metrics, {len(self.files) + 1} artifacts and "
+            "its MLflow model"
+        )
         return f"log production run {self.name!r} into experiment {self.experiment_id}, in one go, with {counted}"
 
     def all_tags(self) -> dict[str, str]:
@@ -99,7 +113,9 @@ class LogProductionRun(Change):
             artifact_location=f"{target.artifact_location}/models/{self.model_id}/artifacts",
             params=self.params,
             tags={BUILT_IN: JOURNAL},
-            metrics=tuple(ModelMetric(key, value, self.at, 0, *self.measured_on()) for key, value in sorted(self.metrics.items())),
+            metrics=tuple(
+                ModelMetric(key, value, self.at, 0, *self.measured_on()) for key, value in sorted(self.metrics.items())
+            ),
         )
         after = snapshot.with_experiment(recount(target, None, (ACTIVE, run.status))).with_run(run)
         after = replace(after, logged_models={**after.logged_models, model.model_id: model})
@@ -110,7 +126,9 @@ class LogProductionRun(Change):
         source = snapshot.sources.get(self.product) if self.product in snapshot.sources else None
         if after.evidence is None or source is None or source.bundle is None:
             return after
-        return replace(after, evidence=after.evidence.with_run(self.run_id, folder, source.bundle, json.loads(self.metadata)))
+        return replace(
+            after, evidence=after.evidence.with_run(self.run_id, folder, source.bundle, json.loads(self.metadata))
+        )
 
     def measured_on(self) -> tuple[str, str]:
         """Name and digest of the dataset that its metrics were measured on."""
@@ -121,7 +139,10 @@ class LogProductionRun(Change):
         """The artifacts with those of the run, and the folder of its model."""
         home = artifacts.locations.get(target.ref.place)
         if home is None:
-            raise ChangeError(f"the artifacts of experiment {target.experiment_id} cannot be reached from here: nothing can be logged into it")
+            raise ChangeError(
+                f"the artifacts of experiment {target.experiment_id} cannot be reached from here: nothing can be "
+                "logged into it"
+            )
         locations, files, hashes = dict(artifacts.locations), {}, {}
         named = (*self.files, (METADATA, UNKNOWN_SIZE, ""))
         folders = {run.ref: home + run.artifact_uri[len(target.artifact_location) :]}
@@ -140,12 +161,19 @@ class LogProductionRun(Change):
         return replace(found, locations=locations, models={**artifacts.models, folder: card}), folder
 
     def facts(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        return {}, {"run_id": self.run_id, "model_id": self.model_id, "experiment_id": self.experiment_id, "metrics": dict(self.metrics)}
+        return {}, {
+            "run_id": self.run_id,
+            "model_id": self.model_id,
+            "experiment_id": self.experiment_id,
+            "metrics": dict(self.metrics),
+        }
 
 
 @dataclass(frozen=True)
 class RetractProductionRun(Change):
-    """Take back the production run that one journal built: soft-delete it and its model. What it was built from was never changed."""
+    """Take back the production run that one journal built: soft-delete it and its model. What it was built from was
+    never changed.
+    """
 
     product: str
     experiment_id: str
@@ -156,11 +184,16 @@ class RetractProductionRun(Change):
         return EntityRef("product", self.product)
 
     def describe(self) -> str:
-        return f"soft-delete the production run of {self.product} in experiment {self.experiment_id} that {self.journal} built"
+        return (
+            f"soft-delete the production run of {self.product} in experiment {self.experiment_id} that "
+            f"{self.journal} built"
+        )
 
     def predict(self, snapshot: Snapshot) -> Snapshot:
         built = [
-            run for run in snapshot.runs_of(self.experiment_id) if run.tags.get(BUILT_IN) == self.journal and run.tags.get(BUILT_FOR) == self.product
+            run
+            for run in snapshot.runs_of(self.experiment_id)
+            if run.tags.get(BUILT_IN) == self.journal and run.tags.get(BUILT_FOR) == self.product
         ]
         return without_runs(snapshot, built)
 

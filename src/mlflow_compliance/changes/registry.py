@@ -36,27 +36,49 @@ class RegisterVersion(Change):
         return version_of(self.model_id)
 
     def describe(self) -> str:
-        return f"register model {self.model_id} as a version of {'the new ' if self.makes_model else ''}registered model {self.name!r}"
+        return (
+            f"register model {self.model_id} as a version of "
+            f"{'the new ' if self.makes_model else ''}registered model {self.name!r}"
+        )
 
     def predict(self, snapshot: Snapshot) -> Snapshot:
         model, found = snapshot.logged_models.get(self.model_id), snapshot.registered_models.get(self.name)
         if model is None:
             raise ChangeError(f"logged model {self.model_id} is not there: it cannot be registered")
         if self.makes_model == (found is not None):
-            raise ChangeError(f"registered model {self.name!r} is {'there already' if found else 'not there'}: run again to plan anew")
+            raise ChangeError(
+                f"registered model {self.name!r} is {'there already' if found else 'not there'}: run again to plan anew"
+            )
         registered = found or RegisteredModel(self.name, {}, {}, ())
         source, stage = f"models:/{self.model_id}", "None"
         version = ModelVersion(
-            self.name, self.version, self.run_id, source, model.artifact_location, "READY", stage, experiment_id=self.experiment_id
+            self.name,
+            self.version,
+            self.run_id,
+            source,
+            model.artifact_location,
+            "READY",
+            stage,
+            experiment_id=self.experiment_id,
         )
         after = snapshot.with_registered(replace(registered, versions=(*registered.versions, version)))
         folder = snapshot.artifacts.locations.get(model.ref.place) if snapshot.artifacts else None
         if snapshot.artifacts is None or folder is None:
             return after
-        return replace(after, artifacts=replace(snapshot.artifacts, locations={**snapshot.artifacts.locations, version.ref.place: folder}))
+        return replace(
+            after,
+            artifacts=replace(
+                snapshot.artifacts, locations={**snapshot.artifacts.locations, version.ref.place: folder}
+            ),
+        )
 
     def facts(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        return {}, {"registered_model": self.name, "version": self.version, "model_id": self.model_id, "run_id": self.run_id}
+        return {}, {
+            "registered_model": self.name,
+            "version": self.version,
+            "model_id": self.model_id,
+            "run_id": self.run_id,
+        }
 
 
 @dataclass(frozen=True)
@@ -78,7 +100,10 @@ class RetractVersion(Change):
         registered = snapshot.registered_models[self.name]
         left = tuple(version for version in registered.versions if version.source != f"models:/{self.model_id}")
         if self.removes_model and not left:
-            return replace(snapshot, registered_models={key: item for key, item in snapshot.registered_models.items() if key != self.name})
+            return replace(
+                snapshot,
+                registered_models={key: item for key, item in snapshot.registered_models.items() if key != self.name},
+            )
         return snapshot.with_registered(replace(registered, versions=left))
 
     def facts(self) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -87,7 +112,9 @@ class RetractVersion(Change):
 
 @dataclass(frozen=True)
 class SetAlias(Change):
-    """Let an alias name a version, or take it away where `version` is None; `before` is what it named, None where it was not there."""
+    """Let an alias name a version, or take it away where `version` is None; `before` is what it named, None where
+    it was not there.
+    """
 
     name: str
     alias: str

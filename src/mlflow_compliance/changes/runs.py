@@ -27,7 +27,11 @@ class SetRunTag(Change):
         return EntityRef("run", self.run_id)
 
     def describe(self) -> str:
-        return f"delete tag {self.key} of run {self.run_id}" if self.value is None else f"set tag {self.key} of run {self.run_id} to {self.value!r}"
+        return (
+            f"delete tag {self.key} of run {self.run_id}"
+            if self.value is None
+            else f"set tag {self.key} of run {self.run_id} to {self.value!r}"
+        )
 
     def predict(self, snapshot: Snapshot) -> Snapshot:
         run = run_in(snapshot, self.run_id)
@@ -71,7 +75,9 @@ class EndRun(Change):
 
     def predict(self, snapshot: Snapshot) -> Snapshot:
         run = run_in(snapshot, self.run_id)
-        experiment = recount(experiment_in(snapshot, run.experiment_id), (run.lifecycle, run.status), (run.lifecycle, self.status))
+        experiment = recount(
+            experiment_in(snapshot, run.experiment_id), (run.lifecycle, run.status), (run.lifecycle, self.status)
+        )
         return snapshot.with_experiment(experiment).with_run(replace(run, status=self.status, end_time=self.end_time))
 
     def facts(self) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -96,7 +102,9 @@ class ReopenRun(Change):
 
     def predict(self, snapshot: Snapshot) -> Snapshot:
         run = run_in(snapshot, self.run_id)
-        experiment = recount(experiment_in(snapshot, run.experiment_id), (run.lifecycle, run.status), (run.lifecycle, "RUNNING"))
+        experiment = recount(
+            experiment_in(snapshot, run.experiment_id), (run.lifecycle, run.status), (run.lifecycle, "RUNNING")
+        )
         return snapshot.with_experiment(experiment).with_run(replace(run, status="RUNNING", end_time=None))
 
     def facts(self) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -106,7 +114,9 @@ class ReopenRun(Change):
 def without_runs(snapshot: Snapshot, runs: Iterable[Run]) -> Snapshot:
     """A snapshot as it is when runs that a repair made are taken back: without them, their models and their files."""
     for run in runs:
-        snapshot = snapshot.with_experiment(recount(snapshot.experiments[run.experiment_id], (run.lifecycle, run.status), None))
+        snapshot = snapshot.with_experiment(
+            recount(snapshot.experiments[run.experiment_id], (run.lifecycle, run.status), None)
+        )
         gone = {model.model_id for model in snapshot.models_of(run.run_id)}
         places = [("run", run.run_id), *(("logged_model", key) for key in sorted(gone))]
         folders = [snapshot.artifacts.locations.get(place) for place in places] if snapshot.artifacts else []

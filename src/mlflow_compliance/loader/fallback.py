@@ -14,7 +14,14 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mlflow_compliance.errors import ChangeError, first_line
-from mlflow_compliance.loader.model import ModelError, ProductionModel, UnreachableError, features, refuse_problems, takes_missing
+from mlflow_compliance.loader.model import (
+    ModelError,
+    ProductionModel,
+    UnreachableError,
+    features,
+    refuse_problems,
+    takes_missing,
+)
 from mlflow_compliance.settings.schema import Settings
 from mlflow_compliance.store.models.scan import scan_file
 from mlflow_compliance.store.storage.atomic_write import create, explained, staged, write_bytes
@@ -38,7 +45,9 @@ class _Record(BaseModel):
 
 
 def with_record(path: str | Path, loaded: ProductionModel, pickled: str | None) -> ProductionModel:
-    """Record a model and the SHA-256 (hex) of the pickle that it was built from; a record that cannot be written is told in `why`."""
+    """Record a model and the SHA-256 (hex) of the pickle that it was built from; a record that cannot be written is
+    told in `why`.
+    """
     try:
         _write_record(os.path.abspath(path), loaded, pickled)
     except ChangeError as error:
@@ -64,8 +73,12 @@ def _write_record(path: str, loaded: ProductionModel, pickled: str | None) -> No
         os.replace(temporary, path)
 
 
-def from_pickle(fallback: str, record: str | Path | None, settings: Settings, away: UnreachableError) -> ProductionModel:
-    """The pickle that stands in while MLflow is away. Nothing in it runs before its bytes are known to be those on record."""
+def from_pickle(
+    fallback: str, record: str | Path | None, settings: Settings, away: UnreachableError
+) -> ProductionModel:
+    """The pickle that stands in while MLflow is away. Nothing in it runs before its bytes are known to be those on
+    record.
+    """
     known = _read_record(fallback, record, away)
     what = f"the fallback {fallback}"
     with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX) as folder:
@@ -76,7 +89,10 @@ def from_pickle(fallback: str, record: str | Path | None, settings: Settings, aw
         except OSError as error:
             raise ModelError(f"{away}; {what} cannot be read ({error.strerror}) either") from error
         if digest != known.sha256:
-            raise ModelError(f"{away}; {what} has sha256 {digest[:16]} and not the recorded {str(known.sha256)[:16]}, so it was not loaded")
+            raise ModelError(
+                f"{away}; {what} has sha256 {digest[:16]} and not the recorded {str(known.sha256)[:16]}, so it "
+                "was not loaded"
+            )
         refuse_problems(f"{away}; {what}", scan_file(path, settings.models).problems)
         model = _unpickled(what, path)
     why = f"{away}; {what} stands in, which holds the model of run {known.run_id} as recorded at {known.resolved_at}"
@@ -102,7 +118,10 @@ def _read_record(fallback: str, record: str | Path | None, away: UnreachableErro
     except (OSError, ValidationError):
         raise ModelError(f"{away}; the record {record} cannot be read, so {fallback} was not loaded") from None
     if known is None or known.sha256 is None:
-        raise ModelError(f"{away}; there is no record of what {fallback} must hold, so it was not loaded: a load through MLflow writes one")
+        raise ModelError(
+            f"{away}; there is no record of what {fallback} must hold, so it was not loaded: a load through "
+            "MLflow writes one"
+        )
     return known
 
 
@@ -111,4 +130,6 @@ def _unpickled(what: str, path: str) -> Any:
         with open(path, "rb") as file:
             return pickle.load(file)  # noqa: S301 - its bytes are those on record, and were scanned
     except Exception as error:
-        raise ModelError(f"{what} cannot be loaded here ({type(error).__name__}: {first_line(error)}): install what the model needs") from error
+        raise ModelError(
+            f"{what} cannot be loaded here ({type(error).__name__}: {first_line(error)}): install what the model needs"
+        ) from error

@@ -1,4 +1,6 @@
-"""Loads the production model: looks it up, holds what was downloaded against what its run recorded, and only then loads it."""
+"""Loads the production model: looks it up, holds what was downloaded against what its run recorded, and only then
+loads it.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,12 @@ HASH_OF_PICKLE = "compliance.sha256.model"
 _BELOW = "model/"
 """How the metadata of a run names the files of its model."""
 _SEARCH = "/api/2.0/mlflow/experiments/search"
-_SILENT = (requests.ConnectionError, requests.Timeout, requests.exceptions.RetryError, requests.exceptions.ChunkedEncodingError)
+_SILENT = (
+    requests.ConnectionError,
+    requests.Timeout,
+    requests.exceptions.RetryError,
+    requests.exceptions.ChunkedEncodingError,
+)
 
 
 def load_production_model(
@@ -64,11 +71,14 @@ def load_production_model(
 ) -> ProductionModel:
     """The production model, loaded only where its files are safe and are those that its run recorded.
 
-    `tracking_uri` wins over MLFLOW_TRACKING_URI, which wins over the settings in `config` (the nearest compliance.toml without one).
-    `product` may be left out where the settings name one. Every load writes what it found to the file `record`. When MLflow does not
+    `tracking_uri` wins over MLFLOW_TRACKING_URI, which wins over the settings in `config` (the nearest compliance.toml
+    without one).
+    `product` may be left out where the settings name one. Every load writes what it found to the file `record`. When
+    MLflow does not
     answer, and only then, the pickle `fallback` is loaded, provided that it is the one that `record` names.
 
-    Raises a ComplianceError of one sentence: UnreachableError where MLflow does not answer, ModelError where the model is refused,
+    Raises a ComplianceError of one sentence: UnreachableError where MLflow does not answer, ModelError where the model
+    is refused,
     ResolutionError, StoreError or SettingsError.
     """
     wanted = _Wanted.of(tracking_uri, config, product)
@@ -82,9 +92,15 @@ def load_production_model(
 
 
 def find_production_model(
-    *, tracking_uri: str | None = None, config: str | Path | None = None, product: str | None = None, timeout: float = 5.0
+    *,
+    tracking_uri: str | None = None,
+    config: str | Path | None = None,
+    product: str | None = None,
+    timeout: float = 5.0,
 ) -> Resolution:
-    """What `load_production_model` would load now. `timeout` in seconds: UnreachableError where a server has not answered by then."""
+    """What `load_production_model` would load now. `timeout` in seconds: UnreachableError where a server has not
+    answered by then.
+    """
     wanted = _Wanted.of(tracking_uri, config, product)
     wanted.reach(timeout)
     with wanted.asking():
@@ -105,11 +121,16 @@ class _Wanted:
         uri = settings.store.wanted_uri(tracking_uri, settings.base)
         store = open_store(uri, settings, os.getcwd())
         if store.info.backend == "file":
-            raise StoreError(f"{store.info.uri} is a file store: a production model is loaded from a database or a tracking server, so migrate it")
+            raise StoreError(
+                f"{store.info.uri} is a file store: a production model is loaded from a database or a tracking "
+                "server, so migrate it"
+            )
         return cls(store, settings, _product(settings, product))
 
     def reach(self, timeout: float | None = None) -> None:
-        """Raise UnreachableError where the store does not answer; `timeout` in seconds for a server, MLflow's own without one."""
+        """Raise UnreachableError where the store does not answer; `timeout` in seconds for a server, MLflow's own
+        without one.
+        """
         if self.store.info.backend == "sqlite":
             self._reach_database()
         elif isinstance(self.store.backend, DatabaseBackend):
@@ -133,8 +154,12 @@ class _Wanted:
     def _reach_server(self, backend: DatabaseBackend, timeout: float | None = None) -> None:
         reason = backend.silent(timeout) if timeout is not None else backend.silent()
         if reason:
-            raise UnreachableError(f"MLflow's database at {backend.info.uri} cannot be reached ({reason}): start it, or check the tracking URI")
-        # Opened through MLflow, an old store that lacks some tables would be migrated, and one that is none would become one.
+            raise UnreachableError(
+                f"MLflow's database at {backend.info.uri} cannot be reached ({reason}): start it, or check the "
+                "tracking URI"
+            )
+        # Opened through MLflow, an old store that lacks some tables would be migrated, and one that is none would
+        # become one.
         backend.refuse_other_schema()
 
     def client(self) -> MlflowClient:
@@ -155,7 +180,9 @@ class _Wanted:
             backend = self.store.backend
             reason = _why_silent(error) or (backend.silent() if isinstance(backend, DatabaseBackend) else "")
             if reason:
-                raise UnreachableError(f"{at} cannot be reached ({reason}): start it, or check the tracking URI") from error
+                raise UnreachableError(
+                    f"{at} cannot be reached ({reason}): start it, or check the tracking URI"
+                ) from error
             said = without_secrets(first_line(error), self.store.uri)
             raise StoreError(f"{at} does not give the production model: {said}") from error
 
@@ -169,7 +196,10 @@ class _Wanted:
             what = f"the model {found.uri} of run {found.run_id}"
             files = self._download(client, found.location, os.path.join(folder, "model"))
             if not os.path.exists(os.path.join(files, MLMODEL)):
-                raise ModelError(f"{what} has no MLmodel at {found.location}: put its files back, or move the alias to a version that has them")
+                raise ModelError(
+                    f"{what} has no MLmodel at {found.location}: put its files back, or move the alias to a "
+                    "version that has them"
+                )
             recorded = self._recorded(client, run, os.path.join(folder, "run")) if run else None
             scan = scan_model(files, self.settings.models)
             refuse_problems(what, scan.problems)
@@ -178,10 +208,23 @@ class _Wanted:
             model = native(what, files)
             columns = features(what, model)
         why = found.why
-        why += "; its files are those that the run recorded" if recorded is not None else "; nothing was recorded to compare its files with"
+        why += (
+            "; its files are those that the run recorded"
+            if recorded is not None
+            else "; nothing was recorded to compare its files with"
+        )
         why += "" if found.threshold is not None else "; no threshold is on record"
         loaded = ProductionModel(
-            model, columns, takes_missing(model), found.threshold, found.via, found.uri, found.run_id, found.version, why, scan.hashes
+            model,
+            columns,
+            takes_missing(model),
+            found.threshold,
+            found.via,
+            found.uri,
+            found.run_id,
+            found.version,
+            why,
+            scan.hashes,
         )
         return loaded, run.data.tags.get(HASH_OF_PICKLE) if run else None
 
@@ -189,9 +232,9 @@ class _Wanted:
         """The files at a location, in a folder of our own."""
         os.makedirs(folder)
         try:
-            get_artifact_repository(place(location, self.settings, self.store.backend.home), tracking_uri=self.store.uri).download_artifacts(
-                path, folder
-            )
+            get_artifact_repository(
+                place(location, self.settings, self.store.backend.home), tracking_uri=self.store.uri
+            ).download_artifacts(path, folder)
         except MlflowException:
             # MLflow does not say why a file was not downloaded: whether it is away is asked anew.
             client.search_experiments(max_results=1)
@@ -200,10 +243,14 @@ class _Wanted:
 
     def _recorded(self, client: MlflowClient, run: Any, folder: str) -> dict[str, str] | None:
         """Path in the model folder -> SHA-256 that the run's metadata names; None where there is none."""
-        repository = get_artifact_repository(place(run.info.artifact_uri, self.settings, self.store.backend.home), tracking_uri=self.store.uri)
+        repository = get_artifact_repository(
+            place(run.info.artifact_uri, self.settings, self.store.backend.home), tracking_uri=self.store.uri
+        )
         if not any(item.path == METADATA for item in repository.list_artifacts()):
             if run.data.tags.get(BUILD) == COMPLETE_BUILD:
-                raise ModelError(f"run {run.info.run_id} was built with a {METADATA} that is not there any more: put it back")
+                raise ModelError(
+                    f"run {run.info.run_id} was built with a {METADATA} that is not there any more: put it back"
+                )
             return None
         folder = self._download(client, run.info.artifact_uri, folder, METADATA)
         try:
@@ -211,7 +258,9 @@ class _Wanted:
                 listed = json.load(file).get("artifacts", [])
             named = {str(item["path"]): str(item["sha256"]) for item in listed}
         except (ValueError, KeyError, TypeError, AttributeError):
-            raise ModelError(f"{METADATA} of run {run.info.run_id} does not list its artifacts with path and sha256: log it anew") from None
+            raise ModelError(
+                f"{METADATA} of run {run.info.run_id} does not list its artifacts with path and sha256: log it anew"
+            ) from None
         return {path.removeprefix(_BELOW): digest for path, digest in named.items() if path.startswith(_BELOW)}
 
 
@@ -220,21 +269,29 @@ def _product(settings: Settings, name: str | None) -> Product:
     if len(found) == 1:
         return found[0]
     if not settings.products:
-        raise SettingsError("the settings name no product, so nothing says which model is meant: write [[products]] in compliance.toml")
+        raise SettingsError(
+            "the settings name no product, so nothing says which model is meant: write [[products]] in compliance.toml"
+        )
     names = ", ".join(product.name for product in settings.products)
     raise SettingsError(
-        f"there is no product {name} in the settings: name one of {names}" if name else f"the settings name {names}: say which product"
+        f"there is no product {name} in the settings: name one of {names}"
+        if name
+        else f"the settings name {names}: say which product"
     )
 
 
 def _why_silent(error: BaseException) -> str:
-    """Why MLflow does not answer, in a few words; empty where it did answer, or refused the connection for what we are."""
+    """Why MLflow does not answer, in a few words; empty where it did answer, or refused the connection for what we
+    are.
+    """
     chain = [error]
     while after := chain[-1].__cause__ or chain[-1].__context__:
         chain.append(after)
     if "database is locked" in str(error):
         return "the database is locked"
-    if any(isinstance(item, requests.exceptions.SSLError) for item in chain) or not any(isinstance(item, _SILENT) for item in chain):
+    if any(isinstance(item, requests.exceptions.SSLError) for item in chain) or not any(
+        isinstance(item, _SILENT) for item in chain
+    ):
         return ""
     said = (item.strerror for item in reversed(chain) if isinstance(item, OSError) and item.strerror)
     return next(said, first_line(chain[-1])).lower()
@@ -266,7 +323,9 @@ class ClientLookup:
     def production_runs(self) -> list[RunFacts]:
         tags = self.product.production_tags
         found = pages(self.client.search_experiments, view_type=ViewType.ACTIVE_ONLY, max_results=PAGE)
-        named = [Experiment(item.experiment_id, item.name, item.lifecycle_stage, "", dict(item.tags), {}) for item in found]
+        named = [
+            Experiment(item.experiment_id, item.name, item.lifecycle_stage, "", dict(item.tags), {}) for item in found
+        ]
         covered = {item.experiment_id: item for item in named if self.product.covers(item)}
         ids = list(covered)
         runs = {
@@ -281,19 +340,34 @@ class ClientLookup:
             )
             if run.data.tags.get(key) == value  # some databases compare without regard to case
         }
-        marks = [(run.info.experiment_id, key, value) for run in runs.values() for key, value in tags.items() if run.data.tags.get(key) == value]
-        claimed = {claim.experiment_id for claim in claims(self.settings, covered, marks) if claim.product == self.product.name}
+        marks = [
+            (run.info.experiment_id, key, value)
+            for run in runs.values()
+            for key, value in tags.items()
+            if run.data.tags.get(key) == value
+        ]
+        claimed = {
+            claim.experiment_id for claim in claims(self.settings, covered, marks) if claim.product == self.product.name
+        }
         return [_facts(run) for run in runs.values() if run.info.experiment_id in claimed]
 
     def models_of(self, run_id: str) -> list[ModelFacts]:
         run = get_or_none(self.client.get_run, run_id)
         if run is None:
             return []
-        found = pages(self.client.search_logged_models, experiment_ids=[run.info.experiment_id], filter_string=f"source_run_id = '{run_id}'")
-        return [ModelFacts(model.model_id, model.name, model.artifact_location, model.creation_timestamp) for model in found]
+        found = pages(
+            self.client.search_logged_models,
+            experiment_ids=[run.info.experiment_id],
+            filter_string=f"source_run_id = '{run_id}'",
+        )
+        return [
+            ModelFacts(model.model_id, model.name, model.artifact_location, model.creation_timestamp) for model in found
+        ]
 
     def holds_model(self, run: RunFacts, path: str) -> bool:
-        repository = get_artifact_repository(place(run.artifact_uri, self.settings, self.home), tracking_uri=self.client.tracking_uri)
+        repository = get_artifact_repository(
+            place(run.artifact_uri, self.settings, self.home), tracking_uri=self.client.tracking_uri
+        )
         return any(item.path == f"{path}/{MLMODEL}" for item in repository.list_artifacts(path))
 
 
@@ -306,6 +380,8 @@ def _quoted(value: str) -> str:
 
 
 def place(location: str, settings: Settings, home: str | None) -> str:
-    """A location as it is reached from here: through [store.relocate] where that speaks of it, a relative one from the folder of its store."""
+    """A location as it is reached from here: through [store.relocate] where that speaks of it, a relative one from
+    the folder of its store.
+    """
     found = Resolver(settings.store.resolved_relocate(settings.base), home)(location)
     return found.path if found.path and (found.prefix is not None or is_relative(location)) else location

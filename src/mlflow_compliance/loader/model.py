@@ -21,7 +21,9 @@ _OF_THE_PLACE = {MLMODEL, "registered_model_meta"}
 
 
 class UnreachableError(StoreError):
-    """MLflow does not answer: nothing is known about the production model. The only error after which a fallback is looked at."""
+    """MLflow does not answer: nothing is known about the production model. The only error after which a fallback is
+    looked at.
+    """
 
 
 class ModelError(ComplianceError):
@@ -59,11 +61,16 @@ class ProductionModel:
         if missing:
             raise ModelError(f"{len(missing)} columns that the model needs are missing: {', '.join(missing[:5])}")
         rows = frame[list(self.features)]
-        scored = self.model.predict_proba(rows)[:, 1] if hasattr(self.model, "predict_proba") else self.model.predict(rows)
+        scored = (
+            self.model.predict_proba(rows)[:, 1] if hasattr(self.model, "predict_proba") else self.model.predict(rows)
+        )
         found = np.asarray(scored)
         # Whole numbers are classes: a threshold says nothing about them.
         if found.shape != (len(rows),) or found.dtype.kind != "f" or not ((found >= 0) & (found <= 1)).all():
-            raise ModelError(f"the model of run {self.run_id} does not give one probability for each row: log it with a flavor that does")
+            raise ModelError(
+                f"the model of run {self.run_id} does not give one probability for each row: log it with a flavor "
+                "that does"
+            )
         return [float(value) for value in found]
 
 
@@ -74,13 +81,20 @@ def refuse_problems(what: str, problems: Sequence[str]) -> None:
 
 
 def refuse_differences(what: str, recorded: Mapping[str, str], found: Mapping[str, str]) -> None:
-    """Raise ModelError unless a model holds exactly the files on record, those aside that MLflow writes for the place where a model lies."""
+    """Raise ModelError unless a model holds exactly the files on record, those aside that MLflow writes for the
+    place where a model lies.
+    """
     extra = found.keys() - recorded.keys() - _OF_THE_PLACE
     differing = [f"{path} is missing" for path in sorted(recorded.keys() - found.keys())]
-    differing += [f"{path} has changed" for path in sorted(recorded.keys() & found.keys()) if recorded[path] != found[path]]
+    differing += [
+        f"{path} has changed" for path in sorted(recorded.keys() & found.keys()) if recorded[path] != found[path]
+    ]
     differing += [f"{path} is not on record" for path in sorted(extra)]
     if differing:
-        raise ModelError(f"{what} is not the one on record, so it was not loaded: {', '.join(differing)}; put the recorded files back")
+        raise ModelError(
+            f"{what} is not the one on record, so it was not loaded: {', '.join(differing)}; put the recorded "
+            "files back"
+        )
 
 
 def native(what: str, folder: str) -> Any:
@@ -96,12 +110,16 @@ def native(what: str, folder: str) -> Any:
         return load_model(folder)
     except Exception as error:
         raise ModelError(
-            f"{what} cannot be loaded here ({type(error).__name__}: {first_line(error)}): install what its requirements.txt names"
+            f"{what} cannot be loaded here ({type(error).__name__}: {first_line(error)}): install what its "
+            "requirements.txt names"
         ) from error
 
 
 def features(what: str, model: Any) -> tuple[str, ...]:
-    names = next((found for name in ("feature_name_", "feature_names_in_") if (found := getattr(model, name, None)) is not None), None)
+    names = next(
+        (found for name in ("feature_name_", "feature_names_in_") if (found := getattr(model, name, None)) is not None),
+        None,
+    )
     if names is None and hasattr(model, "feature_name"):
         names = model.feature_name()  # a booster
     if names is None and hasattr(model, "metadata"):
@@ -109,7 +127,9 @@ def features(what: str, model: Any) -> tuple[str, ...]:
         names = schema.input_names() if schema else None
     if names is not None and len(names):
         return tuple(str(name) for name in names)
-    raise ModelError(f"{what} does not name its features: train it on a frame with column names, or log it with a signature")
+    raise ModelError(
+        f"{what} does not name its features: train it on a frame with column names, or log it with a signature"
+    )
 
 
 def takes_missing(model: Any) -> bool:

@@ -15,9 +15,12 @@ from mlflow_compliance.store.store import open_store
 def resolve_artifact(uri: str, *, tracking_uri: str | None = None) -> str:
     """The URI to read an artifact from.
 
-    For an object in S3 with a pointer beside it: the copy that the pointer names where that still has the size and checksum written down, else
-    the copy in the quarantine, else the object itself. A pointer counts as long as its object is gone or still has that content. `runs:/` URIs
-    are looked up in the store at `tracking_uri` (MLFLOW_TRACKING_URI without one); what lies elsewhere than in S3 has no pointers and is
+    For an object in S3 with a pointer beside it: the copy that the pointer names where that still has the size and
+    checksum written down, else
+    the copy in the quarantine, else the object itself. A pointer counts as long as its object is gone or still has that
+    content. `runs:/` URIs
+    are looked up in the store at `tracking_uri` (MLFLOW_TRACKING_URI without one); what lies elsewhere than in S3 has
+    no pointers and is
     given back as it is.
 
     Raises a ComplianceError of one sentence where none of these objects exists.
@@ -39,5 +42,7 @@ def _place(uri: str, tracking_uri: str | None) -> str:
     run_id, _, path = uri[len("runs:") :].strip("/").partition("/")
     run = store.details([run_id])[0].get(run_id)
     if run is None:
-        raise StoreError(f"there is no run {run_id} in {store.info.uri}: check the URI and the store that it is looked up in")
+        raise StoreError(
+            f"there is no run {run_id} in {store.info.uri}: check the URI and the store that it is looked up in"
+        )
     return f"{run.artifact_uri.rstrip('/')}/{path}" if path else run.artifact_uri

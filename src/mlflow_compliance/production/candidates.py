@@ -1,4 +1,6 @@
-"""What a store shows of models in production, for settings that name none: where it was seen, and lines of TOML that would say so."""
+"""What a store shows of models in production, for settings that name none: where it was seen, and lines of TOML
+that would say so.
+"""
 
 from __future__ import annotations
 
@@ -53,9 +55,14 @@ def _of_model(model: RegisteredModel, snapshot: Snapshot) -> Candidate:
     item = Candidate(model.name, registered_model=model.name)
     aliases = sorted(model.aliases, key=lambda alias: (folded(alias) not in ALIASES, alias))
     item.alias = next(iter(aliases), "")
-    item.seen = [f"alias {alias} of registered model {model.name} names version {model.aliases[alias]}" for alias in aliases]
+    item.seen = [
+        f"alias {alias} of registered model {model.name} names version {model.aliases[alias]}" for alias in aliases
+    ]
     staged = [version for version in model.versions if folded(version.stage) == "production"]
-    item.seen += [f"version {version.version} of registered model {model.name} has the stage {version.stage}" for version in staged]
+    item.seen += [
+        f"version {version.version} of registered model {model.name} has the stage {version.stage}"
+        for version in staged
+    ]
     item.seen = item.seen or [f"registered model {model.name} has {len(model.versions)} versions and no alias"]
     meant = model.version(model.aliases.get(item.alias)) or next(iter(staged), None)
     home = snapshot.experiments.get(meant.experiment_id) if meant else None
@@ -105,7 +112,11 @@ def as_toml(found: list[Candidate], settings: Settings) -> str:
 
 def _lines(found: list[Candidate], settings: Settings) -> Iterator[str]:
     table = ".".join(map(str, (*settings.prefix, "products")))
-    where = f"in the table [{'.'.join(map(str, settings.prefix))}]" if settings.prefix else "above the first table of the file"
+    where = (
+        f"in the table [{'.'.join(map(str, settings.prefix))}]"
+        if settings.prefix
+        else "above the first table of the file"
+    )
     if not found:
         yield f"# Nothing here looks like production. Say so, {where}:"
         yield "products = []"

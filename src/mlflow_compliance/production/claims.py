@@ -32,15 +32,26 @@ class Claim:
     by: By
 
 
-def claims(settings: Settings, experiments: Mapping[str, Experiment], run_tags: Iterable[tuple[str, str, str]]) -> set[Claim]:
-    """The production claims in a store; `run_tags` are (experiment id, key, value) of active runs with production tags."""
+def claims(
+    settings: Settings, experiments: Mapping[str, Experiment], run_tags: Iterable[tuple[str, str, str]]
+) -> set[Claim]:
+    """The production claims in a store; `run_tags` are (experiment id, key, value) of active runs with production
+    tags.
+    """
     by_run = set(run_tags)
     found = set()
     for product in settings.products:
         for experiment in experiments.values():
-            if not experiment.active or settings.is_test(experiment) or is_archived(settings, experiment) or not product.covers(experiment):
+            if (
+                not experiment.active
+                or settings.is_test(experiment)
+                or is_archived(settings, experiment)
+                or not product.covers(experiment)
+            ):
                 continue
-            tagged = any((experiment.experiment_id, key, value) in by_run for key, value in product.production_tags.items())
+            tagged = any(
+                (experiment.experiment_id, key, value) in by_run for key, value in product.production_tags.items()
+            )
             by = _claims_by(product, experiment, settings, tagged=tagged)
             if by is not None:
                 found.add(Claim(product.name, experiment.experiment_id, by))
@@ -68,7 +79,9 @@ def is_archived(settings: Settings, experiment: Experiment) -> bool:
 
 
 def primary_of(product: Product, experiments: Mapping[str, Experiment], claimed: Iterable[str]) -> str | None:
-    """The id of the experiment that a product's others are merged into: the one named in the settings, or the only one."""
+    """The id of the experiment that a product's others are merged into: the one named in the settings, or the only
+    one.
+    """
     if product.primary is not None:
         return next((key for key, item in experiments.items() if item.name == product.primary and item.active), None)
     ids = sorted(claimed)
@@ -135,15 +148,21 @@ def _claims_in(context: Context) -> set[Claim]:
 
 
 def standing(product: Product, found: Iterable[Claim]) -> list[str]:
-    """Ids of the experiments that people said to be a product's production; where nobody said any, of those whose names look like it. Sorted."""
+    """Ids of the experiments that people said to be a product's production; where nobody said any, of those whose
+    names look like it. Sorted.
+    """
     own = [claim for claim in found if claim.product == product.name]
     said = [claim for claim in own if claim.by is not By.GUESS]
     return sorted(claim.experiment_id for claim in said or own)
 
 
 def guessed_by(product: Product, context: Context) -> frozenset[str]:
-    """Ids of the experiments that only a built-in pattern takes for a product's production: nothing is changed for that."""
-    return frozenset(claim.experiment_id for claim in claims_in(context) if claim.product == product.name and claim.by is By.GUESS)
+    """Ids of the experiments that only a built-in pattern takes for a product's production: nothing is changed for
+    that.
+    """
+    return frozenset(
+        claim.experiment_id for claim in claims_in(context) if claim.product == product.name and claim.by is By.GUESS
+    )
 
 
 def claimed_by(product: Product, context: Context) -> list[str]:
@@ -152,7 +171,9 @@ def claimed_by(product: Product, context: Context) -> list[str]:
 
 
 def current_run(product: Product, context: Context) -> Run | None:
-    """The production run that is in force where there is no doubt: the only one, or else the one that a repair built last."""
+    """The production run that is in force where there is no doubt: the only one, or else the one that a repair
+    built last.
+    """
     runs = production_runs(product, context)
     built = [run for run in runs if run.tags.get(BUILT_FOR) == product.name and run.tags.get(BUILD) == "complete"]
     return runs[0] if len(runs) == 1 else max(built, key=lambda run: (run.start_time or 0, run.run_id), default=None)
@@ -160,9 +181,16 @@ def current_run(product: Product, context: Context) -> Run | None:
 
 def production_models(product: Product, context: Context) -> list[tuple[Run, str]]:
     """Each production run of a product with each folder of a model that it logged."""
-    return [(run, folder) for run in production_runs(product, context) for folder in context.snapshot.model_folders(run)]
+    return [
+        (run, folder) for run in production_runs(product, context) for folder in context.snapshot.model_folders(run)
+    ]
 
 
 def production_runs(product: Product, context: Context) -> list[Run]:
     """The active runs marked as a product's production in the experiments that claim it, oldest first."""
-    return [run for experiment_id in claimed_by(product, context) for run in context.snapshot.runs_of(experiment_id) if product.marks(run)]
+    return [
+        run
+        for experiment_id in claimed_by(product, context)
+        for run in context.snapshot.runs_of(experiment_id)
+        if product.marks(run)
+    ]

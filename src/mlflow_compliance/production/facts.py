@@ -38,15 +38,28 @@ def number(text: str) -> str:
 
 
 def fact_values(product: Product, context: Context, evidence: Evidence | None) -> dict[str, list[FactValue]]:
-    """Fact -> every value that the production experiment and the registry hold. A run that was superseded is history and says nothing."""
+    """Fact -> every value that the production experiment and the registry hold. A run that was superseded is
+    history and says nothing.
+    """
     found: dict[str, list[FactValue]] = {}
     for fact, keys in product.production.facts.items():
-        found[fact] = [value for experiment_id in claimed_by(product, context) for value in _in_runs(keys, experiment_id, context.snapshot)]
+        found[fact] = [
+            value
+            for experiment_id in claimed_by(product, context)
+            for value in _in_runs(keys, experiment_id, context.snapshot)
+        ]
         found[fact] += _in_registry(keys, product, context.snapshot)
         for run in production_runs(product, context):
             metadata = evidence.metadata.get(run.run_id) if evidence else None
             if metadata is not None and metadata.document.get(fact) is not None:
-                found[fact].append(FactValue(str(metadata.document[fact]), f"model_metadata.json of run {run.run_id}", run.ref, run.experiment_id))
+                found[fact].append(
+                    FactValue(
+                        str(metadata.document[fact]),
+                        f"model_metadata.json of run {run.run_id}",
+                        run.ref,
+                        run.experiment_id,
+                    )
+                )
     return found
 
 

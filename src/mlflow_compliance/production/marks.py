@@ -18,7 +18,9 @@ ALIASES = frozenset({"production", "prod", "champion"})
 
 
 class Mark(NamedTuple):
-    """A tag of an experiment or a run that says production, as it is written; `exact` where the settings spell it so."""
+    """A tag of an experiment or a run that says production, as it is written; `exact` where the settings spell it
+    so.
+    """
 
     owner: EntityRef
     experiment_id: str
@@ -47,7 +49,9 @@ def said_in(tags: Mapping[str, str], settings: Settings) -> Iterator[tuple[str, 
 
 
 def marks_in(context: Context) -> Mapping[str, list[Mark]]:
-    """Experiment -> every mark of production on it and on its active runs, in any spelling. Only active experiments are looked at."""
+    """Experiment -> every mark of production on it and on its active runs, in any spelling. Only active experiments
+    are looked at.
+    """
     return context.once(_marks_in)
 
 
@@ -56,7 +60,9 @@ def _marks_in(context: Context) -> dict[str, list[Mark]]:
     for experiment in context.snapshot.active_experiments():
         key = experiment.experiment_id
         tagged = [(experiment.ref, experiment.tags), *((run.ref, run.tags) for run in context.snapshot.runs_of(key))]
-        marks = [Mark(ref, key, *pair, pair in exact) for ref, tags in tagged for pair in said_in(tags, context.settings)]
+        marks = [
+            Mark(ref, key, *pair, pair in exact) for ref, tags in tagged for pair in said_in(tags, context.settings)
+        ]
         if marks:
             found[key] = marks
     return found
@@ -70,7 +76,9 @@ def unseen_marks(experiment: Experiment, context: Context) -> Iterator[Mark]:
     claimed = any(claim.experiment_id == experiment.experiment_id for claim in claims_in(context))
     counted = {run.run_id for product in context.settings.products for run in production_runs(product, context)}
     # RUN002 tells of those.
-    archived = is_archived(context.settings, experiment) and any(product.covers(experiment) for product in context.settings.products)
+    archived = is_archived(context.settings, experiment) and any(
+        product.covers(experiment) for product in context.settings.products
+    )
     for mark in marks:
         seen = mark.owner.key in counted or (archived and mark.exact) if mark.owner.kind == "run" else claimed
         if not seen:
@@ -78,7 +86,9 @@ def unseen_marks(experiment: Experiment, context: Context) -> Iterator[Mark]:
 
 
 def unseen_aliases(model: RegisteredModel, settings: Settings) -> Iterator[tuple[str, str]]:
-    """(alias, version) of a model that sound like production and are no product's: on a model of no product, or in another spelling."""
+    """(alias, version) of a model that sound like production and are no product's: on a model of no product, or in
+    another spelling.
+    """
     wanted = [product.production for product in settings.products]
     own = {item.alias for item in wanted if item.registered_model == model.name}
     spelled = {folded(item.alias) for item in wanted}
@@ -86,7 +96,8 @@ def unseen_aliases(model: RegisteredModel, settings: Settings) -> Iterator[tuple
         if alias in own:
             continue
         if own:
-            # Beside the alias that programs load by, a challenger called champion is nobody's mistake; another spelling of it is one.
+            # Beside the alias that programs load by, a challenger called champion is nobody's mistake; another spelling
+            # of it is one.
             rivals = [model.aliases.get(name) for name in own if folded(name) == folded(alias)]
             if rivals and version not in rivals:
                 yield alias, version

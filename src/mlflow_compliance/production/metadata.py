@@ -56,7 +56,8 @@ def document(
     example: str,
     limitations: str,
 ) -> dict[str, Any]:
-    """The document, in a fixed order. `sources` has a role for each file; `files` are the run's and `model_files` the model's, each relative.
+    """The document, in a fixed order. `sources` has a role for each file; `files` are the run's and `model_files` the
+    model's, each relative.
 
     MLmodel is left out: it gets the ids of the run when it is logged, and other bytes by that.
     """
@@ -104,7 +105,9 @@ def problems_in(document: object) -> list[str]:
 def _validator() -> Draft202012Validator:
     from jsonschema import Draft202012Validator
 
-    text = resources.files("mlflow_compliance").joinpath("schemas/model_metadata.schema.json").read_text(encoding="utf-8")
+    text = (
+        resources.files("mlflow_compliance").joinpath("schemas/model_metadata.schema.json").read_text(encoding="utf-8")
+    )
     return Draft202012Validator(json.loads(text))
 
 

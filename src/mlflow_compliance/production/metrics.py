@@ -1,4 +1,6 @@
-"""How the metrics of a binary classifier hang together: which follow from which, and how far apart two of them may lie."""
+"""How the metrics of a binary classifier hang together: which follow from which, and how far apart two of them may
+lie.
+"""
 
 from __future__ import annotations
 
@@ -27,14 +29,20 @@ def cost_of(fn: float, fp: float, *, false_negative_cost: float, false_positive_
 
 
 def differs(name: str, recorded: float, recomputed: float, tolerance: float) -> bool:
-    """Whether a recorded metric is not the recomputed one. `tolerance` is absolute, for ratios; counts and cost may differ by 0.5."""
+    """Whether a recorded metric is not the recomputed one. `tolerance` is absolute, for ratios; counts and cost may
+    differ by 0.5.
+    """
     allowed = _HALF if name in (*COUNTS, COST) else tolerance
     # Written so that NaN differs from everything.
     return not abs(recorded - recomputed) <= allowed + _NOISE
 
 
-def agree(values: Mapping[str, float], *, false_negative_cost: float, false_positive_cost: float, tolerance: float) -> list[str]:
-    """One sentence for each metric that does not follow from others beside it. `tolerance` is how far rounding may have moved a ratio."""
+def agree(
+    values: Mapping[str, float], *, false_negative_cost: float, false_positive_cost: float, tolerance: float
+) -> list[str]:
+    """One sentence for each metric that does not follow from others beside it. `tolerance` is how far rounding may
+    have moved a ratio.
+    """
 
     def cost(fn: float, fp: float) -> float:
         return cost_of(fn, fp, false_negative_cost=false_negative_cost, false_positive_cost=false_positive_cost)
@@ -48,7 +56,9 @@ def agree(values: Mapping[str, float], *, false_negative_cost: float, false_posi
         nearest = min(max(recorded, low), high)
         if differs(law.name, recorded, nearest, tolerance):
             follows = shown(law.name, law.follows(*inputs))
-            problems.append(f"{law.name} is {shown(law.name, recorded)} and follows as {follows} from {_listed(law.inputs)}")
+            problems.append(
+                f"{law.name} is {shown(law.name, recorded)} and follows as {follows} from {_listed(law.inputs)}"
+            )
     return problems
 
 
@@ -61,7 +71,11 @@ def _applicable(values: Mapping[str, float], cost: Callable[[float, float], floa
     """At most one law for each metric that is there: the first that has all its inputs."""
     told = set()
     for law in (*_LAWS, _Law(COST, ("fn", "fp"), cost)):
-        if law.name in values and law.name not in told and all(math.isfinite(values.get(name, math.nan)) for name in law.inputs):
+        if (
+            law.name in values
+            and law.name not in told
+            and all(math.isfinite(values.get(name, math.nan)) for name in law.inputs)
+        ):
             told.add(law.name)
             yield law
 

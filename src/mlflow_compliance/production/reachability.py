@@ -43,7 +43,9 @@ _CONTENT = {
 
 
 class Sign(NamedTuple):
-    """The latest sign of life of something, in milliseconds (0 where nothing is dated), and the chain that leads from it."""
+    """The latest sign of life of something, in milliseconds (0 where nothing is dated), and the chain that leads
+    from it.
+    """
 
     at: int
     chain: tuple[str, ...]
@@ -64,7 +66,9 @@ class Kept(NamedTuple):
 
 
 def last_sign(context: Context, run: Run) -> Sign:
-    """The latest time that rows date anything about a run: its own, those of its traces and models, and those of the runs below it."""
+    """The latest time that rows date anything about a run: its own, those of its traces and models, and those of
+    the runs below it.
+    """
     children, made = context.once(_children), context.once(_made_for)
     best = Sign(0, ())
     for key, at, chain in _below(context.snapshot, run, children):
@@ -75,7 +79,9 @@ def last_sign(context: Context, run: Run) -> Sign:
 
 
 def last_written(context: Context, run: Run) -> Sign:
-    """When the newest file of a run at work, or of one at work below it, was written, where the times of files say anything in this store."""
+    """When the newest file of a run at work, or of one at work below it, was written, where the times of files say
+    anything in this store.
+    """
     nothing, artifacts = Sign(0, ()), context.snapshot.artifacts
     if artifacts is None or not _file_times_hold(context, run):
         return nothing
@@ -117,14 +123,18 @@ def _word(ref: EntityRef) -> str:
 
 
 def _children(context: Context) -> Mapping[str, list[tuple[str, int]]]:
-    """Run -> the runs that name it as their parent, each with the latest time of its rows. Of those that are held in full the Snapshot knows best."""
+    """Run -> the runs that name it as their parent, each with the latest time of its rows. Of those that are held
+    in full the Snapshot knows best.
+    """
     found: dict[str, dict[str, int]] = defaultdict(dict)
     for tie in context.snapshot.ties:
         if tie.how is How.CHILD:
             found[tie.target.key][tie.source.key] = tie.at
     for run in context.snapshot.runs.values():
         if PARENT in run.tags:
-            at = latest_time(context.snapshot.taken_at, (run.last_known_time(context.snapshot.taken_at), run.end_time), ())
+            at = latest_time(
+                context.snapshot.taken_at, (run.last_known_time(context.snapshot.taken_at), run.end_time), ()
+            )
             found[run.tags[PARENT]][run.run_id] = max(at, found[run.tags[PARENT]].get(run.run_id, 0))
     return {key: sorted(children.items()) for key, children in found.items()}
 
@@ -137,10 +147,16 @@ def _made_for(context: Context) -> Mapping[str, list[Tie]]:
     return found
 
 
-def _below(snapshot: Snapshot, run: Run, children: Mapping[str, Sequence[tuple[str, int]]]) -> Iterator[tuple[str, int, tuple[str, ...]]]:
-    """A run and all runs below it, each once however they are tied: id, latest time of its own rows, and the chain up to the run."""
+def _below(
+    snapshot: Snapshot, run: Run, children: Mapping[str, Sequence[tuple[str, int]]]
+) -> Iterator[tuple[str, int, tuple[str, ...]]]:
+    """A run and all runs below it, each once however they are tied: id, latest time of its own rows, and the chain
+    up to the run.
+    """
     seen = {run.run_id}
-    waiting: deque[tuple[str, int, tuple[str, ...]]] = deque([(run.run_id, run.last_known_time(snapshot.taken_at), (f"run {run.run_id}",))])
+    waiting: deque[tuple[str, int, tuple[str, ...]]] = deque(
+        [(run.run_id, run.last_known_time(snapshot.taken_at), (f"run {run.run_id}",))]
+    )
     while waiting:
         key, at, chain = waiting.popleft()
         yield key, at, chain
@@ -159,24 +175,40 @@ def _file_times_hold(context: Context, run: Run) -> bool:
 
 
 def _newer_folders(snapshot: Snapshot, run_id: str) -> tuple[int, int]:
-    """Of the folders of what has ended, how many are newer than every row, and how many there are; with a run, of all that are at work beside it."""
+    """Of the folders of what has ended, how many are newer than every row, and how many there are; with a run, of
+    all that are at work beside it.
+    """
     if snapshot.artifacts is None:
         return 0, 0
     working = {key: run for key, run in snapshot.runs.items() if run.status not in TERMINAL_STATUSES}
-    newest = max(snapshot.artifacts.newest_row, 0, *(run.last_known_time(snapshot.taken_at) for run in working.values()))
+    newest = max(
+        snapshot.artifacts.newest_row, 0, *(run.last_known_time(snapshot.taken_at) for run in working.values())
+    )
     owners = {place: place[1] for place in snapshot.artifacts.newest}
-    owners |= {model.ref.place: model.source_run_id or "" for model in snapshot.logged_models.values() if model.ref.place in owners}
-    times = [snapshot.artifacts.newest[place] for place, owner in owners.items() if (owner in working and owner != run_id) == bool(run_id)]
+    owners |= {
+        model.ref.place: model.source_run_id or ""
+        for model in snapshot.logged_models.values()
+        if model.ref.place in owners
+    }
+    times = [
+        snapshot.artifacts.newest[place]
+        for place, owner in owners.items()
+        if (owner in working and owner != run_id) == bool(run_id)
+    ]
     return sum(at > newest for at in times), len(times)
 
 
 def _roots(context: Context, experiment: Experiment) -> Iterator[tuple[EntityRef, str, Kept]]:
-    """What is alive by itself and lies outside of an experiment: its name, the experiment that it is tied to directly, what to say of it."""
+    """What is alive by itself and lies outside of an experiment: its name, the experiment that it is tied to
+    directly, what to say of it.
+    """
     key = experiment.experiment_id
     for name in sorted(context.snapshot.registered_models):
         for version in context.snapshot.registered_models[name].versions:
             chain = _named_by(context.snapshot, version)
-            start = Kept(f"{version.ref} relies on a run or model in it", chain, "register the version from elsewhere first")
+            start = Kept(
+                f"{version.ref} relies on a run or model in it", chain, "register the version from elsewhere first"
+            )
             yield version.ref, "", start
             if version.experiment_id == key or _lies_in(version, experiment, context.snapshot):
                 yield version.ref, key, start._replace(chain=(*chain, *_steps(version), f"experiment {key}"))
@@ -186,7 +218,10 @@ def _roots(context: Context, experiment: Experiment) -> Iterator[tuple[EntityRef
                 why = f"run {run.run_id} of experiment {run.experiment_id} is at work below a run in it"
                 yield run.ref, "", Kept(why, (f"run {run.run_id}",), _WAYS_OUT[How.CHILD])
             elif any(product.marks(run) for product in context.settings.products):
-                why = f"run {run.run_id} of experiment {run.experiment_id}, which is marked as production, relies on a run or model in it"
+                why = (
+                    f"run {run.run_id} of experiment {run.experiment_id}, which is marked as production, relies "
+                    "on a run or model in it"
+                )
                 yield run.ref, "", Kept(why, (f"run {run.run_id}",), "take the mark off first")
     since = context.snapshot.taken_at - context.settings.runs.running_max_hours * HOUR
     for tie in context.snapshot.ties:
@@ -200,7 +235,10 @@ def _of(tie: Tie, key: str, snapshot: Snapshot, since: float) -> Kept | None:
     if tie.home != key:
         return None
     ends = () if tie.target.kind == "experiment" else (f"experiment {key}",)
-    chain, way_out = (_word(tie.source), _word(EntityRef(tie.target.kind, tie.target.key)), *ends), _WAYS_OUT.get(tie.how, "")
+    chain, way_out = (
+        (_word(tie.source), _word(EntityRef(tie.target.kind, tie.target.key)), *ends),
+        _WAYS_OUT.get(tie.how, ""),
+    )
     if tie.how is How.USED and tie.experiment_id != key:
         home = snapshot.experiments.get(tie.experiment_id)
         if home is None or home.active:
@@ -224,7 +262,9 @@ def _named_by(snapshot: Snapshot, version: ModelVersion) -> tuple[str, ...]:
 
 
 def _steps(version: ModelVersion) -> tuple[str, ...]:
-    """What lies between a version and the experiment that it comes from: its logged model and its run, as far as its row names them."""
+    """What lies between a version and the experiment that it comes from: its logged model and its run, as far as
+    its row names them.
+    """
     scheme, _, rest = version.source.partition(":/")
     model = rest.strip("/") if scheme == "models" and rest.strip("/").startswith("m-") else ""
     return (*((f"model {model}",) if model else ()), *((f"run {version.run_id}",) if version.run_id else ()))
@@ -260,7 +300,9 @@ def _leads(context: Context) -> Mapping[Place, list[tuple[EntityRef, str]]]:
 
 
 def _lies_in(version: ModelVersion, experiment: Experiment, snapshot: Snapshot) -> bool:
-    """Whether the files of a version lie in an experiment's folder. Where nobody looked at them, what the rows say counts."""
+    """Whether the files of a version lie in an experiment's folder. Where nobody looked at them, what the rows say
+    counts.
+    """
     places = snapshot.artifacts.locations if snapshot.artifacts else {}
     files, home = places.get(version.ref.place), places.get(experiment.ref.place)
     found = [(files, home)] if files and home else []
@@ -269,7 +311,9 @@ def _lies_in(version: ModelVersion, experiment: Experiment, snapshot: Snapshot) 
 
 
 def _path(uri: str) -> str:
-    """A location as it is compared with others: without scheme and host where that is this machine or the server, in one spelling."""
+    """A location as it is compared with others: without scheme and host where that is this machine or the server,
+    in one spelling.
+    """
     scheme = _SCHEME.match(uri)
     if scheme and scheme[1].lower() in ("file", "mlflow-artifacts"):
         uri = f"{'' if scheme[1].lower() == 'file' else SERVED}{unquote(uri[scheme.end() :])}"

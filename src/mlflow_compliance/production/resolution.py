@@ -1,4 +1,6 @@
-"""Which model is the production one: the choice that the rule SRV001 makes on a Snapshot and the loader on a live store."""
+"""Which model is the production one: the choice that the rule SRV001 makes on a Snapshot and the loader on a live
+store.
+"""
 
 from __future__ import annotations
 
@@ -86,14 +88,19 @@ class Resolution:
 
 
 def resolve(lookup: Lookup, *, registered_model: str | None, alias: str) -> Resolution:
-    """The model that the alias names; where there is no such alias, that of the one finished run that is marked as production.
+    """The model that the alias names; where there is no such alias, that of the one finished run that is marked as
+    production.
 
     Raises ResolutionError, which says what was looked for and what to do.
     """
     version = lookup.version_of(registered_model, alias) if registered_model else None
     if version is not None:
         return _by_alias(lookup, version, alias)
-    missing = f"there is no alias {alias} of a registered model {registered_model}" if registered_model else "the settings name no registered model"
+    missing = (
+        f"there is no alias {alias} of a registered model {registered_model}"
+        if registered_model
+        else "the settings name no registered model"
+    )
     return _by_run(lookup, missing)
 
 
@@ -107,7 +114,8 @@ def _by_alias(lookup: Lookup, version: VersionFacts, alias: str) -> Resolution:
     run = lookup.run_of(version.run_id)
     return Resolution(
         via="alias",
-        why=f"alias {alias} of {version.name} names version {version.version}, made by run {version.run_id}{_aside(lookup, version.run_id)}",
+        why=f"alias {alias} of {version.name} names version {version.version}, made by run "
+        f"{version.run_id}{_aside(lookup, version.run_id)}",
         run_id=version.run_id,
         version=version.version,
         model_id=model_id,
@@ -160,14 +168,19 @@ def _marked(lookup: Lookup, missing: str) -> RunFacts:
     runs = lookup.production_runs()
     if not runs:
         raise ResolutionError(
-            f"{missing}, and no run of product {lookup.product.name} is marked as production ({_marks(lookup)}): set the alias or tag the run"
+            f"{missing}, and no run of product {lookup.product.name} is marked as production ({_marks(lookup)}): "
+            "set the alias or tag the run"
         )
     if len(runs) > 1:
         ids = ", ".join(sorted(run.run_id for run in runs))
-        raise ResolutionError(f"{missing}, and {len(runs)} runs are marked as production ({ids}): set the alias or leave the tag on one of them")
+        raise ResolutionError(
+            f"{missing}, and {len(runs)} runs are marked as production ({ids}): set the alias or leave the tag on "
+            "one of them"
+        )
     if runs[0].status != "FINISHED":
         raise ResolutionError(
-            f"{missing}, and run {runs[0].run_id}, the only one marked as production, is {runs[0].status}: set the alias or tag a finished run"
+            f"{missing}, and run {runs[0].run_id}, the only one marked as production, is {runs[0].status}: set "
+            "the alias or tag a finished run"
         )
     return runs[0]
 
@@ -178,9 +191,14 @@ def _model_of(lookup: Lookup, run: RunFacts) -> ModelFacts | None:
     models = [model for model in models if model.name == name] or models
     names = sorted({model.name for model in models})
     if len(names) > 1:
-        raise ResolutionError(f"production run {run.run_id} logged {', '.join(names)}, none named {name}: say which in production.model_name")
+        raise ResolutionError(
+            f"production run {run.run_id} logged {', '.join(names)}, none named {name}: say which in "
+            "production.model_name"
+        )
     if not models and not lookup.holds_model(run, name):
-        raise ResolutionError(f"production run {run.run_id} has no model named {name}: log its model, or mark the run that has one")
+        raise ResolutionError(
+            f"production run {run.run_id} has no model named {name}: log its model, or mark the run that has one"
+        )
     return _latest(models, run.run_id) if models else None
 
 
@@ -190,12 +208,17 @@ def _latest(models: list[ModelFacts], run_id: str) -> ModelFacts:
     found = [model for model in models if model.created == last]
     if len(found) > 1:
         ids = ", ".join(sorted(model.model_id for model in found))
-        raise ResolutionError(f"run {run_id} logged {ids} under one name and nothing says which is the later: register one and set the alias")
+        raise ResolutionError(
+            f"run {run_id} logged {ids} under one name and nothing says which is the later: register one and set "
+            "the alias"
+        )
     return found[0]
 
 
 def _threshold(lookup: Lookup, run: RunFacts) -> float | None:
-    """The threshold among a run's params, under the first of the names that the settings know; None where it has none."""
+    """The threshold among a run's params, under the first of the names that the settings know; None where it has
+    none.
+    """
     for key in lookup.product.production.facts.get("threshold", ()):
         if key in run.params:
             return _probability(run.params[key], f"param {key} of run {run.run_id}")
@@ -208,7 +231,9 @@ def _probability(text: str, what: str) -> float:
     except ValueError:
         value = -1.0
     if not 0 <= value <= 1:
-        raise ResolutionError(f"{what} is {text!r}, which is no threshold from 0 to 1: log a run with the right one and mark that")
+        raise ResolutionError(
+            f"{what} is {text!r}, which is no threshold from 0 to 1: log a run with the right one and mark that"
+        )
     return value
 
 
@@ -222,7 +247,9 @@ def _marks(lookup: Lookup) -> str:
 
 @dataclass(frozen=True)
 class SnapshotLookup:
-    """Answers from a Snapshot that holds the run behind the alias in full; a model folder is found only where its artifacts were read."""
+    """Answers from a Snapshot that holds the run behind the alias in full; a model folder is found only where its
+    artifacts were read.
+    """
 
     snapshot: Snapshot
     product: Product

@@ -15,17 +15,23 @@ from mlflow_compliance.repair.plan import Plan, Step, batches
 from mlflow_compliance.snapshot.refs import EntityRef
 
 RUNS_AT_ONCE = 50
-"""Runs that are copied together: they share the transactions, and a program that is killed has so many to copy again at most."""
+"""Runs that are copied together: they share the transactions, and a program that is killed has so many to copy
+again at most.
+"""
 
 
 class Writer(Protocol):
-    """Writes changes to a store. Its methods raise ChangeError with one sentence; StoreError where the store is gone."""
+    """Writes changes to a store. Its methods raise ChangeError with one sentence; StoreError where the store is
+    gone.
+    """
 
     def write(self, change: Change) -> None:
         """Carry a change out, or leave the store as it was."""
 
     def inverse(self, change: Change) -> Change | None:
-        """How to take a change back, asked before it is written; None where nothing was there that anybody wants back."""
+        """How to take a change back, asked before it is written; None where nothing was there that anybody wants
+        back.
+        """
 
     def write_together(self, changes: Sequence[CopyRun]) -> list[dict[str, str]]:
         """Copy runs together, all or none: the symbols that each of them bound."""
@@ -47,8 +53,12 @@ class Outcome:
     """Fingerprint of a finding -> what was done about it, in lines for people."""
 
 
-def apply_plan(plan: Plan, writer: Writer, binding: dict[str, str], journal: Journal, store: str, progress: Callable[[], None]) -> Outcome:
-    """Carry out every step. A change that fails ends its own step, since the rest of it builds on it; the other steps go on."""
+def apply_plan(
+    plan: Plan, writer: Writer, binding: dict[str, str], journal: Journal, store: str, progress: Callable[[], None]
+) -> Outcome:
+    """Carry out every step. A change that fails ends its own step, since the rest of it builds on it; the other
+    steps go on.
+    """
     at = datetime.now(timezone.utc)
     binding[JOURNAL] = journal.id
     binding[NOW] = at.isoformat(timespec="seconds")
@@ -64,7 +74,10 @@ def apply_plan(plan: Plan, writer: Writer, binding: dict[str, str], journal: Jou
             try:
                 for change in alike:
                     _refuse_after_failure(change, lost)
-                journal.begin_all(step.finding.policy, [(n, change, writer.inverse(change)) for n, change in zip(numbers, alike, strict=True)])
+                journal.begin_all(
+                    step.finding.policy,
+                    [(n, change, writer.inverse(change)) for n, change in zip(numbers, alike, strict=True)],
+                )
                 number = numbers[-1]
                 bound, failure = _write(alike, writer, binding)
             except ChangeError as error:
@@ -73,7 +86,9 @@ def apply_plan(plan: Plan, writer: Writer, binding: dict[str, str], journal: Jou
             journal.done_all(list(zip(numbers, bound, strict=False)))
             done = alike[: len(bound)]
             outcome.applied += done
-            outcome.done.setdefault(step.finding.fingerprint, []).extend(writer.bind(change.describe()) for change in done)
+            outcome.done.setdefault(step.finding.fingerprint, []).extend(
+                writer.bind(change.describe()) for change in done
+            )
             if failure is not None:
                 first = numbers[len(bound)]
                 journal.failed(first, str(failure))
@@ -93,10 +108,14 @@ def _refuse_to_go_on_without(writer: Writer, journal: Journal, made: int, planne
         writer.reach()
     except StoreError as gone:
         done = f"{made} of {planned} changes were made, journal: {journal.path}"
-        raise StoreError(f"the store went away during the repair ({done}): bring it back, then run --fix again to finish; {gone}") from gone
+        raise StoreError(
+            f"the store went away during the repair ({done}): bring it back, then run --fix again to finish; {gone}"
+        ) from gone
 
 
-def _write(alike: Sequence[Change], writer: Writer, binding: Mapping[str, str]) -> tuple[list[dict[str, str]], ChangeError | None]:
+def _write(
+    alike: Sequence[Change], writer: Writer, binding: Mapping[str, str]
+) -> tuple[list[dict[str, str]], ChangeError | None]:
     """Make changes in order: the symbols that each one bound, and what stopped the first that could not be made."""
     copies = [change for change in alike if isinstance(change, CopyRun)]
     if len(copies) == len(alike) > 1:

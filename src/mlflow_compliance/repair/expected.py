@@ -26,7 +26,10 @@ def bound(snapshot: Snapshot, binding: Mapping[str, str]) -> Snapshot:
     def ref(item: EntityRef | None) -> EntityRef | None:
         return item and EntityRef(item.kind, own(item.key), item.label)
 
-    experiments = {key: replace(item, tags={tag: own(value) for tag, value in item.tags.items()}) for key, item in snapshot.experiments.items()}
+    experiments = {
+        key: replace(item, tags={tag: own(value) for tag, value in item.tags.items()})
+        for key, item in snapshot.experiments.items()
+    }
     runs = {
         own(key): replace(
             run,
@@ -52,19 +55,33 @@ def bound(snapshot: Snapshot, binding: Mapping[str, str]) -> Snapshot:
     if artifacts is not None:
         artifacts = replace(
             artifacts,
-            files={own(path): file._replace(copy=own(file.copy), owner=ref(file.owner)) for path, file in artifacts.files.items()},
+            files={
+                own(path): file._replace(copy=own(file.copy), owner=ref(file.owner))
+                for path, file in artifacts.files.items()
+            },
             hashes={own(path): digest for path, digest in artifacts.hashes.items()},
             locations={(kind, own(key)): own(path) for (kind, key), path in artifacts.locations.items()},
             pointers={
-                own(path): pointer._replace(kept=own(pointer.kept), quarantined=own(pointer.quarantined), journal=own(pointer.journal))
+                own(path): pointer._replace(
+                    kept=own(pointer.kept), quarantined=own(pointer.quarantined), journal=own(pointer.journal)
+                )
                 for path, pointer in artifacts.pointers.items()
             },
             models={
-                own(path): model._replace(path=own(path), owner=ref(model.owner), artifact_path=own(model.artifact_path))
+                own(path): model._replace(
+                    path=own(path), owner=ref(model.owner), artifact_path=own(model.artifact_path)
+                )
                 for path, model in artifacts.models.items()
             },
         )
-    return replace(snapshot, experiments=experiments, runs=runs, logged_models=models, registered_models=registered, artifacts=artifacts)
+    return replace(
+        snapshot,
+        experiments=experiments,
+        runs=runs,
+        logged_models=models,
+        registered_models=registered,
+        artifacts=artifacts,
+    )
 
 
 def _bound_model(model: RegisteredModel, own: Callable[[str], str]) -> RegisteredModel:

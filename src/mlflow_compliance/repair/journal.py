@@ -48,12 +48,22 @@ class Journal:
                     at += timedelta(microseconds=1)
         except OSError as error:
             raise StoreError(
-                f"no journal can be written in {folder} ({error.strerror}): nothing was changed; set [journal] folder to a writable one"
+                f"no journal can be written in {folder} ({error.strerror}): nothing was changed; set [journal] "
+                "folder to a writable one"
             ) from error
 
     def header(self, store: str, at: datetime, changes: int) -> None:
         versions = {name: _version(name) for name in ("pytest-mlflow-compliance", "mlflow")}
-        self._write({"journal": self.id, "store": store, "user": user_name(), "at": at.isoformat(), "changes": changes, "versions": versions})
+        self._write(
+            {
+                "journal": self.id,
+                "store": store,
+                "user": user_name(),
+                "at": at.isoformat(),
+                "changes": changes,
+                "versions": versions,
+            }
+        )
 
     def begin_all(self, policy: str, changes: Sequence[tuple[int, Change, Change | None]]) -> None:
         """Before changes that are made together: a line for each, on disk before the first of them is made.
@@ -63,7 +73,13 @@ class Journal:
         lines = []
         for number, change, inverse in changes:
             before, after = change.facts()
-            facts = {"policy": policy, "before": before, "after": after, "do": dump(change), "undo": inverse and dump(inverse)}
+            facts = {
+                "policy": policy,
+                "before": before,
+                "after": after,
+                "do": dump(change),
+                "undo": inverse and dump(inverse),
+            }
             lines.append({"change": number, "state": "begin", **facts})
         self._write(*lines)
 
@@ -85,7 +101,10 @@ class Journal:
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError as error:
-            raise StoreError(f"the journal {self.path} cannot be written ({error.strerror}): the repair stopped before its next change") from error
+            raise StoreError(
+                f"the journal {self.path} cannot be written ({error.strerror}): the repair stopped before its "
+                "next change"
+            ) from error
 
 
 @contextmanager
@@ -98,11 +117,14 @@ def only_one(folder: str) -> Iterator[None]:
         lock = open(os.path.join(folder, "lock"), "w")  # noqa: SIM115
     except OSError as error:
         raise StoreError(
-            f"the folder {folder} cannot be written ({error.strerror}): nothing was changed; set [journal] folder to a writable one"
+            f"the folder {folder} cannot be written ({error.strerror}): nothing was changed; set [journal] folder "
+            "to a writable one"
         ) from error
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise StoreError(f"another repair of this store is running (it holds {lock.name}): wait for it to end") from None
+            raise StoreError(
+                f"another repair of this store is running (it holds {lock.name}): wait for it to end"
+            ) from None
         yield

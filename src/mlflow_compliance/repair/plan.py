@@ -56,7 +56,9 @@ class Plan:
 
     @property
     def crashed(self) -> bool:
-        """Whether a rule could not be asked about the store as it will be: nobody knows then whether it keeps the rule."""
+        """Whether a rule could not be asked about the store as it will be: nobody knows then whether it keeps the
+        rule.
+        """
         return any(refusal.finding.code == CRASHED for refusal in self.unfixed)
 
     @property
@@ -74,15 +76,22 @@ class Plan:
             yield f"{refusal.finding.policy}  {refusal.finding.entity}: {refusal.finding.message}"
             yield f"    ! not fixed: {refusal.reason}"
             yield from (f"      {line}" for line in refusal.finding.toml.splitlines())
-        yield f"{len(self.changes)} changes to {len(self.entities)} entities; {len(self.unfixed)} findings are left for people"
+        yield (
+            f"{len(self.changes)} changes to {len(self.entities)} entities; {len(self.unfixed)} findings are "
+            "left for people"
+        )
 
 
-def findings_of(policies: Sequence[Policy], context: Context, only: Mapping[str, frozenset[str]] | None = None) -> list[Finding]:
+def findings_of(
+    policies: Sequence[Policy], context: Context, only: Mapping[str, frozenset[str]] | None = None
+) -> list[Finding]:
     """Every finding of the policies on a snapshot, by policy id; `only` limits a policy to some of its cases."""
     return [finding for verdict in _verdicts(policies, context, only) for finding in verdict.findings]
 
 
-def _verdicts(policies: Sequence[Policy], context: Context, only: Mapping[str, frozenset[str]] | None) -> Iterator[Verdict]:
+def _verdicts(
+    policies: Sequence[Policy], context: Context, only: Mapping[str, frozenset[str]] | None
+) -> Iterator[Verdict]:
     for rule in sorted(policies, key=lambda rule: rule.id):
         for case in cases(rule, context):
             if only is None or case.key in only.get(rule.id, frozenset()):
@@ -103,10 +112,17 @@ def make_plan(
     for _ in range(ROUNDS):
         verdicts = list(_verdicts(policies, now, only))
         # What a rule had found before it crashed is told and not acted on.
-        unfixed = [Unfixed(item, MEND_THE_POLICY) for verdict in verdicts if verdict.crash for item in (*verdict.findings, verdict.crash)]
+        unfixed = [
+            Unfixed(item, MEND_THE_POLICY)
+            for verdict in verdicts
+            if verdict.crash
+            for item in (*verdict.findings, verdict.crash)
+        ]
         progressed = False
         back: list[Finding] = []
-        for finding in [item for verdict in verdicts if not verdict.crash for item in (*verdict.findings, *verdict.offers)]:
+        for finding in [
+            item for verdict in verdicts if not verdict.crash for item in (*verdict.findings, *verdict.offers)
+        ]:
             changes, reason = propose(remedies, finding, now, advice[finding.policy])
             reason = not_now(changes, context.snapshot) or reason
             if not changes or reason:
@@ -130,7 +146,10 @@ def make_plan(
     if back:
         raise _unsettled(back[0])
     names = sorted({step.finding.policy for step in steps[-len(policies) :]})
-    raise PlanError(f"the plan does not settle after {ROUNDS} rounds; the last ones to change something were the fixers of {', '.join(names)}")
+    raise PlanError(
+        f"the plan does not settle after {ROUNDS} rounds; the last ones to change something were the fixers of "
+        f"{', '.join(names)}"
+    )
 
 
 def not_now(changes: Sequence[Change], start: Snapshot) -> str:
@@ -144,16 +163,23 @@ def not_now(changes: Sequence[Change], start: Snapshot) -> str:
         if isinstance(change, CopyRun | LogProductionRun):
             away = artifacts.unknown.get(("experiment", change.experiment_id))
             if away is not None:
-                return f"it would be written to the place of experiment {change.experiment_id}, which was not looked at: {away.reason}"
+                return (
+                    f"it would be written to the place of experiment {change.experiment_id}, which was not "
+                    f"looked at: {away.reason}"
+                )
     return ""
 
 
 def _unsettled(finding: Finding) -> PlanError:
-    return PlanError(f"{finding.policy} does not settle: its fixer changes {finding.entity}, and then the same finding is back")
+    return PlanError(
+        f"{finding.policy} does not settle: its fixer changes {finding.entity}, and then the same finding is back"
+    )
 
 
 def batches(changes: Sequence[Change], most: int = sys.maxsize) -> Iterator[tuple[Change, ...]]:
-    """Changes in order: copies of runs that follow one another together, at most so many, and every other change by itself."""
+    """Changes in order: copies of runs that follow one another together, at most so many, and every other change by
+    itself.
+    """
     for copies, group in groupby(changes, lambda change: isinstance(change, CopyRun)):
         rest = tuple(group)
         while rest:

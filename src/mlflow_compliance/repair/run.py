@@ -57,10 +57,15 @@ class Repair:
     """Where the store read afterwards differs from the plan. Anything here fails the run."""
 
     def lines(self) -> Iterator[tuple[str, bool]]:
-        """What was done, in lines for people, each with whether all is well with it; none where nothing was carried out."""
+        """What was done, in lines for people, each with whether all is well with it; none where nothing was carried
+        out.
+        """
         if self.outcome is None:
             return
-        yield f"repair: {len(self.outcome.applied)} of {len(self.plan.changes)} changes made; journal: {self.journal}", True
+        yield (
+            f"repair: {len(self.outcome.applied)} of {len(self.plan.changes)} changes made; journal: {self.journal}",
+            True,
+        )
         for _, reason in self.outcome.failed:
             yield f"not done: {reason}", False
         if not self.differing:
@@ -70,7 +75,8 @@ class Repair:
 
 
 def carry_out(target: Target, plan: Callable[[], Plan], made: Callable[[Repair], None], progress: Progress) -> Repair:
-    """Plan, and carry the plan out. `made` is told what there is of it whenever that is more: the plan before anything is written, then the rest.
+    """Plan, and carry the plan out. `made` is told what there is of it whenever that is more: the plan before anything
+    is written, then the rest.
 
     Raises PlanError and StoreError; what was carried out by then is in what `made` was told.
     """
@@ -109,5 +115,7 @@ def _write(repair: Repair, target: Target, progress: Progress) -> None:
         found = target.read_anew(tuple(expected.runs))
     except StoreError as error:
         done = f"{len(repair.outcome.applied)} of {len(repair.plan.changes)} changes were made, journal: {journal.path}"
-        raise StoreError(f"the store cannot be read anew to see whether it is what was planned ({done}); {error}") from error
+        raise StoreError(
+            f"the store cannot be read anew to see whether it is what was planned ({done}); {error}"
+        ) from error
     repair.differing = differences(expected, found)

@@ -24,8 +24,10 @@ STYLE = """<style>
   #results-table td.col-testId { max-width: 22rem; font-size: smaller; }
   .compliance-FAILED { color: #a00; font-weight: bold; } .compliance-FIXED { color: #05630f; font-weight: bold; }
   .compliance-NOT-EVALUATED { color: #8a5200; font-weight: bold; } .compliance-NOT-APPLICABLE { color: #555; }
-  .compliance-PASSED { color: #05630f; } .compliance-head { margin: 0 0 1em; padding-left: 1.2em; overflow-wrap: anywhere; }
-  td.col-outcome ul { margin: .3em 0; padding-left: 1.2em; } td.col-outcome li { margin: .2em 0; } .compliance-remedy { color: #555; }
+  .compliance-PASSED { color: #05630f; }
+  .compliance-head { margin: 0 0 1em; padding-left: 1.2em; overflow-wrap: anywhere; }
+  td.col-outcome ul { margin: .3em 0; padding-left: 1.2em; } td.col-outcome li { margin: .2em 0; }
+  .compliance-remedy { color: #555; }
   .logwrapper:not(:has(.log)) { display: none; }
   .compliance-head, #results-table td { color: #333; } td.col-policy { white-space: nowrap; }
   td.col-severity.critical, td.col-severity.high { font-weight: bold; }
@@ -46,7 +48,9 @@ def head_of(summary: Summary, examined: int, notes: Iterable[str]) -> list[str]:
     """The head of the report: what was audited, what was repaired, what to know."""
     lines = [*summary.head, f"read at: {summary.read_at}; {examined} entities examined by {summary.policies} policies"]
     lines += [line.text for line in summary.repair]
-    lines += ["A check that passes is evidence about this store at this time; it is not a statement of legal compliance."]
+    lines += [
+        "A check that passes is evidence about this store at this time; it is not a statement of legal compliance."
+    ]
     lines += [f"note: {note}" for note in notes]
     return [STYLE, '<ul class="compliance-head">', *(f"<li>{safe(line)}</li>" for line in lines), "</ul>"]
 
@@ -63,7 +67,10 @@ def cells_of(result: Result) -> list[str]:
         f'<td class="col-policy" title="{safe(result.title)}">{safe(result.policy)}</td>',
         f'<td class="col-severity {safe(result.severity)}">{safe(result.severity)}</td>',
         f'<td class="col-entity">{safe(result.entity)}</td>',
-        f'<td class="col-outcome"><span class="compliance-{_class(outcome)}">{outcome}</span>: {safe(result.title)}{_items(result)}</td>',
+        (
+            f'<td class="col-outcome"><span class="compliance-{_class(outcome)}">{outcome}</span>: '
+            f"{safe(result.title)}{_items(result)}</td>"
+        ),
     ]
 
 
@@ -75,7 +82,10 @@ def _class(outcome: str) -> str:
 def _items(result: Result) -> str:
     items = [f"<li>{safe(line)}</li>" for line in result.done[:MOST]]
     items += [
-        f'<li>{safe(finding.text)}<br><span class="compliance-remedy">--fix: {safe(finding.remedy)}</span>{_to_copy(finding)}</li>'
+        (
+            f'<li>{safe(finding.text)}<br><span class="compliance-remedy">--fix: '
+            f"{safe(finding.remedy)}</span>{_to_copy(finding)}</li>"
+        )
         for finding in result.findings[:MOST]
     ]
     items += [f"<li>{safe(item.entity)}: not evaluated: {safe(item.reason)}</li>" for item in result.unevaluated[:MOST]]

@@ -42,7 +42,9 @@ def write_summary(reporter: Any, summary: Summary, results: Sequence[Result]) ->
         for line in _table(rows[:MOST]).splitlines():
             reporter.write_line(line.rstrip())
         if len(rows) > MOST:
-            reporter.write_line(f"... and {len(rows) - MOST} findings more: see the report that --html=audit.html writes")
+            reporter.write_line(
+                f"... and {len(rows) - MOST} findings more: see the report that --html=audit.html writes"
+            )
     lines = to_copy(finding.toml for _, finding in rows)
     if lines:
         reporter.write_line("to be copied into compliance.toml:")

@@ -59,13 +59,21 @@ def cases(rule: Policy, context: Context) -> list[Case]:
     for combination in itertools.product(*members):
         first = combination[0] if combination else None
         named = first is not None and first[2] is not None
-        subject = PARAMETERS[first[0]].ref(first[2]) if first and named else EntityRef("store", "store", context.snapshot.info.uri)
-        found.append(Case("-".join(key for _, key, _ in combination), {name: item for name, _, item in combination}, subject))
+        subject = (
+            PARAMETERS[first[0]].ref(first[2])
+            if first and named
+            else EntityRef("store", "store", context.snapshot.info.uri)
+        )
+        found.append(
+            Case("-".join(key for _, key, _ in combination), {name: item for name, _, item in combination}, subject)
+        )
     return found
 
 
 def verdict_of(rule: Policy, case: Case, context: Context) -> Verdict:
-    """What `evaluate` gives, once for each snapshot: a repair asks before it plans, and its plan begins with the same store."""
+    """What `evaluate` gives, once for each snapshot: a repair asks before it plans, and its plan begins with the
+    same store.
+    """
     return context.once(lambda _: evaluate(rule, case, context), (rule.id, rule.check, case.key))
 
 
@@ -94,4 +102,6 @@ def evaluate(rule: Policy, case: Case, context: Context) -> Verdict:
     except Exception as error:  # noqa: BLE001  a user's check may raise anything; the pytest run shows its traceback
         what = f"{type(error).__name__}: {message_of(error)}" if str(error).strip() else type(error).__name__
         crash = Finding(rule.id, case.subject, CRASHED, f"the rule crashed ({what})")
-    return Verdict(tuple(violations.findings), crash, tuple(violations.unevaluated), applicable, tuple(violations.offers))
+    return Verdict(
+        tuple(violations.findings), crash, tuple(violations.unevaluated), applicable, tuple(violations.offers)
+    )

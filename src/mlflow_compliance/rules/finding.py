@@ -51,8 +51,12 @@ class Finding:
 
     @property
     def fingerprint(self) -> str:
-        """Sixteen hex digits that stay the same while the same thing is wrong with the same entity, whatever the counts and the words."""
-        facts = "\0".join([self.policy, self.code, self.entity.kind, self.entity.key, *([self.name] if self.name else [])])
+        """Sixteen hex digits that stay the same while the same thing is wrong with the same entity, whatever the
+        counts and the words.
+        """
+        facts = "\0".join(
+            [self.policy, self.code, self.entity.kind, self.entity.key, *([self.name] if self.name else [])]
+        )
         return hashlib.sha256(facts.encode(errors="surrogateescape")).hexdigest()[:16]
 
     def __str__(self) -> str:
@@ -88,7 +92,11 @@ class Violations:
         name: str = "",
     ) -> None:
         """Record a finding; the check goes on, so that one run tells everything."""
-        self.findings.append(Finding(self.policy, entity or self.subject, code, message, str(observed), str(expected), severity, toml, name))
+        self.findings.append(
+            Finding(
+                self.policy, entity or self.subject, code, message, str(observed), str(expected), severity, toml, name
+            )
+        )
 
     def offer(self, code: str, message: str, *, entity: EntityRef | None = None) -> None:
         """Record something that breaks no rule and that --fix can put in order all the same; a reader is told."""

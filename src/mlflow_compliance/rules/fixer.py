@@ -27,7 +27,8 @@ FILES_NOT_READ = "depends on files, which no rule of this session reads: --fix-d
 def fixer(policy_id: str, *more: str, reads_files: bool = True) -> Callable[[Callable[..., Iterator[Change]]], Fixer]:
     """Declare the function below as the remedy for the findings of a policy, or of several.
 
-    Only one that says `reads_files=False` is asked in a session that reads no files: the others would take what was not read for nothing.
+    Only one that says `reads_files=False` is asked in a session that reads no files: the others would take what was not
+    read for nothing.
     """
 
     def declare(remedy: Callable[..., Iterator[Change]]) -> Fixer:
@@ -51,8 +52,12 @@ def _with_context(remedy: Callable[..., Iterator[Change]]) -> Fixer:
     return called
 
 
-def propose(remedies: Mapping[str, Fixer], finding: Finding, context: Context, advice: str) -> tuple[tuple[Change, ...], str]:
-    """The changes that would mend a finding, or none and the reason why not; `advice` is what the policy says where it has no fixer."""
+def propose(
+    remedies: Mapping[str, Fixer], finding: Finding, context: Context, advice: str
+) -> tuple[tuple[Change, ...], str]:
+    """The changes that would mend a finding, or none and the reason why not; `advice` is what the policy says where
+    it has no fixer.
+    """
     remedy = remedies.get(finding.policy)
     if remedy is None:
         return (), advice or "no fixer: to be mended by hand"
@@ -66,13 +71,27 @@ def propose(remedies: Mapping[str, Fixer], finding: Finding, context: Context, a
         raise
     except Exception as crash:  # noqa: BLE001  a user's fixer may raise anything; the finding stays
         return (), f"its fixer {remedy.__name__} crashed ({type(crash).__name__}: {crash}): mend it"
-    if context.snapshot.info.backend == "file" and not all(isinstance(change, RemoveRepeatedPoints) for change in changes):
-        return (), "a file store is only audited, but for repeated metric points: take it over with `mlflow migrate-filestore` first"
+    if context.snapshot.info.backend == "file" and not all(
+        isinstance(change, RemoveRepeatedPoints) for change in changes
+    ):
+        return (
+            (),
+            (
+                "a file store is only audited, but for repeated metric points: take it over with `mlflow "
+                "migrate-filestore` first"
+            ),
+        )
     if any(map(holds_secrets, changes)):
-        return (), "a text that it would change holds a password or token, and the journal would keep it: take that out of the store first"
+        return (
+            (),
+            (
+                "a text that it would change holds a password or token, and the journal would keep it: take that out "
+                "of the store first"
+            ),
+        )
     return changes, ""
 
 
 def summary_of(remedy: Fixer) -> str:
-    """What a remedy does, in the first line of its docstring."""
-    return next(iter((remedy.__doc__ or "").strip().splitlines()), "")
+    """What a remedy does: the first paragraph of its docstring, on one line."""
+    return " ".join((remedy.__doc__ or "").strip().partition("\n\n")[0].split())

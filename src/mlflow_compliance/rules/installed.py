@@ -1,4 +1,6 @@
-"""Packs of other distributions: packages that they name by the entry points `mlflow_compliance.policies` and `mlflow_compliance.fixers`."""
+"""Packs of other distributions: packages that they name by the entry points `mlflow_compliance.policies` and
+`mlflow_compliance.fixers`.
+"""
 
 from __future__ import annotations
 

@@ -30,7 +30,8 @@ def load_fixers(places: Sequence[str], base: Path) -> dict[str, Fixer]:
                 for policy_id in getattr(value, ATTRIBUTE, ()):
                     if policy_id in found:
                         raise ComplianceError(
-                            f"two fixers for policy {policy_id}: {found[policy_id].__module__} and {module.__name__}.{name}; remove one"
+                            f"two fixers for policy {policy_id}: {found[policy_id].__module__} and "
+                            f"{module.__name__}.{name}; remove one"
                         )
                     found[policy_id] = value
     return found
@@ -53,7 +54,9 @@ def _imported(place: str, base: Path) -> list[ModuleType]:
     except ComplianceError:
         raise
     except Exception as error:  # importing a user's module may raise anything
-        raise ComplianceError(f"the fixers in '{place}' cannot be imported ({type(error).__name__}: {error}): mend them") from error
+        raise ComplianceError(
+            f"the fixers in '{place}' cannot be imported ({type(error).__name__}: {error}): mend them"
+        ) from error
 
 
 def _modules(place: str, base: Path) -> Iterator[ModuleType]:
@@ -67,7 +70,8 @@ def _modules(place: str, base: Path) -> Iterator[ModuleType]:
             if not f"{place}.".startswith(f"{error.name}."):
                 raise
             raise ComplianceError(
-                f"fixers '{place}' are neither a folder in {base} nor a package: mend compliance_fixers in the pytest settings"
+                f"fixers '{place}' are neither a folder in {base} nor a package: mend compliance_fixers in the "
+                "pytest settings"
             ) from error
     if not hasattr(package, "__path__"):
         raise ComplianceError(f"fixers '{place}' are a module: give the folder or package that it is in")

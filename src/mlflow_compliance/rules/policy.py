@@ -70,11 +70,17 @@ def _products(context: Context) -> dict[str, object]:
 
 
 def _registered_models(context: Context) -> dict[str, object]:
-    return {opaque("registered_model", name): context.snapshot.registered_models[name] for name in sorted(context.snapshot.registered_models)}
+    return {
+        opaque("registered_model", name): context.snapshot.registered_models[name]
+        for name in sorted(context.snapshot.registered_models)
+    }
 
 
 def _artifact_roots(context: Context) -> dict[str, object]:
-    return {f"artifact_root-{root.key}": root for root in (context.snapshot.artifacts.roots if context.snapshot.artifacts else ())}
+    return {
+        f"artifact_root-{root.key}": root
+        for root in (context.snapshot.artifacts.roots if context.snapshot.artifacts else ())
+    }
 
 
 def _required(kind: str) -> Callable[[Context], dict[str, object]]:
@@ -152,7 +158,9 @@ class Policy:
 
     @cached_property
     def optional(self) -> frozenset[str]:
-        """Axes that the check can do without, spelled `product: Product | None`: where there is nothing of one, it is asked once, with None."""
+        """Axes that the check can do without, spelled `product: Product | None`: where there is nothing of one, it
+        is asked once, with None.
+        """
         spelled = {name: str(item.annotation) for name, item in inspect.signature(self.check).parameters.items()}
         return frozenset(name for name in self.parameters if spelled[name].endswith("| None"))
 
@@ -170,14 +178,20 @@ def policy(policy_id: str, title: str, severity: Severity, *, advice: str = "") 
     """Declare the test function below as a rule of the store.
 
     `advice` is shown with each finding where no fixer is registered for the policy: what people can do about it.
-    Raises ComplianceError where the id is not three capitals and three digits, or the check has no docstring that says why.
+    Raises ComplianceError where the id is not three capitals and three digits, or the check has no docstring that says
+    why.
     """
 
     def declare(check: Check) -> Check:
         if not _ID.fullmatch(policy_id):
-            raise ComplianceError(f"policy id {policy_id!r} of {check.__name__} must be three capital letters and three digits, as in EXP001")
+            raise ComplianceError(
+                f"policy id {policy_id!r} of {check.__name__} must be three capital letters and three digits, as "
+                "in EXP001"
+            )
         if not (check.__doc__ or "").strip():
-            raise ComplianceError(f"policy {policy_id} ({check.__name__}) needs a docstring that says why the rule exists")
+            raise ComplianceError(
+                f"policy {policy_id} ({check.__name__}) needs a docstring that says why the rule exists"
+            )
         setattr(check, ATTRIBUTE, Policy(policy_id, title, severity, check, advice))
         return check
 

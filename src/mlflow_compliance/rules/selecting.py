@@ -9,10 +9,14 @@ from mlflow_compliance.errors import ComplianceError
 
 
 def words_in(given: Sequence[str] | None) -> tuple[str, ...]:
-    """The ids and patterns in what --compliance-rules was given, empty where it was not. Raises ComplianceError where it names nothing."""
+    """The ids and patterns in what --compliance-rules was given, empty where it was not. Raises ComplianceError
+    where it names nothing.
+    """
     found = tuple(word.strip() for words in given or () for word in words.split(",") if word.strip())
     if given is not None and not found:
-        raise ComplianceError("--compliance-rules takes ids of rules with commas between them, patterns too: EXP001,ART*")
+        raise ComplianceError(
+            "--compliance-rules takes ids of rules with commas between them, patterns too: EXP001,ART*"
+        )
     return found
 
 

@@ -20,12 +20,16 @@ if TYPE_CHECKING:
     from mlflow_compliance.rules.policy import Policy
 
 _LEFT_OUT = "left-out"
-"""Case of a rule that `--compliance-metadata-only` or `--compliance-rules` deselects: its cases are not looked for, since that may read files."""
+"""Case of a rule that `--compliance-metadata-only` or `--compliance-rules` deselects: its cases are not looked for,
+since that may read files.
+"""
 _COVERED: pytest.StashKey[bool] = pytest.StashKey()
 
 
 def cover(collector: pytest.Collector, value: object) -> None:
-    """Give a module its fixtures when its first policy is met: a global fixture named `settings` would break other suites."""
+    """Give a module its fixtures when its first policy is met: a global fixture named `settings` would break other
+    suites.
+    """
     module = collector.getparent(pytest.Module)
     if not hasattr(value, ATTRIBUTE) or module is None or module.stash.get(_COVERED, False):
         return
@@ -35,10 +39,14 @@ def cover(collector: pytest.Collector, value: object) -> None:
     audit = ensure_audit(collector.config)
     for name in PARAMETERS:
         pytest.register_fixture(name=name, func=_member, node=module)
-    pytest.register_fixture(name="store", func=lambda request: audit.snapshot(artifacts=_policy(request.node).reads_artifacts), node=module)
+    pytest.register_fixture(
+        name="store", func=lambda request: audit.snapshot(artifacts=_policy(request.node).reads_artifacts), node=module
+    )
     pytest.register_fixture(name="artifacts", func=lambda: audit.snapshot(artifacts=True).artifacts, node=module)
     pytest.register_fixture(name="evidence", func=lambda: audit.snapshot(artifacts=True).evidence, node=module)
-    pytest.register_fixture(name="context", func=lambda request: audit.context(artifacts=_policy(request.node).reads_artifacts), node=module)
+    pytest.register_fixture(
+        name="context", func=lambda request: audit.context(artifacts=_policy(request.node).reads_artifacts), node=module
+    )
     pytest.register_fixture(name="settings", func=lambda: audit.settings, node=module)
     pytest.register_fixture(name="violations", func=_violations, node=module)
 
@@ -58,7 +66,9 @@ def _member(request: pytest.FixtureRequest) -> object:
     if found is not None:
         request.node.stash.setdefault(EXAMINED, []).append(PARAMETERS[parameter].ref(found))
     elif request.param != NONE or parameter not in rule.optional:
-        pytest.fail(f"there is no {request.fixturename} to examine: a rule that looks at nothing proves nothing", pytrace=False)
+        pytest.fail(
+            f"there is no {request.fixturename} to examine: a rule that looks at nothing proves nothing", pytrace=False
+        )
     return found
 
 
@@ -78,7 +88,9 @@ def _violations(request: pytest.FixtureRequest) -> Violations:
 
 
 def parametrize(metafunc: pytest.Metafunc) -> None:
-    """Parametrize a policy by the entities of the store, under opaque ids that stay the same while the store changes."""
+    """Parametrize a policy by the entities of the store, under opaque ids that stay the same while the store
+    changes.
+    """
     rule = getattr(metafunc.function, ATTRIBUTE, None)
     if rule is None:
         return
@@ -90,7 +102,9 @@ def parametrize(metafunc: pytest.Metafunc) -> None:
 
 
 def _none(rule: Policy, parameter: str, audit: Audit) -> list[Any]:
-    """The one case of an axis that nothing is on: a failure where a store must have something, else told as NOT APPLICABLE."""
+    """The one case of an axis that nothing is on: a failure where a store must have something, else told as NOT
+    APPLICABLE.
+    """
     from mlflow_compliance.rules.policy import MAY_BE_EMPTY, NONE, without_any
 
     if parameter not in MAY_BE_EMPTY or parameter in rule.optional:
@@ -114,7 +128,11 @@ def collected(session: pytest.Session, items: list[pytest.Item]) -> None:
     from mlflow_compliance.rules.selecting import refuse_unknown
 
     known = _pack_ids(items)
-    left = {item for item in items if (rule := rule_of(item)) is not None and (audit.left_out(rule) or not audit.asked(rule))}
+    left = {
+        item
+        for item in items
+        if (rule := rule_of(item)) is not None and (audit.left_out(rule) or not audit.asked(rule))
+    }
     if left:
         session.config.hook.pytest_deselected(items=[item for item in items if item in left])
         items[:] = [item for item in items if item not in left]
@@ -125,8 +143,13 @@ def collected(session: pytest.Session, items: list[pytest.Item]) -> None:
         audit.check(known)
         rules = [rule for item in items if (rule := rule_of(item)) is not None]
         audit.check_any_enabled(rules)
-        if any(rule.reads_artifacts and audit.enabled(rule) for rule in rules) and not session.config.option.collectonly:
-            audit.snapshot(artifacts=True)  # here, that a store whose files cannot be read stops the session as any other
+        if (
+            any(rule.reads_artifacts and audit.enabled(rule) for rule in rules)
+            and not session.config.option.collectonly
+        ):
+            audit.snapshot(
+                artifacts=True
+            )  # here, that a store whose files cannot be read stops the session as any other
         if session.config.option.fix or session.config.option.fix_dry_run:
             audit.remedies  # noqa: B018  a broken fixer is told before anything is read or written
     except ComplianceError as error:
@@ -157,7 +180,11 @@ def _pack_ids(items: list[pytest.Item]) -> set[str]:
             except (OSError, SyntaxError, ValueError):
                 continue  # pytest tells of it when it is selected
             for node in ast.walk(tree):
-                if isinstance(node, ast.Call) and getattr(node.func, "id", getattr(node.func, "attr", "")) == "policy" and node.args:
+                if (
+                    isinstance(node, ast.Call)
+                    and getattr(node.func, "id", getattr(node.func, "attr", "")) == "policy"
+                    and node.args
+                ):
                     first = node.args[0]
                     if isinstance(first, ast.Constant):
                         found.add(str(first.value))
@@ -177,6 +204,13 @@ def ensure_audit(config: pytest.Config) -> Audit:
         # The store is read while pytest collects, and what is written then goes into pytest's capture.
         shown = capture.global_and_fixture_disabled if capture else nullcontext
         on_terminal = reporter is not None and reporter.isatty and config.get_verbosity() >= 0
-        options = Options(config.rootpath, config.invocation_params.dir, tuple(config.getini("compliance_fixers")), **vars(flags_of(config)))
-        audit = config.stash[AUDIT] = Audit(options, lambda: RichProgress(shown) if on_terminal else Silent(), sharing_of(config))
+        options = Options(
+            config.rootpath,
+            config.invocation_params.dir,
+            tuple(config.getini("compliance_fixers")),
+            **vars(flags_of(config)),
+        )
+        audit = config.stash[AUDIT] = Audit(
+            options, lambda: RichProgress(shown) if on_terminal else Silent(), sharing_of(config)
+        )
     return audit

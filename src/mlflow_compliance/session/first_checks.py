@@ -1,4 +1,6 @@
-"""The checks of what the store is read from go before all others, and run in every session that checks anything: the others depend on it."""
+"""The checks of what the store is read from go before all others, and run in every session that checks anything:
+the others depend on it.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ def lead(session: pytest.Session) -> None:
     if rules:
         folders = list(dict.fromkeys(item.path.parent for item in session.items if rule_of(item) is not None))
         wanted = (_SCHEMA, _DAMAGE) if _is_damaged(audit) else (_SCHEMA,)
-        found = [rules.get(name) or _brought_back(config, name) or _made(session, audit, folders, name) for name in wanted]
+        found = [
+            rules.get(name) or _brought_back(config, name) or _made(session, audit, folders, name) for name in wanted
+        ]
         first = [item for item in found if item is not None]
         for item in first:
             if item.get_closest_marker("skip") is None:
@@ -66,7 +70,9 @@ def _brought_back(config: pytest.Config, name: str) -> pytest.Item | None:
 
 
 def _made(session: pytest.Session, audit: Audit, folders: list[Path], wanted: str) -> pytest.Item | None:
-    """A check of a pack that none of it was collected from: by a node id, say, or where a user's own pack runs alone."""
+    """A check of a pack that none of it was collected from: by a node id, say, or where a user's own pack runs
+    alone.
+    """
     # Beside the rules that were selected first: a checkout has its own.
     for path in dict.fromkeys(folder / _FILE for folder in (*folders, built_in())):
         if path.is_file() and f'"{wanted}"' in path.read_text("utf-8", "replace"):

@@ -6,7 +6,16 @@ from typing import Any
 
 import pytest
 
-from mlflow_compliance.report.html import COLUMNS, cells_of, deeply_safe, empty_cells, head_of, header_cells, safe, stopped
+from mlflow_compliance.report.html import (
+    COLUMNS,
+    cells_of,
+    deeply_safe,
+    empty_cells,
+    head_of,
+    header_cells,
+    safe,
+    stopped,
+)
 from mlflow_compliance.session.state import STOPPED, SUMMARY, audit_of, result_of
 
 
@@ -23,7 +32,9 @@ class HtmlReport:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionstart(self) -> None:
-        """The environment table comes from the surroundings (CI variables, --metadata) and is put into the page as HTML."""
+        """The environment table comes from the surroundings (CI variables, --metadata) and is put into the page as
+        HTML.
+        """
         from pytest_metadata.plugin import metadata_key
 
         facts = self.config.stash.get(metadata_key, None)
@@ -54,7 +65,9 @@ class HtmlReport:
         if not self.header:
             return
         for report in self._reports():
-            report._report.table_header = [cell.replace(">Gate<", ">Result<") for cell in report._report.table_header if cell not in self.header]
+            report._report.table_header = [
+                cell.replace(">Gate<", ">Result<") for cell in report._report.table_header if cell not in self.header
+            ]
             report._report.title = report._report.title.removeprefix("Compliance audit: ")
             for rows in report._report.data["tests"].values():
                 for row in rows:

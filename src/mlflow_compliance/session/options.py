@@ -17,7 +17,9 @@ def add_flags(group: pytest.OptionGroup) -> None:
     """Tell pytest of every flag."""
     for item in fields(Flags):
         spelling: Spelling = item.metadata[HELP]
-        kind: dict[str, Any] = {"action": "store_true"} if item.default is False else {"metavar": spelling.metavar, "type": spelling.type}
+        kind: dict[str, Any] = (
+            {"action": "store_true"} if item.default is False else {"metavar": spelling.metavar, "type": spelling.type}
+        )
         default: object = item.default
         if default == ():
             # What is given is appended to the default: a list that all sessions of a process would share.
@@ -41,7 +43,9 @@ def flags_of(config: pytest.Config) -> Flags:
 
 
 def begin(config: pytest.Config) -> None:
-    """Check the flags against each other; add the packs of installed distributions; hook up the HTML report where pytest-html is used."""
+    """Check the flags against each other; add the packs of installed distributions; hook up the HTML report where
+    pytest-html is used.
+    """
     try:
         _check(flags_of(config), config)
         add_installed(config)
@@ -57,9 +61,14 @@ def _check(flags: Flags, config: pytest.Config) -> None:
     """Raise ComplianceError where flags do not go together, or one of them says nothing that can be done."""
     option, repairs = config.option, flags.fix or flags.fix_dry_run
     if repairs and (getattr(option, "numprocesses", None) or hasattr(config, "workerinput")):
-        raise ComplianceError("--fix and --fix-dry-run do not run under pytest-xdist: leave -n out (checks alone may run with it)")
+        raise ComplianceError(
+            "--fix and --fix-dry-run do not run under pytest-xdist: leave -n out (checks alone may run with it)"
+        )
     if flags.fix and (option.setuponly or option.setupplan):
-        raise ComplianceError("--fix changes the store, and --setup-only and --setup-plan run no test that could verify it: leave them out")
+        raise ComplianceError(
+            "--fix changes the store, and --setup-only and --setup-plan run no test that could verify it: leave "
+            "them out"
+        )
     if flags.fix and flags.fix_dry_run:
         raise ComplianceError("--fix and --fix-dry-run exclude each other: the dry run shows what --fix will do")
     if flags.limit is not None and flags.limit < 0:

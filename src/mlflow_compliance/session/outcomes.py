@@ -9,7 +9,17 @@ import pytest
 
 from mlflow_compliance.session.redaction import cut_report, without_secrets_in
 from mlflow_compliance.session.repair import Removed
-from mlflow_compliance.session.state import AUDIT, BEFORE, EXAMINED, RESULT, SUMMARY, VIOLATIONS, audit_of, result_of, rule_of
+from mlflow_compliance.session.state import (
+    AUDIT,
+    BEFORE,
+    EXAMINED,
+    RESULT,
+    SUMMARY,
+    VIOLATIONS,
+    audit_of,
+    result_of,
+    rule_of,
+)
 from mlflow_compliance.session.xdist import shared_summary
 
 if TYPE_CHECKING:
@@ -34,7 +44,9 @@ Status = tuple[str, str, str | tuple[str, Mapping[str, bool]]]
 
 
 def fail_on_violations(item: pytest.Function) -> None:
-    """Fail a check whose violations are not empty, all of them told; one that could not judge everything is never green."""
+    """Fail a check whose violations are not empty, all of them told; one that could not judge everything is never
+    green.
+    """
     violations = item.stash.get(VIOLATIONS, None)
     if violations is None or not (violations.findings or violations.unevaluated):
         return
@@ -55,9 +67,16 @@ def fail_on_violations(item: pytest.Function) -> None:
 
 
 def shorten(item: pytest.Item, call: pytest.CallInfo[Any]) -> None:
-    """Keep one frame of what `judge` raised: it is shown without a traceback, and pytest would look up the source of every frame for that."""
+    """Keep one frame of what `judge` raised: it is shown without a traceback, and pytest would look up the source
+    of every frame for that.
+    """
     violations, raised = item.stash.get(VIOLATIONS, None), call.excinfo
-    if call.when != "call" or raised is None or violations is None or not (violations.findings or violations.unevaluated):
+    if (
+        call.when != "call"
+        or raised is None
+        or violations is None
+        or not (violations.findings or violations.unevaluated)
+    ):
         return
     if isinstance(raised.value, pytest.fail.Exception) and not raised.value.pytrace:
         # The last one that pytest would show: of hidden ones alone it says that they are hidden.
@@ -71,14 +90,18 @@ def _ask_remedies(item: pytest.Item, findings: Sequence[Finding]) -> None:
 
 
 def asserted(item: pytest.Function, failure: BaseException) -> None:
-    """Take a failing assertion for the finding that it is; its message is made safe to print, since it may quote what somebody named in the store."""
+    """Take a failing assertion for the finding that it is; its message is made safe to print, since it may quote
+    what somebody named in the store.
+    """
     rule = rule_of(item)
     if rule is None:
         return
     from mlflow_compliance.safe_text import printable
 
     if isinstance(failure, AssertionError):
-        failure.args = tuple("\n".join(map(printable, arg.splitlines())) if isinstance(arg, str) else arg for arg in failure.args)
+        failure.args = tuple(
+            "\n".join(map(printable, arg.splitlines())) if isinstance(arg, str) else arg for arg in failure.args
+        )
     violations, audit = item.stash.get(VIOLATIONS, None), item.config.stash[AUDIT]
     if violations is None or not (violations.findings or violations.unevaluated):
         subject = violations.subject if violations else _subject(item, rule, audit)
@@ -115,7 +138,10 @@ def describe(item: pytest.Item, report: pytest.TestReport, call: pytest.CallInfo
         entity=str(subject) if subject else "",
         removed=isinstance(item, Removed),
         done=tuple(done) if fixed else (),
-        findings=tuple(_problem(finding, remedies.get(finding) or _WAYS_OUT.get(finding.code, ""), rule, audit) for finding in findings),
+        findings=tuple(
+            _problem(finding, remedies.get(finding) or _WAYS_OUT.get(finding.code, ""), rule, audit)
+            for finding in findings
+        ),
         unevaluated=tuple(NotJudged(str(entry.entity), entry.code, entry.reason) for entry in unevaluated),
         reason="" if unevaluated else _reason(report),
         told=bool(violations and (violations.findings or violations.unevaluated)),
@@ -143,7 +169,13 @@ def _problem(finding: Finding, remedy: str, rule: Policy, audit: Audit) -> Found
 
 
 def _outcome(
-    rule: Policy, report: pytest.TestReport, findings: Sequence[Finding], unevaluated: Sequence[Unevaluated], audit: Audit, *, fixed: bool
+    rule: Policy,
+    report: pytest.TestReport,
+    findings: Sequence[Finding],
+    unevaluated: Sequence[Unevaluated],
+    audit: Audit,
+    *,
+    fixed: bool,
 ) -> str:
     """What the check says, as reports spell it: an Outcome, or 'fixed' or 'switched off'."""
     from mlflow_compliance.rules.outcome import Outcome
@@ -186,7 +218,9 @@ def _assertion(rule: Policy, subject: EntityRef | None, failure: BaseException, 
     from mlflow_compliance.rules.finding import ASSERTION, Finding
     from mlflow_compliance.snapshot.refs import EntityRef
 
-    return Finding(rule.id, subject or EntityRef("store", "store", audit.store.info.uri), ASSERTION, message_of(failure))
+    return Finding(
+        rule.id, subject or EntityRef("store", "store", audit.store.info.uri), ASSERTION, message_of(failure)
+    )
 
 
 def _own_failure(rule: Policy, subject: EntityRef | None, call: pytest.CallInfo[Any], audit: Audit) -> Finding:
@@ -201,7 +235,11 @@ def _own_failure(rule: Policy, subject: EntityRef | None, call: pytest.CallInfo[
         return _assertion(rule, subject, error, audit)
     if isinstance(error, pytest.fail.Exception):
         return Finding(rule.id, entity, "nothing-to-examine", message_of(error))
-    what = type(error).__name__ + (f": {message_of(error)}" if str(error).strip() else "") if error is not None else "no reason given"
+    what = (
+        type(error).__name__ + (f": {message_of(error)}" if str(error).strip() else "")
+        if error is not None
+        else "no reason given"
+    )
     return Finding(rule.id, entity, "crashed", f"the check could not be carried out ({what})")
 
 
@@ -213,7 +251,11 @@ def status(report: pytest.TestReport) -> Status | None:
     if result.fixed:
         return "fixed", "f", ("FIXED (removed)" if result.removed else "FIXED", {"green": True, "bold": True})
     if result.outcome == "not evaluated":
-        return "not evaluated", "?", ("NOT EVALUATED", {"red": report.failed, "yellow": not report.failed, "bold": True})
+        return (
+            "not evaluated",
+            "?",
+            ("NOT EVALUATED", {"red": report.failed, "yellow": not report.failed, "bold": True}),
+        )
     if result.outcome == "not applicable":
         return "not applicable", "-", ("NOT APPLICABLE", {"cyan": True})
     return None
@@ -226,12 +268,16 @@ def summarize(reporter: Any, config: pytest.Config) -> None:
         return
     from mlflow_compliance.report.terminal import write_summary
 
-    results = [result for reports in reporter.stats.values() for report in reports if (result := result_of(report)) is not None]
+    results = [
+        result for reports in reporter.stats.values() for report in reports if (result := result_of(report)) is not None
+    ]
     write_summary(reporter, summary, results)
 
 
 def finish(session: pytest.Session) -> None:
-    """Make the summary. A repair that failed in part, a plan whose rule crashed, or a store that is not what was planned, is never a success."""
+    """Make the summary. A repair that failed in part, a plan whose rule crashed, or a store that is not what was
+    planned, is never a success.
+    """
     audit = audit_of(session.config)
     summary = shared_summary(session.config) if audit is None else None
     if audit is not None and audit.opened:

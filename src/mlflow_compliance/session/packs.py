@@ -1,4 +1,6 @@
-"""Which folders hold policies: the built-in pack, and those of installed distributions, which are collected along with it."""
+"""Which folders hold policies: the built-in pack, and those of installed distributions, which are collected along
+with it.
+"""
 
 from __future__ import annotations
 
@@ -60,12 +62,17 @@ def folders_of_policies() -> Iterator[Path]:
 
 
 def _is_built_in(arg: str, config: pytest.Config) -> bool:
-    """Whether an argument stands for the whole built-in pack: by its name, or by a folder that holds it, as a checkout does."""
+    """Whether an argument stands for the whole built-in pack: by its name, or by a folder that holds it, as a
+    checkout does.
+    """
     if arg == "mlflow_compliance.policies":
         return bool(config.option.pyargs)
     folder, known = config.invocation_params.dir / arg, built_in()
     try:
         same = folder.samefile(known)
-        return same or ((folder / "test_store.py").is_file() and (folder / "__init__.py").read_bytes() == (known / "__init__.py").read_bytes())
+        return same or (
+            (folder / "test_store.py").is_file()
+            and (folder / "__init__.py").read_bytes() == (known / "__init__.py").read_bytes()
+        )
     except (OSError, ValueError):
         return False

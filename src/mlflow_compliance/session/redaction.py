@@ -45,10 +45,14 @@ def cut_warning(warning: warnings.WarningMessage) -> None:
 
 
 def _parts_of(told: Any) -> Iterator[Any]:
-    """The pieces of a failure as pytest draws it: of each exception of a chain the place, the frames, their arguments and variables."""
+    """The pieces of a failure as pytest draws it: of each exception of a chain the place, the frames, their
+    arguments and variables.
+    """
     if hasattr(told, "sections"):
         told.sections = [(name, without_secrets(text), sign) for name, text, sign in told.sections]
-    for traceback, place, _ in getattr(told, "chain", None) or [(getattr(told, "reprtraceback", None), getattr(told, "reprcrash", None), None)]:
+    for traceback, place, _ in getattr(told, "chain", None) or [
+        (getattr(told, "reprtraceback", None), getattr(told, "reprcrash", None), None)
+    ]:
         yield place
         for frame in getattr(traceback, "reprentries", ()):
             yield from (frame, getattr(frame, "reprlocals", None))

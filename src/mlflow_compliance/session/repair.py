@@ -72,7 +72,9 @@ class Removed(pytest.Item):
 
 
 def _recollect(session: pytest.Session, reporter: Any) -> None:
-    """Collect again, since the repair may have made or removed entities, and keep a row for each failing check that is gone."""
+    """Collect again, since the repair may have made or removed entities, and keep a row for each failing check that
+    is gone.
+    """
     gone = {item.nodeid: item for item in session.items}
     if reporter is not None and hasattr(reporter, "_numcollected"):
         # Without this the second collection is announced as the sum of both.

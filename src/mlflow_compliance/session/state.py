@@ -1,6 +1,7 @@
 """What the hooks share: keys of pytest's stashes, and the audit of a session.
 
-The engine is imported when the first policy is collected, so that other test suites start as fast as without the plugin.
+The engine is imported when the first policy is collected, so that other test suites start as fast as without the
+plugin.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ ATTRIBUTE = "__compliance_policy__"
 SUMMARY: pytest.StashKey[Summary] = pytest.StashKey()
 """Made once, when the last check has ended."""
 RESULT = "compliance"
-"""Attribute of a report that carries a Result as plain values, so that it survives the way from a worker of pytest-xdist."""
+"""Attribute of a report that carries a Result as plain values, so that it survives the way from a worker of
+pytest-xdist.
+"""
 
 
 def rule_of(item: object) -> Policy | None:

@@ -1,4 +1,6 @@
-"""One reading for all workers of pytest-xdist: the first that needs it makes it, the others take it from a private folder."""
+"""One reading for all workers of pytest-xdist: the first that needs it makes it, the others take it from a private
+folder.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ if TYPE_CHECKING:
 
 
 WORKER_ERROR = "compliance_error"
-"""Key under which a worker of pytest-xdist hands over why it could not collect: raised there, it would be an internal error."""
+"""Key under which a worker of pytest-xdist hands over why it could not collect: raised there, it would be an
+internal error.
+"""
 
 
 def receive_error(node: Any) -> None:
@@ -43,11 +47,15 @@ _FOLDER: pytest.StashKey[tempfile.TemporaryDirectory[str]] = pytest.StashKey()
 
 
 def prepare(node: Any) -> None:
-    """On the controller: tell a worker where its fellows put what they read. The folder is this user's alone and goes with the session."""
+    """On the controller: tell a worker where its fellows put what they read. The folder is this user's alone and
+    goes with the session.
+    """
     config: pytest.Config = node.config
     if _FOLDER not in config.stash:
         # A worker that was killed may be writing still.
-        folder = config.stash[_FOLDER] = tempfile.TemporaryDirectory(prefix="mlflow-compliance-", ignore_cleanup_errors=True)
+        folder = config.stash[_FOLDER] = tempfile.TemporaryDirectory(
+            prefix="mlflow-compliance-", ignore_cleanup_errors=True
+        )
         config.add_cleanup(folder.cleanup)
     node.workerinput[_INPUT] = config.stash[_FOLDER].name
 
@@ -68,7 +76,9 @@ def shared_summary(config: pytest.Config) -> Summary | None:
 
 
 def sharing_of(config: pytest.Config) -> Sharing:
-    """How this session makes its readings. A worker on another machine does not find the folder and reads for itself."""
+    """How this session makes its readings. A worker on another machine does not find the folder and reads for
+    itself.
+    """
     folder = getattr(config, "workerinput", {}).get(_INPUT, "")
     if folder and os.path.isdir(folder) and os.stat(folder).st_uid == os.getuid():
         return Shared(folder)
@@ -84,7 +94,8 @@ class Shared:
         self._folder = folder
 
     def once(self, name: str, make: Callable[[], Reading]) -> Reading:
-        """What the first process made under a name; what stopped it stops the others too, without asking an unreachable store again.
+        """What the first process made under a name; what stopped it stops the others too, without asking an unreachable
+        store again.
 
         The lock is the kernel's: it is free again when its holder dies, and the next one makes the reading.
         """

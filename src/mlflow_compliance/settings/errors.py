@@ -77,7 +77,11 @@ def unknown(what: str, word: str, known: Iterable[str]) -> str:
     """That a word is not known, with the one that was probably meant or else with all that there are."""
     by_lower = {name.lower(): name for name in known}
     close = get_close_matches(word.lower(), by_lower, n=1)
-    hint = f"did you mean {by_lower[close[0]]!r}?" if close else f"known here: {', '.join(sorted(by_lower.values())) or 'none'}"
+    hint = (
+        f"did you mean {by_lower[close[0]]!r}?"
+        if close
+        else f"known here: {', '.join(sorted(by_lower.values())) or 'none'}"
+    )
     return f"unknown {what}; {hint}"
 
 

@@ -53,7 +53,9 @@ def _read(path: Path) -> str:
         with path.open("rb") as file:
             content = file.read(_LARGEST + 1)
         if len(content) > _LARGEST:
-            raise SettingsError(f"{shown_path(path)}: the settings cannot be read: more than {_LARGEST} bytes are no settings file")
+            raise SettingsError(
+                f"{shown_path(path)}: the settings cannot be read: more than {_LARGEST} bytes are no settings file"
+            )
         return content.decode("utf-8-sig")
     except FileNotFoundError:
         raise SettingsError(f"{shown_path(path)}: there is no such settings file") from None

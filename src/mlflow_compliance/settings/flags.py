@@ -1,4 +1,6 @@
-"""What the command line may say: each flag is one field, with its help. Imported in every session of pytest, so it imports next to nothing."""
+"""What the command line may say: each flag is one field, with its help. Imported in every session of pytest, so it
+imports next to nothing.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,15 @@ class Spelling(NamedTuple):
         return self.name.lstrip("-").replace("-", "_")
 
 
-def _flag(name: str, told: str, metavar: str = "", kind: Callable[[str], object] = str, *, default: object = None, former: str = "") -> Any:
+def _flag(
+    name: str,
+    told: str,
+    metavar: str = "",
+    kind: Callable[[str], object] = str,
+    *,
+    default: object = None,
+    former: str = "",
+) -> Any:
     return field(default=default, metadata={HELP: Spelling(name, told, metavar, kind, former)})
 
 
@@ -37,10 +47,17 @@ def _flag(name: str, told: str, metavar: str = "", kind: Callable[[str], object]
 class Flags:
     """The flags: one that is False by default is a switch, one that is an empty tuple may be given several times."""
 
-    tracking_uri: str | None = _flag("--tracking-uri", "the MLflow store to audit; wins over MLFLOW_TRACKING_URI and the settings", "URI")
-    config: str | None = _flag("--compliance-config", "settings file instead of the nearest compliance.toml or pyproject.toml", "FILE")
+    tracking_uri: str | None = _flag(
+        "--tracking-uri", "the MLflow store to audit; wins over MLFLOW_TRACKING_URI and the settings", "URI"
+    )
+    config: str | None = _flag(
+        "--compliance-config", "settings file instead of the nearest compliance.toml or pyproject.toml", "FILE"
+    )
     rules: tuple[str, ...] = _flag(
-        "--compliance-rules", "only these rules, by id or pattern of ids: EXP001,ART*; others are deselected", "IDS", default=()
+        "--compliance-rules",
+        "only these rules, by id or pattern of ids: EXP001,ART*; others are deselected",
+        "IDS",
+        default=(),
     )
     metadata_only: bool = _flag(
         "--compliance-metadata-only",
@@ -62,7 +79,9 @@ class Flags:
         former="--hash-cache",
     )
     fix: bool = _flag("--fix", "repair what can be repaired and undone, then audit again", default=False)
-    fix_dry_run: bool = _flag("--fix-dry-run", "print the plan that --fix would carry out and change nothing", default=False)
+    fix_dry_run: bool = _flag(
+        "--fix-dry-run", "print the plan that --fix would carry out and change nothing", default=False
+    )
     limit: int | None = _flag("--fix-max", "refuse a plan that changes more than N entities", "N", int)
     owned_roots: tuple[str, ...] = _flag(
         "--fix-owned-root",

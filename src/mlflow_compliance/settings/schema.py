@@ -1,4 +1,6 @@
-"""What is true for one store (compliance.toml, or [tool.mlflow-compliance] in pyproject.toml) as frozen, validated models."""
+"""What is true for one store (compliance.toml, or [tool.mlflow-compliance] in pyproject.toml) as frozen, validated
+models.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import unquote
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, ValidatorFunctionWrapHandler, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from mlflow_compliance.settings.errors import OWN, Loc, SettingsFile, problems_in, unknown
@@ -76,7 +87,9 @@ class StoreSettings(_Table):
         return uri if _SCHEME.match(uri) else _absolute(uri, base)
 
     def wanted_uri(self, given: str | None, base: Path) -> str:
-        """The tracking URI that counts: `given` by the caller, else MLFLOW_TRACKING_URI, else these settings; '' where none of them names one."""
+        """The tracking URI that counts: `given` by the caller, else MLFLOW_TRACKING_URI, else these settings; ''
+        where none of them names one.
+        """
         return given or os.environ.get("MLFLOW_TRACKING_URI") or self.resolved_uri(base) or ""
 
     def resolved_roots(self, base: Path) -> tuple[str, ...]:
@@ -89,7 +102,9 @@ class StoreSettings(_Table):
 
 
 class ProductionSettings(_Table):
-    """What a product's production run is built from and what it must carry. Paths are as written until resolved; sizes in bytes."""
+    """What a product's production run is built from and what it must carry. Paths are as written until resolved;
+    sizes in bytes.
+    """
 
     run_name: Text | None = None
     model: Text | None = None
@@ -118,7 +133,9 @@ class ProductionSettings(_Table):
     @model_validator(mode="before")
     @classmethod
     def _what_is_built_is_described(cls, table: Any) -> Any:
-        """Where the settings say what a production run is built from, it must be described, unless they list its tags themselves."""
+        """Where the settings say what a production run is built from, it must be described, unless they list its
+        tags themselves.
+        """
         if isinstance(table, dict) and table.get("run_name") and "required_tags" not in table:
             return {**table, "required_tags": ["description"]}
         return table
@@ -150,7 +167,9 @@ class Product(_Table):
 
     @property
     def guesses_names(self) -> bool:
-        """Whether the patterns of production names are the built-in ones: they tell, and nothing is changed for them."""
+        """Whether the patterns of production names are the built-in ones: they tell, and nothing is changed for
+        them.
+        """
         return "production_names" not in self.model_fields_set
 
     def named(self, experiment: Experiment) -> bool:
@@ -179,7 +198,9 @@ class RunSettings(_Table):
 
 
 class ModelSettings(_Table):
-    """What a model may hold and how it is tried out: `time_limit` in seconds, `memory_limit` in MiB of address space."""
+    """What a model may hold and how it is tried out: `time_limit` in seconds, `memory_limit` in MiB of address
+    space.
+    """
 
     allowed_globals: Texts = ()
     loaders: Texts = ()
@@ -225,7 +246,9 @@ class PolicySettings(_Table):
 
 
 class GateSettings(_Table):
-    """When a check that could not judge fails the gate: for rules of these severities. One word means that severity and the worse ones."""
+    """When a check that could not judge fails the gate: for rules of these severities. One word means that severity
+    and the worse ones.
+    """
 
     require_evidence: Severities = ("critical",)
 
@@ -236,7 +259,11 @@ class GateSettings(_Table):
             return value
         if value not in (*SEVERITIES, "never"):
             words = ", ".join(SEVERITIES)
-            raise PydanticCustomError(OWN, "must be one of {words} or never, or a list of severities, not {value}", {"words": words, "value": value})
+            raise PydanticCustomError(
+                OWN,
+                "must be one of {words} or never, or a list of severities, not {value}",
+                {"words": words, "value": value},
+            )
         return () if value == "never" else SEVERITIES[SEVERITIES.index(value) :]
 
 
@@ -275,7 +302,9 @@ class Settings(_Table):
         return "products" in self.model_fields_set
 
     def origin(self, key: str, product: Product | None = None) -> str:
-        """Where a value comes from: 'built in', or the file and line that says it. `key` is dotted, and starts from a product where one is given."""
+        """Where a value comes from: 'built in', or the file and line that says it. `key` is dotted, and starts from
+        a product where one is given.
+        """
         start: Loc = () if product is None else ("products", [item.name for item in self.products].index(product.name))
         table: BaseModel = self if product is None else product
         parts = key.split(".")
@@ -288,10 +317,14 @@ class Settings(_Table):
     def is_test(self, experiment: Experiment) -> bool:
         """Whether the settings say that an experiment is a test one, by name (in any case) or by tag."""
         rules = self.experiments
-        return _tagged(experiment, rules.test_tags) or ("test_names" in rules.model_fields_set and self._has_test_name(experiment))
+        return _tagged(experiment, rules.test_tags) or (
+            "test_names" in rules.model_fields_set and self._has_test_name(experiment)
+        )
 
     def looks_like_a_test(self, experiment: Experiment) -> bool:
-        """Whether nobody says what an experiment is, and its name is like that of a test by the built-in patterns: a guess."""
+        """Whether nobody says what an experiment is, and its name is like that of a test by the built-in patterns:
+        a guess.
+        """
         rules = self.experiments
         said = (
             "test_names" in rules.model_fields_set
@@ -313,7 +346,9 @@ class Settings(_Table):
 
     def check_policy_ids(self, known: Collection[str]) -> None:
         """Raise SettingsError, with the line, for every policy id that is not among the known ones."""
-        problems: list[tuple[Loc, str]] = [(("policies", key), unknown("policy id", key, known)) for key in self.policies if key not in known]
+        problems: list[tuple[Loc, str]] = [
+            (("policies", key), unknown("policy id", key, known)) for key in self.policies if key not in known
+        ]
         if problems:
             raise self._source.error(problems)
 
@@ -350,7 +385,9 @@ def _repeated_names(products: Any) -> list[InitErrorDetails]:
     for index, product in enumerate(products if isinstance(products, (list, tuple)) else ()):
         name = product.get("name") if isinstance(product, dict) else getattr(product, "name", None)
         if isinstance(name, str) and seen.setdefault(name, index) != index:
-            problem = PydanticCustomError(OWN, "products[{first}] has this name already; names are unique", {"first": seen[name]})
+            problem = PydanticCustomError(
+                OWN, "products[{first}] has this name already; names are unique", {"first": seen[name]}
+            )
             errors.append(InitErrorDetails(type=problem, loc=(index, "name"), input=name))
     return errors
 

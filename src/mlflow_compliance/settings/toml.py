@@ -53,7 +53,9 @@ def parse(text: str) -> dict[str, Any]:
 
 
 def quoted(text: str) -> str:
-    """A text as a TOML string in one line: in single quotes where that spares escapes, what could steer a terminal escaped."""
+    """A text as a TOML string in one line: in single quotes where that spares escapes, what could steer a terminal
+    escaped.
+    """
     if text.isprintable() and "'" not in text and ("\\" in text or '"' in text):
         return f"'{text}'"
     return f'"{"".join(map(_escaped, text))}"'

@@ -1,6 +1,7 @@
 """The artifact side of a Snapshot: roots, files, owners, model folders, duplicates, as an immutable value.
 
-Paths are absolute paths on this machine (after `[store.relocate]`) or locations in object stores, as text with undecodable bytes kept by surrogate
+Paths are absolute paths on this machine (after `[store.relocate]`) or locations in object stores, as text with
+undecodable bytes kept by surrogate
 escapes; they may be hostile and are cleaned where they are shown.
 """
 
@@ -33,7 +34,9 @@ _Value = TypeVar("_Value")
 
 
 class _ByContent:
-    """The paths of every content that several have, found once while the hashes are the same: each of ten thousand links asks."""
+    """The paths of every content that several have, found once while the hashes are the same: each of ten thousand
+    links asks.
+    """
 
     def __init__(self) -> None:
         self._hashes: Mapping[str, str] | None = None
@@ -64,7 +67,9 @@ class Artifacts:
     """(kind, key) of a run, logged model, model version or experiment -> the local folder of its artifacts."""
     ownerless: Mapping[str, Ownerless] = field(default_factory=dict)
     emptied: Mapping[str, int] = field(default_factory=dict)
-    """Path of a root -> how many folders it has, with the name of a run, model or experiment, that no row owns and that hold no file."""
+    """Path of a root -> how many folders it has, with the name of a run, model or experiment, that no row owns and
+    that hold no file.
+    """
     outdated: Mapping[str, Outdated] = field(default_factory=dict)
     """Path of a root -> what lies there that is newer than every row. Nothing in such a root is touched."""
     quarantined: Mapping[str, Quarantined] = field(default_factory=dict)
@@ -74,7 +79,9 @@ class Artifacts:
     unknown: Mapping[tuple[str, str], Unknown] = field(default_factory=dict)
     """(kind, key) of a row -> why the place that it names was not looked at. Such a row has no entry in `locations`."""
     doubts: Mapping[str, Doubt] = field(default_factory=dict)
-    """Path of a root, or of a file -> why it, and what lies in it, is perhaps not this store's alone. Asked through `doubt`."""
+    """Path of a root, or of a file -> why it, and what lies in it, is perhaps not this store's alone. Asked through
+    `doubt`.
+    """
     claimed: frozenset[str] = frozenset()
     """Paths of the roots in which a note of an earlier repair says that they are this store's."""
     insisted: frozenset[str] = frozenset()
@@ -88,7 +95,9 @@ class Artifacts:
     """What could be rewritten of the places that are read through [store.relocate]."""
     models: Mapping[str, ModelFolder] = field(default_factory=dict)
     hashes: Mapping[str, str] = field(default_factory=dict)
-    """Path -> SHA-256 (hex), for the files that had to be read: candidates for duplicates, and those on record. In object stores 'md5:' and hex."""
+    """Path -> SHA-256 (hex), for the files that had to be read: candidates for duplicates, and those on record. In
+    object stores 'md5:' and hex.
+    """
     recorded: Mapping[str, str] = field(default_factory=dict)
     """Path -> the SHA-256 on record since this program made it share a copy."""
     equal_archives: tuple[tuple[str, ...], ...] = ()
@@ -98,18 +107,24 @@ class Artifacts:
     newest_row: int = 0
     """The latest time that a run or model of the store is dated by its rows, in milliseconds; 0 where none is."""
     coming: Mapping[str, int] = field(default_factory=dict)
-    """Folder of an experiment that is not there yet, nor a root that it will lie in -> the device that it will be on."""
+    """Folder of an experiment that is not there yet, nor a root that it will lie in -> the device that it will be
+    on.
+    """
     linked_outside: frozenset[str] = frozenset()
     """Physical copies that have hard links which are not below any root: somebody else's files."""
     unread: Mapping[str, str] = field(default_factory=dict)
     """Path -> why it could not be read. Never silently left out."""
     pointers: Mapping[str, Pointer] = field(default_factory=dict)
-    """Path of an object -> where a pointer beside it leads, for those that hold: such an object is a duplicate no more."""
+    """Path of an object -> where a pointer beside it leads, for those that hold: such an object is a duplicate no
+    more.
+    """
     rules: DuplicateRules = field(default_factory=DuplicateRules)
     samples: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
     """Path -> what the walk read of it, between the walk and the hashing."""
     dated: Mapping[str, Dated] = field(default_factory=dict, repr=False, compare=False)
-    """Folder of a run or model that no row owns -> its times, between the walk and the comparison with the rows' times."""
+    """Folder of a run or model that no row owns -> its times, between the walk and the comparison with the rows'
+    times.
+    """
     _by_content: _ByContent = field(default_factory=_ByContent, repr=False, compare=False)
 
     def presence(self, row: tuple[str, str]) -> Presence:
@@ -135,7 +150,9 @@ class Artifacts:
         return max((prefix for prefix in self.relocated if begins_with(uri, prefix)), key=len, default="")
 
     def doubt(self, path: str) -> Doubt | None:
-        """Why what lies at a path must stay as it is, because it is perhaps not this store's alone; None where nothing speaks against changing it."""
+        """Why what lies at a path must stay as it is, because it is perhaps not this store's alone; None where
+        nothing speaks against changing it.
+        """
         root = self.root_of(path)
         if root and root.path in self.outdated:
             return self.outdated[root.path].doubt
@@ -173,7 +190,9 @@ class Artifacts:
         return sorted(self.models)
 
     def device(self, path: str) -> int | None:
-        """The device that a path lies on: its own where the walk saw it (another one may be mounted below a root), else its root's."""
+        """The device that a path lies on: its own where the walk saw it (another one may be mounted below a root),
+        else its root's.
+        """
         own = self.files[path].copy.partition(":")[0] if path in self.files else ""
         if own.isdecimal():
             return int(own)
@@ -181,13 +200,17 @@ class Artifacts:
         return root.device if root else None
 
     def device_of(self, folder: str) -> int | None:
-        """The device of an experiment's folder: that of the files in it, which may be mounted below its root, else its root's."""
+        """The device of an experiment's folder: that of the files in it, which may be mounted below its root, else
+        its root's.
+        """
         copies = (self.files[path].copy.partition(":")[0] for path in _at_or_below(self._sorted_files, folder))
         own = next(filter(str.isdecimal, copies), "")
         return int(own) if own else self.coming.get(folder, self.device(folder))
 
     def duplicates(self, root: str | None = None) -> list[DuplicateGroup]:
-        """Groups of owned artifacts with one content in several physical copies; with `root`, those whose first extra copy lies there."""
+        """Groups of owned artifacts with one content in several physical copies; with `root`, those whose first
+        extra copy lies there.
+        """
         return [group for group in self._groups if root is None or self._home(group) == root]
 
     def duplicate(self, sha256: str) -> DuplicateGroup | None:
@@ -260,7 +283,9 @@ class Artifacts:
             files={**self.files, **item.files},
             models={**self.models, **item.models},
             locations={**self.locations, **item.rows},
-            unreachable=tuple(gone for gone in self.unreachable if gone.why is not None or gone.place not in item.places),
+            unreachable=tuple(
+                gone for gone in self.unreachable if gone.why is not None or gone.place not in item.places
+            ),
             quarantined={path: other for path, other in self.quarantined.items() if path != item.path},
         )
 
@@ -277,7 +302,9 @@ def _with(entries: Mapping[str, _Value], others: Mapping[str, _Value]) -> Mappin
 
 
 def _at_or_below(ordered: Sequence[str], folder: str) -> Iterator[str]:
-    """Of sorted paths, the folder itself and those that begin with it: they stand together, so none of the others is looked at."""
+    """Of sorted paths, the folder itself and those that begin with it: they stand together, so none of the others
+    is looked at.
+    """
     start = bisect_left(ordered, folder)
     if start < len(ordered) and ordered[start] == folder:
         yield folder

@@ -18,21 +18,34 @@ _SHOWN = 200
 def differences(expected: Snapshot, actual: Snapshot) -> list[str]:
     """Where a store that was read differs from what was planned: one line each, none when it is the same.
 
-    The runs that were read in full are compared where the plan knows them; inodes are compared by which paths share one.
+    The runs that were read in full are compared where the plan knows them; inodes are compared by which paths share
+    one.
     """
     found = _unlike("experiment", expected.experiments, actual.experiments)
     found += _unlike("run", expected.runs, {key: run for key, run in actual.runs.items() if key in expected.runs})
     found += _unlike(
-        "logged model", expected.logged_models, {key: item for key, item in actual.logged_models.items() if key in expected.logged_models}
+        "logged model",
+        expected.logged_models,
+        {key: item for key, item in actual.logged_models.items() if key in expected.logged_models},
     )
     found += _unlike("registered model", expected.registered_models, actual.registered_models)
     found += _unlike("metric file", expected.repeated_points, actual.repeated_points)
     if expected.artifacts and actual.artifacts:
-        found += _unlike("artifact", _files(expected.artifacts), _sized_as(expected.artifacts, _files(actual.artifacts)))
-        found += _unlike("ownerless folder", dict.fromkeys(expected.artifacts.ownerless), dict.fromkeys(actual.artifacts.ownerless))
-        found += _unlike("in quarantine and owned:", dict.fromkeys(expected.artifacts.quarantined), dict.fromkeys(actual.artifacts.quarantined))
+        found += _unlike(
+            "artifact", _files(expected.artifacts), _sized_as(expected.artifacts, _files(actual.artifacts))
+        )
+        found += _unlike(
+            "ownerless folder", dict.fromkeys(expected.artifacts.ownerless), dict.fromkeys(actual.artifacts.ownerless)
+        )
+        found += _unlike(
+            "in quarantine and owned:",
+            dict.fromkeys(expected.artifacts.quarantined),
+            dict.fromkeys(actual.artifacts.quarantined),
+        )
         found += _unlike("prefix in [store.relocate]", expected.artifacts.relocated, actual.artifacts.relocated)
-        found += _unlike("note of this store in", dict.fromkeys(expected.artifacts.claimed), dict.fromkeys(actual.artifacts.claimed))
+        found += _unlike(
+            "note of this store in", dict.fromkeys(expected.artifacts.claimed), dict.fromkeys(actual.artifacts.claimed)
+        )
         found += _unlike("pointer of", expected.artifacts.pointers, actual.artifacts.pointers)
         found += _unlike_contents(expected.artifacts, actual.artifacts)
     return found
@@ -58,7 +71,9 @@ def _only_where_unlike(found: object, planned: object) -> tuple[object, object]:
     if not isinstance(found, Mapping) or not isinstance(planned, Mapping):
         return found, planned
     same = {key for key, value in found.items() if key in planned and planned[key] == value}
-    return {key: value for key, value in found.items() if key not in same}, {key: value for key, value in planned.items() if key not in same}
+    return {key: value for key, value in found.items() if key not in same}, {
+        key: value for key, value in planned.items() if key not in same
+    }
 
 
 def _short(value: object) -> str:
@@ -68,7 +83,9 @@ def _short(value: object) -> str:
 
 
 def _unlike_contents(expected: Artifacts, actual: Artifacts) -> list[str]:
-    """A file is read only while it may be a duplicate: one of several equal copies that was not read is equal to them no more."""
+    """A file is read only while it may be a duplicate: one of several equal copies that was not read is equal to
+    them no more.
+    """
     copies: dict[str, set[str]] = defaultdict(set)
     for path, digest in expected.hashes.items():
         copies[digest].add(expected.files[path].copy)
@@ -84,10 +101,15 @@ def _files(artifacts: Artifacts) -> dict[str, tuple[int, str, EntityRef | None]]
     first: dict[str, str] = {}
     for path in sorted(artifacts.files):
         first.setdefault(artifacts.files[path].copy, path)
-    return {path: (file.size, first[file.copy], file.owner and EntityRef(file.owner.kind, file.owner.key)) for path, file in artifacts.files.items()}
+    return {
+        path: (file.size, first[file.copy], file.owner and EntityRef(file.owner.kind, file.owner.key))
+        for path, file in artifacts.files.items()
+    }
 
 
-def _sized_as(expected: Artifacts, actual: dict[str, tuple[int, str, EntityRef | None]]) -> dict[str, tuple[int, str, EntityRef | None]]:
+def _sized_as(
+    expected: Artifacts, actual: dict[str, tuple[int, str, EntityRef | None]]
+) -> dict[str, tuple[int, str, EntityRef | None]]:
     """The files that were read, with the sizes that a plan could not know left out of the comparison."""
     unknown = {path for path, file in expected.files.items() if file.size == UNKNOWN_SIZE}
     return {path: (UNKNOWN_SIZE, *facts[1:]) if path in unknown else facts for path, facts in actual.items()}

@@ -71,7 +71,9 @@ class ModelLink(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Experiment:
-    """An experiment and what SQL can count about its runs; the runs themselves are in `Snapshot.runs` where a rule needs them."""
+    """An experiment and what SQL can count about its runs; the runs themselves are in `Snapshot.runs` where a rule
+    needs them.
+    """
 
     experiment_id: str
     name: str
@@ -88,7 +90,9 @@ class Experiment:
     assessed_runs: int = 0
     """Runs with assessments that soft-deleting the run would delete for good."""
     dependents: tuple[tuple[str, int], ...] = ()
-    """What else is tied to it and not to its runs (issues, review queues, ...), as people call it, and how many: a copy leaves it behind."""
+    """What else is tied to it and not to its runs (issues, review queues, ...), as people call it, and how many: a
+    copy leaves it behind.
+    """
 
     @property
     def active(self) -> bool:
@@ -122,7 +126,9 @@ AHEAD = 86_400_000
 
 
 def latest_time(now: int, begun_or_ended: Iterable[int | None], logged: Iterable[int | None]) -> int:
-    """The latest of times in rows, in milliseconds; 0 where there is none. A point that is dated after `now` has a wrong date."""
+    """The latest of times in rows, in milliseconds; 0 where there is none. A point that is dated after `now` has a
+    wrong date.
+    """
     clocks = [time for time in begun_or_ended if time and time <= now + AHEAD]
     return max([0, *clocks, *(time for time in logged if time and time <= now)])
 
@@ -158,12 +164,18 @@ class Run:
 
     @property
     def latest(self) -> dict[str, float]:
-        """Each metric as MLflow shows it: the point of the highest step, of these the latest, of these the highest (NaN counts as 0)."""
+        """Each metric as MLflow shows it: the point of the highest step, of these the latest, of these the highest
+        (NaN counts as 0).
+        """
         return {key: max(points, key=_as_mlflow_orders).value for key, points in self.metrics.items() if points}
 
     def last_known_time(self, now: int) -> int:
-        """The latest time that anything in its rows is dated, in milliseconds; 0 where nothing is. What lies after `now` is no time."""
-        return latest_time(now, (self.start_time,), (point.timestamp for points in self.metrics.values() for point in points))
+        """The latest time that anything in its rows is dated, in milliseconds; 0 where nothing is. What lies after
+        `now` is no time.
+        """
+        return latest_time(
+            now, (self.start_time,), (point.timestamp for points in self.metrics.values() for point in points)
+        )
 
 
 def is_elsewhere(owner: EntityRef | None) -> bool:
@@ -248,7 +260,9 @@ class RegisteredModel:
 
 @dataclass(frozen=True, slots=True)
 class StoreInfo:
-    """What the store is: `uri` without credentials, backend ('sqlite', 'file', 'http', ...), schema revision where there is one."""
+    """What the store is: `uri` without credentials, backend ('sqlite', 'file', 'http', ...), schema revision where
+    there is one.
+    """
 
     uri: str
     backend: str

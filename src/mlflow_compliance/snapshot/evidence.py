@@ -81,7 +81,9 @@ class RunEvidence:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A production run as it was built beside the store, ready to be logged. Paths in `files` and `model_files` are relative."""
+    """A production run as it was built beside the store, ready to be logged. Paths in `files` and `model_files` are
+    relative.
+    """
 
     folder: str
     """Holds `artifacts/` and `model/`."""
@@ -105,7 +107,9 @@ class Bundle:
 
 @dataclass(frozen=True)
 class Source:
-    """What the settings name for a product's production run: the built bundle, or the `problem` that stands against it."""
+    """What the settings name for a product's production run: the built bundle, or the `problem` that stands against
+    it.
+    """
 
     bundle: Bundle | None = None
     problem: str = ""
@@ -129,7 +133,9 @@ class Metadata:
 
 
 class Computed(Mapping[str, Value]):
-    """A mapping whose values are computed when they are first looked up, and once: a session pays for what its rules ask."""
+    """A mapping whose values are computed when they are first looked up, and once: a session pays for what its
+    rules ask.
+    """
 
     def __init__(
         self,
@@ -175,9 +181,13 @@ class Evidence:
     cards: Mapping[str, ModelCard] = field(default_factory=dict)
     """Model folder of a production run -> what it says about itself."""
     probes: Mapping[str, Probe] = field(default_factory=dict)
-    """Model folder of a production run -> what the model did. One that is not known to be safe was not loaded, and says so."""
+    """Model folder of a production run -> what the model did. One that is not known to be safe was not loaded, and
+    says so.
+    """
     scored: Mapping[str, Scored] = field(default_factory=dict)
-    """Production run id -> its metrics, recomputed. A run is missing here where no predictions are recorded or named."""
+    """Production run id -> its metrics, recomputed. A run is missing here where no predictions are recorded or
+    named.
+    """
     metadata: Mapping[str, Metadata] = field(default_factory=dict)
     """Production run id -> its model_metadata.json. A run is missing here where it has none."""
     served: Mapping[str, Served] = field(default_factory=dict)

@@ -65,7 +65,9 @@ class ArtifactRoot(NamedTuple):
 
 
 class ArtifactFile(NamedTuple):
-    """One path. Two paths with equal `copy` are one physical copy: hard links of an inode, or clones that share extents."""
+    """One path. Two paths with equal `copy` are one physical copy: hard links of an inode, or clones that share
+    extents.
+    """
 
     size: int
     copy: str
@@ -130,7 +132,9 @@ class DuplicateGroup(NamedTuple):
 
 
 class Pointer(NamedTuple):
-    """What is written beside an object in a bucket whose content is in `kept` too; `quarantined` is a copy of its own, put aside by `journal`."""
+    """What is written beside an object in a bucket whose content is in `kept` too; `quarantined` is a copy of its
+    own, put aside by `journal`.
+    """
 
     kept: str
     checksum: str
@@ -148,7 +152,11 @@ class DuplicateRules:
 
     def apply_to(self, path: str, size: int) -> bool:
         name = path[path.rfind("/") + 1 :]
-        return size >= self.min_size and not is_litter(name) and not any(fnmatch(name, pattern) for pattern in self.boilerplate)
+        return (
+            size >= self.min_size
+            and not is_litter(name)
+            and not any(fnmatch(name, pattern) for pattern in self.boilerplate)
+        )
 
     def applied(self) -> Callable[[str, int], bool]:
         """`apply_to` for a million files: the patterns see the name only, so they are asked once a name."""

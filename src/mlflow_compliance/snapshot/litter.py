@@ -8,5 +8,7 @@ _APPLE_DOUBLE = "._"
 
 
 def is_litter(name: str) -> bool:
-    """Whether a file of this name is of no concern: no duplicate, not without an owner, no sign that anything was logged."""
+    """Whether a file of this name is of no concern: no duplicate, not without an owner, no sign that anything was
+    logged.
+    """
     return name in _NAMES or name.startswith(_APPLE_DOUBLE)

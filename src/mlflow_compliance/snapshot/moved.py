@@ -1,4 +1,6 @@
-"""Where rows name a place that is not here: the folder that their ids show to be it, and what `[store.relocate]` maps already."""
+"""Where rows name a place that is not here: the folder that their ids show to be it, and what `[store.relocate]`
+maps already.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ class Moved(NamedTuple):
     prefix: str
     """As the rows spell it."""
     folders: tuple[str, ...]
-    """The folder that bears the most of their ids; several where they bear equally many, and nobody can tell which one it is."""
+    """The folder that bears the most of their ids; several where they bear equally many, and nobody can tell which
+    one it is.
+    """
     rows: int
     """Rows whose id is there."""
     of: int

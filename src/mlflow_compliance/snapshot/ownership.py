@@ -1,4 +1,6 @@
-"""Whether it is known whose a file is, and whether the database is older than its files: then nothing is changed, and the reason is told."""
+"""Whether it is known whose a file is, and whether the database is older than its files: then nothing is changed,
+and the reason is told.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,10 @@ class Outdated(NamedTuple):
     @property
     def doubt(self) -> Doubt:
         """Why nothing in the root is touched."""
-        return Doubt(f"the database is older than what lies in {self.root} (see STO004), so a newer one may own it", "bring that one back first")
+        return Doubt(
+            f"the database is older than what lies in {self.root} (see STO004), so a newer one may own it",
+            "bring that one back first",
+        )
 
 
 def as_time(milliseconds: int) -> str:

@@ -1,4 +1,6 @@
-"""Whether what a row names is there: here, absent, or not looked at and why. What was not looked at is never called missing."""
+"""Whether what a row names is there: here, absent, or not looked at and why. What was not looked at is never called
+missing.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ class Why(str, Enum):
     NO_ROOT = "no root"
     """Files were written below its artifact root, and the root is not there."""
     EMPTY_ROOT = "empty root"
-    """Files were written below its artifact root, and the root holds none: a volume that is not mounted looks like that."""
+    """Files were written below its artifact root, and the root holds none: a volume that is not mounted looks like
+    that.
+    """
     CLOSED = "closed"
     """It cannot be looked into: permission, a failing disk, a bucket that refuses."""
     NOT_READ = "not read"
@@ -34,12 +38,16 @@ class Why(str, Enum):
 
     @property
     def brings_back(self) -> bool:
-        """Whether somebody must bring the place back before a repair may write: what is there now is not the store's own."""
+        """Whether somebody must bring the place back before a repair may write: what is there now is not the
+        store's own.
+        """
         return self in (Why.NO_ROOT, Why.EMPTY_ROOT, Why.CLOSED)
 
 
 class Unknown(NamedTuple):
-    """A place that was not looked at. `place` is the folder or URI that it is told by, `reason` a sentence without a full stop."""
+    """A place that was not looked at. `place` is the folder or URI that it is told by, `reason` a sentence without
+    a full stop.
+    """
 
     why: Why
     place: str

@@ -6,7 +6,9 @@ from typing import NamedTuple
 
 
 class EntityRef(NamedTuple):
-    """What a finding is about. `kind` and `key` are safe in an id; `label` is what people call it and may be hostile."""
+    """What a finding is about. `kind` and `key` are safe in an id; `label` is what people call it and may be
+    hostile.
+    """
 
     kind: str
     key: str

@@ -92,11 +92,17 @@ class Schema(NamedTuple):
         """What a person can do about it; `uri` without credentials."""
         upgrade = f"run 'mlflow db upgrade {uri}'"
         restore = f"restore the backup from before the upgrade and {upgrade}"
-        again = f"make {self.alike} the one revision in alembic_version" if self.alike else "ask MLflow's people with a copy of it"
+        again = (
+            f"make {self.alike} the one revision in alembic_version"
+            if self.alike
+            else "ask MLflow's people with a copy of it"
+        )
         return {
             SchemaState.OLDER: f"take a backup, then {upgrade}",
             SchemaState.UNKNOWN: "install the MLflow that wrote it: pip install -U mlflow pytest-mlflow-compliance",
-            SchemaState.HALF: f"{restore}; without one, drop what later revisions made while that is empty, then {upgrade}",
+            SchemaState.HALF: (
+                f"{restore}; without one, drop what later revisions made while that is empty, then {upgrade}"
+            ),
             SchemaState.INCOMPLETE: f"{restore}: it was stamped with a revision that it does not have",
         }.get(self.state, f"restore a backup; without one, {again}, then {upgrade}")
 

@@ -56,7 +56,9 @@ class Snapshot:
     untold: Mapping[How, str] = field(default_factory=dict)
     """Kinds of ties that this store could not be asked for -> why. Of what they might keep alive nothing is known."""
     datasets: Mapping[str, tuple[DatasetInput, ...]] = field(default_factory=dict)
-    """Experiment that others are to be merged into -> the datasets that it has, without tags: MLflow keeps one of a name and digest."""
+    """Experiment that others are to be merged into -> the datasets that it has, without tags: MLflow keeps one of a
+    name and digest.
+    """
     damaged: tuple[DamagedFile, ...] = ()
     """Only a file store can have such."""
     schema: Schema | None = None
@@ -66,7 +68,9 @@ class Snapshot:
     """Workspaces of this store that hold something and were not read."""
 
     def last_known_time(self, run: Run) -> int:
-        """The latest time that a run's rows are dated, in milliseconds; 0 where none is. Files date nothing: a copy of a store has new ones."""
+        """The latest time that a run's rows are dated, in milliseconds; 0 where none is. Files date nothing: a copy
+        of a store has new ones.
+        """
         return run.last_known_time(self.taken_at)
 
     def active_experiments(self) -> Iterator[Experiment]:
@@ -99,7 +103,9 @@ class Snapshot:
         return found
 
     def model_folders(self, run: Run) -> list[str]:
-        """The folders with an MLmodel that a run logged: its logged models, and what lies among its own artifacts (before MLflow 3)."""
+        """The folders with an MLmodel that a run logged: its logged models, and what lies among its own artifacts
+        (before MLflow 3).
+        """
         if self.artifacts is None:
             return []
         models = [model.ref for model in self.models_of(run.run_id) if not model.external or self._has_files(model)]
@@ -107,7 +113,9 @@ class Snapshot:
         return [model.path for place in places if place for model in self.artifacts.models_in(place)]
 
     def _has_files(self, model: LoggedModel) -> bool:
-        """Whether an external model has files here whatever its tag says: more than what MLflow writes so that it can be registered."""
+        """Whether an external model has files here whatever its tag says: more than what MLflow writes so that it
+        can be registered.
+        """
         place = self.artifacts.locations.get(model.ref.place) if self.artifacts else None
         found = self.artifacts.under(place) if self.artifacts and place else ()
         return any(path.rpartition("/")[2] not in _OF_MLFLOW for path in found)
@@ -122,7 +130,9 @@ class Snapshot:
         if self.artifacts is None:
             return Unknown(Why.NOT_READ, "", "no file was looked at in this session")
         places = (run.ref, *(model.ref for model in self.models_of(run.run_id)))
-        return next((self.artifacts.unknown[item.place] for item in places if item.place in self.artifacts.unknown), None)
+        return next(
+            (self.artifacts.unknown[item.place] for item in places if item.place in self.artifacts.unknown), None
+        )
 
     def with_experiment(self, experiment: Experiment) -> Snapshot:
         """This snapshot with one experiment put in the place of the one with its id."""

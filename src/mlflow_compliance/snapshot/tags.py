@@ -24,7 +24,9 @@ COMPLETE = "complete"
 SUPERSEDED = "compliance.superseded."
 """Before the key of a tag that a repair replaced: what it said before."""
 SOURCE_DATASETS = "compliance.source_datasets"
-"""Tag of a copy: what its source recorded of datasets that the experiment knows under the same name and digest, where that differs. JSON."""
+"""Tag of a copy: what its source recorded of datasets that the experiment knows under the same name and digest,
+where that differs. JSON.
+"""
 
 NOTE = "mlflow.note.content"
 """The description that the MLflow UI shows."""

@@ -1,4 +1,6 @@
-"""Ties between entities that a Snapshot does not hold in full: what reads, names or is at work for a run, a model or an experiment."""
+"""Ties between entities that a Snapshot does not hold in full: what reads, names or is at work for a run, a model
+or an experiment.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ class How(str, Enum):
     TRACE = "traces"
     """Traces of the source's experiment were logged for the target, a run or an experiment."""
     MADE = "logged models"
-    """The source is a logged model that the target, a run, is making; or one that is not ready yet, in the target, an experiment."""
+    """The source is a logged model that the target, a run, is making; or one that is not ready yet, in the target,
+    an experiment.
+    """
     WRITTEN_BY = "models' runs"
     """The source is a logged model that was written by the target, a run."""
     USED = "models that runs read or wrote"
@@ -37,7 +41,9 @@ class How(str, Enum):
 
 
 class Tie(NamedTuple):
-    """One tie. `at` is the latest time that the source's rows are dated, in milliseconds; 0 where that does not matter."""
+    """One tie. `at` is the latest time that the source's rows are dated, in milliseconds; 0 where that does not
+    matter.
+    """
 
     how: How
     source: EntityRef

@@ -1,4 +1,6 @@
-"""Finds out what a tracking URI points to and opens it: for reading without a trace, for writing only under a repair."""
+"""Finds out what a tracking URI points to and opens it: for reading without a trace, for writing only under a
+repair.
+"""
 
 from __future__ import annotations
 
@@ -30,14 +32,17 @@ if TYPE_CHECKING:
 
 @contextmanager
 def without_collecting() -> Iterator[None]:
-    """It would go through all that was made so far, again and again: a tenth of the time that a large store takes to read."""
+    """It would go through all that was made so far, again and again: a tenth of the time that a large store takes
+    to read.
+    """
     was = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
         if was:
-            # What was made is not young any more: without this the next object that is made would have all of it searched at once.
+            # What was made is not young any more: without this the next object that is made would have all of it
+            # searched at once.
             if not gc.get_freeze_count():
                 gc.freeze()
                 gc.unfreeze()
@@ -74,8 +79,12 @@ class Store:
             return self.read_metadata(also, progress)[0]
         return self.read_files(*self.read_rows(also, progress), progress)
 
-    def read_metadata(self, also: Collection[str] = (), progress: Progress | None = None) -> tuple[Snapshot, Rows | None]:
-        """The store for rules that look at no files, and the locations where they came along; see `Backend.read_metadata`."""
+    def read_metadata(
+        self, also: Collection[str] = (), progress: Progress | None = None
+    ) -> tuple[Snapshot, Rows | None]:
+        """The store for rules that look at no files, and the locations where they came along; see
+        `Backend.read_metadata`.
+        """
         progress = progress or Silent()
         progress.start("Reading the store", None)
         try:
@@ -119,9 +128,19 @@ class Store:
         from mlflow_compliance.store.storage.recorded_hashes import read_records
         from mlflow_compliance.store.storage.storages import is_remote, split
 
-        base, folder, started, rules = self.settings.base, cache_folder(self.hash_cache), time.time_ns(), self.settings.duplicate_rules()
+        base, folder, started, rules = (
+            self.settings.base,
+            cache_folder(self.hash_cache),
+            time.time_ns(),
+            self.settings.duplicate_rules(),
+        )
         cache = HashCache(folder, f"{self.info.uri}\0{base}", rules, started) if folder else None
-        own = [self.folder, *([str(self.settings.path)] if self.settings.path else []), *([folder] if folder else []), *self.backend.own()]
+        own = [
+            self.folder,
+            *([str(self.settings.path)] if self.settings.path else []),
+            *([folder] if folder else []),
+            *self.backend.own(),
+        ]
         relocate, roots = self.settings.store.resolved_relocate(base), self.settings.store.resolved_roots(base)
         local, remote = split(rows.locations, relocate, self.uri)
         found = read_artifacts(
@@ -146,10 +165,14 @@ class Store:
         away = [root for root in roots if is_remote(root)]
         if remote or away:
             ignore, ready = self.settings.store.ignore, rows.ready_models
-            found = with_remote(found, remote, places=self.places, roots=away, ignore=ignore, ready_models=ready, progress=progress)
+            found = with_remote(
+                found, remote, places=self.places, roots=away, ignore=ignore, ready_models=ready, progress=progress
+            )
             found = with_holding(hash_remote(found, self.places, progress))
         found = replace(found, elsewhere=rows.elsewhere, newest_row=rows.newest)
-        return replace(snapshot, artifacts=with_ownership(found, snapshot, rows, self.backend, self.owned, journals=self.folder))
+        return replace(
+            snapshot, artifacts=with_ownership(found, snapshot, rows, self.backend, self.owned, journals=self.folder)
+        )
 
     @cached_property
     def places(self) -> Storages:
@@ -171,27 +194,46 @@ class Store:
 
 
 def open_store(
-    uri: str, settings: Settings, rootdir: str, *, executor: str = THREADS, hash_cache: str | None = None, owned_roots: Iterable[str] = ()
+    uri: str,
+    settings: Settings,
+    rootdir: str,
+    *,
+    executor: str = THREADS,
+    hash_cache: str | None = None,
+    owned_roots: Iterable[str] = (),
 ) -> Store:
-    """The store behind a tracking URI; it must exist. `rootdir` holds the journals of a store without a folder of its own.
+    """The store behind a tracking URI; it must exist. `rootdir` holds the journals of a store without a folder of its
+    own.
 
-    `executor` is what --compliance-executor takes; `hash_cache` wins over the settings; `owned_roots` are artifact roots that the user says
+    `executor` is what --compliance-executor takes; `hash_cache` wins over the settings; `owned_roots` are artifact
+    roots that the user says
     are this store's.
     """
     backend = _backend(uri, settings)
     folder = settings.journal.resolved_folder(settings.base) or os.path.join(backend.home or rootdir, JOURNALS)
-    return Store(backend, folder, executor, hash_cache or settings.artifacts.resolved_cache(settings.base), tuple(map(os.path.realpath, owned_roots)))
+    return Store(
+        backend,
+        folder,
+        executor,
+        hash_cache or settings.artifacts.resolved_cache(settings.base),
+        tuple(map(os.path.realpath, owned_roots)),
+    )
 
 
 def _backend(uri: str, settings: Settings) -> Backend:
     if not uri:
-        raise StoreError("no store is named: give --tracking-uri, set MLFLOW_TRACKING_URI, or write [store] tracking_uri in compliance.toml")
+        raise StoreError(
+            "no store is named: give --tracking-uri, set MLFLOW_TRACKING_URI, or write [store] tracking_uri in "
+            "compliance.toml"
+        )
     try:
         urlsplit(uri)
     except ValueError as error:
         raise StoreError(f"the tracking URI cannot be read as one ({error}): check it") from error
     if uri.startswith(("databricks", "uc:")):
-        raise StoreError(f"stores of kind {uri.partition(':')[0]!r} are not supported: only what open-source MLflow serves")
+        raise StoreError(
+            f"stores of kind {uri.partition(':')[0]!r} are not supported: only what open-source MLflow serves"
+        )
     if uri.startswith("sqlite:"):
         from mlflow_compliance.store.backends.sqlite import SqliteBackend
 
@@ -210,7 +252,9 @@ def _backend(uri: str, settings: Settings) -> Backend:
 
 
 def refuse_writing(store: Store, snapshot: Snapshot) -> None:
-    """Raise StoreError for a store that this version only audits, or that the installed MLflow does not take as it is."""
+    """Raise StoreError for a store that this version only audits, or that the installed MLflow does not take as it
+    is.
+    """
     store.backend.refuse_writing()
     if snapshot.schema is not None and snapshot.schema.problem:
         store.backend.refuse_other_schema()
@@ -221,24 +265,37 @@ def refuse_writing(store: Store, snapshot: Snapshot) -> None:
 
 
 def _refuse_what_is_mapped_for_reading(artifacts: Artifacts) -> None:
-    """Rows that name a folder are rewritten before anything else is; others use what the rows of buckets and servers say."""
+    """Rows that name a folder are rewritten before anything else is; others use what the rows of buckets and
+    servers say.
+    """
     if artifacts.relocated and not artifacts.elsewhere:
         prefixes = ", ".join(map(without_secrets, sorted(artifacts.relocated)))
-        way = "those of a database are rewritten where they name a folder (ART003); for what a server or a bucket serves, give its own address"
+        way = (
+            "those of a database are rewritten where they name a folder (ART003); for what a server or a bucket "
+            "serves, give its own address"
+        )
         raise StoreError(
-            f"--fix does not write to a store that says {prefixes} in its rows and is read through [store.relocate]: {way}; nothing was changed"
+            f"--fix does not write to a store that says {prefixes} in its rows and is read through "
+            f"[store.relocate]: {way}; nothing was changed"
         )
 
 
 def _refuse_while_something_is_away(artifacts: Artifacts) -> None:
-    """What is built while a volume is not mounted is hidden below it when it is back, and what it replaced was never gone."""
+    """What is built while a volume is not mounted is hidden below it when it is back, and what it replaced was
+    never gone.
+    """
     away = [item for item in artifacts.unreachable if item.why and item.why.brings_back and in_folder(item.place)]
     if away:
         found = {moved.folder for item in away for moved in artifacts.moved_from(item.place) if moved.folder}
         elsewhere = (
-            f"; files of those rows lie in {', '.join(sorted(found))}: map that with [store.relocate] if they were moved (see ART003)"
+            (
+                f"; files of those rows lie in {', '.join(sorted(found))}: map that with [store.relocate] if they "
+                "were moved (see ART003)"
+            )
             if found
             else ""
         )
         reasons = "; ".join(sorted({item.reason for item in away}))
-        raise StoreError(f"--fix does not write while files that rows speak of are away: {reasons}{elsewhere}; nothing was changed")
+        raise StoreError(
+            f"--fix does not write while files that rows speak of are away: {reasons}{elsewhere}; nothing was changed"
+        )

@@ -47,7 +47,11 @@ def groups(found: Artifacts) -> list[set[str]]:
 
 
 # Few contents, alike for longer than the first stage looks, so that every stage has something to tell apart.
-CONTENTS = st.builds(lambda length, end: b"\0" * length + end, st.sampled_from([0, 1, 50, 4095, 4096, 4097, 9000, 300_000]), st.binary(max_size=2))
+CONTENTS = st.builds(
+    lambda length, end: b"\0" * length + end,
+    st.sampled_from([0, 1, 50, 4095, 4096, 4097, 9000, 300_000]),
+    st.binary(max_size=2),
+)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -77,7 +81,15 @@ def test_duplicates_are_what_comparing_every_pair_finds(
 
 def test_only_what_may_be_a_duplicate_is_read(search: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "artifacts"
-    put(folder, alone=b"1", one=b"x" * 5000, two=b"x" * 5000, begins=b"x" * 2500 + b"y" + b"x" * 2499, small=b"", empty=b"")
+    put(
+        folder,
+        alone=b"1",
+        one=b"x" * 5000,
+        two=b"x" * 5000,
+        begins=b"x" * 2500 + b"y" + b"x" * 2499,
+        small=b"",
+        empty=b"",
+    )
     put(folder, **{"requirements.txt": b"x" * 5000, "uv.lock": b"x" * 5000})
     (folder / "three").hardlink_to(folder / "two")
     put(folder, linked=b"z" * 70)
@@ -95,8 +107,14 @@ def test_only_what_may_be_a_duplicate_is_read(search: Search, tmp_path: Path, mo
     assert {os.path.basename(path) for path in found.hashes} == {"one", "two", "three"}
 
 
-def test_contents_that_part_at_different_blocks(search: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder, size, places = tmp_path / "artifacts", 600_000, (10, 200_000, 299_999, 599_999)  # the sample, in the middle, is the same
+def test_contents_that_part_at_different_blocks(
+    search: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, size, places = (
+        tmp_path / "artifacts",
+        600_000,
+        (10, 200_000, 299_999, 599_999),
+    )  # the sample, in the middle, is the same
     for number in range(16):
         data = bytearray(size)
         for bit, place in enumerate(places):
@@ -108,7 +126,9 @@ def test_contents_that_part_at_different_blocks(search: Search, tmp_path: Path, 
         assert hashlib.sha256(Path(path).read_bytes()).hexdigest() == digest
 
 
-def test_what_differs_in_its_last_byte_is_read_once(search: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_differs_in_its_last_byte_is_read_once(
+    search: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     same = b"x" * 3_000_000
     put(tmp_path / "artifacts", one=same, two=same, last=same[:-1] + b"y")
     preadv, counts = os.preadv, list[int]()
@@ -141,7 +161,9 @@ def test_what_is_on_record_is_hashed_whatever_it_is(search: Search, tmp_path: Pa
     assert found.recorded == recorded
 
 
-def test_a_file_that_changes_while_it_is_read_is_told(search: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_changes_while_it_is_read_is_told(
+    search: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "artifacts"
     put(folder, one=b"x" * 9000, two=b"x" * 9000, three=b"x" * 9000)
     preadv = os.preadv
@@ -158,7 +180,9 @@ def test_a_file_that_changes_while_it_is_read_is_told(search: Search, tmp_path: 
 
 
 @pytest.mark.parametrize("stage", ["_one", "_Member"])
-def test_a_file_that_grew_or_went_since_the_walk_is_told(search: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str) -> None:
+def test_a_file_that_grew_or_went_since_the_walk_is_told(
+    search: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
     folder = tmp_path / "artifacts"
     put(folder, grown=b"x" * 9000, two=b"x" * 9000, three=b"x" * 9000, gone=b"x" * 9000, pipe=b"x" * 9000)
     reading = getattr(compare, stage)
@@ -268,10 +292,14 @@ from mlflow_compliance.store.artifacts.local import read_artifacts
 from mlflow_compliance.store.artifacts.duplicates import hash_candidates
 drop()
 os.chmod(sys.argv[1] + "/two", 0)
-found = read_artifacts([Location(EntityRef("run", "{RUN}"), "1", sys.argv[1])], relocate={{}}, roots=[], ignore=[], rules=DuplicateRules(1),
+found = read_artifacts([Location(EntityRef("run", "{RUN}"), "1", sys.argv[1])], relocate={{}}, roots=[], ignore=[],
+                       rules=DuplicateRules(1),
                        file_store=False, ready_models=(), recorded={{}}, progress=Silent())
 found = hash_candidates(found, Silent())
 print(json.dumps([found.unread, [group.paths for group in found.duplicates()]]))
 """
     folder = tmp_path / "artifacts"
-    assert ordinary_user(code, folder) == f'[{{"{folder}/two": "permission denied"}}, [["{folder}/one", "{folder}/three"]]]'
+    assert (
+        ordinary_user(code, folder)
+        == f'[{{"{folder}/two": "permission denied"}}, [["{folder}/one", "{folder}/three"]]]'
+    )

@@ -36,7 +36,9 @@ def test_what_a_broken_pool_loses_is_done_here(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give a process mounts of its own")
-def test_what_a_worker_cannot_see_is_told_with_its_machine(read: Callable[..., Artifacts], row: Callable[..., Location], tmp_path: Path) -> None:
+def test_what_a_worker_cannot_see_is_told_with_its_machine(
+    read: Callable[..., Artifacts], row: Callable[..., Location], tmp_path: Path
+) -> None:
     folder = tmp_path / "artifacts"
     folder.mkdir()
     for name in ("one", "two"):

@@ -1,4 +1,6 @@
-"""The hash cache: nothing that did not change is read twice, and no state of the cache's file leads to another answer."""
+"""The hash cache: nothing that did not change is read twice, and no state of the cache's file leads to another
+answer.
+"""
 
 from __future__ import annotations
 
@@ -37,15 +39,31 @@ def folder(tmp_path: Path) -> Path:
     place = tmp_path / "store" / "1" / RUN / "artifacts"
     place.mkdir(parents=True)
     same = b"x" * 300_000
-    contents = {"one": same, "two": same, "last": same[:-1] + b"y", "other": os.urandom(300_000), "s1": b"small", "s2": b"small", "s3": b"SMALL"}
+    contents = {
+        "one": same,
+        "two": same,
+        "last": same[:-1] + b"y",
+        "other": os.urandom(300_000),
+        "s1": b"small",
+        "s2": b"small",
+        "s3": b"SMALL",
+    }
     for name, content in {**contents, os.fsdecode(b"\xff"): same}.items():
         (place / name).write_bytes(content)
     return place
 
 
 @pytest.fixture
-def audit(read: Callable[..., Artifacts], row: Callable[..., Location], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Audit:
-    """An audit with a cache, an hour from now (so that files made just now are old); `audit.read` is the names that were read."""
+def audit(
+    read: Callable[..., Artifacts],
+    row: Callable[..., Location],
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Audit:
+    """An audit with a cache, an hour from now (so that files made just now are old); `audit.read` is the names that
+    were read.
+    """
     seen: list[str] = []
 
     def spy(reading: Callable[[compare.Copy], object]) -> Callable[[compare.Copy], object]:
@@ -58,7 +76,9 @@ def audit(read: Callable[..., Artifacts], row: Callable[..., Location], folder: 
     for name in ("_one", "_Member"):
         monkeypatch.setattr(compare, name, spy(getattr(compare, name)))
 
-    def auditing(cache: Path | None = tmp_path / "cache", later: int = LATER, rules: DuplicateRules = RULES, **given: object) -> Artifacts:
+    def auditing(
+        cache: Path | None = tmp_path / "cache", later: int = LATER, rules: DuplicateRules = RULES, **given: object
+    ) -> Artifacts:
         seen.clear()
         made = None
         if cache is not None:
@@ -74,7 +94,9 @@ def audit(read: Callable[..., Artifacts], row: Callable[..., Location], folder: 
 
 
 def wait_for_the_clock(folder: Path) -> None:
-    """Until what is written now has another time than what was written before: the audits of these tests take files for older than they are."""
+    """Until what is written now has another time than what was written before: the audits of these tests take files
+    for older than they are.
+    """
     probe = folder / "clock"
     probe.write_bytes(b"")
     before = probe.stat().st_ctime_ns
@@ -91,7 +113,9 @@ def test_what_did_not_change_is_not_read_again(audit: Audit, folder: Path, tmp_p
     assert (tmp_path / "cache").stat().st_mode & 0o077 == 0
     times = (folder / "two").stat()
     (folder / "two").write_bytes(b"x" * 299_999 + b"z")
-    os.utime(folder / "two", ns=(times.st_atime_ns, times.st_mtime_ns))  # its size and time are as before: only the time of change tells
+    os.utime(
+        folder / "two", ns=(times.st_atime_ns, times.st_mtime_ns)
+    )  # its size and time are as before: only the time of change tells
     third = audit()
     assert set(audit.read) == {"two"}  # type: ignore[attr-defined]
     assert third == audit(None)
@@ -100,12 +124,20 @@ def test_what_did_not_change_is_not_read_again(audit: Audit, folder: Path, tmp_p
     assert audit() == audit(None)
 
 
-def test_a_folder_that_did_not_change_is_not_looked_into_again(audit: Audit, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_did_not_change_is_not_looked_into_again(
+    audit: Audit, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first, looked, visit = audit(sampled=True), list[str](), folder_scan.Visitor.visit
-    monkeypatch.setattr(folder_scan.Visitor, "visit", lambda self, place, artifacts: looked.append(place) or visit(self, place, artifacts))
+    monkeypatch.setattr(
+        folder_scan.Visitor,
+        "visit",
+        lambda self, place, artifacts: looked.append(place) or visit(self, place, artifacts),
+    )
     assert audit(sampled=True) == first
     assert looked == []
-    monkeypatch.setattr(filesystem, "_kinds", lambda _: frozenset({"fuse.some"}))  # where a new entry may not show in the folder's times
+    monkeypatch.setattr(
+        filesystem, "_kinds", lambda _: frozenset({"fuse.some"})
+    )  # where a new entry may not show in the folder's times
     (folder / "s1").touch()
     for _ in range(3):
         audit(sampled=True)
@@ -117,7 +149,9 @@ def act(folder: Path, rng: random.Random) -> None:
     """What somebody may do in a run's folder between two audits, its times set back where one can."""
     present = sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
     path, other = (rng.choice(present), rng.choice(present)) if present else (folder / "none", folder / "none")
-    new = rng.choice([folder, folder / "deep", folder / "deep" / "er"]) / rng.choice(["MLmodel", "a", "b", "late.zip", ".hidden", "\n"])
+    new = rng.choice([folder, folder / "deep", folder / "deep" / "er"]) / rng.choice(
+        ["MLmodel", "a", "b", "late.zip", ".hidden", "\n"]
+    )
     new.parent.mkdir(parents=True, exist_ok=True)
     times, above = path.stat() if present else None, path.parent.stat()
     what = rng.randrange(10)
@@ -170,7 +204,9 @@ def test_a_file_written_within_the_clocks_tick_is_not_kept(audit: Audit, folder:
 def test_what_is_on_record_is_read_whatever_the_cache_says(audit: Audit, folder: Path, tmp_path: Path) -> None:
     audit()
     (entries,) = (tmp_path / "cache").iterdir()
-    body = entries.read_bytes().partition(b"\n")[2].replace(hashlib.sha256(b"x" * 300_000).hexdigest().encode(), b"0" * 64)
+    body = (
+        entries.read_bytes().partition(b"\n")[2].replace(hashlib.sha256(b"x" * 300_000).hexdigest().encode(), b"0" * 64)
+    )
     entries.write_bytes(cache_file.head_of(body) + body)  # a lie that is well formed
     recorded = {str(folder / name): "1" * 64 for name in ("one", "s1", "other")}
     for _ in range(2):
@@ -195,7 +231,9 @@ def test_what_could_not_be_read_is_told_again(audit: Audit, monkeypatch: pytest.
         assert list(audit().unread.values()) == ["permission denied"]
 
 
-def test_a_model_that_could_not_be_read_for_a_moment_is_looked_at_again(audit: Audit, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_could_not_be_read_for_a_moment_is_looked_at_again(
+    audit: Audit, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (folder / "MLmodel").write_text("flavors: {python_function: {loader_module: mlflow.sklearn}}\n")
     wait_for_the_clock(folder.parents[3])
 
@@ -233,7 +271,15 @@ def test_a_cache_that_is_spoiled_changes_nothing(audit: Audit, tmp_path: Path) -
     (entries,) = (tmp_path / "cache").iterdir()
     good = entries.read_bytes()
     spoiled = [good[:index] + bytes([good[index] ^ 1]) + good[index + 1 :] for index in range(0, len(good), 41)]
-    others = [b"", b"\n", good[:-1], good + b"\0", good.replace(b"hashes 2", b"hashes 3"), os.urandom(1000), b"\x80\x04."]
+    others = [
+        b"",
+        b"\n",
+        good[:-1],
+        good + b"\0",
+        good.replace(b"hashes 2", b"hashes 3"),
+        os.urandom(1000),
+        b"\x80\x04.",
+    ]
     for content in (*spoiled[:40], *others):
         entries.write_bytes(content)
         assert audit() == expected
@@ -245,7 +291,13 @@ def test_a_folder_that_cannot_be_used_costs_the_cache_only(audit: Audit, tmp_pat
     expected = audit(None)
     (tmp_path / "file").write_bytes(b"")
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
-    for place in (tmp_path / "file", tmp_path / "file" / "below", tmp_path / "loop", Path("/proc/nowhere"), tmp_path / ("n" * 300)):
+    for place in (
+        tmp_path / "file",
+        tmp_path / "file" / "below",
+        tmp_path / "loop",
+        Path("/proc/nowhere"),
+        tmp_path / ("n" * 300),
+    ):
         assert audit(place) == expected
     audit()
     (entries,) = (tmp_path / "cache").iterdir()

@@ -54,13 +54,17 @@ def rows(root: Path, row: Row) -> list[Location]:
 
 
 class TestOwners:
-    def test_files_of_runs_models_and_traces_have_their_owner(self, read: Read, rows: list[Location], root: Path) -> None:
+    def test_files_of_runs_models_and_traces_have_their_owner(
+        self, read: Read, rows: list[Location], root: Path
+    ) -> None:
         logged = write(root / "1" / RUN / "artifacts" / "plots" / "roc.png")
         beside = write(root / "1" / RUN / "params" / "alpha")
         model = write(root / "1" / "models" / MODEL / "artifacts" / "model.pkl")
         trace = write(root / "1" / "traces" / "tr-1" / "artifacts" / "traces.json")
         found = read(rows)
-        owners = {path: (file.owner and (file.owner.kind, file.owner.key), file.logged) for path, file in found.files.items()}
+        owners = {
+            path: (file.owner and (file.owner.kind, file.owner.key), file.logged) for path, file in found.files.items()
+        }
         assert owners == {
             str(logged): (("run", RUN), True),
             str(beside): (("run", RUN), False),
@@ -79,7 +83,9 @@ class TestOwners:
         assert {file.size for file in files.values()} == {3}
         assert files[str(one)].copy == files[str(two)].copy != files[str(three)].copy
 
-    def test_a_run_with_a_location_of_its_own_owns_that_folder(self, read: Read, rows: list[Location], row: Row, tmp_path: Path) -> None:
+    def test_a_run_with_a_location_of_its_own_owns_that_folder(
+        self, read: Read, rows: list[Location], row: Row, tmp_path: Path
+    ) -> None:
         path = write(tmp_path / "elsewhere" / "result.csv")
         found = read([*rows, row("run", OTHER, "1", tmp_path / "elsewhere")])
         assert found.files[str(path)].owner == EntityRef("run", OTHER, f"label of {OTHER}")
@@ -112,14 +118,18 @@ class TestOwners:
             ("logged_model", MODEL): str(root / "1" / "models" / MODEL / "artifacts"),
         }
 
-    def test_an_upload_under_way_is_no_artifact_and_never_ownerless(self, read: Read, rows: list[Location], root: Path) -> None:
+    def test_an_upload_under_way_is_no_artifact_and_never_ownerless(
+        self, read: Read, rows: list[Location], root: Path
+    ) -> None:
         own = write(root / "1" / RUN / "artifacts" / ".artifact.uploading.x1")
         nobodys = write(root / ".artifact.uploading.x2")
         write(root / OTHER / ".artifact.uploading.x3")
         found = read(rows)
         assert not found.files[str(own)].logged
         assert not found.files[str(nobodys)].logged
-        assert {path: item.keep for path, item in found.ownerless.items()} == {str(root / OTHER): "an upload may be under way in it"}
+        assert {path: item.keep for path, item in found.ownerless.items()} == {
+            str(root / OTHER): "an upload may be under way in it"
+        }
 
     def test_what_this_program_left_is_not_there(self, read: Read, rows: list[Location], root: Path) -> None:
         write(root / "1" / RUN / "artifacts" / ".compliance.tmp.12.0")
@@ -130,12 +140,24 @@ class TestOwners:
         assert list(found.files) == [str(kept)]
         assert not found.ownerless
 
-    def test_a_file_store_keeps_its_rows_in_the_same_folders(self, read: Read, rows: list[Location], root: Path) -> None:
-        for name in ("1/meta.yaml", "1/tags/team", "1/datasets/d/meta.yaml", f"1/{RUN}/meta.yaml", "models/champion/meta.yaml"):
+    def test_a_file_store_keeps_its_rows_in_the_same_folders(
+        self, read: Read, rows: list[Location], root: Path
+    ) -> None:
+        for name in (
+            "1/meta.yaml",
+            "1/tags/team",
+            "1/datasets/d/meta.yaml",
+            f"1/{RUN}/meta.yaml",
+            "models/champion/meta.yaml",
+        ):
             write(root / name)
         found = read(rows, file_store=True)
         assert not found.ownerless
-        assert {path[len(str(root)) + 1 :]: (file.owner.kind, file.logged) for path, file in found.files.items() if file.owner} == {
+        assert {
+            path[len(str(root)) + 1 :]: (file.owner.kind, file.logged)
+            for path, file in found.files.items()
+            if file.owner
+        } == {
             "1/meta.yaml": ("experiment", False),
             "1/tags/team": ("experiment", False),
             "1/datasets/d/meta.yaml": ("experiment", False),
@@ -153,7 +175,10 @@ class TestOwnerless:
         write(root / "1" / "models" / f"m-{GONE}" / "artifacts" / "MLmodel", b"{}")
         write(root / "1" / "notes.txt", b"")
         found = read(rows)
-        assert {path[len(str(root)) + 1 :]: (item.root, item.files, item.size, item.keep) for path, item in found.ownerless.items()} == {
+        assert {
+            path[len(str(root)) + 1 :]: (item.root, item.files, item.size, item.keep)
+            for path, item in found.ownerless.items()
+        } == {
             OTHER: ("0", 2, 7, ""),
             f"1/{GONE}": ("0", 1, 2, ""),
             f"1/models/m-{GONE}": ("0", 1, 2, ""),
@@ -178,7 +203,9 @@ class TestOwnerless:
             write(root / OTHER / name)
         write(root / OTHER / "artifacts" / "a.csv", b"123")
         found = hash_candidates(read(rows), Silent(), None, None)
-        assert {path: item.files for path, item in found.ownerless.items()} == {str(root / OTHER): len(names) + 1}, "they move along"
+        assert {path: item.files for path, item in found.ownerless.items()} == {str(root / OTHER): len(names) + 1}, (
+            "they move along"
+        )
         assert not found.duplicates()
 
     def test_a_root_with_nothing_else_is_not_mounted(self, read: Read, rows: list[Location], root: Path) -> None:
@@ -188,9 +215,13 @@ class TestOwnerless:
         assert found.unknown["run", RUN].why is Why.EMPTY_ROOT
         assert not found.newest, "nor do they say when something was logged"
 
-    def test_a_run_that_has_no_files_yet_keeps_its_experiments_folder(self, read: Read, rows: list[Location], row: Row, root: Path) -> None:
+    def test_a_run_that_has_no_files_yet_keeps_its_experiments_folder(
+        self, read: Read, rows: list[Location], row: Row, root: Path
+    ) -> None:
         (root / "2").mkdir()
-        assert not read([*rows, row("experiment", "2", "2", root / "2"), row("run", OTHER, "2", root / "2" / OTHER / "artifacts")]).ownerless
+        assert not read(
+            [*rows, row("experiment", "2", "2", root / "2"), row("run", OTHER, "2", root / "2" / OTHER / "artifacts")]
+        ).ownerless
 
     def test_a_file_store_is_not_moved_from_under_its_rows(self, read: Read, rows: list[Location], root: Path) -> None:
         write(root / "5" / "meta.yaml")
@@ -198,9 +229,13 @@ class TestOwnerless:
         found = read(rows)
         assert found.ownerless[str(root / "5")].keep == "a file store's experiment lives here: migrate it first"
         assert found.ownerless[str(root / "6")].keep == ""
-        assert read(rows, file_store=True).ownerless[str(root / "5")].keep.startswith("it holds a file store's meta.yaml")
+        assert (
+            read(rows, file_store=True).ownerless[str(root / "5")].keep.startswith("it holds a file store's meta.yaml")
+        )
 
-    def test_what_a_migrated_file_store_left_belongs_to_the_experiment(self, read: Read, rows: list[Location], root: Path) -> None:
+    def test_what_a_migrated_file_store_left_belongs_to_the_experiment(
+        self, read: Read, rows: list[Location], root: Path
+    ) -> None:
         write(root / "1" / "meta.yaml")
         write(root / "1" / "tags" / "team")
         assert not read(rows).ownerless
@@ -212,7 +247,10 @@ class TestOwnerless:
         write(root / OTHER / "third.csv")
         write(root / GONE / "artifacts" / "keep" / "me.csv")
         found = read(rows, ignore=["*.md", "*/keep/*"])
-        assert sorted(path[len(str(root)) + 1 :] for path in found.ownerless) == [f"{OTHER}/artifacts/other.csv", f"{OTHER}/third.csv"]
+        assert sorted(path[len(str(root)) + 1 :] for path in found.ownerless) == [
+            f"{OTHER}/artifacts/other.csv",
+            f"{OTHER}/third.csv",
+        ]
 
     def test_a_project_folder_as_root_is_left_alone(self, read: Read, row: Row, tmp_path: Path) -> None:
         project = tmp_path / "project"
@@ -222,7 +260,10 @@ class TestOwnerless:
         write(project / "7" / OTHER / "artifacts" / "b.csv")
         write(project / GONE / "artifacts" / "c.csv")
         write(project / "1" / "notes.txt")
-        locations = [row("experiment", "1", "1", project / "1"), row("run", RUN, "1", project / "1" / RUN / "artifacts")]
+        locations = [
+            row("experiment", "1", "1", project / "1"),
+            row("run", RUN, "1", project / "1" / RUN / "artifacts"),
+        ]
         found = read(locations)
         assert {path[len(str(project)) + 1 :]: item.keep for path, item in found.ownerless.items()} == {
             "2024": "it is not evidently MLflow's: name the folder in artifact_roots if it is",
@@ -237,12 +278,16 @@ class TestOwnerless:
 
 
 class TestModels:
-    def test_each_folder_with_an_mlmodel_but_not_its_metadata(self, read: Read, rows: list[Location], root: Path) -> None:
+    def test_each_folder_with_an_mlmodel_but_not_its_metadata(
+        self, read: Read, rows: list[Location], root: Path
+    ) -> None:
         document = b"flavors:\n  f:\n    data: model.pkl\n"
         own = write(root / "1" / "models" / MODEL / "artifacts" / "MLmodel", document).parent
         write(own / "model.pkl")
         write(own / "metadata" / "MLmodel", document)
-        of_run = write(root / "1" / RUN / "artifacts" / "metadata" / "MLmodel", document).parent  # somebody's name for a model
+        of_run = write(
+            root / "1" / RUN / "artifacts" / "metadata" / "MLmodel", document
+        ).parent  # somebody's name for a model
         nobodys = write(root / OTHER / "artifacts" / "model" / "MLmodel", document).parent
         found = read(rows).models
         assert {path: (item.owner and item.owner.kind, item.missing) for path, item in found.items()} == {
@@ -255,7 +300,12 @@ class TestModels:
 class TestRoots:
     def test_a_location_without_the_id_is_a_root_itself(self, read: Read, row: Row, tmp_path: Path) -> None:
         write(tmp_path / "custom" / RUN / "artifacts" / "a.csv")
-        found = read([row("experiment", "3", "3", tmp_path / "custom"), row("run", RUN, "3", tmp_path / "custom" / RUN / "artifacts")])
+        found = read(
+            [
+                row("experiment", "3", "3", tmp_path / "custom"),
+                row("run", RUN, "3", tmp_path / "custom" / RUN / "artifacts"),
+            ]
+        )
         assert [item.path for item in found.roots] == [str(tmp_path / "custom")]
         assert len(found.files) == 1
 
@@ -263,13 +313,22 @@ class TestRoots:
         write(root / "1" / RUN / "artifacts" / "a.csv")
         write(root / "inner" / "2" / OTHER / "artifacts" / "b.csv")
         write(root / "inner" / GONE / "artifacts" / "c.csv")
-        inner = [row("experiment", "2", "2", root / "inner" / "2"), row("run", OTHER, "2", root / "inner" / "2" / OTHER / "artifacts")]
+        inner = [
+            row("experiment", "2", "2", root / "inner" / "2"),
+            row("run", OTHER, "2", root / "inner" / "2" / OTHER / "artifacts"),
+        ]
         found = read([*rows, *inner], roots=[str(root), str(root / "inner"), str(root / "1")])
-        assert [(item.key, item.path) for item in found.roots] == [("0", str(root)), ("1", str(root / "1")), ("2", str(root / "inner"))]
+        assert [(item.key, item.path) for item in found.roots] == [
+            ("0", str(root)),
+            ("1", str(root / "1")),
+            ("2", str(root / "inner")),
+        ]
         assert len(found.files) == 3
         assert [(item.path, item.root) for item in found.ownerless.values()] == [(str(root / "inner" / GONE), "2")]
 
-    def test_two_names_of_one_root_are_one(self, read: Read, rows: list[Location], row: Row, root: Path, tmp_path: Path) -> None:
+    def test_two_names_of_one_root_are_one(
+        self, read: Read, rows: list[Location], row: Row, root: Path, tmp_path: Path
+    ) -> None:
         (tmp_path / "linked").symlink_to(root)
         path = write(root / "2" / OTHER / "artifacts" / "a.csv")
         linked = tmp_path / "linked" / "2"
@@ -278,7 +337,9 @@ class TestRoots:
         assert found.locations["run", OTHER] == str(path.parent)
         assert found.files[str(path)].logged
 
-    def test_an_experiments_folder_may_be_a_link(self, read: Read, rows: list[Location], root: Path, tmp_path: Path) -> None:
+    def test_an_experiments_folder_may_be_a_link(
+        self, read: Read, rows: list[Location], root: Path, tmp_path: Path
+    ) -> None:
         path = write(tmp_path / "big disk" / "first" / RUN / "artifacts" / "a.csv")
         (root / "1").symlink_to(tmp_path / "big disk" / "first")
         found = read(rows)
@@ -306,7 +367,12 @@ class TestUnreachable:
             ]
         )
         (item,) = found.unreachable
-        assert (item.experiments, item.place, item.rows, item.example.kind) == (("1",), where.removesuffix("/1"), 4, "experiment")
+        assert (item.experiments, item.place, item.rows, item.example.kind) == (
+            ("1",),
+            where.removesuffix("/1"),
+            4,
+            "experiment",
+        )
         assert item.reason == "the folder D:/code/week-02 does not exist here; map it with [store.relocate]"
         assert not found.locations
         assert {unknown.why for unknown in found.unknown.values()} == {Why.ELSEWHERE}
@@ -337,11 +403,18 @@ class TestUnreachable:
 
     def test_an_experiment_without_a_run_has_nothing_to_reach(self, read: Read, rows: list[Location], row: Row) -> None:
         found = read(
-            [*rows, row("experiment", "2", "2", "gs://bucket/2"), row("experiment", "3", "3", ""), row("experiment", "4", "4", "/nowhere/at/4")]
+            [
+                *rows,
+                row("experiment", "2", "2", "gs://bucket/2"),
+                row("experiment", "3", "3", ""),
+                row("experiment", "4", "4", "/nowhere/at/4"),
+            ]
         )
         assert not found.unreachable
 
-    def test_absent_folders_of_ready_models_and_versions_are_told_each(self, read: Read, rows: list[Location], row: Row, root: Path) -> None:
+    def test_absent_folders_of_ready_models_and_versions_are_told_each(
+        self, read: Read, rows: list[Location], row: Row, root: Path
+    ) -> None:
         folder = root / "1" / "models" / MODEL / "artifacts"
         write(root / "1" / RUN / "artifacts" / "a.csv")
         version = row("model_version", "m/1", "1", root / "1" / RUN / "artifacts" / "model")
@@ -359,7 +432,9 @@ class TestUnreachable:
 
 
 class TestHostileTrees:
-    def test_links_pipes_and_sockets_are_told_and_never_opened(self, read: Read, rows: list[Location], root: Path, tmp_path: Path) -> None:
+    def test_links_pipes_and_sockets_are_told_and_never_opened(
+        self, read: Read, rows: list[Location], root: Path, tmp_path: Path
+    ) -> None:
         folder = root / "1" / RUN / "artifacts"
         write(folder / "real.csv")
         write(tmp_path / "outside" / "secret.csv")
@@ -376,7 +451,10 @@ class TestHostileTrees:
             finally:
                 os.chdir(here)
         found = read(rows)
-        assert {path[len(str(folder)) + 1 :]: file.logged for path, file in found.files.items()} == {"real.csv": True, "linked.csv": False}
+        assert {path[len(str(folder)) + 1 :]: file.logged for path, file in found.files.items()} == {
+            "real.csv": True,
+            "linked.csv": False,
+        }
         assert len({file.copy for file in found.files.values()}) == 2
         assert {path[len(str(folder)) + 1 :]: why for path, why in found.unread.items()} == {
             "away": "a symbolic link to a folder is not followed",
@@ -434,8 +512,10 @@ from mlflow_compliance.progress import Silent
 from mlflow_compliance.store.artifacts.local import read_artifacts
 drop()
 root = sys.argv[1]
-rows = [Location(EntityRef("experiment", "1"), "1", root + "/1"), Location(EntityRef("run", "{RUN}"), "1", root + "/1/{RUN}/artifacts")]
-found = read_artifacts(rows, relocate={{}}, roots=[], ignore=[], rules=DuplicateRules(), file_store=False, ready_models=(), recorded={{}},
+rows = [Location(EntityRef("experiment", "1"), "1", root + "/1"),
+        Location(EntityRef("run", "{RUN}"), "1", root + "/1/{RUN}/artifacts")]
+found = read_artifacts(rows, relocate={{}}, roots=[], ignore=[], rules=DuplicateRules(), file_store=False,
+                       ready_models=(), recorded={{}},
                        progress=Silent())
 print(json.dumps([found.unread, {{path: item.keep for path, item in found.ownerless.items()}}]))
 """
@@ -466,7 +546,16 @@ class TestRealStores:
         assert len(found.models) == 3
 
 
-HOSTILE = ["new\nline.csv", os.fsdecode(b"\xff\xfe.bin"), "a" * 250, " ", "\N{GREEK SMALL LETTER ALPHA}\t", "MLmodel\n", "-rf", "*.lock"]
+HOSTILE = [
+    "new\nline.csv",
+    os.fsdecode(b"\xff\xfe.bin"),
+    "a" * 250,
+    " ",
+    "\N{GREEK SMALL LETTER ALPHA}\t",
+    "MLmodel\n",
+    "-rf",
+    "*.lock",
+]
 DYING = """
 import importlib.util, os, signal, sys
 spec = importlib.util.spec_from_file_location("helper_child", {program!r})
@@ -491,7 +580,9 @@ class TestHelper:
 
     @pytest.fixture
     def rows(self, root: Path, row: Row, tmp_path: Path) -> list[Location]:
-        """Runs with every kind of file: equal and not, hostile names, links of both kinds, folders in folders, models good and bad."""
+        """Runs with every kind of file: equal and not, hostile names, links of both kinds, folders in folders,
+        models good and bad.
+        """
         rng, rows = random.Random(7), [row("experiment", "1", "1", root / "1")]
         contents = [rng.randbytes(size) for size in (0, 1, 30, 30, 4096, 4097, 4097, 9000)]
         write(tmp_path / "outside" / "data", contents[-1])
@@ -506,7 +597,9 @@ class TestHelper:
                     write(place / name, rng.choice(contents))
             write(
                 folder / "model" / "MLmodel",
-                rng.choice([b"flavors: {f: {data: gone}}", b"artifact_path: m\nflavors:\n  f:\n    data: ' '\n", b"\xff", b""]),
+                rng.choice(
+                    [b"flavors: {f: {data: gone}}", b"artifact_path: m\nflavors:\n  f:\n    data: ' '\n", b"\xff", b""]
+                ),
             )
             write(folder / "model" / "requirements.txt", contents[3])
             if number % 9 == 1:
@@ -538,7 +631,9 @@ class TestHelper:
 
         return searching
 
-    def test_the_same_with_and_without(self, search: Callable[..., Artifacts], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_same_with_and_without(
+        self, search: Callable[..., Artifacts], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         expected = search(1_000_000)
         assert len(expected.duplicates()) == 10
         assert len(expected.unread) > 5
@@ -547,7 +642,11 @@ class TestHelper:
         own: list[object] = []
         slow = waiting(local.Visitor.visit, lambda: bool(own.append(0)), 0.02)
         monkeypatch.setattr(local.Visitor, "visit", slow)  # the helper gets the most of it
-        for given in ({}, {"sampled": True}, {"sampled": True, "cache": HashCache(str(tmp_path / "cache"), "", DuplicateRules(), 0)}):
+        for given in (
+            {},
+            {"sampled": True},
+            {"sampled": True, "cache": HashCache(str(tmp_path / "cache"), "", DuplicateRules(), 0)},
+        ):
             own.clear()
             assert search(1, **given) == expected
             assert len(own) < 80  # two a folder: the helper did some of the 59
@@ -558,7 +657,9 @@ class TestHelper:
         later = time.time_ns() + 3_600_000_000_000
         monkeypatch.setattr(hash_cache, "now", lambda: later)
         rules, looked, visit = DuplicateRules(1, ("*.lock", "requirements.txt")), list[str](), local.Visitor.visit
-        monkeypatch.setattr(local.Visitor, "visit", lambda self, *folder: looked.append(folder[0]) or visit(self, *folder))
+        monkeypatch.setattr(
+            local.Visitor, "visit", lambda self, *folder: looked.append(folder[0]) or visit(self, *folder)
+        )
         for fewest in (1, 1, 1, 1_000_000):
             expected = search(1_000_000, sampled=True)
             looked.clear()
@@ -571,7 +672,11 @@ class TestHelper:
         assert expected.models[str(changed.parent)].missing == ("another",)
 
     def test_a_helper_that_is_killed_loses_nothing(
-        self, search: Callable[..., Artifacts], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+        self,
+        search: Callable[..., Artifacts],
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capfd: pytest.CaptureFixture[str],
     ) -> None:
         expected, died = search(1_000_000), tmp_path / "died"
         (tmp_path / "dying.py").write_text(DYING.format(program=worker_program.__file__, died=str(died)))

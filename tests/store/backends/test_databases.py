@@ -1,4 +1,6 @@
-"""Stores in PostgreSQL, MariaDB and MySQL: what is told of one that cannot be read, and what happens when its server goes away in a repair."""
+"""Stores in PostgreSQL, MariaDB and MySQL: what is told of one that cannot be read, and what happens when its
+server goes away in a repair.
+"""
 
 from __future__ import annotations
 
@@ -57,10 +59,14 @@ def refused(gate: Gate, uri: str, *options: str) -> str:
     return text
 
 
-def test_what_cannot_be_read_is_told_in_one_sentence(server: Server, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_read_is_told_in_one_sentence(
+    server: Server, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
     empty = server.database()
     assert "holds no MLflow store" in refused(gate, server.uri(empty))
-    assert server.sql(empty, f"SELECT * FROM information_schema.tables WHERE table_schema IN ('public', '{empty}')") == []
+    assert (
+        server.sql(empty, f"SELECT * FROM information_schema.tables WHERE table_schema IN ('public', '{empty}')") == []
+    )
     assert re.search("does not exist|Unknown database", refused(gate, server.uri("no_such_database")))
     wrong = refused(gate, server.uri(empty, password="wr0ng"))
     assert re.search("password authentication failed|Access denied", wrong)
@@ -83,17 +89,31 @@ def fixing(gate: Gate, kill: str, server: Server, artifacts: str) -> subprocess.
         "KILL_AT": kill,
         "KILL_SERVER": f"{server.process.pid}:{server.deadly}:{server.port}",
     }
-    words = [f"--rootdir={gate.folder}", f"-c={gate.folder}/pytest.ini", *map(str, RULES), "--fix", owned(artifacts), "-p", "killing"]
-    return subprocess.run([sys.executable, "-m", "pytest", *words], cwd=gate.folder, env=environment, capture_output=True, text=True)
+    words = [
+        f"--rootdir={gate.folder}",
+        f"-c={gate.folder}/pytest.ini",
+        *map(str, RULES),
+        "--fix",
+        owned(artifacts),
+        "-p",
+        "killing",
+    ]
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", *words], cwd=gate.folder, env=environment, capture_output=True, text=True
+    )
 
 
 BETWEEN_CHANGES = "mlflow_compliance.repair.journal:Journal.begin_all:3"
 GONE = {"postgresql": "mlflow_compliance.store.write.copies:RunCopier.copy_files:1"}
-"""Server -> the moment that it goes away at, where that is not between two changes: this one is within the copy of a run."""
+"""Server -> the moment that it goes away at, where that is not between two changes: this one is within the copy of
+a run.
+"""
 
 
 @pytest.mark.parametrize("kind", SERVERS)
-def test_the_next_repair_finishes_what_a_lost_server_broke_off(guest_on: Callable[..., Guest], gate: Gate, kind: str) -> None:
+def test_the_next_repair_finishes_what_a_lost_server_broke_off(
+    guest_on: Callable[..., Guest], gate: Gate, kind: str
+) -> None:
     server = SERVERS[kind]()
     guest = guest_on(server)
     ids = make_messy(guest)
@@ -137,11 +157,18 @@ def test_one_repair_at_a_time_from_any_machine(server: Server, guest_on: Callabl
 
 
 IDLE = {
-    "postgresql": ("ALTER ROLE tester SET idle_session_timeout = 100", "ALTER ROLE tester RESET idle_session_timeout", "pg_backend_pid()"),
+    "postgresql": (
+        "ALTER ROLE tester SET idle_session_timeout = 100",
+        "ALTER ROLE tester RESET idle_session_timeout",
+        "pg_backend_pid()",
+    ),
     "mysql+pymysql": ("SET GLOBAL wait_timeout = 1", "SET GLOBAL wait_timeout = DEFAULT", "CONNECTION_ID()"),
 }
 """Driver -> what makes a server end idle connections soon, what undoes that, and the number of a connection."""
-CONNECTIONS = {"postgresql": "SELECT pid FROM pg_stat_activity", "mysql+pymysql": "SELECT id FROM information_schema.processlist"}
+CONNECTIONS = {
+    "postgresql": "SELECT pid FROM pg_stat_activity",
+    "mysql+pymysql": "SELECT id FROM information_schema.processlist",
+}
 
 
 def test_a_server_that_ends_idle_connections_keeps_the_lock(server: Server, guest_on: Callable[..., Guest]) -> None:
@@ -164,7 +191,9 @@ def test_a_server_that_ends_idle_connections_keeps_the_lock(server: Server, gues
 
 @pytest.mark.parametrize("kind", [name for name in SERVERS if name != "postgresql"])
 def test_names_that_the_database_takes_for_one_lose_nothing(guest_on: Callable[..., Guest], kind: str) -> None:
-    """MLflow writes a version under the name that it was called with; a tag or alias in another spelling it would overwrite."""
+    """MLflow writes a version under the name that it was called with; a tag or alias in another spelling it would
+    overwrite.
+    """
     guest = guest_on(SERVERS[kind]())
     home = guest.experiment("credit_production", Stage="draft")
     run_id = guest.run(home, "champion", Owner="ann")
@@ -176,7 +205,9 @@ def test_names_that_the_database_takes_for_one_lose_nothing(guest_on: Callable[.
     assert before.registered_models.keys() == {"Crédit"}
     model = before.registered_models["Crédit"]
     assert (model.tags, model.aliases) == ({"owner": "ann"}, {"Champion": "1"})
-    assert [(version.version, version.tags, version.experiment_id) for version in model.versions] == [("1", {"checked": "yes"}, home)]
+    assert [(version.version, version.tags, version.experiment_id) for version in model.versions] == [
+        ("1", {"checked": "yes"}, home)
+    ]
     writer = StoreWriter(guest.store, {})
     for change in (
         SetExperimentTag(home, "stage", "archived", None),
@@ -207,17 +238,24 @@ def test_a_store_that_was_converted_to_another_collation_in_part(guest_on: Calla
     guest.registered("credit", f"models:/{model}", run_id, alias="champion")
     before = guest.everything()
     assert before.experiments[home].loose_models == 2
-    ((tie,),) = server.sql(name, f"SELECT constraint_name FROM information_schema.table_constraints WHERE table_schema = '{name}' AND {ALIASES}")
+    ((tie,),) = server.sql(
+        name,
+        f"SELECT constraint_name FROM information_schema.table_constraints WHERE table_schema = '{name}' AND {ALIASES}",
+    )
     server.sql(
         name,
-        f"ALTER TABLE registered_model_aliases DROP FOREIGN KEY {tie}, CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci",
+        f"ALTER TABLE registered_model_aliases DROP FOREIGN KEY {tie}, CONVERT TO CHARACTER SET utf8mb4 COLLATE "
+        "utf8mb4_unicode_ci",
         "ALTER TABLE logged_models MODIFY source_run_id VARCHAR(32) CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci",
     )
     assert differing(before, guest.everything()) == []
 
 
-def test_only_the_callers_workspace_and_only_what_is_meant(server: Server, guest_on: Callable[..., Guest], monkeypatch: pytest.MonkeyPatch) -> None:
-    """What another workspace owns is neither looked at nor taken for ownerless; MySQL compares text without regard to case and accents.
+def test_only_the_callers_workspace_and_only_what_is_meant(
+    server: Server, guest_on: Callable[..., Guest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What another workspace owns is neither looked at nor taken for ownerless; MySQL compares text without regard to
+    case and accents.
 
     A mark in another case is read, to be told; it counts for nothing. One with an accent is another word.
     """
@@ -228,7 +266,9 @@ def test_only_the_callers_workspace_and_only_what_is_meant(server: Server, guest
     mine = guest.experiment("other")
     shouted = guest.run(mine, "shouted", stage="PRODUCTION")
     accented = guest.run(mine, "accented", stage="productión")
-    server.sql(guest.uri.rpartition("/")[2], f"UPDATE experiments SET workspace = 'theirs' WHERE experiment_id = {theirs}")
+    server.sql(
+        guest.uri.rpartition("/")[2], f"UPDATE experiments SET workspace = 'theirs' WHERE experiment_id = {theirs}"
+    )
     here = guest.read()
     assert (here.info.workspace, set(here.experiments)) == ("default", {"0", mine})
     assert {shouted, accented, run_id} & here.runs.keys() == {shouted}
@@ -240,12 +280,19 @@ def test_only_the_callers_workspace_and_only_what_is_meant(server: Server, guest
     assert set(guest.read(artifacts=False).experiments) == {theirs}
 
 
-def test_an_old_schema_is_audited_and_not_written_to(server: Server, guest_on: Callable[..., Guest], gate: Gate) -> None:
+def test_an_old_schema_is_audited_and_not_written_to(
+    server: Server, guest_on: Callable[..., Guest], gate: Gate
+) -> None:
     guest = guest_on(server)
     make_messy(guest)
     name = guest.uri.rpartition("/")[2]
     # As it was before logged models and datasets had what they have now.
-    server.sql(name, "UPDATE alembic_version SET version_num = '4465047574b1'", "DROP TABLE logged_model_metrics", "DROP TABLE assessments")
+    server.sql(
+        name,
+        "UPDATE alembic_version SET version_num = '4465047574b1'",
+        "DROP TABLE logged_model_metrics",
+        "DROP TABLE assessments",
+    )
     before = gate()
     assert before.ret == 1
     assert "EXP001" in told(before)
@@ -268,7 +315,9 @@ def test_the_production_model_is_looked_up(server: Server, guest_on: Callable[..
         load_production_model(**{**asked, "tracking_uri": guest.uri.replace(f":{server.port}/", ":9/")})
 
 
-def test_rows_of_a_moved_store_are_rewritten_and_taken_back(server: Server, guest_on: Callable[..., Guest], gate: Gate) -> None:
+def test_rows_of_a_moved_store_are_rewritten_and_taken_back(
+    server: Server, guest_on: Callable[..., Guest], gate: Gate
+) -> None:
     guest = guest_on(server)
     key = guest.experiment("work")
     run = guest.rich_run(key)
@@ -278,7 +327,9 @@ def test_rows_of_a_moved_store_are_rewritten_and_taken_back(server: Server, gues
     database = guest.uri.rpartition("/")[2]
     columns = (("experiments", "artifact_location"), ("runs", "artifact_uri"), ("logged_models", "artifact_location"))
     for table, column in (*columns, ("model_versions", "source"), ("model_versions", "storage_location")):
-        server.sql(database, f"UPDATE {table} SET {column} = REPLACE({column}, '{guest.mlruns}', 'file:///C:/old/mlruns')")
+        server.sql(
+            database, f"UPDATE {table} SET {column} = REPLACE({column}, '{guest.mlruns}', 'file:///C:/old/mlruns')"
+        )
     gate.settings(guest.uri, f'\n[store.relocate]\n"file:///C:/old/mlruns" = "{guest.mlruns}"\n')
     moved = Guest(guest.place, gate.folder, load_settings(gate.folder / "compliance.toml"))
     before = moved.everything()
@@ -295,7 +346,9 @@ def test_rows_of_a_moved_store_are_rewritten_and_taken_back(server: Server, gues
     assert differing(before, moved.everything()) == []
 
 
-def test_a_place_that_the_database_would_cut_is_not_written(server: Server, guest_on: Callable[..., Guest], gate: Gate) -> None:
+def test_a_place_that_the_database_would_cut_is_not_written(
+    server: Server, guest_on: Callable[..., Guest], gate: Gate
+) -> None:
     guest = guest_on(server)
     run = guest.run(guest.experiment("work"), files={"a.bin": BIG})
     long = guest.folder / "/".join(["x" * 100] * 2)

@@ -1,4 +1,6 @@
-"""A token that expires half-way: the gateway before a tracking server lets a caller pass until then, and answers HTTP 401 ever after."""
+"""A token that expires half-way: the gateway before a tracking server lets a caller pass until then, and answers
+HTTP 401 ever after.
+"""
 
 from __future__ import annotations
 
@@ -90,10 +92,22 @@ def test_a_token_that_expires(guest: Guest, gate: Gate) -> None:
     before, port = guest.everything(), int(guest.uri.rpartition(":")[2])
 
     # While the store is read: rows, the list of the artifacts, and the bytes of one.
-    refusal = "it does not accept the credentials (HTTP 401): check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
-    for endpoint, number in (("/runs/search", 1), ("/metrics/get-history", 2), ("artifacts?path=", 5), ("/MLmodel", 1), ("/shap.bin", 1)):
+    refusal = (
+        "it does not accept the credentials (HTTP 401): check MLFLOW_TRACKING_USERNAME and "
+        "MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+    )
+    for endpoint, number in (
+        ("/runs/search", 1),
+        ("/metrics/get-history", 2),
+        ("artifacts?path=", 5),
+        ("/MLmodel", 1),
+        ("/shap.bin", 1),
+    ):
         gateway = Gateway(at(endpoint, number))
-        with Proxy(port, gateway) as proxy, pytest.raises(StoreError, match=re.escape(f"{proxy.url} cannot be read: {refusal}")):
+        with (
+            Proxy(port, gateway) as proxy,
+            pytest.raises(StoreError, match=re.escape(f"{proxy.url} cannot be read: {refusal}")),
+        ):
             open_store(proxy.url, guest.settings, str(gate.folder)).read(artifacts=True)
         assert gateway.expired, f"{endpoint} was not asked {number} times"
     audited, _ = through(port, gate, at("/runs/search", 1))
@@ -107,8 +121,14 @@ def test_a_token_that_expires(guest: Guest, gate: Gate) -> None:
 
     # While a repair writes: in the copy of a run, between two changes, and when all is done and the store is read anew.
     for expires, said in (
-        (at("PUT ", 1), "could not be copied, because the tracking server does not accept the credentials any more (HTTP 401)"),
-        (at("/experiments/set-experiment-tag", 2), "could not be set, because the tracking server does not accept the credentials any more"),
+        (
+            at("PUT ", 1),
+            "could not be copied, because the tracking server does not accept the credentials any more (HTTP 401)",
+        ),
+        (
+            at("/experiments/set-experiment-tag", 2),
+            "could not be set, because the tracking server does not accept the credentials any more",
+        ),
         (lambda _: all_done(gate), "the store cannot be read anew to see whether it is what was planned"),
     ):
         fixed, gateway = through(port, gate, expires, "--fix")

@@ -1,4 +1,6 @@
-"""File stores with files that MLflow cannot read: one finding each, that names the user's own file, and the rest is audited as ever."""
+"""File stores with files that MLflow cannot read: one finding each, that names the user's own file, and the rest is
+audited as ever.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ FILE = re.compile(r"^file (\S+): (it .*)$", re.MULTILINE)
 
 @dataclass
 class Files:
-    """A file store: experiment `kept` with a run, experiment `spoilt` with two, a logged model, a trace's and a registered model's rows."""
+    """A file store: experiment `kept` with a run, experiment `spoilt` with two, a logged model, a trace's and a
+    registered model's rows.
+    """
 
     root: Path
     client: MlflowClient
@@ -42,7 +46,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     code = """
 import sys, mlflow
 from mlflow import MlflowClient
-client = MlflowClient(tracking_uri="file://" + sys.argv[1] + "/mlruns", registry_uri="file://" + sys.argv[1] + "/mlruns")
+place = "file://" + sys.argv[1] + "/mlruns"
+client = MlflowClient(tracking_uri=place, registry_uri=place)
 for name, runs in (("kept", 1), ("spoilt", 2)):
     key = client.create_experiment(name, tags={"lifecycle": "reference"})
     for number in range(runs):
@@ -55,7 +60,9 @@ for name, runs in (("kept", 1), ("spoilt", 2)):
 client.create_registered_model("credit"); client.create_model_version("credit", "file:///nowhere", run)
 """
     environment = {"MLFLOW_ALLOW_FILE_STORE": "true", "PATH": "/usr/bin:/bin"}
-    subprocess.run([sys.executable, "-W", "ignore", "-c", code, str(folder)], check=True, env=environment, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, str(folder)], check=True, env=environment, capture_output=True
+    )
     return folder / "mlruns"
 
 
@@ -66,17 +73,22 @@ def files(built: Path, gate: Gate, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     shutil.copytree(built, root)
     for meta in root.rglob("meta.yaml"):
         meta.write_text(meta.read_text().replace(str(built), str(root)))
-    homes = {yaml.safe_load((path / "meta.yaml").read_text())["name"]: path for path in root.iterdir() if path.name.isdigit()}
+    homes = {
+        yaml.safe_load((path / "meta.yaml").read_text())["name"]: path for path in root.iterdir() if path.name.isdigit()
+    }
     spoilt = homes["spoilt"]
     run = min(path for path in spoilt.iterdir() if (path / "metrics").is_dir() and path.name != "models")
     gate.settings(str(root))
-    return Files(root, MlflowClient(tracking_uri=root.as_uri()), homes["kept"], spoilt, run, next((spoilt / "models").iterdir()))
+    return Files(
+        root, MlflowClient(tracking_uri=root.as_uri()), homes["kept"], spoilt, run, next((spoilt / "models").iterdir())
+    )
 
 
 def said(gate: Gate, *flags: str) -> tuple[dict[str, str], str]:
     """Path -> what STO005 says of it, and all that was told; never a path of a copy."""
     result = gate(
-        *(flags or ("-k", "ART002 or EXP003 or STO")), rules=[f"{POLICIES}/test_{name}.py" for name in ("artifacts", "experiments", "store")]
+        *(flags or ("-k", "ART002 or EXP003 or STO")),
+        rules=[f"{POLICIES}/test_{name}.py" for name in ("artifacts", "experiments", "store")],
     )
     text = told(result)
     assert "/mlflow-compliance-" not in text
@@ -162,7 +174,12 @@ def test_a_meta_yaml_that_cannot_be_read(gate: Gate, files: Files, kind: str, ow
 VALUES: dict[str, tuple[str, Callable[[Path], None], str, str]] = {
     "empty metric": ("metrics/auc", _empty, "it is empty", "high"),
     "a metric that is not UTF-8": ("metrics/auc", _latin, "it is not UTF-8 text", "high"),
-    "a metric of words": ("metrics/auc", lambda path: path.write_text("one two three\n") and None, "it has 1 of 1 lines that hold no point", "high"),
+    "a metric of words": (
+        "metrics/auc",
+        lambda path: path.write_text("one two three\n") and None,
+        "it has 1 of 1 lines that hold no point",
+        "high",
+    ),
     "a metric with one bad line": (
         "metrics/auc",
         lambda path: path.write_text(path.read_text() + "17\n") and None,
@@ -208,7 +225,9 @@ def test_a_value_that_cannot_be_read(gate: Gate, files: Files, kind: str) -> Non
 )
 def test_rows_of_other_kinds(gate: Gate, files: Files, place: str, spoil: Callable[[Path], None]) -> None:
     owner, _, name = place.partition("/")
-    path = {"experiment": files.spoilt, "model": files.model, "registry": files.root / "models" / "credit"}[owner] / name
+    path = {"experiment": files.spoilt, "model": files.model, "registry": files.root / "models" / "credit"}[
+        owner
+    ] / name
     spoil(path)
     assert list(said(gate)[0]) == [str(path)]
 
@@ -262,8 +281,12 @@ def test_a_broken_entry_of_the_trash_is_one_finding(gate: Gate, files: Files, th
 
 
 @pytest.mark.parametrize("elsewhere", ["elsewhere", "mlruns/elsewhere"])
-def test_an_experiments_own_folder_is_its_own_wherever_its_artifacts_lie(gate: Gate, files: Files, tmp_path: Path, elsewhere: str) -> None:
-    key = files.client.create_experiment("far", artifact_location=str(tmp_path / elsewhere), tags={"lifecycle": "reference"})
+def test_an_experiments_own_folder_is_its_own_wherever_its_artifacts_lie(
+    gate: Gate, files: Files, tmp_path: Path, elsewhere: str
+) -> None:
+    key = files.client.create_experiment(
+        "far", artifact_location=str(tmp_path / elsewhere), tags={"lifecycle": "reference"}
+    )
     run = files.client.create_run(key).info.run_id
     files.client.log_text(run, "x", "x.txt")
     files.client.set_terminated(run)
@@ -273,15 +296,32 @@ def test_an_experiments_own_folder_is_its_own_wherever_its_artifacts_lie(gate: G
 
 
 def test_a_migrated_store_keeps_what_the_migration_left(gate: Gate, files: Files, tmp_path: Path) -> None:
-    """STO001 told the runs beforehand; afterwards they have rows without an experiment, and nothing of them is anybody's stray."""
+    """STO001 told the runs beforehand; afterwards they have rows without an experiment, and nothing of them is
+    anybody's stray.
+    """
     (files.spoilt / "meta.yaml").unlink()
-    lost = files.kept / next(path.name for path in files.kept.iterdir() if (path / "metrics").is_dir() and path.name != "models")
+    lost = files.kept / next(
+        path.name for path in files.kept.iterdir() if (path / "metrics").is_dir() and path.name != "models"
+    )
     (lost / "meta.yaml").unlink()
     database = tmp_path / "new.db"
-    command = [sys.executable, "-W", "ignore", "-m", "mlflow", "migrate-filestore", "--source", str(files.root), "--target", f"sqlite:///{database}"]
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-m",
+        "mlflow",
+        "migrate-filestore",
+        "--source",
+        str(files.root),
+        "--target",
+        f"sqlite:///{database}",
+    ]
     subprocess.run(command, check=True, capture_output=True)
     with closing(sqlite3.connect(database)) as connection:
-        without = connection.execute("SELECT COUNT(*) FROM runs WHERE experiment_id NOT IN (SELECT experiment_id FROM experiments)").fetchone()
+        without = connection.execute(
+            "SELECT COUNT(*) FROM runs WHERE experiment_id NOT IN (SELECT experiment_id FROM experiments)"
+        ).fetchone()
     assert without == (2,)
     gate.settings(f"sqlite:///{database}")
     before = state(files.root)

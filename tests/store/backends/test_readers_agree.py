@@ -30,9 +30,10 @@ INFO = StoreInfo("test", "test")
 
 def both(lab: Lab) -> tuple[tuple[Snapshot, Rows], tuple[Snapshot, Rows]]:
     """The store by SQL and through the client, with every other run in full besides those that rules need."""
-    also = sorted(run.info.run_id for run in lab.client.search_runs(list(lab.read(artifacts=False).experiments), run_view_type=3, max_results=50))[
-        ::2
-    ]
+    also = sorted(
+        run.info.run_id
+        for run in lab.client.search_runs(list(lab.read(artifacts=False).experiments), run_view_type=3, max_results=50)
+    )[::2]
     assert isinstance(lab.store.backend, SqlBackend)
     with lab.store.backend.reading() as connection:
         by_sql = SqlReader(connection).read(INFO, lab.settings, also)
@@ -47,7 +48,9 @@ def assert_agree(lab: Lab, hidden_models: frozenset[str] = frozenset()) -> Snaps
     # What the tables say of themselves no client is told.
     assert by_sql.schema is not None
     assert replace(by_sql, info=INFO, taken_at=0, schema=None) == replace(by_client, info=INFO, taken_at=0)
-    assert sorted(place for place in sql_rows.locations if place.owner.key not in hidden_models) == sorted(client_rows.locations)
+    assert sorted(place for place in sql_rows.locations if place.owner.key not in hidden_models) == sorted(
+        client_rows.locations
+    )
     assert hidden_models <= {place.owner.key for place in sql_rows.locations}
     assert sql_rows.ready_models == client_rows.ready_models
     return by_sql
@@ -56,7 +59,9 @@ def assert_agree(lab: Lab, hidden_models: frozenset[str] = frozenset()) -> Snaps
 def on_server(name: str, folder: Path) -> Lab:
     """A new store on a server."""
     place = Place(SERVERS[name]().store(f"{folder}/mlruns"), f"{folder}/mlruns")
-    return Guest(place, folder, Settings.model_validate({"products": [CREDIT], "experiments": {"test_names": ["test_*"]}}))
+    return Guest(
+        place, folder, Settings.model_validate({"products": [CREDIT], "experiments": {"test_names": ["test_*"]}})
+    )
 
 
 @pytest.fixture(params=["sqlite", *SERVERS])
@@ -99,7 +104,11 @@ def test_on_a_store_with_one_of_everything(anywhere: Lab) -> None:
     assert "loss" in snapshot.runs[rich].metrics
     assert snapshot.registered_models.keys() == {"scorer", "promoted", "empty"}, "a prompt is no model"
     assert snapshot.registered_models["scorer"].aliases == {"champion": "1"}
-    homes = [version.experiment_id for name in ("promoted", "scorer") for version in snapshot.registered_models[name].versions]
+    homes = [
+        version.experiment_id
+        for name in ("promoted", "scorer")
+        for version in snapshot.registered_models[name].versions
+    ]
     assert homes == [production, production, production]
 
 
@@ -125,7 +134,9 @@ POINTS = st.lists(
 
 def named(values: st.SearchStrategy[str], most: int) -> st.SearchStrategy[dict[str, str]]:
     """Tags or params under names that no database takes for one another: MariaDB keeps `stage` or `Stage`, not both."""
-    return st.dictionaries(KEYS, values, max_size=most).map(lambda found: {key: found[key] for key in {key.lower(): key for key in found}.values()})
+    return st.dictionaries(KEYS, values, max_size=most).map(
+        lambda found: {key: found[key] for key in {key.lower(): key for key in found}.values()}
+    )
 
 
 RUN = st.fixed_dictionaries(
@@ -143,7 +154,9 @@ RUN = st.fixed_dictionaries(
         "copy": st.sampled_from(["", "", "incomplete", "complete", "retracted"]),
     }
 )
-EXPERIMENT = st.tuples(st.sampled_from(["credit_production", "credit_delivery", "test_1", "other"]), named(TEXT, 2), st.booleans())
+EXPERIMENT = st.tuples(
+    st.sampled_from(["credit_production", "credit_delivery", "test_1", "other"]), named(TEXT, 2), st.booleans()
+)
 
 
 STORE = {
@@ -152,7 +165,10 @@ STORE = {
     "aliases": st.lists(st.sampled_from(["champion", "old"]), max_size=2),
 }
 AS_IT_COMES = settings(
-    max_examples=12, deadline=None, phases=[Phase.generate], suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=12,
+    deadline=None,
+    phases=[Phase.generate],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
 
@@ -171,7 +187,9 @@ def test_on_random_stores_on_a_server(tmp_path: Path, name: str, **parts: Any) -
     assert_agree(lab)
 
 
-def fill(lab: Lab, experiments: list[tuple[str, dict[str, str], bool]], runs: list[dict[str, Any]], aliases: list[str]) -> None:
+def fill(
+    lab: Lab, experiments: list[tuple[str, dict[str, str], bool]], runs: list[dict[str, Any]], aliases: list[str]
+) -> None:
     keys = ["0", *(lab.experiment(name, **tags) for name, tags, _ in experiments)]
     read = lab.client.create_logged_model("0", name="base").model_id
     for spec in runs:
@@ -184,10 +202,21 @@ def fill(lab: Lab, experiments: list[tuple[str, dict[str, str], bool]], runs: li
 
 
 def write_run(lab: Lab, experiment_id: str, spec: dict[str, Any], read: str) -> None:
-    tags = {**spec["tags"], **({"compliance.copy": spec["copy"], "compliance.source_run_id": "1"} if spec["copy"] else {})}
-    run_id = lab.client.create_run(experiment_id, start_time=spec["start"], tags=tags, run_name=spec["name"] or None).info.run_id
-    models = [lab.client.create_logged_model(experiment_id, name="m", source_run_id=run_id, tags={"a": "b"}).model_id for _ in range(spec["models"])]
-    metrics = [Metric(key, value, START + at, step, model_id=next(iter(models), None)) for key, value, at, step in spec["points"]]
+    tags = {
+        **spec["tags"],
+        **({"compliance.copy": spec["copy"], "compliance.source_run_id": "1"} if spec["copy"] else {}),
+    }
+    run_id = lab.client.create_run(
+        experiment_id, start_time=spec["start"], tags=tags, run_name=spec["name"] or None
+    ).info.run_id
+    models = [
+        lab.client.create_logged_model(experiment_id, name="m", source_run_id=run_id, tags={"a": "b"}).model_id
+        for _ in range(spec["models"])
+    ]
+    metrics = [
+        Metric(key, value, START + at, step, model_id=next(iter(models), None))
+        for key, value, at, step in spec["points"]
+    ]
     lab.client.log_batch(run_id, metrics=metrics, params=[Param(key, value) for key, value in spec["params"].items()])
     inputs = [DatasetInput(data, [InputTag("mlflow.data.context", "train")]) for data in spec["datasets"]]
     lab.client.log_inputs(run_id, inputs, [LoggedModelInput(read)] if models else None)
@@ -201,7 +230,9 @@ def write_run(lab: Lab, experiment_id: str, spec: dict[str, Any], read: str) -> 
 
 @pytest.mark.parametrize("number", [1001])
 def test_more_than_one_page_of_everything(lab: Lab, number: int) -> None:
-    """Trap 4: MLflow shows 1,000 runs or experiments and 100 registered models at a time. The rows here are written by SQL: it is quick."""
+    """Trap 4: MLflow shows 1,000 runs or experiments and 100 registered models at a time. The rows here are written
+    by SQL: it is quick.
+    """
     many = lab.experiment("many")
     lab.sql(
         "WITH RECURSIVE n(i) AS (SELECT 100 UNION ALL SELECT i + 1 FROM n WHERE i < ?) INSERT INTO experiments "
@@ -212,8 +243,10 @@ def test_more_than_one_page_of_everything(lab: Lab, number: int) -> None:
     )
     lab.sql(
         "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?) INSERT INTO runs "
-        "(run_uuid, name, user_id, source_type, status, start_time, end_time, lifecycle_stage, artifact_uri, experiment_id) "
-        "SELECT printf('%032x', i), 'run ' || i, 'ann', 'UNKNOWN', 'FINISHED', 5, 6, 'active', ? || printf('%032x', i), ? FROM n",
+        "(run_uuid, name, user_id, source_type, status, start_time, end_time, lifecycle_stage, artifact_uri, "
+        "experiment_id) "
+        "SELECT printf('%032x', i), 'run ' || i, 'ann', 'UNKNOWN', 'FINISHED', 5, 6, 'active', ? || "
+        "printf('%032x', i), ? FROM n",
         number,
         f"{lab.mlruns}/{many}/",
         int(many),

@@ -35,7 +35,9 @@ def behind(tmp_path_factory: pytest.TempPathFactory, empty_store: bytes) -> Iter
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory, empty_store: bytes) -> Iterator[tuple[Server, Lab]]:
-    """A server with MLflow's basic-auth app: an administrator, a user who may read everything, and one who may not read experiment 2."""
+    """A server with MLflow's basic-auth app: an administrator, a user who may read everything, and one who may not
+    read experiment 2.
+    """
     lab = Lab.new(tmp_path_factory.mktemp("guarded") / "lab", empty_store, {})
     make_messy(lab)
     with tracking_server(lab.folder.parent, lab.uri, lab.mlruns, users="READ") as server:
@@ -67,7 +69,9 @@ def refused(gate: Gate, uri: str, *flags: str) -> str:
 
 
 def test_the_same_snapshot_as_by_sql(behind: tuple[Server, Lab]) -> None:
-    """With everything that a run may have, and with claims that only a run's tag makes: its neighbours have passed by then."""
+    """With everything that a run may have, and with claims that only a run's tag makes: its neighbours have passed
+    by then.
+    """
     server, lab = behind
     rich = lab.rich_run("1", "rich", base_in="0")
     claimed = lab.experiment("credit_by_tag")
@@ -84,7 +88,9 @@ def test_the_same_snapshot_as_by_sql(behind: tuple[Server, Lab]) -> None:
     for part in ("experiments", "runs", "logged_models", "registered_models", "ties", "untold", "datasets"):
         assert getattr(by_sql, part) == getattr(over_http, part), part
     assert {tie.how for tie in over_http.ties} == set(How)
-    assert len([run for run in over_http.runs.values() if run.experiment_id == claimed]) == 4, "a rival's runs are all brought in"
+    assert len([run for run in over_http.runs.values() if run.experiment_id == claimed]) == 4, (
+        "a rival's runs are all brought in"
+    )
     assert sorted(rows.locations) == sorted(sql_rows.locations)
     assert rows.ready_models == sql_rows.ready_models
 
@@ -102,14 +108,27 @@ def test_an_audit_leaves_the_store_behind_the_server_as_it_is(behind: tuple[Serv
     ("uri", "environment", "said"),
     [
         ("{url}", {}, "it does not accept the credentials (HTTP 401)"),
-        ("{url}", {"MLFLOW_TRACKING_USERNAME": ADMIN, "MLFLOW_TRACKING_PASSWORD": "sesame-wrong"}, "it does not accept the credentials (HTTP 401)"),
+        (
+            "{url}",
+            {"MLFLOW_TRACKING_USERNAME": ADMIN, "MLFLOW_TRACKING_PASSWORD": "sesame-wrong"},
+            "it does not accept the credentials (HTTP 401)",
+        ),
         ("http://admin:sesame-wrong@{host}", {}, "it does not accept the credentials (HTTP 401)"),
-        ("{url}", {"MLFLOW_TRACKING_USERNAME": "stranger", "MLFLOW_TRACKING_PASSWORD": READER[1]}, "hides experiment 2 from this user"),
+        (
+            "{url}",
+            {"MLFLOW_TRACKING_USERNAME": "stranger", "MLFLOW_TRACKING_PASSWORD": READER[1]},
+            "hides experiment 2 from this user",
+        ),
     ],
     ids=["no credentials", "wrong password", "wrong password in the URI", "a user who may not read an experiment"],
 )
 def test_who_may_not_read_all_is_told_so(
-    guarded: tuple[Server, Lab], gate: Gate, monkeypatch: pytest.MonkeyPatch, uri: str, environment: dict[str, str], said: str
+    guarded: tuple[Server, Lab],
+    gate: Gate,
+    monkeypatch: pytest.MonkeyPatch,
+    uri: str,
+    environment: dict[str, str],
+    said: str,
 ) -> None:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
@@ -120,7 +139,9 @@ def test_who_may_not_read_all_is_told_so(
     assert READER[1] not in line
 
 
-def test_a_reader_audits_and_may_not_repair(guarded: tuple[Server, Lab], gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reader_audits_and_may_not_repair(
+    guarded: tuple[Server, Lab], gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
     server, lab = guarded
     for name, value in zip(("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"), READER, strict=True):
         monkeypatch.setenv(name, value)
@@ -154,7 +175,9 @@ def test_hidden_by_default(tmp_path: Path, empty_store: bytes, gate: Gate, monke
 
 
 def test_what_does_not_answer(behind: tuple[Server, Lab], gate: Gate) -> None:
-    assert "it does not speak TLS: check whether the tracking URI should begin with http:" in refused(gate, behind[0].url.replace("http:", "https:"))
+    assert "it does not speak TLS: check whether the tracking URI should begin with http:" in refused(
+        gate, behind[0].url.replace("http:", "https:")
+    )
     with Proxy(0, lambda _: answer("200 OK", "<html>Welcome</html>")) as page:
         assert "what answers there (HTTP 200 OK) is no MLflow tracking server" in refused(gate, page.url)
     with Proxy(0, lambda _: answer("404 Not Found", "<html>nothing here</html>")) as nothing:
@@ -179,7 +202,10 @@ def test_a_server_that_is_busy_is_asked_again_as_often_as_mlflow_does(
     with Proxy(server.port, lambda _: answer(status)) as proxy:
         line = refused(gate, proxy.url)
         assert proxy.asked == 3
-    assert f"{proxy.url} cannot be read: it answers HTTP {status}, also after 2 retries (MLFLOW_HTTP_REQUEST_MAX_RETRIES)" in line
+    assert (
+        f"{proxy.url} cannot be read: it answers HTTP {status}, also after 2 retries (MLFLOW_HTTP_REQUEST_MAX_RETRIES)"
+        in line
+    )
 
 
 def test_a_server_that_goes_away_while_it_is_read(behind: tuple[Server, Lab], gate: Gate) -> None:
@@ -188,13 +214,17 @@ def test_a_server_that_goes_away_while_it_is_read(behind: tuple[Server, Lab], ga
         assert "it does not answer (the connection broke off)" in refused(gate, proxy.url)
 
 
-def test_only_the_callers_workspace(tmp_path: Path, empty_store: bytes, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_callers_workspace(
+    tmp_path: Path, empty_store: bytes, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lab = Lab.new(tmp_path / "lab", empty_store, {})
     with tracking_server(tmp_path, lab.uri, lab.mlruns, workspaces=True) as server:
         assert server.post("/api/3.0/mlflow/workspaces", {"name": "team-b"}).ok
         for workspace, name in (("default", "test_of_team_a"), ("team-b", "test_of_team_b")):
             headers = {"X-MLFLOW-WORKSPACE": workspace}
-            made = requests.post(f"{server.url}/api/2.0/mlflow/experiments/create", json={"name": name}, headers=headers, timeout=30).json()
+            made = requests.post(
+                f"{server.url}/api/2.0/mlflow/experiments/create", json={"name": name}, headers=headers, timeout=30
+            ).json()
             run = {"experiment_id": made["experiment_id"], "start_time": 1}
             assert requests.post(f"{server.url}/api/2.0/mlflow/runs/create", json=run, headers=headers, timeout=30).ok
         for workspace, seen, hidden in (("", "team_a", "team_b"), ("team-b", "team_b", "team_a")):
@@ -210,12 +240,18 @@ def test_only_the_callers_workspace(tmp_path: Path, empty_store: bytes, gate: Ga
         assert "team-c" in refused(gate, server.url)
 
 
-def test_other_files_than_the_server_sees_are_not_touched(tmp_path: Path, empty_store: bytes, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The rows name folders that are there on both machines, with other files in them. A second look of a test at one machine: the proxy."""
+def test_other_files_than_the_server_sees_are_not_touched(
+    tmp_path: Path, empty_store: bytes, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rows name folders that are there on both machines, with other files in them. A second look of a test at
+    one machine: the proxy.
+    """
     lab = Lab.new(tmp_path / "lab", empty_store, {})
     make_messy(lab)
     with tracking_server(tmp_path, lab.uri, lab.mlruns) as server:
-        elsewhere = answer("200 OK", json.dumps({"root_uri": "/", "files": [{"path": "other.bin", "is_dir": False, "file_size": 5}]}))
+        elsewhere = answer(
+            "200 OK", json.dumps({"root_uri": "/", "files": [{"path": "other.bin", "is_dir": False, "file_size": 5}]})
+        )
         before = state(lab.folder)
         with Proxy(server.port, lambda head: elsewhere if b"/artifacts/list" in head else None) as proxy:
             assert "these are not the files that it serves" in refused(gate, proxy.url, "--fix")
@@ -229,11 +265,19 @@ def test_a_server_that_is_killed_in_the_middle_of_a_repair(tmp_path: Path, empty
     lab.rich_run("2", "rich", base_in="0")
     everything = lab.everything()
     with tracking_server(tmp_path, lab.uri, lab.mlruns) as server:
-        for endpoint, number in ((b"/runs/log-batch", 1), (b"/experiments/set-experiment-tag", 2), (b"/experiments/delete", 1)):
+        for endpoint, number in (
+            (b"/runs/log-batch", 1),
+            (b"/experiments/set-experiment-tag", 2),
+            (b"/experiments/delete", 1),
+        ):
             seen, lock = iter(range(1, 1000)), threading.Lock()
 
             def kill(
-                head: bytes, endpoint: bytes = endpoint, number: int = number, seen: Iterator[int] = seen, lock: threading.Lock = lock
+                head: bytes,
+                endpoint: bytes = endpoint,
+                number: int = number,
+                seen: Iterator[int] = seen,
+                lock: threading.Lock = lock,
             ) -> bytes | None:
                 with lock:
                     if endpoint in head.split(b"\r\n")[0] and next(seen) == number:
@@ -250,7 +294,10 @@ def test_a_server_that_is_killed_in_the_middle_of_a_repair(tmp_path: Path, empty
             (line,) = {line for line in text.splitlines() if "is gone" in line}
             assert "run --fix again when the server answers" in line
             journal = max((gate.folder / ".compliance").glob("[0-9]*.jsonl"), key=lambda path: path.stat().st_mtime_ns)
-            assert [json.loads(text) for text in journal.read_text().splitlines()][-1].get("state") in ("begin", "failed")
+            assert [json.loads(text) for text in journal.read_text().splitlines()][-1].get("state") in (
+                "begin",
+                "failed",
+            )
             server.start().wait()
         gate.settings(server.url)
         assert gate("--fix", owned(lab.mlruns)).ret == 0

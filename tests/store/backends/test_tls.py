@@ -1,4 +1,6 @@
-"""Stores that are reached over TLS alone: audited and repaired with the right certificates, told in one sentence without them."""
+"""Stores that are reached over TLS alone: audited and repaired with the right certificates, told in one sentence
+without them.
+"""
 
 from __future__ import annotations
 
@@ -42,9 +44,18 @@ def postgresql(known: Authority) -> DatabaseServer:
     server, own = postgresql_server_with_tls(), known.server("postgresql")
     server.sql(server.home, f"CREATE ROLE {CERTIFIED} SUPERUSER LOGIN PASSWORD '{SESAME}'")
     rules = server.folder / "rules"
-    rules.write_text(f"hostssl all {CERTIFIED} 127.0.0.1/32 scram-sha-256 clientcert=verify-full\nhostssl all all 127.0.0.1/32 scram-sha-256\n")
-    files = {"ssl_cert_file": server.given(own.certificate), "ssl_key_file": server.given(own.key), "ssl_ca_file": server.given(known.certificate)}
-    server.restart("-cssl=on", f"-chba_file={server.given(rules)}", *(f"-c{name}={path}" for name, path in files.items()))
+    rules.write_text(
+        f"hostssl all {CERTIFIED} 127.0.0.1/32 scram-sha-256 clientcert=verify-full\nhostssl all all 127.0.0.1/32 "
+        "scram-sha-256\n"
+    )
+    files = {
+        "ssl_cert_file": server.given(own.certificate),
+        "ssl_key_file": server.given(own.key),
+        "ssl_ca_file": server.given(known.certificate),
+    }
+    server.restart(
+        "-cssl=on", f"-chba_file={server.given(rules)}", *(f"-c{name}={path}" for name, path in files.items())
+    )
     return server
 
 
@@ -91,7 +102,9 @@ def told_by_the_gate(gate: Gate, uri: str, sentence: str) -> None:
     assert not [word for word in (PASSWORD, QUOTED, SESAME) if word in told(result)]
 
 
-def test_postgresql(postgresql: DatabaseServer, known: Authority, unknown: Authority, gate: Gate, tmp_path: Path) -> None:
+def test_postgresql(
+    postgresql: DatabaseServer, known: Authority, unknown: Authority, gate: Gate, tmp_path: Path
+) -> None:
     uri = postgresql.store(str(tmp_path))
     verified = {"sslmode": "verify-full", "sslrootcert": known.certificate}
     repaired(gate, asked(uri, **verified), tmp_path)
@@ -99,30 +112,61 @@ def test_postgresql(postgresql: DatabaseServer, known: Authority, unknown: Autho
     assert read(asked(certified, **verified, sslcert=client.certificate, sslkey=client.key)).experiments
     stranger = unknown.client(CERTIFIED)
     for refusal, way in (
-        (asked(uri, **{**verified, "sslrootcert": unknown.certificate}), "certificate verify failed.*: name .* sslrootcert"),
-        (asked(uri, **{**verified, "sslrootcert": "/no/such/file"}), '"/no/such/file" does not exist.*: name .* sslrootcert'),
-        (asked(uri.replace("127.0.0.1", "localhost"), **verified), 'does not match host name "localhost".*: write the host name'),
+        (
+            asked(uri, **{**verified, "sslrootcert": unknown.certificate}),
+            "certificate verify failed.*: name .* sslrootcert",
+        ),
+        (
+            asked(uri, **{**verified, "sslrootcert": "/no/such/file"}),
+            '"/no/such/file" does not exist.*: name .* sslrootcert',
+        ),
+        (
+            asked(uri.replace("127.0.0.1", "localhost"), **verified),
+            'does not match host name "localhost".*: write the host name',
+        ),
         (asked(uri, sslmode="disable"), "no encryption.*: .*set sslmode=verify-full and sslrootcert"),
         (asked(certified, **verified), "requires a valid client certificate.*: name .* sslcert and sslkey"),
-        (asked(certified, **verified, sslcert=stranger.certificate, sslkey=stranger.key), "unknown ca.*: name .* sslcert and sslkey"),
-        (asked(postgresql_server().uri("postgres"), sslmode="require"), "server does not support SSL, but SSL was required.*: switch TLS on there"),
+        (
+            asked(certified, **verified, sslcert=stranger.certificate, sslkey=stranger.key),
+            "unknown ca.*: name .* sslcert and sslkey",
+        ),
+        (
+            asked(postgresql_server().uri("postgres"), sslmode="require"),
+            "server does not support SSL, but SSL was required.*: switch TLS on there",
+        ),
     ):
         line = refused(refusal)
         assert re.search(way, line), line
     told_by_the_gate(gate, refusal, line)
 
 
-def test_mariadb(mariadb: DatabaseServer, known: Authority, unknown: Authority, gate: Gate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mariadb(
+    mariadb: DatabaseServer,
+    known: Authority,
+    unknown: Authority,
+    gate: Gate,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     uri = mariadb.store(str(tmp_path))
     repaired(gate, asked(uri, ssl_ca=known.certificate), tmp_path)
     certified, client = mariadb.uri(uri.rpartition("/")[2], user=CERTIFIED, password=SESAME), known.client(CERTIFIED)
     assert read(asked(certified, ssl_ca=known.certificate, ssl_cert=client.certificate, ssl_key=client.key)).experiments
     for refusal, way in (
         (asked(uri, ssl_ca=unknown.certificate), "certificate verify failed.*: name .* ssl_ca"),
-        (asked(uri, ssl_ca=known.certificate, ssl_verify_cert="true"), "certificate verify failed.*: leave ssl_verify_cert out"),
-        (asked(uri.replace("127.0.0.1", "localhost"), ssl_ca=known.certificate), "not valid for 'localhost'.*: write the host name"),
+        (
+            asked(uri, ssl_ca=known.certificate, ssl_verify_cert="true"),
+            "certificate verify failed.*: leave ssl_verify_cert out",
+        ),
+        (
+            asked(uri.replace("127.0.0.1", "localhost"), ssl_ca=known.certificate),
+            "not valid for 'localhost'.*: write the host name",
+        ),
         (asked(uri, ssl_ca="/no/such/file"), "No such file.*: check the files that ssl_ca"),
-        (asked(uri, ssl_ca=known.certificate, ssl_cert=client.certificate, ssl_key=known.certificate), "PEM.*: check the files that ssl_ca"),
+        (
+            asked(uri, ssl_ca=known.certificate, ssl_cert=client.certificate, ssl_key=known.certificate),
+            "PEM.*: check the files that ssl_ca",
+        ),
         (asked(uri, ssl_disabled="true"), "Access denied.*: check .*ssl_ca"),
         (asked(certified, ssl_ca=known.certificate), "Access denied.*: check .* client certificate"),
     ):
@@ -140,7 +184,9 @@ def test_mariadb(mariadb: DatabaseServer, known: Authority, unknown: Authority, 
 
 
 @pytest.fixture(scope="module")
-def https(tmp_path_factory: pytest.TempPathFactory, empty_store: bytes, known: Authority) -> Iterator[tuple[Server, Lab]]:
+def https(
+    tmp_path_factory: pytest.TempPathFactory, empty_store: bytes, known: Authority
+) -> Iterator[tuple[Server, Lab]]:
     """A tracking server that asks for client certificates."""
     lab = Lab.new(tmp_path_factory.mktemp("https") / "lab", empty_store, {})
     make_messy(lab)
@@ -148,7 +194,9 @@ def https(tmp_path_factory: pytest.TempPathFactory, empty_store: bytes, known: A
         yield server, lab
 
 
-def test_a_tracking_server(https: tuple[Server, Lab], known: Authority, unknown: Authority, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tracking_server(
+    https: tuple[Server, Lab], known: Authority, unknown: Authority, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
     server, lab = https
     names = {name: f"MLFLOW_TRACKING_{name}" for name in ("SERVER_CERT_PATH", "CLIENT_CERT_PATH", "INSECURE_TLS")}
 
@@ -165,12 +213,28 @@ def test_a_tracking_server(https: tuple[Server, Lab], known: Authority, unknown:
     both = {**trusted, "CLIENT_CERT_PATH": ours.both}
     unfixed: list[tuple[str, Mapping[str, object], str]] = [
         (server.url, {}, "certificate is not accepted .*: name .* in MLFLOW_TRACKING_SERVER_CERT_PATH"),
-        (server.url, {"SERVER_CERT_PATH": unknown.certificate}, "certificate is not accepted .*: name .* in MLFLOW_TRACKING_SERVER_CERT_PATH"),
+        (
+            server.url,
+            {"SERVER_CERT_PATH": unknown.certificate},
+            "certificate is not accepted .*: name .* in MLFLOW_TRACKING_SERVER_CERT_PATH",
+        ),
         (server.url, trusted, r"asks for a client certificate \(MLFLOW_TRACKING_CLIENT_CERT_PATH"),
-        (server.url, {**trusted, "CLIENT_CERT_PATH": theirs.both}, "accepts the client certificate that MLFLOW_TRACKING_CLIENT_CERT_PATH names"),
+        (
+            server.url,
+            {**trusted, "CLIENT_CERT_PATH": theirs.both},
+            "accepts the client certificate that MLFLOW_TRACKING_CLIENT_CERT_PATH names",
+        ),
         (server.url, {**trusted, "CLIENT_CERT_PATH": ours.certificate}, "check the files .*CLIENT_CERT_PATH"),
-        (server.url, {**trusted, "CLIENT_CERT_PATH": "/no/such/file"}, "no TLS certificate file at /no/such/file: check .*CLIENT_CERT_PATH"),
-        (server.url, {**both, "SERVER_CERT_PATH": "/no/such/file"}, "no TLS CA certificate bundle at /no/such/file: check .*SERVER_CERT_PATH"),
+        (
+            server.url,
+            {**trusted, "CLIENT_CERT_PATH": "/no/such/file"},
+            "no TLS certificate file at /no/such/file: check .*CLIENT_CERT_PATH",
+        ),
+        (
+            server.url,
+            {**both, "SERVER_CERT_PATH": "/no/such/file"},
+            "no TLS CA certificate bundle at /no/such/file: check .*SERVER_CERT_PATH",
+        ),
         (server.url, {**both, "INSECURE_TLS": "true"}, "'server_cert_path' must not be set"),
         (other, both, "for another host .* 'localhost'.*: write the one that it is for"),
         (server.url.replace("https:", "http:"), {}, "it does not answer"),

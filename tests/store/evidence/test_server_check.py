@@ -1,4 +1,6 @@
-"""A tracking server on a copy of a real store: what it shows and gives is what the store holds, or a sentence says what is not."""
+"""A tracking server on a copy of a real store: what it shows and gives is what the store holds, or a sentence says
+what is not.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,10 @@ class Shown:
     def __init__(self, lab: Lab, snapshot: Snapshot) -> None:
         self.lab = lab
         self.snapshot = snapshot
-        self.files = {item.ref.place: _below(item.ref.place, snapshot) for item in (*snapshot.runs.values(), *snapshot.logged_models.values())}
+        self.files = {
+            item.ref.place: _below(item.ref.place, snapshot)
+            for item in (*snapshot.runs.values(), *snapshot.logged_models.values())
+        }
         self.url = ""
 
     def run(self, name: str) -> Run:
@@ -58,10 +63,23 @@ class Shown:
         """Ask for a run of the store as it was read."""
         run = self.run(name)
         models = self.snapshot.models_of(run.run_id)
-        versions = [version for item in self.snapshot.registered_models.values() for version in item.versions if version.run_id == run.run_id]
+        versions = [
+            version
+            for item in self.snapshot.registered_models.values()
+            for version in item.versions
+            if version.run_id == run.run_id
+        ]
         experiment = self.snapshot.experiments[run.experiment_id]
         own = self.files[run.ref.place] if files is None else files
-        return check_run(url or self.url, run, experiment, models, own, {model.model_id: self.files[model.ref.place] for model in models}, versions)
+        return check_run(
+            url or self.url,
+            run,
+            experiment,
+            models,
+            own,
+            {model.model_id: self.files[model.ref.place] for model in models},
+            versions,
+        )
 
 
 def _below(place: tuple[str, str], snapshot: Snapshot) -> Files:
@@ -91,29 +109,65 @@ def _as_it_is(_: Path) -> None:
 
 
 BROKEN: dict[str, tuple[dict[str, bytes], Callable[[Path], object], list[str]]] = {
-    "removed": ({"a/b.txt": b"12", "c.txt": b"3"}, _unlink("a/b.txt"), [r"artifact a/b\.txt is in the store but not listed"]),
+    "removed": (
+        {"a/b.txt": b"12", "c.txt": b"3"},
+        _unlink("a/b.txt"),
+        [r"artifact a/b\.txt is in the store but not listed"],
+    ),
     "folder removed": ({"b.txt": b"12"}, shutil.rmtree, [r"artifact b\.txt is in the store but not listed"]),
-    "longer": ({"b.txt": b"12"}, _write("b.txt", b"123"), [r"artifact b\.txt has 2 bytes in the store and 3 bytes for the server \(list\)"]),
+    "longer": (
+        {"b.txt": b"12"},
+        _write("b.txt", b"123"),
+        [r"artifact b\.txt has 2 bytes in the store and 3 bytes for the server \(list\)"],
+    ),
     "other bytes": (
         {"b.txt": b"12"},
         _write("b.txt", b"21"),
         [r"artifact b\.txt has sha256 6b51d431df5d7f14 in the store and 6f4b6612125fb3a0 for the server"],
     ),
-    "added": ({"b.txt": b"12"}, _write("new.txt", b""), [r"artifact new\.txt is listed but is not among the files that were read"]),
-    "link to a folder": ({"b.txt": b"12"}, _link("round", "."), [r"artifact round is listed but is not among the files that were read"]),
+    "added": (
+        {"b.txt": b"12"},
+        _write("new.txt", b""),
+        [r"artifact new\.txt is listed but is not among the files that were read"],
+    ),
+    "link to a folder": (
+        {"b.txt": b"12"},
+        _link("round", "."),
+        [r"artifact round is listed but is not among the files that were read"],
+    ),
     "link to nothing": ({"b.txt": b"12"}, _link("lost", "nowhere"), [r"artifacts/list gives HTTP 500"]),
-    "hash sign": ({"a#b.txt": b"12"}, _as_it_is, [r"artifact a#b\.txt is listed but its download gives HTTP 400: Invalid path"]),
-    "hash sign in a folder": ({"a#b/c/d.txt": b"12", "e.txt": b""}, _as_it_is, [r"artifacts/list a#b gives HTTP 400: Invalid path"]),
+    "hash sign": (
+        {"a#b.txt": b"12"},
+        _as_it_is,
+        [r"artifact a#b\.txt is listed but its download gives HTTP 400: Invalid path"],
+    ),
+    "hash sign in a folder": (
+        {"a#b/c/d.txt": b"12", "e.txt": b""},
+        _as_it_is,
+        [r"artifacts/list a#b gives HTTP 400: Invalid path"],
+    ),
     "percent and digits": (
         {"a%41.txt": b"12"},
         _as_it_is,
         [r"artifact a%41\.txt is listed but its download gives HTTP 404: No such artifact: 'aA\.txt'"],
     ),
-    "given for another": ({"a%20b.txt": b"12", "a b.txt": b"34"}, _as_it_is, [r"artifact a%20b\.txt has sha256 .+ for the server \(download\)"]),
-    "dots in disguise": ({"%2e%2e": b"12"}, _as_it_is, [r"artifact %2e%2e is listed but its download gives HTTP 400: Invalid path"]),
+    "given for another": (
+        {"a%20b.txt": b"12", "a b.txt": b"34"},
+        _as_it_is,
+        [r"artifact a%20b\.txt has sha256 .+ for the server \(download\)"],
+    ),
+    "dots in disguise": (
+        {"%2e%2e": b"12"},
+        _as_it_is,
+        [r"artifact %2e%2e is listed but its download gives HTTP 400: Invalid path"],
+    ),
     "line feed": ({"a\nb.txt": b"12"}, _as_it_is, [r"artifact a\nb\.txt is listed but its download gives HTTP 404"]),
     "leading space": ({" a.txt": b"12"}, _as_it_is, [r"artifact  a\.txt is listed but its download gives HTTP 404"]),
-    "no text": ({"b.txt": b"12"}, lambda folder: Path(os.fsdecode(os.fsencode(folder) + b"/\xff")).touch(), [r"artifacts/list gives HTTP 500"]),
+    "no text": (
+        {"b.txt": b"12"},
+        lambda folder: Path(os.fsdecode(os.fsencode(folder) + b"/\xff")).touch(),
+        [r"artifacts/list gives HTTP 500"],
+    ),
 }
 """Run -> its files when it was read, what happened to them since, and the problems to be told."""
 
@@ -124,7 +178,10 @@ def shown(tmp_path_factory: pytest.TempPathFactory, empty_store: bytes) -> Itera
     lab = Lab.new(tmp_path_factory.mktemp("shown") / "lab", empty_store, {})
     experiment = lab.experiment("credit_delivery", stage="production", note="größer & 'kleiner'")
     rich = lab.rich_run(experiment, "good")
-    lab.upload(str(lab.folder_of(rich)), {f"{folder}{name}": name.encode() for name in SERVED_NAMES for folder in ("", "ä &%/")})
+    lab.upload(
+        str(lab.folder_of(rich)),
+        {f"{folder}{name}": name.encode() for name in SERVED_NAMES for folder in ("", "ä &%/")},
+    )
     lab.client.log_batch(rich, metrics=[Metric("long", step / 7, START + step, step) for step in range(400)])
     model = lab.model(experiment, rich, "clf", files={"model.pkl": BIG, "sub/ö +%.bin": b"1"}, note="%41 #")
     lab.registered("credit risk & 1 #", f"models:/{model}", rich, "production", note="a&b")
@@ -133,7 +190,8 @@ def shown(tmp_path_factory: pytest.TempPathFactory, empty_store: bytes) -> Itera
         lab.run(experiment, name, files=files)
     broken = lab.run(experiment, "broken model")
     models = [
-        lab.model(experiment, broken, name, files=files) for name, files in (("gone", {"x": b"1"}), ("changed", {"x": b"1"}), ("odd", {"a#b": b"1"}))
+        lab.model(experiment, broken, name, files=files)
+        for name, files in (("gone", {"x": b"1"}), ("changed", {"x": b"1"}), ("odd", {"a#b": b"1"}))
     ]
     _rows(lab)
     made = Shown(lab, lab.everything())
@@ -201,7 +259,10 @@ def test_files_that_are_not_given_are_told(shown: Shown, name: str) -> None:
 
 def test_model_files_that_are_not_given_are_told(shown: Shown) -> None:
     expected = [
-        r"file of model changed x has sha256 6b86b273ff34fce1 in the store and d4735e3a265e16ee for the server \(download\)",
+        (
+            r"file of model changed x has sha256 6b86b273ff34fce1 in the store and d4735e3a265e16ee for the server "
+            r"\(download\)"
+        ),
         r"file of model gone MLmodel is in the store but not listed",
         r"file of model gone x is in the store but not listed",
         r"file of model odd a#b is listed but its download gives HTTP 400: Invalid path",
@@ -212,8 +273,14 @@ def test_model_files_that_are_not_given_are_told(shown: Shown) -> None:
 def test_rows_that_changed_are_told_once_each(shown: Shown) -> None:
     expected = [
         r"experiment tag stage is old in the store and new for the server \(experiments/search\)",
-        r"latest value of metric auc is \(0\.5, \d+, 0\) in the store and \(0\.75, \d+, 1\) for the server \(runs/search\)",
-        r"latest value of metric auc is \(0\.5, \d+, 0\) in the store and \(0\.75, \d+, 1\) for the server \(runs/search\)",
+        (
+            r"latest value of metric auc is \(0\.5, \d+, 0\) in the store and \(0\.75, \d+, 1\) for the server "
+            r"\(runs/search\)"
+        ),
+        (
+            r"latest value of metric auc is \(0\.5, \d+, 0\) in the store and \(0\.75, \d+, 1\) for the server "
+            r"\(runs/search\)"
+        ),
         r"model second model: tag stage is old in the store and new for the server",
         r"name of the experiment is second in the store and second, renamed for the server \(experiments/search\)",
         r"name of the run is changed rows in the store and renamed for the server \(runs/search\)",
@@ -266,7 +333,9 @@ def test_a_server_that_dies_between_list_and_download_is_one_sentence(shown: Sho
 def test_where_nobody_answers_is_one_sentence(shown: Shown) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
-    assert shown.check("good", url=url) == Served(("the server does not answer any more since it was asked for experiments/search",), 0)
+    assert shown.check("good", url=url) == Served(
+        ("the server does not answer any more since it was asked for experiments/search",), 0
+    )
 
 
 @pytest.mark.parametrize(
@@ -277,7 +346,9 @@ def test_where_nobody_answers_is_one_sentence(shown: Shown) -> None:
         ({}, None),
     ],
 )
-def test_credentials_are_mlflows_own(shown: Shown, variables: dict[str, str], header: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_credentials_are_mlflows_own(
+    shown: Shown, variables: dict[str, str], header: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("TOKEN", "USERNAME", "PASSWORD"):
         monkeypatch.delenv(f"MLFLOW_TRACKING_{name}", raising=False)
     for name, value in variables.items():
@@ -299,7 +370,9 @@ def test_credentials_are_mlflows_own(shown: Shown, variables: dict[str, str], he
 
 
 def test_a_server_sees_nothing_of_the_audit_and_writes_nowhere_else(shown: Shown) -> None:
-    variables = dict(item.split("=", 1) for item in Path(f"/proc/{_server_of(shown.url)}/environ").read_text().split("\0") if item)
+    variables = dict(
+        item.split("=", 1) for item in Path(f"/proc/{_server_of(shown.url)}/environ").read_text().split("\0") if item
+    )
     assert "AWS_SECRET_ACCESS_KEY" not in variables
     folder = variables["HOME"]
     assert variables["PATH"] == variables["TMPDIR"] == folder
@@ -307,7 +380,9 @@ def test_a_server_sees_nothing_of_the_audit_and_writes_nowhere_else(shown: Shown
     assert sorted(os.listdir(folder)) == ["beside", "mlflow.db", "server.log"]
 
 
-def test_nothing_is_changed_and_nothing_is_left(shown: Shown, lab: Lab, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_nothing_is_changed_and_nothing_is_left(
+    shown: Shown, lab: Lab, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     lab.rich_run(lab.experiment("credit_delivery"), "good")
     own = Shown(lab, lab.everything())
     monkeypatch.chdir(tmp_path)
@@ -342,7 +417,11 @@ with tracking_server(sys.argv[1]) as url:
 """
     environment = {**os.environ, "PYTHONPATH": str(SOURCE), "TMPDIR": str(tmp_path)}
     audit = subprocess.Popen(
-        [sys.executable, "-c", code, str(lab.database)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        [sys.executable, "-c", code, str(lab.database)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
     )
     assert audit.stdout
     server = os.pidfd_open(_server_of(audit.stdout.readline().strip(), audit.pid))
@@ -366,7 +445,9 @@ def test_a_server_that_ends_at_once_says_why(lab: Lab, tmp_path: Path, monkeypat
 def test_an_old_schema_is_a_sentence_with_the_way_out(lab: Lab) -> None:
     lab.sql("UPDATE alembic_version SET version_num = '451aebb31d03'")
     with (
-        pytest.raises(StoreError, match=r"does not open the store \(HTTP 500\) .*out-of-date database schema.*mlflow db upgrade"),
+        pytest.raises(
+            StoreError, match=r"does not open the store \(HTTP 500\) .*out-of-date database schema.*mlflow db upgrade"
+        ),
         tracking_server(str(lab.database)),
     ):
         pass
@@ -395,8 +476,12 @@ with tracking_server(sys.argv[1]) as url, Asking(url) as server:
     check_files(server, tree, {"b.txt": (2, None), "c.txt": (1, None)})
     print(server.served())
 """
-    done = subprocess.run([*_python(code), str(lab.database), run_id], capture_output=True, text=True, env=_environment())
-    assert done.stdout.strip() == str(Served(("artifact b.txt is listed but its download gives HTTP 500",), 3)), done.stderr
+    done = subprocess.run(
+        [*_python(code), str(lab.database), run_id], capture_output=True, text=True, env=_environment()
+    )
+    assert done.stdout.strip() == str(Served(("artifact b.txt is listed but its download gives HTTP 500",), 3)), (
+        done.stderr
+    )
 
 
 def _python(code: str) -> list[str]:
@@ -415,7 +500,9 @@ def _refused(lab: Lab, pattern: str) -> None:
 def _told(served: Served, expected: list[str]) -> None:
     """Each problem as a pattern says, and no other."""
     for pattern in expected:
-        assert [problem for problem in served.problems if re.fullmatch(f"{pattern}.*", problem, re.DOTALL)], served.problems
+        assert [problem for problem in served.problems if re.fullmatch(f"{pattern}.*", problem, re.DOTALL)], (
+            served.problems
+        )
     assert len(served.problems) == len(expected), served.problems
 
 
@@ -434,6 +521,10 @@ def _server_of(url: str, parent: int = 0) -> int:
 def _state(folder: Path) -> dict[str, tuple[int, int, bytes]]:
     """Every file and folder with its inode, its time and what it holds."""
     return {
-        str(path.relative_to(folder)): (path.lstat().st_ino, path.lstat().st_mtime_ns, path.read_bytes() if path.is_file() else b"")
+        str(path.relative_to(folder)): (
+            path.lstat().st_ino,
+            path.lstat().st_mtime_ns,
+            path.read_bytes() if path.is_file() else b"",
+        )
         for path in [folder, *folder.rglob("*")]
     }

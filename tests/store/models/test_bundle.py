@@ -70,12 +70,26 @@ def digest(path: Path) -> str:
 
 
 def test_the_run_gets_every_artifact(built: Bundle) -> None:
-    names = ["confusion_matrix.png", "feature_importance.csv", "model.pkl", "predictions/predictions.parquet", "threshold_curve.png"]
+    names = [
+        "confusion_matrix.png",
+        "feature_importance.csv",
+        "model.pkl",
+        "predictions/predictions.parquet",
+        "threshold_curve.png",
+    ]
     assert [path for path, _, _ in built.files] == names
 
 
 def test_the_model_is_complete(built: Bundle) -> None:
-    names = ["MLmodel", "conda.yaml", "input_example.json", "model.skops", "python_env.yaml", "requirements.txt", "serving_input_example.json"]
+    names = [
+        "MLmodel",
+        "conda.yaml",
+        "input_example.json",
+        "model.skops",
+        "python_env.yaml",
+        "requirements.txt",
+        "serving_input_example.json",
+    ]
     assert [path for path, _, _ in built.model_files] == names
 
 
@@ -88,7 +102,10 @@ def test_each_file_has_the_size_and_the_hash_that_are_told(built: Bundle, kind: 
 
 @pytest.mark.parametrize(
     ("role", "source", "copy"),
-    [("model", "models/model.pkl", "model.pkl"), ("predictions", "results/predictions.parquet", "predictions/predictions.parquet")],
+    [
+        ("model", "models/model.pkl", "model.pkl"),
+        ("predictions", "results/predictions.parquet", "predictions/predictions.parquet"),
+    ],
 )
 def test_sources_go_along_byte_by_byte(built: Bundle, sources: Path, role: str, source: str, copy: str) -> None:
     assert built.sources[role] == digest(sources / source) == digest(Path(built.folder, "artifacts", copy))
@@ -111,7 +128,11 @@ def test_the_signature_is_that_of_doubles_and_of_what_predict_gives(built: Bundl
 
 def test_only_types_that_are_in_the_file_are_trusted(built: Bundle) -> None:
     flavor = yaml.safe_load(Path(built.folder, "model", "MLmodel").read_text())["flavors"]["lightgbm"]
-    assert flavor["skops_trusted_types"] == ["collections.OrderedDict", "lightgbm.basic.Booster", "lightgbm.sklearn.LGBMClassifier"]
+    assert flavor["skops_trusted_types"] == [
+        "collections.OrderedDict",
+        "lightgbm.basic.Booster",
+        "lightgbm.sklearn.LGBMClassifier",
+    ]
 
 
 def test_the_example_holds_the_first_recorded_rows(built: Bundle) -> None:
@@ -137,7 +158,9 @@ def test_nothing_in_the_built_model_is_unknown(built: Bundle) -> None:
 
 def test_the_metrics_are_those_of_the_predictions(built: Bundle, sources: Path) -> None:
     path = str(sources / "results" / "predictions.parquet")
-    assert built.evidence.scored == score(path, target="TARGET", probability="PROBABILITY", threshold=THRESHOLD, **COSTS)
+    assert built.evidence.scored == score(
+        path, target="TARGET", probability="PROBABILITY", threshold=THRESHOLD, **COSTS
+    )
 
 
 def test_the_importance_of_features_is_the_booster_s(built: Bundle) -> None:
@@ -146,7 +169,9 @@ def test_the_importance_of_features_is_the_booster_s(built: Bundle) -> None:
     booster = pickle.loads(materials()[0]).booster_
     wanted = {
         name: (split, gain)
-        for name, split, gain in zip(FEATURES, booster.feature_importance("split"), booster.feature_importance("gain"), strict=True)
+        for name, split, gain in zip(
+            FEATURES, booster.feature_importance("split"), booster.feature_importance("gain"), strict=True
+        )
     }
     assert header == ["feature", "split", "gain"]
     assert {name: (int(split), float(gain)) for name, split, gain in rows} == wanted
@@ -160,7 +185,9 @@ def test_what_was_learnt_on_the_way_is_kept(built: Bundle) -> None:
     assert (made.params["max_depth"], made.params["class_weight"], made.params["learning_rate"]) == (3, None, 0.1)
     assert {"lightgbm", "scikit-learn", "numpy", "pandas", "scipy", "skops", "mlflow", "python"} == set(made.libraries)
     card = built.evidence.card
-    assert {f"{name}=={version}" for name, version in made.libraries.items() if name != "python"} == set(card.requirements)
+    assert {f"{name}=={version}" for name, version in made.libraries.items() if name != "python"} == set(
+        card.requirements
+    )
 
 
 def test_its_metadata_can_be_composed(built: Bundle) -> None:
@@ -199,7 +226,12 @@ def test_no_features_named_gives_an_example_of_zeros(sparse: Bundle) -> None:
 def test_large_predictions_are_referred_to(sparse: Bundle, sources: Path) -> None:
     path = sources / "results" / "predictions.parquet"
     reference = json.loads(Path(sparse.folder, "artifacts", "predictions", "reference.json").read_text())
-    assert reference == {"path": PRODUCTION["predictions"], "sha256": digest(path), "size": path.stat().st_size, "rows": 600}
+    assert reference == {
+        "path": PRODUCTION["predictions"],
+        "sha256": digest(path),
+        "size": path.stat().st_size,
+        "rows": 600,
+    }
     assert [name for name, _, _ in sparse.files if name.startswith("predictions/")] == ["predictions/reference.json"]
     assert not Path(sparse.folder, "predictions").exists()
 
@@ -269,7 +301,9 @@ def test_what_the_settings_do_not_name_is_told(refused: Callable[..., str], miss
 
 @pytest.mark.parametrize("role", ["model", "predictions"])
 def test_a_source_that_is_not_there_is_told(refused: Callable[..., str], role: str) -> None:
-    assert refused(**{role: "gone/x"}) == f"gone/x (products.production.{role}) cannot be read: no such file or directory"
+    assert (
+        refused(**{role: "gone/x"}) == f"gone/x (products.production.{role}) cannot be read: no such file or directory"
+    )
 
 
 class Hostile:
@@ -280,7 +314,9 @@ class Hostile:
         return os.system, (f"touch '{self.marker}'",)
 
 
-def test_a_hostile_pickle_is_never_loaded(refused: Callable[..., str], write: Write, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_hostile_pickle_is_never_loaded(
+    refused: Callable[..., str], write: Write, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     marker = tmp_path_factory.mktemp("marker") / "was loaded"
     content = pickle.dumps(Hostile(marker))
     problem = refused(model=write("hostile.pkl", content))
@@ -299,7 +335,10 @@ def fitted(frame: pd.DataFrame, target: Any) -> LGBMClassifier:
     return LGBMClassifier(n_estimators=2, num_leaves=3, min_child_samples=2, n_jobs=1, verbosity=-1).fit(frame, target)
 
 
-REGRESSION = "unfit.pkl holds a sklearn.linear_model._logistic.LogisticRegression, and a production model must be a lightgbm.LGBMClassifier"
+REGRESSION = (
+    "unfit.pkl holds a sklearn.linear_model._logistic.LogisticRegression, and a production model must be "
+    "a lightgbm.LGBMClassifier"
+)
 
 
 def test_what_the_other_process_says_is_told(refused: Callable[..., str], write: Write) -> None:
@@ -315,7 +354,10 @@ def test_a_pickle_that_is_cut_short_is_told(refused: Callable[..., str], write: 
     ("make", "problem"),
     [
         (LogisticRegression, REGRESSION),
-        (lambda: fitted(numbers(), [0, 1, 2] * 20), "unfit.pkl holds a classifier of 3 classes, and a production model must have 2"),
+        (
+            lambda: fitted(numbers(), [0, 1, 2] * 20),
+            "unfit.pkl holds a classifier of 3 classes, and a production model must have 2",
+        ),
         (LGBMClassifier, "unfit.pkl holds an LGBMClassifier that was never fitted"),
     ],
     ids=["another class", "three classes", "unfitted"],
@@ -332,7 +374,10 @@ def test_a_pickle_that_holds_no_production_model_is_told(tmp_path: Path, make: C
     ("content", "problem"),
     [
         (b"no pickle", "unfit.pkl: unpickling failed: "),
-        (b"cno_such_library\nModel\n.", "unfit.pkl: a library that it needs is not installed here: No module named 'no_such_library'"),
+        (
+            b"cno_such_library\nModel\n.",
+            "unfit.pkl: a library that it needs is not installed here: No module named 'no_such_library'",
+        ),
     ],
 )
 def test_a_pickle_that_cannot_be_unpickled_is_told(tmp_path: Path, content: bytes, problem: str) -> None:
@@ -348,7 +393,9 @@ def test_a_model_that_takes_no_numbers_is_told() -> None:
         predicted(model, numbers(), "unfit.pkl")
 
 
-def test_predictions_that_cannot_be_scored_are_told_before_anything_is_loaded(refused: Callable[..., str], tmp_path: Path) -> None:
+def test_predictions_that_cannot_be_scored_are_told_before_anything_is_loaded(
+    refused: Callable[..., str], tmp_path: Path
+) -> None:
     assert refused(probability="SCORE") == "predictions.parquet has no column SCORE; it has TARGET, PROBABILITY"
     assert not (tmp_path / "model").exists()
 
@@ -387,7 +434,15 @@ def test_features_that_cannot_be_an_example_give_zeros(tmp_path: Path, rows: pd.
 
 @pytest.mark.parametrize("suffix", ["parquet", "csv"])
 def test_features_of_any_kind_of_number_are_an_example(tmp_path: Path, suffix: str) -> None:
-    rows = pd.DataFrame({"ROW": range(9), "own car": [True, False] * 4 + [True], "age": range(9), "void": [np.nan] * 9, "income": ["1.5"] * 9})
+    rows = pd.DataFrame(
+        {
+            "ROW": range(9),
+            "own car": [True, False] * 4 + [True],
+            "age": range(9),
+            "void": [np.nan] * 9,
+            "income": ["1.5"] * 9,
+        }
+    )
     path = tmp_path / f"rows.{suffix}"
     rows.to_csv(path, index=False) if suffix == "csv" else rows.to_parquet(path)
     frame, origin = example_of(str(path), ["income", "own_car", "age", "void"])
@@ -442,4 +497,6 @@ def test_a_picture_comes_from_its_numbers_alone(built: Bundle, tmp_path: Path) -
         draw_confusion_matrix(str(tmp_path / PLOTS[0]), scored.values, threshold=THRESHOLD, target="TARGET")
         draw_threshold_curve(str(tmp_path / PLOTS[1]), curve, rows=len(target), **COSTS)
         assert dict(mpl.rcParams) == before
-    assert [digest(tmp_path / name) for name in PLOTS] == [digest(Path(built.folder, "artifacts", name)) for name in PLOTS]
+    assert [digest(tmp_path / name) for name in PLOTS] == [
+        digest(Path(built.folder, "artifacts", name)) for name in PLOTS
+    ]

@@ -31,12 +31,25 @@ saved_input_example_info:
   artifact_path: input_example.json
 utc_time_created: '2026-01-03 16:30:44.729683'
 """
-NAMED = ("artifacts/table.csv", "code", "conda.yaml", "input_example.json", "model.pkl", "old_conda.yaml", "python_env.yaml", "python_model.pkl")
+NAMED = (
+    "artifacts/table.csv",
+    "code",
+    "conda.yaml",
+    "input_example.json",
+    "model.pkl",
+    "old_conda.yaml",
+    "python_env.yaml",
+    "python_model.pkl",
+)
 
 
 def look(folder: Path, document: str | bytes) -> ModelFolder:
     (folder / "MLmodel").write_bytes(document.encode() if isinstance(document, str) else document)
-    files = {str(path): ArtifactFile(path.stat().st_size, str(path), None, logged=True) for path in folder.rglob("*") if path.is_file()}
+    files = {
+        str(path): ArtifactFile(path.stat().st_size, str(path), None, logged=True)
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
     return inspect(str(folder), None, files)
 
 
@@ -63,7 +76,9 @@ def test_empty_files_and_folders_are_told(tmp_path: Path) -> None:
     assert not {"code", "model.pkl"} & set(found.missing)
 
 
-@pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "..", ".", "sub/../../model", "link/passwd", "link"])
+@pytest.mark.parametrize(
+    "name", ["../../etc/passwd", "/etc/passwd", "..", ".", "sub/../../model", "link/passwd", "link"]
+)
 def test_nothing_outside_the_folder_is_looked_at(tmp_path: Path, name: str) -> None:
     (tmp_path / "link").symlink_to("/etc")
     assert look(tmp_path, f"flavors:\n  f:\n    data: {name}\n").missing == (name,)
@@ -110,7 +125,12 @@ def test_what_cannot_be_read_is_an_error_and_no_crash(tmp_path: Path, document: 
 
 
 @pytest.mark.parametrize(
-    "document", ["{flavors: {f: {data: model.pkl}}}", "---\nflavors:\n  f: {data: model.pkl}\n", "# written by hand\nflavors: {f: {data: model.pkl}}"]
+    "document",
+    [
+        "{flavors: {f: {data: model.pkl}}}",
+        "---\nflavors:\n  f: {data: model.pkl}\n",
+        "# written by hand\nflavors: {f: {data: model.pkl}}",
+    ],
 )
 def test_other_ways_to_write_the_same(tmp_path: Path, document: str) -> None:
     assert look(tmp_path, document).missing == ("model.pkl",)

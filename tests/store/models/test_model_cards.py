@@ -11,7 +11,10 @@ import yaml
 from mlflow_compliance.snapshot.evidence import ModelCard
 from mlflow_compliance.store.models.mlmodel import pinned, read_card
 
-COLUMNS = [{"type": "double", "name": "income", "required": True}, {"type": "double", "name": "own car", "required": True}]
+COLUMNS = [
+    {"type": "double", "name": "income", "required": True},
+    {"type": "double", "name": "own car", "required": True},
+]
 SHA = "ab" * 32
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -19,7 +22,9 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 def card(folder: Path, requirements: str | bytes | None = None, **document: Any) -> ModelCard:
     (folder / "MLmodel").write_text(yaml.safe_dump(document or {"flavors": {}}, sort_keys=False))
     if requirements is not None:
-        (folder / "requirements.txt").write_bytes(requirements if isinstance(requirements, bytes) else requirements.encode())
+        (folder / "requirements.txt").write_bytes(
+            requirements if isinstance(requirements, bytes) else requirements.encode()
+        )
     return read_card(os.fspath(folder))
 
 
@@ -42,7 +47,10 @@ def test_everything_that_a_model_says(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("content", [None, b"", b"\xff", b"- a", b"flavors: [", b"signature: text\nflavors: 1\nsaved_input_example_info: 2\n"])
+@pytest.mark.parametrize(
+    "content",
+    [None, b"", b"\xff", b"- a", b"flavors: [", b"signature: text\nflavors: 1\nsaved_input_example_info: 2\n"],
+)
 def test_a_model_that_says_nothing_has_an_empty_card(tmp_path: Path, content: bytes | None) -> None:
     if content is not None:
         (tmp_path / "MLmodel").write_bytes(content)
@@ -62,12 +70,16 @@ def test_a_model_that_says_nothing_has_an_empty_card(tmp_path: Path, content: by
         ({"inputs": '[{"type": "tensor", "tensor-spec": {"dtype": "float64", "shape": [-1, 3]}}]'}, (), True),
     ],
 )
-def test_a_signature_is_one_that_says_what_goes_in(tmp_path: Path, signature: Any, inputs: tuple[str, ...], signed: bool) -> None:
+def test_a_signature_is_one_that_says_what_goes_in(
+    tmp_path: Path, signature: Any, inputs: tuple[str, ...], signed: bool
+) -> None:
     found = card(tmp_path, signature=signature, flavors={})
     assert (found.inputs, found.signed) == (inputs, signed)
 
 
-@pytest.mark.parametrize("name", ["gone.json", "../beside.json", "/etc/passwd", ".", "", "..", "a\0b", None, ["input_example.json"]])
+@pytest.mark.parametrize(
+    "name", ["gone.json", "../beside.json", "/etc/passwd", ".", "", "..", "a\0b", None, ["input_example.json"]]
+)
 def test_an_example_is_a_file_in_the_folder(tmp_path: Path, name: Any) -> None:
     (tmp_path / "beside.json").write_text("{}")
     (tmp_path / "model").mkdir()

@@ -71,10 +71,15 @@ def models(credit: lgb.LGBMClassifier, features: pd.DataFrame, tmp_path_factory:
     mlflow.lightgbm.save_model(credit, folder / "lightgbm", input_example=example, **saved)
     mlflow.lightgbm.save_model(credit.booster_, folder / "booster", input_example=example, **saved)
     mlflow.sklearn.save_model(regression, folder / "sklearn", input_example=example.iloc[0].to_dict(), **saved)
-    mlflow.sklearn.save_model(regression, folder / "pickled", input_example=example, serialization_format="cloudpickle", **saved)
+    mlflow.sklearn.save_model(
+        regression, folder / "pickled", input_example=example, serialization_format="cloudpickle", **saved
+    )
     mlflow.lightgbm.save_model(credit.booster_, folder / "no example", **saved)
     wrapper = folder / "wrapper.py"
-    wrapper.write_text("import mlflow\nclass Sum(mlflow.pyfunc.PythonModel):\n    def predict(self, model_input): return model_input.sum(axis=1)\n")
+    wrapper.write_text(
+        "import mlflow\nclass Sum(mlflow.pyfunc.PythonModel):\n    def predict(self, model_input): return "
+        "model_input.sum(axis=1)\n"
+    )
     wrapper.write_text(wrapper.read_text() + "mlflow.models.set_model(Sum())\n")
     mlflow.pyfunc.save_model(folder / "pyfunc", python_model=str(wrapper), input_example=example, **saved)
     return folder
@@ -92,7 +97,9 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 
 @pytest.fixture
 def run(tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs a script under limits, as a module that the user has installed, in the folder where it lies; gives the problem."""
+    """Runs a script under limits, as a module that the user has installed, in the folder where it lies; gives the
+    problem.
+    """
     folder = tmp_path / "work"
     folder.mkdir()
     monkeypatch.setattr(site, "ENABLE_USER_SITE", True)
@@ -106,7 +113,11 @@ def run(tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch) -> Run
 
 
 def scanned(folder: Path) -> dict[str, str]:
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def tried(folder: Path, limits: Limits = ENOUGH, sample: Sample | None = None) -> Probe:
@@ -150,7 +161,9 @@ class TestRealModels:
 class TestKindsOfModels:
     """What is tried, in this process: its own does the same."""
 
-    def test_example_may_be_one_row_as_json(self, models: Path, credit: lgb.LGBMClassifier, features: pd.DataFrame) -> None:
+    def test_example_may_be_one_row_as_json(
+        self, models: Path, credit: lgb.LGBMClassifier, features: pd.DataFrame
+    ) -> None:
         found = probe_child.tried(str(models / "sklearn"), ())
         regression = LogisticRegression(C=0.5).fit(features, credit.predict(features))
         assert (found["features"], found["params"]["C"]) == (NAMES, "0.5")
@@ -158,27 +171,40 @@ class TestKindsOfModels:
 
     def test_wrapper_is_called_as_it_is_served(self, models: Path, features: pd.DataFrame, tmp_path: Path) -> None:
         totals = features.sum(axis=1)
-        found = probe_child.tried(str(models / "pyfunc"), sample_of(tmp_path, features.assign(ROW=features.index), totals + 0.25))
+        found = probe_child.tried(
+            str(models / "pyfunc"), sample_of(tmp_path, features.assign(ROW=features.index), totals + 0.25)
+        )
         assert found.pop("example") == pytest.approx(totals[:5])
         assert found.pop("worst") == pytest.approx(0.25)
         assert found == {"params": {}, "features": [], "sampled": 120}
 
     @pytest.mark.parametrize("native", [False, True])
-    def test_xgboost_forgets_what_it_was_made_with(self, features: pd.DataFrame, tmp_path: Path, *, native: bool) -> None:
+    def test_xgboost_forgets_what_it_was_made_with(
+        self, features: pd.DataFrame, tmp_path: Path, *, native: bool
+    ) -> None:
         xgboost = pytest.importorskip("xgboost")
         model = xgboost.XGBClassifier(n_estimators=3, max_depth=2).fit(features, features["age"] > 0)
         mlflow.xgboost.save_model(
-            model.get_booster() if native else model, tmp_path / "model", input_example=features.head(5), pip_requirements=["xgboost"]
+            model.get_booster() if native else model,
+            tmp_path / "model",
+            input_example=features.head(5),
+            pip_requirements=["xgboost"],
         )
         found = probe_child.tried(str(tmp_path / "model"), ())
         assert found["features"] == NAMES
         assert found["example"] == pytest.approx(model.predict_proba(features.head(5))[:, 1])
         assert "n_estimators" not in found["params"]
 
-    def test_model_without_names_is_given_the_columns_of_its_signature(self, features: pd.DataFrame, tmp_path: Path) -> None:
+    def test_model_without_names_is_given_the_columns_of_its_signature(
+        self, features: pd.DataFrame, tmp_path: Path
+    ) -> None:
         model = LogisticRegression().fit(features.to_numpy(), features["age"] > 0)
-        mlflow.sklearn.save_model(model, tmp_path / "model", input_example=features.head(2), pip_requirements=["scikit-learn"])
-        sample = sample_of(tmp_path, features[NAMES[::-1]].assign(ROW=features.index), model.predict_proba(features.to_numpy())[:, 1])
+        mlflow.sklearn.save_model(
+            model, tmp_path / "model", input_example=features.head(2), pip_requirements=["scikit-learn"]
+        )
+        sample = sample_of(
+            tmp_path, features[NAMES[::-1]].assign(ROW=features.index), model.predict_proba(features.to_numpy())[:, 1]
+        )
         found = probe_child.tried(str(tmp_path / "model"), sample)
         assert (found["features"], found["sampled"]) == ([], 120)
         assert found["worst"] == pytest.approx(0)
@@ -203,7 +229,9 @@ class TestSample:
     """What is compared, in this process: the model's own has been shown to do the same."""
 
     @pytest.mark.parametrize("kind", ["parquet", "csv"])
-    def test_worst_difference_is_that_of_the_rows_named(self, credit: lgb.LGBMClassifier, features: pd.DataFrame, tmp_path: Path, kind: str) -> None:
+    def test_worst_difference_is_that_of_the_rows_named(
+        self, credit: lgb.LGBMClassifier, features: pd.DataFrame, tmp_path: Path, kind: str
+    ) -> None:
         recorded = credit.predict_proba(features)[:, 1]
         recorded[[3, 4, 5]] += (0.125, -0.25, 0.5)
         rows = features.assign(ROW=features.index)
@@ -216,18 +244,41 @@ class TestSample:
     @pytest.mark.parametrize(
         ("change", "problem"),
         [
-            (lambda rows: rows.assign(ROW=rows["ROW"] - 1), "ROW in features.parquet holds what is no position in predictions.parquet"),
-            (lambda rows: rows.assign(ROW=rows["ROW"] + 118), "ROW in features.parquet holds what is no position in predictions.parquet"),
-            (lambda rows: rows.assign(ROW=0.5), "ROW in features.parquet holds what is no position in predictions.parquet"),
-            (lambda rows: rows.assign(ROW=None), "ROW in features.parquet holds what is no position in predictions.parquet"),
-            (lambda rows: rows.assign(ROW=7), "PROBABILITY in predictions.parquet is no finite number in every row of the sample"),
+            (
+                lambda rows: rows.assign(ROW=rows["ROW"] - 1),
+                "ROW in features.parquet holds what is no position in predictions.parquet",
+            ),
+            (
+                lambda rows: rows.assign(ROW=rows["ROW"] + 118),
+                "ROW in features.parquet holds what is no position in predictions.parquet",
+            ),
+            (
+                lambda rows: rows.assign(ROW=0.5),
+                "ROW in features.parquet holds what is no position in predictions.parquet",
+            ),
+            (
+                lambda rows: rows.assign(ROW=None),
+                "ROW in features.parquet holds what is no position in predictions.parquet",
+            ),
+            (
+                lambda rows: rows.assign(ROW=7),
+                "PROBABILITY in predictions.parquet is no finite number in every row of the sample",
+            ),
             (lambda rows: rows.drop(columns="ROW"), "features.parquet has no column ROW"),
-            (lambda rows: rows.drop(columns=["age", "income"]), "features.parquet lacks 2 of the model's 3 columns: income, age"),
+            (
+                lambda rows: rows.drop(columns=["age", "income"]),
+                "features.parquet lacks 2 of the model's 3 columns: income, age",
+            ),
             (lambda rows: rows.head(0), "features.parquet has no rows"),
         ],
     )
     def test_sample_that_cannot_be_compared(
-        self, credit: lgb.LGBMClassifier, features: pd.DataFrame, tmp_path: Path, change: Callable[[pd.DataFrame], pd.DataFrame], problem: str
+        self,
+        credit: lgb.LGBMClassifier,
+        features: pd.DataFrame,
+        tmp_path: Path,
+        change: Callable[[pd.DataFrame], pd.DataFrame],
+        problem: str,
     ) -> None:
         recorded = credit.predict_proba(features)[:, 1]
         recorded[7] = np.nan
@@ -290,7 +341,11 @@ class TestHostileModels:
     @pytest.mark.parametrize(
         ("load", "predict", "problem"),
         [
-            ("import no_such_library", "pass", "a library that it needs is not installed here: No module named 'no_such_library'"),
+            (
+                "import no_such_library",
+                "pass",
+                "a library that it needs is not installed here: No module named 'no_such_library'",
+            ),
             ("raise ValueError('x' * 99999 + '\\nmore')", "pass", f"loading failed: {'x' * 500}"),
             ("sys.exit()", "pass", "loading called exit"),
             ("pass", "sys.exit(0)", "scoring its input example called exit"),
@@ -300,12 +355,16 @@ class TestHostileModels:
             ("pass", "return []", "its output is not finite numbers"),
         ],
     )
-    def test_exception_becomes_one_sentence(self, hostile: Callable[..., Path], load: str, predict: str, problem: str) -> None:
+    def test_exception_becomes_one_sentence(
+        self, hostile: Callable[..., Path], load: str, predict: str, problem: str
+    ) -> None:
         """In this process, which these do not harm."""
         assert probe_child.tried(str(hostile(load, predict)), ())["problem"] == problem
 
     def test_does_not_score_for_ever(self, hostile: Callable[..., Path]) -> None:
-        assert tried(hostile(predict="all(True for _ in iter(int, 1))"), Limits(4, 4096)) == Probe("did not finish within 4 s")
+        assert tried(hostile(predict="all(True for _ in iter(int, 1))"), Limits(4, 4096)) == Probe(
+            "did not finish within 4 s"
+        )
 
     def test_cannot_change_the_store_and_leaves_nothing(self, hostile: Callable[..., Path]) -> None:
         load = "; ".join(
@@ -358,9 +417,15 @@ def test_answer_that_is_no_result(tmp_path: Path, answer: bytes) -> None:
     [
         (lambda folder: (folder / "MLmodel").write_text("other"), "MLmodel was changed after it was scanned"),
         (lambda folder: (folder / "MLmodel").unlink(), "MLmodel was removed after the folder was scanned"),
-        (lambda folder: (folder / "code").mkdir() or (folder / "code" / "new.py").touch(), "code/new.py was added after the folder was scanned"),
+        (
+            lambda folder: (folder / "code").mkdir() or (folder / "code" / "new.py").touch(),
+            "code/new.py was added after the folder was scanned",
+        ),
         (lambda folder: (folder / "code").symlink_to("/etc"), "code was added after the folder was scanned"),
-        (lambda folder: (folder / "MLmodel").unlink() or (folder / "MLmodel").symlink_to("/etc/passwd"), "MLmodel could not be copied"),
+        (
+            lambda folder: (folder / "MLmodel").unlink() or (folder / "MLmodel").symlink_to("/etc/passwd"),
+            "MLmodel could not be copied",
+        ),
         (lambda folder: pipe_instead(folder / "MLmodel"), "MLmodel could not be copied (is not a regular file)"),
     ],
 )
@@ -382,30 +447,65 @@ class TestLimits:
             ("while True: pass", SHORT, "did not finish within 1 s"),
             ("while True: [os.write(pipe, b'noise' * 9999) for pipe in (1, 2)]", SHORT, "did not finish within 1 s"),
             ("signal.signal(signal.SIGTERM, signal.SIG_IGN)\nwhile True: pass", SHORT, "did not finish within 1 s"),
-            ("held = [bytearray(1 << 24) for _ in range(1000)]", ENOUGH._replace(megabytes=300), "needed more than 300 MiB of memory"),
-            pytest.param(SMALL_THINGS, ENOUGH._replace(megabytes=300), "needed more than 300 MiB of memory", id="small things"),
-            ("os.truncate('script.py', 400 << 20)", ENOUGH._replace(megabytes=300), "its process failed: [Errno 27] File too large: 'script.py'"),
+            (
+                "held = [bytearray(1 << 24) for _ in range(1000)]",
+                ENOUGH._replace(megabytes=300),
+                "needed more than 300 MiB of memory",
+            ),
+            pytest.param(
+                SMALL_THINGS, ENOUGH._replace(megabytes=300), "needed more than 300 MiB of memory", id="small things"
+            ),
+            (
+                "os.truncate('script.py', 400 << 20)",
+                ENOUGH._replace(megabytes=300),
+                "its process failed: [Errno 27] File too large: 'script.py'",
+            ),
             ("os.write(2, b'a lie\\n')\nos._exit(3)", ENOUGH, "called exit (3)"),
             ("os.kill(os.getpid(), signal.SIGTERM)", ENOUGH, "the process died by signal 15 (terminated)"),
             ("import ctypes\nctypes.string_at(0)", ENOUGH, "the process died by signal 11 (segmentation fault)"),
             ("sys.exit(0)", ENOUGH, "its process called exit"),
             ("raise ValueError('first\\nsecond')", ENOUGH, "its process failed: first"),
-            ("import no_such_library", ENOUGH, "a library that it needs is not installed here: No module named 'no_such_library'"),
+            (
+                "import no_such_library",
+                ENOUGH,
+                "a library that it needs is not installed here: No module named 'no_such_library'",
+            ),
         ],
     )
     def test_problem(self, run: Run, script: str, limits: Limits, problem: str) -> None:
         assert run(script, limits=limits) == problem
 
-    def test_no_secret_reaches_the_process(self, run: Run, tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        for name in ("AWS_SECRET_ACCESS_KEY", "MLFLOW_TRACKING_PASSWORD", "MY_TOKEN", "HTTPS_PROXY", "PYTHONPATH", "LD_PRELOAD", "XPATH"):
+    def test_no_secret_reaches_the_process(
+        self, run: Run, tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name in (
+            "AWS_SECRET_ACCESS_KEY",
+            "MLFLOW_TRACKING_PASSWORD",
+            "MY_TOKEN",
+            "HTTPS_PROXY",
+            "PYTHONPATH",
+            "LD_PRELOAD",
+            "XPATH",
+        ):
             monkeypatch.setenv(name, "")
         monkeypatch.setenv("LC_ALL", "C.UTF-8")
         assert run("json.dump(dict(os.environ), open('environment', 'w'))") == ""
         seen = json.loads((tmp_path / "work" / "environment").read_text())
         assert seen["HOME"] == seen["TMPDIR"]
         assert os.path.dirname(seen["HOME"]) == str(temporary)
-        allowed = {"PATH", "LANG", "LD_LIBRARY_PATH", "HOME", "TMPDIR", "DO_NOT_TRACK", "MLFLOW_DISABLE_TELEMETRY", "MLFLOW_TRACKING_URI"}
-        assert {name for name in seen if not name.startswith("LC_") and not name.endswith(("_THREADS", "_LIMIT"))} <= allowed
+        allowed = {
+            "PATH",
+            "LANG",
+            "LD_LIBRARY_PATH",
+            "HOME",
+            "TMPDIR",
+            "DO_NOT_TRACK",
+            "MLFLOW_DISABLE_TELEMETRY",
+            "MLFLOW_TRACKING_URI",
+        }
+        assert {
+            name for name in seen if not name.startswith("LC_") and not name.endswith(("_THREADS", "_LIMIT"))
+        } <= allowed
         assert (seen["LC_ALL"], seen["MLFLOW_TRACKING_URI"], seen["OMP_THREAD_LIMIT"]) == ("C.UTF-8", "none://", "1")
 
     @pytest.mark.skipif(LANDLOCK < 1, reason="this kernel has no Landlock")
@@ -446,7 +546,8 @@ class TestLimits:
         script = """
             refused = []
             for pid in (int(sys.argv[1]), os.getppid()):
-                for attempt in (lambda: os.kill(pid, 0), lambda: open(f"/proc/{pid}/environ").read(), lambda: os.readlink(f"/proc/{pid}/fd/0")):
+                attempts = [lambda: os.kill(pid, 0), lambda: open(f"/proc/{pid}/environ").read()]
+                for attempt in (*attempts, lambda: os.readlink(f"/proc/{pid}/fd/0")):
                     try:
                         attempt()
                     except OSError:
@@ -458,7 +559,10 @@ class TestLimits:
 
     @pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
     def test_network_is_out_of_reach(self, run: Run, tmp_path: Path, kind: int) -> None:
-        cut = "import ctypes, sys; libc = ctypes.CDLL(None); sys.exit(libc.unshare(0x40000000) and libc.unshare(0x50000000))"
+        cut = (
+            "import ctypes, sys; libc = ctypes.CDLL(None); sys.exit(libc.unshare(0x40000000) and "
+            "libc.unshare(0x50000000))"
+        )
         if subprocess.run([sys.executable, "-c", cut]).returncode:
             pytest.skip("this kernel gives no network of their own to processes")
         with socket.socket(socket.AF_INET, kind) as listener:
@@ -510,7 +614,8 @@ class TestLimits:
         temporary.mkdir()
         os.mkfifo(tmp_path / "pids")
         (tmp_path / "script.py").write_text(
-            "import os, signal\npids = open('pids', 'w')\nif os.fork(): print(os.getpid(), os.getppid(), file=pids, flush=True)\nsignal.pause()"
+            "import os, signal\npids = open('pids', 'w')\nif os.fork(): print(os.getpid(), os.getppid(), "
+            "file=pids, flush=True)\nsignal.pause()"
         )
         starter = f"""
             import signal, site
@@ -524,7 +629,10 @@ class TestLimits:
         """
         pipe = os.open(tmp_path / "pids", os.O_RDONLY | os.O_NONBLOCK)
         with subprocess.Popen(
-            [sys.executable, "-c", dedent(starter)], env={**os.environ, "TMPDIR": str(temporary)}, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", dedent(starter)],
+            env={**os.environ, "TMPDIR": str(temporary)},
+            stdout=subprocess.PIPE,
+            text=True,
         ) as process:
             assert readable(pipe)
             pids = [int(pid) for pid in os.read(pipe, 100).split()]
@@ -538,7 +646,9 @@ class TestLimits:
         for file in (pipe, *watched):
             os.close(file)
 
-    def test_modules_come_from_where_packages_are_installed(self, tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_modules_come_from_where_packages_are_installed(
+        self, tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         (tmp_path / "installed").mkdir()
         (tmp_path / "installed" / "installed_by_the_user.py").write_text("import mlflow_compliance")
         monkeypatch.setenv("PYTHONPATH", str(tmp_path / "installed"))
@@ -550,8 +660,17 @@ class TestLimits:
 
     def test_supervisor_that_does_not_answer_is_ended_with_all_others(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(probing, "_GRACE", 0)
-        deaf = "import os, signal\nsignal.signal(15, signal.SIG_IGN)\nchild = os.fork()\nif child: print(child, flush=True)\nsignal.pause()"
-        process = subprocess.Popen([sys.executable, "-c", deaf], stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0, start_new_session=True)
+        deaf = (
+            "import os, signal\nsignal.signal(15, signal.SIG_IGN)\nchild = os.fork()\nif child: print(child, "
+            "flush=True)\nsignal.pause()"
+        )
+        process = subprocess.Popen(
+            [sys.executable, "-c", deaf],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+            start_new_session=True,
+        )
         assert process.stdout
         child = os.pidfd_open(int(process.stdout.readline()))
         probing._end(process)
@@ -566,14 +685,21 @@ class TestLimits:
             from mlflow_compliance.store.models.probe import Limits, run_limited
             print(run_limited("mlflow_compliance.where", [], {str(tmp_path)!r}, Limits(60, 1024)))
         """
-        (tmp_path / "src" / "mlflow_compliance" / "where.py").write_text("import sys\nwith open('path', 'w') as f: print(*sys.path, file=f)")
+        (tmp_path / "src" / "mlflow_compliance" / "where.py").write_text(
+            "import sys\nwith open('path', 'w') as f: print(*sys.path, file=f)"
+        )
         done = subprocess.run(
-            [sys.executable, "-c", dedent(starter)], env={**os.environ, "PYTHONPATH": str(tmp_path / "src")}, capture_output=True, text=True
+            [sys.executable, "-c", dedent(starter)],
+            env={**os.environ, "PYTHONPATH": str(tmp_path / "src")},
+            capture_output=True,
+            text=True,
         )
         assert (done.stdout, done.stderr) == ("\n", "")
         assert str(tmp_path) not in (tmp_path / "path").read_text()
 
-    def test_temporary_folder_is_removed_whatever_its_rights(self, tmp_path: Path, ordinary_user: Callable[..., str]) -> None:
+    def test_temporary_folder_is_removed_whatever_its_rights(
+        self, tmp_path: Path, ordinary_user: Callable[..., str]
+    ) -> None:
         code = """
 import os, sys
 from mlflow_compliance.store.models.probe import _temporary_folder

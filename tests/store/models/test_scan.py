@@ -43,9 +43,20 @@ def problems_of(folder: Path, data: bytes, rules: ModelSettings = STRICT, name: 
     return scan_file(str(path), rules).problems
 
 
-# ---- pickles by hand ------------------------------------------------------------------------------------------------------------------------------
+# ---- pickles by hand
+# ----------------------------------------------------------------------------------------------------
 
-PROTO4, REDUCE, STOP, POP, STACK_GLOBAL, MEMOIZE, BUILD, NEWOBJ, TUPLE2 = b"\x80\x04", b"R", b".", b"0", b"\x93", b"\x94", b"b", b"\x81", b"\x86"
+PROTO4, REDUCE, STOP, POP, STACK_GLOBAL, MEMOIZE, BUILD, NEWOBJ, TUPLE2 = (
+    b"\x80\x04",
+    b"R",
+    b".",
+    b"0",
+    b"\x93",
+    b"\x94",
+    b"b",
+    b"\x81",
+    b"\x86",
+)
 
 
 def text(value: str) -> bytes:
@@ -91,8 +102,21 @@ OBJECTS = call(name("numpy.dtype"), text("O8"))
 
 
 def forged(parts: bytes, flags: bytes = b"") -> bytes:
-    """A dtype of eight bytes with a state of the file's choice: base, names, fields, and flags that say 'no objects'."""
-    return PROTO4 + call(name("numpy.dtype"), text("V8")) + b"(K\x03" + text("|") + parts + b"K\x08K\x01" + flags + b"t" + BUILD + STOP
+    """A dtype of eight bytes with a state of the file's choice: base, names, fields, and flags that say 'no
+    objects'.
+    """
+    return (
+        PROTO4
+        + call(name("numpy.dtype"), text("V8"))
+        + b"(K\x03"
+        + text("|")
+        + parts
+        + b"K\x08K\x01"
+        + flags
+        + b"t"
+        + BUILD
+        + STOP
+    )
 
 
 GLOBALS = mapping(__builtins__=name("builtins.__dict__"))
@@ -100,11 +124,23 @@ GLOBALS = mapping(__builtins__=name("builtins.__dict__"))
 # Each makes a file `marker` where it is loaded with pickle; beside it what the scan says.
 WORKING: dict[str, tuple[str, Callable[[str], bytes]]] = {
     "os.system": ("os.system would run", lambda marker: call(name("os.system"), command(marker)) + STOP),
-    "posix.system": ("posix.system would run", lambda marker: PROTO4 + call(stacked("posix", "system"), command(marker)) + STOP),
+    "posix.system": (
+        "posix.system would run",
+        lambda marker: PROTO4 + call(stacked("posix", "system"), command(marker)) + STOP,
+    ),
     "eval": ("builtins.eval would run", lambda marker: call(name("builtins.eval"), text(touching(marker))) + STOP),
-    "exec": ("builtins.exec would run", lambda marker: PROTO4 + call(stacked("builtins", "exec"), text(touching(marker))) + STOP),
-    "eval of Python 2": ("builtins.eval would run", lambda marker: b"\x80\x02" + call(name("__builtin__.eval"), text(touching(marker))) + STOP),
-    "a module of Python 2": ("subprocess.getoutput", lambda marker: b"\x80\x02" + call(name("commands.getoutput"), command(marker)) + STOP),
+    "exec": (
+        "builtins.exec would run",
+        lambda marker: PROTO4 + call(stacked("builtins", "exec"), text(touching(marker))) + STOP,
+    ),
+    "eval of Python 2": (
+        "builtins.eval would run",
+        lambda marker: b"\x80\x02" + call(name("__builtin__.eval"), text(touching(marker))) + STOP,
+    ),
+    "a module of Python 2": (
+        "subprocess.getoutput",
+        lambda marker: b"\x80\x02" + call(name("commands.getoutput"), command(marker)) + STOP,
+    ),
     "protocol 0": ("os.system would run", lambda marker: f"cos\nsystem\n(S'touch {marker}'\ntR.".encode()),
     "import_module and getattr_static": (
         "inspect.getattr_static would run",
@@ -114,12 +150,19 @@ WORKING: dict[str, tuple[str, Callable[[str], bytes]]] = {
         "marshal.loads would run",
         lambda marker: (
             call(
-                call(name("types.FunctionType"), call(name("marshal.loads"), raw(marshal.dumps(compile(touching(marker), "", "eval")))), GLOBALS),
+                call(
+                    name("types.FunctionType"),
+                    call(name("marshal.loads"), raw(marshal.dumps(compile(touching(marker), "", "eval")))),
+                    GLOBALS,
+                ),
             )
             + STOP
         ),
     ),
-    "pydoc.locate": ("pydoc.locate would run", lambda marker: call(call(name("pydoc.locate"), text("os.system")), command(marker)) + STOP),
+    "pydoc.locate": (
+        "pydoc.locate would run",
+        lambda marker: call(call(name("pydoc.locate"), text("os.system")), command(marker)) + STOP,
+    ),
     "pkgutil.resolve_name": (
         "pkgutil.resolve_name would run",
         lambda marker: call(call(name("pkgutil.resolve_name"), text("os:system")), command(marker)) + STOP,
@@ -136,13 +179,23 @@ WORKING: dict[str, tuple[str, Callable[[str], bytes]]] = {
     "codecs.open": ("codecs.open would run", lambda marker: call(name("codecs.open"), text(marker), text("w")) + STOP),
     "builtins of a module": (
         "numpy.__builtins__.get would run",
-        lambda marker: PROTO4 + call(call(stacked("numpy", "__builtins__.get"), text("eval")), text(touching(marker))) + STOP,
+        lambda marker: (
+            PROTO4 + call(call(stacked("numpy", "__builtins__.get"), text("eval")), text(touching(marker))) + STOP
+        ),
     ),
-    "a dotted name": ("tempfile._os.system would run", lambda marker: PROTO4 + call(stacked("tempfile", "_os.system"), command(marker)) + STOP),
+    "a dotted name": (
+        "tempfile._os.system would run",
+        lambda marker: PROTO4 + call(stacked("tempfile", "_os.system"), command(marker)) + STOP,
+    ),
     "_reconstructor": (
         "copyreg._reconstructor would run",
         lambda marker: (
-            call(name("copyreg._reconstructor"), name("subprocess.Popen"), name("subprocess.Popen"), b"](" + text("touch") + text(marker) + b"e")
+            call(
+                name("copyreg._reconstructor"),
+                name("subprocess.Popen"),
+                name("subprocess.Popen"),
+                b"](" + text("touch") + text(marker) + b"e",
+            )
             + STOP
         ),
     ),
@@ -151,40 +204,72 @@ WORKING: dict[str, tuple[str, Callable[[str], bytes]]] = {
     "a name from the memo": (
         "os.system would run",
         lambda marker: (
-            PROTO4 + text("os") + MEMOIZE + POP + text("system") + b"q\x07" + POP + call(b"h\x00h\x07" + STACK_GLOBAL, command(marker)) + STOP
+            PROTO4
+            + text("os")
+            + MEMOIZE
+            + POP
+            + text("system")
+            + b"q\x07"
+            + POP
+            + call(b"h\x00h\x07" + STACK_GLOBAL, command(marker))
+            + STOP
         ),
     ),
     "a memo that is overwritten": (
         "os.system would run",
         lambda marker: (
-            PROTO4 + text("collections") + b"q\x000" + text("os") + b"q\x000" + call(b"h\x00" + text("system") + STACK_GLOBAL, command(marker)) + STOP
+            PROTO4
+            + text("collections")
+            + b"q\x000"
+            + text("os")
+            + b"q\x000"
+            + call(b"h\x00" + text("system") + STACK_GLOBAL, command(marker))
+            + STOP
         ),
     ),
     "harmless names above": (
         "os.system would run",
         lambda marker: (
-            PROTO4 + call(text("os") + text("system") + text("collections") + text("OrderedDict") + POP + POP + STACK_GLOBAL, command(marker)) + STOP
+            PROTO4
+            + call(
+                text("os") + text("system") + text("collections") + text("OrderedDict") + POP + POP + STACK_GLOBAL,
+                command(marker),
+            )
+            + STOP
         ),
     ),
     "harmless names behind a mark": (
         "os.system would run",
         lambda marker: (
             PROTO4
-            + call(text("os") + text("system") + b"(" + text("collections") + text("OrderedDict") + b"1" + STACK_GLOBAL, command(marker))
+            + call(
+                text("os") + text("system") + b"(" + text("collections") + text("OrderedDict") + b"1" + STACK_GLOBAL,
+                command(marker),
+            )
             + STOP
         ),
     ),
     "a frame between the names": (
         "os.system would run",
-        lambda marker: PROTO4 + call(text("os") + b"\x95" + bytes(8) + text("system") + STACK_GLOBAL, command(marker)) + STOP,
+        lambda marker: (
+            PROTO4 + call(text("os") + b"\x95" + bytes(8) + text("system") + STACK_GLOBAL, command(marker)) + STOP
+        ),
     ),
     "a name that is decoded": (
         "makes up a name",
         lambda marker: (
-            PROTO4 + call(call(stacked("_codecs", "encode"), text("bf"), text("rot13")) + text("system") + STACK_GLOBAL, command(marker)) + STOP
+            PROTO4
+            + call(
+                call(stacked("_codecs", "encode"), text("bf"), text("rot13")) + text("system") + STACK_GLOBAL,
+                command(marker),
+            )
+            + STOP
         ),
     ),
-    "a late PROTO": ("subprocess.getoutput", lambda marker: PROTO4 + b"N0\x80\x00" + call(name("commands.getoutput"), command(marker)) + STOP),
+    "a late PROTO": (
+        "subprocess.getoutput",
+        lambda marker: PROTO4 + b"N0\x80\x00" + call(name("commands.getoutput"), command(marker)) + STOP,
+    ),
     "truncated": (UNREADABLE, lambda marker: call(name("os.system"), command(marker))),
     "garbage behind": (UNREADABLE, lambda marker: call(name("os.system"), command(marker)) + STOP + b"\xff\xff"),
 }
@@ -217,18 +302,38 @@ OTHERS: dict[str, tuple[str, bytes]] = {
     "a name with an escape": (UNREADABLE, b"ccollections\nOrdered\\x44ict\n."),
     "too many names": (UNREADABLE, b"".join(name(f"m.n{number}") + POP for number in range(1001)) + b"N."),
     "too many steps": (UNREADABLE, PROTO4 + b"N0" * 1_000_001 + b"N."),
-    "a Booster that opens a file": ("calls lightgbm.basic.Booster with arguments of its own", call(BOOSTER, b"N", b"N", text("/etc/passwd")) + STOP),
-    "a class that is changed": ("changes something that it did not make", BOOSTER + mapping(predict=name("collections.OrderedDict")) + BUILD + STOP),
+    "a Booster that opens a file": (
+        "calls lightgbm.basic.Booster with arguments of its own",
+        call(BOOSTER, b"N", b"N", text("/etc/passwd")) + STOP,
+    ),
+    "a class that is changed": (
+        "changes something that it did not make",
+        BOOSTER + mapping(predict=name("collections.OrderedDict")) + BUILD + STOP,
+    ),
     "another __setstate__": (
         "attributes that have a meaning to Python",
         PROTO4 + ENCODER + mapping(__setstate__=name("builtins.bytearray")) + BUILD + STOP,
     ),
-    "a state that is set twice": ("sets the state of an object twice", PROTO4 + ENCODER + mapping() + BUILD + mapping() + BUILD + STOP),
+    "a state that is set twice": (
+        "sets the state of an object twice",
+        PROTO4 + ENCODER + mapping() + BUILD + mapping() + BUILD + STOP,
+    ),
     "an object of another class": (
         "sets the state of an object as no pickler does",
-        PROTO4 + name("sklearn._loss.link.LogitLink") + b")" + NEWOBJ + b"N" + mapping(__class__=BOOSTER) + TUPLE2 + BUILD + STOP,
+        PROTO4
+        + name("sklearn._loss.link.LogitLink")
+        + b")"
+        + NEWOBJ
+        + b"N"
+        + mapping(__class__=BOOSTER)
+        + TUPLE2
+        + BUILD
+        + STOP,
     ),
-    "a state that is another object": ("sets the state of an object as no pickler does", PROTO4 + ENCODER + ENCODER + BUILD + STOP),
+    "a state that is another object": (
+        "sets the state of an object as no pickler does",
+        PROTO4 + ENCODER + ENCODER + BUILD + STOP,
+    ),
     "an array at an address": (
         "attributes that have a meaning to Python",
         PROTO4 + ENCODER + mapping(__array_interface__=mapping(version=b"K\x03")) + BUILD + STOP,
@@ -237,9 +342,15 @@ OTHERS: dict[str, tuple[str, bytes]] = {
         "attributes that have a meaning to Python",
         PROTO4 + name("sklearn.utils._bunch.Bunch") + b")" + NEWOBJ + text("__array_interface__") + b"}s" + STOP,
     ),
-    "items for an estimator": ("puts items into sklearn.preprocessing._label.LabelEncoder", PROTO4 + ENCODER + b"Na" + STOP),
+    "items for an estimator": (
+        "puts items into sklearn.preprocessing._label.LabelEncoder",
+        PROTO4 + ENCODER + b"Na" + STOP,
+    ),
     "a call of what was made": ("calls an object that it made itself", PROTO4 + call(ENCODER) + STOP),
-    "bytes taken for objects": ("a numpy.dtype that may lie", forged(b"N(" + text("a") + b"t}" + text("a") + b"(" + OBJECTS + b"K\x00ts", b"K\x00")),
+    "bytes taken for objects": (
+        "a numpy.dtype that may lie",
+        forged(b"N(" + text("a") + b"t}" + text("a") + b"(" + OBJECTS + b"K\x00ts", b"K\x00"),
+    ),
     "bytes taken for rows of objects": ("a numpy.dtype that may lie", forged(b"(" + OBJECTS + b"K\x01tNN", b"K\x00")),
     "a type with a state of old": ("a numpy.dtype that may lie", forged(b"NNN")),
     "a type whose fields are no dict": ("a numpy.dtype that may lie", forged(b"NN]", b"K\x00")),
@@ -285,7 +396,13 @@ def test_what_no_pickler_writes_is_told(case: str, tmp_path: Path) -> None:
 
 def test_a_frame_may_begin_between_the_two_halves_of_a_name(tmp_path: Path) -> None:
     """As the C pickler writes it now and then in a large model."""
-    assert problems_of(tmp_path, PROTO4 + text("collections") + b"\x95" + struct.pack("<Q", 30) + text("OrderedDict") + STACK_GLOBAL + STOP) == ()
+    assert (
+        problems_of(
+            tmp_path,
+            PROTO4 + text("collections") + b"\x95" + struct.pack("<Q", 30) + text("OrderedDict") + STACK_GLOBAL + STOP,
+        )
+        == ()
+    )
 
 
 def test_the_bulk_of_a_pickle_is_not_kept() -> None:
@@ -294,7 +411,9 @@ def test_the_bulk_of_a_pickle_is_not_kept() -> None:
 
 
 def test_a_pickle_that_names_everything_is_told_in_a_few_lines(tmp_path: Path) -> None:
-    problems = problems_of(tmp_path, b"".join(name(f"m.n{number}") + POP for number in range(500)) + name("os.system") + STOP)
+    problems = problems_of(
+        tmp_path, b"".join(name(f"m.n{number}") + POP for number in range(500)) + name("os.system") + STOP
+    )
     assert len(problems) == 21
     assert problems[0].startswith("model.pkl: os.system would run")  # the worst comes first
     assert problems[-1] == "model.pkl: more than these 20 things are wrong with it"
@@ -307,11 +426,26 @@ def test_what_a_file_says_stays_in_one_line(tmp_path: Path) -> None:
 
 
 def test_a_setting_allows_one_name_and_no_other(tmp_path: Path) -> None:
-    both = PROTO4 + call(stacked("fractions", "Fraction"), b"K\x01") + POP + call(stacked("decimal", "Decimal"), b"K\x01") + STOP
+    both = (
+        PROTO4
+        + call(stacked("fractions", "Fraction"), b"K\x01")
+        + POP
+        + call(stacked("decimal", "Decimal"), b"K\x01")
+        + STOP
+    )
     (told,) = problems_of(tmp_path, both, allow("fractions.Fraction"))
     assert told.startswith("model.pkl: decimal.Decimal would run on load: name it in allowed_globals under [models]")
     assert problems_of(tmp_path, both, allow("fractions.Fraction", "decimal.Decimal")) == ()
-    assert len(problems_of(tmp_path, both, allow("fractions", "fractions.*", "Fraction", "decimal.DecimalTuple", "fractions.Fractio"))) == 2
+    assert (
+        len(
+            problems_of(
+                tmp_path,
+                both,
+                allow("fractions", "fractions.*", "Fraction", "decimal.DecimalTuple", "fractions.Fractio"),
+            )
+        )
+        == 2
+    )
 
 
 def test_an_allowed_container_may_hold_anything(tmp_path: Path) -> None:
@@ -326,8 +460,12 @@ def test_no_setting_allows_what_is_known_to_be_dangerous(dangerous: str, tmp_pat
 
 
 def test_a_setting_does_not_reach_through_an_attribute(tmp_path: Path) -> None:
-    """'decimal.Decimal.from_float' could be an attribute of a class, or a module `decimal.Decimal`: what was meant is not known."""
-    assert problems_of(tmp_path, PROTO4 + stacked("decimal", "Decimal.from_float") + STOP, allow("decimal.Decimal.from_float"))
+    """'decimal.Decimal.from_float' could be an attribute of a class, or a module `decimal.Decimal`: what was meant
+    is not known.
+    """
+    assert problems_of(
+        tmp_path, PROTO4 + stacked("decimal", "Decimal.from_float") + STOP, allow("decimal.Decimal.from_float")
+    )
 
 
 def test_a_dict_that_is_the_state_of_many_objects_is_looked_at_once(tmp_path: Path) -> None:
@@ -362,7 +500,9 @@ PLAIN = st.recursive(
 @given(PLAIN, st.integers(0, pickle.HIGHEST_PROTOCOL), st.booleans())
 @example(b"PK\x05\x06" + b"\xff" * 18, 5, False)  # as an archive ends
 @example(b"\x93NUMPY", 5, True)
-def test_plain_data_is_harmless_in_every_protocol(tmp_path_factory: pytest.TempPathFactory, value: Any, protocol: int, shared: bool) -> None:
+def test_plain_data_is_harmless_in_every_protocol(
+    tmp_path_factory: pytest.TempPathFactory, value: Any, protocol: int, shared: bool
+) -> None:
     data = pickle.dumps([value, value] if shared else value, protocol)
     folder = tmp_path_factory.getbasetemp()
     assert problems_of(folder, data) == ()
@@ -371,7 +511,17 @@ def test_plain_data_is_harmless_in_every_protocol(tmp_path_factory: pytest.TempP
 
 NOISE = st.lists(
     st.sampled_from(
-        [b"N0", b"(0", b"K\x072" + POP + POP, b"(N1", b"]q\x150", text("os") + b"q\x160", text("system") + b"r\x00\x01\x00\x000", b"\x80\x04", b"(t0"]
+        [
+            b"N0",
+            b"(0",
+            b"K\x072" + POP + POP,
+            b"(N1",
+            b"]q\x150",
+            text("os") + b"q\x160",
+            text("system") + b"r\x00\x01\x00\x000",
+            b"\x80\x04",
+            b"(t0",
+        ]
     ),
     max_size=5,
 ).map(b"".join)
@@ -384,8 +534,20 @@ NAMES = st.sampled_from(
             ("lightgbm.sklearn", "LGBMClassifier"),
             ("sklearn.pipeline", "Pipeline"),
         ],
-        *[("os", "system"), ("collections", "namedtuple"), ("builtins", "getattr"), ("numpy", "load"), ("sklearn.pipeline", "make_pipeline")],
-        *[("Collections", "OrderedDict"), ("collections ", "OrderedDict"), ("collections", "OrderedDict.fromkeys"), ("builtins", "Set"), ("", "set")],
+        *[
+            ("os", "system"),
+            ("collections", "namedtuple"),
+            ("builtins", "getattr"),
+            ("numpy", "load"),
+            ("sklearn.pipeline", "make_pipeline"),
+        ],
+        *[
+            ("Collections", "OrderedDict"),
+            ("collections ", "OrderedDict"),
+            ("collections", "OrderedDict.fromkeys"),
+            ("builtins", "Set"),
+            ("", "set"),
+        ],
     ]
 )
 
@@ -402,7 +564,12 @@ def test_a_name_is_told_exactly_where_it_is_not_known(
         "memo": text(attribute) + b"q\x20" + POP + text(module) + b"q\x21" + b"h\x20" + STACK_GLOBAL,
     }[way]
     problems = problems_of(tmp_path_factory.getbasetemp(), PROTO4 + before + found + after + STOP)
-    known = pair in {("collections", "OrderedDict"), ("builtins", "set"), ("numpy", "dtype"), ("lightgbm.sklearn", "LGBMClassifier")}
+    known = pair in {
+        ("collections", "OrderedDict"),
+        ("builtins", "set"),
+        ("numpy", "dtype"),
+        ("lightgbm.sklearn", "LGBMClassifier"),
+    }
     assert bool(problems) != (known or pair == ("sklearn.pipeline", "Pipeline")), problems
 
 
@@ -456,9 +623,39 @@ STEPS = st.sampled_from(
             STACK_GLOBAL,
             text("g") + text("h") + STACK_GLOBAL,
         ],
-        *[REDUCE, b"(o", b")R", b")" + NEWOBJ, NEWOBJ, b"}" + BUILD, BUILD, b"a", b"e", b"s", b"u", b"\x90", b"\x91", b"l", b"d", b"o", b"}\x92"],
+        *[
+            REDUCE,
+            b"(o",
+            b")R",
+            b")" + NEWOBJ,
+            NEWOBJ,
+            b"}" + BUILD,
+            BUILD,
+            b"a",
+            b"e",
+            b"s",
+            b"u",
+            b"\x90",
+            b"\x91",
+            b"l",
+            b"d",
+            b"o",
+            b"}\x92",
+        ],
         *[b"(", b"(", b"t", b"1", POP, b"2", b")", b"]", b"}", b"\x8f", b"N", b"K\x01", b"\x85", TUPLE2, b"\x87"],
-        *[MEMOIZE, MEMOIZE, b"q\x00", b"q\x01", b"r\x02\x00\x00\x00", b"p3\n", b"h\x00", b"h\x01", b"j\x02\x00\x00\x00", b"g3\n", PROTO4],
+        *[
+            MEMOIZE,
+            MEMOIZE,
+            b"q\x00",
+            b"q\x01",
+            b"r\x02\x00\x00\x00",
+            b"p3\n",
+            b"h\x00",
+            b"h\x01",
+            b"j\x02\x00\x00\x00",
+            b"g3\n",
+            PROTO4,
+        ],
     ]
 )
 
@@ -484,7 +681,8 @@ def test_a_walk_misses_nothing_that_an_unpickler_does(steps: bytes) -> None:
     assert not loaded or real.found == seen.imported
 
 
-# ---- models as MLflow writes them -----------------------------------------------------------------------------------------------------------------
+# ---- models as MLflow writes them
+# ----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -507,17 +705,25 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     frame = pd.DataFrame({"a": np.arange(60.0), "b": np.arange(60.0) % 7, "c": ["x", "y", "z"] * 20})
     target = (frame["b"] > 3).map({True: "bad", False: "good"})
     numbers = frame[["a", "b"]]
-    classifier = lightgbm.LGBMClassifier(n_estimators=3, min_child_samples=2, verbose=-1, random_state=np.random.RandomState(1))
+    classifier = lightgbm.LGBMClassifier(
+        n_estimators=3, min_child_samples=2, verbose=-1, random_state=np.random.RandomState(1)
+    )
     classifier.fit(numbers, target, eval_set=[(numbers, target)])
-    columns = ColumnTransformer([("n", make_pipeline(SimpleImputer(), StandardScaler()), ["a", "b"]), ("c", OneHotEncoder(), ["c"])])
+    columns = ColumnTransformer(
+        [("n", make_pipeline(SimpleImputer(), StandardScaler()), ["a", "b"]), ("c", OneHotEncoder(), ["c"])]
+    )
     forest = Pipeline([("columns", columns), ("model", RandomForestClassifier(3))]).fit(frame, target)
     pinned = {"pip_requirements": ["mlflow"]}
     for way in ("skops", "cloudpickle", "pickle"):
         mlflow.lightgbm.save_model(classifier, str(folder / f"lightgbm {way}"), serialization_format=way, **pinned)
         trusted = ["sklearn.tree._tree.Tree", "numpy.dtype"] if way == "skops" else None
-        mlflow.sklearn.save_model(forest, str(folder / f"forest {way}"), serialization_format=way, skops_trusted_types=trusted, **pinned)
+        mlflow.sklearn.save_model(
+            forest, str(folder / f"forest {way}"), serialization_format=way, skops_trusted_types=trusted, **pinned
+        )
     mlflow.lightgbm.save_model(classifier.booster_, str(folder / "booster"), input_example=numbers[:2], **pinned)
-    mlflow.sklearn.save_model(make_pipeline(StandardScaler(), LogisticRegression()).fit(numbers, target), str(folder / "linear"), **pinned)
+    mlflow.sklearn.save_model(
+        make_pipeline(StandardScaler(), LogisticRegression()).fit(numbers, target), str(folder / "linear"), **pinned
+    )
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about its type hints
@@ -529,11 +735,22 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
         mlflow.pyfunc.save_model(str(folder / "own"), python_model=Own(), **pinned)
     (folder / "script.py").write_text("import mlflow\nmlflow.models.set_model(lambda model_input: model_input)\n")
     (folder / "help.py").write_text("")
-    mlflow.pyfunc.save_model(str(folder / "script"), python_model=str(folder / "script.py"), code_paths=[str(folder / "help.py")], **pinned)
+    mlflow.pyfunc.save_model(
+        str(folder / "script"), python_model=str(folder / "script.py"), code_paths=[str(folder / "help.py")], **pinned
+    )
     return folder
 
 
-CLEAN = ["booster", "forest cloudpickle", "forest pickle", "forest skops", "lightgbm cloudpickle", "lightgbm pickle", "lightgbm skops", "linear"]
+CLEAN = [
+    "booster",
+    "forest cloudpickle",
+    "forest pickle",
+    "forest skops",
+    "lightgbm cloudpickle",
+    "lightgbm pickle",
+    "lightgbm skops",
+    "linear",
+]
 
 
 @pytest.mark.parametrize("kind", CLEAN)
@@ -549,12 +766,18 @@ def digest(path: Path) -> str:
 def test_a_python_model_brings_code_in_its_pickle(models: Path) -> None:
     problems = scan_model(str(models / "own"), STRICT).problems
     assert all(problem.startswith("python_model.pkl: ") for problem in problems)
-    assert any("cloudpickle.cloudpickle._make_function would run on load, and is known to run" in problem for problem in problems)
+    assert any(
+        "cloudpickle.cloudpickle._make_function would run on load, and is known to run" in problem
+        for problem in problems
+    )
 
 
 def test_a_model_from_code_brings_files(models: Path) -> None:
     (told,) = scan_model(str(models / "script"), STRICT).problems
-    assert told == "code/help.py: brings code of its own (2 files), which runs on load: set allow_code under [models] if you know that it is harmless"
+    assert told == (
+        "code/help.py: brings code of its own (2 files), which runs on load: set allow_code under [models] if "
+        "you know that it is harmless"
+    )
     assert scan_model(str(models / "script"), ModelSettings(allow_code=True)).problems == ()
 
 
@@ -573,7 +796,8 @@ def test_a_file_by_itself(models: Path) -> None:
     assert told.startswith("none.pkl: cannot be read (no such file or directory)")
 
 
-# ---- hostile folders ------------------------------------------------------------------------------------------------------------------------------
+# ---- hostile folders
+# ----------------------------------------------------------------------------------------------------
 
 SKLEARN = "  sklearn: {pickled_model: model.pkl, serialization_format: cloudpickle}\n"
 PYFUNC = "  python_function: {loader_module: mlflow.sklearn, model_path: model.pkl}\n"
@@ -591,7 +815,10 @@ def folder_of(place: Path, document: str, **files: bytes) -> Path:
 
 FINE = "flavors:\n" + SKLEARN + PYFUNC
 DOCUMENTS: dict[str, tuple[str, str]] = {
-    "a loader of its own": ("MLmodel: os is not known to load data only: name it in loaders", FINE.replace("mlflow.sklearn", "os")),
+    "a loader of its own": (
+        "MLmodel: os is not known to load data only: name it in loaders",
+        FINE.replace("mlflow.sklearn", "os"),
+    ),
     "a loader that is lists of lists": (
         "MLmodel: loader_module is not known",
         "a0: &a0 [x]\n"
@@ -599,24 +826,60 @@ DOCUMENTS: dict[str, tuple[str, str]] = {
         + "flavors: {python_function: {loader_module: *a59}}",
     ),
     "no loader": ("MLmodel: loader_module is not known", "flavors: {python_function: {data: model.pkl}}"),
-    "a loader that is no text": ("MLmodel: loader_module is not known", "flavors: {python_function: {loader_module: [os]}}"),
-    "a loader that looks like one": ("mlflow.sklearn.evil is not known", FINE.replace("mlflow.sklearn", "mlflow.sklearn.evil")),
+    "a loader that is no text": (
+        "MLmodel: loader_module is not known",
+        "flavors: {python_function: {loader_module: [os]}}",
+    ),
+    "a loader that looks like one": (
+        "mlflow.sklearn.evil is not known",
+        FINE.replace("mlflow.sklearn", "mlflow.sklearn.evil"),
+    ),
     "a flavor of its own": (
         "MLmodel: the flavor keras is not known to load data only: name mlflow.keras in loaders",
         FINE + "  keras: {data: data}\n",
     ),
-    "data above": ("MLmodel: ../model.pkl leads out of the folder", FINE.replace("model_path: model.pkl", "model_path: ../model.pkl")),
-    "data elsewhere": ("MLmodel: /tmp/model.pkl leads out of the folder", FINE.replace("pickled_model: model.pkl", "pickled_model: /tmp/model.pkl")),
-    "data that comes back": ("MLmodel: a/../../b/model.pkl leads out", FINE.replace("model_path: model.pkl", "model_path: a/../../b/model.pkl")),
-    "an artifact elsewhere": ("../a leads out", "flavors: {python_function: {loader_module: mlflow.pyfunc.model, artifacts: {x: {path: ../a}}}}"),
-    "an example elsewhere": ("/etc/passwd leads out", FINE + "saved_input_example_info: {artifact_path: /etc/passwd}\n"),
-    "data in a subfolder": ("sub/model.pkl is not a file in the folder itself", FINE.replace("model_path: model.pkl", "data: sub/model.pkl")),
+    "data above": (
+        "MLmodel: ../model.pkl leads out of the folder",
+        FINE.replace("model_path: model.pkl", "model_path: ../model.pkl"),
+    ),
+    "data elsewhere": (
+        "MLmodel: /tmp/model.pkl leads out of the folder",
+        FINE.replace("pickled_model: model.pkl", "pickled_model: /tmp/model.pkl"),
+    ),
+    "data that comes back": (
+        "MLmodel: a/../../b/model.pkl leads out",
+        FINE.replace("model_path: model.pkl", "model_path: a/../../b/model.pkl"),
+    ),
+    "an artifact elsewhere": (
+        "../a leads out",
+        "flavors: {python_function: {loader_module: mlflow.pyfunc.model, artifacts: {x: {path: ../a}}}}",
+    ),
+    "an example elsewhere": (
+        "/etc/passwd leads out",
+        FINE + "saved_input_example_info: {artifact_path: /etc/passwd}\n",
+    ),
+    "data in a subfolder": (
+        "sub/model.pkl is not a file in the folder itself",
+        FINE.replace("model_path: model.pkl", "data: sub/model.pkl"),
+    ),
     "the folder as data": (". is not a file in the folder itself", FINE.replace("model_path: model.pkl", "data: .")),
-    "a class for XGBoost": ("posix.system would run on load, and is known", "flavors: {xgboost: {data: x, model_class: posix.system}}"),
-    "another class for XGBoost": ("xgboost.core.DMatrix would run on load", "flavors: {xgboost: {data: x, model_class: xgboost.core.DMatrix}}"),
+    "a class for XGBoost": (
+        "posix.system would run on load, and is known",
+        "flavors: {xgboost: {data: x, model_class: posix.system}}",
+    ),
+    "another class for XGBoost": (
+        "xgboost.core.DMatrix would run on load",
+        "flavors: {xgboost: {data: x, model_class: xgboost.core.DMatrix}}",
+    ),
     "no class for XGBoost": ("model_class would run on load", "flavors: {xgboost: {data: x, model_class: [1]}}"),
-    "libraries for ONNX": ("gives options to ONNX Runtime", "flavors: {onnx: {data: x, providers: [[TensorrtExecutionProvider, {a: b}]]}}"),
-    "settings for ONNX": ("gives options to ONNX Runtime", "flavors: {onnx: {data: x, onnx_session_options: {extra_session_config: {a: b}}}}"),
+    "libraries for ONNX": (
+        "gives options to ONNX Runtime",
+        "flavors: {onnx: {data: x, providers: [[TensorrtExecutionProvider, {a: b}]]}}",
+    ),
+    "settings for ONNX": (
+        "gives options to ONNX Runtime",
+        "flavors: {onnx: {data: x, onnx_session_options: {extra_session_config: {a: b}}}}",
+    ),
     "trusted types": (
         "MLmodel: has skops trust posix.system, which would run on load, and is known",
         FINE[:-2] + ", skops_trusted_types: [posix.system]}\n",
@@ -660,7 +923,10 @@ def test_that_mlmodel_is_fine_without_the_hostile_part(tmp_path: Path) -> None:
         ("python_function: {loader_module: mlflow.sklearn, data: x.dat}", "x.dat"),
         ("python_function: {loader_module: mlflow.pyfunc.model, python_model: deep/x.dat}", "deep/x.dat"),
         (
-            "lightgbm: {data: x, model_class: lightgbm.sklearn.LGBMClassifier}, python_function: {loader_module: mlflow.lightgbm, data: x.dat}",
+            (
+                "lightgbm: {data: x, model_class: lightgbm.sklearn.LGBMClassifier}, python_function: {loader_module: "
+                "mlflow.lightgbm, data: x.dat}"
+            ),
             "x.dat",
         ),
     ],
@@ -668,11 +934,15 @@ def test_that_mlmodel_is_fine_without_the_hostile_part(tmp_path: Path) -> None:
 def test_what_an_mlmodel_has_unpickled_is_looked_at_whatever_its_name(flavors: str, file: str, tmp_path: Path) -> None:
     """In protocol 0, so that nothing in the file says that it is a pickle."""
     folder = folder_of(tmp_path / "model", f"flavors: {{{flavors}}}", **{file: EVIL})
-    assert any(problem.startswith(f"{file}: os.system would run") for problem in scan_model(str(folder), STRICT).problems)
+    assert any(
+        problem.startswith(f"{file}: os.system would run") for problem in scan_model(str(folder), STRICT).problems
+    )
 
 
 def test_a_native_booster_is_no_pickle(tmp_path: Path) -> None:
-    native = "flavors: {lightgbm: {data: model.lgb}, python_function: {loader_module: mlflow.lightgbm, data: model.lgb}}"
+    native = (
+        "flavors: {lightgbm: {data: model.lgb}, python_function: {loader_module: mlflow.lightgbm, data: model.lgb}}"
+    )
     folder = folder_of(tmp_path / "model", native, **{"model.lgb": b"tree\nversion=v4\n"})
     assert scan_model(str(folder), STRICT).problems == ()
     (folder / "model.lgb").write_bytes(PROTO4 + call(stacked("os", "system"), text("true")) + STOP)
@@ -680,7 +950,9 @@ def test_a_native_booster_is_no_pickle(tmp_path: Path) -> None:
     assert told.startswith("model.lgb: os.system would run")
 
 
-@pytest.mark.parametrize("suffix", [".pkl", ".pickle", ".joblib", ".cloudpickle", ".pt", ".pth", ".bin", ".ckpt", ".PKL"])
+@pytest.mark.parametrize(
+    "suffix", [".pkl", ".pickle", ".joblib", ".cloudpickle", ".pt", ".pth", ".bin", ".ckpt", ".PKL"]
+)
 def test_a_suffix_makes_a_pickle(suffix: str, tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "model", FINE, **{f"deep/other{suffix}": EVIL})
     (told,) = scan_model(str(folder), STRICT).problems
@@ -694,7 +966,10 @@ def test_an_mlmodel_in_a_subfolder_counts(tmp_path: Path) -> None:
     problems = scan_model(str(folder), STRICT).problems
     assert [problem.partition(" ")[0] for problem in problems] == ["sub/MLmodel:", "sub/x.dat:"]
     (folder / "MLmodel").write_text(FINE.replace("model_path: model.pkl", "data: sub"))
-    assert any("MLmodel: sub is not a file in the folder itself" in problem for problem in scan_model(str(folder), STRICT).problems)
+    assert any(
+        "MLmodel: sub is not a file in the folder itself" in problem
+        for problem in scan_model(str(folder), STRICT).problems
+    )
 
 
 @pytest.mark.parametrize("file", ["code/a.txt", "a.py", "deep/a.pyc", "a.so"])
@@ -706,7 +981,9 @@ def test_code_is_told(file: str, tmp_path: Path) -> None:
 
 def test_settings_allow_loaders_and_flavors(tmp_path: Path) -> None:
     folder = folder_of(
-        tmp_path / "model", "flavors: {keras: {data: data}, python_function: {loader_module: mlflow.keras, data: data}}", **{"data/a.h5": b"x"}
+        tmp_path / "model",
+        "flavors: {keras: {data: data}, python_function: {loader_module: mlflow.keras, data: data}}",
+        **{"data/a.h5": b"x"},
     )
     assert len(scan_model(str(folder), STRICT).problems) == 3
     assert scan_model(str(folder), ModelSettings(loaders=("mlflow.keras",))).problems == ()
@@ -737,7 +1014,12 @@ def test_what_is_no_file_is_told(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(folder / "socket"))
     problems = sorted(scan_model(str(folder), STRICT).problems)
-    kinds = ["folder: is a symbolic link", "link: is a symbolic link", "pipe.pkl: is neither a file", "socket: is neither a file"]
+    kinds = [
+        "folder: is a symbolic link",
+        "link: is a symbolic link",
+        "pipe.pkl: is neither a file",
+        "socket: is neither a file",
+    ]
     assert [problem.startswith(kind) for problem, kind in zip(problems, kinds, strict=True)] == [True] * 4
     (told,) = scan_file(str(folder / "pipe.pkl"), STRICT).problems
     assert told.startswith("pipe.pkl: cannot be read (is not a regular file)")
@@ -787,7 +1069,8 @@ def test_a_deep_folder_is_looked_at_to_its_end(tmp_path: Path) -> None:
     assert "os.system would run" in told
 
 
-# ---- archives -------------------------------------------------------------------------------------------------------------------------------------
+# ---- archives
+# ----------------------------------------------------------------------------------------------------
 
 
 def zipped(*, stored: bool = False, **members: bytes) -> bytes:
@@ -816,7 +1099,10 @@ def archives() -> dict[str, tuple[str, bytes]]:
     good = zipped(**{"a.pkl": pickle.dumps(1)})
     central = good.rindex(b"PK\x01\x02")
     return {
-        "a pickle by its name": ("model.zip: a.pkl: posix.system would run", zipped(**{"a.pkl": pickle.dumps(Evil(), 0)})),
+        "a pickle by its name": (
+            "model.zip: a.pkl: posix.system would run",
+            zipped(**{"a.pkl": pickle.dumps(Evil(), 0)}),
+        ),
         "a pickle by its content": ("model.zip: a/b: posix.system would run", zipped(**{"a/b": pickle.dumps(Evil())})),
         "an archive in an archive": (
             "model.zip: b.npz: c.npz: a.npy: posix.system",
@@ -825,11 +1111,23 @@ def archives() -> dict[str, tuple[str, bytes]]:
         "objects for NumPy": ("model.zip: a.npy: posix.system would run", zipped(**{"a.npy": objects})),
         "a damaged array": ("model.zip: a.npy: is a damaged NumPy file", zipped(**{"a.npy": objects[:40]})),
         "a damaged archive": ("model.zip: is a damaged zip archive", good[:36] + b"\xff" * 5 + good[41:]),
-        "a damaged archive behind something": ("model.zip: is a damaged zip archive", b"text" + good[:36] + b"\xff" * 5 + good[41:]),
-        "too many members": ("model.zip: holds more than 100,000 members", zipped(a=b"PK\x01\x02" * 100_001, stored=True)),
+        "a damaged archive behind something": (
+            "model.zip: is a damaged zip archive",
+            b"text" + good[:36] + b"\xff" * 5 + good[41:],
+        ),
+        "too many members": (
+            "model.zip: holds more than 100,000 members",
+            zipped(a=b"PK\x01\x02" * 100_001, stored=True),
+        ),
         "half an archive": (UNREADABLE, good[10:]),
-        "a password": ("model.zip: is a damaged zip archive", good[:6] + b"\x01" + good[7 : central + 8] + b"\x01" + good[central + 9 :]),
-        "a bomb": ("model.zip: unpacks to more than 1 GiB", good[: central + 24] + struct.pack("<I", 1 << 31) + good[central + 28 :]),
+        "a password": (
+            "model.zip: is a damaged zip archive",
+            good[:6] + b"\x01" + good[7 : central + 8] + b"\x01" + good[central + 9 :],
+        ),
+        "a bomb": (
+            "model.zip: unpacks to more than 1 GiB",
+            good[: central + 24] + struct.pack("<I", 1 << 31) + good[central + 28 :],
+        ),
         "a pickle before an archive": (UNREADABLE, pickle.dumps(1) + good),
     }
 
@@ -862,8 +1160,13 @@ def test_arrays_of_numbers_are_harmless(tmp_path: Path) -> None:
 
 
 def test_a_compressed_file_is_told(tmp_path: Path) -> None:
-    folder = folder_of(tmp_path / "model", FINE, **{"a.pkl.gz": gzip.compress(pickle.dumps(1)), "b.7z": b"7z\xbc\xaf\x27\x1c"})
-    assert [problem.partition(", ")[0] for problem in scan_model(str(folder), STRICT).problems] == ["a.pkl.gz: is compressed", "b.7z: is compressed"]
+    folder = folder_of(
+        tmp_path / "model", FINE, **{"a.pkl.gz": gzip.compress(pickle.dumps(1)), "b.7z": b"7z\xbc\xaf\x27\x1c"}
+    )
+    assert [problem.partition(", ")[0] for problem in scan_model(str(folder), STRICT).problems] == [
+        "a.pkl.gz: is compressed",
+        "b.7z: is compressed",
+    ]
 
 
 def test_a_pickle_beyond_the_limit_is_not_read_into_memory(tmp_path: Path) -> None:
@@ -875,11 +1178,17 @@ def test_a_pickle_beyond_the_limit_is_not_read_into_memory(tmp_path: Path) -> No
     assert set(scan.hashes) == {"model.pkl"}
 
 
-# ---- skops ----------------------------------------------------------------------------------------------------------------------------------------
+# ---- skops
+# ----------------------------------------------------------------------------------------------------
 
 
 def node(loader: str, dotted: str, **more: Any) -> dict[str, Any]:
-    return {"__loader__": loader, "__module__": dotted.rpartition(".")[0], "__class__": dotted.rpartition(".")[2], **more}
+    return {
+        "__loader__": loader,
+        "__module__": dotted.rpartition(".")[0],
+        "__class__": dotted.rpartition(".")[2],
+        **more,
+    }
 
 
 def tuple_of(*items: Any) -> dict[str, Any]:
@@ -900,28 +1209,51 @@ SKOPS: dict[str, tuple[str, bytes]] = {
     "a function": ("posix.system would run on load, and is known", skops_file(node("FunctionNode", "posix.system"))),
     "a function of old": (
         "posix.system would run",
-        skops_file(node("FunctionNode", "posix.system", content={"module_path": "posix", "function": "system"}), protocol=0),
+        skops_file(
+            node("FunctionNode", "posix.system", content={"module_path": "posix", "function": "system"}), protocol=0
+        ),
     ),
     "a type": ("subprocess.Popen would run", skops_file(node("TypeNode", "subprocess.Popen"))),
-    "a call": ("subprocess.Popen would run", skops_file(node("ConstructorFromReduceNode", "subprocess.Popen", content=tuple_of(TEXT)))),
-    "an object": ("fractions.Fraction would run", skops_file(node("ObjectNode", "fractions.Fraction", content=dict_of()))),
-    "an operator": ("operator.methodcaller would run", skops_file(node("OperatorFuncNode", "operator.methodcaller", attrs=tuple_of(TEXT)))),
+    "a call": (
+        "subprocess.Popen would run",
+        skops_file(node("ConstructorFromReduceNode", "subprocess.Popen", content=tuple_of(TEXT))),
+    ),
+    "an object": (
+        "fractions.Fraction would run",
+        skops_file(node("ObjectNode", "fractions.Fraction", content=dict_of())),
+    ),
+    "an operator": (
+        "operator.methodcaller would run",
+        skops_file(node("OperatorFuncNode", "operator.methodcaller", attrs=tuple_of(TEXT))),
+    ),
     "a Booster that opens a file": (
         "lightgbm.basic.Booster would run",
         skops_file(node("ConstructorFromReduceNode", "lightgbm.basic.Booster", content=tuple_of(TEXT, TEXT, TEXT))),
     ),
     "a Booster as a function of old": (
         "lightgbm.basic.Booster would run",
-        skops_file(node("FunctionNode", "builtins.len", content={"module_path": "lightgbm.basic", "function": "Booster"}), protocol=0),
+        skops_file(
+            node("FunctionNode", "builtins.len", content={"module_path": "lightgbm.basic", "function": "Booster"}),
+            protocol=0,
+        ),
     ),
-    "a Booster as a function": ("lightgbm.basic.Booster would run", skops_file(node("FunctionNode", "lightgbm.basic.Booster"))),
+    "a Booster as a function": (
+        "lightgbm.basic.Booster would run",
+        skops_file(node("FunctionNode", "lightgbm.basic.Booster")),
+    ),
     "an array at an address": (
         "attributes that have a meaning to Python",
         skops_file(node("ObjectNode", "sklearn.dummy.DummyClassifier", content=dict_of(__array_interface__=dict_of()))),
     ),
     "an array at an address beside a loader": (
         "attributes that have a meaning to Python",
-        skops_file(node("ObjectNode", "sklearn.dummy.DummyClassifier", content=dict_of(__loader__=dict_of(), __array_interface__=dict_of()))),
+        skops_file(
+            node(
+                "ObjectNode",
+                "sklearn.dummy.DummyClassifier",
+                content=dict_of(__loader__=dict_of(), __array_interface__=dict_of()),
+            )
+        ),
     ),
     "something behind an id": (
         "posix.system would run",
@@ -929,7 +1261,13 @@ SKOPS: dict[str, tuple[str, bytes]] = {
     ),
     "something in an attribute __id__": (
         "posix.system would run",
-        skops_file(node("ObjectNode", "sklearn.dummy.DummyClassifier", content=dict_of(__id__=node("FunctionNode", "posix.system")))),
+        skops_file(
+            node(
+                "ObjectNode",
+                "sklearn.dummy.DummyClassifier",
+                content=dict_of(__id__=node("FunctionNode", "posix.system")),
+            )
+        ),
     ),
     "a loader of its own": ("cannot be read as a skops file", skops_file(node("EvilNode", "os.system"))),
     "no schema": ("cannot be read as a skops file", zipped(a=b"")),
@@ -937,7 +1275,10 @@ SKOPS: dict[str, tuple[str, bytes]] = {
     "brackets": ("cannot be read as a skops file", zipped(**{"schema.json": b"[" * 500_000})),
     "too many parts": ("is too large for a skops file", zipped(**{"schema.json": b"[" + b"1," * 1_000_000 + b"1]"})),
     "no archive": ("is no skops file", pickle.dumps(1)),
-    "a pickle beside": ("a.pkl: os.system would run", zipped(**{"schema.json": json.dumps({**TEXT, "protocol": 2}).encode(), "a.pkl": EVIL})),
+    "a pickle beside": (
+        "a.pkl: os.system would run",
+        zipped(**{"schema.json": json.dumps({**TEXT, "protocol": 2}).encode(), "a.pkl": EVIL}),
+    ),
 }
 
 
@@ -954,12 +1295,20 @@ def test_a_skops_file_is_known_by_its_content(tmp_path: Path) -> None:
 
 
 def test_plain_bytes_in_a_skops_file_are_no_pickle(tmp_path: Path) -> None:
-    content = zipped(**{"schema.json": json.dumps({**node("BytesNode", "builtins.bytes", file="x.bin"), "protocol": 2}).encode(), "x.bin": b"plain"})
+    content = zipped(
+        **{
+            "schema.json": json.dumps({**node("BytesNode", "builtins.bytes", file="x.bin"), "protocol": 2}).encode(),
+            "x.bin": b"plain",
+        }
+    )
     assert problems_of(tmp_path, content, name="model.skops") == ()
 
 
 def test_trust_that_the_model_claims_is_not_taken_over(tmp_path: Path) -> None:
-    document = "flavors: {sklearn: {pickled_model: model.dat, serialization_format: skops, skops_trusted_types: [posix.system]}}"
+    document = (
+        "flavors: {sklearn: {pickled_model: model.dat, serialization_format: skops, skops_trusted_types: "
+        "[posix.system]}}"
+    )
     folder = folder_of(tmp_path / "model", document, **{"model.dat": SKOPS["a function"][1]})
     assert [problem.partition(", ")[0] for problem in scan_model(str(folder), STRICT).problems] == [
         "MLmodel: has skops trust posix.system",
@@ -981,7 +1330,8 @@ def test_nodes_that_share_nodes_take_no_time(tmp_path: Path) -> None:
     assert told.startswith("model.skops: cannot be read as a skops file")
 
 
-# ---- stores that nobody made for this program -----------------------------------------------------------------------------------------------------
+# ---- stores that nobody made for this program
+# ----------------------------------------------------------------------------------------------------
 
 
 def public_models() -> Iterator[Path]:

@@ -31,7 +31,9 @@ Write = Callable[..., Path]
 
 
 def scored(path: Path, threshold: float = 0.5, **given: Any) -> Scored:
-    return score(str(path), **{"target": "TARGET", "probability": "PROBABILITY", "threshold": threshold, **COSTS, **given})
+    return score(
+        str(path), **{"target": "TARGET", "probability": "PROBABILITY", "threshold": threshold, **COSTS, **given}
+    )
 
 
 def table(target: Any, probability: Any, **more: Any) -> pd.DataFrame:
@@ -86,16 +88,23 @@ def counted(rows: list[tuple[int, float]], threshold: float) -> dict[str, float]
 
 
 PROBABILITY = st.floats(0, 1, allow_subnormal=False) | st.sampled_from([0.0, 0.3, 0.48, 1.0])
-ROWS = st.lists(st.tuples(st.integers(0, 1), PROBABILITY), min_size=2, max_size=30).filter(lambda rows: len({target for target, _ in rows}) == 2)
+ROWS = st.lists(st.tuples(st.integers(0, 1), PROBABILITY), min_size=2, max_size=30).filter(
+    lambda rows: len({target for target, _ in rows}) == 2
+)
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=ROWS, threshold=PROBABILITY, kind=st.sampled_from(["p.parquet", "p.csv", "text.parquet"]))
 @example(rows=[(1, 0.48), (0, 0.47999999999999998)], threshold=0.48, kind="p.csv")
 @example(rows=[(1, 0.0), (0, 0.0)], threshold=1.0, kind="p.parquet")
-def test_the_metrics_are_those_of_a_plain_count(write: Write, rows: list[tuple[int, float]], threshold: float, kind: str) -> None:
+def test_the_metrics_are_those_of_a_plain_count(
+    write: Write, rows: list[tuple[int, float]], threshold: float, kind: str
+) -> None:
     target, probability = (list(column) for column in zip(*rows, strict=True))
-    found = scored(write(table(target, [repr(value) for value in probability] if kind == "text.parquet" else probability), kind), threshold)
+    found = scored(
+        write(table(target, [repr(value) for value in probability] if kind == "text.parquet" else probability), kind),
+        threshold,
+    )
     assert found.problem == ""
     assert found.values == pytest.approx(counted(Context(rows, threshold)), abs=1e-12)
     assert list(map(type, found.values.values())) == [float] * 10
@@ -162,19 +171,51 @@ def parquet(frame: pd.DataFrame) -> bytes:
         ("p.parquet", parquet(FOUR[["PROBABILITY"]]), "p.parquet has no column TARGET; it has PROBABILITY"),
         ("p.csv", csv("TARGET,PROBABILITY\n"), "p.csv has no rows"),
         ("p.parquet", parquet(FOUR[:0]), "p.parquet has no rows"),
-        ("p.csv", csv("TARGET,PROBABILITY\n1,0.5\n0,\n0,NaN\n1,high\n"), "p.csv: 3 of 4 values of PROBABILITY are missing or no numbers"),
+        (
+            "p.csv",
+            csv("TARGET,PROBABILITY\n1,0.5\n0,\n0,NaN\n1,high\n"),
+            "p.csv: 3 of 4 values of PROBABILITY are missing or no numbers",
+        ),
         ("p.csv", csv("TARGET,PROBABILITY\n,0.5\n0,0.1\n"), "p.csv: 1 of 2 values of TARGET are missing or no numbers"),
-        ("p.parquet", parquet(table([0, 1], [0.5, math.nan])), "p.parquet: 1 of 2 values of PROBABILITY are missing or no numbers"),
-        ("p.parquet", parquet(table([0, 1], [[0.5], [0.1]])), "p.parquet: 2 of 2 values of PROBABILITY are missing or no numbers"),
-        ("p.parquet", parquet(table([0, 1], pd.to_datetime(["2026", "2027"]))), "p.parquet: 2 of 2 values of PROBABILITY are missing or no numbers"),
-        ("p.csv", csv("TARGET,PROBABILITY\n1,1.5\n0,-0.1\n0,inf\n1,1\n"), "p.csv: 3 of 4 values of PROBABILITY are not between 0 and 1"),
-        ("p.csv", csv("TARGET,PROBABILITY\n2,0.5\n0,0.1\n0.5,0.1\n"), "p.csv: 2 of 3 values of TARGET are neither 0 nor 1"),
-        ("p.csv", csv("TARGET,PROBABILITY\n1,0.5\n1,0.1\n"), "p.csv: TARGET is 1 in every row, and ROC AUC needs both classes"),
+        (
+            "p.parquet",
+            parquet(table([0, 1], [0.5, math.nan])),
+            "p.parquet: 1 of 2 values of PROBABILITY are missing or no numbers",
+        ),
+        (
+            "p.parquet",
+            parquet(table([0, 1], [[0.5], [0.1]])),
+            "p.parquet: 2 of 2 values of PROBABILITY are missing or no numbers",
+        ),
+        (
+            "p.parquet",
+            parquet(table([0, 1], pd.to_datetime(["2026", "2027"]))),
+            "p.parquet: 2 of 2 values of PROBABILITY are missing or no numbers",
+        ),
+        (
+            "p.csv",
+            csv("TARGET,PROBABILITY\n1,1.5\n0,-0.1\n0,inf\n1,1\n"),
+            "p.csv: 3 of 4 values of PROBABILITY are not between 0 and 1",
+        ),
+        (
+            "p.csv",
+            csv("TARGET,PROBABILITY\n2,0.5\n0,0.1\n0.5,0.1\n"),
+            "p.csv: 2 of 3 values of TARGET are neither 0 nor 1",
+        ),
+        (
+            "p.csv",
+            csv("TARGET,PROBABILITY\n1,0.5\n1,0.1\n"),
+            "p.csv: TARGET is 1 in every row, and ROC AUC needs both classes",
+        ),
         ("p.txt", csv("TARGET,PROBABILITY\n1,0.5\n"), "p.txt is neither a Parquet file nor named .csv"),
         ("p.parquet", b"", "p.parquet is neither a Parquet file nor named .csv"),
         ("p.parquet", parquet(FOUR)[:-20], "p.parquet cannot be parsed: "),
         ("p.csv", b"", "p.csv cannot be parsed: Empty CSV file"),
-        ("p.csv", b"TARGET,PROBABILITY\n1,\xff\xfe0.5\n", "p.csv: 1 of 1 values of PROBABILITY are missing or no numbers"),
+        (
+            "p.csv",
+            b"TARGET,PROBABILITY\n1,\xff\xfe0.5\n",
+            "p.csv: 1 of 1 values of PROBABILITY are missing or no numbers",
+        ),
         ("p.csv", csv("TARGET,PROBABILITY\n7,1,0.5\n8,0,0.1\n"), "p.csv cannot be parsed: "),
         ("p.csv", csv("TARGET,TARGET,PROBABILITY\n1,0,0.5\n"), "p.csv has more than one column TARGET"),
     ],
@@ -244,7 +285,9 @@ def test_only_what_is_there_is_compared() -> None:
     assert agree({"f1": 0.9, "precision": 0.1, "tp": 1.0}, **COSTS, tolerance=0) == []
     assert agree({"accuracy": 0.1, "tn": math.nan, "fp": 0, "fn": 0, "tp": 5}, **COSTS, tolerance=0) == []
     counts = {name: TRUE[name] for name in COUNTS}
-    assert agree({**counts, "f1": 0.5}, **COSTS, tolerance=TOLERANCE) == ["f1 is 0.5 and follows as 0.299053 from tp, fp and fn"]
+    assert agree({**counts, "f1": 0.5}, **COSTS, tolerance=TOLERANCE) == [
+        "f1 is 0.5 and follows as 0.299053 from tp, fp and fn"
+    ]
 
 
 def test_large_figures_are_told_in_full() -> None:

@@ -37,7 +37,12 @@ def test_a_location_is_cut_before_its_ids(uri: str, key: str, prefix: str, tail:
 
 
 def found_in(folder: Path, *uris: str, why: Why = Why.ELSEWHERE) -> list[Moved]:
-    rows = [Location(EntityRef("run", next(part for part in uri.replace("\\", "/").split("/") if len(part) == 32)), "1", uri) for uri in uris]
+    rows = [
+        Location(
+            EntityRef("run", next(part for part in uri.replace("\\", "/").split("/") if len(part) == 32)), "1", uri
+        )
+        for uri in uris
+    ]
     return list(find_moved(rows, {row.owner.place: Unknown(why, "there", "") for row in rows}, [str(folder)], []))
 
 
@@ -72,7 +77,13 @@ def test_another_experiment_with_the_same_number_is_no_match(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    "uri", [f"1/{RUN}/artifacts", f"/1/{RUN}/artifacts", f"file:///1/{RUN}/artifacts", f"file://ann:secret@host/old/1/{RUN}/artifacts"]
+    "uri",
+    [
+        f"1/{RUN}/artifacts",
+        f"/1/{RUN}/artifacts",
+        f"file:///1/{RUN}/artifacts",
+        f"file://ann:secret@host/old/1/{RUN}/artifacts",
+    ],
 )
 def test_what_no_line_can_say_is_not_told(tmp_path: Path, uri: str) -> None:
     (tmp_path / "1" / RUN).mkdir(parents=True)
@@ -90,7 +101,9 @@ def test_one_folder_under_two_names_is_one(tmp_path: Path) -> None:
     assert found_in(tmp_path, f"/old/1/{RUN}/artifacts")[0].folder == str(tmp_path / "mlruns")
 
 
-@pytest.mark.parametrize("text", ["/app/mlruns", "C:\\Users\\anna", 'a"b', 'it\'s "so" \\', "tab\t and \x1b", "größe", "a\u202eb", ""])
+@pytest.mark.parametrize(
+    "text", ["/app/mlruns", "C:\\Users\\anna", 'a"b', 'it\'s "so" \\', "tab\t and \x1b", "größe", "a\u202eb", ""]
+)
 def test_a_text_is_written_as_toml_reads_it(text: str) -> None:
     assert parse(f"{quoted(text)} = {quoted(text)}") == {text: text}
     assert quoted(text).isprintable()
@@ -101,5 +114,10 @@ def test_a_windows_path_is_written_without_escapes() -> None:
 
 
 def test_a_prefix_holds_at_separators_alone() -> None:
-    assert [begins_with(uri, "/old/") for uri in ("/old", "/old/1", "/older/1", "/new/old")] == [True, True, False, False]
+    assert [begins_with(uri, "/old/") for uri in ("/old", "/old/1", "/older/1", "/new/old")] == [
+        True,
+        True,
+        False,
+        False,
+    ]
     assert PlaceInRow("model_version", ("a/b", "1"), "", "", "").row == ("model_version", "a/b/1")

@@ -1,4 +1,6 @@
-"""Artifacts in a real S3 server: what a listing says of owners, gaps, duplicates and hostile names, and how refusals are told."""
+"""Artifacts in a real S3 server: what a listing says of owners, gaps, duplicates and hostile names, and how
+refusals are told.
+"""
 
 from __future__ import annotations
 
@@ -84,7 +86,9 @@ def put(client: Any, uri: str, files: Mapping[str, bytes]) -> None:
 
 
 def test_a_listing_puts_objects_to_their_rows(bucket_lab: BucketLab, s3: Any) -> None:
-    """Local and remote experiments in one store, two buckets, ownerless objects, an incomplete model, a model that is gone."""
+    """Local and remote experiments in one store, two buckets, ownerless objects, an incomplete model, a model that
+    is gone.
+    """
     lab = bucket_lab
     one = lab.experiment("credit_delivery")
     run = lab.run(one, files={"notes.txt": b"n", "deep/er/ü 1%41.csv": BIG})
@@ -103,7 +107,11 @@ def test_a_listing_puts_objects_to_their_rows(bucket_lab: BucketLab, s3: Any) ->
     there = lab.run(other, files={"a.txt": b"a"})
     here = Lab.experiment(lab, "credit_local")
     local = lab.run(here, files={"b.txt": b"b"})
-    put(s3, f"s3://{s3.bucket}/mlruns", {"stray/x.bin": b"12345", "stray/y/z.bin": b"1", ".quarantine/old/z": b"q", f"{one}/traces/t/t.json": b"{}"})
+    put(
+        s3,
+        f"s3://{s3.bucket}/mlruns",
+        {"stray/x.bin": b"12345", "stray/y/z.bin": b"1", ".quarantine/old/z": b"q", f"{one}/traces/t/t.json": b"{}"},
+    )
 
     found = lab.artifacts()
 
@@ -111,7 +119,11 @@ def test_a_listing_puts_objects_to_their_rows(bucket_lab: BucketLab, s3: Any) ->
     assert len({root.device for root in found.roots}) == 3
     root = f"s3://{s3.bucket}/mlruns"
     assert found.locations["run", run] == lab.place(run) == f"{root}/{one}/{run}/artifacts"
-    owned = {path: (file.size, file.owner and file.owner.key, file.logged) for path, file in found.files.items() if file.owner}
+    owned = {
+        path: (file.size, file.owner and file.owner.key, file.logged)
+        for path, file in found.files.items()
+        if file.owner
+    }
     assert owned[f"{root}/{one}/{run}/artifacts/deep/er/ü 1%41.csv"] == (len(BIG), run, True)
     assert owned[f"{root}/{one}/models/{model}/artifacts/model.pkl"] == (7, model, True)
     assert owned[f"{root}/{one}/traces/t/t.json"] == (2, one, False)
@@ -123,13 +135,19 @@ def test_a_listing_puts_objects_to_their_rows(bucket_lab: BucketLab, s3: Any) ->
     assert found.models[f"{root}/{one}/models/{model}/artifacts"].problem == ""
     assert found.models[f"{root}/{one}/models/{broken}/artifacts"].missing == ("weights.bin",)
     place = f"{root}/{one}/models/{gone}/artifacts"
-    assert [(item.example.key, item.reason) for item in found.unreachable] == [(gone, f"the folder {place} holds no object")]
+    assert [(item.example.key, item.reason) for item in found.unreachable] == [
+        (gone, f"the folder {place} holds no object")
+    ]
     assert found.relative(f"{root}/stray") == "mlruns/stray"
     assert found.newest["run", run] > 1_700_000_000_000
 
 
-def test_duplicates_are_found_whatever_way_they_were_uploaded(bucket_lab: BucketLab, s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Single-part uploads by the listing alone; one in parts, whose ETag is none of its content, by reading it; nothing else is read."""
+def test_duplicates_are_found_whatever_way_they_were_uploaded(
+    bucket_lab: BucketLab, s3: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Single-part uploads by the listing alone; one in parts, whose ETag is none of its content, by reading it;
+    nothing else is read.
+    """
     lab = bucket_lab
     one = lab.experiment("credit_delivery")
     runs = [lab.run(one) for _ in range(3)]
@@ -140,7 +158,10 @@ def test_duplicates_are_found_whatever_way_they_were_uploaded(bucket_lab: Bucket
     key = f"mlruns/{one}/{runs[2]}/artifacts/parts.bin"
     upload = s3.create_multipart_upload(Bucket=s3.bucket, Key=key)["UploadId"]
     parts = [
-        {"PartNumber": n, "ETag": s3.upload_part(Bucket=s3.bucket, Key=key, UploadId=upload, PartNumber=n, Body=body)["ETag"]}
+        {
+            "PartNumber": n,
+            "ETag": s3.upload_part(Bucket=s3.bucket, Key=key, UploadId=upload, PartNumber=n, Body=body)["ETag"],
+        }
         for n, body in ((1, large[: 5 << 20]), (2, large[5 << 20 :]))
     ]
     s3.complete_multipart_upload(Bucket=s3.bucket, Key=key, UploadId=upload, MultipartUpload={"Parts": parts})
@@ -169,7 +190,9 @@ def test_hostile_names_are_told_and_end_nothing(bucket_lab: BucketLab, s3: Any) 
 
     inside = {path[len(lab.place(run)) + 1 :] for path in found.under(lab.place(run))}
     assert inside == set(names)  # the marker of a folder is no file
-    assert [group.paths for group in found.duplicates()] == [tuple(sorted(f"{lab.place(run)}/{name}" for name in names))]
+    assert [group.paths for group in found.duplicates()] == [
+        tuple(sorted(f"{lab.place(run)}/{name}" for name in names))
+    ]
     assert f"s3://{s3.bucket}/mlruns/stray" in found.ownerless
 
 
@@ -189,9 +212,17 @@ def test_names_that_no_server_here_takes() -> None:
     [
         ({"AWS_SECRET_ACCESS_KEY": "wrong"}, "", "the secret key is wrong (AWS_SECRET_ACCESS_KEY)"),
         ({"AWS_ACCESS_KEY_ID": "nobody"}, "", "the access key is not known there (AWS_ACCESS_KEY_ID)"),
-        ({"AWS_ACCESS_KEY_ID": buckets.STRANGER, "AWS_SECRET_ACCESS_KEY": buckets.STRANGERS_SECRET}, "", "access is denied"),
+        (
+            {"AWS_ACCESS_KEY_ID": buckets.STRANGER, "AWS_SECRET_ACCESS_KEY": buckets.STRANGERS_SECRET},
+            "",
+            "access is denied",
+        ),
         ({"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}, "", "there are no credentials"),
-        ({"MLFLOW_S3_ENDPOINT_URL": "closed port", "AWS_MAX_ATTEMPTS": "1"}, "", "the server cannot be reached (MLFLOW_S3_ENDPOINT_URL)"),
+        (
+            {"MLFLOW_S3_ENDPOINT_URL": "closed port", "AWS_MAX_ATTEMPTS": "1"},
+            "",
+            "the server cannot be reached (MLFLOW_S3_ENDPOINT_URL)",
+        ),
         ({}, "no-such-bucket", "the bucket does not exist"),
     ],
 )
@@ -239,8 +270,12 @@ def test_what_was_written_to_an_emptied_root_is_unknown(bucket_lab: BucketLab, s
     assert lab.artifacts().unreachable == ()
 
 
-def test_a_production_run_is_built_and_looked_into(bucket_lab: BucketLab, s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Logged into the bucket as planned, verified; its model is scanned, tried and scored on a local copy that is fetched once; taken back."""
+def test_a_production_run_is_built_and_looked_into(
+    bucket_lab: BucketLab, s3: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Logged into the bucket as planned, verified; its model is scanned, tried and scored on a local copy that is
+    fetched once; taken back.
+    """
     put(s3, f"s3://{s3.bucket}", {"mlruns/": b""})
     lab = unproduced(lambda: bucket_lab)
     before = lab.everything()
@@ -269,7 +304,9 @@ def test_a_production_run_is_built_and_looked_into(bucket_lab: BucketLab, s3: An
 def pointing(bucket_lab: BucketLab) -> BucketLab:
     """A store with the same file in three runs, whose settings ask for pointers."""
     lab = bucket_lab
-    settings = lab.settings.model_copy(update={"duplicates": lab.settings.duplicates.model_copy(update={"pointers": True})})
+    settings = lab.settings.model_copy(
+        update={"duplicates": lab.settings.duplicates.model_copy(update={"pointers": True})}
+    )
     made = type(lab)(lab.folder, settings)
     made.prefix = lab.prefix
     one = made.experiment("credit_delivery")
@@ -284,7 +321,9 @@ def everything_in(client: Any) -> dict[str, bytes]:
 
 
 def test_pointers_keep_the_laws_and_settle_duplicates(pointing: BucketLab, s3: Any) -> None:
-    """Nothing that was there is touched; the rule is content while the content holds, and only then; all of it can be taken back."""
+    """Nothing that was there is touched; the rule is content while the content holds, and only then; all of it can
+    be taken back.
+    """
     lab = pointing
     (group,) = lab.artifacts().duplicates()
     kept, path, last = group.paths
@@ -304,7 +343,9 @@ def test_pointers_keep_the_laws_and_settle_duplicates(pointing: BucketLab, s3: A
     assert not [at for at in lab.artifacts().files if "compliance-pointer" in at]
 
     put(s3, os.path.dirname(kept), {"same ü.bin": BIG[:-1] + b"x"})
-    assert [finding.observed for finding in findings(lab, "ART001")] == [f"{len(BIG)} bytes too many"], "two copies are left, and lead nowhere"
+    assert [finding.observed for finding in findings(lab, "ART001")] == [f"{len(BIG)} bytes too many"], (
+        "two copies are left, and lead nowhere"
+    )
     again = carry_out(lab, plan_for(lab, "ART001"))
     assert (again.differing, again.outcome.failed, len(again.outcome.applied)) == ([], [], 1)
     assert resolve_artifact(last) == path
@@ -319,12 +360,19 @@ def test_an_artifact_is_read_from_the_copy_that_still_holds(pointing: BucketLab,
     lab = pointing
     (group,) = lab.artifacts().duplicates()
     kept, path, _ = group.paths
-    run, delete = path.split("/")[-4], lambda at: s3.delete_object(Bucket=s3.bucket, Key=at.partition(f"{s3.bucket}/")[2])
+    run, delete = (
+        path.split("/")[-4],
+        lambda at: s3.delete_object(Bucket=s3.bucket, Key=at.partition(f"{s3.bucket}/")[2]),
+    )
     assert resolve_artifact(path) == path
     carry_out(lab, plan_for(lab, "ART001"))
     (aside,) = [f"s3://{s3.bucket}/{key}" for key in everything_in(s3) if "/.quarantine/" in key and run in key]
     assert resolve_artifact(path) == resolve_artifact(f"runs:/{run}/data/same ü.bin", tracking_uri=lab.uri) == kept
-    assert [resolve_artifact(same) for same in (kept, os.path.dirname(path), "/mlruns/x")] == [kept, os.path.dirname(path), "/mlruns/x"]
+    assert [resolve_artifact(same) for same in (kept, os.path.dirname(path), "/mlruns/x")] == [
+        kept,
+        os.path.dirname(path),
+        "/mlruns/x",
+    ]
     with pytest.raises(ComplianceError, match=f"there is no run {'0' * 32} in sqlite:"):
         resolve_artifact(f"runs:/{'0' * 32}/x", tracking_uri=lab.uri)
     put(s3, os.path.dirname(kept), {"same ü.bin": BIG[:-1] + b"x"})
@@ -351,7 +399,9 @@ def test_an_artifact_is_read_from_the_copy_that_still_holds(pointing: BucketLab,
 
 
 def test_pointers_are_not_written_where_they_would_do_harm(pointing: BucketLab, s3: Any) -> None:
-    """Into model folders, beside what is still written; and nothing is taken for stored once on the word of a pointer that is not in order."""
+    """Into model folders, beside what is still written; and nothing is taken for stored once on the word of a
+    pointer that is not in order.
+    """
     lab = pointing
     one = lab.experiment("credit_models")
     runs = [lab.run(one) for _ in range(2)]
@@ -361,7 +411,9 @@ def test_pointers_are_not_written_where_they_would_do_harm(pointing: BucketLab, 
     s3.delete_object(Bucket=s3.bucket, Key=f"mlruns/{one}/models/{models[1]}/artifacts/weights.bin")
     put(s3, lab.place(runs[0]), {"a.bin": BIG * 3})
     changes = [change for change in plan_for(lab, "ART001").changes if isinstance(change, PointToCopy)]
-    assert {change.kept for change in changes if change.size == 3 * len(BIG)} == {f"{lab.prefix}/{one}/models/{models[0]}/artifacts/weights.bin"}
+    assert {change.kept for change in changes if change.size == 3 * len(BIG)} == {
+        f"{lab.prefix}/{one}/models/{models[0]}/artifacts/weights.bin"
+    }
 
     (group,) = [group for group in lab.artifacts().duplicates() if group.size == len(BIG)]
     kept, path, last = group.paths

@@ -89,7 +89,11 @@ class TestShareByHardLink:
         assert names(path.parent) == {"path.pkl"}
 
     @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-    @given(content=st.binary(max_size=9000), mode=st.sampled_from([0o600, 0o640, 0o644, 0o664, 0o755, 0o444]), later=st.integers(0, 10**9))
+    @given(
+        content=st.binary(max_size=9000),
+        mode=st.sampled_from([0o600, 0o640, 0o644, 0o664, 0o755, 0o444]),
+        later=st.integers(0, 10**9),
+    )
     def test_law(self, tmp_path: Path, content: bytes, mode: int, later: int) -> None:
         for name in ("a", "b"):
             (tmp_path / name).unlink(missing_ok=True)
@@ -117,7 +121,12 @@ class TestShareByClone:
         before = path.stat()
         assert share(kept, path) == "clone"
         after = path.stat()
-        assert (after.st_mode, after.st_mtime_ns, after.st_uid, after.st_gid) == (before.st_mode, OLD + 7, before.st_uid, before.st_gid)
+        assert (after.st_mode, after.st_mtime_ns, after.st_uid, after.st_gid) == (
+            before.st_mode,
+            OLD + 7,
+            before.st_uid,
+            before.st_gid,
+        )
         assert os.getxattr(path, "user.note") == b"mine"
         assert (after.st_nlink, kept.stat().st_nlink) == (1, 1)
         assert stat.S_IMODE(kept.stat().st_mode) == 0o644
@@ -191,7 +200,9 @@ class TestRefusals:
         assert target.read_bytes() == CONTENT
         assert pair[0].stat().st_mode & 0o200
 
-    def test_a_path_that_changes_meanwhile_is_not_lost(self, pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_path_that_changes_meanwhile_is_not_lost(
+        self, pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         kept, path = pair
         link = os.link
 
@@ -206,7 +217,9 @@ class TestRefusals:
         assert stat.S_IMODE(kept.stat().st_mode) == 0o644
         assert names(path.parent) == {"path.pkl"}
 
-    def test_a_kept_file_that_changes_meanwhile_is_not_spread(self, pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_kept_file_that_changes_meanwhile_is_not_spread(
+        self, pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         link = os.link
 
         def slow(*args: object, **named: object) -> None:
@@ -220,7 +233,9 @@ class TestRefusals:
         assert stat.S_IMODE(pair[0].stat().st_mode) == 0o644
 
     @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EMLINK, errno.EDQUOT, errno.EIO])
-    def test_what_the_system_refuses_is_one_sentence(self, pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def test_what_the_system_refuses_is_one_sentence(
+        self, pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, number: int
+    ) -> None:
         def refuse(*_: object, **__: object) -> None:
             raise OSError(number, os.strerror(number))
 
@@ -278,8 +293,12 @@ def files_untouched(pair: tuple[Path, Path]) -> None:
         assert names(file.parent) == {file.name}
 
 
-def test_logging_again_as_an_ordinary_user_cannot_change_the_other_path(pair: tuple[Path, Path], ordinary_user: Callable[..., str]) -> None:
-    """Opening for writing is refused; MLflow's folder upload, which opens the path, fails; its file upload replaces one path only."""
+def test_logging_again_as_an_ordinary_user_cannot_change_the_other_path(
+    pair: tuple[Path, Path], ordinary_user: Callable[..., str]
+) -> None:
+    """Opening for writing is refused; MLflow's folder upload, which opens the path, fails; its file upload replaces
+    one path only.
+    """
     kept, path = pair
     new = made(path.parent.parent / "new" / path.name, b"the next model")
     share(kept, path)
@@ -289,7 +308,8 @@ from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 drop()
 kept, path, new = sys.argv[1:]
 seen = []
-for attempt in (lambda: open(path, "r+b"), lambda: LocalArtifactRepository(os.path.dirname(path)).log_artifacts(os.path.dirname(new))):
+log = LocalArtifactRepository(os.path.dirname(path)).log_artifacts
+for attempt in (lambda: open(path, "r+b"), lambda: log(os.path.dirname(new))):
     try:
         attempt()
         seen.append("wrote")
@@ -319,7 +339,9 @@ for turn in itertools.count():
 
     @pytest.mark.parametrize("turns", [1, 2, 3, 5, 8, 13])
     @pytest.mark.parametrize("disk", ["pair", "clones"])
-    def test_every_path_still_reads_its_bytes_after_a_kill(self, request: pytest.FixtureRequest, disk: str, turns: int) -> None:
+    def test_every_path_still_reads_its_bytes_after_a_kill(
+        self, request: pytest.FixtureRequest, disk: str, turns: int
+    ) -> None:
         kept, path = request.getfixturevalue(disk)
         source = os.path.join(os.path.dirname(__file__), "..", "..", "..", "src")
         environment = {**os.environ, "PYTHONPATH": source}
@@ -344,13 +366,17 @@ os.{step} = lambda *args, **named: os.kill(os.getpid(), 9)
 files.share(*sys.argv[1:])
 """
         source = os.path.join(os.path.dirname(__file__), "..", "..", "..", "src")
-        done = subprocess.run([sys.executable, "-c", code, *map(str, pair), SHA], env={**os.environ, "PYTHONPATH": source})
+        done = subprocess.run(
+            [sys.executable, "-c", code, *map(str, pair), SHA], env={**os.environ, "PYTHONPATH": source}
+        )
         assert done.returncode == -9
         assert pair[0].read_bytes() == pair[1].read_bytes() == CONTENT
         assert share(*pair) == "hardlink"
         assert names(pair[1].parent) == {"path.pkl"}
 
-    def test_what_a_dead_process_left_is_cleared_away_where_nothing_is_left_to_share(self, pair: tuple[Path, Path]) -> None:
+    def test_what_a_dead_process_left_is_cleared_away_where_nothing_is_left_to_share(
+        self, pair: tuple[Path, Path]
+    ) -> None:
         share(*pair)
         with subprocess.Popen([sys.executable, "-c", ""]) as process:
             pass
@@ -386,8 +412,12 @@ class TestPlace:
         assert target.samefile(pair[0])
         assert stat.S_IMODE(target.stat().st_mode) == 0o444
 
-    def test_threads_that_link_one_file_take_turns(self, pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """All of them have seen it writable; those that fail must not make it so again under the link of the one that did not."""
+    def test_threads_that_link_one_file_take_turns(
+        self, pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """All of them have seen it writable; those that fail must not make it so again under the link of the one
+        that did not.
+        """
         names_of_one = [pair[0], *(tmp_path / f"name{number}" for number in range(7))]
         for name in names_of_one[1:]:
             os.link(pair[0], name)
@@ -431,9 +461,13 @@ class TestPlace:
                 attempt()
         assert other.read_bytes() == b"precious"
 
-    def test_a_write_that_the_disk_spoils_is_noticed(self, pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_write_that_the_disk_spoils_is_noticed(
+        self, pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         write = os.write
-        monkeypatch.setattr("mlflow_compliance.store.storage.atomic_write.os.write", lambda file, data: write(file, b"\0" * len(data)))
+        monkeypatch.setattr(
+            "mlflow_compliance.store.storage.atomic_write.os.write", lambda file, data: write(file, b"\0" * len(data))
+        )
         with pytest.raises(ChangeError, match="does not hold what was written to it"):
             files.place(str(pair[0]), str(tmp_path / "new"))
         monkeypatch.undo()

@@ -31,8 +31,12 @@ def test_a_location_is_read_as_mlflow_reads_it(uri: str) -> None:
 
 
 @pytest.mark.parametrize("uri", ["mlruns/1", "./mlruns/1", "file:mlruns/1", "file:./mlruns/1", "x/../mlruns/1"])
-def test_a_relative_location_starts_from_the_folder_of_its_store(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """MLflow starts from whatever folder its process is in; this program, from nowhere where it does not know the store's."""
+def test_a_relative_location_starts_from_the_folder_of_its_store(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow starts from whatever folder its process is in; this program, from nowhere where it does not know the
+    store's.
+    """
     monkeypatch.chdir(tmp_path)
     assert Resolver({}, "/data")(uri).path == "/data/mlruns/1"
     unknown = Resolver({})(uri)
@@ -56,7 +60,10 @@ def test_a_scheme_that_is_not_local_says_so(uri: str, scheme: str) -> None:
     if scheme == "mlflow-artifacts":
         assert (found.why, "give its address (--tracking-uri)" in found.reason) == (Why.SERVER, True)
     else:
-        assert (found.why, found.reason) == (Why.SCHEME, f"{scheme} locations are not read by this version; map it with [store.relocate]")
+        assert (found.why, found.reason) == (
+            Why.SCHEME,
+            f"{scheme} locations are not read by this version; map it with [store.relocate]",
+        )
 
 
 @pytest.mark.parametrize("uri", ["D:\\code\\mlruns\\0", "D:/code/mlruns/0", "file:///D:/code/mlruns/0"])

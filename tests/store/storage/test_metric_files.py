@@ -1,4 +1,6 @@
-"""Repeated metric points of a file store: removed under the journal, then `mlflow migrate-filestore` succeeds; nothing is lost."""
+"""Repeated metric points of a file store: removed under the journal, then `mlflow migrate-filestore` succeeds;
+nothing is lost.
+"""
 
 from __future__ import annotations
 
@@ -49,9 +51,20 @@ class Files(Lab):
         return found
 
     def fix(self, *options: str, kill: str = "") -> int:
-        arguments = [*map(str, RULES), "-q", "-p", "no:cacheprovider", f"--tracking-uri={self.uri}", "-k", "STO001", *options]
+        arguments = [
+            *map(str, RULES),
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            f"--tracking-uri={self.uri}",
+            "-k",
+            "STO001",
+            *options,
+        ]
         environment = {**os.environ, "PYTHONPATH": str(CHECKOUT / "tests" / "support"), "KILL_AT": kill}
-        return subprocess.run([sys.executable, "-m", "pytest", *arguments], cwd=CHECKOUT, env=environment, capture_output=True).returncode
+        return subprocess.run(
+            [sys.executable, "-m", "pytest", *arguments], cwd=CHECKOUT, env=environment, capture_output=True
+        ).returncode
 
     def migrate(self) -> subprocess.CompletedProcess[str]:
         target = f"sqlite:///{self.folder}/migrated.db"
@@ -119,7 +132,10 @@ def test_the_change_keeps_the_laws_and_refuses_a_file_that_changed(files: Files)
 @pytest.mark.parametrize("moment", ["_put", "refuse_if_changed"])
 def test_a_repair_that_is_killed_loses_nothing_and_the_next_one_ends_it(files: Files, moment: str) -> None:
     before, contents = files.points(), contents_of(files.mlruns)
-    assert files.fix("--fix", "-p", "killing", kill=f"mlflow_compliance.store.storage.metric_files:{moment}:1") == -signal.SIGKILL
+    assert (
+        files.fix("--fix", "-p", "killing", kill=f"mlflow_compliance.store.storage.metric_files:{moment}:1")
+        == -signal.SIGKILL
+    )
     assert files.points() == before
     assert carry_out(files, plan_for(files, "STO001")).differing == []
     assert findings(files, "STO001") == []

@@ -24,7 +24,12 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     uri = f"sqlite:///{folder}/mlflow.db"
     SqlAlchemyStore(uri, "mlflow-artifacts:/").engine.dispose()
     server = Server(
-        folder / "server", "uvicorn", "mlflow.server.fastapi_app:app", "--log-level", "warning", **serving_artifacts(uri, folder / "kept")
+        folder / "server",
+        "uvicorn",
+        "mlflow.server.fastapi_app:app",
+        "--log-level",
+        "warning",
+        **serving_artifacts(uri, folder / "kept"),
     )
     try:
         yield server.start().wait(), uri, folder
@@ -39,7 +44,11 @@ def test_served_artifacts_are_audited_and_copied(served: Any, monkeypatch: pytes
     one = client.create_experiment("credit_delivery")
     runs = [client.create_run(one) for _ in range(2)]
     for run in runs:
-        for name, content in {"same.bin": BIG, "deep/er/ü 1.txt": b"x", **model_files("", "", "model", {"model.pkl": b"weights"})}.items():
+        for name, content in {
+            "same.bin": BIG,
+            "deep/er/ü 1.txt": b"x",
+            **model_files("", "", "model", {"model.pkl": b"weights"}),
+        }.items():
             path = folder / "staging" / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
@@ -64,7 +73,8 @@ def test_served_artifacts_are_audited_and_copied(served: Any, monkeypatch: pytes
     assert [len(group.paths) for group in found.duplicates()] == [2]
     assert found.models[home].problem == ""
 
-    # A copy, counted on both sides; one that is there already is never replaced; one that was taken back is told no more.
+    # A copy, counted on both sides; one that is there already is never replaced; one that was taken back is told no
+    # more.
     third = client.create_run(one).info
     copy_folder(store.places, home, third.artifact_uri, lambda content: content + b"# copy\n")
     again = store.read(artifacts=True).artifacts

@@ -1,4 +1,6 @@
-"""The file that a hash cache keeps: one column after another, each understood when it is first asked for, a million entries at a time."""
+"""The file that a hash cache keeps: one column after another, each understood when it is first asked for, a million
+entries at a time.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,8 @@ from mlflow_compliance.store.storage.safe_io import opened
 _FORMAT = "mlflow-compliance hashes 2"
 FOLDERS, PLACES, FILES, MODELS = "folders", "places", "files", "models"
 _TABLES = {
-    # A row's folder: how many folders it is (itself and those in it), how many files and models are in it. `mark` is of the states of all these
+    # A row's folder: how many folders it is (itself and those in it), how many files and models are in it. `mark` is of
+    # the states of all these
     # folders and files, in the order of the other tables; empty where nothing is to be concluded from it.
     FOLDERS: (("path", "artifacts", "mark"), ("newest", PLACES, FILES, MODELS)),
     PLACES: (("path",), ()),
@@ -29,7 +32,9 @@ _TABLES = {
 
 
 class CacheFile:
-    """What one audit leaves for the next: tables of columns of texts and whole numbers. `about` says under which version and rules."""
+    """What one audit leaves for the next: tables of columns of texts and whole numbers. `about` says under which
+    version and rules.
+    """
 
     def __init__(self, about: list[Any], equal_archives: list[list[str]]) -> None:
         self.about = about
@@ -40,7 +45,9 @@ class CacheFile:
 
     @classmethod
     def read(cls, path: str) -> CacheFile | None:
-        """None where the file is missing, spoiled, of another version, not a file, or where others may have written to it."""
+        """None where the file is missing, spoiled, of another version, not a file, or where others may have written
+        to it.
+        """
         try:
             with opened(path) as file, open(file, "rb", closefd=False) as reader:
                 facts = os.fstat(file)
@@ -67,14 +74,18 @@ class CacheFile:
                 memory._blocks[table, name] = bytes(body[position:end])
                 position = end
         rows = {table: memory._rows(table) for table in _TABLES}
-        if position != len(body) or any(sum(memory.numbers(FOLDERS, table)) != rows[table] for table in (PLACES, FILES, MODELS)):
+        if position != len(body) or any(
+            sum(memory.numbers(FOLDERS, table)) != rows[table] for table in (PLACES, FILES, MODELS)
+        ):
             raise ValueError("not as it was written")
         return memory
 
     def _rows(self, table: str) -> int:
         """How long all columns of a table are."""
         texts, numbers = _TABLES[table]
-        lengths = {self._blocks[table, name].count(b"\0") for name in texts} | {len(self._blocks[table, name]) // 8 for name in numbers}
+        lengths = {self._blocks[table, name].count(b"\0") for name in texts} | {
+            len(self._blocks[table, name]) // 8 for name in numbers
+        }
         if len(lengths) != 1:
             raise ValueError("columns of different lengths")
         return lengths.pop()
@@ -120,14 +131,20 @@ class CacheFile:
         return list(accumulate(self.numbers(FOLDERS, table), initial=0))
 
     def write(self, path: str) -> None:
-        """In one step: of two audits at once the later one's memory stays, whole. A folder that cannot be written to is no audit's business."""
+        """In one step: of two audits at once the later one's memory stays, whole. A folder that cannot be written
+        to is no audit's business.
+        """
         blocks = {}
         for table, (texts, numbers) in _TABLES.items():
             for name in texts:
-                blocks[f"{table}.{name}"] = "".join([f"{word}\0" for word in self.texts(table, name)]).encode(errors="surrogateescape")
+                blocks[f"{table}.{name}"] = "".join([f"{word}\0" for word in self.texts(table, name)]).encode(
+                    errors="surrogateescape"
+                )
             for name in numbers:
                 blocks[f"{table}.{name}"] = array("q", self.numbers(table, name)).tobytes()
-        head = json.dumps([self.about, self.equal_archives, {name: len(block) for name, block in blocks.items()}]).encode()
+        head = json.dumps(
+            [self.about, self.equal_archives, {name: len(block) for name, block in blocks.items()}]
+        ).encode()
         body = b"".join([len(head).to_bytes(8, "little"), head, *blocks.values()])
         temporary = ""
         try:

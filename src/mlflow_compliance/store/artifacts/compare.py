@@ -1,4 +1,6 @@
-"""Work units of the duplicate search: plain values in, plain values out, so that a process on another machine may do them."""
+"""Work units of the duplicate search: plain values in, plain values out, so that a process on another machine may
+do them.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,9 @@ def samples(copies: Sequence[Copy]) -> tuple[list[str], dict[Copy, str]]:
 
 
 def contents(groups: Sequence[Sequence[Copy]]) -> list[Told]:
-    """The SHA-256 of every file, in groups of one size that are probably alike: what equals the first of its group byte for byte has its hash."""
+    """The SHA-256 of every file, in groups of one size that are probably alike: what equals the first of its group
+    byte for byte has its hash.
+    """
     return [told for group in groups for told in _compared(group)]
 
 
@@ -119,7 +123,9 @@ def _compared(group: Sequence[Copy]) -> Iterator[Told]:
 
 
 def _contents(members: Sequence[_Member], failed: dict[Copy, str]) -> Iterator[tuple[list[_Member], str]]:
-    """Members of one size by what they hold, with its SHA-256. Each is read once: what differs from some block on is hashed from there on."""
+    """Members of one size by what they hold, with its SHA-256. Each is read once: what differs from some block on
+    is hashed from there on.
+    """
     left = [(list(members), 0, hashlib.sha256())] if members else []
     while left:
         alike, start, digest = left.pop()

@@ -30,14 +30,18 @@ _BATCH_FILES, _BATCH_BYTES = 64, 1 << 24
 _PART_FILES, _PART_BYTES = 64, 1 << 32
 _SAMPLES = 512
 _FOR_HELPERS = 1 << 20
-"""Bytes up to which Python's own time with a file is more than that of reading it: threads would wait for one another."""
+"""Bytes up to which Python's own time with a file is more than that of reading it: threads would wait for one
+another.
+"""
 _FEWEST = 5000  # files, for helpers to be worth their start
 _SIZE = itemgetter(1)  # of a Copy
 
 _T = TypeVar("_T")
 
 
-def hash_candidates(artifacts: Artifacts, progress: Progress, executor: Executor | None = None, cache: HashCache | None = None) -> Artifacts:
+def hash_candidates(
+    artifacts: Artifacts, progress: Progress, executor: Executor | None = None, cache: HashCache | None = None
+) -> Artifacts:
     """As this, with hashes for all that may be a duplicate or is on record, and with clones told as one physical copy.
 
     `cache` spares reading what did not change since; what is on record is read all the same.
@@ -48,14 +52,21 @@ def hash_candidates(artifacts: Artifacts, progress: Progress, executor: Executor
     # An executor that the caller made stays the caller's.
     using: AbstractContextManager[Executor] = nullcontext(executor) if executor else executor_of(THREADS)
     settled = cache.settled(artifacts) if cache is not None else None
-    with using as pool, sharing(Comparer, helped=not settled and isinstance(pool, ThreadPoolExecutor) and len(files) >= _FEWEST) as share:
+    with (
+        using as pool,
+        sharing(
+            Comparer, helped=not settled and isinstance(pool, ThreadPoolExecutor) and len(files) >= _FEWEST
+        ) as share,
+    ):
         if settled:
             digests = {path: digest for path, digest in settled[0].items() if files[path][1] not in recorded}
             wanted = list[list[Copy]]()
         else:
             tokens, digests, wanted = _sifted(artifacts, recorded, cache, pool, unread, progress)
         if recorded:
-            reading = {files[copy.path].copy for group in wanted for copy in group} | {files[path].copy for path in digests}
+            reading = {files[copy.path].copy for group in wanted for copy in group} | {
+                files[path].copy for path in digests
+            }
             wanted += [[copy] for own, copy in recorded.items() if own not in reading]
         digests.update(_compared(pool, share, wanted, unread, progress))
     read = {files[path][1]: digest for path, digest in digests.items()}
@@ -66,7 +77,11 @@ def hash_candidates(artifacts: Artifacts, progress: Progress, executor: Executor
         cache.keep(artifacts, tokens, digests, equal_archives, whole=not unread)
     return replace(
         artifacts,
-        files={path: file._replace(copy=merged[file.copy]) if file.copy in merged else file for path, file in files.items()} if merged else files,
+        files={
+            path: file._replace(copy=merged[file.copy]) if file.copy in merged else file for path, file in files.items()
+        }
+        if merged
+        else files,
         hashes=hashes,
         equal_archives=equal_archives,
         unread={**artifacts.unread, **unread},
@@ -75,7 +90,12 @@ def hash_candidates(artifacts: Artifacts, progress: Progress, executor: Executor
 
 
 def _sifted(
-    artifacts: Artifacts, recorded: Mapping[str, Copy], cache: HashCache | None, pool: Executor, unread: dict[str, str], progress: Progress
+    artifacts: Artifacts,
+    recorded: Mapping[str, Copy],
+    cache: HashCache | None,
+    pool: Executor,
+    unread: dict[str, str],
+    progress: Progress,
 ) -> tuple[dict[str, str], dict[str, str], list[list[Copy]]]:
     """Path -> sample; path -> SHA-256 where it is known without reading more; the groups that are to be compared."""
     files, samples = artifacts.files, artifacts.samples
@@ -84,7 +104,9 @@ def _sifted(
     known = cache.look_up(path for path in looked_at if files[path].copy not in recorded) if cache is not None else {}
     tokens = {**samples, **{path: entry.token for path, entry in known.items()}}
     sizes, sampled = Counter(map(_SIZE, others.values())), {files[path][0] for path in samples}
-    alike = [copy for copy in others.values() if copy.path not in tokens and (sizes[copy.size] > 1 or copy.size in sampled)]
+    alike = [
+        copy for copy in others.values() if copy.path not in tokens and (sizes[copy.size] > 1 or copy.size in sampled)
+    ]
     for batch, found in _sampled(pool, alike, unread, progress):
         tokens.update((copy.path, token) for copy, token in zip(batch, found, strict=True) if token)
     digests: dict[str, str] = {}
@@ -154,12 +176,18 @@ def _groups(items: Sequence[_T], keys: Sequence[Hashable]) -> list[list[_T]]:
     return list(found.values())
 
 
-def _sampled(pool: Executor, copies: Sequence[Copy], unread: dict[str, str], progress: Progress) -> Iterator[tuple[Sequence[Copy], list[str]]]:
+def _sampled(
+    pool: Executor, copies: Sequence[Copy], unread: dict[str, str], progress: Progress
+) -> Iterator[tuple[Sequence[Copy], list[str]]]:
     batches = [copies[start : start + _SAMPLES] for start in range(0, len(copies), _SAMPLES)]
     progress.start("Comparing samples", len(copies))
     try:
         # Threads that read a few bytes each wait for one another more than for the files.
-        told = ((samples(batch), "") for batch in batches) if isinstance(pool, ThreadPoolExecutor) else run(pool, samples, batches)
+        told = (
+            ((samples(batch), "") for batch in batches)
+            if isinstance(pool, ThreadPoolExecutor)
+            else run(pool, samples, batches)
+        )
         for batch, ((tokens, failed), host) in zip(batches, told, strict=True):
             progress.advance(len(batch))
             unread.update((copy.path, _why(failure, host)) for copy, failure in failed.items())
@@ -168,7 +196,9 @@ def _sampled(pool: Executor, copies: Sequence[Copy], unread: dict[str, str], pro
         progress.stop()
 
 
-def _compared(pool: Executor, share: Share, groups: Sequence[list[Copy]], unread: dict[str, str], progress: Progress) -> Iterator[tuple[str, str]]:
+def _compared(
+    pool: Executor, share: Share, groups: Sequence[list[Copy]], unread: dict[str, str], progress: Progress
+) -> Iterator[tuple[str, str]]:
     progress.start("Comparing contents", sum(map(len, groups)))
     try:
         # The largest first, so that no worker begins with one when the others are done.
@@ -176,7 +206,13 @@ def _compared(pool: Executor, share: Share, groups: Sequence[list[Copy]], unread
         if isinstance(pool, ThreadPoolExecutor):
             small = [group for group in ordered if group[0].size <= _FOR_HELPERS]
             ordered = [group for group in ordered if group[0].size > _FOR_HELPERS]
-            share.begin((), [[[tuple(copy) for copy in group] for group in batch] for batch in _batches(small, -(-len(small) // MOST_PARTS))])
+            share.begin(
+                (),
+                [
+                    [[tuple(copy) for copy in group] for group in batch]
+                    for batch in _batches(small, -(-len(small) // MOST_PARTS))
+                ],
+            )
             for _, found in share.told():
                 progress.advance(len(found))
                 yield from _good(found, "", unread)
@@ -207,7 +243,9 @@ def _parts(group: Sequence[Copy]) -> Iterator[list[Copy]]:
 
 
 def _batches(groups: Iterable[list[Copy]], fewest: int = 1) -> Iterator[list[list[Copy]]]:
-    """Handing one small file to a thread costs more than reading it. A batch but the last has at least the fewest groups."""
+    """Handing one small file to a thread costs more than reading it. A batch but the last has at least the fewest
+    groups.
+    """
     batch: list[list[Copy]] = []
     files = held = 0
     for group in groups:
@@ -237,7 +275,8 @@ def find_equal_archives(artifacts: Artifacts, hashes: Mapping[str, str]) -> tupl
             continue
         size, copy, owner, logged = artifacts.files[path]
         if logged and owner and apply_to(path, size):
-            # Members and names alike make containers of one size: only those are opened, one path for each physical copy.
+            # Members and names alike make containers of one size: only those are opened, one path for each physical
+            # copy.
             alike[os.path.splitext(path)[1], size].setdefault(copy, path)
     groups: dict[tuple[tuple[str, int, int], ...], dict[str, str]] = defaultdict(dict)
     for copies in alike.values():

@@ -1,7 +1,10 @@
-"""What earlier audits found and read where nothing changed since: one file in a folder of the user's choice, and never needed.
+"""What earlier audits found and read where nothing changed since: one file in a folder of the user's choice, and never
+needed.
 
-A file is unchanged where its path, device, inode, size, time of writing and time of change are; a row's folder where this is so of every
-file and of every folder in it, which cannot lose or gain an entry without a change of its own time. An entry is kept only where all these times
+A file is unchanged where its path, device, inode, size, time of writing and time of change are; a row's folder where
+this is so of every
+file and of every folder in it, which cannot lose or gain an entry without a change of its own time. An entry is kept
+only where all these times
 are safely older than the audit: what was written to within the clock's tick after it was read would look unchanged.
 """
 
@@ -43,7 +46,8 @@ class Entry(NamedTuple):
 
 
 class Recalled(NamedTuple):
-    """Files; model folders with their owner, judged where they count as models; physical copy -> hard links, where several;
+    """Files; model folders with their owner, judged where they count as models; physical copy -> hard links, where
+    several;
     row's folder -> its owner, and when the newest file in it was written (ns).
     """
 
@@ -66,12 +70,16 @@ class HashCache:
     """The memory of one store. `started` (ns) is when the audit began, before it looked at any file."""
 
     def __init__(self, folder: str, store: str, rules: DuplicateRules, started: int) -> None:
-        self.path = os.path.join(folder, f"{hashlib.sha256(store.encode(errors='surrogateescape')).hexdigest()[:32]}{_SUFFIX}")
+        self.path = os.path.join(
+            folder, f"{hashlib.sha256(store.encode(errors='surrogateescape')).hexdigest()[:32]}{_SUFFIX}"
+        )
         self._about = [version("pytest-mlflow-compliance"), rules.min_size, list(rules.boilerplate)]
         self._before = min(started, now()) - _SAFE
         found = CacheFile.read(self.path)
         # Another version may see other things in the same bytes.
-        self._old = old = found if found is not None and found.about[:1] == self._about[:1] else CacheFile(self._about, [])
+        self._old = old = (
+            found if found is not None and found.about[:1] == self._about[:1] else CacheFile(self._about, [])
+        )
         self._numbers = {folder: number for number, folder in enumerate(old.texts(FOLDERS, "path"))}
         self._spans = {table: old.spans(table) for table in (PLACES, FILES, MODELS)}
         self._recalled: list[int] = []
@@ -109,7 +117,9 @@ class HashCache:
         paths, models = self._old.texts(FILES, "path"), self._old.texts(MODELS, "path")
         names, newest = self._old.texts(FOLDERS, "path"), self._old.numbers(FOLDERS, "newest")
         copies = self._old.texts(FILES, "copy")
-        links = {copy: count for copy, count in zip(copies, self._old.numbers(FILES, "links"), strict=True) if count > 1}
+        links = {
+            copy: count for copy, count in zip(copies, self._old.numbers(FILES, "links"), strict=True) if count > 1
+        }
         for number, owner in known:
             if same[number]:
                 self._recalled.append(number)
@@ -127,16 +137,32 @@ class HashCache:
         old, counts, models = self._old, self._old.numbers(FOLDERS, FILES), self._old.numbers(FOLDERS, MODELS)
 
         def some(table: str, column: list[_Value]) -> Iterable[_Value]:
-            return column if len(numbers) == len(counts) else chain.from_iterable(column[self._in(table, number)] for number in numbers)
+            return (
+                column
+                if len(numbers) == len(counts)
+                else chain.from_iterable(column[self._in(table, number)] for number in numbers)
+            )
 
         logged = list(map(bool, old.numbers(FILES, "logged")))
-        owned = chain.from_iterable(repeat(owner, counts[number]) for number, owner in zip(numbers, owners, strict=True))
-        facts = zip(some(FILES, old.numbers(FILES, "size")), some(FILES, old.texts(FILES, "copy")), owned, some(FILES, logged), strict=True)
+        owned = chain.from_iterable(
+            repeat(owner, counts[number]) for number, owner in zip(numbers, owners, strict=True)
+        )
+        facts = zip(
+            some(FILES, old.numbers(FILES, "size")),
+            some(FILES, old.texts(FILES, "copy")),
+            owned,
+            some(FILES, logged),
+            strict=True,
+        )
         # What ArtifactFile(...) does, without a call of Python's a file.
-        files = dict(zip(some(FILES, old.texts(FILES, "path")), map(tuple.__new__, repeat(ArtifactFile), facts), strict=True))
+        files = dict(
+            zip(some(FILES, old.texts(FILES, "path")), map(tuple.__new__, repeat(ArtifactFile), facts), strict=True)
+        )
         of = chain.from_iterable(repeat(owner, models[number]) for number, owner in zip(numbers, owners, strict=True))
         told = zip(some(MODELS, old.texts(MODELS, "path")), of, some(MODELS, old.texts(MODELS, "told")), strict=True)
-        judged = {path: (owner, ModelFolder(path, owner, *_judged(text)) if text else None) for path, owner, text in told}
+        judged = {
+            path: (owner, ModelFolder(path, owner, *_judged(text)) if text else None) for path, owner, text in told
+        }
         return Recalled(files, judged, {}, {})
 
     def note(self, folder: str, artifacts: str, found: Found) -> None:
@@ -144,10 +170,17 @@ class HashCache:
         self._noted.append((folder, artifacts, found))
 
     def settled(self, artifacts: Artifacts) -> tuple[dict[str, str], tuple[tuple[str, ...], ...]] | None:
-        """Path -> SHA-256, and twins, as an earlier audit found them; None where there is anything that it did not see, or saw by other rules."""
+        """Path -> SHA-256, and twins, as an earlier audit found them; None where there is anything that it did not
+        see, or saw by other rules.
+        """
         old = self._old
         paths = old.texts(FILES, "path")
-        if not paths or len(paths) != len(artifacts.files) or len(self._recalled) != len(self._numbers) or old.about != [*self._about, True]:
+        if (
+            not paths
+            or len(paths) != len(artifacts.files)
+            or len(self._recalled) != len(self._numbers)
+            or old.about != [*self._about, True]
+        ):
             return None
         digests = {path: digest for path, digest in zip(paths, old.texts(FILES, "digest"), strict=True) if digest}
         return digests, tuple(map(tuple, old.equal_archives))
@@ -157,7 +190,10 @@ class HashCache:
         known: dict[str, Entry] = {}
         if self._numbers:
             tokens, digests = self._old.texts(FILES, "token"), self._old.texts(FILES, "digest")
-            before = {path: (index, state) for index, (path, state) in enumerate(zip(self._old.texts(FILES, "path"), self._states(), strict=True))}
+            before = {
+                path: (index, state)
+                for index, (path, state) in enumerate(zip(self._old.texts(FILES, "path"), self._states(), strict=True))
+            }
             for path in paths:
                 index, state = before.get(path, (-1, None))
                 if index >= 0 and tokens[index] and self._now.get(path) == state:
@@ -183,9 +219,17 @@ class HashCache:
         return found
 
     def keep(
-        self, artifacts: Artifacts, tokens: Mapping[str, str], digests: Mapping[str, str], equal_archives: Iterable[tuple[str, ...]], *, whole: bool
+        self,
+        artifacts: Artifacts,
+        tokens: Mapping[str, str],
+        digests: Mapping[str, str],
+        equal_archives: Iterable[tuple[str, ...]],
+        *,
+        whole: bool,
     ) -> None:
-        """Leave what this audit knows to the next. Where it is not `whole` (a file could not be read) the next one has to look for itself."""
+        """Leave what this audit knows to the next. Where it is not `whole` (a file could not be read) the next one
+        has to look for itself.
+        """
         new = CacheFile([*self._about, whole], [list(group) for group in equal_archives])
         for number in self._recalled:
             self._carry(number, new)
@@ -216,7 +260,16 @@ class HashCache:
         new.add(FOLDERS, places=[len(places)], files=[len(paths)], models=[len(documents)])
         new.add(PLACES, path=places)
         links = [names.get(copy, 1) for copy in copies] if names else [1] * len(copies)
-        new.add(FILES, path=paths, copy=copies, size=sizes, links=links, logged=map(int, logged), written=written, changed=changed)
+        new.add(
+            FILES,
+            path=paths,
+            copy=copies,
+            size=sizes,
+            links=links,
+            logged=map(int, logged),
+            written=written,
+            changed=changed,
+        )
         # Not all that has an MLmodel counts as a model.
         new.add(MODELS, path=documents, told=[_told(models[path][2:]) if path in models else "" for path in documents])
 

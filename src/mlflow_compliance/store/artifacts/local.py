@@ -80,13 +80,16 @@ def read_artifacts(
     sampled: bool = False,
     home: str | None = None,
 ) -> Artifacts:
-    """Walk every root once and put each file to its row. `locations` names all rows, deleted ones too: what has no row is nobody's.
+    """Walk every root once and put each file to its row. `locations` names all rows, deleted ones too: what has no row
+    is nobody's.
 
-    `own` are files and folders of the store itself (its database, settings, journals): they are passed over wherever they lie.
+    `own` are files and folders of the store itself (its database, settings, journals): they are passed over wherever
+    they lie.
     `folders` belong to rows that keep no artifacts there.
     `near` are the folders near which files are looked for whose rows name a place that is not here.
     `home` is the folder that relative locations start from.
-    `sampled` files are looked into while the walk is there: samples of those that may have equals spare the search a second way to them.
+    `sampled` files are looked into while the walk is there: samples of those that may have equals spare the search a
+    second way to them.
     """
     with ExitStack() as stack:
         many, known = are_many(locations), cache is not None and len(cache)
@@ -94,9 +97,13 @@ def read_artifacts(
         verifying = stack.enter_context(sharing(Verifier, helped=bool(known) and many))
         if cache is not None:
             cache.begin(verifying)
-        ownership = read_ownership(locations, relocate, roots, ready_models, recorded=recorded, folders=folders, home=home)
+        ownership = read_ownership(
+            locations, relocate, roots, ready_models, recorded=recorded, folders=folders, home=home
+        )
         asked = (rules.min_size if sampled else -1, tuple(rules.boilerplate), cache is not None)
-        walk = _Walk(ownership, ignore, frozenset(os.path.realpath(path) for path in own), asked, cache, file_store=file_store)
+        walk = _Walk(
+            ownership, ignore, frozenset(os.path.realpath(path) for path in own), asked, cache, file_store=file_store
+        )
         progress.start("Reading artifact folders", None)
         try:
             walk.run(share, verifying, progress)
@@ -122,7 +129,8 @@ def read_artifacts(
         models={
             folder: walk.judged.get(folder) or inspect(folder, owner, walk.files)
             for folder, owner in walk.models.items()
-            if not is_elsewhere(owner) and (os.path.basename(folder) != "metadata" or os.path.dirname(folder) not in walk.models)
+            if not is_elsewhere(owner)
+            and (os.path.basename(folder) != "metadata" or os.path.dirname(folder) not in walk.models)
         },
         recorded=recorded,
         newest=walk.newest,
@@ -142,9 +150,11 @@ def read_artifacts(
 def _forget_what_is_not_mounted(
     walk: _Walk, ownership: Ownership, locations: Sequence[Location], near: Sequence[str], mounted: Collection[str]
 ) -> None:
-    """A root without any file, though files were written there, is what a volume that is not mounted leaves: of such nothing is known.
+    """A root without any file, though files were written there, is what a volume that is not mounted leaves: of such
+    nothing is known.
 
-    The same where its rows' own folders are found in another place: the store was moved from there. Those that are `mounted` hold what
+    The same where its rows' own folders are found in another place: the store was moved from there. Those that are
+    `mounted` hold what
     rows miss, in quarantine.
     """
     bare = dict.fromkeys(root for root in ownership.roots if root not in mounted)
@@ -160,8 +170,13 @@ def _forget_what_is_not_mounted(
             reason = f"the artifact root {root} cannot be looked into ({closed}): see to its permissions"
             ownership.forget(root, Missing(reason, Why.CLOSED), locations)
         elif proof:
-            reason = f"the artifact root {root} holds nothing of what was written there, such as {os.path.relpath(proof, root)}"
-            ownership.forget(root, Missing(f"{reason}: bring it back (is its volume mounted?)", Why.EMPTY_ROOT), locations)
+            reason = (
+                f"the artifact root {root} holds nothing of what was written there, such as "
+                f"{os.path.relpath(proof, root)}"
+            )
+            ownership.forget(
+                root, Missing(f"{reason}: bring it back (is its volume mounted?)", Why.EMPTY_ROOT), locations
+            )
         elif root in bare and (moved := _moved_from(root, ownership, locations, near)):
             reason = f"the artifact root {root} holds nothing, and folders with the ids of its rows lie in {moved}"
             ownership.forget(root, Missing(f"{reason}: map it with [store.relocate]", Why.EMPTY_ROOT), locations)
@@ -177,7 +192,14 @@ def _moved_from(root: str, ownership: Ownership, locations: Sequence[Location], 
 
 class _Walk:
     def __init__(
-        self, ownership: Ownership, ignore: Sequence[str], own: frozenset[str], asked: Asked, cache: HashCache | None, *, file_store: bool
+        self,
+        ownership: Ownership,
+        ignore: Sequence[str],
+        own: frozenset[str],
+        asked: Asked,
+        cache: HashCache | None,
+        *,
+        file_store: bool,
     ) -> None:
         self.samples: dict[str, str] = {}
         self.judged: dict[str, ModelFolder] = {}  # those whose MLmodel was read on the way
@@ -219,9 +241,13 @@ class _Walk:
                     self._cache.note(folder, where.artifacts, found)
         self._empty_stack(progress)
 
-    def _recall(self, cache: HashCache, plain: list[tuple[str, Where]], verifying: Share, progress: Progress) -> list[tuple[str, Where]]:
+    def _recall(
+        self, cache: HashCache, plain: list[tuple[str, Where]], verifying: Share, progress: Progress
+    ) -> list[tuple[str, Where]]:
         """Take in what an earlier audit saw and nobody changed; gives back the other folders."""
-        recalled = cache.recall({folder: (where.artifacts, where.owner) for folder, where in plain if where.owner}, verifying)
+        recalled = cache.recall(
+            {folder: (where.artifacts, where.owner) for folder, where in plain if where.owner}, verifying
+        )
         self.files.update(recalled.files)
         self._names.update(recalled.links)
         for folder, (owner, judged) in recalled.models.items():
@@ -254,7 +280,11 @@ class _Walk:
         assert owner is not None
         paths, sizes, copies, logged, newest, names, models, samples, _ = found
         # What ArtifactFile(...) does, without a call of Python's a file.
-        self.files.update(zip(paths, map(tuple.__new__, repeat(ArtifactFile), zip(sizes, copies, repeat(owner), logged)), strict=False))
+        self.files.update(
+            zip(
+                paths, map(tuple.__new__, repeat(ArtifactFile), zip(sizes, copies, repeat(owner), logged)), strict=False
+            )
+        )
         self._names.update(names)
         self.samples.update(samples)
         for folder, document in models.items():
@@ -318,7 +348,9 @@ class _Walk:
         return len(entries)
 
     def _owned(self, folder: str, entries: Sequence[os.DirEntry[str]], where: Where) -> list[os.DirEntry[str]]:
-        """Take in the ordinary files of an owner's folder, which most files of a store are; gives back what is to be looked at closely."""
+        """Take in the ordinary files of an owner's folder, which most files of a store are; gives back what is to
+        be looked at closely.
+        """
         others, newest = [], 0
         owner, logged, files = where.owner, where.logged, self.files
         assert owner is not None
@@ -377,7 +409,9 @@ class _Walk:
                 self.orphans.mark(here.stray, path, orphans.LOOSE)
             elif is_sqlite(path):
                 self.orphans.mark(here.stray, path, orphans.DATABASE)
-            elif (name == META and "/artifacts/" not in path[len(here.stray) :]) or _OF_FILE_STORE.search(path, len(here.stray) - _ID):
+            elif (name == META and "/artifacts/" not in path[len(here.stray) :]) or _OF_FILE_STORE.search(
+                path, len(here.stray) - _ID
+            ):
                 self.orphans.mark(here.stray, path, orphans.UNLISTED if self._file_store else orphans.FILE_STORE)
 
     def linked_outside(self) -> frozenset[str]:
@@ -419,7 +453,9 @@ class _Walk:
 
     def _claimed(self, path: str, root: str) -> Where:
         claim = self._holdings.claims[path]
-        return Where(path if path in self._holdings.roots else root, claim.owner, claim.artifacts, path == claim.artifacts)
+        return Where(
+            path if path in self._holdings.roots else root, claim.owner, claim.artifacts, path == claim.artifacts
+        )
 
     def _bookkeeping(self, folder: str, entries: Sequence[os.DirEntry[str]]) -> dict[str, EntityRef]:
         """The entries of a folder that belong to the experiment or to the root, though they are no artifacts."""
@@ -443,7 +479,9 @@ class _Walk:
 
 def _is_of_file_store(folder: str, entries: Sequence[os.DirEntry[str]]) -> bool:
     """Whether an experiment's folder has lost the meta.yaml that it had as a file store's: its runs have theirs."""
-    return any(entry.name == "tags" for entry in entries) and any(os.path.exists(os.path.join(folder, entry.name, META)) for entry in entries)
+    return any(entry.name == "tags" for entry in entries) and any(
+        os.path.exists(os.path.join(folder, entry.name, META)) for entry in entries
+    )
 
 
 def _target(path: str) -> tuple[int, str]:
@@ -454,7 +492,9 @@ def _target(path: str) -> tuple[int, str]:
         return 0, "a symbolic link that leads nowhere"
     if stat.S_ISDIR(facts.st_mode):
         return 0, "a symbolic link to a folder is not followed"
-    return (facts.st_size, "") if stat.S_ISREG(facts.st_mode) else (0, "a symbolic link to a socket, a pipe or a device")
+    return (
+        (facts.st_size, "") if stat.S_ISREG(facts.st_mode) else (0, "a symbolic link to a socket, a pipe or a device")
+    )
 
 
 def _device(root: str) -> int:
@@ -478,8 +518,11 @@ def are_many(folders: Sized) -> bool:
     return len(folders) >= FEWEST
 
 
-def visited(folders: Sequence[Folder], asked: Asked, share: Share | None, seen: Callable[[int], None]) -> Iterator[tuple[int, Found | None]]:
-    """The number of every folder and what is in it; None where it is to be looked at closely. `seen` is told how many files were found.
+def visited(
+    folders: Sequence[Folder], asked: Asked, share: Share | None, seen: Callable[[int], None]
+) -> Iterator[tuple[int, Found | None]]:
+    """The number of every folder and what is in it; None where it is to be looked at closely. `seen` is told how many
+    files were found.
 
     `share` is of helpers that started before it was known what there is to do.
     """

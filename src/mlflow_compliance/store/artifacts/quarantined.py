@@ -9,7 +9,15 @@ from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from mlflow_compliance.snapshot.files import MLMODEL, QUARANTINE, ArtifactFile, ModelFolder, Quarantined, parent, upwards
+from mlflow_compliance.snapshot.files import (
+    MLMODEL,
+    QUARANTINE,
+    ArtifactFile,
+    ModelFolder,
+    Quarantined,
+    parent,
+    upwards,
+)
 from mlflow_compliance.snapshot.refs import EntityRef
 from mlflow_compliance.store.models.mlmodel import judge, read_description
 from mlflow_compliance.store.ownership.rows import OwnedPlace, Ownership
@@ -30,7 +38,9 @@ class _Entry(NamedTuple):
 
 
 def read_quarantines(ownership: Ownership) -> tuple[dict[str, Quarantined], dict[str, str]]:
-    """What lies in quarantine and has an owner, by its path there; and the manifests that cannot be understood, with why."""
+    """What lies in quarantine and has an owner, by its path there; and the manifests that cannot be understood,
+    with why.
+    """
     found: dict[str, Quarantined] = {}
     illegible: dict[str, str] = {}
     owners = _Owners(ownership)
@@ -51,14 +61,21 @@ def read_quarantines(ownership: Ownership) -> tuple[dict[str, Quarantined], dict
 def _journals(root: str) -> list[str]:
     try:
         with os.scandir(f"{root}/{QUARANTINE}") as entries:
-            return sorted(entry.path for entry in entries if entry.is_dir(follow_symlinks=False) and not entry.name.endswith(RETRACTED))
+            return sorted(
+                entry.path
+                for entry in entries
+                if entry.is_dir(follow_symlinks=False) and not entry.name.endswith(RETRACTED)
+            )
     except OSError:
         return []
 
 
 def _entries(root: str, folder: str) -> Iterator[_Entry]:
     """What a manifest tells of and is still there. Raises ValueError at a line that is none of ours."""
-    with opened(f"{folder}/{NAME}") as file, open(file, encoding="utf-8", errors="surrogateescape", closefd=False) as reader:
+    with (
+        opened(f"{folder}/{NAME}") as file,
+        open(file, encoding="utf-8", errors="surrogateescape", closefd=False) as reader,
+    ):
         for number, line in enumerate(reader, 1):
             if not line.endswith("\n"):
                 return  # a program was killed in the middle of it, before anything moved
@@ -69,9 +86,18 @@ def _entries(root: str, folder: str) -> Iterator[_Entry]:
                 source, was = told["to"], told["from"]
             except (ValueError, KeyError, TypeError):
                 raise ValueError(f"line {number} is not as it was written") from None
-            _, separator, inside = source.partition(f"/{QUARANTINE}/{os.path.basename(folder)}/") if isinstance(source, str) else ("", "", "")
+            _, separator, inside = (
+                source.partition(f"/{QUARANTINE}/{os.path.basename(folder)}/")
+                if isinstance(source, str)
+                else ("", "", "")
+            )
             # By where it lies, not by the whole path: the store may have been moved since.
-            if not separator or os.path.normpath(f"/{inside}") != f"/{inside}" or not isinstance(was, str) or not was.endswith(f"/{inside}"):
+            if (
+                not separator
+                or os.path.normpath(f"/{inside}") != f"/{inside}"
+                or not isinstance(was, str)
+                or not was.endswith(f"/{inside}")
+            ):
                 raise ValueError(f"line {number} tells of places that do not belong together")
             if os.path.lexists(f"{folder}/{inside}"):
                 yield _Entry(f"{folder}/{inside}", f"{root}/{inside}", line)
@@ -138,33 +164,47 @@ class _Owners:
         for path, facts in found.items():
             claim = next((self._claims[above] for above in upwards(parent(path)) if above in self._claims), None)
             logged = claim is not None and (path == claim.artifacts or path.startswith(claim.artifacts + "/"))
-            files[path] = ArtifactFile(facts.st_size, f"{facts.st_dev}:{facts.st_ino}", claim.owner if claim else owner, logged)
-        if not problem and {path: file.size for path, file in files.items()} != {place + name: size for name, size in sizes.items()}:
+            files[path] = ArtifactFile(
+                facts.st_size, f"{facts.st_dev}:{facts.st_ino}", claim.owner if claim else owner, logged
+            )
+        if not problem and {path: file.size for path, file in files.items()} != {
+            place + name: size for name, size in sizes.items()
+        }:
             problem = "it holds other files than its manifest says: look at both by hand"
         if not problem and os.path.lexists(place):
             problem = f"something lies at {place} now: look at both by hand"
         for path, file in files.items():
             folder = parent(path)
-            if os.path.basename(path) == MLMODEL and (os.path.basename(folder) != "metadata" or f"{parent(folder)}/{MLMODEL}" not in files):
+            if os.path.basename(path) == MLMODEL and (
+                os.path.basename(folder) != "metadata" or f"{parent(folder)}/{MLMODEL}" not in files
+            ):
                 models[folder] = _model(folder, lies + folder[len(place) :], file.owner, files)
         missed = {row: absent for row, absent in self._absent.items() if f"{absent[0]}/".startswith(place + "/")}
         rows = {row: path for row, (path, _) in missed.items()}
-        return Quarantined(lies, place, root, owner, files, models, rows, frozenset(told for _, (told, _) in missed.values()), problem)
+        return Quarantined(
+            lies, place, root, owner, files, models, rows, frozenset(told for _, (told, _) in missed.values()), problem
+        )
 
 
 def _told(entry: _Entry, lies: str) -> tuple[dict[str, int], str]:
-    """What the manifest says lies at or below a path: '' or '/' and the path relative to it -> size; and why it says nothing."""
+    """What the manifest says lies at or below a path: '' or '/' and the path relative to it -> size; and why it
+    says nothing.
+    """
     try:
         listed: Any = json.loads(entry.line)["files"]
         below = f"{lies[len(entry.source) + 1 :]}/".lstrip("/")
         names = {("" if item["path"] == "." else item["path"]): int(item["size"]) for item in listed}
     except (ValueError, KeyError, TypeError):
         return {}, "its line in the manifest is not as it was written: look at it by hand"
-    return {f"/{name[len(below) :]}" if name else "": size for name, size in names.items() if name.startswith(below)}, ""
+    return {
+        f"/{name[len(below) :]}" if name else "": size for name, size in names.items() if name.startswith(below)
+    }, ""
 
 
 def _files(lies: str, place: str) -> dict[str, os.stat_result]:
-    """The files at or below a path, by where they will be. Raises ValueError where something is no ordinary file, or lies behind a link."""
+    """The files at or below a path, by where they will be. Raises ValueError where something is no ordinary file,
+    or lies behind a link.
+    """
     if os.path.realpath(lies) != lies:
         raise ValueError("a symbolic link leads to it: look at it by hand")
     if not os.path.isdir(lies):

@@ -26,7 +26,10 @@ from mlflow_compliance.store.storage.pointer_files import pointed, read_pointers
 from mlflow_compliance.store.storage.storages import Storages
 from mlflow_compliance.store.storage.transfer import RETRACTED
 
-STAYS = "nothing in an object store is moved or deleted by this program: see whose it is, and let a lifecycle rule of the bucket take it"
+STAYS = (
+    "nothing in an object store is moved or deleted by this program: see whose it is, and let a lifecycle rule "
+    "of the bucket take it"
+)
 _AT_ONCE = 8
 
 
@@ -47,7 +50,9 @@ def with_remote(
     sorting = _Sorting(ownership, ground, ignore, first_key=len(found.roots))
     sorting.run()
     remote = tuple(ArtifactRoot(key, root, -2 - int(key)) for root, key in sorting.keys.items())
-    pointers, illegible = read_pointers(places, {path: at for path, at in sorting.pointers.items() if path in sorting.files})
+    pointers, illegible = read_pointers(
+        places, {path: at for path, at in sorting.pointers.items() if path in sorting.files}
+    )
     gone = {f"{root}/": reason for root, reason in ground.failed.items() if root in map(_plain, roots)}
     return replace(
         found,
@@ -95,7 +100,8 @@ class _Sorting:
             where = self._entry(path, self._where(os.path.dirname(path)))
             if where is None:
                 continue
-            # Every object is a physical copy of its own. The storage's checksum is part of the name: a replaced object is another copy.
+            # Every object is a physical copy of its own. The storage's checksum is part of the name: a replaced object
+            # is another copy.
             self.files[path] = ArtifactFile(item.size, f"{item.etag} {path}", where.owner, where.logged)
             if where.owner:
                 key = where.owner.place
@@ -165,7 +171,8 @@ def _read_models(sorting: _Sorting, ground: RemoteTree, progress: Progress) -> d
     folders = {
         folder: owner
         for folder, owner in sorting.models.items()
-        if not is_elsewhere(owner) and (os.path.basename(folder) != "metadata" or os.path.dirname(folder) not in sorting.models)
+        if not is_elsewhere(owner)
+        and (os.path.basename(folder) != "metadata" or os.path.dirname(folder) not in sorting.models)
     }
 
     def read(folder: str) -> bytes | RemoteError:
@@ -183,7 +190,10 @@ def _read_models(sorting: _Sorting, ground: RemoteTree, progress: Progress) -> d
             texts = dict(zip(folders, pool.map(read, folders), strict=True))
     finally:
         progress.stop()
-    return {folder: judge(folder, owner, _described(texts[folder]), _sizes(folder, ground, sorting.files)) for folder, owner in folders.items()}
+    return {
+        folder: judge(folder, owner, _described(texts[folder]), _sizes(folder, ground, sorting.files))
+        for folder, owner in folders.items()
+    }
 
 
 def _described(text: bytes | RemoteError) -> Description:

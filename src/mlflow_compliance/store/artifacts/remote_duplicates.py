@@ -1,4 +1,6 @@
-"""Duplicates among remote objects: by the checksums of the listing where they are of the content, else by reading what has an equal size."""
+"""Duplicates among remote objects: by the checksums of the listing where they are of the content, else by reading
+what has an equal size.
+"""
 
 from __future__ import annotations
 
@@ -24,10 +26,15 @@ def hash_remote(artifacts: Artifacts, places: Storages, progress: Progress) -> A
         if is_remote(path) and file.owner and file.logged and artifacts.rules.apply_to(path, file.size):
             sizes[file.size].append(path)
     candidates = [path for group in sizes.values() if len(group) > 1 for path in group]
-    # What the listing gives for nothing is kept of every object: a plan then knows what the copies of a run will be equal to.
+    # What the listing gives for nothing is kept of every object: a plan then knows what the copies of a run will be
+    # equal to.
     known = [path for group in sizes.values() for path in group]
     plain = _plain(known, artifacts, places)
-    hashes = {path: KIND + etag_of(artifacts, path) for path in known if place_name(path) in plain and MD5.fullmatch(etag_of(artifacts, path))}
+    hashes = {
+        path: KIND + etag_of(artifacts, path)
+        for path in known
+        if place_name(path) in plain and MD5.fullmatch(etag_of(artifacts, path))
+    }
     rest = [path for path in candidates if path not in hashes]
     unread: dict[str, str] = {}
 
@@ -54,7 +61,9 @@ def hash_remote(artifacts: Artifacts, places: Storages, progress: Progress) -> A
 
 
 def _plain(candidates: Iterable[str], artifacts: Artifacts, places: Storages) -> set[str]:
-    """The buckets in which the ETag of a single-part upload is the MD5 of its content. That depends on their encryption: one object is asked."""
+    """The buckets in which the ETag of a single-part upload is the MD5 of its content. That depends on their
+    encryption: one object is asked.
+    """
     found: dict[str, str] = {}
     for path in candidates:
         if MD5.fullmatch(etag_of(artifacts, path)):

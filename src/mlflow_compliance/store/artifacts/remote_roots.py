@@ -46,7 +46,11 @@ class RemoteTree(Tree):
         return self.unreachable(path) or (None if there else Missing("holds no object"))
 
     def unreachable(self, base: str) -> Missing | None:
-        failed = (Missing(reason, Why.CLOSED) for root, reason in self.failed.items() if base == root or base.startswith(root + "/"))
+        failed = (
+            Missing(reason, Why.CLOSED)
+            for root, reason in self.failed.items()
+            if base == root or base.startswith(root + "/")
+        )
         return next(failed, None)
 
     def list_roots(self, locations: Sequence[Location], roots: Iterable[str], progress: Progress) -> None:
@@ -94,7 +98,11 @@ class RemoteTree(Tree):
 def _roots(locations: Sequence[Location], given: Iterable[str]) -> tuple[Mapping[str, set[str]], set[str]]:
     """Outermost root -> the names in it that rows lie below; and those roots that are evidently MLflow's own."""
     found: dict[str, set[str]] = {}
-    homes = {location.experiment_id: remote_path(location.uri) for location in locations if location.owner.kind == "experiment"}
+    homes = {
+        location.experiment_id: remote_path(location.uri)
+        for location in locations
+        if location.owner.kind == "experiment"
+    }
     for location in locations:
         if scheme_of(location.uri) in NOT_FILES or not is_remote(location.uri):
             continue

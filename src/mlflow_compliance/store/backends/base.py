@@ -15,7 +15,15 @@ from mlflow_compliance.errors import StoreError
 from mlflow_compliance.safe_text import without_secrets
 from mlflow_compliance.settings.schema import Settings
 from mlflow_compliance.snapshot.artifacts import Artifacts
-from mlflow_compliance.snapshot.entities import Experiment, LoggedModel, MetricPoint, ModelVersion, RegisteredModel, Run, StoreInfo
+from mlflow_compliance.snapshot.entities import (
+    Experiment,
+    LoggedModel,
+    MetricPoint,
+    ModelVersion,
+    RegisteredModel,
+    Run,
+    StoreInfo,
+)
 from mlflow_compliance.snapshot.moved import PlaceInRow
 from mlflow_compliance.snapshot.refs import EntityRef, Location
 from mlflow_compliance.snapshot.snapshot import Snapshot
@@ -32,7 +40,9 @@ class Backend(ABC):
     writes: ClassVar[bool] = False
     """Whether --fix may write to stores of this kind."""
     rows: ClassVar[bool] = True
-    """Whether it may write rows: of a file store it only mends metric files, and opening one through MLflow makes folders in it."""
+    """Whether it may write rows: of a file store it only mends metric files, and opening one through MLflow makes
+    folders in it.
+    """
 
     @property
     def info(self) -> StoreInfo:
@@ -67,7 +77,8 @@ class Backend(ABC):
     def read_metadata(self, also: Collection[str]) -> tuple[Snapshot, Rows | None]:
         """The store for rules that look at no files; Rows are None where not reading them spares work.
 
-        Whoever needs them then calls `read`, for both as of one moment: locations must never be older than the walk that they are for.
+        Whoever needs them then calls `read`, for both as of one moment: locations must never be older than the walk
+        that they are for.
         """
         return self.read(also)
 
@@ -77,7 +88,9 @@ class Backend(ABC):
         return {key: run for key, run in snapshot.runs.items() if key in run_ids}, dict(snapshot.logged_models)
 
     def newest_row(self, before: int) -> int | None:
-        """When the newest row that people made before a moment is dated, both in milliseconds; None where that cannot be told."""
+        """When the newest row that people made before a moment is dated, both in milliseconds; None where that
+        cannot be told.
+        """
         return None
 
     def reach(self) -> None:  # noqa: B027  a file does not go away
@@ -85,11 +98,15 @@ class Backend(ABC):
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Keep a second repair of this store out, from other machines too where the store can do that. Raises StoreError where one is running."""
+        """Keep a second repair of this store out, from other machines too where the store can do that. Raises
+        StoreError where one is running.
+        """
         yield
 
     def keep_what_is_hidden(self, artifacts: Artifacts) -> Artifacts:
-        """Artifacts whose ownerless entries are marked where rows may own them that a store of this kind does not show."""
+        """Artifacts whose ownerless entries are marked where rows may own them that a store of this kind does not
+        show.
+        """
         return artifacts
 
     def refuse_other_files(self, artifacts: Artifacts) -> None:  # noqa: B027  most kinds know their files by their paths
@@ -102,7 +119,10 @@ class Backend(ABC):
     def refuse_writing(self) -> None:
         """Raise StoreError for a store that this version only audits."""
         if not self.writes:
-            raise StoreError(f"--fix does not write to stores of kind {self.info.backend!r}, as {self.info.uri} is: nothing was changed")
+            raise StoreError(
+                f"--fix does not write to stores of kind {self.info.backend!r}, as {self.info.uri} is: nothing "
+                "was changed"
+            )
 
     def refuse_other_schema(self) -> None:  # noqa: B027  most kinds have none of their own
         """Raise StoreError where the tables are not those of the installed MLflow."""
@@ -121,7 +141,9 @@ class Rows(NamedTuple):
     folders: tuple[Location, ...] = ()
     """Folders that belong to a row and hold no artifacts of their own: those of a file store's rows."""
     elsewhere: tuple[PlaceInRow, ...] = ()
-    """What could be rewritten of the places that are read through [store.relocate]; nothing where the rows are not read by SQL."""
+    """What could be rewritten of the places that are read through [store.relocate]; nothing where the rows are not
+    read by SQL.
+    """
     newest: int = 0
     """The latest time that a run or model is dated, in milliseconds; 0 where none is."""
 
@@ -140,7 +162,11 @@ def model_places(run_id: str, experiment_id: str, uri: str, history: str) -> lis
         paths = {str(entry["artifact_path"]) for entry in json.loads(history)}
     except (ValueError, TypeError, KeyError):
         return []
-    return [Location(EntityRef("run_model", f"{run_id}/{path}"), experiment_id, f"{uri}/{path}") for path in sorted(paths) if path and uri]
+    return [
+        Location(EntityRef("run_model", f"{run_id}/{path}"), experiment_id, f"{uri}/{path}")
+        for path in sorted(paths)
+        if path and uri
+    ]
 
 
 def sources_of(version: ModelVersion) -> tuple[str, ...]:
@@ -176,9 +202,14 @@ def belongs(how: How, kind: str, key: str, name: str, experiment_id: str) -> Tie
 
 
 def version_ties(
-    registry: Mapping[str, RegisteredModel], homes: Mapping[tuple[str, str], str], writers: Mapping[str, str], written_in: Mapping[str, str]
+    registry: Mapping[str, RegisteredModel],
+    homes: Mapping[tuple[str, str], str],
+    writers: Mapping[str, str],
+    written_in: Mapping[str, str],
 ) -> Iterator[Tie]:
-    """What versions name; `homes` knows the experiments of runs and models, `writers` the run that wrote a model, `written_in` where that run is."""
+    """What versions name; `homes` knows the experiments of runs and models, `writers` the run that wrote a model,
+    `written_in` where that run is.
+    """
     for item in registry.values():
         for version in item.versions:
             for place in itertools.product(("run", "logged_model"), ids_in(version)):
@@ -186,4 +217,10 @@ def version_ties(
                     yield Tie(How.VERSION, version.ref, EntityRef(*place), version.experiment_id, homes[place])
                     run_id = writers.get(place[1], "") if place[0] == "logged_model" else ""
                     if run_id in written_in:
-                        yield Tie(How.WRITTEN_BY, EntityRef(*place), EntityRef("run", run_id), homes[place], written_in[run_id])
+                        yield Tie(
+                            How.WRITTEN_BY,
+                            EntityRef(*place),
+                            EntityRef("run", run_id),
+                            homes[place],
+                            written_in[run_id],
+                        )

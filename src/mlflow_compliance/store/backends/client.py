@@ -1,4 +1,6 @@
-"""Reads a Snapshot through MlflowClient and a listing of the rows: tracking servers, and stores that MLflow alone understands."""
+"""Reads a Snapshot through MlflowClient and a listing of the rows: tracking servers, and stores that MLflow alone
+understands.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,16 @@ from mlflow_compliance.snapshot.refs import EntityRef, Location
 from mlflow_compliance.snapshot.snapshot import Snapshot
 from mlflow_compliance.snapshot.tags import COPY_STATE, MADE_BY_US, PARENT, RETRACTED, RUN_NAME
 from mlflow_compliance.snapshot.ties import ids_in
-from mlflow_compliance.store.backends.base import IS_PROMPT, MODEL_HISTORY, Rows, fresh_since, home_of, model_places, sorted_points, sources_of
+from mlflow_compliance.store.backends.base import (
+    IS_PROMPT,
+    MODEL_HISTORY,
+    Rows,
+    fresh_since,
+    home_of,
+    model_places,
+    sorted_points,
+    sources_of,
+)
 from mlflow_compliance.store.backends.client_ties import ObjectInfo, TieAsker
 from mlflow_compliance.store.backends.listing import PAGE, ClientListing, Listing, ModelRow, RunRow, get_or_none, pages
 
@@ -71,10 +82,14 @@ class ClientReader:
         self.listing = listing or ClientListing(client)
         self.file_store = file_store
 
-    def read(self, info: StoreInfo, settings: Settings, also: Collection[str] = (), *, locations: bool = True) -> tuple[Snapshot, Rows]:
-        """The store without its files, and where its rows say that the files lie (unless `locations` says that nobody asks).
+    def read(
+        self, info: StoreInfo, settings: Settings, also: Collection[str] = (), *, locations: bool = True
+    ) -> tuple[Snapshot, Rows]:
+        """The store without its files, and where its rows say that the files lie (unless `locations` says that nobody
+        asks).
 
-        All runs pass by once, page by page; what stays of them is counts, and in full only those that a rule looks into.
+        All runs pass by once, page by page; what stays of them is counts, and in full only those that a rule looks
+        into.
         """
         now = int(time.time() * 1000)
         found = list(pages(self.client.search_experiments, view_type=ViewType.ALL, max_results=PAGE))
@@ -84,7 +99,12 @@ class ClientReader:
         assessing = {run_id for trace in traces for run_id in trace.assessed}
         tally = _Tally()
         models: dict[str, list[ModelRow]] = defaultdict(list)
-        named = {key for item in registry.values() for version in item.versions for key in (*ids_in(version), *sources_of(version))}
+        named = {
+            key
+            for item in registry.values()
+            for version in item.versions
+            for key in (*ids_in(version), *sources_of(version))
+        }
         ready, external = set(), set[str]()
         for model in self.listing.models(ids):
             models[model.source_run_id].append(model)
@@ -93,7 +113,9 @@ class ClientReader:
             if model.model_id in named:
                 tally.homes[model.model_id] = model.experiment_id
             if locations:
-                tally.locations.append(Location(EntityRef("logged_model", model.model_id), model.experiment_id, model.artifact_location))
+                tally.locations.append(
+                    Location(EntityRef("logged_model", model.model_id), model.experiment_id, model.artifact_location)
+                )
                 if model.status == "READY" and not model.external:
                     ready.add(model.model_id)
             if model.external:
@@ -109,23 +131,40 @@ class ClientReader:
             if run.run_id in asked:
                 tally.wanted.add(run.run_id)
             if run.lifecycle == ACTIVE:
-                tally.tagged |= {(run.experiment_id, key, value) for key, value in run.tags.items() if (folded(key), folded(value)) in marks}
+                tally.tagged |= {
+                    (run.experiment_id, key, value)
+                    for key, value in run.tags.items()
+                    if (folded(key), folded(value)) in marks
+                }
                 if _in_scope(run, marks, needs.get(run.experiment_id)):
                     tally.wanted.add(run.run_id)
         # An experiment may have shown itself to be production by a run in it: its other runs have passed by already.
         more = _needs(settings, experiments, tally.tagged)
         again = sorted(key for key, need in more.items() if need != needs.get(key))
-        tally.wanted |= {run.run_id for run in self.listing.runs(again) if run.lifecycle == ACTIVE and _in_scope(run, marks, more[run.experiment_id])}
+        tally.wanted |= {
+            run.run_id
+            for run in self.listing.runs(again)
+            if run.lifecycle == ACTIVE and _in_scope(run, marks, more[run.experiment_id])
+        }
         runs = self._full(tally.wanted)
         written = sorted(model.model_id for key in runs for model in models.get(key, ()))
         counted = Counter(trace.experiment_id for trace in traces)
         experiments = {key: _counted(item, tally, counted) for key, item in experiments.items()}
         registry = {
-            name: replace(item, versions=tuple(_placed(version, tally, external) for version in item.versions)) for name, item in registry.items()
+            name: replace(item, versions=tuple(_placed(version, tally, external) for version in item.versions))
+            for name, item in registry.items()
         }
         may_go = retirable(settings, experiments, claims(settings, experiments, tally.tagged))
-        asking = TieAsker(self.client, now, fresh_since(settings, now), partial(self._each, self.client.get_run), file_store=self.file_store)
-        ties, untold = asking.ties(ObjectInfo(runs, registry, tally.homes, tally.parents, models, traces), may_go.experiments)
+        asking = TieAsker(
+            self.client,
+            now,
+            fresh_since(settings, now),
+            partial(self._each, self.client.get_run),
+            file_store=self.file_store,
+        )
+        ties, untold = asking.ties(
+            ObjectInfo(runs, registry, tally.homes, tally.parents, models, traces), may_go.experiments
+        )
         datasets: dict[str, set[DatasetInput]] = defaultdict(set)
         for key, dataset in self.listing.datasets(sorted(may_go.into)):
             datasets[key].add(dataset)
@@ -134,27 +173,38 @@ class ClientReader:
             taken_at=int(time.time() * 1000),
             experiments=experiments,
             runs=runs,
-            logged_models={model.model_id: _model(model) for model in self._each(self.client.get_logged_model, written)},
+            logged_models={
+                model.model_id: _model(model) for model in self._each(self.client.get_logged_model, written)
+            },
             registered_models=registry,
             ties=ties,
             untold=untold,
             datasets={key: tuple(sorted(items)) for key, items in datasets.items()},
         )
-        places = [Location(item.ref, key, item.artifact_location) for key, item in experiments.items()] + tally.locations
+        places = [
+            Location(item.ref, key, item.artifact_location) for key, item in experiments.items()
+        ] + tally.locations
         versions = [version for model in registry.values() for version in model.versions if not version.external]
         places += [Location(version.ref, version.experiment_id, version.location) for version in versions]
         return snapshot, Rows(tuple(places) if locations else (), frozenset(ready), newest=tally.newest)
 
     def experiment_ids(self) -> list[str]:
         """Those of every experiment, deleted ones too."""
-        return [item.experiment_id for item in pages(self.client.search_experiments, view_type=ViewType.ALL, max_results=PAGE)]
+        return [
+            item.experiment_id
+            for item in pages(self.client.search_experiments, view_type=ViewType.ALL, max_results=PAGE)
+        ]
 
     def details(self, run_ids: Collection[str]) -> tuple[dict[str, Run], dict[str, LoggedModel]]:
         """Runs in full and the active logged models that they wrote."""
         runs = self._full(run_ids)
         found = {}
         for key, run in runs.items():
-            where = {"experiment_ids": [run.experiment_id], "filter_string": f"source_run_id = '{key}'", "max_results": PAGE}
+            where = {
+                "experiment_ids": [run.experiment_id],
+                "filter_string": f"source_run_id = '{key}'",
+                "max_results": PAGE,
+            }
             found.update({model.model_id: _model(model) for model in pages(self.client.search_logged_models, **where)})
         return runs, found
 
@@ -196,7 +246,8 @@ class ClientReader:
                 asking.shutdown(wait=False, cancel_futures=True)
 
     def _full(self, ids: Collection[str]) -> dict[str, Run]:
-        # One by one and not from the listing, which leaves out the models that a run read, and the history of its metrics.
+        # One by one and not from the listing, which leaves out the models that a run read, and the history of its
+        # metrics.
         runs = {run.run_id: run for run in self._each(self._run, sorted(ids))}
         return {key: run for key, run in runs.items() if run.active or run.tags.get(COPY_STATE) != RETRACTED}
 
@@ -204,7 +255,9 @@ class ClientReader:
         run = self.client.get_run(run_id)
         info, data = run.info, run.data
         links = [ModelLink("input", item.model_id, 0) for item in run.inputs.model_inputs or ()]
-        links += [ModelLink("output", item.model_id, item.step) for item in (run.outputs.model_outputs if run.outputs else ())]
+        links += [
+            ModelLink("output", item.model_id, item.step) for item in (run.outputs.model_outputs if run.outputs else ())
+        ]
         return Run(
             run_id=info.run_id,
             experiment_id=info.experiment_id,
@@ -229,16 +282,28 @@ class ClientReader:
     def _registered_models(self) -> dict[str, RegisteredModel]:
         """Every one by name; the experiments that their versions come from are filled in later."""
         versions: dict[str, list[ModelVersion]] = defaultdict(list)
-        for item in sorted(pages(self.client.search_model_versions, max_results=PAGE), key=lambda item: int(item.version)):
+        for item in sorted(
+            pages(self.client.search_model_versions, max_results=PAGE), key=lambda item: int(item.version)
+        ):
             location = self.client.get_model_version_download_uri(item.name, item.version)
             stage = item.current_stage or "None"
             facts = ModelVersion(
-                item.name, str(item.version), item.run_id or None, item.source or "", location or "", item.status or "", stage, dict(item.tags)
+                item.name,
+                str(item.version),
+                item.run_id or None,
+                item.source or "",
+                location or "",
+                item.status or "",
+                stage,
+                dict(item.tags),
             )
             versions[item.name].append(facts)
         return {
             item.name: RegisteredModel(
-                item.name, dict(item.tags), {alias: str(version) for alias, version in item.aliases.items()}, tuple(versions[item.name])
+                item.name,
+                dict(item.tags),
+                {alias: str(version) for alias, version in item.aliases.items()},
+                tuple(versions[item.name]),
             )
             for item in pages(self.client.search_registered_models, max_results=100)
             if IS_PROMPT not in item.tags
@@ -249,8 +314,12 @@ _ALL = frozenset({""})
 """Stands for every run of an experiment where names of facts stand otherwise."""
 
 
-def _needs(settings: Settings, experiments: Mapping[str, Experiment], tagged: Iterable[tuple[str, str, str]]) -> dict[str, frozenset[str]]:
-    """Experiment -> which of its active runs a rule looks into, as SqlReader has it: those with one of these names, or all of them."""
+def _needs(
+    settings: Settings, experiments: Mapping[str, Experiment], tagged: Iterable[tuple[str, str, str]]
+) -> dict[str, frozenset[str]]:
+    """Experiment -> which of its active runs a rule looks into, as SqlReader has it: those with one of these names,
+    or all of them.
+    """
     found = claims(settings, experiments, tagged)
     needs: dict[str, frozenset[str]] = {}
     for product in settings.products:
@@ -270,7 +339,9 @@ def _in_scope(run: RunRow, marks: Collection[tuple[str, str]], need: frozenset[s
 
 
 def _experiment(item: Any) -> Experiment:
-    return Experiment(item.experiment_id, item.name, item.lifecycle_stage, item.artifact_location or "", dict(item.tags), {})
+    return Experiment(
+        item.experiment_id, item.name, item.lifecycle_stage, item.artifact_location or "", dict(item.tags), {}
+    )
 
 
 def _counted(item: Experiment, tally: _Tally, traces: Mapping[str, int]) -> Experiment:
@@ -287,7 +358,11 @@ def _counted(item: Experiment, tally: _Tally, traces: Mapping[str, int]) -> Expe
 
 def _placed(version: ModelVersion, tally: _Tally, external: Collection[str]) -> ModelVersion:
     """A version with what the rows that it comes from say of it."""
-    return replace(version, experiment_id=home_of(version, tally.homes), external=any(key in external for key in sources_of(version)))
+    return replace(
+        version,
+        experiment_id=home_of(version, tally.homes),
+        external=any(key in external for key in sources_of(version)),
+    )
 
 
 def _number(value: float) -> float:
@@ -302,7 +377,14 @@ def _dataset(item: Any) -> DatasetInput:
 
 def _model(model: Any) -> LoggedModel:
     metrics = [
-        ModelMetric(point.key, _number(point.value), point.timestamp, point.step, point.dataset_name or "", point.dataset_digest or "")
+        ModelMetric(
+            point.key,
+            _number(point.value),
+            point.timestamp,
+            point.step,
+            point.dataset_name or "",
+            point.dataset_digest or "",
+        )
         for point in model.metrics or ()
     ]
     return LoggedModel(

@@ -1,4 +1,6 @@
-"""Finds out through MlflowClient what relies on what: from the rows that passed by, and by asking for what they leave out."""
+"""Finds out through MlflowClient what relies on what: from the rows that passed by, and by asking for what they
+leave out.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ MOST_ASKED = 1000
 
 
 class ObjectInfo(NamedTuple):
-    """What one pass over a store left behind: runs in full, registry, run or named model -> experiment, run -> parent and latest time,
+    """What one pass over a store left behind: runs in full, registry, run or named model -> experiment, run -> parent
+    and latest time,
     run -> models that it wrote, traces.
     """
 
@@ -36,7 +39,15 @@ class ObjectInfo(NamedTuple):
 class TieAsker:
     """Asks one store. `now` and `since` are in milliseconds; `get_runs` gives MLflow's runs for ids."""
 
-    def __init__(self, client: MlflowClient, now: int, since: int, get_runs: Callable[[Iterable[str]], Iterator[Any]], *, file_store: bool) -> None:
+    def __init__(
+        self,
+        client: MlflowClient,
+        now: int,
+        since: int,
+        get_runs: Callable[[Iterable[str]], Iterator[Any]],
+        *,
+        file_store: bool,
+    ) -> None:
         self.client, self.get_runs = client, get_runs
         self.now, self.since = now, since
         # Nothing is retired in one, so nobody asks.
@@ -45,7 +56,11 @@ class TieAsker:
     def ties(self, listed: ObjectInfo, retirable: Collection[str]) -> tuple[tuple[Tie, ...], dict[How, str]]:
         """As TieReader has them; and the kinds that the store could not be asked for, with the reason."""
         working = {key for key, run in listed.runs.items() if run.status == "RUNNING" and run.active}
-        ties = [*_lineage(listed, working, upwards=bool(retirable)), *self._traces(listed, working), *self._made(listed, working)]
+        ties = [
+            *_lineage(listed, working, upwards=bool(retirable)),
+            *self._traces(listed, working),
+            *self._made(listed, working),
+        ]
         untold: dict[How, str] = {}
         if retirable and not self.file_store:
             questions: tuple[tuple[How, Callable[[Collection[str]], list[Tie]]], ...] = (
@@ -70,7 +85,9 @@ class TieAsker:
             models = {model.model_id: model.experiment_id for model in written if model.model_id in listed.homes}
             homes = {("run", key): home for key, home in listed.homes.items() if key not in models}
             homes |= {("logged_model", key): home for key, home in models.items()}
-            ties += version_ties(listed.registry, homes, {model.model_id: model.source_run_id for model in written}, listed.homes)
+            ties += version_ties(
+                listed.registry, homes, {model.model_id: model.source_run_id for model in written}, listed.homes
+            )
         return in_order(ties), untold
 
     def _traces(self, listed: ObjectInfo, working: Collection[str]) -> Iterator[Tie]:
@@ -90,7 +107,9 @@ class TieAsker:
             for run_id in sorted(working):
                 # Those too that were put to a run afterwards.
                 where = sorted({listed.homes[run_id], *homes})
-                for trace in self.client.search_traces(locations=where, run_id=run_id, max_results=MOST_TRACES, include_spans=False):
+                for trace in self.client.search_traces(
+                    locations=where, run_id=run_id, max_results=MOST_TRACES, include_spans=False
+                ):
                     place, begun = (run_id, trace.info.experiment_id), trace.info.request_time
                     if begun <= self.now + AHEAD:
                         latest[place] = max(begun + (trace.info.execution_duration or 0), latest.get(place, 0))
@@ -111,20 +130,30 @@ class TieAsker:
                     yield Tie(How.MADE, source, EntityRef("experiment", home), home, home, at)
 
     def _used(self, listed: ObjectInfo, retirable: Collection[str]) -> list[Tie]:
-        targets = {model.model_id: model.experiment_id for models in listed.models.values() for model in models if model.experiment_id in retirable}
+        targets = {
+            model.model_id: model.experiment_id
+            for models in listed.models.values()
+            for model in models
+            if model.experiment_id in retirable
+        }
         if not targets:
             return []
         homes = set(targets.values())
         asked = [key for key, home in listed.homes.items() if len(key) == _LENGTH and {home} != homes]
         if len(asked) > MOST_ASKED:
-            raise _TooManyError(f"a server does not list the models that runs read, and {len(asked)} runs are too many to ask one by one")
+            raise _TooManyError(
+                f"a server does not list the models that runs read, and {len(asked)} runs are too many to ask one "
+                "by one"
+            )
         ties = []
         for run in self.get_runs(asked):
             read = [item.model_id for item in run.inputs.model_inputs or ()]
             read += [item.model_id for item in (run.outputs.model_outputs if run.outputs else ())]
             source, home = EntityRef("run", run.info.run_id), run.info.experiment_id
             ties += [
-                Tie(How.USED, source, EntityRef("logged_model", key), home, targets[key]) for key in read if key in targets and targets[key] != home
+                Tie(How.USED, source, EntityRef("logged_model", key), home, targets[key])
+                for key in read
+                if key in targets and targets[key] != home
             ]
         return ties
 
@@ -155,7 +184,9 @@ class TieAsker:
     def _scorers(self, retirable: Collection[str]) -> list[Tie]:
         store = self.client._tracking_client.store
         return [
-            belongs(How.SCORER, "scorer", item.scorer_name, item.scorer_name, home) for home in sorted(retirable) for item in store.list_scorers(home)
+            belongs(How.SCORER, "scorer", item.scorer_name, item.scorer_name, home)
+            for home in sorted(retirable)
+            for item in store.list_scorers(home)
         ]
 
 
@@ -190,4 +221,11 @@ def _lineage(listed: ObjectInfo, working: Collection[str], *, upwards: bool) -> 
     for child in children:
         parent, at = listed.parents[child]
         if parent in listed.homes and child in listed.homes:
-            yield Tie(How.CHILD, EntityRef("run", child), EntityRef("run", parent), listed.homes[child], listed.homes[parent], at)
+            yield Tie(
+                How.CHILD,
+                EntityRef("run", child),
+                EntityRef("run", parent),
+                listed.homes[child],
+                listed.homes[parent],
+                at,
+            )

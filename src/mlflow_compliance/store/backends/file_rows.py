@@ -1,4 +1,6 @@
-"""Which files of a file store MLflow cannot read, before it is asked to: it stops at the first, and the rest of the store would go unaudited."""
+"""Which files of a file store MLflow cannot read, before it is asked to: it stops at the first, and the rest of the
+store would go unaudited.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,9 @@ class FileRows:
     owners: dict[str, EntityRef] = field(default_factory=dict)
     """Folder -> the row that it is, though that cannot be read."""
 
-    def lose(self, code: str, path: str, problem: str, lost: str, *, folder: str = "", experiment_id: str = "", runs: int = 0) -> None:
+    def lose(
+        self, code: str, path: str, problem: str, lost: str, *, folder: str = "", experiment_id: str = "", runs: int = 0
+    ) -> None:
         """Note a file that cannot be read; `folder` goes with it."""
         self.damaged.append(DamagedFile(code, path, problem, lost, experiment_id, runs))
         self.left_out.add(folder or path)
@@ -85,7 +89,12 @@ def _experiment(folder: str, found: FileRows, *, deleted: bool) -> None:
         if os.path.lexists(os.path.join(model, META)):
             _owner(model, found, "logged_model", key, _MODEL, "model_id")
     for dataset in _folders(os.path.join(folder, "datasets")):
-        _yaml(os.path.join(dataset, META), found, f"dataset {os.path.basename(dataset)} of experiment {key}", folder=dataset)
+        _yaml(
+            os.path.join(dataset, META),
+            found,
+            f"dataset {os.path.basename(dataset)} of experiment {key}",
+            folder=dataset,
+        )
     for trace in _folders(os.path.join(folder, "traces")):
         info = os.path.join(trace, "trace_info.yaml")
         if os.path.lexists(info):
@@ -116,7 +125,10 @@ def _owner(folder: str, found: FileRows, kind: str, experiment_id: str, needed: 
     if not problem:
         code, problem = _lacks(document, needed, own_key, key)
     if not problem and str(document["experiment_id"]) != experiment_id:
-        code, problem = "meta-of-another", f"names experiment {str(document['experiment_id'])[:40]!r}, and lies in that of {experiment_id}"
+        code, problem = (
+            "meta-of-another",
+            f"names experiment {str(document['experiment_id'])[:40]!r}, and lies in that of {experiment_id}",
+        )
     if problem:
         found.lose(code, meta, problem, what, folder=folder)
         found.owners[folder] = EntityRef(kind, key)
@@ -140,7 +152,13 @@ def _registered(folder: str, found: FileRows) -> None:
         _values(os.path.join(folder, below), found, f"one of the {below} of registered model {name}")
     for version in versions:
         number = os.path.basename(version).removeprefix("version-")
-        if _yaml(os.path.join(version, META), found, f"version {number} of registered model {name}", folder=version, needed=_VERSION):
+        if _yaml(
+            os.path.join(version, META),
+            found,
+            f"version {number} of registered model {name}",
+            folder=version,
+            needed=_VERSION,
+        ):
             _values(os.path.join(version, "tags"), found, f"a tag of version {number} of registered model {name}")
 
 
@@ -210,7 +228,9 @@ def _metric(path: str, found: FileRows, lost: str, fields: Collection[int]) -> N
             told = f"has {len(lines) - len(good)} of {len(lines)} lines that hold no point (line {bad} is the first)"
             if good:
                 found.instead[path] = b"".join(good)
-                found.damaged.append(DamagedFile("metric-broken", path, told, f"{len(lines) - len(good)} points of {lost}"))
+                found.damaged.append(
+                    DamagedFile("metric-broken", path, told, f"{len(lines) - len(good)} points of {lost}")
+                )
             else:
                 found.lose("metric-broken", path, told, lost)
 
@@ -218,7 +238,9 @@ def _metric(path: str, found: FileRows, lost: str, fields: Collection[int]) -> N
 def _is_point(line: bytes, fields: Collection[int]) -> bool:
     words = line.strip().split(b" ")
     try:
-        return len(words) in fields and all(convert(word) is not None for convert, word in zip(_NUMBERS, words, strict=False))
+        return len(words) in fields and all(
+            convert(word) is not None for convert, word in zip(_NUMBERS, words, strict=False)
+        )
     except ValueError:
         return False
 

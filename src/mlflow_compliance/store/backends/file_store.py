@@ -1,4 +1,6 @@
-"""Stores that are folders of small files, which MLflow gives up: read through MlflowClient, from a copy of their rows."""
+"""Stores that are folders of small files, which MLflow gives up: read through MlflowClient, from a copy of their
+rows.
+"""
 
 from __future__ import annotations
 
@@ -50,13 +52,19 @@ class FileBackend(Backend):
                 snapshot, rows = through_client(copied, self.info, self.settings, also)
             except StoreError as error:
                 raise StoreError(str(error).replace(copied, folder)) from error
-            except Exception as error:  # MLflow lets errors of any kind through where a file holds what it does not expect
+            except (
+                Exception
+            ) as error:  # MLflow lets errors of any kind through where a file holds what it does not expect
                 said = first_line(error).replace(copied, folder)
-                raise StoreError(f"the store {self.info.uri} cannot be read through MLflow: {type(error).__name__}: {said}") from error
+                raise StoreError(
+                    f"the store {self.info.uri} cannot be read through MLflow: {type(error).__name__}: {said}"
+                ) from error
         # Its own folder is an experiment's, wherever that keeps its artifacts: its runs' rows lie there.
         homes = {os.path.join(folder, key): item.ref for key, item in snapshot.experiments.items()}
         folders = tuple(Location(owner, "", path) for path, owner in {**homes, **found.owners}.items())
-        return replace(snapshot, repeated_points=read_repeated(folder), damaged=tuple(found.damaged)), rows._replace(folders=folders)
+        return replace(snapshot, repeated_points=read_repeated(folder), damaged=tuple(found.damaged)), rows._replace(
+            folders=folders
+        )
 
     def _checked(self) -> str:
         folder = self.folder
@@ -64,9 +72,15 @@ class FileBackend(Backend):
             raise StoreError(f"there is no file store at {folder}: check the tracking URI (nothing was created)")
         entries = [entry for entry in os.listdir(folder) if os.path.isfile(os.path.join(folder, entry, META))]
         if not entries:
-            raise StoreError(f"the folder {folder} is no MLflow file store (no experiment with a meta.yaml in it): check the tracking URI")
+            raise StoreError(
+                f"the folder {folder} is no MLflow file store (no experiment with a meta.yaml in it): check the "
+                "tracking URI"
+            )
         if os.environ.get("MLFLOW_ALLOW_FILE_STORE", "").lower() != "true":
-            raise StoreError(f"MLflow no longer reads file stores such as {folder} by itself: set MLFLOW_ALLOW_FILE_STORE=true, or migrate it")
+            raise StoreError(
+                f"MLflow no longer reads file stores such as {folder} by itself: set "
+                "MLFLOW_ALLOW_FILE_STORE=true, or migrate it"
+            )
         return folder
 
 
@@ -90,4 +104,8 @@ def _left_out(folder: str, names: list[str], found: FileRows) -> set[str]:
     """What the copy of a file store's rows does not have: the artifacts themselves, and what cannot be read."""
     here = os.path.join(folder, META)
     artifacts = {name for name in names if name == "artifacts" and os.path.exists(here)}
-    return artifacts | ({QUARANTINE, JOURNALS} & set(names)) | {name for name in names if os.path.join(folder, name) in found.left_out}
+    return (
+        artifacts
+        | ({QUARANTINE, JOURNALS} & set(names))
+        | {name for name in names if os.path.join(folder, name) in found.left_out}
+    )

@@ -177,7 +177,10 @@ MADE: Mapping[str, Mapping[str, frozenset[str]]] = _read("+")
 LOST: Mapping[str, Mapping[str, frozenset[str]]] = _read("-")
 """Revision -> table -> the columns that it loses by it; a table that goes loses all."""
 KNOWN: Mapping[str, frozenset[str]] = {
-    table: frozenset(column for made in MADE.values() for column in made.get(table, ())) for table in sorted(set().union(*MADE.values()))
+    table: frozenset(column for made in MADE.values() for column in made.get(table, ()))
+    for table in sorted(set().union(*MADE.values()))
 }
 """Every table that any of these revisions has, with every column that it ever had."""
-KEYS: tuple[Key, ...] = tuple(Key(*_named(child), *_named(parent)) for child, parent in map(str.split, _KEYS.strip().splitlines()))
+KEYS: tuple[Key, ...] = tuple(
+    Key(*_named(child), *_named(parent)) for child, parent in map(str.split, _KEYS.strip().splitlines())
+)

@@ -1,4 +1,6 @@
-"""What a store lists of its runs, logged models and traces, as far as counting and choosing need it: nothing of it is kept in full."""
+"""What a store lists of its runs, logged models and traces, as far as counting and choosing need it: nothing of it
+is kept in full.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +24,12 @@ def newest_served(rest: Rest, experiments: list[str], before: int) -> int:
     for chunk in chunks(experiments):
         for column in ("start_time", "end_time"):
             asked = {"experiment_ids": chunk, "run_view_type": "ALL", "filter": f"attributes.{column} <= {before}"}
-            answer = rest.post(SEARCH_RUNS, {**asked, "order_by": [f"attributes.{column} DESC"], "max_results": IDS_A_SEARCH})
-            found.append(next((int(run["info"].get(column) or 0) for run in answer.get("runs", ()) if not _made_by_us(run)), 0))
+            answer = rest.post(
+                SEARCH_RUNS, {**asked, "order_by": [f"attributes.{column} DESC"], "max_results": IDS_A_SEARCH}
+            )
+            found.append(
+                next((int(run["info"].get(column) or 0) for run in answer.get("runs", ()) if not _made_by_us(run)), 0)
+            )
     return max(found)
 
 
@@ -120,34 +126,66 @@ class ClientListing:
 
     def runs(self, experiments: list[str]) -> Iterator[RunRow]:
         for chunk in chunks(experiments):
-            for run in pages(self.client.search_runs, experiment_ids=chunk, run_view_type=ViewType.ALL, max_results=PAGE):
+            for run in pages(
+                self.client.search_runs, experiment_ids=chunk, run_view_type=ViewType.ALL, max_results=PAGE
+            ):
                 info, data = run.info, run.data
                 names = frozenset({*data.params, *data.metrics, *data.tags})
                 uri = info.artifact_uri or ""
                 at = _dated(info.start_time, info.end_time, (metric.timestamp for metric in data._metric_objs))
-                yield RunRow(info.run_id, info.experiment_id, info.lifecycle_stage, info.status, uri, data.tags, names, tuple(data.metrics), at)
+                yield RunRow(
+                    info.run_id,
+                    info.experiment_id,
+                    info.lifecycle_stage,
+                    info.status,
+                    uri,
+                    data.tags,
+                    names,
+                    tuple(data.metrics),
+                    at,
+                )
 
     def models(self, experiments: list[str]) -> Iterator[ModelRow]:
         for chunk in chunks(experiments):
             for model in pages(self.client.search_logged_models, experiment_ids=chunk, max_results=PAGE):
                 source, created = model.source_run_id or "", model.creation_timestamp or 0
                 external = says_external(model.tags or {})
-                yield ModelRow(model.model_id, model.experiment_id, source, model.artifact_location, str(model.status), created, external)
+                yield ModelRow(
+                    model.model_id,
+                    model.experiment_id,
+                    source,
+                    model.artifact_location,
+                    str(model.status),
+                    created,
+                    external,
+                )
 
     def traces(self, experiments: list[str]) -> Iterator[TraceRow]:
         for chunk in chunks(experiments):
-            for trace in pages(self.client.search_traces, locations=chunk, max_results=MOST_TRACES, include_spans=False):
+            for trace in pages(
+                self.client.search_traces, locations=chunk, max_results=MOST_TRACES, include_spans=False
+            ):
                 info = trace.info
                 sources = [(item.metadata or {}).get(ASSESSED_RUN, "") for item in info.assessments or ()]
                 begun, took = info.request_time, info.execution_duration or 0
-                yield TraceRow(info.experiment_id, tuple(sources), (info.trace_metadata or {}).get(SOURCE_RUN, ""), begun, begun + took)
+                yield TraceRow(
+                    info.experiment_id,
+                    tuple(sources),
+                    (info.trace_metadata or {}).get(SOURCE_RUN, ""),
+                    begun,
+                    begun + took,
+                )
 
     def datasets(self, experiments: list[str]) -> Iterator[tuple[str, DatasetInput]]:
         for chunk in chunks(experiments):
-            for run in pages(self.client.search_runs, experiment_ids=chunk, run_view_type=ViewType.ALL, max_results=PAGE):
+            for run in pages(
+                self.client.search_runs, experiment_ids=chunk, run_view_type=ViewType.ALL, max_results=PAGE
+            ):
                 for item in run.inputs.dataset_inputs or ():
                     facts = item.dataset
-                    found = DatasetInput(facts.name, facts.digest, facts.source_type, facts.source, facts.schema, facts.profile, ())
+                    found = DatasetInput(
+                        facts.name, facts.digest, facts.source_type, facts.source, facts.schema, facts.profile, ()
+                    )
                     yield run.info.experiment_id, found
 
 
@@ -159,7 +197,9 @@ class RestListing:
 
     def runs(self, experiments: list[str]) -> Iterator[RunRow]:
         for chunk in chunks(experiments):
-            for page in self.rest.pages(SEARCH_RUNS, {"experiment_ids": chunk, "run_view_type": "ALL", "max_results": PAGE}):
+            for page in self.rest.pages(
+                SEARCH_RUNS, {"experiment_ids": chunk, "run_view_type": "ALL", "max_results": PAGE}
+            ):
                 yield from map(_run, page.get("runs", ()))
 
     def models(self, experiments: list[str]) -> Iterator[ModelRow]:
@@ -170,7 +210,15 @@ class RestListing:
                     status = info.get("status", "").removeprefix("LOGGED_MODEL_")
                     external = says_external({item["key"]: item.get("value", "") for item in info.get("tags", ())})
                     source, created = info.get("source_run_id", ""), int(info.get("creation_timestamp_ms", 0))
-                    yield ModelRow(info["model_id"], info["experiment_id"], source, info.get("artifact_uri", ""), status, created, external)
+                    yield ModelRow(
+                        info["model_id"],
+                        info["experiment_id"],
+                        source,
+                        info.get("artifact_uri", ""),
+                        status,
+                        created,
+                        external,
+                    )
 
     def traces(self, experiments: list[str]) -> Iterator[TraceRow]:
         for chunk in chunks(experiments):
@@ -181,15 +229,25 @@ class RestListing:
                     begun = _milliseconds(trace.get("request_time", ""))
                     ended = begun + round(1000 * float(trace.get("execution_duration", "0s").removesuffix("s")))
                     source = trace.get("trace_metadata", {}).get(SOURCE_RUN, "")
-                    yield TraceRow(trace["trace_location"]["mlflow_experiment"]["experiment_id"], tuple(sources), source, begun, ended)
+                    yield TraceRow(
+                        trace["trace_location"]["mlflow_experiment"]["experiment_id"],
+                        tuple(sources),
+                        source,
+                        begun,
+                        ended,
+                    )
 
     def datasets(self, experiments: list[str]) -> Iterator[tuple[str, DatasetInput]]:
         for chunk in chunks(experiments):
-            for page in self.rest.pages(SEARCH_RUNS, {"experiment_ids": chunk, "run_view_type": "ALL", "max_results": PAGE}):
+            for page in self.rest.pages(
+                SEARCH_RUNS, {"experiment_ids": chunk, "run_view_type": "ALL", "max_results": PAGE}
+            ):
                 for run in page.get("runs", ()):
                     for item in run.get("inputs", {}).get("dataset_inputs", ()):
                         facts = item["dataset"]
-                        name, digest, kind, source = (facts.get(key, "") for key in ("name", "digest", "source_type", "source"))
+                        name, digest, kind, source = (
+                            facts.get(key, "") for key in ("name", "digest", "source_type", "source")
+                        )
                         found = DatasetInput(name, digest, kind, source, facts.get("schema"), facts.get("profile"), ())
                         yield run["info"]["experiment_id"], found
 
@@ -202,7 +260,9 @@ def _run(run: dict[str, Any]) -> RunRow:
     times = (int(info.get("start_time", 0)), int(info.get("end_time", 0)))
     at = _dated(*times, (int(item.get("timestamp", 0)) for item in data.get("metrics", ())))
     uri = info.get("artifact_uri", "")
-    return RunRow(info["run_id"], info["experiment_id"], info["lifecycle_stage"], info["status"], uri, tags, names, metrics, at)
+    return RunRow(
+        info["run_id"], info["experiment_id"], info["lifecycle_stage"], info["status"], uri, tags, names, metrics, at
+    )
 
 
 def _dated(start: int | None, end: int | None, logged: Iterable[int]) -> int:

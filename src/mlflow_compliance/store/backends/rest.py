@@ -1,4 +1,6 @@
-"""Asks a tracking server over HTTP just as MLflow's own client does, but takes the answers as plain JSON and pages ahead."""
+"""Asks a tracking server over HTTP just as MLflow's own client does, but takes the answers as plain JSON and pages
+ahead.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ class Rest:
         return get_default_host_creds(self.uri).username or unquote(urlsplit(self.uri).username or "")
 
     def ask(self, method: str, endpoint: str, **arguments: Any) -> bytes:
-        """The body of an answer. Raises MlflowException or AnswerError for every other status than 200, after MLflow's own retries."""
+        """The body of an answer. Raises MlflowException or AnswerError for every other status than 200, after
+        MLflow's own retries.
+        """
         answer = http_request(get_default_host_creds(self.uri), endpoint, method, **arguments)
         content: bytes = answer.content
         if answer.status_code == 200:
@@ -57,7 +61,9 @@ class Rest:
         return _parsed(self.ask("POST", endpoint, json=dict(body)))
 
     def pages(self, endpoint: str, body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-        """Every page of a search. While one is parsed and looked at, the next is under way; no more than these two are kept."""
+        """Every page of a search. While one is parsed and looked at, the next is under way; no more than these two
+        are kept.
+        """
         with ThreadPoolExecutor(1, "page") as ahead:
             coming = ahead.submit(self.ask, "POST", endpoint, json=dict(body))
             while True:

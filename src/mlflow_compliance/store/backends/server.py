@@ -93,7 +93,9 @@ class ClientBackend(Backend):
 
 @contextmanager
 def answering(uri: str, info: StoreInfo) -> Iterator[tuple[ClientReader, Rest]]:
-    """A reader of a server that showed that it is one and hides nothing from the caller. Refusals are told as StoreError."""
+    """A reader of a server that showed that it is one and hides nothing from the caller. Refusals are told as
+    StoreError.
+    """
     from mlflow.exceptions import MlflowException
     from mlflow.tracking import MlflowClient
 

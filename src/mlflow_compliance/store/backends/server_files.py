@@ -1,4 +1,6 @@
-"""Whether the artifact folders here are those that a tracking server sees: only then may a repair through it touch files."""
+"""Whether the artifact folders here are those that a tracking server sees: only then may a repair through it touch
+files.
+"""
 
 from __future__ import annotations
 
@@ -25,13 +27,16 @@ def refuse_other_files(rest: Rest, server: str, artifacts: Artifacts) -> None:
         if listed != _here(path):
             what = f"{kind.replace('_', ' ')} {key}"
             raise StoreError(
-                f"--fix does not write through the tracking server {server}: for {what} it lists other artifacts than lie in {path} here, so these "
+                f"--fix does not write through the tracking server {server}: for {what} it lists other artifacts "
+                f"than lie in {path} here, so these "
                 "are not the files that it serves; run it where they are (nothing was changed)"
             )
 
 
 def keep_what_may_be_owned(artifacts: Artifacts, *, workspaces: bool) -> Artifacts:
-    """Mark ownerless entries that rows may own which a server does not show: deleted logged models', skills', and those of other workspaces."""
+    """Mark ownerless entries that rows may own which a server does not show: deleted logged models', skills', and
+    those of other workspaces.
+    """
     kept = {}
     for path, item in artifacts.ownerless.items():
         reason = "another workspace of this server may own it" if workspaces else ""
@@ -46,7 +51,8 @@ def keep_what_may_be_owned(artifacts: Artifacts, *, workspaces: bool) -> Artifac
 def _examples(artifacts: Artifacts) -> Iterator[tuple[str, str, str]]:
     """(kind, id, folder) of some runs and models below every experiment's folder.
 
-    What the server itself hands out (mlflow-artifacts:) is reached through it and needs no comparing; a bucket's name means one bucket
+    What the server itself hands out (mlflow-artifacts:) is reached through it and needs no comparing; a bucket's name
+    means one bucket
     everywhere, as long as the endpoint is one (MLFLOW_S3_ENDPOINT_URL).
     """
     groups: dict[tuple[str, str], list[tuple[bool, str, str]]] = {}

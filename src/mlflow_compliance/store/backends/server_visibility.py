@@ -23,8 +23,13 @@ _EVERYTHING = ("experiment", "workspace")
 
 
 def refuse_if_hidden(rest: Rest, server: str) -> None:
-    """Raise StoreError where searches leave out experiments that the caller may not read: the rest of a store is not the store."""
-    way = "an audit of what is left would pass by absence; ask with an administrator, or with a user who may read everything"
+    """Raise StoreError where searches leave out experiments that the caller may not read: the rest of a store is
+    not the store.
+    """
+    way = (
+        "an audit of what is left would pass by absence; ask with an administrator, or with a user who may read "
+        "everything"
+    )
     rights = _rights(rest)
     if rights.get("is_admin"):
         return
@@ -40,7 +45,9 @@ def refuse_if_hidden(rest: Rest, server: str) -> None:
     except (MlflowException, AnswerError) as error:
         status = error.status if isinstance(error, AnswerError) else error.get_http_status_code()
         if status == HTTPStatus.FORBIDDEN:
-            raise StoreError(f"the tracking server {server} shows this user only experiments that were granted one by one: {way}") from error
+            raise StoreError(
+                f"the tracking server {server} shows this user only experiments that were granted one by one: {way}"
+            ) from error
         if status != HTTPStatus.NOT_FOUND:
             raise
 

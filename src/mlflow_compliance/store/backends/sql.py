@@ -36,7 +36,9 @@ class SqlBackend(Backend):
 
     @abstractmethod
     def reading(self) -> AbstractContextManager[Connection]:
-        """A connection in one read-only transaction. Nothing is created; raises StoreError of one sentence where it cannot be had."""
+        """A connection in one read-only transaction. Nothing is created; raises StoreError of one sentence where it
+        cannot be had.
+        """
 
     def read(self, also: Collection[str]) -> tuple[Snapshot, Rows]:
         with self.reading() as connection:
@@ -63,7 +65,9 @@ class SqlBackend(Backend):
         with self.reading() as connection:
             schema = read_schema(Tables(connection, workspace()))  # raises StoreError where this is no store at all
         if schema.problem:
-            raise StoreError(f"the database {self.name} {schema.problem}: {schema.way_out(self.info.uri)}; nothing was changed")
+            raise StoreError(
+                f"the database {self.name} {schema.problem}: {schema.way_out(self.info.uri)}; nothing was changed"
+            )
 
     @property
     @abstractmethod
@@ -83,7 +87,9 @@ class SqlReader:
         self.full = RunReader(self.tables)
 
     def read(self, info: StoreInfo, settings: Settings, also: Collection[str] = ()) -> tuple[Snapshot, Rows]:
-        """The store without its files, and where its rows say that the files lie: the only query whose answer grows with the runs."""
+        """The store without its files, and where its rows say that the files lie: the only query whose answer grows
+        with the runs.
+        """
         snapshot = self.snapshot(info, settings, also)
         return snapshot, rows_of(self.tables, snapshot, settings.store.resolved_relocate(settings.base))
 
@@ -91,7 +97,9 @@ class SqlReader:
         """The store without its files. `also` are runs to bring in full besides those in scope."""
         schema = ""
         if "alembic_version" in self.tables.columns:
-            schema = ",".join(sorted(version for (version,) in self.tables.all("SELECT version_num FROM alembic_version")))
+            schema = ",".join(
+                sorted(version for (version,) in self.tables.all("SELECT version_num FROM alembic_version"))
+            )
         experiments = self.experiments()
         registry = RegistryReader(self.tables).registered_models()
         wanted, claimed = self._scope(settings, experiments)
@@ -101,7 +109,11 @@ class SqlReader:
         may_go = retirable(settings, experiments, claimed)
         now = int(time.time() * 1000)
         return Snapshot(
-            info=replace(info, schema=schema, workspace=self.tables.workspace if self.tables.has("experiments", "workspace") else ""),
+            info=replace(
+                info,
+                schema=schema,
+                workspace=self.tables.workspace if self.tables.has("experiments", "workspace") else "",
+            ),
             taken_at=int(time.time() * 1000),
             experiments=experiments,
             runs=runs,
@@ -132,11 +144,14 @@ class SqlReader:
     def experiments(self) -> dict[str, Experiment]:
         """Every experiment of the workspace, its runs counted."""
         tags: dict[str, dict[str, str]] = defaultdict(dict)
-        for key, value, experiment_id in self.tables.all("SELECT experiment_tags.key, value, experiment_id FROM experiment_tags"):
+        for key, value, experiment_id in self.tables.all(
+            "SELECT experiment_tags.key, value, experiment_id FROM experiment_tags"
+        ):
             tags[str(experiment_id)][key] = value or ""
         counts: dict[str, dict[tuple[str, str], int]] = defaultdict(dict)
         for experiment_id, lifecycle, status, number in self.tables.all(
-            "SELECT experiment_id, lifecycle_stage, status, COUNT(*) FROM runs GROUP BY experiment_id, lifecycle_stage, status"
+            "SELECT experiment_id, lifecycle_stage, status, COUNT(*) FROM runs GROUP BY experiment_id, "
+            "lifecycle_stage, status"
         ):
             counts[str(experiment_id)][lifecycle, status] = number
         # Each of the questions that follow is another scan of the runs, which the counts make needless in most stores.
@@ -149,14 +164,22 @@ class SqlReader:
                 del counts[experiment_id][lifecycle, status]
         deleted: dict[str, list[str]] = defaultdict(list)
         for run_id, experiment_id in (
-            self.tables.all("SELECT run_uuid, experiment_id FROM runs WHERE lifecycle_stage = 'deleted'") if any_deleted else ()
+            self.tables.all("SELECT run_uuid, experiment_id FROM runs WHERE lifecycle_stage = 'deleted'")
+            if any_deleted
+            else ()
         ):
             if run_id not in retracted:
                 deleted[str(experiment_id)].append(run_id)
-        assessed, traces, loose, dependents = self._assessed_runs(), self._traces(), self._loose_models(), self._belongings()
+        assessed, traces, loose, dependents = (
+            self._assessed_runs(),
+            self._traces(),
+            self._loose_models(),
+            self._belongings(),
+        )
         found = {}
         for experiment_id, name, location, lifecycle in self.tables.all(
-            f"SELECT experiment_id, name, artifact_location, lifecycle_stage FROM experiments WHERE {self.tables.here('experiments')}",
+            "SELECT experiment_id, name, artifact_location, lifecycle_stage FROM experiments WHERE "
+            f"{self.tables.here('experiments')}",
             workspace=self.tables.workspace,
         ):
             key = str(experiment_id)
@@ -180,7 +203,8 @@ class SqlReader:
         return {
             run_id: (str(experiment_id), lifecycle, status)
             for run_id, experiment_id, lifecycle, status, key, value in self.tables.all(
-                "SELECT runs.run_uuid, experiment_id, lifecycle_stage, status, tags.key, value FROM runs JOIN tags ON tags.run_uuid = runs.run_uuid "
+                "SELECT runs.run_uuid, experiment_id, lifecycle_stage, status, tags.key, value FROM runs JOIN tags "
+                "ON tags.run_uuid = runs.run_uuid "
                 "WHERE tags.key = 'compliance.copy' AND tags.value = :retracted AND lifecycle_stage = 'deleted'",
                 retracted=RETRACTED,
             )
@@ -190,15 +214,20 @@ class SqlReader:
     def _traces(self) -> dict[str, int]:
         if "trace_info" not in self.tables.columns:
             return {}
-        return {str(key): number for key, number in self.tables.all("SELECT experiment_id, COUNT(*) FROM trace_info GROUP BY experiment_id")}
+        return {
+            str(key): number
+            for key, number in self.tables.all("SELECT experiment_id, COUNT(*) FROM trace_info GROUP BY experiment_id")
+        }
 
     def _loose_models(self) -> dict[str, int]:
         if "logged_models" not in self.tables.columns:
             return {}
         rows = self.tables.all(
             "SELECT logged_models.experiment_id, COUNT(*) FROM logged_models LEFT JOIN runs "
-            f"ON {self.tables.equals('runs', 'run_uuid', 'logged_models.source_run_id')} AND runs.experiment_id = logged_models.experiment_id "
-            "WHERE logged_models.lifecycle_stage = 'active' AND runs.run_uuid IS NULL GROUP BY logged_models.experiment_id"
+            f"ON {self.tables.equals('runs', 'run_uuid', 'logged_models.source_run_id')} AND runs.experiment_id = "
+            "logged_models.experiment_id "
+            "WHERE logged_models.lifecycle_stage = 'active' AND runs.run_uuid IS NULL GROUP BY "
+            "logged_models.experiment_id"
         )
         return {str(key): number for key, number in rows}
 
@@ -218,7 +247,9 @@ class SqlReader:
         named = '%"mlflow.assessment.sourceRunId"%'
         ids = {
             _source_run(metadata)
-            for (metadata,) in self.tables.all("SELECT assessment_metadata FROM assessments WHERE assessment_metadata LIKE :named", named=named)
+            for (metadata,) in self.tables.all(
+                "SELECT assessment_metadata FROM assessments WHERE assessment_metadata LIKE :named", named=named
+            )
         }
         counts: dict[str, int] = defaultdict(int)
         for (experiment_id,) in self.tables.within(
@@ -228,7 +259,9 @@ class SqlReader:
         return dict(counts)
 
     def _scope(self, settings: Settings, experiments: Mapping[str, Experiment]) -> tuple[set[str], set[Claim]]:
-        """Ids of the runs to bring in full (production runs, runs to be merged, earlier copies, runs that are still RUNNING), and the claims."""
+        """Ids of the runs to bring in full (production runs, runs to be merged, earlier copies, runs that are still
+        RUNNING), and the claims.
+        """
         marked = self._marked(settings)
         tagged = [(experiment_id, key, value) for _, experiment_id, key, value in marked]
         wanted = {run_id for run_id, *_ in marked}
@@ -240,7 +273,12 @@ class SqlReader:
             if key in MADE_BY_US:
                 wanted.add(run_id)
         if any((ACTIVE, "RUNNING") in item.runs for item in experiments.values()):
-            wanted |= {run_id for (run_id,) in self.tables.all("SELECT run_uuid FROM runs WHERE status = 'RUNNING' AND lifecycle_stage = 'active'")}
+            wanted |= {
+                run_id
+                for (run_id,) in self.tables.all(
+                    "SELECT run_uuid FROM runs WHERE status = 'RUNNING' AND lifecycle_stage = 'active'"
+                )
+            }
         claimed = claims(settings, experiments, tagged)
         for product in settings.products:
             said = set(standing(product, claimed))
@@ -251,7 +289,8 @@ class SqlReader:
             wanted |= {
                 run_id
                 for (run_id,) in self.tables.within(
-                    "SELECT run_uuid FROM runs WHERE lifecycle_stage = 'active' AND experiment_id IN :ids", map(int, rivals)
+                    "SELECT run_uuid FROM runs WHERE lifecycle_stage = 'active' AND experiment_id IN :ids",
+                    map(int, rivals),
                 )
             }
         return wanted, claimed
@@ -260,7 +299,8 @@ class SqlReader:
         found: dict[str, list[DatasetInput]] = defaultdict(list)
         if "datasets" in self.tables.columns:
             for key, name, digest, kind, source, schema, profile in self.tables.within(
-                "SELECT experiment_id, name, digest, dataset_source_type, dataset_source, dataset_schema, dataset_profile FROM datasets "
+                "SELECT experiment_id, name, digest, dataset_source_type, dataset_source, dataset_schema, "
+                "dataset_profile FROM datasets "
                 "WHERE experiment_id IN :ids",
                 map(int, experiments),
             ):
@@ -275,15 +315,22 @@ class SqlReader:
         keys = [key for (key,) in self.tables.all("SELECT DISTINCT tags.key FROM tags") if folded(key) in names]
         values = sorted({value for _, value in sought})
         # Databases lower the letters of ASCII alike, and no others; what they give is compared again below.
-        likes = {f"v{number}": _like(value) for number, value in enumerate(values)} if all(map(str.isascii, values)) else {}
+        likes = (
+            {f"v{number}": _like(value) for number, value in enumerate(values)} if all(map(str.isascii, values)) else {}
+        )
         limited = " OR ".join(f"LOWER(tags.value) LIKE :{name} ESCAPE '!'" for name in likes)
         rows = self.tables.within(
-            "SELECT runs.run_uuid, runs.experiment_id, tags.key, tags.value FROM tags JOIN runs ON runs.run_uuid = tags.run_uuid "
+            "SELECT runs.run_uuid, runs.experiment_id, tags.key, tags.value FROM tags JOIN runs ON runs.run_uuid = "
+            "tags.run_uuid "
             f"WHERE tags.key IN :ids AND runs.lifecycle_stage = 'active'{f' AND ({limited})' if limited else ''}",
             keys,
             **likes,
         )
-        return [(run_id, str(home), key, value) for run_id, home, key, value in rows if (folded(key), folded(value or "")) in sought]
+        return [
+            (run_id, str(home), key, value)
+            for run_id, home, key, value in rows
+            if (folded(key), folded(value or "")) in sought
+        ]
 
     def _with_facts(self, product: Product, experiment_id: str) -> set[str]:
         """Ids of the active runs of a production experiment that carry one of the product's facts."""
@@ -293,7 +340,8 @@ class SqlReader:
             for table in ("params", "latest_metrics", "tags")
             if table in self.tables.columns
             for run_id, key in self.tables.within(
-                f"SELECT DISTINCT runs.run_uuid, {table}.key FROM runs JOIN {table} ON {table}.run_uuid = runs.run_uuid "
+                f"SELECT DISTINCT runs.run_uuid, {table}.key FROM runs JOIN {table} ON {table}.run_uuid = "
+                "runs.run_uuid "
                 f"WHERE runs.lifecycle_stage = 'active' AND runs.experiment_id = :experiment AND {table}.key IN :ids",
                 keys,
                 experiment=int(experiment_id),

@@ -20,7 +20,9 @@ from mlflow_compliance.store.storage.locations import Resolver, is_file_place, r
 
 
 def rows_of(tables: Tables, snapshot: Snapshot, relocate: Mapping[str, str]) -> Rows:
-    """Every location of the caller's workspace, deleted rows included, and of rows whose experiment is gone: files of those have an owner too."""
+    """Every location of the caller's workspace, deleted rows included, and of rows whose experiment is gone: files
+    of those have an owner too.
+    """
     reader = _Locations(tables, snapshot)
     locations = tuple(reader.locations())
     elsewhere = read_places(tables, relocate, snapshot.experiments, reader.ready)
@@ -29,7 +31,11 @@ def rows_of(tables: Tables, snapshot: Snapshot, relocate: Mapping[str, str]) -> 
 
 def _newest(tables: Tables) -> int:
     """The latest time that a run or model is dated; what is dated in the future says nothing."""
-    dated = {"runs": ("start_time", "end_time"), "logged_models": ("creation_timestamp_ms",), "model_versions": ("creation_time",)}
+    dated = {
+        "runs": ("start_time", "end_time"),
+        "logged_models": ("creation_timestamp_ms",),
+        "model_versions": ("creation_time",),
+    }
     now = int(time.time() * 1000)
     found = [
         tables.all(f"SELECT MAX({column}) FROM {table} WHERE {column} <= :now", now=now)[0][0]
@@ -45,7 +51,9 @@ class _Locations:
         self.tables = tables
         self.snapshot = snapshot
         self.ready: set[str] = set()
-        self._experiments = {str(key) for (key,) in tables.all("SELECT experiment_id FROM experiments")} - snapshot.experiments.keys()
+        self._experiments = {
+            str(key) for (key,) in tables.all("SELECT experiment_id FROM experiments")
+        } - snapshot.experiments.keys()
         self._lost: dict[str, str] = {}  # experiment without a row -> the folder that its runs' rows name
 
     def _is_ours(self, experiment_id: str) -> bool:
@@ -60,7 +68,11 @@ class _Locations:
         for key, uri in self._lost.items():
             yield Location(EntityRef("experiment", key, f"{key} (which has no row)"), key, uri)
         for model in self.snapshot.registered_models.values():
-            yield from (Location(version.ref, version.experiment_id, version.location) for version in model.versions if not version.external)
+            yield from (
+                Location(version.ref, version.experiment_id, version.location)
+                for version in model.versions
+                if not version.external
+            )
         yield from self._versions_without_model()
         yield from self._skills()
         yield from self._archived_traces()
@@ -69,7 +81,9 @@ class _Locations:
         """Those of other workspaces: nothing in them is this workspace's, and nothing is nobody's."""
         if not self.snapshot.other_workspaces:
             return
-        for experiment, name, uri in self.tables.all("SELECT experiment_id, workspace, artifact_location FROM experiments"):
+        for experiment, name, uri in self.tables.all(
+            "SELECT experiment_id, workspace, artifact_location FROM experiments"
+        ):
             if str(experiment) in self._experiments and uri:
                 yield Location(EntityRef(WORKSPACE, name, name), str(experiment), uri)
         for table, column in (("runs", "artifact_uri"), ("logged_models", "artifact_location")):
@@ -78,7 +92,8 @@ class _Locations:
             elsewhere = (
                 f"SELECT experiments.workspace, {table}.experiment_id, {table}.{column} FROM {table} JOIN experiments "
                 f"ON experiments.experiment_id = {table}.experiment_id WHERE experiments.workspace <> :workspace "
-                f"AND SUBSTR({table}.{column}, 1, LENGTH(experiments.artifact_location)) <> experiments.artifact_location"
+                f"AND SUBSTR({table}.{column}, 1, LENGTH(experiments.artifact_location)) <> "
+                "experiments.artifact_location"
             )
             for name, experiment, uri in self.tables.all(elsewhere, workspace=self.tables.workspace):
                 yield Location(EntityRef(WORKSPACE, name, name), str(experiment), uri or "")
@@ -127,7 +142,9 @@ class _Locations:
                     self.ready.add(model_id)
 
     def _versions_without_model(self) -> Iterator[Location]:
-        """Versions whose registered model has no row: MLflow shows them to nobody, and their files are theirs all the same."""
+        """Versions whose registered model has no row: MLflow shows them to nobody, and their files are theirs all
+        the same.
+        """
         if not self.tables.has("model_versions", "source") or "registered_models" not in self.tables.columns:
             return
         stored = "storage_location" if self.tables.has("model_versions", "storage_location") else "NULL"
@@ -135,11 +152,14 @@ class _Locations:
         for name, version, source, location in self.tables.all(
             f"SELECT name, version, source, {stored} FROM model_versions WHERE {self.tables.here('model_versions')} "
             "AND current_stage <> 'Deleted_Internal' "
-            f"AND NOT EXISTS (SELECT 1 FROM registered_models WHERE {named} AND {self.tables.here('registered_models')})",
+            f"AND NOT EXISTS (SELECT 1 FROM registered_models WHERE {named} AND "
+            f"{self.tables.here('registered_models')})",
             workspace=self.tables.workspace,
         ):
             if location or source:
-                yield Location(EntityRef("model_version", f"{name}/{version}", f"{name} version {version}"), "", location or source)
+                yield Location(
+                    EntityRef("model_version", f"{name}/{version}", f"{name} version {version}"), "", location or source
+                )
 
     def _skills(self) -> Iterator[Location]:
         """What registered skills keep among the artifacts (MLflow 3.18); other sources are repositories."""
@@ -170,7 +190,9 @@ _OF_TRACES = "trace_info.experiment_id FROM trace_tags JOIN trace_info ON trace_
 
 
 class Column(NamedTuple):
-    """Where a place stands: `keys` are the columns that tell its row from others, `tag` the key where it is the value of a tag."""
+    """Where a place stands: `keys` are the columns that tell its row from others, `tag` the key where it is the
+    value of a tag.
+    """
 
     table: str
     keys: tuple[str, ...]
@@ -185,11 +207,23 @@ class Column(NamedTuple):
 COLUMNS = {
     "experiment": Column("experiments", ("experiment_id",), "artifact_location"),
     "run": Column("runs", ("run_uuid",), "artifact_uri", home="runs.experiment_id FROM runs"),
-    "logged_model": Column("logged_models", ("model_id",), "artifact_location", home="logged_models.experiment_id FROM logged_models"),
+    "logged_model": Column(
+        "logged_models", ("model_id",), "artifact_location", home="logged_models.experiment_id FROM logged_models"
+    ),
     # A version that was deleted for good leaves a row behind that names no place.
-    "model_version": Column("model_versions", ("name", "version"), "storage_location", where="current_stage <> 'Deleted_Internal'"),
-    "version_source": Column("model_versions", ("name", "version"), "source", where="current_stage <> 'Deleted_Internal'"),
-    HISTORY: Column("tags", ("run_uuid",), "value", MODEL_HISTORY, "runs.experiment_id FROM tags JOIN runs ON tags.run_uuid = runs.run_uuid"),
+    "model_version": Column(
+        "model_versions", ("name", "version"), "storage_location", where="current_stage <> 'Deleted_Internal'"
+    ),
+    "version_source": Column(
+        "model_versions", ("name", "version"), "source", where="current_stage <> 'Deleted_Internal'"
+    ),
+    HISTORY: Column(
+        "tags",
+        ("run_uuid",),
+        "value",
+        MODEL_HISTORY,
+        "runs.experiment_id FROM tags JOIN runs ON tags.run_uuid = runs.run_uuid",
+    ),
     "trace": Column("trace_tags", ("request_id",), "value", "mlflow.artifactLocation", _OF_TRACES),
     "trace_archive": Column("trace_tags", ("request_id",), "value", TRACE_ARCHIVE, _OF_TRACES),
     "skill": Column("skill_versions", ("organization", "name", "version"), "source", where="source_type = 'mlflow'"),
@@ -197,8 +231,12 @@ COLUMNS = {
 """Every column of MLflow's tables in which a row names the place of its files."""
 
 
-def read_places(tables: Tables, relocate: Mapping[str, str], experiments: Collection[str], ready_models: Collection[str]) -> tuple[PlaceInRow, ...]:
-    """The places under the prefixes that name folders. Those of buckets and servers are mapped for reading alone: others go on to use them."""
+def read_places(
+    tables: Tables, relocate: Mapping[str, str], experiments: Collection[str], ready_models: Collection[str]
+) -> tuple[PlaceInRow, ...]:
+    """The places under the prefixes that name folders. Those of buckets and servers are mapped for reading alone:
+    others go on to use them.
+    """
     if not any(map(is_file_place, relocate)):
         return ()
     resolve = Resolver(relocate)
@@ -227,7 +265,9 @@ def _texts(tables: Tables, column: Column, experiments: Collection[str]) -> Iter
         yield from ((tuple(map(str, key)), text) for *key, text in rows if text)
         return
     tagged = f"WHERE {table}.key = :tag" if column.tag else ""
-    for *key, text, experiment_id in tables.all(f"SELECT {wanted}, {column.home} {tagged}", **({"tag": column.tag} if tagged else {})):
+    for *key, text, experiment_id in tables.all(
+        f"SELECT {wanted}, {column.home} {tagged}", **({"tag": column.tag} if tagged else {})
+    ):
         if text and str(experiment_id) in experiments:
             yield tuple(map(str, key)), text
 

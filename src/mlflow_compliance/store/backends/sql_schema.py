@@ -1,4 +1,6 @@
-"""Which revision a database is of, told from its version table and from its tables, without opening it through MLflow: that may migrate it."""
+"""Which revision a database is of, told from its version table and from its tables, without opening it through
+MLflow: that may migrate it.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ Columns = Mapping[str, Collection[str]]
 
 @lru_cache(maxsize=1)
 def installed_revisions() -> tuple[str, ...]:
-    """The revisions that the installed MLflow knows, the oldest first. Read from its migrations as text: importing them takes seconds."""
+    """The revisions that the installed MLflow knows, the oldest first. Read from its migrations as text: importing
+    them takes seconds.
+    """
     spec = find_spec("mlflow")
     folders = spec.submodule_search_locations if spec and spec.submodule_search_locations else ()
     after: dict[str, str] = {}
@@ -42,7 +46,11 @@ def installed_revisions() -> tuple[str, ...]:
 def read_schema(tables: Tables) -> Schema:
     """The revision of a database and how far its tables bear it out."""
     there = VERSIONS in tables.columns
-    found = tuple(sorted({str(revision) for (revision,) in tables.all(f"SELECT version_num FROM {VERSIONS}")})) if there else ()
+    found = (
+        tuple(sorted({str(revision) for (revision,) in tables.all(f"SELECT version_num FROM {VERSIONS}")}))
+        if there
+        else ()
+    )
     installed = installed_revisions()
     listed = [revision for revision in MADE if revision not in _OURS]
     later: tuple[str, ...] = ()
@@ -59,7 +67,9 @@ def read_schema(tables: Tables) -> Schema:
         known=len(found) == 1 and found[0] in installed,
         later=later,
         lacking=lacking,
-        alike="" if len(found) == 1 else next((revision for revision in reversed(listed) if _is_just(tables.columns, _has(revision))), ""),
+        alike=""
+        if len(found) == 1
+        else next((revision for revision in reversed(listed) if _is_just(tables.columns, _has(revision))), ""),
     )
 
 
@@ -83,7 +93,11 @@ def _beyond(there: Columns, later: Sequence[Columns], has: Columns) -> tuple[str
     for made in later:
         for table, columns in made.items():
             if table in has:
-                found |= {f"{table}.{column}" for column in columns if column in there.get(table, ()) and column not in has[table]}
+                found |= {
+                    f"{table}.{column}"
+                    for column in columns
+                    if column in there.get(table, ()) and column not in has[table]
+                }
             elif table in found or (table in there and set(columns) <= set(there[table])):
                 found.add(table)
     return tuple(sorted(found, key=lambda name: ("." in name, name)))
@@ -91,7 +105,13 @@ def _beyond(there: Columns, later: Sequence[Columns], has: Columns) -> tuple[str
 
 def _lacking(there: Columns, has: Columns) -> tuple[str, ...]:
     found = [table for table in has if table not in there]
-    found += [f"{table}.{column}" for table, columns in has.items() if table in there for column in columns if column not in there[table]]
+    found += [
+        f"{table}.{column}"
+        for table, columns in has.items()
+        if table in there
+        for column in columns
+        if column not in there[table]
+    ]
     return tuple(sorted(found))
 
 
@@ -110,11 +130,29 @@ def _is_just(there: Columns, has: Columns) -> bool:
 
 _VALUES = frozenset(
     (
-        *("params", "tags", "metrics", "latest_metrics", "logged_model_params", "logged_model_tags", "logged_model_metrics"),
-        *("trace_tags", "trace_request_metadata", "trace_metrics", "spans", "span_metrics", "assessments", "evaluation_dataset_records"),
+        *(
+            "params",
+            "tags",
+            "metrics",
+            "latest_metrics",
+            "logged_model_params",
+            "logged_model_tags",
+            "logged_model_metrics",
+        ),
+        *(
+            "trace_tags",
+            "trace_request_metadata",
+            "trace_metrics",
+            "spans",
+            "span_metrics",
+            "assessments",
+            "evaluation_dataset_records",
+        ),
     )
 )
-"""Tables of values: nobody is shown them without their row, and going through millions of them takes longer than all the rest of an audit."""
+"""Tables of values: nobody is shown them without their row, and going through millions of them takes longer than
+all the rest of an audit.
+"""
 _NAMES = ("run_uuid", "model_id", "request_id", "issue_id", "endpoint_id", "name", "scorer_name", "key", "dataset_uuid")
 """What people know a row by."""
 
@@ -128,9 +166,13 @@ class _Join(NamedTuple):
 
 
 def lost_rows(tables: Tables) -> tuple[LostRows, ...]:
-    """The keys that do not hold, one entry each, in the order of the tables. Asked for in one query: a server may be far away."""
+    """The keys that do not hold, one entry each, in the order of the tables. Asked for in one query: a server may
+    be far away.
+    """
     joins = list(_joins(tables))
-    counted = " UNION ALL ".join(f"SELECT {number} AS number, COUNT(*) AS lost FROM {_sought(tables, join)}" for number, join in enumerate(joins))
+    counted = " UNION ALL ".join(
+        f"SELECT {number} AS number, COUNT(*) AS lost FROM {_sought(tables, join)}" for number, join in enumerate(joins)
+    )
     lost = {int(number): int(rows) for number, rows in tables.all(counted)} if joins else {}
     return tuple(_told(tables, join, lost[number]) for number, join in enumerate(joins) if lost[number])
 
@@ -139,7 +181,11 @@ def _joins(tables: Tables) -> Iterator[_Join]:
     for key in KEYS:
         if key.table in _VALUES:
             continue
-        pairs = tuple((one, other) for one, other in zip(key.columns, key.parent_columns, strict=True) if tables.has(key.table, one))
+        pairs = tuple(
+            (one, other)
+            for one, other in zip(key.columns, key.parent_columns, strict=True)
+            if tables.has(key.table, one)
+        )
         pairs = tuple((one, other) for one, other in pairs if tables.has(key.parent, other))
         if pairs and {one for one, _ in pairs} >= {*key.columns} - {"workspace"}:
             yield _Join(key.table, key.parent, pairs)

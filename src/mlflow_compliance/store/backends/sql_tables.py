@@ -56,7 +56,9 @@ class Tables:
         self.columns = columns_of(connection)
         missing = {"experiments", "runs", "tags", "params", "metrics", "experiment_tags"} - self.columns.keys()
         if missing:
-            raise StoreError(f"the database holds no MLflow store: it has no table {min(missing)!r}; check the tracking URI")
+            raise StoreError(
+                f"the database holds no MLflow store: it has no table {min(missing)!r}; check the tracking URI"
+            )
 
     def has(self, table: str, column: str) -> bool:
         return column in self.columns.get(table, ())
@@ -72,7 +74,9 @@ class Tables:
             yield from self.connection.execute(statement, {"ids": ordered[start : start + CHUNK], **values})
 
     def equals(self, table: str, column: str, other: str) -> str:
-        """A condition that joins two tables. In a store that was converted in part MySQL refuses to compare columns of text as they stand."""
+        """A condition that joins two tables. In a store that was converted in part MySQL refuses to compare columns
+        of text as they stand.
+        """
         text_of = self._collations.get((table, column))
         if text_of:
             other = f"CONVERT({other} USING {text_of[0]}) COLLATE {text_of[1]}"
@@ -83,7 +87,10 @@ class Tables:
         """(table, column) -> character set and collation, of MySQL's columns of text."""
         if self.connection.dialect.name != "mysql":
             return {}
-        sql = "SELECT table_name, column_name, character_set_name, collation_name FROM information_schema.columns WHERE table_schema = DATABASE()"
+        sql = (
+            "SELECT table_name, column_name, character_set_name, collation_name FROM information_schema.columns "
+            "WHERE table_schema = DATABASE()"
+        )
         return {(table, column): (charset, collation) for table, column, charset, collation in self.all(sql) if charset}
 
     def here(self, table: str) -> str:
@@ -112,7 +119,8 @@ class RunReader:
         datasets, links = self._datasets(ids), self._links(ids)
         found = {}
         for run_id, experiment_id, name, status, lifecycle, start, end, user, uri in self.tables.within(
-            "SELECT run_uuid, experiment_id, name, status, lifecycle_stage, start_time, end_time, user_id, artifact_uri FROM runs "
+            "SELECT run_uuid, experiment_id, name, status, lifecycle_stage, start_time, end_time, user_id, "
+            "artifact_uri FROM runs "
             "WHERE run_uuid IN :ids",
             ids,
         ):
@@ -138,7 +146,9 @@ class RunReader:
 
     def _pairs(self, table: str, ids: Collection[str]) -> dict[str, dict[str, str]]:
         found: dict[str, dict[str, str]] = defaultdict(dict)
-        for run_id, key, value in self.tables.within(f"SELECT run_uuid, {table}.key, value FROM {table} WHERE run_uuid IN :ids", ids):
+        for run_id, key, value in self.tables.within(
+            f"SELECT run_uuid, {table}.key, value FROM {table} WHERE run_uuid IN :ids", ids
+        ):
             found[run_id][key] = value or ""
         return found
 
@@ -148,9 +158,11 @@ class RunReader:
             return found
         rows = list(
             self.tables.within(
-                "SELECT inputs.destination_id, inputs.input_uuid, name, digest, dataset_source_type, dataset_source, dataset_schema, dataset_profile "
+                "SELECT inputs.destination_id, inputs.input_uuid, name, digest, dataset_source_type, "
+                "dataset_source, dataset_schema, dataset_profile "
                 "FROM inputs JOIN datasets ON datasets.dataset_uuid = inputs.source_id "
-                "WHERE inputs.source_type = 'DATASET' AND inputs.destination_type = 'RUN' AND inputs.destination_id IN :ids",
+                "WHERE inputs.source_type = 'DATASET' AND inputs.destination_type = 'RUN' AND "
+                "inputs.destination_id IN :ids",
                 ids,
             )
         )
@@ -160,7 +172,9 @@ class RunReader:
         ):
             tags[input_id].append((key, value))
         for run_id, input_id, name, digest, kind, source, schema, profile in rows:
-            found[run_id].append(DatasetInput(name, digest, kind, source, schema, profile, tuple(sorted(tags[input_id]))))
+            found[run_id].append(
+                DatasetInput(name, digest, kind, source, schema, profile, tuple(sorted(tags[input_id])))
+            )
         return found
 
     def _links(self, ids: Collection[str]) -> dict[str, list[ModelLink]]:
@@ -168,10 +182,13 @@ class RunReader:
         if not self.tables.has("inputs", "step"):
             return found
         for run_id, kind, model_id, step in self.tables.within(
-            "SELECT source_id, source_type, destination_id, step FROM inputs WHERE source_type IN ('RUN_INPUT', 'RUN_OUTPUT') AND source_id IN :ids",
+            "SELECT source_id, source_type, destination_id, step FROM inputs WHERE source_type IN ('RUN_INPUT', "
+            "'RUN_OUTPUT') AND source_id IN :ids",
             ids,
         ):
-            found[run_id].append(ModelLink("output" if kind == "RUN_OUTPUT" else "input", model_id, step if kind == "RUN_OUTPUT" else 0))
+            found[run_id].append(
+                ModelLink("output" if kind == "RUN_OUTPUT" else "input", model_id, step if kind == "RUN_OUTPUT" else 0)
+            )
         return found
 
     def logged_models(self, runs: Collection[str]) -> dict[str, LoggedModel]:
@@ -180,7 +197,8 @@ class RunReader:
             return {}
         rows = list(
             self.tables.within(
-                "SELECT model_id, experiment_id, name, lifecycle_stage, status, source_run_id, artifact_location, model_type "
+                "SELECT model_id, experiment_id, name, lifecycle_stage, status, source_run_id, artifact_location, "
+                "model_type "
                 "FROM logged_models WHERE lifecycle_stage = 'active' AND source_run_id IN :ids",
                 runs,
             )
@@ -193,14 +211,19 @@ class RunReader:
             "SELECT model_id, param_key, param_value FROM logged_model_params WHERE model_id IN :ids", ids
         ):
             params[model_id][key] = value
-        for model_id, key, value in self.tables.within("SELECT model_id, tag_key, tag_value FROM logged_model_tags WHERE model_id IN :ids", ids):
+        for model_id, key, value in self.tables.within(
+            "SELECT model_id, tag_key, tag_value FROM logged_model_tags WHERE model_id IN :ids", ids
+        ):
             tags[model_id][key] = value
         for model_id, key, value, timestamp, step, dataset, digest in self.tables.within(
-            "SELECT model_id, metric_name, metric_value, metric_timestamp_ms, metric_step, dataset_name, dataset_digest "
+            "SELECT model_id, metric_name, metric_value, metric_timestamp_ms, metric_step, dataset_name, "
+            "dataset_digest "
             "FROM logged_model_metrics WHERE model_id IN :ids",
             ids,
         ):
-            metrics[model_id].append(ModelMetric(key, NAN if value is None else value, timestamp, step, dataset or "", digest or ""))
+            metrics[model_id].append(
+                ModelMetric(key, NAN if value is None else value, timestamp, step, dataset or "", digest or "")
+            )
         return {
             model_id: LoggedModel(
                 model_id=model_id,
@@ -235,43 +258,67 @@ class RegistryReader:
         version_tags: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
         versions: dict[str, list[ModelVersion]] = defaultdict(list)
         for name, key, value in self.tables.all(
-            f"SELECT registered_models.name, registered_model_tags.key, value FROM {self._of_models('registered_model_tags')}", **here
+            "SELECT registered_models.name, registered_model_tags.key, value FROM "
+            f"{self._of_models('registered_model_tags')}",
+            **here,
         ):
             tags[name][key] = value or ""
         if "registered_model_aliases" in self.tables.columns:
             for name, alias, version in self.tables.all(
-                f"SELECT registered_models.name, alias, version FROM {self._of_models('registered_model_aliases')}", **here
+                f"SELECT registered_models.name, alias, version FROM {self._of_models('registered_model_aliases')}",
+                **here,
             ):
                 aliases[name][alias] = str(version)
         for name, version, key, value in self.tables.all(
-            f"SELECT registered_models.name, version, model_version_tags.key, value FROM {self._of_models('model_version_tags')}", **here
+            "SELECT registered_models.name, version, model_version_tags.key, value FROM "
+            f"{self._of_models('model_version_tags')}",
+            **here,
         ):
             version_tags[name, str(version)][key] = value or ""
         location = "storage_location" if self.tables.has("model_versions", "storage_location") else "NULL"
         for name, version, run_id, source, stored, status, stage in self.tables.all(
-            f"SELECT registered_models.name, version, run_id, source, {location}, status, current_stage FROM {self._of_models('model_versions')} "
+            f"SELECT registered_models.name, version, run_id, source, {location}, status, current_stage FROM "
+            f"{self._of_models('model_versions')} "
             "AND current_stage <> 'Deleted_Internal' ORDER BY version",
             **here,
         ):
             tagged = version_tags[name, str(version)]
-            facts = ModelVersion(name, str(version), run_id or None, source or "", stored or source or "", status or "", stage or "None", tagged)
+            facts = ModelVersion(
+                name,
+                str(version),
+                run_id or None,
+                source or "",
+                stored or source or "",
+                status or "",
+                stage or "None",
+                tagged,
+            )
             versions[name].append(facts)
         homes = self._homes(version for found in versions.values() for version in found)
         external = self._external(version for found in versions.values() for version in found)
         versions.update(
             {
-                name: [replace(item, experiment_id=home_of(item, homes), external=not external.isdisjoint(sources_of(item))) for item in found]
+                name: [
+                    replace(
+                        item, experiment_id=home_of(item, homes), external=not external.isdisjoint(sources_of(item))
+                    )
+                    for item in found
+                ]
                 for name, found in versions.items()
             }
         )
         return {
             name: RegisteredModel(name, tags[name], aliases[name], tuple(versions[name]))
-            for (name,) in self.tables.all(f"SELECT name FROM registered_models WHERE {self.tables.here('registered_models')}", **here)
+            for (name,) in self.tables.all(
+                f"SELECT name FROM registered_models WHERE {self.tables.here('registered_models')}", **here
+            )
             if IS_PROMPT not in tags[name]
         }
 
     def _of_models(self, table: str) -> str:
-        """Rows of the workspace, each beside its model: MLflow writes whichever name it was called with, and MySQL takes `CREDIT` for `credit`."""
+        """Rows of the workspace, each beside its model: MLflow writes whichever name it was called with, and MySQL
+        takes `CREDIT` for `credit`.
+        """
         named = self.tables.equals("registered_models", "name", f"{table}.name")
         here = (self.tables.here(name) for name in (table, "registered_models"))
         return f"{table} JOIN registered_models ON {named} WHERE {' AND '.join(here)}"
@@ -279,10 +326,18 @@ class RegistryReader:
     def _homes(self, versions: Iterable[ModelVersion]) -> dict[str, str]:
         """Id of a run or logged model that a version comes from -> its experiment."""
         ids = {key for version in versions for key in sources_of(version)}
-        homes = {run_id: str(key) for run_id, key in self.tables.within("SELECT run_uuid, experiment_id FROM runs WHERE run_uuid IN :ids", ids)}
+        homes = {
+            run_id: str(key)
+            for run_id, key in self.tables.within(
+                "SELECT run_uuid, experiment_id FROM runs WHERE run_uuid IN :ids", ids
+            )
+        }
         if "logged_models" in self.tables.columns:
             homes |= {
-                key: str(home) for key, home in self.tables.within("SELECT model_id, experiment_id FROM logged_models WHERE model_id IN :ids", ids)
+                key: str(home)
+                for key, home in self.tables.within(
+                    "SELECT model_id, experiment_id FROM logged_models WHERE model_id IN :ids", ids
+                )
             }
         return homes
 
@@ -291,5 +346,8 @@ class RegistryReader:
         if "logged_model_tags" not in self.tables.columns:
             return frozenset()
         ids = {key for version in versions for key in sources_of(version)}
-        sql = "SELECT model_id FROM logged_model_tags WHERE tag_key = :external AND LOWER(tag_value) = 'true' AND model_id IN :ids"
+        sql = (
+            "SELECT model_id FROM logged_model_tags WHERE tag_key = :external AND LOWER(tag_value) = 'true' AND "
+            "model_id IN :ids"
+        )
         return frozenset(key for (key,) in self.tables.within(sql, ids, external=EXTERNAL))

@@ -38,18 +38,39 @@ class TieReader:
         self.tables = tables
         self.now, self.since = now, since
 
-    def ties(self, runs: Mapping[str, Run], registry: Mapping[str, RegisteredModel], retirable: Collection[str]) -> tuple[Tie, ...]:
-        """What shows that the runs at work among `runs` are alive, and what relies on experiments that may be `retirable` (or something in them)."""
+    def ties(
+        self, runs: Mapping[str, Run], registry: Mapping[str, RegisteredModel], retirable: Collection[str]
+    ) -> tuple[Tie, ...]:
+        """What shows that the runs at work among `runs` are alive, and what relies on experiments that may be
+        `retirable` (or something in them).
+        """
         working = {key for key, run in runs.items() if run.status == "RUNNING" and run.active}
-        ties = [*self._lineage(working, runs, registry if retirable else {}, upwards=bool(retirable)), *self._traces(working), *self._made(working)]
+        ties = [
+            *self._lineage(working, runs, registry if retirable else {}, upwards=bool(retirable)),
+            *self._traces(working),
+            *self._made(working),
+        ]
         if retirable:
             ties += [*self._used(retirable), *self._versions(registry), *self._belonging(retirable)]
         return in_order(ties)
 
-    def _lineage(self, working: Collection[str], runs: Mapping[str, Run], registry: Mapping[str, RegisteredModel], *, upwards: bool) -> Iterator[Tie]:
-        """Children and theirs of the runs at work; and, of all that may keep an experiment alive, parents and theirs."""
+    def _lineage(
+        self,
+        working: Collection[str],
+        runs: Mapping[str, Run],
+        registry: Mapping[str, RegisteredModel],
+        *,
+        upwards: bool,
+    ) -> Iterator[Tie]:
+        """Children and theirs of the runs at work; and, of all that may keep an experiment alive, parents and
+        theirs.
+        """
         parents = self._below(working)
-        level = set(runs) | {version.run_id for item in registry.values() for version in item.versions if version.run_id} if upwards else set()
+        level = (
+            set(runs) | {version.run_id for item in registry.values() for version in item.versions if version.run_id}
+            if upwards
+            else set()
+        )
         found = set(level)
         while level:
             above = dict(self._parents(level, "tags.run_uuid"))
@@ -59,7 +80,8 @@ class TieReader:
         rows = {
             run_id: (str(experiment_id), start, end)
             for run_id, experiment_id, start, end in self.tables.within(
-                "SELECT run_uuid, experiment_id, start_time, end_time FROM runs WHERE run_uuid IN :ids", {*parents, *parents.values()}
+                "SELECT run_uuid, experiment_id, start_time, end_time FROM runs WHERE run_uuid IN :ids",
+                {*parents, *parents.values()},
             )
         }
         # The rows of a run that has ended say all of it with its end.
@@ -77,7 +99,9 @@ class TieReader:
             return {}
         # A search has thousands of children: to look for theirs one by one would go through all tags again and again.
         children: dict[str, list[str]] = defaultdict(list)
-        for child, parent, key in self.tables.all("SELECT run_uuid, value, tags.key FROM tags WHERE tags.key = :parent", parent=PARENT):
+        for child, parent, key in self.tables.all(
+            "SELECT run_uuid, value, tags.key FROM tags WHERE tags.key = :parent", parent=PARENT
+        ):
             if key == PARENT:
                 children[parent].append(child)
         level = list(parents)
@@ -89,12 +113,19 @@ class TieReader:
 
     def _parents(self, ids: Iterable[str], column: str) -> Iterator[tuple[str, str]]:
         sql = f"SELECT tags.run_uuid, tags.value, tags.key FROM tags WHERE tags.key = :parent AND {column} IN :ids"
-        return ((child, parent) for child, parent, key in self.tables.within(sql, ids, parent=PARENT) if key == PARENT and parent)
+        return (
+            (child, parent)
+            for child, parent, key in self.tables.within(sql, ids, parent=PARENT)
+            if key == PARENT and parent
+        )
 
     def _logged(self, ids: Collection[str]) -> dict[str, int]:
         if "latest_metrics" not in self.tables.columns:
             return {}
-        latest = "SELECT run_uuid, MAX(timestamp) FROM latest_metrics WHERE timestamp <= :now AND run_uuid IN :ids GROUP BY run_uuid"
+        latest = (
+            "SELECT run_uuid, MAX(timestamp) FROM latest_metrics WHERE timestamp <= :now AND run_uuid IN :ids "
+            "GROUP BY run_uuid"
+        )
         return {row[0]: row[1] for row in self.tables.within(latest, ids, now=self.now)}
 
     def _traces(self, working: Collection[str]) -> Iterator[Tie]:
@@ -105,7 +136,9 @@ class TieReader:
         fresh = {"ahead": self.now + AHEAD, "since": self.since}
         rows: list[Any] = []
         if "trace_request_metadata" in self.tables.columns:
-            rows += self.tables.within(_OF_RUNS.format("trace_request_metadata.value IN :ids"), working, ahead=fresh["ahead"])
+            rows += self.tables.within(
+                _OF_RUNS.format("trace_request_metadata.value IN :ids"), working, ahead=fresh["ahead"]
+            )
             rows += self.tables.all(_OF_RUNS.format("timestamp_ms > :since"), **fresh)
         if "entity_associations" in self.tables.columns:
             rows += self.tables.within(_PUT_TO_RUNS, working, ahead=fresh["ahead"])
@@ -114,9 +147,12 @@ class TieReader:
         homes = self._homes({run_id for run_id, _ in latest})
         for (run_id, experiment_id), at in latest.items():
             if run_id in homes:
-                yield Tie(How.TRACE, traces_of(experiment_id), EntityRef("run", run_id), experiment_id, homes[run_id], at)
+                yield Tie(
+                    How.TRACE, traces_of(experiment_id), EntityRef("run", run_id), experiment_id, homes[run_id], at
+                )
         for experiment_id, at in self.tables.all(
-            "SELECT experiment_id, MAX(timestamp_ms) FROM trace_info WHERE timestamp_ms > :since AND timestamp_ms <= :ahead GROUP BY experiment_id",
+            "SELECT experiment_id, MAX(timestamp_ms) FROM trace_info WHERE timestamp_ms > :since AND timestamp_ms "
+            "<= :ahead GROUP BY experiment_id",
             **fresh,
         ):
             key = str(experiment_id)
@@ -125,14 +161,25 @@ class TieReader:
     def _made(self, working: Collection[str]) -> Iterator[Tie]:
         if "logged_models" not in self.tables.columns:
             return
-        columns = "SELECT model_id, experiment_id, source_run_id, creation_timestamp_ms FROM logged_models WHERE lifecycle_stage = 'active' AND"
+        columns = (
+            "SELECT model_id, experiment_id, source_run_id, creation_timestamp_ms FROM logged_models WHERE "
+            "lifecycle_stage = 'active' AND"
+        )
         homes = self._homes(working)
         for model_id, experiment_id, run_id, created in self.tables.within(f"{columns} source_run_id IN :ids", working):
             at = latest_time(self.now, (created,), ())
-            yield Tie(How.MADE, EntityRef("logged_model", model_id), EntityRef("run", run_id), str(experiment_id), homes[run_id], at)
+            yield Tie(
+                How.MADE,
+                EntityRef("logged_model", model_id),
+                EntityRef("run", run_id),
+                str(experiment_id),
+                homes[run_id],
+                at,
+            )
         fresh = {"since": self.since, "ahead": self.now + AHEAD, "pending": PENDING}
         for model_id, experiment_id, _, at in self.tables.all(
-            f"{columns} status = :pending AND creation_timestamp_ms > :since AND creation_timestamp_ms <= :ahead", **fresh
+            f"{columns} status = :pending AND creation_timestamp_ms > :since AND creation_timestamp_ms <= :ahead",
+            **fresh,
         ):
             key = str(experiment_id)
             yield Tie(How.MADE, EntityRef("logged_model", model_id), EntityRef("experiment", key), key, key, at)
@@ -142,14 +189,18 @@ class TieReader:
         if "logged_models" not in self.tables.columns or not self.tables.has("inputs", "step"):
             return
         sql = (
-            "SELECT inputs.source_id, runs.experiment_id, logged_models.model_id, logged_models.experiment_id FROM logged_models "
+            "SELECT inputs.source_id, runs.experiment_id, logged_models.model_id, logged_models.experiment_id FROM "
+            "logged_models "
             f"JOIN inputs ON {self.tables.equals('inputs', 'destination_id', 'logged_models.model_id')} "
             f"JOIN runs ON {self.tables.equals('runs', 'run_uuid', 'inputs.source_id')} "
-            "WHERE inputs.source_type IN ('RUN_INPUT', 'RUN_OUTPUT') AND runs.experiment_id <> logged_models.experiment_id "
+            "WHERE inputs.source_type IN ('RUN_INPUT', 'RUN_OUTPUT') AND runs.experiment_id <> "
+            "logged_models.experiment_id "
             "AND logged_models.experiment_id IN :ids"
         )
         for run_id, experiment_id, model_id, home in self.tables.within(sql, map(int, retirable)):
-            yield Tie(How.USED, EntityRef("run", run_id), EntityRef("logged_model", model_id), str(experiment_id), str(home))
+            yield Tie(
+                How.USED, EntityRef("run", run_id), EntityRef("logged_model", model_id), str(experiment_id), str(home)
+            )
 
     def _versions(self, registry: Mapping[str, RegisteredModel]) -> Iterator[Tie]:
         """What versions name, and the runs that wrote the models among that."""
@@ -169,25 +220,32 @@ class TieReader:
         """What people made in experiments beside their runs."""
         if "entity_associations" in self.tables.columns:
             for dataset_id, name, key in self.tables.within(
-                "SELECT dataset_id, name, destination_id FROM entity_associations JOIN evaluation_datasets ON dataset_id = source_id "
-                "WHERE source_type = 'evaluation_dataset' AND destination_type = 'experiment' AND destination_id IN :ids",
+                "SELECT dataset_id, name, destination_id FROM entity_associations JOIN evaluation_datasets ON "
+                "dataset_id = source_id "
+                "WHERE source_type = 'evaluation_dataset' AND destination_type = 'experiment' AND destination_id "
+                "IN :ids",
                 retirable,
             ):
                 yield belongs(How.DATASET, "evaluation_dataset", dataset_id, name, key)
         if "registered_model_tags" in self.tables.columns:
             for name, key, value in self.tables.all(
-                "SELECT name, registered_model_tags.key, value FROM registered_model_tags WHERE registered_model_tags.key = :homes",
+                "SELECT name, registered_model_tags.key, value FROM registered_model_tags WHERE "
+                "registered_model_tags.key = :homes",
                 homes=PROMPT_HOMES,
             ):
                 for home in retirable if key == PROMPT_HOMES else ():
                     if home in prompt_homes(value or ""):
                         yield belongs(How.PROMPT, "prompt", name, name, home)
         if self.tables.has("endpoints", "usage_tracking"):
-            for key, name, home, tracking in self.tables.all("SELECT endpoint_id, name, experiment_id, usage_tracking FROM endpoints"):
+            for key, name, home, tracking in self.tables.all(
+                "SELECT endpoint_id, name, experiment_id, usage_tracking FROM endpoints"
+            ):
                 if tracking and str(home) in retirable:
                     yield belongs(How.ENDPOINT, "gateway_endpoint", key, name or "", str(home))
         if "scorers" in self.tables.columns:
-            for name, home in self.tables.within("SELECT scorer_name, experiment_id FROM scorers WHERE experiment_id IN :ids", map(int, retirable)):
+            for name, home in self.tables.within(
+                "SELECT scorer_name, experiment_id FROM scorers WHERE experiment_id IN :ids", map(int, retirable)
+            ):
                 yield belongs(How.SCORER, "scorer", name, name, str(home))
 
     def _homes(self, ids: Collection[str]) -> dict[str, str]:

@@ -1,4 +1,6 @@
-"""When the newest row of a store is dated, whatever its workspace. What a repair made counts for nothing: it says nothing of people's work."""
+"""When the newest row of a store is dated, whatever its workspace. What a repair made counts for nothing: it says
+nothing of people's work.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,13 @@ def newest_row(tables: Tables, before: int) -> int:
     found = [0]
     for table, column, run in _TIMES:
         if tables.has(table, column):
-            people = f" AND ({run} IS NULL OR {run} NOT IN (SELECT run_uuid FROM tags WHERE tags.key IN ({made})))" if run else ""
-            ((latest,),) = tables.all(f"SELECT MAX({column}) FROM {table} WHERE {column} <= :before{people}", before=before)
+            people = (
+                f" AND ({run} IS NULL OR {run} NOT IN (SELECT run_uuid FROM tags WHERE tags.key IN ({made})))"
+                if run
+                else ""
+            )
+            ((latest,),) = tables.all(
+                f"SELECT MAX({column}) FROM {table} WHERE {column} <= :before{people}", before=before
+            )
             found.append(int(latest or 0))
     return max(found)

@@ -105,9 +105,18 @@ def _unchanged(path: str) -> Iterator[str]:
 def _sentence(path: str, error: Exception) -> str:
     cause = str(getattr(error, "orig", error))
     if "locked" in cause:
-        return f"the database {path} is locked by another process: try again when it is done, or raise [store] busy_timeout"
+        return (
+            f"the database {path} is locked by another process: try again when it is done, or raise [store] "
+            "busy_timeout"
+        )
     if "readonly database" in cause or "unable to open" in cause:
-        return f"the database {path} was left in the middle of a write (see its -journal file): open it once with MLflow so that SQLite recovers it"
+        return (
+            f"the database {path} was left in the middle of a write (see its -journal file): open it once with "
+            "MLflow so that SQLite recovers it"
+        )
     if "no such column" in cause or "no such table" in cause:
-        return f"the database {path} has a schema that cannot be read ({cause}): check that it is MLflow's, then run 'mlflow db upgrade' on a copy"
+        return (
+            f"the database {path} has a schema that cannot be read ({cause}): check that it is MLflow's, then "
+            "run 'mlflow db upgrade' on a copy"
+        )
     return f"the database {path} cannot be read: {cause}"

@@ -26,7 +26,9 @@ _AT_ONCE = 50  # scans in one unit
 
 
 class Workshop:
-    """What one session computed from bytes that do not change: kept while they stay the same, so that reading the store again costs nothing twice."""
+    """What one session computed from bytes that do not change: kept while they stay the same, so that reading the
+    store again costs nothing twice.
+    """
 
     def __init__(self, settings: Settings, places: Storages, executor: str = THREADS) -> None:
         self.settings = settings
@@ -54,7 +56,9 @@ class Workshop:
         return self._sources[key]
 
     def _new_folder(self) -> str:
-        self._folder = self._folder or tempfile.TemporaryDirectory(prefix="mlflow-compliance-", ignore_cleanup_errors=True)
+        self._folder = self._folder or tempfile.TemporaryDirectory(
+            prefix="mlflow-compliance-", ignore_cleanup_errors=True
+        )
         return tempfile.mkdtemp(dir=self._folder.name)
 
     def scan(self, path: str) -> Scan:
@@ -62,7 +66,9 @@ class Workshop:
         return _scan(path, self.settings.models)
 
     def scans(self, paths: Sequence[str]) -> dict[str, Scan]:
-        """Of many models and files those scans that other machines made, and in which nothing was found: the rest is looked at here, by `scan`."""
+        """Of many models and files those scans that other machines made, and in which nothing was found: the rest
+        is looked at here, by `scan`.
+        """
         if self._executor == THREADS:
             return {}
         found: dict[str, Scan] = {}
@@ -114,7 +120,9 @@ def _told(bundle: Bundle, settings: Settings) -> Bundle:
     """A bundle with what was learnt while it was built."""
     made = made_in(bundle.folder)
     origins = {role: (copy.named, copy.size, copy.sha256) for role, copy in made.sources.items()}
-    return replace(bundle, origins=origins, libraries=made.libraries, example=made.example, commit=_commit(str(settings.base)))
+    return replace(
+        bundle, origins=origins, libraries=made.libraries, example=made.example, commit=_commit(str(settings.base))
+    )
 
 
 def _state(path: str) -> tuple[str, int, int, int]:
@@ -129,7 +137,9 @@ def _state(path: str) -> tuple[str, int, int, int]:
 def _commit(folder: str) -> str:
     """The git commit that a folder is at, empty where there is none."""
     try:
-        done = subprocess.run(["git", "-C", folder, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=False)
+        done = subprocess.run(
+            ["git", "-C", folder, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""

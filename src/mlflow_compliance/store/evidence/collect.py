@@ -34,7 +34,9 @@ _LARGEST_METADATA = 1 << 24
 
 def with_evidence(snapshot: Snapshot, workshop: Workshop, uri: str, progress: Progress) -> Snapshot:
     """A snapshot whose rules and remedies may ask what files prove. `uri` is the store's tracking URI."""
-    return replace(snapshot, evidence=_Reader(snapshot, workshop, uri, progress).evidence(), sources=workshop.sources(progress))
+    return replace(
+        snapshot, evidence=_Reader(snapshot, workshop, uri, progress).evidence(), sources=workshop.sources(progress)
+    )
 
 
 class _Reader:
@@ -45,9 +47,13 @@ class _Reader:
         self.uri = uri
         self.progress = progress
         self.runs = {
-            run.run_id: (run, product) for product in self.settings.products for run in production_runs(product, Context(snapshot, self.settings))
+            run.run_id: (run, product)
+            for product in self.settings.products
+            for run in production_runs(product, Context(snapshot, self.settings))
         }
-        self.folders = {folder: product for run, product in self.runs.values() for folder in snapshot.model_folders(run)}
+        self.folders = {
+            folder: product for run, product in self.runs.values() for folder in snapshot.model_folders(run)
+        }
         self.scans = Computed(self._scanned, self._scan, self._scans)
 
     def evidence(self) -> Evidence:
@@ -105,7 +111,9 @@ class _Reader:
         try:
             scan = self.scans[folder]
             # One that could not be fetched has a problem, and is not tried.
-            return self.workshop.probe(folder if scan.problems else self._here(folder), scan, sample_of(self.folders[folder], self.settings))
+            return self.workshop.probe(
+                folder if scan.problems else self._here(folder), scan, sample_of(self.folders[folder], self.settings)
+            )
         finally:
             self.progress.stop()
 
@@ -117,7 +125,9 @@ class _Reader:
         return path if artifacts and folder and path in artifacts.files else ""
 
     def _predictions(self, run_id: str) -> str:
-        """The recorded predictions of a run: among its artifacts, else the file that it refers to or that the settings name."""
+        """The recorded predictions of a run: among its artifacts, else the file that it refers to or that the
+        settings name.
+        """
         _, product = self.runs[run_id]
         named = product.production.resolved(self.settings.base, "predictions")
         if named is None:
@@ -130,7 +140,9 @@ class _Reader:
         path = self._predictions(run_id)
         threshold = threshold_of(run, product)
         if threshold is None:
-            return Scored(path, problem="neither the run nor the settings say which threshold its decisions were made at")
+            return Scored(
+                path, problem="neither the run nor the settings say which threshold its decisions were made at"
+            )
         try:
             local = self._here(path)
         except RemoteError as error:
@@ -146,7 +158,11 @@ class _Reader:
         recorded = run.tags.get(f"{SHA256}predictions")
         found = replace(found, path=path)
         if not found.problem and recorded and recorded != found.sha256:
-            return replace(found, values={}, problem=f"{path} is not the file on record (sha256 {found.sha256[:16]}, on record {recorded[:16]})")
+            return replace(
+                found,
+                values={},
+                problem=f"{path} is not the file on record (sha256 {found.sha256[:16]}, on record {recorded[:16]})",
+            )
         return found
 
     def _served(self, run_id: str) -> Served:
@@ -156,12 +172,19 @@ class _Reader:
         snapshot = self.snapshot
         models = snapshot.models_of(run_id)
         files = {model.model_id: self._listed(("logged_model", model.model_id)) for model in models}
-        versions = [version for item in snapshot.registered_models.values() for version in item.versions if version.run_id == run_id]
+        versions = [
+            version
+            for item in snapshot.registered_models.values()
+            for version in item.versions
+            if version.run_id == run_id
+        ]
         experiment = snapshot.experiments[run.experiment_id]
         self.progress.start("Asking a tracking server", None)
         try:
             with self._server() as base_url:
-                return check_run(base_url, run, experiment, models, self._listed(run.ref.place), files, versions, self._workspace)
+                return check_run(
+                    base_url, run, experiment, models, self._listed(run.ref.place), files, versions, self._workspace
+                )
         except ComplianceError as error:
             return Served((str(error),))
         finally:
@@ -197,7 +220,11 @@ class _Reader:
         folder = artifacts.locations.get(place) if artifacts else None
         if artifacts is None or folder is None:
             return {}
-        return {path[len(folder) + 1 :]: (file.size, self._sha256(path)) for path, file in artifacts.under(folder).items() if file.logged}
+        return {
+            path[len(folder) + 1 :]: (file.size, self._sha256(path))
+            for path, file in artifacts.under(folder).items()
+            if file.logged
+        }
 
     def _sha256(self, path: str) -> str | None:
         try:

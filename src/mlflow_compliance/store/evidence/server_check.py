@@ -1,4 +1,6 @@
-"""Whether a tracking server shows and gives a run as the store holds it: asked for as MLflow's web UI does, every answer compared."""
+"""Whether a tracking server shows and gives a run as the store holds it: asked for as MLflow's web UI does, every
+answer compared.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,10 @@ def check_run(
     `workspace` is asked for where MLflow's environment names none.
     Nothing is raised for a server that fails or goes away: that is a problem as well.
     """
-    places = [(run.artifact_uri, files), *((model.artifact_location, model_files.get(model.model_id, {})) for model in models)]
+    places = [
+        (run.artifact_uri, files),
+        *((model.artifact_location, model_files.get(model.model_id, {})) for model in models),
+    ]
     with Asking(base_url, workspace) as server:
         try:
             _check_experiment(server, experiment)
@@ -63,7 +68,9 @@ def check_run(
 
 def _check_experiment(server: Asking, experiment: Experiment) -> None:
     table = server.pages(AJAX + "experiments/search", {"max_results": 25, "order_by": "last_update_time DESC"})
-    row = server.find("the experiment", table, "experiments", lambda item: bool(item["experiment_id"] == experiment.experiment_id))
+    row = server.find(
+        "the experiment", table, "experiments", lambda item: bool(item["experiment_id"] == experiment.experiment_id)
+    )
     page = server.json(AJAX + "experiments/get", {"experiment_id": experiment.experiment_id})
     for answer, where in ((row, "experiments/search"), (page and page["experiment"], "experiments/get")):
         if answer:
@@ -75,7 +82,9 @@ def _check_rows(server: Asking, run: Run, experiment: Experiment) -> None:
     """The run in its experiment's table, on its page (which asks by GraphQL) and by its id."""
     if row := _row(server, run):
         _compare(server, run, row["info"].get("run_name", ""), row["info"]["status"], row["data"], "runs/search")
-    page = server.json("graphql", body={"operationName": "GetRun", "variables": {"data": {"runId": run.run_id}}, "query": _RUN_PAGE})
+    page = server.json(
+        "graphql", body={"operationName": "GetRun", "variables": {"data": {"runId": run.run_id}}, "query": _RUN_PAGE}
+    )
     if page and (shown := ((page.get("data") or {}).get("mlflowGetRun") or {}).get("run")):
         _compare(server, run, shown["info"]["runName"] or "", shown["info"]["status"], shown["data"], "graphql")
         server.same("name of the experiment", shown["experiment"]["name"], experiment.name, "graphql")
@@ -89,7 +98,9 @@ def _check_rows(server: Asking, run: Run, experiment: Experiment) -> None:
 def _row(server: Asking, run: Run) -> Any:
     def pages(text: str) -> Iterable[Any]:
         query = {"experiment_ids": [run.experiment_id], "filter": text, "run_view_type": "ACTIVE_ONLY"}
-        return server.pages(AJAX + "runs/search", body={**query, "order_by": ["attributes.start_time DESC"], "max_results": 100})
+        return server.pages(
+            AJAX + "runs/search", body={**query, "order_by": ["attributes.start_time DESC"], "max_results": 100}
+        )
 
     turned = list(islice(pages(""), _PAGES))
     many = len(turned) == _PAGES and turned[-1] and turned[-1].get("next_page_token")
@@ -104,16 +115,31 @@ def _compare(server: Asking, run: Run, name: str, status: str, data: Mapping[str
     server.same_items("tag", _pairs(data), run.tags, where)
     # GraphQL has no word for a number that is not finite.
     latest = {key: _point(max(points, key=_order), plain=where == "graphql") for key, points in run.metrics.items()}
-    server.same_items("latest value of metric", {item["key"]: _given(item) for item in data.get("metrics", ())}, latest, where)
+    server.same_items(
+        "latest value of metric", {item["key"]: _given(item) for item in data.get("metrics", ())}, latest, where
+    )
 
 
 def _check_histories(server: Asking, run: Run) -> None:
     for key, points in run.metrics.items():
         expected = Counter(map(_point, points))
-        pages = list(server.pages(AJAX + "metrics/get-history", {"run_id": run.run_id, "metric_key": key, "max_results": _HISTORY}))
+        pages = list(
+            server.pages(
+                AJAX + "metrics/get-history", {"run_id": run.run_id, "metric_key": key, "max_results": _HISTORY}
+            )
+        )
         if None not in pages:
-            _compare_history(server, key, [item for page in pages for item in page.get("metrics", ())], expected, "metrics/get-history")
-        chart = server.json(AJAX + "metrics/get-history-bulk-interval", {"run_ids": run.run_id, "metric_key": key, "max_results": _CHART})
+            _compare_history(
+                server,
+                key,
+                [item for page in pages for item in page.get("metrics", ())],
+                expected,
+                "metrics/get-history",
+            )
+        chart = server.json(
+            AJAX + "metrics/get-history-bulk-interval",
+            {"run_ids": run.run_id, "metric_key": key, "max_results": _CHART},
+        )
         if chart is not None:
             given = chart.get("metrics", ())
             thinned = expected & Counter(map(_given, given)) if given and len(points) > _CHART else expected
@@ -125,22 +151,31 @@ def _compare_history(server: Asking, key: str, items: Iterable[Any], expected: C
     server.checked += 1
     if found != expected:
         missing, others = (expected - found).total(), (found - expected).total()
-        server.problem(f"the history of metric {key} lacks {missing} of its {expected.total()} points and has {others} others", where)
+        server.problem(
+            f"the history of metric {key} lacks {missing} of its {expected.total()} points and has {others} others",
+            where,
+        )
 
 
 def _check_model(server: Asking, model: LoggedModel) -> None:
     order = [{"field_name": "creation_time", "ascending": False}]
-    pages = server.pages(AJAX + "logged-models/search", body={"experiment_ids": [model.experiment_id], "order_by": order})
+    pages = server.pages(
+        AJAX + "logged-models/search", body={"experiment_ids": [model.experiment_id], "order_by": order}
+    )
     server.find(f"model {model.name}", pages, "models", lambda item: bool(item["info"]["model_id"] == model.model_id))
     if answer := server.json(f"{AJAX}logged-models/{quote(model.model_id, safe='')}"):
         shown = answer["model"]
         server.same(f"name of model {model.model_id}", shown["info"]["name"], model.name, "logged-models")
-        server.same_items(f"model {model.name}: param", _pairs(shown.get("data", {}), "params"), model.params, "logged-models")
+        server.same_items(
+            f"model {model.name}: param", _pairs(shown.get("data", {}), "params"), model.params, "logged-models"
+        )
         server.same_items(f"model {model.name}: tag", _pairs(shown["info"]), model.tags, "logged-models")
 
 
 def _check_version(server: Asking, version: ModelVersion, run: Run, places: Sequence[tuple[str, Files]]) -> None:
-    """The version by its number, on the run's page, and by every alias that the registered model's page shows for it."""
+    """The version by its number, on the run's page, and by every alias that the registered model's page shows for
+    it.
+    """
     what, where = f"{version.name} version {version.version}", "model-versions/get"
     if answer := server.json(AJAX + where, {"name": version.name, "version": version.version}):
         shown = answer["model_version"]
@@ -151,13 +186,23 @@ def _check_version(server: Asking, version: ModelVersion, run: Run, places: Sequ
         _check_schema(server, version, places)
     if version.run_id == run.run_id:
         pages = server.pages(AJAX + "model-versions/search", {"filter": f"run_id='{run.run_id}'"})
-        server.find(what, pages, "model_versions", lambda item: bool((item["name"], item["version"]) == (version.name, version.version)))
+        server.find(
+            what,
+            pages,
+            "model_versions",
+            lambda item: bool((item["name"], item["version"]) == (version.name, version.version)),
+        )
     page = server.json(AJAX + "registered-models/get", {"name": version.name})
     for item in page["registered_model"].get("aliases", ()) if page else ():
         if item["version"] != version.version:
             continue
         if answer := server.json(AJAX + "registered-models/alias", {"name": version.name, "alias": item["alias"]}):
-            server.same(f"{what}: version of alias {item['alias']}", answer["model_version"]["version"], version.version, "registered-models/alias")
+            server.same(
+                f"{what}: version of alias {item['alias']}",
+                answer["model_version"]["version"],
+                version.version,
+                "registered-models/alias",
+            )
 
 
 def _check_schema(server: Asking, version: ModelVersion, places: Sequence[tuple[str, Files]]) -> None:
@@ -167,7 +212,9 @@ def _check_schema(server: Asking, version: ModelVersion, places: Sequence[tuple[
             inside = version.location[len(place) :].strip("/")
             if known := files.get(f"{inside}/MLmodel".lstrip("/")):
                 query = {"path": MLMODEL, "name": version.name, "version": version.version}
-                server.download(f"MLmodel of {version.name} version {version.version}", known, "model-versions/get-artifact", query)
+                server.download(
+                    f"MLmodel of {version.name} version {version.version}", known, "model-versions/get-artifact", query
+                )
 
 
 def _point(point: MetricPoint, *, plain: bool = False) -> _Point:
@@ -179,7 +226,11 @@ def _point(point: MetricPoint, *, plain: bool = False) -> _Point:
 
 def _given(item: Mapping[str, Any]) -> _Point:
     value = None if item["value"] is None else float(item["value"])
-    return "NaN" if value is not None and math.isnan(value) else value, int(item.get("timestamp", 0)), int(item.get("step", 0))
+    return (
+        "NaN" if value is not None and math.isnan(value) else value,
+        int(item.get("timestamp", 0)),
+        int(item.get("step", 0)),
+    )
 
 
 def _order(point: MetricPoint) -> tuple[int, int, float]:
@@ -199,7 +250,9 @@ _STRANGERS = 100
 
 
 class Tree(NamedTuple):
-    """How the UI asks for files: the call that lists a folder and the one that gives a file, each with what it calls the path."""
+    """How the UI asks for files: the call that lists a folder and the one that gives a file, each with what it
+    calls the path.
+    """
 
     what: str
     list_call: str
@@ -215,7 +268,14 @@ def run_tree(run: Run) -> Tree:
 
 def model_tree(model: LoggedModel) -> Tree:
     call = f"{AJAX}logged-models/{quote(model.model_id, safe='')}/artifacts"
-    return Tree(f"file of model {model.name}", f"{call}/directories", "artifact_directory_path", f"{call}/files", "artifact_file_path", {})
+    return Tree(
+        f"file of model {model.name}",
+        f"{call}/directories",
+        "artifact_directory_path",
+        f"{call}/files",
+        "artifact_file_path",
+        {},
+    )
 
 
 def check_files(server: Asking, tree: Tree, files: Files) -> None:
@@ -235,7 +295,9 @@ def check_files(server: Asking, tree: Tree, files: Files) -> None:
 
 
 def _listed(server: Asking, tree: Tree, known: Set[str]) -> tuple[dict[str, int], set[str]]:
-    """Every file in the lists of all folders with its size, and the folders whose list is not given. `known` folders hold files that were read."""
+    """Every file in the lists of all folders with its size, and the folders whose list is not given. `known`
+    folders hold files that were read.
+    """
     listed: dict[str, int] = {}
     failed: set[str] = set()
     seen, todo = {""}, [""]

@@ -111,7 +111,9 @@ class Asking:
         """Answers page by page; None in the place of one that failed, and then no more."""
         token: dict[str, object] = {}
         while True:
-            page = self.json(path, query, {**body, **token}) if body is not None else self.json(path, {**query, **token})
+            page = (
+                self.json(path, query, {**body, **token}) if body is not None else self.json(path, {**query, **token})
+            )
             yield page
             if page is None or not page.get("next_page_token"):
                 return
@@ -156,11 +158,17 @@ class Asking:
                 self._broken(f"the download of {what}")
                 return
         if self.same_size(what, count, size, "download") and sha256 is not None and digest.hexdigest() != sha256:
-            self.problem(f"{what} has sha256 {sha256[:16]} in the store and {digest.hexdigest()[:16]} for the server", "download")
+            self.problem(
+                f"{what} has sha256 {sha256[:16]} in the store and {digest.hexdigest()[:16]} for the server", "download"
+            )
 
     def _ask(self, path: str, query: Query, body: Any = None) -> requests.Response | None:
         # A name that is no UTF-8 cannot be written by a browser either: it is asked for by its bytes.
-        url = self._base + path + ("?" + urlencode(query, quote_via=quote, safe=_COMPONENT, errors="surrogateescape") if query else "")
+        url = (
+            self._base
+            + path
+            + ("?" + urlencode(query, quote_via=quote, safe=_COMPONENT, errors="surrogateescape") if query else "")
+        )
         for _ in range(2):  # a server may close an idle connection in the moment in which it is used again
             try:
                 if body is None:
@@ -174,9 +182,14 @@ class Asking:
         return None
 
     def _let_in(self, answer: requests.Response) -> None:
-        """Raise GoneError where the server does not take the credentials any more: every other question would be answered the same."""
+        """Raise GoneError where the server does not take the credentials any more: every other question would be
+        answered the same.
+        """
         if answer.status_code == requests.codes.unauthorized:
-            self.problem("the server does not accept the credentials (HTTP 401) that it took when the store was read: a token may have expired")
+            self.problem(
+                "the server does not accept the credentials (HTTP 401) that it took when the store was read: a "
+                "token may have expired"
+            )
             raise GoneError
 
     def _broken(self, what: str) -> None:
@@ -193,7 +206,9 @@ class Asking:
 
 
 def _called(path: str, query: Query) -> str:
-    about = [str(value) for key, value in query.items() if key not in ("max_results", "order_by", "page_token", "run_uuid")]
+    about = [
+        str(value) for key, value in query.items() if key not in ("max_results", "order_by", "page_token", "run_uuid")
+    ]
     return " ".join([path.removeprefix(AJAX), *map(_brief, about)])
 
 

@@ -25,7 +25,8 @@ CALLED = _names(
         # Containers and numbers: they allocate, iterate and hash.
         "builtins": "bytearray bytes complex frozenset range set slice",
         "collections": "OrderedDict defaultdict",
-        # Looks a codec up by name, in the package `encodings` alone, and gives bytes or text. Protocols before 3 write bytes with it.
+        # Looks a codec up by name, in the package `encodings` alone, and gives bytes or text. Protocols before 3 write
+        # bytes with it.
         "_codecs": "encode",
         # Arrays, their types and single numbers, from bytes. NumPy 1 says core, NumPy 2 _core.
         "numpy": "dtype",
@@ -33,7 +34,8 @@ CALLED = _names(
         "numpy.core.numeric": "_frombuffer",
         "numpy._core.multiarray": "_reconstruct scalar",
         "numpy._core.numeric": "_frombuffer",
-        # Random states: they call the bit generator they are given, with at most its name, which the pickle could do itself.
+        # Random states: they call the bit generator they are given, with at most its name, which the pickle could do
+        # itself.
         "numpy.random._pickle": "__bit_generator_ctor __generator_ctor __randomstate_ctor",
         "numpy.random.bit_generator": "__pyx_unpickle_SeedSequence",
         # Index and frame, and the Arrow text in them: arrays in, arrays out.
@@ -46,13 +48,18 @@ CALLED = _names(
         # Compiled objects of numbers: three arguments, or one, or none, all of them checked numbers and arrays.
         "sklearn.tree._tree": "Tree",
         "sklearn._loss._loss": (
-            "CyAbsoluteError CyExponentialLoss CyHalfBinomialLoss CyHalfGammaLoss CyHalfMultinomialLoss CyHalfPoissonLoss CyHalfSquaredError"
+            "CyAbsoluteError CyExponentialLoss CyHalfBinomialLoss CyHalfGammaLoss CyHalfMultinomialLoss "
+            "CyHalfPoissonLoss CyHalfSquaredError"
             " CyHalfTweedieLoss CyHalfTweedieLossIdentity CyHuberLoss CyPinballLoss"
         ),
-        "sklearn.linear_model._sgd_fast": "EpsilonInsensitive Hinge Huber Log ModifiedHuber SquaredEpsilonInsensitive SquaredHinge SquaredLoss",
+        "sklearn.linear_model._sgd_fast": (
+            "EpsilonInsensitive Hinge Huber Log ModifiedHuber SquaredEpsilonInsensitive SquaredHinge SquaredLoss"
+        ),
     }
 )
-"""May be called with any arguments: none of them imports, evaluates, opens or sends anything, or calls more than the pickle itself may call."""
+"""May be called with any arguments: none of them imports, evaluates, opens or sends anything, or calls more than
+the pickle itself may call.
+"""
 
 MADE = _names(
     {
@@ -78,7 +85,8 @@ MADE = _names(
         # Estimators take their attributes as they are.
         "sklearn._loss.link": "HalfLogitLink IdentityLink Interval LogLink LogitLink MultinomialLogit",
         "sklearn._loss.loss": (
-            "AbsoluteError ExponentialLoss HalfBinomialLoss HalfGammaLoss HalfMultinomialLoss HalfPoissonLoss HalfSquaredError"
+            "AbsoluteError ExponentialLoss HalfBinomialLoss HalfGammaLoss HalfMultinomialLoss HalfPoissonLoss "
+            "HalfSquaredError"
             " HalfTweedieLoss HalfTweedieLossIdentity HuberLoss PinballLoss"
         ),
         "sklearn.calibration": "CalibratedClassifierCV _CalibratedClassifier _SigmoidCalibration",
@@ -87,10 +95,14 @@ MADE = _names(
         "sklearn.decomposition._pca": "PCA",
         "sklearn.dummy": "DummyClassifier DummyRegressor",
         "sklearn.ensemble._bagging": "BaggingClassifier BaggingRegressor",
-        "sklearn.ensemble._forest": "ExtraTreesClassifier ExtraTreesRegressor RandomForestClassifier RandomForestRegressor",
+        "sklearn.ensemble._forest": (
+            "ExtraTreesClassifier ExtraTreesRegressor RandomForestClassifier RandomForestRegressor"
+        ),
         "sklearn.ensemble._gb": "GradientBoostingClassifier GradientBoostingRegressor",
         "sklearn.ensemble._hist_gradient_boosting.binning": "_BinMapper",
-        "sklearn.ensemble._hist_gradient_boosting.gradient_boosting": "HistGradientBoostingClassifier HistGradientBoostingRegressor",
+        "sklearn.ensemble._hist_gradient_boosting.gradient_boosting": (
+            "HistGradientBoostingClassifier HistGradientBoostingRegressor"
+        ),
         "sklearn.ensemble._hist_gradient_boosting.predictor": "TreePredictor",
         "sklearn.ensemble._iforest": "IsolationForest",
         "sklearn.ensemble._stacking": "StackingClassifier StackingRegressor",
@@ -111,7 +123,8 @@ MADE = _names(
         "sklearn.linear_model._stochastic_gradient": "SGDClassifier SGDRegressor",
         "sklearn.pipeline": "FeatureUnion Pipeline",
         "sklearn.preprocessing._data": (
-            "Binarizer MaxAbsScaler MinMaxScaler Normalizer PowerTransformer QuantileTransformer RobustScaler StandardScaler"
+            "Binarizer MaxAbsScaler MinMaxScaler Normalizer PowerTransformer QuantileTransformer RobustScaler "
+            "StandardScaler"
         ),
         "sklearn.preprocessing._discretization": "KBinsDiscretizer",
         "sklearn.preprocessing._encoders": "OneHotEncoder OrdinalEncoder",
@@ -124,10 +137,13 @@ MADE = _names(
         "sklearn.utils._bunch": "Bunch",
     }
 )
-"""May be named, made empty and given attributes, but not called with arguments: a Booster would open the file that it is given."""
+"""May be named, made empty and given attributes, but not called with arguments: a Booster would open the file that
+it is given.
+"""
 
 
-# Left out on purpose: copyreg._reconstructor calls the `__init__` of a class of the pickle's choice, and only protocols 0 and 1 need it.
+# Left out on purpose: copyreg._reconstructor calls the `__init__` of a class of the pickle's choice, and only protocols
+# 0 and 1 need it.
 
 
 def is_known(name: Name) -> bool:
@@ -136,9 +152,14 @@ def is_known(name: Name) -> bool:
 
 
 def objections(names: Collection[Name], allowed_globals: Collection[str]) -> dict[Name, str]:
-    """Each name that the settings do not allow -> why not, as the end of a sentence that begins with the name; the worst come first."""
+    """Each name that the settings do not allow -> why not, as the end of a sentence that begins with the name; the
+    worst come first.
+    """
     dangerous = _dangerous(names)
-    found = dict.fromkeys(sorted(dangerous), "would run on load, and is known to run commands or code or to reach files: it cannot be allowed")
+    found = dict.fromkeys(
+        sorted(dangerous),
+        "would run on load, and is known to run commands or code or to reach files: it cannot be allowed",
+    )
     for name in sorted(set(names) - dangerous):
         if str(name) not in allowed_globals or "." in name.name:
             found[name] = "would run on load: name it in allowed_globals under [models] if you know that it is harmless"
@@ -152,6 +173,8 @@ def _dangerous(names: Collection[Name]) -> set[Name]:
     from picklescan.scanner import SafetyLevel, scan_pickle_bytes
 
     texts = [[text.encode("utf-8", "surrogatepass") for text in name] for name in names]
-    imports = b"".join(b"".join(b"X" + len(text).to_bytes(4, "little") + text for text in pair) + b"\x930" for pair in texts)
+    imports = b"".join(
+        b"".join(b"X" + len(text).to_bytes(4, "little") + text for text in pair) + b"\x930" for pair in texts
+    )
     result = scan_pickle_bytes(BytesIO(b"\x80\x04" + imports + b"N."), "names")
     return {Name(found.module, found.name) for found in result.globals if found.safety is SafetyLevel.Dangerous}

@@ -1,4 +1,6 @@
-"""Whether a zip archive, a skops file or a NumPy file holds anything but known, harmless parts of models. Nothing in it is loaded."""
+"""Whether a zip archive, a skops file or a NumPy file holds anything but known, harmless parts of models. Nothing
+in it is loaded.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,14 @@ from typing import IO, Any
 
 from mlflow_compliance.settings.schema import ModelSettings
 from mlflow_compliance.store.models.allowlist import MADE, Name, objections
-from mlflow_compliance.store.models.pickle_scan import SUFFIXES, UNKNOWN, is_special, looks_like_pickle, pickle_problems, shown
+from mlflow_compliance.store.models.pickle_scan import (
+    SUFFIXES,
+    UNKNOWN,
+    is_special,
+    looks_like_pickle,
+    pickle_problems,
+    shown,
+)
 
 LARGEST = 1 << 30
 """A pickle or archive with more bytes than this, packed or unpacked, is not looked at: it is read into memory."""
@@ -31,7 +40,9 @@ _LOADERS = {
     Name("sklearn.utils._bunch", "Bunch"): {"DictNode"},
     **{name: {"ObjectNode"} for name in MADE if name.name != "Bunch"},
 }
-"""What models are made of beside what skops trusts, and how it may be made: empty, filled, or from numbers, but not called."""
+"""What models are made of beside what skops trusts, and how it may be made: empty, filled, or from numbers, but not
+called.
+"""
 
 
 def is_zip(stream: IO[bytes]) -> bool:
@@ -50,7 +61,9 @@ class _Room:
         return self.left >= 0
 
 
-def zip_problems(data: bytes, where: str, rules: ModelSettings, *, skops: bool, room: _Room | None = None) -> Iterator[str]:
+def zip_problems(
+    data: bytes, where: str, rules: ModelSettings, *, skops: bool, room: _Room | None = None
+) -> Iterator[str]:
     """What the members of an archive could do; `skops` where it will be loaded as such a file."""
     room = room or _Room()
     # A pickle of text may hold the few bytes that make the end of an archive: that alone is no archive.
@@ -104,7 +117,9 @@ def trust_problems(types: Any, where: str, rules: ModelSettings) -> Iterator[str
         yield f"{where}: has skops trust {shown(name)}, which {why}"
 
 
-def _member_problems(archive: zipfile.ZipFile, where: str, rules: ModelSettings, room: _Room, skip: str = "") -> Iterator[str]:
+def _member_problems(
+    archive: zipfile.ZipFile, where: str, rules: ModelSettings, room: _Room, skip: str = ""
+) -> Iterator[str]:
     for member in archive.infolist():
         inner = f"{where}: {shown(member.filename)}"
         with archive.open(member) as stream:
@@ -129,7 +144,8 @@ def _skops_problems(archive: zipfile.ZipFile, where: str, rules: ModelSettings) 
             yield f"{where}: is too large for a skops file, {UNKNOWN}"
             return
         seen = json.dumps(json.loads(schema, object_hook=nodes))
-        # Only the names of the other members matter to skops' own look at it: their content would be read once for each mention.
+        # Only the names of the other members matter to skops' own look at it: their content would be read once for each
+        # mention.
         with zipfile.ZipFile(hollow := BytesIO(), "w") as copy:
             for member in archive.namelist():
                 copy.writestr(member, seen if member == _SCHEMA else b"")
@@ -154,10 +170,13 @@ class _Nodes:
 
     def __call__(self, node: dict[str, Any]) -> dict[str, Any]:
         if isinstance(node.get("__loader__"), str):
-            self.loaders.setdefault(_name(f"{node.get('__module__')}.{node.get('__class__')}"), set()).add(node["__loader__"])
+            self.loaders.setdefault(_name(f"{node.get('__module__')}.{node.get('__class__')}"), set()).add(
+                node["__loader__"]
+            )
         else:
             self.special |= any(is_special(key) and key != "__id__" for key in node)
-        # Without ids every mention of a node is looked at by itself. With them, nodes that share nodes take exponential time.
+        # Without ids every mention of a node is looked at by itself. With them, nodes that share nodes take exponential
+        # time.
         return {key: value for key, value in node.items() if key != "__id__" or isinstance(value, dict)}
 
 

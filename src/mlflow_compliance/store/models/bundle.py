@@ -1,4 +1,6 @@
-"""Builds everything that a production run is logged from, in a folder of its own beside the store. What is built is built from copies."""
+"""Builds everything that a production run is logged from, in a folder of its own beside the store. What is built is
+built from copies.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,8 @@ class Built(NamedTuple):
 def build(product: Product, base: Path, models: ModelSettings, folder: str) -> Source:
     """Build into an empty folder; nothing outside it is written. `base` is what paths in the settings start from.
 
-    The model is unpickled in a limited process, and only where its pickle holds nothing that is not known to be safe. Whether it gives what the
+    The model is unpickled in a limited process, and only where its pickle holds nothing that is not known to be safe.
+    Whether it gives what the
     predictions say is in the evidence, for the rules.
     """
     try:
@@ -62,7 +65,9 @@ def build(product: Product, base: Path, models: ModelSettings, folder: str) -> S
     except ComplianceError as error:
         return Source(problem=str(error))
     except OSError as error:
-        return Source(problem=f"the production run of {product.name} could not be built in {folder}: {why_unread(error)}")
+        return Source(
+            problem=f"the production run of {product.name} could not be built in {folder}: {why_unread(error)}"
+        )
 
 
 def made_in(folder: str) -> Built:
@@ -77,7 +82,10 @@ class _Builder:
         self.wanted: ProductionSettings = product.production
         missing = [f"products.production.{name}" for name in _NEEDED if getattr(self.wanted, name) is None]
         if missing:
-            raise ComplianceError(f"the settings do not name {' and '.join(missing)} for product {product.name}: a production run is built from them")
+            raise ComplianceError(
+                f"the settings do not name {' and '.join(missing)} for product {product.name}: a production run "
+                "is built from them"
+            )
         self.paths = {name: self.wanted.resolved(base, name) or "" for name in ("model", "predictions", "features")}
         self.models = models
         self.limits = Limits(models.time_limit, models.memory_limit)
@@ -88,13 +96,18 @@ class _Builder:
 
     def bundle(self) -> Bundle:
         """All steps in turn; the first that does not succeed raises."""
-        sources = {"model": self._copy("model", self.pickle), "predictions": self._copy("predictions", self.predictions)}
+        sources = {
+            "model": self._copy("model", self.pickle),
+            "predictions": self._copy("predictions", self.predictions),
+        }
         self._refuse_unsafe(scan_file(self.pickle, self.models))
         scored = self._scored()
         self._run_child(scored, sources)
         scan = scan_model(self.model, self.models)
         if scan.problems:
-            raise ComplianceError(f"the MLflow model built from {self.wanted.model} is not safe to load: {scan.problems[0]}")
+            raise ComplianceError(
+                f"the MLflow model built from {self.wanted.model} is not safe to load: {scan.problems[0]}"
+            )
         probed = probe(self.model, scan.hashes, self.limits, self._sample())
         if probed.problem:
             raise ComplianceError(f"the MLflow model built from {self.wanted.model} was tried: {probed.problem}")

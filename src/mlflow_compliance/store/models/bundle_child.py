@@ -1,4 +1,6 @@
-"""What runs in a limited process to build a production run: the model unpickled, saved as an MLflow model, described and pictured."""
+"""What runs in a limited process to build a production run: the model unpickled, saved as an MLflow model,
+described and pictured.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ _PARQUET = b"PAR1"
 
 
 def build(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Write `model/`, the table of importances and the pictures below the working directory; what was learnt of the model on the way."""
+    """Write `model/`, the table of importances and the pictures below the working directory; what was learnt of the
+    model on the way.
+    """
     model = loaded(request["model"], request["named"])
     names = model.booster_.feature_name()
     example, origin = example_of(request["features"], names)
@@ -53,11 +57,16 @@ def loaded(path: str, named: str) -> Any:
         raise ComplianceError(f"{named}: {why(error, 'unpickling')}") from None
     kind = type(model)
     if not isinstance(model, LGBMClassifier):
-        raise ComplianceError(f"{named} holds a {kind.__module__}.{kind.__qualname__}, and a production model must be a lightgbm.LGBMClassifier")
+        raise ComplianceError(
+            f"{named} holds a {kind.__module__}.{kind.__qualname__}, and a production model must be a "
+            "lightgbm.LGBMClassifier"
+        )
     if not model.__sklearn_is_fitted__():
         raise ComplianceError(f"{named} holds an LGBMClassifier that was never fitted")
     if model.n_classes_ != 2:
-        raise ComplianceError(f"{named} holds a classifier of {model.n_classes_} classes, and a production model must have 2")
+        raise ComplianceError(
+            f"{named} holds a classifier of {model.n_classes_} classes, and a production model must have 2"
+        )
     return model
 
 
@@ -78,7 +87,10 @@ def _first_rows(path: str, names: Sequence[str]) -> Any:
     try:
         batch = next(_batches(path))
         # LightGBM writes blanks in names as underscores.
-        there = {**{name.replace(" ", "_"): name for name in batch.schema.names}, **{name: name for name in batch.schema.names}}
+        there = {
+            **{name.replace(" ", "_"): name for name in batch.schema.names},
+            **{name: name for name in batch.schema.names},
+        }
         columns = [batch.column(there[name]).cast(pa.float64(), safe=False) for name in names]
     except (OSError, ValueError, LookupError, NotImplementedError, StopIteration):
         return None
@@ -128,7 +140,9 @@ def _save(model: Any, example: Any, output: Any, serialization: str, libraries: 
 
 
 def _write_importance(booster: Any, path: str) -> None:
-    """What each feature gave to the trees: number of splits, and their gain in units of the objective. The strongest first."""
+    """What each feature gave to the trees: number of splits, and their gain in units of the objective. The
+    strongest first.
+    """
     kinds = [booster.feature_importance(kind).tolist() for kind in ("split", "gain")]
     rows = sorted(zip(booster.feature_name(), *kinds, strict=True), key=lambda row: (-row[2], row[0]))
     with open(path, "w", encoding="utf-8", newline="") as file:
@@ -140,7 +154,9 @@ def _write_importance(booster: Any, path: str) -> None:
 def _draw(request: Mapping[str, Any]) -> None:
     found = predictions_in(request["predictions"], target=request["target"], probability=request["probability"])
     costs = {name: request[name] for name in ("false_negative_cost", "false_positive_cost")}
-    draw_confusion_matrix("artifacts/confusion_matrix.png", request["values"], threshold=request["threshold"], target=request["target"])
+    draw_confusion_matrix(
+        "artifacts/confusion_matrix.png", request["values"], threshold=request["threshold"], target=request["target"]
+    )
     curve = costs_by_threshold(found.target, found.probability, request["threshold"], **costs)
     draw_threshold_curve("artifacts/threshold_curve.png", curve, rows=len(found.target), **costs)
 
@@ -152,7 +168,9 @@ def _plain(value: Any) -> Any:
 
 
 def main() -> None:
-    """Read the request from the working directory and leave the result there; a sentence about what is wrong is a result."""
+    """Read the request from the working directory and leave the result there; a sentence about what is wrong is a
+    result.
+    """
     with open(REQUEST, encoding="utf-8") as file:
         request = json.load(file)
     try:

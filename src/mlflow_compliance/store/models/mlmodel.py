@@ -1,4 +1,6 @@
-"""What an MLmodel file says lies beside it, and whether that is so. Nothing is loaded, nothing outside the folder is looked at."""
+"""What an MLmodel file says lies beside it, and whether that is so. Nothing is loaded, nothing outside the folder
+is looked at.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ _FILE_KEYS = ("data", "model_data", "model_path", "pickled_model", "python_model
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 _OWN_LINE = re.compile(
-    rb"^(?:run_id|model_id|model_uuid|utc_time_created|model_size_bytes): (?:'[^'\n]*'|[A-Za-z0-9](?:[\w.+:-]*\w)?)\n(?=[A-Za-z_]|\Z)", re.MULTILINE
+    rb"^(?:run_id|model_id|model_uuid|utc_time_created|model_size_bytes): "
+    rb"(?:'[^'\n]*'|[A-Za-z0-9](?:[\w.+:-]*\w)?)\n(?=[A-Za-z_]|\Z)",
+    re.MULTILINE,
 )
 """A line that tells a model from others of its kind, and is all of its entry."""
 _LARGEST_KEPT = 1 << 16
@@ -37,13 +41,26 @@ class Description(NamedTuple):
     error: str = ""
 
 
-def inspect(folder: str, owner: EntityRef | None, files: Mapping[str, ArtifactFile], raw: bytes | None = None) -> ModelFolder:
-    """The model folder as its MLmodel describes it; `files` is what the walk found, `raw` the file's bytes where the walk read it."""
-    return judge(folder, owner, read_description(folder) if raw is None else describe(raw), lambda name: _size(folder, name, files))
+def inspect(
+    folder: str, owner: EntityRef | None, files: Mapping[str, ArtifactFile], raw: bytes | None = None
+) -> ModelFolder:
+    """The model folder as its MLmodel describes it; `files` is what the walk found, `raw` the file's bytes where
+    the walk read it.
+    """
+    return judge(
+        folder,
+        owner,
+        read_description(folder) if raw is None else describe(raw),
+        lambda name: _size(folder, name, files),
+    )
 
 
-def judge(folder: str, owner: EntityRef | None, described: Description, size_of: Callable[[str], int | None]) -> ModelFolder:
-    """The model folder as its MLmodel describes it; `size_of` says how many bytes are at a name in it, None where nothing is."""
+def judge(
+    folder: str, owner: EntityRef | None, described: Description, size_of: Callable[[str], int | None]
+) -> ModelFolder:
+    """The model folder as its MLmodel describes it; `size_of` says how many bytes are at a name in it, None where
+    nothing is.
+    """
     missing, empty = [], []
     for name in described.names:
         size = size_of(name)
@@ -99,7 +116,9 @@ def named_files(flavors: dict[Any, Any], document: dict[Any, Any]) -> Iterator[s
 
 
 def _size(folder: str, name: str, files: Mapping[str, ArtifactFile]) -> int | None:
-    """Bytes at a name in the folder, 1 for a folder that holds something; None where nothing is, or where it leads outside."""
+    """Bytes at a name in the folder, 1 for a folder that holds something; None where nothing is, or where it leads
+    outside.
+    """
     found = files.get(f"{folder}/{name}")
     if found is not None:
         return found.size
@@ -115,7 +134,9 @@ def _size(folder: str, name: str, files: Mapping[str, ArtifactFile]) -> int | No
 
 
 def read_mlmodel(path: str) -> dict[Any, Any]:
-    """An MLmodel file as a mapping. Raises ValueError with a reason that quotes nothing of it, OSError where it cannot be read."""
+    """An MLmodel file as a mapping. Raises ValueError with a reason that quotes nothing of it, OSError where it
+    cannot be read.
+    """
     return parse_mlmodel(_raw(path))
 
 
@@ -157,7 +178,9 @@ def _parse(text: str) -> dict[Any, Any]:
 
 
 def refuse_depth(text: str) -> None:
-    """The C loader recurses on the C stack: a file of brackets would end the process. Its event stream does not recurse."""
+    """The C loader recurses on the C stack: a file of brackets would end the process. Its event stream does not
+    recurse.
+    """
     if text.count("[") + text.count("{") < _DEEPEST and max(map(len, text.split("\n"))) < _DEEPEST:
         return
     depth = 0

@@ -1,4 +1,6 @@
-"""What an MLmodel has MLflow import, call and read when its folder is loaded, and which of that is not known to be harmless."""
+"""What an MLmodel has MLflow import, call and read when its folder is loaded, and which of that is not known to be
+harmless.
+"""
 
 from __future__ import annotations
 
@@ -55,11 +57,15 @@ class Description:
     def brings(self, name: str) -> bool:
         """Whether a file is named as code, or lies in a folder that is."""
         parts = name.split(os.sep)
-        return os.curdir in self.code or any(os.sep.join(parts[:count]) in self.code for count in range(1, len(parts) + 1))
+        return os.curdir in self.code or any(
+            os.sep.join(parts[:count]) in self.code for count in range(1, len(parts) + 1)
+        )
 
 
 def describe(data: bytes, where: str, folders: Collection[str], rules: ModelSettings) -> Description:
-    """What the MLmodel file at `where`, a relative path, says about the folder that it lies in; `folders` are those that were found."""
+    """What the MLmodel file at `where`, a relative path, says about the folder that it lies in; `folders` are those
+    that were found.
+    """
     found, file = Description(), shown(where)
     try:
         document = _parsed(data)
@@ -107,7 +113,9 @@ def _imports(flavors: dict[Any, dict[Any, Any]], rules: ModelSettings) -> Iterat
     """What MLflow would import or call because a flavor names it."""
     for name in flavors:
         if name not in _FLAVORS and f"mlflow.{name}" not in rules.loaders:
-            yield f"the flavor {shown(name)} is not known to load data only: name mlflow.{shown(name)} {_LOADERS_WAY_OUT}"
+            yield (
+                f"the flavor {shown(name)} is not known to load data only: name mlflow.{shown(name)} {_LOADERS_WAY_OUT}"
+            )
     loader = flavors.get(_PYFUNC, {}).get("loader_module")
     if _PYFUNC in flavors and (not isinstance(loader, str) or loader not in {*_LOADERS, *rules.loaders}):
         told = loader if isinstance(loader, str) else "loader_module"
@@ -115,10 +123,14 @@ def _imports(flavors: dict[Any, dict[Any, Any]], rules: ModelSettings) -> Iterat
     model_class = flavors.get("xgboost", {}).get("model_class", "xgboost.core.Booster")
     module, _, short = model_class.rpartition(".") if isinstance(model_class, str) else ("", "", "model_class")
     if Name(module, short) not in MADE | _BOOSTERS or not module.startswith("xgboost."):
-        yield from (f"{shown(name)} {why}" for name, why in objections([Name(module, short)], rules.allowed_globals).items())
+        yield from (
+            f"{shown(name)} {why}" for name, why in objections([Name(module, short)], rules.allowed_globals).items()
+        )
     onnx = flavors.get("onnx", {})
     options = onnx.get("onnx_session_options")
-    if not _is_texts(onnx.get("providers") or []) or (options and (not isinstance(options, dict) or options.get("extra_session_config"))):
+    if not _is_texts(onnx.get("providers") or []) or (
+        options and (not isinstance(options, dict) or options.get("extra_session_config"))
+    ):
         yield f"gives options to ONNX Runtime, which may name libraries that it would load, {UNKNOWN}"
 
 
@@ -127,11 +139,19 @@ def _is_texts(value: Any) -> bool:
 
 
 def _paths(
-    document: dict[Any, Any], flavors: dict[Any, dict[Any, Any]], folder: str, folders: Collection[str], rules: ModelSettings
+    document: dict[Any, Any],
+    flavors: dict[Any, dict[Any, Any]],
+    folder: str,
+    folders: Collection[str],
+    rules: ModelSettings,
 ) -> Iterator[str]:
     """Paths that lead elsewhere than to a file in this folder."""
     for path in sorted(set(named_files(flavors, document))):
-        if "\0" in path or os.path.isabs(path) or os.path.normpath(os.path.join(folder, path)).split(os.sep)[0] == os.pardir:
+        if (
+            "\0" in path
+            or os.path.isabs(path)
+            or os.path.normpath(os.path.join(folder, path)).split(os.sep)[0] == os.pardir
+        ):
             yield f"{shown(path)} leads out of the folder, {UNKNOWN}"
     pyfunc = flavors.get(_PYFUNC, {})
     loader = pyfunc.get("loader_module")
@@ -143,7 +163,10 @@ def _paths(
         place = os.path.normpath(os.path.join(folder, named))
         if "/" in named or named in (os.curdir, "") or place in folders:
             # MLflow looks for the MLmodel beside the data.
-            yield f"{shown(named)} is not a file in the folder itself, so that another MLmodel says how it is read, {UNKNOWN}"
+            yield (
+                f"{shown(named)} is not a file in the folder itself, so that another MLmodel says how it is "
+                f"read, {UNKNOWN}"
+            )
 
 
 def _read_by(name: Any, flavor: dict[Any, Any], flavors: dict[Any, dict[Any, Any]]) -> Iterator[tuple[str, bool]]:

@@ -26,7 +26,9 @@ _NUMBER = re.compile(r"[<>=|]?[biufcSUVmM]\d*")
 _MAPPINGS = {Name("collections", "OrderedDict"), Name("collections", "defaultdict")}
 _FILLED = _MAPPINGS | {Name("sklearn.utils._bunch", "Bunch")}
 _PAIR_STATES = {Name("numpy.random._pickle", "__bit_generator_ctor")}
-"""What makes objects whose own `__setstate__` takes two things: elsewhere a pair sets attributes past it, `__class__` among them."""
+"""What makes objects whose own `__setstate__` takes two things: elsewhere a pair sets attributes past it,
+`__class__` among them.
+"""
 
 logging.getLogger("picklescan").addHandler(logging.NullHandler())
 logging.getLogger("picklescan").propagate = False  # it would print what is told here
@@ -59,7 +61,9 @@ def shown(name: object) -> str:
 
 
 def is_special(key: Any) -> bool:
-    """Whether a key of an object's state is no text, or an attribute with a meaning to Python or NumPy, such as `__array_interface__`."""
+    """Whether a key of an object's state is no text, or an attribute with a meaning to Python or NumPy, such as
+    `__array_interface__`.
+    """
     return not isinstance(key, str) or (key.startswith("__") and key.endswith("__"))
 
 
@@ -67,7 +71,9 @@ def _odd_states(seen: Walk) -> Iterator[str]:
     # One dict may be the state of very many objects: each is looked at once.
     has_special, are_numbers = cache(_has_special), cache(_are_numbers)
     for made, state in seen.states:
-        if isinstance(state, (Name, Made)) or (type(state) is tuple and len(state) == 2 and made.source not in _PAIR_STATES):
+        if isinstance(state, (Name, Made)) or (
+            type(state) is tuple and len(state) == 2 and made.source not in _PAIR_STATES
+        ):
             yield "sets the state of an object as no pickler does"
         elif isinstance(state, Pairs) and has_special(state):
             yield "gives an object attributes that have a meaning to Python"
@@ -88,7 +94,9 @@ def _are_numbers(fields: Any) -> bool:
 
 
 def _is_number(part: Any) -> bool:
-    """Whether a part of a dtype (which type, and where) has a type of numbers, text or bytes, or one with parts that are looked at by themselves."""
+    """Whether a part of a dtype (which type, and where) has a type of numbers, text or bytes, or one with parts
+    that are looked at by themselves.
+    """
     if type(part) is not tuple or not part or not isinstance(part[0], Made) or part[0].source != _DTYPE:
         return False
     arguments = next(iter(part[0].arguments), None)
@@ -152,7 +160,9 @@ class Pairs:
 
 @dataclass
 class Walk:
-    """What one pickle does. Values are stand-ins: texts, None and tuples as they are, Name, Made and Pairs, and a bare object for all others."""
+    """What one pickle does. Values are stand-ins: texts, None and tuples as they are, Name, Made and Pairs, and a
+    bare object for all others.
+    """
 
     imported: set[Name] = field(default_factory=set)
     called: set[Name] = field(default_factory=set)
@@ -168,7 +178,9 @@ class Walk:
 
 
 def walk(data: bytes) -> Walk:
-    """Follow one pickle from the first byte to the last. Raises UnreadableError where it is none, or where more follows after its end."""
+    """Follow one pickle from the first byte to the last. Raises UnreadableError where it is none, or where more
+    follows after its end.
+    """
     machine, condensed = _Machine(), bytearray()
     with io.BytesIO(data) as stream:
         try:
@@ -191,7 +203,9 @@ def _condensed(opcode: pickletools.OpcodeInfo, data: bytes, start: int, end: int
     if end - start > _LONGEST_NAME and not opcode.stack_before and opcode.name not in ("GLOBAL", "PERSID"):
         return pickle.NONE
     if opcode.name in ("GLOBAL", "INST") and b"\\" in data[start:end]:
-        raise UnreadableError("it writes a name with a backslash")  # pickletools takes it for an escape, an unpickler does not
+        raise UnreadableError(
+            "it writes a name with a backslash"
+        )  # pickletools takes it for an escape, an unpickler does not
     return data[start:end]
 
 

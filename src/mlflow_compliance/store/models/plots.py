@@ -1,4 +1,6 @@
-"""The two pictures of a production run. The same numbers give the same bytes: nothing comes from pyplot's state, a user's style or the clock."""
+"""The two pictures of a production run. The same numbers give the same bytes: nothing comes from pyplot's state, a
+user's style or the clock.
+"""
 
 from __future__ import annotations
 
@@ -43,8 +45,12 @@ class Costs(NamedTuple):
     """The threshold that costs least of all that there are; the chosen one where none costs less."""
 
 
-def costs_by_threshold(target: Floats, probability: Floats, threshold: float, *, false_negative_cost: float, false_positive_cost: float) -> Costs:
-    """What `probability >= threshold` costs. The cheapest is found among all probabilities, the curve is drawn through a grid."""
+def costs_by_threshold(
+    target: Floats, probability: Floats, threshold: float, *, false_negative_cost: float, false_positive_cost: float
+) -> Costs:
+    """What `probability >= threshold` costs. The cheapest is found among all probabilities, the curve is drawn
+    through a grid.
+    """
     import numpy as np
 
     positive, negative = np.sort(probability[target == 1]), np.sort(probability[target == 0])
@@ -92,11 +98,20 @@ def draw_confusion_matrix(path: str, values: Mapping[str, float], *, threshold: 
         bar.outline.set_visible(False)
 
 
-def draw_threshold_curve(path: str, costs: Costs, *, rows: int, false_negative_cost: float, false_positive_cost: float) -> None:
+def draw_threshold_curve(
+    path: str, costs: Costs, *, rows: int, false_negative_cost: float, false_positive_cost: float
+) -> None:
     """A PNG with business cost against threshold, the chosen threshold and the cheapest one marked."""
     with _figure(path) as figure:
         axes = figure.add_subplot()
-        axes.plot(costs.thresholds, costs.costs, color=_BLUE, linewidth=2, drawstyle="steps-pre", label="Cost of all decisions")
+        axes.plot(
+            costs.thresholds,
+            costs.costs,
+            color=_BLUE,
+            linewidth=2,
+            drawstyle="steps-pre",
+            label="Cost of all decisions",
+        )
         # A ring around a dot: both can be seen where they meet.
         for (at, cost), name, color, style, size, filling in (
             (costs.chosen, "Chosen", _ORANGE, "-", 15, "none"),
@@ -104,10 +119,23 @@ def draw_threshold_curve(path: str, costs: Costs, *, rows: int, false_negative_c
         ):
             axes.axvline(at, color=color, linewidth=1.2, linestyle=style)
             label = f"{name}: {at:.4g}, cost {cost:,.10g}"
-            axes.plot([at], [cost], "o", color=color, markersize=size, markeredgewidth=2, markerfacecolor=filling, clip_on=False, label=label)
+            axes.plot(
+                [at],
+                [cost],
+                "o",
+                color=color,
+                markersize=size,
+                markeredgewidth=2,
+                markerfacecolor=filling,
+                clip_on=False,
+                label=label,
+            )
         axes.set_title(f"Business cost by decision threshold  ({rows:,} rows)", fontsize=15, pad=14)
         axes.set_xlabel("Threshold (a probability at or above it is decided as 1)", labelpad=8)
-        axes.set_ylabel(f"Business cost (false negative {false_negative_cost:g}, false positive {false_positive_cost:g})", labelpad=8)
+        axes.set_ylabel(
+            f"Business cost (false negative {false_negative_cost:g}, false positive {false_positive_cost:g})",
+            labelpad=8,
+        )
         axes.yaxis.set_major_formatter(lambda cost, _: f"{cost:,.10g}")
         axes.set_xlim(0, 1)
         axes.set_ylim(bottom=0)

@@ -53,7 +53,9 @@ _UNUSABLE = Probe("its process did not write a result that can be used")
 
 
 class Limits(NamedTuple):
-    """What a process may use: `seconds` of wall clock, `megabytes` (MiB) of address space, and of each file that it writes."""
+    """What a process may use: `seconds` of wall clock, `megabytes` (MiB) of address space, and of each file that it
+    writes.
+    """
 
     seconds: float
     megabytes: int
@@ -72,28 +74,41 @@ class Sample(NamedTuple):
 
 
 def probe(folder: str, hashes: Mapping[str, str], limits: Limits, sample: Sample | None = None) -> Probe:
-    """Load the model in a folder, score its input example and the sample. `hashes` are those of its files (relative path -> SHA-256) as scanned.
+    """Load the model in a folder, score its input example and the sample. `hashes` are those of its files (relative
+    path -> SHA-256) as scanned.
 
-    What is loaded is a copy of exactly these files: the folder itself is never opened for it, and a file that is not as it was scanned is a
+    What is loaded is a copy of exactly these files: the folder itself is never opened for it, and a file that is not as
+    it was scanned is a
     problem. What the model's process answers is checked for its form; that it is true cannot be checked.
     """
     with _temporary_folder() as place:
         model, result = os.path.join(place, "model"), os.path.join(place, "result.json")
-        wanted = [os.path.abspath(sample.path), sample.row, os.path.abspath(sample.predictions), sample.probability] if sample else []
+        wanted = (
+            [os.path.abspath(sample.path), sample.row, os.path.abspath(sample.predictions), sample.probability]
+            if sample
+            else []
+        )
         problem = _copied(folder, hashes, model) or run_limited(_CHILD, [model, result, *wanted], place, limits)
         return Probe(problem) if problem else _read(result)
 
 
 def run_limited(module: str, arguments: Sequence[str], folder: str, limits: Limits) -> str:
-    """Run `python -m module arguments` in a process of its own and wait for it. Empty, or in one sentence without a subject what went wrong.
+    """Run `python -m module arguments` in a process of its own and wait for it. Empty, or in one sentence without a
+    subject what went wrong.
 
-    `folder` is its working directory; HOME and TMPDIR are temporary. Modules come from where packages are installed. The module succeeds by
-    returning: every exception, SystemExit too, is a problem, and nothing is done at the end of the process (atexit, threads, files left open).
+    `folder` is its working directory; HOME and TMPDIR are temporary. Modules come from where packages are installed.
+    The module succeeds by
+    returning: every exception, SystemExit too, is a problem, and nothing is done at the end of the process (atexit,
+    threads, files left open).
 
-    Always holds: none of our variables but a few harmless ones, memory and the size of files bounded, output discarded; when the call returns, or
-    this process dies, the other one is gone with all that it started (unless it killed its supervisor first). Holds where the kernel lets an
-    ordinary user have it: no network (namespaces, or Landlock for TCP), no file outside `folder`, HOME and /dev/shm written or removed, no signal
-    to this process and no look into its variables (Landlock of Linux 6.12; less in older ones). Not held: it reads what the user can read.
+    Always holds: none of our variables but a few harmless ones, memory and the size of files bounded, output discarded;
+    when the call returns, or
+    this process dies, the other one is gone with all that it started (unless it killed its supervisor first). Holds
+    where the kernel lets an
+    ordinary user have it: no network (namespaces, or Landlock for TCP), no file outside `folder`, HOME and /dev/shm
+    written or removed, no signal
+    to this process and no look into its variables (Landlock of Linux 6.12; less in older ones). Not held: it reads what
+    the user can read.
     """
     seconds = min(limits.seconds, _LONGEST_WAIT)
     with _temporary_folder() as home:
@@ -102,7 +117,12 @@ def run_limited(module: str, arguments: Sequence[str], folder: str, limits: Limi
         process = subprocess.Popen(
             [sys.executable, "-I", "-W", "ignore", "-c", _START, *map(str, words)],
             cwd=folder,
-            env={**{name: value for name, value in os.environ.items() if _KEPT.fullmatch(name)}, **_SET, "HOME": home, "TMPDIR": home},
+            env={
+                **{name: value for name, value in os.environ.items() if _KEPT.fullmatch(name)},
+                **_SET,
+                "HOME": home,
+                "TMPDIR": home,
+            },
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -116,14 +136,18 @@ def run_limited(module: str, arguments: Sequence[str], folder: str, limits: Limi
 
 
 def _ended(process: subprocess.Popen[bytes], seconds: float) -> bool:
-    """Whether it ended in time. Only the supervisor holds its standard output, so that closes when it is gone; its number stays taken."""
+    """Whether it ended in time. Only the supervisor holds its standard output, so that closes when it is gone; its
+    number stays taken.
+    """
     waiting = select.poll()
     waiting.register(cast("IO[bytes]", process.stdout), 0)
     return bool(waiting.poll(seconds * 1000))
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Let the supervisor end all that runs below it; where it does not, end those that are still in the session's group."""
+    """Let the supervisor end all that runs below it; where it does not, end those that are still in the session's
+    group.
+    """
     with process:
         if not _ended(process, 0):
             os.kill(process.pid, signal.SIGTERM)

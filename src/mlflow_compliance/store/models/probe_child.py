@@ -35,7 +35,9 @@ def _step(name: str) -> Iterator[None]:
 
 
 def tried(folder: str, sample: Sequence[str]) -> dict[str, Any]:
-    """The fields of a Probe: the model in a folder loaded, its input example scored, and the `Sample`, where one is given, compared."""
+    """The fields of a Probe: the model in a folder loaded, its input example scored, and the `Sample`, where one is
+    given, compared.
+    """
     found: dict[str, Any] = {}
     try:
         with _step("loading"):
@@ -96,7 +98,9 @@ def _text(value: object) -> str:
 
 
 def scored(model: Any, data: Any) -> list[float]:
-    """One number a row: the probability of the second of two classes, of the most probable of several, or what `predict` gives."""
+    """One number a row: the probability of the second of two classes, of the most probable of several, or what
+    `predict` gives.
+    """
     import numpy as np
 
     if type(model).__module__ == "xgboost.core":  # a Booster takes no tables
@@ -114,8 +118,12 @@ def scored(model: Any, data: Any) -> list[float]:
     return [float(number) for number in numbers.ravel()]
 
 
-def compared(model: Any, names: Sequence[str], path: str, row: str, predictions: str, probability: str) -> tuple[int, float]:
-    """Rows that were scored again and the largest difference to what is recorded for them; `names` are the model's columns in order."""
+def compared(
+    model: Any, names: Sequence[str], path: str, row: str, predictions: str, probability: str
+) -> tuple[int, float]:
+    """Rows that were scored again and the largest difference to what is recorded for them; `names` are the model's
+    columns in order.
+    """
     import numpy as np
 
     rows, recorded = _table(path, row), _table(predictions, probability, alone=True)[probability].to_numpy(dtype=float)
@@ -123,20 +131,31 @@ def compared(model: Any, names: Sequence[str], path: str, row: str, predictions:
         raise _ProblemError(f"{os.path.basename(path)} has no rows")
     positions = rows.pop(row).to_numpy(dtype=float, na_value=math.nan)
     if not np.isin(positions, np.arange(len(recorded))).all():
-        raise _ProblemError(f"{row} in {os.path.basename(path)} holds what is no position in {os.path.basename(predictions)}")
+        raise _ProblemError(
+            f"{row} in {os.path.basename(path)} holds what is no position in {os.path.basename(predictions)}"
+        )
     given = np.asarray(scored(model, _in_order(rows, names, os.path.basename(path))))
     worst = np.abs(given - recorded[positions.astype(int)]).max()
     if not np.isfinite(worst):
-        raise _ProblemError(f"{probability} in {os.path.basename(predictions)} is no finite number in every row of the sample")
+        raise _ProblemError(
+            f"{probability} in {os.path.basename(predictions)} is no finite number in every row of the sample"
+        )
     return len(given), float(worst)
 
 
 def _in_order(rows: Any, names: Sequence[str], file: str) -> Any:
     # LightGBM writes blanks in names as underscores.
-    spelled = {**{str(name).replace(" ", "_"): name for name in rows.columns}, **{str(name): name for name in rows.columns}}
+    spelled = {
+        **{str(name).replace(" ", "_"): name for name in rows.columns},
+        **{str(name): name for name in rows.columns},
+    }
     missing = [name for name in names if name not in spelled]
     if missing:
-        raise _ProblemError(f"{file} lacks {len(missing)} of the model's {len(names)} columns: {', '.join(missing[:5])}"[:LONGEST_SENTENCE])
+        raise _ProblemError(
+            f"{file} lacks {len(missing)} of the model's {len(names)} columns: {', '.join(missing[:5])}"[
+                :LONGEST_SENTENCE
+            ]
+        )
     return rows[[spelled[name] for name in names]] if names else rows
 
 
@@ -153,7 +172,11 @@ def _table(path: str, wanted: str, *, alone: bool = False) -> Any:
         if wanted in there:
             columns = [wanted] if alone else None
             # Pandas' faster parser of numbers is wrong in the last digit.
-            return pd.read_parquet(path, columns=columns) if parquet else pd.read_csv(path, usecols=columns, float_precision="round_trip")
+            return (
+                pd.read_parquet(path, columns=columns)
+                if parquet
+                else pd.read_csv(path, usecols=columns, float_precision="round_trip")
+            )
     except (OSError, ValueError) as error:
         raise _ProblemError(f"{name} cannot be read: {first_line(error)}"[:LONGEST_SENTENCE]) from None
     raise _ProblemError(f"{name} has no column {wanted}"[:LONGEST_SENTENCE])

@@ -1,4 +1,6 @@
-"""What runs a module in a process with limits: a supervisor, and what is taken from the process before the module begins."""
+"""What runs a module in a process with limits: a supervisor, and what is taken from the process before the module
+begins.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,10 @@ from mlflow_compliance.safe_text import without_secrets
 
 _PARENT_DEATH, _SUBREAPER, _NO_NEW_PRIVILEGES = 1, 36, 38
 _NEW_USER, _NEW_NETWORK = 0x10000000, 0x40000000
-_CAPABILITIES, _READ_ANY_FILE = 0x20080522, 0b110  # version 3; CAP_DAC_OVERRIDE (all that containers have) and CAP_DAC_READ_SEARCH
+_CAPABILITIES, _READ_ANY_FILE = (
+    0x20080522,
+    0b110,
+)  # version 3; CAP_DAC_OVERRIDE (all that containers have) and CAP_DAC_READ_SEARCH
 _LANDLOCK = (444, 445, 446)  # create a ruleset, add a rule, obey
 _WRITE_FILE, _WRITING, _MOVING, _TRUNCATING = 0x2, 0x1FF2, 0x2000, 0x4000
 _TCP, _SCOPES = 0x3, 0x3
@@ -30,9 +35,11 @@ _NO_MEMORY = ("bad_alloc", "Cannot allocate memory", "failed to map segment", "b
 
 
 def start(parent: str, seconds: str, megabytes: str, home: str, module: str, *arguments: str) -> NoReturn:
-    """Supervise a process that runs a module under limits; how it ended goes to standard output, in one number as subprocess spells it.
+    """Supervise a process that runs a module under limits; how it ended goes to standard output, in one number as
+    subprocess spells it.
 
-    Standard error gets the sentence of an exception. When the process ends, or `parent` does, or SIGTERM comes, all that it started is ended.
+    Standard error gets the sentence of an exception. When the process ends, or `parent` does, or SIGTERM comes, all
+    that it started is ended.
     """
     libc = ctypes.CDLL(None)
     libc.prctl(_SUBREAPER, 1)
@@ -117,7 +124,9 @@ def _limit(kind: int, value: int) -> None:
 
 
 def _cut_network(libc: ctypes.CDLL) -> None:
-    """A network of its own with nothing in it, where the kernel gives one: to root at once, to others along with a space of users of their own."""
+    """A network of its own with nothing in it, where the kernel gives one: to root at once, to others along with a
+    space of users of their own.
+    """
     uid, gid = os.getuid(), os.getgid()
     if libc.unshare(_NEW_NETWORK) == 0 or libc.unshare(_NEW_USER | _NEW_NETWORK) != 0:
         return
@@ -135,7 +144,9 @@ def _drop_capabilities(libc: ctypes.CDLL) -> None:
 
 
 def _write_only_in(libc: ctypes.CDLL, folders: Sequence[str]) -> None:
-    """Hold this process to writing below these folders, without TCP, signals and looks at others; as far as this kernel's Landlock goes."""
+    """Hold this process to writing below these folders, without TCP, signals and looks at others; as far as this
+    kernel's Landlock goes.
+    """
     create, add, obey = map(ctypes.c_long, _LANDLOCK)
     version = libc.syscall(create, None, ctypes.c_size_t(0), ctypes.c_uint32(1))
     if version < 1:
@@ -143,7 +154,9 @@ def _write_only_in(libc: ctypes.CDLL, folders: Sequence[str]) -> None:
     writing = _WRITING | (_MOVING if version >= 2 else 0) | (_TRUNCATING if version >= 3 else 0)
     wanted = struct.pack("=QQQ", writing, _TCP if version >= 4 else 0, _SCOPES if version >= 6 else 0)
     rules = libc.syscall(create, wanted, ctypes.c_size_t(len(wanted)), ctypes.c_uint32(0))
-    for path, allowed in [(folder, writing) for folder in folders] + [(os.devnull, writing & (_WRITE_FILE | _TRUNCATING))]:
+    for path, allowed in [(folder, writing) for folder in folders] + [
+        (os.devnull, writing & (_WRITE_FILE | _TRUNCATING))
+    ]:
         with suppress(OSError):
             place = os.open(path, os.O_PATH)
             libc.syscall(add, rules, ctypes.c_int(1), struct.pack("=Qi", allowed, place), ctypes.c_uint32(0))

@@ -1,4 +1,6 @@
-"""What loading a model could do, told without loading it: every file is read once, hashed, and looked at for what it would run."""
+"""What loading a model could do, told without loading it: every file is read once, hashed, and looked at for what
+it would run.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,15 @@ from itertools import islice
 from mlflow_compliance.settings.schema import ModelSettings
 from mlflow_compliance.snapshot.evidence import Scan
 from mlflow_compliance.snapshot.files import MLMODEL
-from mlflow_compliance.store.models.archive_scan import LARGEST, NUMPY, SKOPS_SUFFIX, ZIP, is_zip, numpy_problems, zip_problems
+from mlflow_compliance.store.models.archive_scan import (
+    LARGEST,
+    NUMPY,
+    SKOPS_SUFFIX,
+    ZIP,
+    is_zip,
+    numpy_problems,
+    zip_problems,
+)
 from mlflow_compliance.store.models.mlmodel_scan import Description, describe
 from mlflow_compliance.store.models.pickle_scan import SUFFIXES, UNKNOWN, looks_like_pickle, pickle_problems, shown
 from mlflow_compliance.store.storage.safe_io import ChangedError, digest_of, opened, why_unread
@@ -25,7 +35,9 @@ _ALLOW_CODE = "set allow_code under [models] if you know that it is harmless"
 
 
 def scan_model(folder: str, rules: ModelSettings) -> Scan:
-    """What loading an MLflow model folder could do. Whatever cannot be read or is not known is a problem; nothing is raised."""
+    """What loading an MLflow model folder could do. Whatever cannot be read or is not known is a problem; nothing
+    is raised.
+    """
     looker = _Looker(rules)
     files = dict(sorted(looker.files_in(folder)))
     described = Description()
@@ -41,7 +53,9 @@ def scan_model(folder: str, rules: ModelSettings) -> Scan:
         looker.problems.append(f"{MLMODEL}: is not there or cannot be read, so how the model is loaded is not known")
     code = [name for name in files if described.brings(name) or _suffix(name) in _CODE]
     if code and not rules.allow_code:
-        looker.problems.append(f"{shown(code[0])}: brings code of its own ({len(code)} files), which runs on load: {_ALLOW_CODE}")
+        looker.problems.append(
+            f"{shown(code[0])}: brings code of its own ({len(code)} files), which runs on load: {_ALLOW_CODE}"
+        )
     for name, path in files.items():
         looker.look(name, path, described)
     return Scan(tuple(looker.problems), looker.hashes)
@@ -65,7 +79,9 @@ class _Looker:
         self.folders: set[str] = set()
 
     def files_in(self, folder: str) -> Iterator[tuple[str, str]]:
-        """Relative and absolute path of every regular file at or below a folder; anything else than a folder is a problem."""
+        """Relative and absolute path of every regular file at or below a folder; anything else than a folder is a
+        problem.
+        """
         rest = [""]
         while rest:
             below = rest.pop()
@@ -73,12 +89,17 @@ class _Looker:
                 with os.scandir(os.path.join(folder, below)) as found:
                     entries = list(found)
             except OSError as error:
-                self.problems.append(f"{shown(below or os.path.basename(os.path.abspath(folder)))}: cannot be read ({why_unread(error)}), {UNKNOWN}")
+                self.problems.append(
+                    f"{shown(below or os.path.basename(os.path.abspath(folder)))}: cannot be read "
+                    f"({why_unread(error)}), {UNKNOWN}"
+                )
                 continue
             for entry in entries:
                 name = os.path.join(below, entry.name)
                 if entry.is_symlink():
-                    self.problems.append(f"{shown(name)}: is a symbolic link, so what is loaded in its place is not known")
+                    self.problems.append(
+                        f"{shown(name)}: is a symbolic link, so what is loaded in its place is not known"
+                    )
                 elif entry.is_dir(follow_symlinks=False):
                     self.folders.add(name)
                     rest.append(name)
@@ -95,7 +116,13 @@ class _Looker:
         def wanted(file: int) -> bool:
             head = os.pread(file, 8, 0)
             with os.fdopen(os.dup(file), "rb") as stream:
-                return pickled or skops or head.startswith((NUMPY, *_COMPRESSED)) or looks_like_pickle(head) or is_zip(stream)
+                return (
+                    pickled
+                    or skops
+                    or head.startswith((NUMPY, *_COMPRESSED))
+                    or looks_like_pickle(head)
+                    or is_zip(stream)
+                )
 
         data = self.content(name, path, wanted)
         if data is not None:

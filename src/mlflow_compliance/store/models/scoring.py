@@ -32,14 +32,26 @@ class Predictions(NamedTuple):
     probability: Floats
 
 
-def score(path: str, *, target: str, probability: str, threshold: float, false_negative_cost: float, false_positive_cost: float) -> Scored:
-    """The metrics that follow from a Parquet or CSV file with `probability >= threshold`. Columns are named; costs are for one mistake each."""
+def score(
+    path: str,
+    *,
+    target: str,
+    probability: str,
+    threshold: float,
+    false_negative_cost: float,
+    false_positive_cost: float,
+) -> Scored:
+    """The metrics that follow from a Parquet or CSV file with `probability >= threshold`. Columns are named; costs
+    are for one mistake each.
+    """
     try:
         found = predictions_in(path, target=target, probability=probability)
     except ComplianceError as error:
         return Scored(path, threshold=threshold, problem=str(error))
     values = _metrics(found, threshold)
-    values[COST] = cost_of(values["fn"], values["fp"], false_negative_cost=false_negative_cost, false_positive_cost=false_positive_cost)
+    values[COST] = cost_of(
+        values["fn"], values["fp"], false_negative_cost=false_negative_cost, false_positive_cost=false_positive_cost
+    )
     return Scored(path, found.sha256, len(found.target), threshold, values)
 
 
@@ -48,7 +60,9 @@ def predictions_in(path: str, *, target: str, probability: str) -> Predictions:
     name = os.path.basename(path)
     data = _bytes_of(path, name)
     columns = _columns(data, name, (target, probability))
-    truth, scores = (_numbers(values, name, column) for values, column in zip(columns, (target, probability), strict=True))
+    truth, scores = (
+        _numbers(values, name, column) for values, column in zip(columns, (target, probability), strict=True)
+    )
     _refuse((truth != 0) & (truth != 1), name, f"{target} are neither 0 nor 1")
     _refuse((scores < 0) | (scores > 1), name, f"{probability} are not between 0 and 1")
     if truth.min() == truth.max():
@@ -93,7 +107,9 @@ def _from_csv(data: bytes, name: str, wanted: tuple[str, str]) -> Any:
     parse = pc.ParseOptions(newlines_in_values=True)
     with pc.open_csv(io.BytesIO(data), parse_options=parse) as reader:
         _need(wanted, reader.schema.names, name)
-    return pc.read_csv(io.BytesIO(data), parse_options=parse, convert_options=pc.ConvertOptions(include_columns=list(wanted)))
+    return pc.read_csv(
+        io.BytesIO(data), parse_options=parse, convert_options=pc.ConvertOptions(include_columns=list(wanted))
+    )
 
 
 def _need(wanted: tuple[str, str], there: list[str], name: str) -> None:
@@ -118,7 +134,8 @@ def _numbers(values: Any, name: str, column: str) -> Floats:
     if pa.types.is_floating(values.type) or pa.types.is_integer(values.type):
         numbers = values.cast(pa.float64(), safe=False).to_numpy()
     else:
-        # Not pandas.to_numeric: before pandas 3 it is wrong in the last digit, which moves a probability across the threshold.
+        # Not pandas.to_numeric: before pandas 3 it is wrong in the last digit, which moves a probability across the
+        # threshold.
         numbers = np.array([_number(value) for value in values.to_pylist()])
     _refuse(np.isnan(numbers), name, f"{column} are missing or no numbers")
     return numbers

@@ -29,18 +29,24 @@ _BY_HAND = "see whose it is, and move it by hand if it is nobody's"
 _ANOTHER_WORKSPACE = "another workspace of this store owns it"
 
 
-def with_ownership(found: Artifacts, snapshot: Snapshot, rows: Rows, backend: Backend, insisted: Collection[str], *, journals: str = "") -> Artifacts:
+def with_ownership(
+    found: Artifacts, snapshot: Snapshot, rows: Rows, backend: Backend, insisted: Collection[str], *, journals: str = ""
+) -> Artifacts:
     """Artifacts with what is known of whose they are. `insisted` are the roots that the user says are this store's.
 
     `journals` is the folder of its journals.
 
-    Raises StoreError where one of those is no root. What takes time is only looked at where something could be moved or share a copy.
+    Raises StoreError where one of those is no root. What takes time is only looked at where something could be moved or
+    share a copy.
     """
     roots = [root.path for root in found.roots if in_folder(root.path)]
     strange = sorted(set(insisted) - set(roots))
     if strange:
         named = ", ".join(roots) or "none in a folder of this machine"
-        raise StoreError(f"--fix-owned-root names {strange[0]}, which is no artifact root of the store {backend.info.uri}; its roots: {named}")
+        raise StoreError(
+            f"--fix-owned-root names {strange[0]}, which is no artifact root of the store {backend.info.uri}; its "
+            f"roots: {named}"
+        )
     notes = _Notes(roots, backend)
     found = replace(found, claimed=frozenset(notes.ours), insisted=frozenset(insisted))
     if not found.ownerless and len(set(found.hashes.values())) == len(found.hashes):
@@ -52,7 +58,11 @@ def with_ownership(found: Artifacts, snapshot: Snapshot, rows: Rows, backend: Ba
     doubts = {
         root: Doubt(reason, f"if all in it is this store's own, insist with --fix-owned-root={shlex.quote(root)}")
         for root in roots
-        if root not in insisted and (reason := notes.reason(root) or ("" if root in notes.ours else _strange(root, found, rows, backend, neighbours)))
+        if root not in insisted
+        and (
+            reason := notes.reason(root)
+            or ("" if root in notes.ours else _strange(root, found, rows, backend, neighbours))
+        )
     }
     doubts |= _meant_by_others(found, meant)
     found = replace(found, doubts=doubts)
@@ -62,7 +72,14 @@ def with_ownership(found: Artifacts, snapshot: Snapshot, rows: Rows, backend: Ba
     # What a copy of this very database knows is no other store's: that copy is the newer one.
     copies = [other.path for other in neighbours if other.shares]
     others = [path for path, item in kept.items() if not any(copy in item.keep for copy in copies)]
-    dated = compare_with_rows(found, [location.owner.key for location in rows.locations], others, snapshot, backend.newest_row, broken_off(journals))
+    dated = compare_with_rows(
+        found,
+        [location.owner.key for location in rows.locations],
+        others,
+        snapshot,
+        backend.newest_row,
+        broken_off(journals),
+    )
     return backend.keep_what_is_hidden(replace(dated, ownerless={**dated.ownerless, **kept}))
 
 
@@ -81,7 +98,9 @@ class _Notes:
             if note and note.copied:
                 self._reasons[root] = f"the note {OWNER_NOTE} in it was copied, and the whole root with it"
             elif note and note.database != backend.identity():
-                self._reasons[root] = f"the note {OWNER_NOTE} in it says that another database owns it, then at {note.store}"
+                self._reasons[root] = (
+                    f"the note {OWNER_NOTE} in it says that another database owns it, then at {note.store}"
+                )
             elif note:
                 self.ours.add(root)
 
@@ -120,12 +139,19 @@ def _meant_by_others(found: Artifacts, meant: Meant) -> dict[str, Doubt]:
         for path in found.hashes:
             row = next((meant.shared[part] for part in path.split("/") if part in meant.shared), None)
             if row is not None:
-                doubts[path] = Doubt(f"{row} may mean it too, and its place was not looked at", "see what ART003 says of that place")
+                doubts[path] = Doubt(
+                    f"{row} may mean it too, and its place was not looked at", "see what ART003 says of that place"
+                )
     return doubts
 
 
 def _kept(
-    entries: Sequence[Entry], found: Artifacts, meant: Meant, rows: Rows, backend: Backend, neighbours: Sequence[Database]
+    entries: Sequence[Entry],
+    found: Artifacts,
+    meant: Meant,
+    rows: Rows,
+    backend: Backend,
+    neighbours: Sequence[Database],
 ) -> dict[str, Ownerless]:
     """Those ownerless entries that some row may mean, with the reason."""
     own, named = Database(), Named({}, {})
@@ -181,7 +207,10 @@ def _bears_an_id(entry: Entry, meant: Meant, own: Database, backend: Backend) ->
     for key in sorted(entry.ids):
         if key in meant.known or key in own.bearers:
             name = str(meant.known[key]) if key in meant.known else own.bearers[key][0]
-            return Doubt(f"it bears the id of {name}, whose row names another place", "compare the two, and move it by hand if it is a copy")
+            return Doubt(
+                f"it bears the id of {name}, whose row names another place",
+                "compare the two, and move it by hand if it is a copy",
+            )
     return None
 
 
@@ -195,9 +224,17 @@ def _bears_an_id_of(entry: Entry, neighbours: Sequence[Database]) -> Doubt | Non
 def _bears_a_name(entry: Entry, meant: Meant) -> Doubt | None:
     name = os.path.basename(entry.item.path)
     if os.path.dirname(entry.item.path) == entry.root and name in meant.experiments:
-        return Doubt(f"it is called as the folder of an experiment is, and {meant.experiments[name]} of that one names a place not looked at", _MOVED)
+        return Doubt(
+            f"it is called as the folder of an experiment is, and {meant.experiments[name]} of that one names a "
+            "place not looked at",
+            _MOVED,
+        )
     for ending in sorted(entry.names & meant.endings.keys()):
-        return Doubt(f"the place of {meant.endings[ending]}, which was not looked at, ends in {json.dumps(ending, ensure_ascii=False)}", _MOVED)
+        return Doubt(
+            f"the place of {meant.endings[ending]}, which was not looked at, ends in "
+            f"{json.dumps(ending, ensure_ascii=False)}",
+            _MOVED,
+        )
     return None
 
 
@@ -209,8 +246,14 @@ def _of_root(root: str, moved: dict[str, str], meant: Meant, named: Named) -> Do
     """Why any entry of a root may be what a row means."""
     if root in moved:
         return Doubt(
-            f"files lie in the same root of which the rows say that they lie elsewhere, such as {moved[root]} (a store that was moved?)", _MOVED
+            f"files lie in the same root of which the rows say that they lie elsewhere, such as {moved[root]} (a "
+            "store that was moved?)",
+            _MOVED,
         )
     if meant.served:
-        return Doubt(f"{meant.served} and perhaps others lie in a folder that only a tracking server knows, which may be this one", _BY_HAND)
+        return Doubt(
+            f"{meant.served} and perhaps others lie in a folder that only a tracking server knows, which may be "
+            "this one",
+            _BY_HAND,
+        )
     return _said(named.roots.get(root))

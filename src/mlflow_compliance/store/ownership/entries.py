@@ -1,4 +1,6 @@
-"""What the names of ownerless entries tell: the ids of runs, logged models and traces in them, and the names outside of such folders."""
+"""What the names of ownerless entries tell: the ids of runs, logged models and traces in them, and the names
+outside of such folders.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Where the files of rows are that name a place which is not here: found by the ids that the rows and folders here have in common."""
+"""Where the files of rows are that name a place which is not here: found by the ids that the rows and folders here
+have in common.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ Tail = tuple[str, ...]
 
 
 def stem(uri: str, experiment_id: str, key: str) -> tuple[str, Tail]:
-    """A location as what lies before its ids, and the folders from its experiment to the run or model; the latter empty where it names none."""
+    """A location as what lies before its ids, and the folders from its experiment to the run or model; the latter
+    empty where it names none.
+    """
     parts = list(_PART.finditer(uri))
     own = [number for number, part in enumerate(parts) if part[0] == key]
     ids = [number for number, part in enumerate(parts) if _ID.fullmatch(part[0])]
@@ -134,7 +138,9 @@ def _below(near: Sequence[str]) -> Iterator[str]:
             yield folder
             if depth < DEPTH:
                 with suppress(OSError):
-                    deeper += sorted(entry.path for entry in os.scandir(folder) if _may_hold_a_store(entry.name) and entry.is_dir())
+                    deeper += sorted(
+                        entry.path for entry in os.scandir(folder) if _may_hold_a_store(entry.name) and entry.is_dir()
+                    )
         level = deeper
 
 

@@ -33,7 +33,9 @@ class Orphans:
         self._protected: dict[str, list[str]] = defaultdict(list)
         self._marks: dict[str, list[tuple[str, str]]] = defaultdict(list)
         self.emptied = Counter[str]()
-        """Root -> how many folders named as MLflow names them hold no file; known once the entries were gone through."""
+        """Root -> how many folders named as MLflow names them hold no file; known once the entries were gone
+        through.
+        """
 
     def open(self, top: str, root: str) -> None:
         """A topmost folder or file."""
@@ -94,6 +96,8 @@ def _topmost(path: str, top: str, holding: set[str]) -> str:
 
 
 def _foreign(top: str, files: list[tuple[str, int]]) -> bool:
-    """A folder called 2024 or d41d8cd9... may be anybody's; one with nothing but artifacts of runs and models in it is MLflow's."""
+    """A folder called 2024 or d41d8cd9... may be anybody's; one with nothing but artifacts of runs and models in it
+    is MLflow's.
+    """
     start = len(os.path.dirname(top))
     return not files or not all(_RUN_OR_MODEL.search(path, start) for path, _ in files)

@@ -1,4 +1,6 @@
-"""Other MLflow databases near this one and near its roots: what their rows own is not ownerless, though no row of this store knows it."""
+"""Other MLflow databases near this one and near its roots: what their rows own is not ownerless, though no row of
+this store knows it.
+"""
 
 from __future__ import annotations
 
@@ -45,8 +47,12 @@ class Database:
     failed: bool = False
 
 
-def look_into(connection: Connection, home: str | None, artifacts: Artifacts, ids: Collection[str], own: Collection[str] = ()) -> Database | None:
-    """What the database behind a connection says; None for one of something else. `own` are ids of this store's runs and logged models."""
+def look_into(
+    connection: Connection, home: str | None, artifacts: Artifacts, ids: Collection[str], own: Collection[str] = ()
+) -> Database | None:
+    """What the database behind a connection says; None for one of something else. `own` are ids of this store's
+    runs and logged models.
+    """
     tables = columns_of(connection)
     if not {"experiments", "runs", "alembic_version"} <= tables.keys():
         return None
@@ -55,10 +61,15 @@ def look_into(connection: Connection, home: str | None, artifacts: Artifacts, id
     found.held = _held(_places(connection, home, tables), artifacts)
     for kind, (table, key, place) in _IDS.items():
         if (table, key, place) in known:
-            found.bearers |= {str(row[0]): (f"{kind} {row[0]}", row[1] or "") for row in _within(connection, f"{key}, {place}", table, key, ids)}
+            found.bearers |= {
+                str(row[0]): (f"{kind} {row[0]}", row[1] or "")
+                for row in _within(connection, f"{key}, {place}", table, key, ids)
+            }
     for kind, (table, key) in _ID_ALONE.items():
         if key in tables.get(table, ()):
-            found.bearers |= {str(row[0]): (f"{kind} {row[0]}", "") for row in _within(connection, key, table, key, ids)}
+            found.bearers |= {
+                str(row[0]): (f"{kind} {row[0]}", "") for row in _within(connection, key, table, key, ids)
+            }
     if own:
         rows = (row for table, key, _ in known for row in connection.execute(text(f"SELECT {key} FROM {table}")))  # noqa: S608  constants of ours
         found.shares = any(key in own for (key,) in rows)
@@ -91,7 +102,10 @@ def above(root: str, home: str | None) -> list[str]:
 
 
 def _folders(artifacts: Artifacts, home: str | None) -> set[str]:
-    return {*([home] if home else []), *(folder for root in artifacts.roots if root.path.startswith("/") for folder in above(root.path, home))}
+    return {
+        *([home] if home else []),
+        *(folder for root in artifacts.roots if root.path.startswith("/") for folder in above(root.path, home)),
+    }
 
 
 def _databases(folders: set[str], own: Collection[str]) -> Iterator[str]:
@@ -120,7 +134,9 @@ def _places(connection: Connection, home: str | None, tables: Mapping[str, Colle
                     yield place
 
 
-def _within(connection: Connection, columns: str, table: str, key: str, ids: Collection[str]) -> Iterator[tuple[str, ...]]:
+def _within(
+    connection: Connection, columns: str, table: str, key: str, ids: Collection[str]
+) -> Iterator[tuple[str, ...]]:
     statement = text(f"SELECT {columns} FROM {table} WHERE {key} IN :ids").bindparams(bindparam("ids", expanding=True))  # noqa: S608  constants of ours
     ordered = sorted(ids)
     for start in range(0, len(ordered), CHUNK):

@@ -1,4 +1,6 @@
-"""Whether the database is older than the files: folders that no row knows, newer than every row, where those that rows own are not."""
+"""Whether the database is older than the files: folders that no row knows, newer than every row, where those that
+rows own are not.
+"""
 
 from __future__ import annotations
 
@@ -63,10 +65,16 @@ def compare_with_rows(
 ) -> Artifacts:
     """Artifacts with the roots that are newer than the database.
 
-    `known` are the ids of all rows, `elsewhere` entries that another store may own; `newest_row` says when the newest row before a
-    moment is dated, None where that cannot be told. What was made while a repair was broken off (`repairing`) is that repair's.
+    `known` are the ids of all rows, `elsewhere` entries that another store may own; `newest_row` says when the newest
+    row before a
+    moment is dated, None where that cannot be told. What was made while a repair was broken off (`repairing`) is that
+    repair's.
     """
-    dated = {path: facts for path, facts in artifacts.dated.items() if not any(start <= facts.made <= end for start, end in repairing)}
+    dated = {
+        path: facts
+        for path, facts in artifacts.dated.items()
+        if not any(start <= facts.made <= end for start, end in repairing)
+    }
     suspects = _suspects(replace(artifacts, dated=dated), set(known), elsewhere, snapshot.taken_at)
     artifacts = replace(artifacts, dated={})
     last = newest_row(snapshot.taken_at) if suspects else None
@@ -74,7 +82,9 @@ def compare_with_rows(
         return artifacts
     owned = _owned(artifacts, snapshot)
     everywhere = [item for items in owned.values() for item in items]
-    judged = (_judged(root, folders, last, owned.get(root, everywhere), artifacts) for root, folders in suspects.items())
+    judged = (
+        _judged(root, folders, last, owned.get(root, everywhere), artifacts) for root, folders in suspects.items()
+    )
     return replace(artifacts, outdated={item.root: item for item in judged if item})
 
 
@@ -83,8 +93,12 @@ def _root(artifacts: Artifacts, path: str) -> str:
     return root.path if root else ""
 
 
-def _suspects(artifacts: Artifacts, known: Collection[str], elsewhere: Collection[str], read_at: int) -> dict[str, dict[str, Dated]]:
-    """Root -> folders in it that lie where MLflow puts runs and models, hold files, and were not begun after the rows were read."""
+def _suspects(
+    artifacts: Artifacts, known: Collection[str], elsewhere: Collection[str], read_at: int
+) -> dict[str, dict[str, Dated]]:
+    """Root -> folders in it that lie where MLflow puts runs and models, hold files, and were not begun after the
+    rows were read.
+    """
     homes = {path for (kind, _), path in artifacts.locations.items() if kind == "experiment"}
     emptied: dict[str, int] = defaultdict(int)
     for path, facts in artifacts.dated.items():
@@ -93,7 +107,12 @@ def _suspects(artifacts: Artifacts, known: Collection[str], elsewhere: Collectio
     found: dict[str, dict[str, Dated]] = defaultdict(dict)
     for path, facts in artifacts.dated.items():
         name, home = os.path.basename(path), _home(path)
-        if not facts.files or name in known or facts.oldest > read_at or not (home in homes or os.path.basename(home).isdecimal()):
+        if (
+            not facts.files
+            or name in known
+            or facts.oldest > read_at
+            or not (home in homes or os.path.basename(home).isdecimal())
+        ):
             continue
         if any(path == entry or path.startswith(entry + "/") for entry in elsewhere):
             continue
@@ -130,7 +149,9 @@ def _says_nothing(run: Run) -> bool:
     return any(tag in run.tags for tag in MADE_BY_US) or (run.active and run.status not in TERMINAL_STATUSES)
 
 
-def _judged(root: str, folders: Mapping[str, Dated], last: int, owned: Sequence[tuple[str, int]], artifacts: Artifacts) -> Outdated | None:
+def _judged(
+    root: str, folders: Mapping[str, Dated], last: int, owned: Sequence[tuple[str, int]], artifacts: Artifacts
+) -> Outdated | None:
     owned = owned[:: -(-len(owned) // _MOST) or 1]
     if _most(owned, (newest > last and _all_after(artifacts.under(folder), last) for folder, newest in owned)):
         return None  # a clone or a copy: times say nothing

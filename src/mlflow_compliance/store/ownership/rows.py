@@ -44,7 +44,9 @@ class _Gone:
 
 @dataclass
 class Ownership:
-    """The rows' side of the inventory. Paths are real paths; only what lies below an experiment's folder may still be a link."""
+    """The rows' side of the inventory. Paths are real paths; only what lies below an experiment's folder may still
+    be a link.
+    """
 
     roots: dict[str, bool] = field(default_factory=dict)
     """Root -> whether it is evidently MLflow's own: by its name, or because the settings name it."""
@@ -122,12 +124,16 @@ class Tree:
         return _missing(path)
 
     def unreachable(self, base: str) -> Missing | None:
-        """Why nothing at an experiment's folder can be reached, None where it can. The folder itself may be yet to come."""
+        """Why nothing at an experiment's folder can be reached, None where it can. The folder itself may be yet to
+        come.
+        """
         above = os.path.dirname(os.path.dirname(base))
         missing = self.missing(above)
         if missing is None:
             return None
-        return Missing(f"the folder {shown(above)} {missing.reason}; map it with [store.relocate]", missing.why or Why.ELSEWHERE)
+        return Missing(
+            f"the folder {shown(above)} {missing.reason}; map it with [store.relocate]", missing.why or Why.ELSEWHERE
+        )
 
 
 def read_ownership(
@@ -146,12 +152,19 @@ def read_ownership(
     `recorded` are paths that are on record of ours; `home` is the folder that relative locations start from.
     """
     as_written = ground is None and not relocate
-    reader = _Reader(ground or Tree(), (ground.resolve if ground else Resolver(relocate, home)), frozenset(ready_models), as_written=as_written)
+    reader = _Reader(
+        ground or Tree(),
+        (ground.resolve if ground else Resolver(relocate, home)),
+        frozenset(ready_models),
+        as_written=as_written,
+    )
     for given in roots:
         reader.add_root(reader.ground.real(given), given=True)
     # A folder that rows use may be yet to come only while its root is there.
     reader.ownership.used = {
-        location.experiment_id for location in locations if location.owner.kind in ("run", "logged_model", "run_model", "model_version")
+        location.experiment_id
+        for location in locations
+        if location.owner.kind in ("run", "logged_model", "run_model", "model_version")
     }
     wanted = [location for location in locations if scheme_of(location.uri) not in NOT_FILES]
     reader.ownership.proofs += [*recorded, *reader.proofs(wanted)]
@@ -169,7 +182,9 @@ def read_ownership(
 
 
 class _Reader:
-    def __init__(self, ground: Tree, resolve: Callable[[str], Resolved], ready: frozenset[str], *, as_written: bool) -> None:
+    def __init__(
+        self, ground: Tree, resolve: Callable[[str], Resolved], ready: frozenset[str], *, as_written: bool
+    ) -> None:
         self.ground = ground
         self.ownership = Ownership()
         self.resolve = resolve
@@ -181,12 +196,16 @@ class _Reader:
         self._root_states: dict[str, Missing | None] = {}
         self._bases: dict[tuple[str, str], str] = {}
         self._reals: dict[str, str] = {}
-        self._in_order: dict[str, tuple[str, str]] = {}  # experiment id -> its folder as its runs' rows have it, and its real path
+        self._in_order: dict[
+            str, tuple[str, str]
+        ] = {}  # experiment id -> its folder as its runs' rows have it, and its real path
 
     def proves(self, location: Location) -> bool:
         """Whether a row says that files were written where it points to: a run may have logged numbers alone."""
         kind, key, _ = location.owner
-        return kind in ("model_version", "run_model", "skill_version") or (kind == "logged_model" and key in self._ready)
+        return kind in ("model_version", "run_model", "skill_version") or (
+            kind == "logged_model" and key in self._ready
+        )
 
     def proofs(self, locations: Iterable[Location]) -> Iterator[str]:
         """Where rows say that files were written."""
@@ -217,7 +236,11 @@ class _Reader:
         if kind == "experiment":
             self._experiments[location.experiment_id] = found.path
         base, rest = self._split(location, found)
-        elsewhere = Missing(found.reason, found.why) if found.reason else (self._state(base) or self._root_state(base, location.experiment_id))
+        elsewhere = (
+            Missing(found.reason, found.why)
+            if found.reason
+            else (self._state(base) or self._root_state(base, location.experiment_id))
+        )
         if elsewhere:
             self.ownership.lose(location, self._told_by(location, found), elsewhere)
             return
@@ -244,7 +267,9 @@ class _Reader:
             self.ownership.claims.setdefault(folder, OwnedPlace(location.owner, path))
 
     def _told_by(self, location: Location, found: Resolved) -> str:
-        """What a row is told by that cannot be reached: together with those of its root, where they were met before it."""
+        """What a row is told by that cannot be reached: together with those of its root, where they were met before
+        it.
+        """
         if location.owner.kind in ("model_version", "run_model"):  # which come last
             uri, known = without_secrets(location.uri), {place for place, _ in self.ownership.gone}
             above = next((place for place in known if uri.startswith((place + "/", place + "\\"))), "")
@@ -298,13 +323,17 @@ class _Reader:
         return path, ""
 
     def _state(self, base: str) -> Missing | None:
-        """Why nothing at an experiment's folder can be reached, None where it can. The folder itself may be yet to come."""
+        """Why nothing at an experiment's folder can be reached, None where it can. The folder itself may be yet to
+        come.
+        """
         if base not in self._states:
             self._states[base] = self.ground.unreachable(base)
         return self._states[base]
 
     def _root_state(self, base: str, experiment_id: str) -> Missing | None:
-        """Why what an experiment's runs logged cannot be here, None where it may be: who logs numbers alone needs no folder."""
+        """Why what an experiment's runs logged cannot be here, None where it may be: who logs numbers alone needs
+        no folder.
+        """
         root, name = os.path.split(base)
         if name != experiment_id or experiment_id not in self.ownership.used:
             return None
@@ -312,7 +341,9 @@ class _Reader:
             missing = self.ground.missing(root)
             if missing and (missing.why or self.ownership.proven(root)):
                 reason = f"the artifact root {shown(root)} {missing.reason}, though files were written there"
-                missing = Missing(f"{reason}: bring it back, or map it with [store.relocate]", missing.why or Why.NO_ROOT)
+                missing = Missing(
+                    f"{reason}: bring it back, or map it with [store.relocate]", missing.why or Why.NO_ROOT
+                )
             else:
                 missing = None
             self._root_states[root] = missing
@@ -325,7 +356,9 @@ class _Reader:
         return None
 
     def _real(self, base: str, experiment_id: str) -> str:
-        """The real path of an experiment's folder; its root, and itself where a link leads out of the root, become roots."""
+        """The real path of an experiment's folder; its root, and itself where a link leads out of the root, become
+        roots.
+        """
         known = self._bases.get((base, experiment_id))
         if known is not None:
             return known
@@ -362,7 +395,9 @@ def _missing(path: str) -> Missing | None:
 
 
 def _place_of(location: Location, found: Resolved) -> str:
-    """What rows are told by that cannot be reached together: the artifact root in their own spelling, or the bucket or server."""
+    """What rows are told by that cannot be reached together: the artifact root in their own spelling, or the bucket
+    or server.
+    """
     uri = without_secrets(location.uri)
     if found.why is Why.SCHEME or found.why is Why.SERVER:
         scheme, separator, rest = uri.partition("://")

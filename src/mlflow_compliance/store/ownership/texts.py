@@ -1,4 +1,6 @@
-"""What else this database says that may name a file: tables that this version does not know, and texts in those that it does."""
+"""What else this database says that may name a file: tables that this version does not know, and texts in those
+that it does.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ _TEXTS = (
 """Known columns in which people and MLflow write paths that are no row's own place."""
 _ENDS = re.compile(r"[\s,;:)}\]#?&']")
 UNREAD: Mapping[str, str] = {"skill_versions": "skill_version"}
-"""Known table with places -> kind of the rows that a reader takes from it. Where none does, it is as good as unknown."""
+"""Known table with places -> kind of the rows that a reader takes from it. Where none does, it is as good as
+unknown.
+"""
 
 
 class Named(NamedTuple):
@@ -52,7 +56,9 @@ class Named(NamedTuple):
 
 
 def named_in(connection: Connection, entries: Sequence[Entry], kinds: Iterable[str]) -> Named:
-    """What unknown tables and known texts name of ownerless entries. `kinds` are those of the rows whose places are known."""
+    """What unknown tables and known texts name of ownerless entries. `kinds` are those of the rows whose places are
+    known.
+    """
     tables, found = columns_of(connection), Named({}, {})
     read = {table for table, kind in UNREAD.items() if kind in set(kinds)}
     for table, columns in sorted(tables.items()):
@@ -65,7 +71,9 @@ def named_in(connection: Connection, entries: Sequence[Entry], kinds: Iterable[s
     return found
 
 
-def _look_at_unknown(connection: Connection, table: str, columns: Sequence[str], entries: Sequence[Entry], roots: dict[str, str]) -> None:
+def _look_at_unknown(
+    connection: Connection, table: str, columns: Sequence[str], entries: Sequence[Entry], roots: dict[str, str]
+) -> None:
     known = table in KNOWN and table not in UNREAD
     where = f"{f'{table}.{columns[0]}' if known else f'the table {table}'}, which this version does not read,"
     left, wanted = _CHARACTERS, {entry.root for entry in entries} - roots.keys()
@@ -122,7 +130,9 @@ def _holds(value: str, path: str) -> bool:
     return path in value and re.search(rf"(?<![\w.-]){re.escape(path)}(?![\w-])", value) is not None
 
 
-def _look_at_text(connection: Connection, table: str, column: str, entries: Sequence[Entry], found: dict[str, str]) -> None:
+def _look_at_text(
+    connection: Connection, table: str, column: str, entries: Sequence[Entry], found: dict[str, str]
+) -> None:
     paths, roots = {entry.item.path for entry in entries}, {entry.root for entry in entries}
     for value in _with_any(connection, table, column, roots):
         for path in {path for each in _spelt(value) for root in roots for path in _paths_in(each, root)} & paths:
@@ -148,7 +158,8 @@ def _with_any(connection: Connection, table: str, column: str, roots: Iterable[s
         chunk = wanted[start : start + 100]
         conditions = " OR ".join(f"{as_text} LIKE :v{number} ESCAPE '!'" for number in range(len(chunk)))
         values = {f"v{number}": f"%{_escaped(value)}%" for number, value in enumerate(chunk)}
-        yield from (str(value) for (value,) in connection.execute(text(f"SELECT DISTINCT {as_text} FROM {table} WHERE {conditions}"), values))  # noqa: S608  constants of ours
+        asked = f"SELECT DISTINCT {as_text} FROM {table} WHERE {conditions}"  # noqa: S608  constants of ours
+        yield from (str(value) for (value,) in connection.execute(text(asked), values))
 
 
 def _escaped(value: str) -> str:

@@ -1,4 +1,6 @@
-"""What this store's rows may mean that do not lead to their files: their ids, the endings of their places, and what a server serves."""
+"""What this store's rows may mean that do not lead to their files: their ids, the endings of their places, and what
+a server serves.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +70,9 @@ def meant_by(locations: Sequence[Location], artifacts: Artifacts, experiments: M
 
 
 def _used(locations: Iterable[Location], experiments: Mapping[str, Experiment]) -> set[str]:
-    """Experiments in whose folder something may have been written. The one that every store begins with is often empty."""
+    """Experiments in whose folder something may have been written. The one that every store begins with is often
+    empty.
+    """
     return {location.experiment_id for location in locations if location.owner.kind != "experiment"} | {
         key for key, item in experiments.items() if item.traces
     }

@@ -1,4 +1,6 @@
-"""How a file is changed in one step: written under a temporary name beside it, verified, then put in place by a rename."""
+"""How a file is changed in one step: written under a temporary name beside it, verified, then put in place by a
+rename.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +67,9 @@ def verified(path: str, sha256: str) -> Iterator[tuple[int, os.stat_result]]:
     with opened(path) as file:
         facts = os.fstat(file)
         if digest_of(file, path) != sha256:
-            raise ChangeError(f"{path} does not hold the content that was planned with any more: run again to plan anew")
+            raise ChangeError(
+                f"{path} does not hold the content that was planned with any more: run again to plan anew"
+            )
         yield file, facts
 
 

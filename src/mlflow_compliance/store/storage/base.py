@@ -14,7 +14,9 @@ class RemoteError(StoreError):
 
 
 class LockedOutError(RemoteError):
-    """The server does not take the caller's credentials (any more): what it did not give for that is no finding about the store."""
+    """The server does not take the caller's credentials (any more): what it did not give for that is no finding
+    about the store.
+    """
 
 
 class ObjectInfo(NamedTuple):

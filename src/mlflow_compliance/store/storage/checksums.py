@@ -14,7 +14,9 @@ MD5 = re.compile(r"[0-9a-f]{32}")
 
 
 KIND = "md5:"
-"""How the digest of a remote object begins: what single-part uploads have in the listing, so that nothing need be read to compare with them."""
+"""How the digest of a remote object begins: what single-part uploads have in the listing, so that nothing need be
+read to compare with them.
+"""
 
 
 def etag_of(artifacts: Artifacts, path: str) -> str:
@@ -23,7 +25,9 @@ def etag_of(artifacts: Artifacts, path: str) -> str:
 
 
 def digest_of_object(path: str, size: int, etag: str, places: Storages) -> str:
-    """The digest of what an object holds, read as it streams. Raises RemoteError where it is not the one that was listed."""
+    """The digest of what an object holds, read as it streams. Raises RemoteError where it is not the one that was
+    listed.
+    """
     digest, count = hashlib.md5(usedforsecurity=False), 0
     for chunk in places.of(path).chunks(path, etag):
         digest.update(chunk)
@@ -34,7 +38,9 @@ def digest_of_object(path: str, size: int, etag: str, places: Storages) -> str:
 
 
 def digest_of_listed(item: ObjectInfo, places: Storages) -> str:
-    """The digest of one object: the listing's checksum where that is of its content, else by reading it. Raises RemoteError."""
+    """The digest of one object: the listing's checksum where that is of its content, else by reading it. Raises
+    RemoteError.
+    """
     place = places.of(item.path)
     if isinstance(place, Bucket) and MD5.fullmatch(item.etag) and not place.encrypted(item.path):
         return KIND + item.etag

@@ -7,7 +7,16 @@ import os
 import stat
 
 from mlflow_compliance.errors import ChangeError
-from mlflow_compliance.store.storage.atomic_write import confirm, create, explained, staged, sweep, verified, write_bytes, write_copy
+from mlflow_compliance.store.storage.atomic_write import (
+    confirm,
+    create,
+    explained,
+    staged,
+    sweep,
+    verified,
+    write_bytes,
+    write_copy,
+)
 from mlflow_compliance.store.storage.filesystem import shared_extents
 from mlflow_compliance.store.storage.linking import (
     cloned,
@@ -26,7 +35,9 @@ __all__ = ["manifest_of", "place", "place_shared", "quarantine", "restore", "sha
 
 
 def share(kept: str, path: str, sha256: str) -> str:
-    """Make `path` the same physical copy as `kept`: 'clone' where the file system has it, else 'hardlink', made read-only."""
+    """Make `path` the same physical copy as `kept`: 'clone' where the file system has it, else 'hardlink', made
+    read-only.
+    """
     refuse_unless_file(kept)
     refuse_unless_file(path)
     with explained(path), verified(kept, sha256) as (source, there), verified(path, sha256) as (target, here):
@@ -34,7 +45,9 @@ def share(kept: str, path: str, sha256: str) -> str:
         refuse_if_written_to(source, kept)
         refuse_if_written_to(target, path)
         if there.st_dev != here.st_dev:
-            raise ChangeError(f"{path} lies on another file system than {kept}: they cannot share a copy, so leave both as they are")
+            raise ChangeError(
+                f"{path} lies on another file system than {kept}: they cannot share a copy, so leave both as they are"
+            )
         if there.st_ino == here.st_ino:
             make_read_only(source, here)
             return "hardlink"
@@ -56,7 +69,9 @@ def share(kept: str, path: str, sha256: str) -> str:
 
 
 def unshare(path: str, mode: int, mtime_ns: int, sha256: str) -> None:
-    """The inverse of `share`: `path` becomes a copy of its own with the mode and time it had; no other path is touched."""
+    """The inverse of `share`: `path` becomes a copy of its own with the mode and time it had; no other path is
+    touched.
+    """
     refuse_unless_file(path)
     with explained(path), verified(path, sha256) as (source, here), staged(path) as temporary:
         write_copy(source, temporary, sha256)
@@ -81,7 +96,9 @@ def place(source: str, target: str) -> None:
 
 
 def place_shared(source: str, target: str, sha256: str) -> str:
-    """Put the content of `source` at `target` without a second physical copy where that can be: 'clone', 'hardlink' or 'copy'."""
+    """Put the content of `source` at `target` without a second physical copy where that can be: 'clone', 'hardlink'
+    or 'copy'.
+    """
     refuse_unless_file(source)
     with explained(target, "could not be written"), verified(source, sha256) as (file, facts):
         refuse_if_written_to(file, source)

@@ -1,4 +1,6 @@
-"""Copy-on-write clones on Linux: making one, and telling that two files are one. Silent where a file system has none."""
+"""Copy-on-write clones on Linux: making one, and telling that two files are one. Silent where a file system has
+none.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +19,15 @@ _LAST, _SHARED = 0x0001, 0x2000
 _NO_PLACE = 0x0002 | 0x0004 | 0x0100 | 0x0200 | 0x0400
 """Unknown, not yet allocated, not aligned, inline or in a tail: the physical address says nothing."""
 
-UNSUPPORTED = frozenset({errno.EOPNOTSUPP, errno.ENOTTY, errno.EINVAL, errno.EXDEV, errno.ENOSYS, errno.EPERM, errno.EBADF})
+UNSUPPORTED = frozenset(
+    {errno.EOPNOTSUPP, errno.ENOTTY, errno.EINVAL, errno.EXDEV, errno.ENOSYS, errno.EPERM, errno.EBADF}
+)
 
 
 def clone(source: int, target: int) -> bool:
-    """Let the open file `target` share the blocks of `source`. False where the file system cannot; OSError for all else."""
+    """Let the open file `target` share the blocks of `source`. False where the file system cannot; OSError for all
+    else.
+    """
     try:
         fcntl.ioctl(target, _FICLONE, source)
     except OSError as error:
@@ -65,13 +71,17 @@ _WITH_TIMES = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", 
 
 
 def has_clones(device: int) -> bool:
-    """Whether files on a device may share blocks: asking every file is only worth it where they can. What is not known may."""
+    """Whether files on a device may share blocks: asking every file is only worth it where they can. What is not
+    known may.
+    """
     kinds = _kinds(device)
     return not kinds or not kinds <= _WITHOUT_CLONES
 
 
 def tells_of_entries(device: int) -> bool:
-    """Whether a folder on a device has another time of change as soon as an entry is made, renamed or removed. What is not known may not."""
+    """Whether a folder on a device has another time of change as soon as an entry is made, renamed or removed. What
+    is not known may not.
+    """
     kinds = _kinds(device) if device >= 0 else frozenset()
     return bool(kinds) and kinds <= _WITH_TIMES
 

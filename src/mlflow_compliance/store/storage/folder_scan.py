@@ -1,4 +1,6 @@
-"""Looks into the folders of rows: files, samples of those that may have equals, what MLmodel files hold. Helpers do so too (see `helpers`)."""
+"""Looks into the folders of rows: files, samples of those that may have equals, what MLmodel files hold. Helpers do
+so too (see `helpers`).
+"""
 
 from __future__ import annotations
 
@@ -19,15 +21,29 @@ _FOLDER = os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
 _MODEL, _LARGEST_MODEL = "MLmodel", 1 << 20
 
 Stamps = tuple[list[str], list[int], list[int], str, int, int]
-"""The folders that were looked into; of every file when it was written to and when it changed in any way (ns); what `mark_of` gives for folders and
+"""The folders that were looked into; of every file when it was written to and when it changed in any way (ns); what
+`mark_of` gives for folders and
 files; the youngest of all their times; the device that they are on, -1 where there are several."""
-Found = tuple[list[str], list[int], list[str], list[bool], int, dict[str, int], dict[str, "bytes | None"], dict[str, str], "Stamps | None"]
-"""Of every file its path, size, physical copy and whether it was logged; time of writing of the newest (ns); copy -> hard links, where several;
+Found = tuple[
+    list[str],
+    list[int],
+    list[str],
+    list[bool],
+    int,
+    dict[str, int],
+    dict[str, "bytes | None"],
+    dict[str, str],
+    "Stamps | None",
+]
+"""Of every file its path, size, physical copy and whether it was logged; time of writing of the newest (ns); copy ->
+hard links, where several;
 folder -> its MLmodel; path -> sample; stamps, where asked for."""
 
 
 def sample(file: int, size: int) -> str:
-    """Of a small file its SHA-256; of others what tells most of those apart that differ. '' where the file changed, or is none."""
+    """Of a small file its SHA-256; of others what tells most of those apart that differ. '' where the file changed,
+    or is none.
+    """
     facts = os.fstat(file)
     return _sample(file, facts)[0] if facts.st_size == size and stat.S_ISREG(facts.st_mode) else ""
 
@@ -46,7 +62,9 @@ def _sample(file: int, facts: os.stat_result) -> tuple[str, bytes]:
 
 
 def _state(facts: os.stat_result) -> tuple[int, ...]:
-    """What cannot stay as it was where a file was written to, or where an entry of a folder was made, renamed or removed."""
+    """What cannot stay as it was where a file was written to, or where an entry of a folder was made, renamed or
+    removed.
+    """
     # Mode, inode, device, links, user, group and size; not when it was last read.
     return (*facts[:7], facts.st_mtime_ns, facts.st_ctime_ns)
 
@@ -69,7 +87,9 @@ class _NotPlainError(Exception):
 
 
 class Verifier:
-    """Whether folders and files are as an earlier audit left them, by their paths (with NUL between them) and the mark of their states."""
+    """Whether folders and files are as an earlier audit left them, by their paths (with NUL between them) and the
+    mark of their states.
+    """
 
     def __call__(self, remembered: Sequence[tuple[str, str]]) -> list[bool]:
         return [mark != "" and self._is_same(paths, mark) for paths, mark in remembered]
@@ -97,9 +117,16 @@ class Visitor:
         return [self.visit(folder, artifacts) for folder, artifacts in folders]
 
     def visit(self, folder: str, artifacts: str) -> Found | None:
-        """A row's folder and what is below it; what lies at or below `artifacts` is logged. None where anything in it is to be looked at closely."""
+        """A row's folder and what is below it; what lies at or below `artifacts` is logged. None where anything in
+        it is to be looked at closely.
+        """
         found: Found = ([], [], [], [], 0, {}, {}, {}, None)
-        stack, folders, places, files = [(folder, folder == artifacts)], list[str](), list[os.stat_result](), list[os.stat_result]()
+        stack, folders, places, files = (
+            [(folder, folder == artifacts)],
+            list[str](),
+            list[os.stat_result](),
+            list[os.stat_result](),
+        )
         try:
             while stack:
                 place, logged = stack.pop()
@@ -161,7 +188,9 @@ class Visitor:
                             if token:
                                 samples[path] = token
                         if model:
-                            models[place] = data or (os.pread(file, size, 0) if file >= 0 and size <= _LARGEST_MODEL else None)
+                            models[place] = data or (
+                                os.pread(file, size, 0) if file >= 0 and size <= _LARGEST_MODEL else None
+                            )
                     elif file >= 0:
                         often.discard(name)
                 finally:
@@ -187,4 +216,11 @@ def _stamps(folders: list[str], places: Sequence[os.stat_result], files: Sequenc
     states = [_state(facts) for facts in (*places, *files)]
     written, changed = [facts.st_mtime_ns for facts in files], [facts.st_ctime_ns for facts in files]
     devices = {facts.st_dev for facts in (*places, *files)}
-    return folders, written, changed, mark_of(states), max(max(state[-2:]) for state in states), devices.pop() if len(devices) == 1 else -1
+    return (
+        folders,
+        written,
+        changed,
+        mark_of(states),
+        max(max(state[-2:]) for state in states),
+        devices.pop() if len(devices) == 1 else -1,
+    )

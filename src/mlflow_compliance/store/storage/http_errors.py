@@ -7,19 +7,29 @@ from collections.abc import Iterator
 from http import HTTPStatus
 
 import requests
-from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES, MLFLOW_HTTP_REQUEST_TIMEOUT, MLFLOW_TRACKING_CLIENT_CERT_PATH
+from mlflow.environment_variables import (
+    MLFLOW_HTTP_REQUEST_MAX_RETRIES,
+    MLFLOW_HTTP_REQUEST_TIMEOUT,
+    MLFLOW_TRACKING_CLIENT_CERT_PATH,
+)
 from mlflow.exceptions import MlflowException
 
 from mlflow_compliance.errors import first_line
 from mlflow_compliance.safe_text import without_secrets
 
-CREDENTIALS = "check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, which may have expired"
+CREDENTIALS = (
+    "check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, which may have expired"
+)
 _GAVE_UP = re.compile(r"too many (\d{3}) error responses")
 _STATUS = re.compile(r"failed with error code (\d{3})")
 _SYSTEM = re.compile(r"\[Errno -?\d+\] ([A-Z][\w ]+)")
 _CERTIFICATE = re.compile(r"certificate verify failed: ([^(\]]+)")
-_OTHER_HOST = re.compile(r"certificate verify failed: (?:Hostname|IP address) mismatch, (certificate is not valid for '[^']*')")
-_ASKED_FOR_ONE = re.compile(r"(?i)certificate[_ ]required|alert[_ ]handshake[_ ]failure|alert[_ ]bad[_ ]certificate|alert[_ ]unknown[_ ]ca")
+_OTHER_HOST = re.compile(
+    r"certificate verify failed: (?:Hostname|IP address) mismatch, (certificate is not valid for '[^']*')"
+)
+_ASKED_FOR_ONE = re.compile(
+    r"(?i)certificate[_ ]required|alert[_ ]handshake[_ ]failure|alert[_ ]bad[_ ]certificate|alert[_ ]unknown[_ ]ca"
+)
 _NO_FILE = re.compile(r"Could not find (?:a suitable|the) (TLS [\w ]+), invalid path: (\S+)")
 _FILES = "MLFLOW_TRACKING_CLIENT_CERT_PATH and MLFLOW_TRACKING_SERVER_CERT_PATH"
 _TLS = re.compile(r"\[[A-Z0-9: _]+\][^()'\"]*")
@@ -35,11 +45,20 @@ def refusal(error: BaseException, uri: str) -> str:
     if gave_up := _GAVE_UP.search(told):
         return f"it answers {_named(int(gave_up[1]))}, {retries}: try again when it has recovered"
     if any(isinstance(item, requests.exceptions.Timeout) for item in chain):
-        return f"it does not answer within {MLFLOW_HTTP_REQUEST_TIMEOUT.get()} s (MLFLOW_HTTP_REQUEST_TIMEOUT): try again when there is less to do"
-    if any(isinstance(item, requests.exceptions.ConnectionError | requests.exceptions.ChunkedEncodingError) for item in chain):
+        return (
+            f"it does not answer within {MLFLOW_HTTP_REQUEST_TIMEOUT.get()} s (MLFLOW_HTTP_REQUEST_TIMEOUT): "
+            "try again when there is less to do"
+        )
+    if any(
+        isinstance(item, requests.exceptions.ConnectionError | requests.exceptions.ChunkedEncodingError)
+        for item in chain
+    ):
         found = _SYSTEM.search(told)
         why = found[1].strip().lower() if found else "the connection broke off"
-        return f"it does not answer ({why}), {retries}: check that it runs, and the tracking URI{'' if 'refused' in why else _certified(uri or told)}"
+        return (
+            f"it does not answer ({why}), {retries}: check that it runs, and the tracking "
+            f"URI{'' if 'refused' in why else _certified(uri or told)}"
+        )
     status = _status(error)
     if status == HTTPStatus.UNAUTHORIZED:
         return f"it does not accept the credentials (HTTP 401): {CREDENTIALS}"
@@ -56,20 +75,31 @@ def refusal(error: BaseException, uri: str) -> str:
 def _of_tls(told: str) -> str:
     """Why the two sides do not agree on TLS, from the words of the TLS library."""
     if not_its_host := _OTHER_HOST.search(told):
-        return f"its certificate is for another host ({not_its_host[1]}): write the one that it is for into the tracking URI"
+        return (
+            f"its certificate is for another host ({not_its_host[1]}): write the one that it is for into the "
+            "tracking URI"
+        )
     if found := _CERTIFICATE.search(told):
-        return f"its certificate is not accepted ({found[1].strip()}): name that of its authority in MLFLOW_TRACKING_SERVER_CERT_PATH"
+        return (
+            f"its certificate is not accepted ({found[1].strip()}): name that of its authority in "
+            "MLFLOW_TRACKING_SERVER_CERT_PATH"
+        )
     if alert := _ASKED_FOR_ONE.search(told):
         way = "name one that it knows, in one file with its key, in MLFLOW_TRACKING_CLIENT_CERT_PATH"
         return f"it asks for a client certificate ({alert[0].replace('_', ' ').lower()}): {way}"
     if "WRONG_VERSION_NUMBER" in told or "record layer failure" in told:
         return "it does not speak TLS: check whether the tracking URI should begin with http:"
     found = _TLS.search(told)
-    return f"the two sides do not agree on TLS ({found[0].strip() if found else 'no reason given'}): check the files that {_FILES} name"
+    return (
+        f"the two sides do not agree on TLS ({found[0].strip() if found else 'no reason given'}): check the "
+        f"files that {_FILES} name"
+    )
 
 
 def _certified(told: str) -> str:
-    """What else may be wrong over TLS: a server that asks for a certificate often ends the connection without a word about it."""
+    """What else may be wrong over TLS: a server that asks for a certificate often ends the connection without a
+    word about it.
+    """
     if "https:" not in told:
         return ""
     if MLFLOW_TRACKING_CLIENT_CERT_PATH.get():

@@ -1,4 +1,6 @@
-"""When repairs of a store were broken off: what they had copied by then lies there without a row, and is of no newer database."""
+"""When repairs of a store were broken off: what they had copied by then lies there without a row, and is of no
+newer database.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ _END = 4096
 
 
 def broken_off(folder: str) -> list[tuple[int, int]]:
-    """(from, to) in milliseconds of each repair whose journal in a folder has no end; none where the folder cannot be read."""
+    """(from, to) in milliseconds of each repair whose journal in a folder has no end; none where the folder cannot
+    be read.
+    """
     try:
         names = sorted(name for name in os.listdir(folder) if _NAME.fullmatch(name))
     except OSError:

@@ -31,15 +31,19 @@ def cloned(source: int, temporary: str, sha256: str) -> bool:
 
 
 def linked(kept: str, source: int, there: os.stat_result, temporary: str, alike: os.stat_result | None = None) -> None:
-    """A second name for `kept`, which nobody may write to from now on: logging again through one path would change the other.
+    """A second name for `kept`, which nobody may write to from now on: logging again through one path would change the
+    other.
 
-    `source` is `kept`, open, and `there` its state when it was verified; `alike` is the state of the file that the name will replace.
+    `source` is `kept`, open, and `there` its state when it was verified; `alike` is the state of the file that the name
+    will replace.
     """
     mode = stat.S_IMODE(there.st_mode) & ~_WRITE
     if alike is not None:
         mode |= stat.S_IMODE(alike.st_mode) & 0o555  # who could read the path can read it afterwards
         if (there.st_uid, there.st_gid) != (alike.st_uid, alike.st_gid) and not mode & stat.S_IROTH:
-            raise ChangeError(f"{kept} belongs to another user or group than its duplicate: give both to one, then run again")
+            raise ChangeError(
+                f"{kept} belongs to another user or group than its duplicate: give both to one, then run again"
+            )
     os.fsync(source)  # the replaced file was on the disk: the one that replaces it must be too
     os.link(kept, temporary, follow_symlinks=False)
     if not os.path.samestat(os.lstat(temporary), there):
@@ -91,12 +95,15 @@ def make_read_only(file: int, facts: os.stat_result) -> None:
 
 
 def refuse_if_written_to(file: int, path: str) -> None:
-    """Refuse a file that some process has open for writing: what it writes next would go into the other paths, or into none.
+    """Refuse a file that some process has open for writing: what it writes next would go into the other paths, or into
+    none.
 
-    The kernel tells by granting a read lease or not (fcntl(2), F_SETLEASE). Where it knows no leases, or not for this user, nobody can tell.
+    The kernel tells by granting a read lease or not (fcntl(2), F_SETLEASE). Where it knows no leases, or not for this
+    user, nobody can tell.
     """
     try:
-        # Should the lease be broken in the instant that it is held, the signal must not end the program, as its default would.
+        # Should the lease be broken in the instant that it is held, the signal must not end the program, as its default
+        # would.
         fcntl.fcntl(file, _F_SETSIG, signal.SIGURG)
         fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)
         fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_UNLCK)

@@ -18,7 +18,9 @@ NOT_FILES = ("models", "runs")
 
 
 class Resolved(NamedTuple):
-    """Where a uri is on this machine: `path`, or '' and the `reason`; `prefix` is the [store.relocate] key that was used."""
+    """Where a uri is on this machine: `path`, or '' and the `reason`; `prefix` is the [store.relocate] key that was
+    used.
+    """
 
     path: str
     reason: str = ""
@@ -30,12 +32,15 @@ class Resolved(NamedTuple):
 class Resolver:
     """Turns uris into paths under one set of [store.relocate] prefixes, the longest that matches first.
 
-    `home` is the folder that relative locations start from, None where nobody here knows it: never the working directory.
+    `home` is the folder that relative locations start from, None where nobody here knows it: never the working
+    directory.
     """
 
     def __init__(self, relocate: Mapping[str, str], home: str | None = None) -> None:
         self._home = home
-        self._relocate = sorted(((key.rstrip("/\\"), key, folder) for key, folder in relocate.items()), key=lambda item: -len(item[0]))
+        self._relocate = sorted(
+            ((key.rstrip("/\\"), key, folder) for key, folder in relocate.items()), key=lambda item: -len(item[0])
+        )
 
     def __call__(self, uri: str) -> Resolved:
         if "\0" in uri or not uri:
@@ -49,14 +54,22 @@ class Resolver:
         scheme = scheme_of(uri)
         if scheme not in ("", "file"):
             if scheme == "mlflow-artifacts":
-                reason = "it lies behind a tracking server: give its address (--tracking-uri), or map it with [store.relocate]"
+                reason = (
+                    "it lies behind a tracking server: give its address (--tracking-uri), or map it with "
+                    "[store.relocate]"
+                )
                 return Resolved("", reason, None, Why.SERVER)
-            return Resolved("", f"{scheme} locations are not read by this version; map it with [store.relocate]", None, Why.SCHEME)
+            return Resolved(
+                "", f"{scheme} locations are not read by this version; map it with [store.relocate]", None, Why.SCHEME
+            )
         path = unquote(plain(uri))
         if path.startswith("/"):
             return Resolved("/" + os.path.normpath(path).lstrip("/"))
         if self._home is None:
-            reason = "its location is relative to a folder that only the server that wrote it knows; map it with [store.relocate]"
+            reason = (
+                "its location is relative to a folder that only the server that wrote it knows; map it with "
+                "[store.relocate]"
+            )
             return Resolved("", reason, None, Why.ELSEWHERE)
         return Resolved(os.path.normpath(os.path.join(self._home, path)))
 
@@ -72,12 +85,20 @@ def is_file_place(uri: str) -> bool:
 
 
 def respelled(uri: str, path: str) -> str:
-    """A path of this machine as the row that says `uri` must name it: plain, or as a file URI where that is one; '' where it cannot.
+    """A path of this machine as the row that says `uri` must name it: plain, or as a file URI where that is one; ''
+    where it cannot.
 
     A plain path with a percent sign may be read as another one, so that becomes a URI too.
     """
     spellings = [path] if scheme_of(uri) == "" else []
-    return next((spelling for spelling in (*spellings, PurePosixPath(path).as_uri()) if Resolver({}, None)(spelling).path == path), "")
+    return next(
+        (
+            spelling
+            for spelling in (*spellings, PurePosixPath(path).as_uri())
+            if Resolver({}, None)(spelling).path == path
+        ),
+        "",
+    )
 
 
 def is_relative(uri: str) -> bool:
@@ -86,7 +107,9 @@ def is_relative(uri: str) -> bool:
 
 
 def local_folder(uri: str, home: str | None) -> str | None:
-    """The real path behind an artifact URI as MLflow writes it on this machine, or None where it is not local; `home` as `Resolver` has it."""
+    """The real path behind an artifact URI as MLflow writes it on this machine, or None where it is not local;
+    `home` as `Resolver` has it.
+    """
     path = Resolver({}, home)(uri).path
     return os.path.realpath(path) if path else None
 
@@ -98,7 +121,9 @@ def scheme_of(uri: str) -> str:
 
 
 def plain(uri: str) -> str:
-    """The path in a file uri or plain path, percent signs as they are. MLflow does not look at the host of a file uri either."""
+    """The path in a file uri or plain path, percent signs as they are. MLflow does not look at the host of a file
+    uri either.
+    """
     path = urlparse(uri).path if uri[:5].lower() == "file:" else uri
     if _DRIVE.match(path) or _DRIVE.match(path[1:]):
         return "/" + path.lstrip("/").replace("\\", "/")

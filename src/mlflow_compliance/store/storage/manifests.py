@@ -20,4 +20,6 @@ def write_manifest(path: str, target: str, root: str) -> None:
         entry = {"from": path, "to": target, "files": files.manifest_of(path)}
         append_lines(os.path.join(folder, NAME), [json.dumps(entry)])
     except OSError as error:
-        raise ChangeError(f"the manifest in {folder} could not be written: {error.strerror}; nothing was moved") from error
+        raise ChangeError(
+            f"the manifest in {folder} could not be written: {error.strerror}; nothing was moved"
+        ) from error

@@ -14,7 +14,12 @@ from mlflow_compliance.snapshot.files import META, TRASH
 from mlflow_compliance.snapshot.refs import EntityRef
 from mlflow_compliance.store.storage import files
 from mlflow_compliance.store.storage.atomic_write import confirm, create, explained, staged, verified, write_bytes
-from mlflow_compliance.store.storage.linking import refuse_if_changed, refuse_if_written_to, refuse_unless_file, take_over
+from mlflow_compliance.store.storage.linking import (
+    refuse_if_changed,
+    refuse_if_written_to,
+    refuse_unless_file,
+    take_over,
+)
 from mlflow_compliance.store.storage.safe_io import opened
 
 Point = tuple[object, ...]
@@ -28,11 +33,15 @@ def read_repeated(folder: str) -> dict[str, RepeatedPoints]:
             with open(path, "rb") as file:
                 content = file.read()
         except OSError as error:
-            raise StoreError(f"the metric file {path} cannot be read: {(error.strerror or str(error)).lower()}") from error
+            raise StoreError(
+                f"the metric file {path} cannot be read: {(error.strerror or str(error)).lower()}"
+            ) from error
         rest = without_repeats(content)
         repeats, clashes = _points(content) - _points(rest), _clashes(rest) if owner.kind == "logged_model" else 0
         if repeats or clashes:
-            found[path] = RepeatedPoints(owner, metric, repeats, clashes, hashlib.sha256(content).hexdigest(), len(rest))
+            found[path] = RepeatedPoints(
+                owner, metric, repeats, clashes, hashlib.sha256(content).hexdigest(), len(rest)
+            )
     return found
 
 
@@ -54,7 +63,9 @@ def _points(content: bytes) -> int:
 
 
 def _point(line: bytes) -> Point | None:
-    """(time, value, step, ...) as MLflow takes a line; None for a line that holds none, its own words where they are no numbers."""
+    """(time, value, step, ...) as MLflow takes a line; None for a line that holds none, its own words where they
+    are no numbers.
+    """
     words = line.split()
     if not words:
         return None
@@ -66,7 +77,9 @@ def _point(line: bytes) -> Point | None:
 
 
 def _clashes(content: bytes) -> int:
-    """Points of a logged model that differ in value alone: the tables have room for one value of a run at a moment and step."""
+    """Points of a logged model that differ in value alone: the tables have room for one value of a run at a moment
+    and step.
+    """
     points = [point for line in content.splitlines() if (point := _point(line)) is not None]
     return len(points) - len({(point[0], *point[2:4]) for point in points})
 

@@ -1,6 +1,7 @@
 """The note in an artifact root that says which database owns it.
 
-A note names its own inode and the database's: both stay what they are when a whole store is moved, and a copy has others.
+A note names its own inode and the database's: both stay what they are when a whole store is moved, and a copy has
+others.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ class OwnerNote(NamedTuple):
 
 
 def read_note(root: str) -> OwnerNote | None:
-    """The note in a root, None where there is none. Raises OSError, ValueError, TypeError or KeyError for one that cannot be read."""
+    """The note in a root, None where there is none. Raises OSError, ValueError, TypeError or KeyError for one that
+    cannot be read.
+    """
     try:
         with opened(os.path.join(root, OWNER_NOTE)) as file:
             facts = os.fstat(file)
@@ -40,7 +43,9 @@ def read_note(root: str) -> OwnerNote | None:
 
 
 def add_note(root: str, database: str, store: str, journal: str) -> None:
-    """Note that a database owns a root, on disk before this returns. Notes that were there stay before it, so that it can be taken back."""
+    """Note that a database owns a root, on disk before this returns. Notes that were there stay before it, so that
+    it can be taken back.
+    """
     path = os.path.join(root, OWNER_NOTE)
     with explained(path, "could not be written"):
         file = os.open(path, _WRITING, 0o644)
@@ -48,7 +53,13 @@ def add_note(root: str, database: str, store: str, journal: str) -> None:
             facts = os.fstat(file)
             kept = b"".join(_lines(os.pread(file, facts.st_size, 0)))
             os.ftruncate(file, len(kept))
-            note = {"database": database, "store": store, "inode": facts.st_ino, "journal": journal, "by": "pytest-mlflow-compliance"}
+            note = {
+                "database": database,
+                "store": store,
+                "inode": facts.st_ino,
+                "journal": journal,
+                "by": "pytest-mlflow-compliance",
+            }
             os.write(file, json.dumps(note).encode() + b"\n")
             os.fsync(file)
         finally:

@@ -1,4 +1,6 @@
-"""Pointers beside objects that are stored elsewhere too: small objects that name the copy to read. Nothing is replaced or deleted."""
+"""Pointers beside objects that are stored elsewhere too: small objects that name the copy to read. Nothing is
+replaced or deleted.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ def pointer_path(path: str, journal: str) -> str:
 
 
 def pointed(items: Iterable[ObjectInfo]) -> tuple[dict[str, str], set[str]]:
-    """Object -> the pointer that counts for it (the last one that was not taken back); and every object that is such bookkeeping."""
+    """Object -> the pointer that counts for it (the last one that was not taken back); and every object that is
+    such bookkeeping.
+    """
     written: dict[str, set[str]] = {}
     retracted, names = set(), set()
     for item in items:
@@ -44,7 +48,10 @@ def pointed(items: Iterable[ObjectInfo]) -> tuple[dict[str, str], set[str]]:
             written.setdefault(found["of"], set()).add(found["journal"])
         else:
             retracted.add((found["of"], found["journal"]))
-    standing = {of: sorted(journal for journal in journals if (of, journal) not in retracted) for of, journals in written.items()}
+    standing = {
+        of: sorted(journal for journal in journals if (of, journal) not in retracted)
+        for of, journals in written.items()
+    }
     return {of: pointer_path(of, journals[-1]) for of, journals in standing.items() if journals}, names
 
 
@@ -65,7 +72,9 @@ def read_pointers(places: Storages, paths: Mapping[str, str]) -> tuple[dict[str,
 
 
 def with_holding(artifacts: Artifacts) -> Artifacts:
-    """As this, with the pointers alone that hold: both objects have the content that was written down. One that leads in a circle leads nowhere."""
+    """As this, with the pointers alone that hold: both objects have the content that was written down. One that
+    leads in a circle leads nowhere.
+    """
     hashes, files = artifacts.hashes, artifacts.files
     holding = {
         path: pointer
@@ -86,18 +95,24 @@ def with_holding(artifacts: Artifacts) -> Artifacts:
 
 
 def write_pointer(places: Storages, path: str, pointer: Pointer) -> None:
-    """Copy the object into the quarantine, then write where else its content is. Raises ChangeError; what was copied by then stays aside."""
+    """Copy the object into the quarantine, then write where else its content is. Raises ChangeError; what was
+    copied by then stays aside.
+    """
     try:
         place = _bucket(places, path)
         item = place.found(path)
         for at, now in ((path, item), (pointer.kept, _bucket(places, pointer.kept).found(pointer.kept))):
             if now is None or not _holds(places, now, pointer):
-                raise ChangeError(f"{at} does not hold the content that was planned with any more: run again to plan anew")
+                raise ChangeError(
+                    f"{at} does not hold the content that was planned with any more: run again to plan anew"
+                )
         assert item is not None
         place.copy(item, pointer.quarantined)
         arrived = place.found(pointer.quarantined)
         if arrived is None or not _holds(places, arrived, pointer):
-            raise ChangeError(f"{pointer.quarantined} does not hold what {path} does: look at the storage; no pointer was written")
+            raise ChangeError(
+                f"{pointer.quarantined} does not hold what {path} does: look at the storage; no pointer was written"
+            )
         text = json.dumps({"pointer": 1, "path": path, **pointer._asdict()}, indent=1)
         put(places, pointer_path(path, pointer.journal), text.encode())
     except RemoteError as error:
@@ -116,7 +131,9 @@ def retract_pointer(places: Storages, path: str, journal: str) -> None:
 
 
 def where_to_read(places: Storages, path: str) -> str:
-    """The path of an object that has, or had, the content of this one: see `resolve_artifact`. Empty where there is none."""
+    """The path of an object that has, or had, the content of this one: see `resolve_artifact`. Empty where there is
+    none.
+    """
     place = _bucket(places, path)
     item, pointer = place.found(path), _standing(places, path)
     if pointer and (item is None or _holds(places, item, pointer)):
@@ -133,7 +150,9 @@ def _standing(places: Storages, path: str) -> Pointer | None:
 
 
 def _led_to(places: Storages, pointer: Pointer) -> Iterator[str]:
-    """Where to look for the content, in order: the kept copy, the one that is kept for that one, and so on, then the quarantine."""
+    """Where to look for the content, in order: the kept copy, the one that is kept for that one, and so on, then
+    the quarantine.
+    """
     aside: list[str] = []
     passed: set[str] = set()
     now: Pointer | None = pointer
@@ -157,7 +176,9 @@ def _bucket(places: Storages, path: str) -> Bucket:
 
 
 def _parsed(text: bytes, path: str) -> Pointer | None:
-    """What a pointer says. None for what is none: another program's, or one that was copied from beside another object."""
+    """What a pointer says. None for what is none: another program's, or one that was copied from beside another
+    object.
+    """
     try:
         found: Any = json.loads(text)
         pointer = Pointer(*(found[name] for name in Pointer._fields))
@@ -165,6 +186,11 @@ def _parsed(text: bytes, path: str) -> Pointer | None:
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
     texts = (pointer.kept, pointer.checksum, pointer.quarantined, pointer.journal)
-    due = own and isinstance(pointer.size, int) and all(isinstance(item, str) for item in texts) and pointer.checksum.startswith(KIND)
+    due = (
+        own
+        and isinstance(pointer.size, int)
+        and all(isinstance(item, str) for item in texts)
+        and pointer.checksum.startswith(KIND)
+    )
     places = (pointer.kept, pointer.quarantined) if due else ()
     return pointer if due and all(at.startswith("s3://") and os.path.basename(at) for at in places) else None

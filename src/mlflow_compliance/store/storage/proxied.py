@@ -1,4 +1,6 @@
-"""Artifacts that a tracking server serves (mlflow-artifacts:), through its own endpoints and with the caller's MLflow credentials."""
+"""Artifacts that a tracking server serves (mlflow-artifacts:), through its own endpoints and with the caller's
+MLflow credentials.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,10 @@ class ServedArtifacts(Place):
     @cached_property
     def _repository(self) -> Any:
         if not self.tracking_uri.startswith(("http:", "https:")):
-            raise RemoteError("mlflow-artifacts locations are read through the tracking server that serves them: give its address (--tracking-uri)")
+            raise RemoteError(
+                "mlflow-artifacts locations are read through the tracking server that serves them: give its "
+                "address (--tracking-uri)"
+            )
         from mlflow.store.artifact.mlflow_artifacts_repo import MlflowArtifactsRepository
 
         return MlflowArtifactsRepository(self.root + "/", tracking_uri=self.tracking_uri)
@@ -41,10 +46,14 @@ class ServedArtifacts(Place):
                 found = list(pool.map(lambda relative: self._list(repository, relative), waiting))
                 waiting = [item.path for items in found for item in items if item.is_dir]
                 for items in found:
-                    yield from (ObjectInfo(f"{self.root}/{item.path}", item.file_size or 0) for item in items if not item.is_dir)
+                    yield from (
+                        ObjectInfo(f"{self.root}/{item.path}", item.file_size or 0) for item in items if not item.is_dir
+                    )
 
     def children(self, folder: str) -> Sequence[str]:
-        return [item.path.rpartition("/")[2] for item in self._list(self._repository, self._relative(folder)) if item.is_dir]
+        return [
+            item.path.rpartition("/")[2] for item in self._list(self._repository, self._relative(folder)) if item.is_dir
+        ]
 
     def _list(self, repository: Any, relative: str) -> list[Any]:
         with self._told(f"{self.root}/{relative} cannot be listed"):
@@ -93,5 +102,7 @@ class ServedArtifacts(Place):
         except (MlflowException, RequestException, OSError, ValueError) as error:
             if locked_out(error):
                 server = without_secrets(self.tracking_uri).partition("?")[0]
-                raise LockedOutError(f"the tracking server {server} cannot be read: {refusal(error, self.tracking_uri)}") from error
+                raise LockedOutError(
+                    f"the tracking server {server} cannot be read: {refusal(error, self.tracking_uri)}"
+                ) from error
             raise RemoteError(f"{what}: {without_secrets(first_line(error), self.tracking_uri)}") from error

@@ -13,7 +13,9 @@ from mlflow_compliance.store.storage.safe_io import digest_of, opened
 
 
 def quarantine(path: str, target: str) -> None:
-    """Move a file or folder within its file system; folders on the way to `target` are made, nothing is ever replaced."""
+    """Move a file or folder within its file system; folders on the way to `target` are made, nothing is ever
+    replaced.
+    """
     _move(path, target)
 
 

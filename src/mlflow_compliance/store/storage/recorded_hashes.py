@@ -32,7 +32,9 @@ def read_records(folder: str) -> dict[str, str]:
             found[record["path"]] = record["sha256"]
         except (ValueError, KeyError, TypeError):
             if number < len(lines):
-                raise StoreError(f"line {number} of {path} is not a record of a hash: restore the file from its last good copy") from None
+                raise StoreError(
+                    f"line {number} of {path} is not a record of a hash: restore the file from its last good copy"
+                ) from None
             # A program that was killed leaves half a last line, and the change it speaks of was not yet made.
     return {path: digest for path, digest in found.items() if digest}
 

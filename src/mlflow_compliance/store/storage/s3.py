@@ -63,11 +63,18 @@ class Bucket(Place):
 
         session = requests.Session()
         session.verify = False if MLFLOW_S3_IGNORE_TLS.get() else os.environ.get("AWS_CA_BUNDLE") or True
-        session.auth = lambda request: request  # the address is signed; a .netrc would add a second answer to who is asking
+        session.auth = lambda request: (
+            request
+        )  # the address is signed; a .netrc would add a second answer to who is asking
         return session
 
     def listed(self, folder: str) -> Iterator[ObjectInfo]:
-        request = {"Bucket": self.name, "Prefix": self._key(folder + "/") if folder != self.root else "", "MaxKeys": 1000, **self._owner}
+        request = {
+            "Bucket": self.name,
+            "Prefix": self._key(folder + "/") if folder != self.root else "",
+            "MaxKeys": 1000,
+            **self._owner,
+        }
         while True:
             # boto3 signs, but takes most of its time for reading the answer: decision 012.
             entries, following = self._fast(request) or self._slow(request)
@@ -97,7 +104,12 @@ class Bucket(Place):
     def _slow(self, request: dict[str, Any]) -> tuple[list[ObjectInfo], str]:
         answer = self._ask("cannot be listed", "list_objects_v2", **request)
         found = [
-            ObjectInfo(f"{self.root}/{item['Key']}", item["Size"], item.get("ETag", "").strip('"'), int(item["LastModified"].timestamp() * 1000))
+            ObjectInfo(
+                f"{self.root}/{item['Key']}",
+                item["Size"],
+                item.get("ETag", "").strip('"'),
+                int(item["LastModified"].timestamp() * 1000),
+            )
             for item in answer.get("Contents", ())
         ]
         return found, answer.get("NextContinuationToken", "") if answer.get("IsTruncated") else ""
@@ -117,7 +129,9 @@ class Bucket(Place):
         from botocore.exceptions import BotoCoreError
 
         match = {"IfMatch": f'"{etag}"'} if etag else {}
-        body = self._ask(f"{path} cannot be read", "get_object", Bucket=self.name, Key=self._key(path), **match, **self._owner)["Body"]
+        body = self._ask(
+            f"{path} cannot be read", "get_object", Bucket=self.name, Key=self._key(path), **match, **self._owner
+        )["Body"]
         try:
             yield from body.iter_chunks(_CHUNK)
         except (BotoCoreError, OSError) as error:
@@ -127,7 +141,9 @@ class Bucket(Place):
 
     def encrypted(self, path: str) -> bool:
         """Whether an object's ETag is no checksum of its content, because of how it is encrypted."""
-        answer = self._ask(f"{path} cannot be read", "head_object", Bucket=self.name, Key=self._key(path), **self._owner)
+        answer = self._ask(
+            f"{path} cannot be read", "head_object", Bucket=self.name, Key=self._key(path), **self._owner
+        )
         return "kms" in answer.get("ServerSideEncryption", "") or "SSECustomerAlgorithm" in answer
 
     def upload(self, source: str, path: str) -> None:
@@ -136,7 +152,12 @@ class Bucket(Place):
         extra = dict(S3ArtifactRepository.get_s3_file_upload_extra_args() or {})
         self._refuse_occupied(path)
         self._ask(
-            f"{path} cannot be written", "upload_file", Filename=source, Bucket=self.name, Key=self._key(path), ExtraArgs={**extra, **self._owner}
+            f"{path} cannot be written",
+            "upload_file",
+            Filename=source,
+            Bucket=self.name,
+            Key=self._key(path),
+            ExtraArgs={**extra, **self._owner},
         )
 
     def copy(self, source: ObjectInfo, path: str) -> None:
@@ -144,7 +165,14 @@ class Bucket(Place):
         self._refuse_occupied(path)
         # boto3 copies in parts what is too large for one request, on the server's side all the same.
         origin = {"Bucket": bucket, "Key": key}
-        self._ask(f"{source.path} cannot be copied", "copy", CopySource=origin, Bucket=self.name, Key=self._key(path), ExtraArgs=dict(self._owner))
+        self._ask(
+            f"{source.path} cannot be copied",
+            "copy",
+            CopySource=origin,
+            Bucket=self.name,
+            Key=self._key(path),
+            ExtraArgs=dict(self._owner),
+        )
 
     def beginning(self, start: str) -> list[ObjectInfo]:
         """The first thousand objects whose paths begin so."""
@@ -186,7 +214,12 @@ def _page(content: bytes, root: str) -> tuple[list[ObjectInfo], str]:
         if key is None or size is None:
             raise ValueError("no key or no size")
         found.append(
-            ObjectInfo(f"{root}/{unquote_plus(key)}", int(size), (etag or "").strip('"'), _moment(item.findtext(f"{space}LastModified") or ""))
+            ObjectInfo(
+                f"{root}/{unquote_plus(key)}",
+                int(size),
+                (etag or "").strip('"'),
+                _moment(item.findtext(f"{space}LastModified") or ""),
+            )
         )
     if tree.findtext(f"{space}IsTruncated") != "true":
         return found, ""

@@ -24,7 +24,9 @@ SCHEMES = ("s3", "mlflow-artifacts")
 
 
 class Storages:
-    """The places of one session, each opened once. `tracking_uri` is the server that mlflow-artifacts: locations leave unnamed."""
+    """The places of one session, each opened once. `tracking_uri` is the server that mlflow-artifacts: locations
+    leave unnamed.
+    """
 
     def __init__(self, tracking_uri: str) -> None:
         self._tracking_uri = tracking_uri
@@ -37,7 +39,9 @@ class Storages:
             scheme = scheme_of(path)
             if scheme not in SCHEMES or name == "s3://":
                 raise RemoteError(f"{path} is not a location that this version reads")
-            self._places[name] = Bucket(name[len("s3://") :]) if scheme == "s3" else ServedArtifacts(name, self._tracking_uri)
+            self._places[name] = (
+                Bucket(name[len("s3://") :]) if scheme == "s3" else ServedArtifacts(name, self._tracking_uri)
+            )
         return self._places[name]
 
 
@@ -60,14 +64,22 @@ def remote_path(uri: str) -> str:
     return f"{place}/{key}" if key else place
 
 
-def split(locations: Sequence[Location], relocate: Mapping[str, str], tracking_uri: str) -> tuple[list[Location], list[Location]]:
-    """Rows whose files lie in folders or nowhere that can be looked at, and those whose files are remote and not mapped to a folder."""
+def split(
+    locations: Sequence[Location], relocate: Mapping[str, str], tracking_uri: str
+) -> tuple[list[Location], list[Location]]:
+    """Rows whose files lie in folders or nowhere that can be looked at, and those whose files are remote and not
+    mapped to a folder.
+    """
     resolve = Resolver(relocate)
     local: list[Location] = []
     remote: list[Location] = []
     for location in locations:
         away = is_remote(location.uri) and resolve(location.uri).prefix is None
-        if away and location.uri.startswith("mlflow-artifacts:/") and not location.uri.startswith("mlflow-artifacts://"):
+        if (
+            away
+            and location.uri.startswith("mlflow-artifacts:/")
+            and not location.uri.startswith("mlflow-artifacts://")
+        ):
             away = tracking_uri.startswith(("http:", "https:"))  # only the server itself knows which one they mean
         (remote if away else local).append(location)
     return local, remote

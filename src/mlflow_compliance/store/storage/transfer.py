@@ -1,4 +1,6 @@
-"""Copies what a row's folder holds within object stores: by the storage itself where it can; both sides counted before it counts."""
+"""Copies what a row's folder holds within object stores: by the storage itself where it can; both sides counted
+before it counts.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ from mlflow_compliance.store.storage.pointer_files import pointed
 from mlflow_compliance.store.storage.storages import Storages, is_remote, put, remote_path
 
 RETRACTED = ".compliance-retracted"
-"""The object that a repair writes beside `artifacts` when it takes a run or model back: what lies there is a copy, and told no more."""
+"""The object that a repair writes beside `artifacts` when it takes a run or model back: what lies there is a copy,
+and told no more.
+"""
 _AT_ONCE = 8
 
 
@@ -71,12 +75,20 @@ def _listing(place: Place, folder: str) -> Mapping[str, ObjectInfo]:
     led, bookkeeping = pointed(found.values())
     gone = next((path for path in led if path[len(folder) + 1 :] not in found), None)
     if gone:
-        raise RemoteError(f"{gone} was removed and only a pointer is left of it: put it back from where resolve_artifact leads")
+        raise RemoteError(
+            f"{gone} was removed and only a pointer is left of it: put it back from where resolve_artifact leads"
+        )
     found = {name: item for name, item in found.items() if item.path not in bookkeeping}
-    return {name: item for name, item in found.items() if not (name.endswith("/") and not item.size) and QUARANTINE not in name.split("/")[:1]}
+    return {
+        name: item
+        for name, item in found.items()
+        if not (name.endswith("/") and not item.size) and QUARANTINE not in name.split("/")[:1]
+    }
 
 
-def _compare(places: Storages, sources: Mapping[str, ObjectInfo], copies: Mapping[str, ObjectInfo], old: str, new: str) -> None:
+def _compare(
+    places: Storages, sources: Mapping[str, ObjectInfo], copies: Mapping[str, ObjectInfo], old: str, new: str
+) -> None:
     """By names, sizes and the listing's checksums; where those cannot be compared (uploads in parts), by content."""
     if sources.keys() != copies.keys():
         raise RemoteError(f"of {len(sources)} objects in {old} not all arrived in {new}")
@@ -84,7 +96,9 @@ def _compare(places: Storages, sources: Mapping[str, ObjectInfo], copies: Mappin
         copy = copies[name]
         if os.path.basename(name) == MLMODEL or (item.size == copy.size and item.etag and item.etag == copy.etag):
             continue
-        if item.size != copy.size or digest_of_object(item.path, item.size, "", places) != digest_of_object(copy.path, copy.size, "", places):
+        if item.size != copy.size or digest_of_object(item.path, item.size, "", places) != digest_of_object(
+            copy.path, copy.size, "", places
+        ):
             raise RemoteError(f"{copy.path} does not hold what {item.path} does")
 
 
@@ -101,13 +115,16 @@ class Fetcher:
         self._objects: dict[tuple[str, str], str] = {}
 
     def __call__(self, path: str, artifacts: Artifacts | None) -> str:
-        """A file or folder as it can be opened here: itself, or a copy that holds what was listed. Raises RemoteError."""
+        """A file or folder as it can be opened here: itself, or a copy that holds what was listed. Raises
+        RemoteError.
+        """
         if not is_remote(path) or artifacts is None:
             return path
         alone = path in artifacts.files
         files = {path: artifacts.files[path]} if alone else artifacts.under(path)
         start = len(os.path.dirname(path) if alone else path) + 1
-        # `copy` holds the checksum of the listing; of a place that gives none, what was fetched is kept for the session.
+        # `copy` holds the checksum of the listing; of a place that gives none, what was fetched is kept for the
+        # session.
         key = tuple(sorted((name, file.copy) for name, file in files.items()))
         if key not in self._fetched:
             target = self._folder()

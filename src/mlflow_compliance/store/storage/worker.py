@@ -1,4 +1,6 @@
-"""The program of a helper process: `python -I -S` runs this file, and imports nothing but the standard library and the worker's own module."""
+"""The program of a helper process: `python -I -S` runs this file, and imports nothing but the standard library and
+the worker's own module.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ TICKET, FRAME = struct.Struct("=H"), struct.Struct("=HQ")
 
 
 def main(request: int, package: str, module: str, name: str) -> None:
-    """Take tickets from standard input, which others take from too, and write what comes of them to standard output, part by part."""
+    """Take tickets from standard input, which others take from too, and write what comes of them to standard
+    output, part by part.
+    """
     sys.path.append(package)
     worker = getattr(__import__(module, fromlist=[name]), name)
     gc.disable()  # nothing here refers to itself

@@ -1,4 +1,6 @@
-"""Work on many small files, done by this process and helpers at once: most of its time is Python's own, a file at a time."""
+"""Work on many small files, done by this process and helpers at once: most of its time is Python's own, a file at a
+time.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ _MOST = 7  # helpers
 _PACKAGE = os.path.dirname(os.path.dirname(mlflow_compliance.__file__))
 
 Worker = Callable[..., Callable[[Any], Any]]
-"""A class by its name in a module: made of marshalled arguments, called with marshalled parts, it gives what can be marshalled."""
+"""A class by its name in a module: made of marshalled arguments, called with marshalled parts, it gives what can be
+marshalled.
+"""
 
 
 class Share:
@@ -152,8 +156,19 @@ def _started(worker: Worker, tickets: int) -> Iterator[_Helper]:
     with tempfile.TemporaryFile() as request, tempfile.TemporaryFile() as output:
         # The helper must spell names as this process does.
         options, spelling = ["-I", "-S", f"-Xutf8={sys.flags.utf8_mode}"], sys.getfilesystemencoding()
-        command = [sys.executable, *options, worker_program.__file__, str(request.fileno()), spelling, _PACKAGE, worker.__module__, worker.__name__]
-        process = subprocess.Popen(command, stdin=tickets, stdout=output, stderr=subprocess.DEVNULL, pass_fds=[request.fileno()])
+        command = [
+            sys.executable,
+            *options,
+            worker_program.__file__,
+            str(request.fileno()),
+            spelling,
+            _PACKAGE,
+            worker.__module__,
+            worker.__name__,
+        ]
+        process = subprocess.Popen(
+            command, stdin=tickets, stdout=output, stderr=subprocess.DEVNULL, pass_fds=[request.fileno()]
+        )
         try:
             yield _Helper(process, request.fileno(), output.fileno())
         finally:

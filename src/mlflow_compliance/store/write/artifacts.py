@@ -45,7 +45,9 @@ def undo_link_duplicate(change: LinkDuplicate, to: OpenStore) -> UnlinkDuplicate
     path, kept = to.bind(change.path), to.bind(change.kept)
     with one_sentence(f"{path} could not be read"):
         state = os.lstat(path)
-    return UnlinkDuplicate(path, kept, change.sha256, change.size, mode=state.st_mode & 0o7777, mtime_ns=state.st_mtime_ns)
+    return UnlinkDuplicate(
+        path, kept, change.sha256, change.size, mode=state.st_mode & 0o7777, mtime_ns=state.st_mtime_ns
+    )
 
 
 @write.register(UnlinkDuplicate)
@@ -74,7 +76,9 @@ def move_to_quarantine(change: MoveToQuarantine, to: OpenStore) -> None:
 
 
 def _owner_by_now(to: OpenStore, path: str) -> str:
-    """The row whose folder this is, '' where there is none: listing a server takes a while, and a plan may be minutes old."""
+    """The row whose folder this is, '' where there is none: listing a server takes a while, and a plan may be
+    minutes old.
+    """
     name = os.path.basename(path)
     if not IDENTIFIER.fullmatch(name):
         return ""
@@ -98,7 +102,9 @@ def _owner_by_now(to: OpenStore, path: str) -> str:
 def undo_move_to_quarantine(change: MoveToQuarantine, to: OpenStore) -> RestoreFromQuarantine:
     path = change.path
     with one_sentence(f"{path} could not be read"):
-        contents = tuple((os.path.normpath(os.path.join(path, item["path"])), item["size"]) for item in files.manifest_of(path))
+        contents = tuple(
+            (os.path.normpath(os.path.join(path, item["path"])), item["size"]) for item in files.manifest_of(path)
+        )
     return RestoreFromQuarantine(path, to.bind(change.target), change.root, contents)
 
 
@@ -131,13 +137,17 @@ def undo_put_aside_again(change: PutAsideAgain, to: OpenStore) -> GiveBack:
 @write.register(PointToCopy)
 def point_to_copy(change: PointToCopy, to: OpenStore) -> None:
     planned = change.pointer
-    pointer = Pointer(to.bind(planned.kept), planned.checksum, planned.size, to.bind(planned.quarantined), to.bind(planned.journal))
+    pointer = Pointer(
+        to.bind(planned.kept), planned.checksum, planned.size, to.bind(planned.quarantined), to.bind(planned.journal)
+    )
     pointer_files.write_pointer(to.store.places, to.bind(change.path), pointer)
 
 
 @inverse.register(PointToCopy)
 def undo_point_to_copy(change: PointToCopy, to: OpenStore) -> RetractPointer:
-    return RetractPointer(to.bind(change.path), change.root, to.bind(change.kept), change.checksum, change.size, to.bind(JOURNAL))
+    return RetractPointer(
+        to.bind(change.path), change.root, to.bind(change.kept), change.checksum, change.size, to.bind(JOURNAL)
+    )
 
 
 @write.register(RetractPointer)

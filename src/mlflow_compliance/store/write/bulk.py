@@ -1,4 +1,6 @@
-"""Many calls of MLflow's own store as one transaction: its rules and its tables' keys hold, and the disk is waited for once."""
+"""Many calls of MLflow's own store as one transaction: its rules and its tables' keys hold, and the disk is waited
+for once.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ from mlflow_compliance.snapshot.entities import ACTIVE, Run
 
 
 def tracking_store(client: MlflowClient) -> Any:
-    """The database store that a client writes to. Raises ChangeError where it writes to something else (a server, files)."""
+    """The database store that a client writes to. Raises ChangeError where it writes to something else (a server,
+    files).
+    """
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     store = client._tracking_client.store
@@ -30,7 +34,8 @@ def tracking_store(client: MlflowClient) -> Any:
 def one_transaction(store: Any) -> Iterator[Any]:
     """Every call on the store joins one transaction, which is made whole at the end or not at all.
 
-    Gives MLflow's own session, with foreign keys on. A call that would take its own part back and try again cannot, and ends the transaction.
+    Gives MLflow's own session, with foreign keys on. A call that would take its own part back and try again cannot, and
+    ends the transaction.
     """
     own = store.ManagedSessionMaker
     # Newer versions of MLflow want to know beforehand.
@@ -81,13 +86,28 @@ def add_run(session: Any, experiment: Any, run: Run, tags: Mapping[str, str]) ->
         **dict.fromkeys(("source_name", "entry_point_name", "source_version"), ""),
     }
     session.execute(SqlRun.__table__.insert(), [row])
-    session.execute(SqlTag.__table__.insert(), [{"run_uuid": run_id, "key": key, "value": value} for key, value in tags.items()])
-    info = RunInfo(run_id, experiment.experiment_id, run.user, "RUNNING", run.start_time or 0, None, ACTIVE, place, run_name=run.name)
+    session.execute(
+        SqlTag.__table__.insert(), [{"run_uuid": run_id, "key": key, "value": value} for key, value in tags.items()]
+    )
+    info = RunInfo(
+        run_id,
+        experiment.experiment_id,
+        run.user,
+        "RUNNING",
+        run.start_time or 0,
+        None,
+        ACTIVE,
+        place,
+        run_name=run.name,
+    )
     return MlflowRun(info, RunData())
 
 
-def add_history(session: Any, store: Any, run_id: str, source: Run, linked: Sequence[Metric], experiment_id: str) -> None:
-    """The params and the metric history of a run for its copy, as `log_batch` writes them: every point, and the latest of each metric.
+def add_history(
+    session: Any, store: Any, run_id: str, source: Run, linked: Sequence[Metric], experiment_id: str
+) -> None:
+    """The params and the metric history of a run for its copy, as `log_batch` writes them: every point, and the latest
+    of each metric.
 
     `linked` are those points that were logged for a model too, one for each of its models.
     """
@@ -99,7 +119,9 @@ def add_history(session: Any, store: Any, run_id: str, source: Run, linked: Sequ
         rows = []
         for value, timestamp, step in history:
             is_nan, kept = store.sanitize_metric_value(value)
-            rows.append({"run_uuid": run_id, "key": key, "value": kept, "timestamp": timestamp, "step": step, "is_nan": is_nan})
+            rows.append(
+                {"run_uuid": run_id, "key": key, "value": kept, "timestamp": timestamp, "step": step, "is_nan": is_nan}
+            )
         points += rows
         latest.append(max(rows, key=lambda row: (row["step"], row["timestamp"], row["value"])))
     of_models = [
@@ -116,13 +138,20 @@ def add_history(session: Any, store: Any, run_id: str, source: Run, linked: Sequ
         }
         for metric in linked
     ]
-    for table, rows in ((SqlParam, params), (SqlMetric, points), (SqlLatestMetric, latest), (SqlLoggedModelMetric, of_models)):
+    for table, rows in (
+        (SqlParam, params),
+        (SqlMetric, points),
+        (SqlLatestMetric, latest),
+        (SqlLoggedModelMetric, of_models),
+    ):
         if rows:
             session.execute(table.__table__.insert(), rows)
 
 
 def status_of(session: Any, run_id: str) -> tuple[str, str] | None:
-    """Lifecycle and status of a run, None where it is not there. MLflow's own call fails on a run without a start time."""
+    """Lifecycle and status of a run, None where it is not there. MLflow's own call fails on a run without a start
+    time.
+    """
     from mlflow.store.tracking.dbmodels.models import SqlRun
     from sqlalchemy import select
 
@@ -136,7 +165,11 @@ def end_runs(session: Any, runs: Mapping[str, tuple[str, int | None]]) -> None:
     from sqlalchemy import bindparam
 
     table = SqlRun.__table__
-    statement = table.update().where(table.c.run_uuid == bindparam("own")).values(status=bindparam("state"), end_time=bindparam("ended"))
+    statement = (
+        table.update()
+        .where(table.c.run_uuid == bindparam("own"))
+        .values(status=bindparam("state"), end_time=bindparam("ended"))
+    )
     session.execute(statement, [{"own": key, "state": status, "ended": ended} for key, (status, ended) in runs.items()])
 
 
@@ -145,5 +178,7 @@ def set_tags(session: Any, run_ids: Collection[str], key: str, value: str) -> No
     from mlflow.store.tracking.dbmodels.models import SqlTag
     from sqlalchemy import update
 
-    if session.execute(update(SqlTag).where(SqlTag.key == key, SqlTag.run_uuid.in_(run_ids)).values(value=value)).rowcount != len(run_ids):
+    if session.execute(
+        update(SqlTag).where(SqlTag.key == key, SqlTag.run_uuid.in_(run_ids)).values(value=value)
+    ).rowcount != len(run_ids):
         raise ChangeError("a run that is being copied was changed by somebody else meanwhile: run again to plan anew")

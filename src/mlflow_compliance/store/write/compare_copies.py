@@ -23,7 +23,9 @@ COMPARED_AT_ONCE = 200
 
 
 def written_since_copied(to: OpenStore, experiment_id: str, into: str) -> str:
-    """What a run of the one experiment holds that its copy in the other does not, in one sentence; '' where all is there."""
+    """What a run of the one experiment holds that its copy in the other does not, in one sentence; '' where all is
+    there.
+    """
     where = f"tags.`{SOURCE_EXPERIMENT}` = '{experiment_id}' AND tags.`{COPY_STATE}` = '{COMPLETE}'"
     with one_sentence(f"the runs of experiment {experiment_id} could not be compared with their copies"):
         found = pages(to.client.search_runs, experiment_ids=[into], filter_string=where, max_results=1000)
@@ -35,12 +37,18 @@ def written_since_copied(to: OpenStore, experiment_id: str, into: str) -> str:
             for model in models.values():
                 written[model.source_run_id].append(model)
             for source, copy in some:
-                if source in runs and copy in runs and (more := _got_since(to.store, runs[source], runs[copy], written[source], written[copy])):
+                if (
+                    source in runs
+                    and copy in runs
+                    and (more := _got_since(to.store, runs[source], runs[copy], written[source], written[copy]))
+                ):
                     return f"run {source} got other {', '.join(more)} after it was copied to run {copy}"
     return ""
 
 
-def _got_since(store: Store, source: Run, copy: Run, models: Sequence[LoggedModel], copied: Sequence[LoggedModel]) -> list[str]:
+def _got_since(
+    store: Store, source: Run, copy: Run, models: Sequence[LoggedModel], copied: Sequence[LoggedModel]
+) -> list[str]:
     """What a run and its logged models got after they were copied, in a word each."""
     more = left_behind(source, copy, models, copied)
     made = {model.tags.get(SOURCE_MODEL): model.artifact_location for model in copied}
@@ -51,7 +59,9 @@ def _got_since(store: Store, source: Run, copy: Run, models: Sequence[LoggedMode
 
 
 def got_files_since(store: Store, old_uri: str, new_uri: str) -> bool:
-    """Whether a file came to a folder, or was written anew, after it was copied. Not told of what lies in object stores."""
+    """Whether a file came to a folder, or was written anew, after it was copied. Not told of what lies in object
+    stores.
+    """
     old, target = (None if is_remote(uri) else local_folder(uri, store.backend.home) for uri in (old_uri, new_uri))
     if old is None or target is None or not os.path.isdir(old):
         return False
@@ -63,7 +73,10 @@ def got_files_since(store: Store, old_uri: str, new_uri: str) -> bool:
                 then = os.lstat(os.path.join(target, os.path.relpath(path, old)))
             except FileNotFoundError:
                 return True
-            # A copy has the times of what it was made from. That of an MLmodel has other ids in it: its size says nothing.
-            if now.st_ino != then.st_ino and (now.st_mtime_ns > then.st_mtime_ns or (now.st_size != then.st_size and filename != MLMODEL)):
+            # A copy has the times of what it was made from. That of an MLmodel has other ids in it: its size says
+            # nothing.
+            if now.st_ino != then.st_ino and (
+                now.st_mtime_ns > then.st_mtime_ns or (now.st_size != then.st_size and filename != MLMODEL)
+            ):
                 return True
     return False

@@ -1,4 +1,6 @@
-"""The effects of changes that copy runs: whole or not at all, rows through MlflowClient, files shared or copied, and all of it compared."""
+"""The effects of changes that copy runs: whole or not at all, rows through MlflowClient, files shared or copied,
+and all of it compared.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,11 @@ SIDE_BY_SIDE = 8
 @write.register(CopyRun)
 def copy_run(change: CopyRun, to: OpenStore) -> None:
     with one_sentence(f"run {change.run_id} could not be copied"):
-        to.binding.update(RunCopier(to.client, to.store).copy(change.run_id, change.experiment_id, new_tags(change, to), change.datasets))
+        to.binding.update(
+            RunCopier(to.client, to.store).copy(
+                change.run_id, change.experiment_id, new_tags(change, to), change.datasets
+            )
+        )
 
 
 @inverse.register(CopyRun)
@@ -59,7 +65,9 @@ def undo_retract_copy(change: RetractCopy, to: OpenStore) -> None:
 
 @dataclass(frozen=True)
 class Begun:
-    """A copy whose row is there, marked as incomplete, with those of its models; `ids` leads from a model to its copy."""
+    """A copy whose row is there, marked as incomplete, with those of its models; `ids` leads from a model to its
+    copy.
+    """
 
     source: Run
     planned: Run
@@ -85,8 +93,12 @@ class RunCopier:
     client: MlflowClient
     store: Store
 
-    def copy(self, run_id: str, experiment_id: str, tags: Mapping[str, str], datasets: Sequence[DatasetInput] = ()) -> dict[str, str]:
-        """Copy a run and return symbol -> id for the run and its models. A failure soft-deletes what was begun and raises."""
+    def copy(
+        self, run_id: str, experiment_id: str, tags: Mapping[str, str], datasets: Sequence[DatasetInput] = ()
+    ) -> dict[str, str]:
+        """Copy a run and return symbol -> id for the run and its models. A failure soft-deletes what was begun and
+        raises.
+        """
         source, models = self._details(run_id)
         planned = planned_copy(source, tags, datasets)
         new = self.create_run(planned, experiment_id)
@@ -101,10 +113,13 @@ class RunCopier:
             raise
         return begun.bound
 
-    def copy_together(self, copies: Sequence[tuple[str, str, Mapping[str, str], Sequence[DatasetInput]]]) -> list[dict[str, str]]:
+    def copy_together(
+        self, copies: Sequence[tuple[str, str, Mapping[str, str], Sequence[DatasetInput]]]
+    ) -> list[dict[str, str]]:
         """Copy runs, all or none: few transactions, files side by side.
 
-        A copy is run, experiment, tags that may name the copy of an earlier one, and datasets that the experiment has already.
+        A copy is run, experiment, tags that may name the copy of an earlier one, and datasets that the experiment has
+        already.
         """
         sql = tracking_store(self.client)
         details = self.store.details([run_id for run_id, *_ in copies])
@@ -156,7 +171,10 @@ class RunCopier:
     def copy_files(self, begun: Begun) -> None:
         """Its files and those of its models."""
         uris = [(begun.source.artifact_uri, begun.new.info.artifact_uri)]
-        uris += [(model.artifact_location, self.client.get_logged_model(begun.ids[model.model_id]).artifact_location) for model in begun.models]
+        uris += [
+            (model.artifact_location, self.client.get_logged_model(begun.ids[model.model_id]).artifact_location)
+            for model in begun.models
+        ]
         copy_artifacts(self.store, begun.source.run_id, uris, {begun.source.run_id: begun.new_id, **begun.ids})
 
     def log(self, begun: Begun) -> None:
@@ -204,10 +222,18 @@ class RunCopier:
 
     def _log_inputs(self, new_id: str, source: Run, ids: Mapping[str, str]) -> None:
         datasets = inputs_of(source.datasets)
-        read = [LoggedModelInput(ids.get(link.model_id, link.model_id)) for link in source.models if link.direction == "input"]
+        read = [
+            LoggedModelInput(ids.get(link.model_id, link.model_id))
+            for link in source.models
+            if link.direction == "input"
+        ]
         if datasets or read:
             self.client.log_inputs(new_id, datasets, read)
-        written = [LoggedModelOutput(ids.get(link.model_id, link.model_id), link.step) for link in source.models if link.direction == "output"]
+        written = [
+            LoggedModelOutput(ids.get(link.model_id, link.model_id), link.step)
+            for link in source.models
+            if link.direction == "output"
+        ]
         if written:
             self.client.log_outputs(new_id, written)
 
@@ -225,12 +251,18 @@ class RunCopier:
                 ("datasets", planned.datasets, copied.datasets),
                 ("logged models", _named_metrics(models), _named_metrics(own)),
                 ("times", (planned.start_time, planned.end_time), (copied.start_time, copied.end_time)),
-                ("name, user or status", (planned.name, planned.user, planned.status), (copied.name, copied.user, copied.status)),
+                (
+                    "name, user or status",
+                    (planned.name, planned.user, planned.status),
+                    (copied.name, copied.user, copied.status),
+                ),
             )
             if expected != actual
         ]
         if wrong:
-            raise ChangeError(f"the copy {new_id} of run {planned.run_id} differs from it in {', '.join(wrong)}: it was taken back")
+            raise ChangeError(
+                f"the copy {new_id} of run {planned.run_id} differs from it in {', '.join(wrong)}: it was taken back"
+            )
 
 
 def _named_metrics(models: Iterable[LoggedModel]) -> list[tuple[str, tuple[ModelMetric, ...]]]:

@@ -1,4 +1,6 @@
-"""Copies of artifacts, in folders here and in object stores: shared where files may be shared, counted, the ids in MLmodel files renewed."""
+"""Copies of artifacts, in folders here and in object stores: shared where files may be shared, counted, the ids in
+MLmodel files renewed.
+"""
 
 from __future__ import annotations
 
@@ -20,14 +22,18 @@ from mlflow_compliance.store.store import Store
 
 
 def copy_artifacts(store: Store, run_id: str, places: Iterable[tuple[str, str]], names: Mapping[str, str]) -> None:
-    """Copy what lies at locations to others; `names` leads from the ids of a run and its models to those of their copies."""
+    """Copy what lies at locations to others; `names` leads from the ids of a run and its models to those of their
+    copies.
+    """
     for old_uri, new_uri in places:
         if is_remote(old_uri) or is_remote(new_uri):
             copy_folder(store.places, old_uri, new_uri, partial(_renamed, names={**names, old_uri: new_uri}))
             continue
         old, target = (local_folder(uri, store.backend.home) for uri in (old_uri, new_uri))
         if old is None or target is None:
-            raise ChangeError(f"the artifacts of run {run_id} at {old_uri} are not in a local folder: copy it with MLflow itself")
+            raise ChangeError(
+                f"the artifacts of run {run_id} at {old_uri} are not in a local folder: copy it with MLflow itself"
+            )
         if os.path.isdir(old):
             _copy_local(store, old, target, {**names, old_uri: new_uri})
 
@@ -39,7 +45,10 @@ def _copy_local(store: Store, old: str, target: str, names: Mapping[str, str]) -
         for name in (*folders, *filenames):
             mode = os.lstat(os.path.join(folder, name)).st_mode
             if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-                raise ChangeError(f"{os.path.join(folder, name)} is a link or a device, which a copy would lose: put the file itself there")
+                raise ChangeError(
+                    f"{os.path.join(folder, name)} is a link or a device, which a copy would lose: put the file "
+                    "itself there"
+                )
         here = os.path.normpath(os.path.join(target, os.path.relpath(folder, old)))
         os.makedirs(here, exist_ok=True)
         for filename in filenames:
@@ -56,7 +65,9 @@ def _copy_local(store: Store, old: str, target: str, names: Mapping[str, str]) -
                 files.place(path, new)
             count, size = count + 1, size + length
     if sum(len(filenames) for _, _, filenames in os.walk(target)) != count:
-        raise ChangeError(f"of {count} files ({size} bytes) in {old} not all arrived in {target}: the copy was taken back")
+        raise ChangeError(
+            f"of {count} files ({size} bytes) in {old} not all arrived in {target}: the copy was taken back"
+        )
 
 
 def raise_it(error: OSError) -> None:

@@ -1,4 +1,6 @@
-"""How a Change is written and taken back: two functions that the modules beside this one register by the kind of Change."""
+"""How a Change is written and taken back: two functions that the modules beside this one register by the kind of
+Change.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ class OpenStore:
 
     @contextmanager
     def naming(self, what: str, name: str, there: Collection[str]) -> Iterator[None]:
-        """As `one_sentence`, where a name is written: no other spelling of it may be `there`, or the database would overwrite that one."""
+        """As `one_sentence`, where a name is written: no other spelling of it may be `there`, or the database would
+        overwrite that one.
+        """
         if not self.store.backend.tells_spellings_apart:
             refuse_other_spelling(what, name, there)
         with one_sentence(what):

@@ -14,7 +14,8 @@ from mlflow_compliance.store.storage.http_errors import CREDENTIALS, is_gone, lo
 
 @contextmanager
 def one_sentence(what: str) -> Iterator[None]:
-    """MLflow's and the system's refusals as a ChangeError; a server that is gone, or does not take the credentials any more, ends the repair.
+    """MLflow's and the system's refusals as a ChangeError; a server that is gone, or does not take the credentials any
+    more, ends the repair.
 
     That is a StoreError: nothing else could be done.
     """
@@ -26,7 +27,9 @@ def one_sentence(what: str) -> Iterator[None]:
             raise StoreError(f"{what}, because the tracking server is gone: {way}") from error
         if locked_out(error):
             way = f"the repair stopped here, its journal says how far it came; {CREDENTIALS}, then run --fix again"
-            raise StoreError(f"{what}, because the tracking server does not accept the credentials any more (HTTP 401): {way}") from error
+            raise StoreError(
+                f"{what}, because the tracking server does not accept the credentials any more (HTTP 401): {way}"
+            ) from error
         raise ChangeError(f"{what}: {refusal(error, '')}") from error
 
 
@@ -38,7 +41,8 @@ def refuse_other_spelling(what: str, name: str, there: Iterable[str]) -> None:
     for other in others:
         if _folded(other) == _folded(name):
             raise ChangeError(
-                f"{what}: there is {other!r}, which a database such as MySQL takes for the same name and would overwrite; rename it first"
+                f"{what}: there is {other!r}, which a database such as MySQL takes for the same name and would "
+                "overwrite; rename it first"
             )
 
 

@@ -46,7 +46,9 @@ def set_experiment_tag(change: SetExperimentTag, to: OpenStore) -> None:
 
 @inverse.register(SetExperimentTag)
 def undo_set_experiment_tag(change: SetExperimentTag, to: OpenStore) -> SetExperimentTag:
-    return SetExperimentTag(change.experiment_id, change.key, change.before, None if change.value is None else to.bind(change.value))
+    return SetExperimentTag(
+        change.experiment_id, change.key, change.before, None if change.value is None else to.bind(change.value)
+    )
 
 
 @write.register(RenameExperiment)
@@ -68,9 +70,15 @@ def delete_experiment(change: DeleteExperiment, to: OpenStore) -> None:
     if before.assessed_runs:
         raise ChangeError(f"experiment {key} has assessed runs by now: deleting a run deletes its assessments for good")
     if before.count() != change.runs:
-        raise ChangeError(f"experiment {key} has {before.count()} runs by now, not {change.runs}: run again to plan anew")
-    if change.merged_into and (before.traces or before.loose_models or before.dependents or before.count(status="RUNNING")):
-        raise ChangeError(f"experiment {key} got traces, models, runs at work or the like meanwhile: run again to plan anew")
+        raise ChangeError(
+            f"experiment {key} has {before.count()} runs by now, not {change.runs}: run again to plan anew"
+        )
+    if change.merged_into and (
+        before.traces or before.loose_models or before.dependents or before.count(status="RUNNING")
+    ):
+        raise ChangeError(
+            f"experiment {key} got traces, models, runs at work or the like meanwhile: run again to plan anew"
+        )
     with one_sentence(f"experiment {key} could not be deleted"):
         to.client.delete_experiment(key)
     after = _counted(to, key)
@@ -82,14 +90,18 @@ def delete_experiment(change: DeleteExperiment, to: OpenStore) -> None:
 
 
 def _refuse_what_came_meanwhile(change: DeleteExperiment, to: OpenStore, before: Experiment, after: Experiment) -> None:
-    """Asked of the deleted experiment: MLflow logs nothing to a run that is deleted, so what came to one is there by now."""
+    """Asked of the deleted experiment: MLflow logs nothing to a run that is deleted, so what came to one is there
+    by now.
+    """
     key = change.experiment_id
     if sum(after.runs.values()) > sum(before.runs.values()):
         # Somebody logged a run in the instant between: it must not go with the others.
         raise ChangeError(f"somebody is logging runs to experiment {key}: it was restored; run again when that is done")
     later = written_since_copied(to, key, change.merged_into) if change.merged_into else ""
     if later:
-        raise ChangeError(f"{later}: experiment {key} was restored; delete that copy, and run again when the logging is done")
+        raise ChangeError(
+            f"{later}: experiment {key} was restored; delete that copy, and run again when the logging is done"
+        )
 
 
 @inverse.register(DeleteExperiment)

@@ -20,11 +20,16 @@ from mlflow_compliance.store.write.errors import one_sentence
 
 @write.register(RewriteLocations)
 def rewrite_locations(change: RewriteLocations, to: OpenStore) -> None:
-    """Let every row say what it is to say, all or none. Raises ChangeError where one says something else than planned."""
+    """Let every row say what it is to say, all or none. Raises ChangeError where one says something else than
+    planned.
+    """
     kinds: dict[str, list[Rewriting]] = defaultdict(list)
     for item in change.rewritings:
         kinds[item.kind].append(item)
-    with one_sentence("the places that rows name could not be rewritten"), one_transaction(tracking_store(to.client)) as session:
+    with (
+        one_sentence("the places that rows name could not be rewritten"),
+        one_transaction(tracking_store(to.client)) as session,
+    ):
         for kind, items in kinds.items():
             _Rows(session, kind).rewrite(items)
 
@@ -37,7 +42,8 @@ def undo_rewrite_locations(change: RewriteLocations, to: OpenStore) -> RewriteLo
 
 class _Rows:
     def __init__(self, session: Any, kind: str) -> None:
-        # The registry's tables are known to MLflow once its module is there; its newer tables only to newer versions of it.
+        # The registry's tables are known to MLflow once its module is there; its newer tables only to newer versions of
+        # it.
         import mlflow.store.model_registry.dbmodels.models  # noqa: F401
         from mlflow.store.db.base_sql_model import Base
 
@@ -45,7 +51,10 @@ class _Rows:
         self.column: Column = COLUMNS[kind]
         found = Base.metadata.tables.get(self.column.table)
         if found is None:
-            raise ChangeError(f"the installed MLflow does not know the table {self.column.table}: install the version that writes this store")
+            raise ChangeError(
+                f"the installed MLflow does not know the table {self.column.table}: install the version that "
+                "writes this store"
+            )
         self.table: Table = found
         self.keys = [self.table.c[name] for name in self.column.keys]
         self.text = self.table.c[self.column.column]
@@ -54,15 +63,25 @@ class _Rows:
             self.condition.append(self.table.c.workspace == workspace())
 
     def rewrite(self, items: Sequence[Rewriting]) -> None:
-        """Compared before, so that nothing that came meanwhile is written over, and after, under the locks that writing takes."""
+        """Compared before, so that nothing that came meanwhile is written over, and after, under the locks that
+        writing takes.
+        """
         self._refuse_what_is_too_long(items)
         self._compare({item.key: item.before for item in items}, lock=True)
         own = [key == bindparam(f"own_{number}") for number, key in enumerate(self.keys)]
-        statement = self.table.update().where(*own, self.text == bindparam("before"), *self.condition).values({self.text: bindparam("after")})
+        statement = (
+            self.table.update()
+            .where(*own, self.text == bindparam("before"), *self.condition)
+            .values({self.text: bindparam("after")})
+        )
         self.session.connection().execute(
             statement,
             [
-                {"before": item.before, "after": item.after, **{f"own_{number}": value for number, value in enumerate(self._typed(item.key))}}
+                {
+                    "before": item.before,
+                    "after": item.after,
+                    **{f"own_{number}": value for number, value in enumerate(self._typed(item.key))},
+                }
                 for item in items
             ],
         )
@@ -74,7 +93,8 @@ class _Rows:
             if found.get(key) != text:
                 now = repr(found[key]) if key in found else "gone"
                 raise ChangeError(
-                    f"the place of {self.kind.replace('_', ' ')} {'/'.join(key)} is now {now} and was {text!r} when the plan was made: "
+                    f"the place of {self.kind.replace('_', ' ')} {'/'.join(key)} is now {now} and was {text!r} "
+                    "when the plan was made: "
                     "run again to plan anew"
                 )
 
@@ -97,6 +117,7 @@ class _Rows:
         for item in items:
             if len(item.after) > most:
                 raise ChangeError(
-                    f"the place of {self.kind.replace('_', ' ')} {'/'.join(item.key)} would have {len(item.after)} characters, and the database "
+                    f"the place of {self.kind.replace('_', ' ')} {'/'.join(item.key)} would have "
+                    f"{len(item.after)} characters, and the database "
                     f"takes {most}: give the store a shorter path, by a link say"
                 )

@@ -9,7 +9,9 @@ from mlflow_compliance.store.write.effects import OpenStore, inverse, write
 
 @write.register(RemoveRepeatedPoints)
 def remove_repeated_points(change: RemoveRepeatedPoints, to: OpenStore) -> None:
-    metric_files.remove_repeats(change.path, change.sha256, metric_files.kept_at(to.store.folder, to.bind(JOURNAL), change.sha256))
+    metric_files.remove_repeats(
+        change.path, change.sha256, metric_files.kept_at(to.store.folder, to.bind(JOURNAL), change.sha256)
+    )
 
 
 @inverse.register(RemoveRepeatedPoints)
@@ -31,9 +33,13 @@ def undo_remove_repeated_points(change: RemoveRepeatedPoints, to: OpenStore) -> 
 
 @write.register(RestoreMetricFile)
 def restore_metric_file(change: RestoreMetricFile, to: OpenStore) -> None:
-    metric_files.restore_metric_file(change.path, change.now, change.sha256, metric_files.kept_at(to.store.folder, change.journal, change.sha256))
+    metric_files.restore_metric_file(
+        change.path, change.now, change.sha256, metric_files.kept_at(to.store.folder, change.journal, change.sha256)
+    )
 
 
 @inverse.register(RestoreMetricFile)
 def undo_restore_metric_file(change: RestoreMetricFile, to: OpenStore) -> RemoveRepeatedPoints:
-    return RemoveRepeatedPoints(change.path, change.owner_kind, change.key, change.metric, change.repeats, change.sha256, change.after)
+    return RemoveRepeatedPoints(
+        change.path, change.owner_kind, change.key, change.metric, change.repeats, change.sha256, change.after
+    )

@@ -36,7 +36,9 @@ def inputs_of(datasets: Iterable[entities.DatasetInput]) -> list[DatasetInput]:
 
 
 def in_rounds(metrics: Iterable[Metric]) -> list[list[Metric]]:
-    """Points that several models share apart from one another: up to version 3.12 MLflow refuses a batch that holds one of them twice."""
+    """Points that several models share apart from one another: up to version 3.12 MLflow refuses a batch that holds
+    one of them twice.
+    """
     seen: Counter[tuple[object, ...]] = Counter()
     rounds: defaultdict[int, list[Metric]] = defaultdict(list)
     for metric in metrics:
@@ -56,7 +58,9 @@ def metrics_of(new_id: str, source: Run, models: list[LoggedModel], ids: Mapping
         for point in points:
             # MLflow keeps 0 where a model's metric is NaN.
             value = 0.0 if math.isnan(point.value) else point.value
-            facts: Sequence[tuple[str | None, ModelMetric | None]] = linked.pop((key, value, point.timestamp, point.step), ()) or ((None, None),)
+            facts: Sequence[tuple[str | None, ModelMetric | None]] = linked.pop(
+                (key, value, point.timestamp, point.step), ()
+            ) or ((None, None),)
             for model_id, fact in facts:
                 yield Metric(
                     key,
@@ -70,4 +74,7 @@ def metrics_of(new_id: str, source: Run, models: list[LoggedModel], ids: Mapping
                 )
     if linked:
         key = next(iter(linked))[0]
-        raise ChangeError(f"a model of run {source.run_id} has the metric {key!r} from another run: copying would have to invent a value")
+        raise ChangeError(
+            f"a model of run {source.run_id} has the metric {key!r} from another run: copying would have to "
+            "invent a value"
+        )

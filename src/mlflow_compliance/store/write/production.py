@@ -1,4 +1,6 @@
-"""The effects of changes on production runs: logged from a bundle, whole or not at all, and marked as such when all else was read back."""
+"""The effects of changes on production runs: logged from a bundle, whole or not at all, and marked as such when all
+else was read back.
+"""
 
 from __future__ import annotations
 
@@ -64,14 +66,20 @@ class ProductionLogger:
     binding: Mapping[str, str]
 
     def log(self, change: LogProductionRun) -> dict[str, str]:
-        """Log the run and return symbol -> id for it and its model. A failure soft-deletes what was begun and raises."""
+        """Log the run and return symbol -> id for it and its model. A failure soft-deletes what was begun and
+        raises.
+        """
         journal = self.binding[JOURNAL]
         tags = {USER: change.user, BUILT_FOR: change.product, BUILT_IN: journal, BUILD: "incomplete"}
         run = self.client.create_run(change.experiment_id, start_time=change.at, run_name=change.name, tags=tags)
         run_id = str(run.info.run_id)
         try:
             model = self.client.create_logged_model(
-                change.experiment_id, name=change.model_name, source_run_id=run_id, params=dict(change.params), tags={BUILT_IN: journal}
+                change.experiment_id,
+                name=change.model_name,
+                source_run_id=run_id,
+                params=dict(change.params),
+                tags={BUILT_IN: journal},
             )
             made = {change.run_id: run_id, change.model_id: str(model.model_id)}
             self._log_rows(change, run_id, str(model.model_id))
@@ -82,7 +90,10 @@ class ProductionLogger:
             self.client.set_terminated(run_id, status="FINISHED", end_time=change.at)
             self._read_back(change, run_id)
             # One call, and the last one: until then nothing calls it production.
-            self.client.log_batch(run_id, tags=[RunTag(key, bind(value, {**self.binding, **made})) for key, value in change.all_tags().items()])
+            self.client.log_batch(
+                run_id,
+                tags=[RunTag(key, bind(value, {**self.binding, **made})) for key, value in change.all_tags().items()],
+            )
         except BaseException:
             retract(self.client, self.store, run, journal, BUILT_IN)
             raise
@@ -94,7 +105,16 @@ class ProductionLogger:
         self.client.log_batch(
             run_id,
             metrics=[
-                Metric(key, value, change.at, 0, model_id=model_id, dataset_name=name or None, dataset_digest=digest or None, run_id=run_id)
+                Metric(
+                    key,
+                    value,
+                    change.at,
+                    0,
+                    model_id=model_id,
+                    dataset_name=name or None,
+                    dataset_digest=digest or None,
+                    run_id=run_id,
+                )
                 for key, value in change.metrics.items()
             ],
         )

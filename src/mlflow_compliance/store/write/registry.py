@@ -33,7 +33,9 @@ def register_version(change: RegisterVersion, to: OpenStore) -> None:
         if change.makes_model:
             to.client.create_registered_model(change.name)
         with default_store(to.store.uri):
-            made = to.client.create_model_version(change.name, f"models:/{to.bind(change.model_id)}", run_id=to.bind(change.run_id))
+            made = to.client.create_model_version(
+                change.name, f"models:/{to.bind(change.model_id)}", run_id=to.bind(change.run_id)
+            )
         to.binding[change.version] = str(made.version)
 
 
@@ -62,9 +64,13 @@ def undo_retract_version(change: RetractVersion, to: OpenStore) -> None:
 @write.register(SetAlias)
 def set_alias(change: SetAlias, to: OpenStore) -> None:
     with one_sentence(f"registered model {change.name!r} could not be read"):
-        aliases = {alias: str(version) for alias, version in to.client.get_registered_model(change.name).aliases.items()}
+        aliases = {
+            alias: str(version) for alias, version in to.client.get_registered_model(change.name).aliases.items()
+        }
     still(aliases.get(change.alias), change.before, f"alias {change.alias} of registered model {change.name}")
-    with to.naming(f"alias {change.alias!r} of registered model {change.name!r} could not be changed", change.alias, aliases):
+    with to.naming(
+        f"alias {change.alias!r} of registered model {change.name!r} could not be changed", change.alias, aliases
+    ):
         if change.version is None:
             to.client.delete_registered_model_alias(change.name, change.alias)
         else:
@@ -73,4 +79,6 @@ def set_alias(change: SetAlias, to: OpenStore) -> None:
 
 @inverse.register(SetAlias)
 def undo_set_alias(change: SetAlias, to: OpenStore) -> SetAlias:
-    return SetAlias(change.name, change.alias, change.before, None if change.version is None else to.bind(change.version))
+    return SetAlias(
+        change.name, change.alias, change.before, None if change.version is None else to.bind(change.version)
+    )

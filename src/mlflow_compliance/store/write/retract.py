@@ -1,4 +1,6 @@
-"""Takes back a run that a repair made: soft-deletes it with its models and puts its files aside; objects stay and are marked."""
+"""Takes back a run that a repair made: soft-deletes it with its models and puts its files aside; objects stay and
+are marked.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,14 @@ def retract(client: MlflowClient, store: Store, run: Any, journal: str, model_ta
     # By their source and not by the run's outputs: a run that was broken off has not linked its models yet.
     mine = f"source_run_id = '{run.info.run_id}'"
     # All pages before the first is deleted: what is deleted is in no page any more.
-    for model in list(pages(client.search_logged_models, experiment_ids=[run.info.experiment_id], filter_string=mine, max_results=MODELS_A_PAGE)):
+    for model in list(
+        pages(
+            client.search_logged_models,
+            experiment_ids=[run.info.experiment_id],
+            filter_string=mine,
+            max_results=MODELS_A_PAGE,
+        )
+    ):
         if model_tag in (model.tags or {}):
             uris.append(model.artifact_location)
             client.delete_logged_model(model.model_id)

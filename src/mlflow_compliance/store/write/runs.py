@@ -26,7 +26,9 @@ def set_run_tag(change: SetRunTag, to: OpenStore) -> None:
 
 @inverse.register(SetRunTag)
 def undo_set_run_tag(change: SetRunTag, to: OpenStore) -> SetRunTag:
-    return SetRunTag(to.bind(change.run_id), change.key, change.before, None if change.value is None else to.bind(change.value))
+    return SetRunTag(
+        to.bind(change.run_id), change.key, change.before, None if change.value is None else to.bind(change.value)
+    )
 
 
 @write.register(EndRun)

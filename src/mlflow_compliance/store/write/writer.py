@@ -1,4 +1,6 @@
-"""Opens a store for writing, and writes changes to it: what each kind of them does is registered by the module of its noun."""
+"""Opens a store for writing, and writes changes to it: what each kind of them does is registered by the module of
+its noun.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,9 @@ class StoreWriter(effects.OpenStore):
                 # The first call opens the database.
                 self.client.search_experiments(max_results=1)
         except (MlflowException, OSError) as error:
-            raise StoreError(f"the store {store.info.uri} cannot be opened for writing: {refusal(error, store.uri)}") from error
+            raise StoreError(
+                f"the store {store.info.uri} cannot be opened for writing: {refusal(error, store.uri)}"
+            ) from error
 
     def reach(self) -> None:
         """Raise StoreError where the store cannot be reached any more."""
@@ -65,7 +69,10 @@ class StoreWriter(effects.OpenStore):
 
     def write_together(self, changes: Sequence[CopyRun]) -> list[dict[str, str]]:
         with one_sentence("the runs could not be copied together"):
-            wanted = [(change.run_id, change.experiment_id, copies.new_tags(change, self), change.datasets) for change in changes]
+            wanted = [
+                (change.run_id, change.experiment_id, copies.new_tags(change, self), change.datasets)
+                for change in changes
+            ]
             made = copies.RunCopier(self.client, self.store).copy_together(wanted)
         for bound in made:
             self.binding.update(bound)
