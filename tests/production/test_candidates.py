@@ -180,6 +180,6 @@ def test_all_ids_of_production_are_those_of_the_packs() -> None:
     asked = {
         rule.id
         for rule in rules()
-        if {"product", *(f"required_{kind}" for kind in ("param", "metric", "tag", "artifact"))} & set(rule.axes)
+        if {"product", *(f"required_{kind}" for kind in ("param", "metric", "tag", "artifact"))} & set(rule.parameters)
     }
     assert asked == OF_PRODUCTION - {"REG006"}

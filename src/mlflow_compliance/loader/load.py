@@ -372,7 +372,15 @@ class ClientLookup:
 
 
 def _facts(run: Any) -> RunFacts:
-    return RunFacts(run.info.run_id, run.info.status, dict(run.data.params), run.info.artifact_uri or "")
+    data = run.data
+    return RunFacts(
+        run.info.run_id,
+        run.info.status,
+        dict(data.params),
+        run.info.artifact_uri or "",
+        dict(data.metrics),
+        dict(data.tags),
+    )
 
 
 def _quoted(value: str) -> str:

@@ -119,6 +119,29 @@ def fact_keys(product: Product) -> frozenset[str]:
     return frozenset(key for keys in product.production.facts.values() for key in keys)
 
 
+EVERY_RUN = frozenset({""})
+"""Stands for every run of an experiment where names of facts stand otherwise."""
+
+
+def runs_in_full(
+    settings: Settings, experiments: Mapping[str, Experiment], tagged: Iterable[tuple[str, str, str]]
+) -> dict[str, frozenset[str]]:
+    """Experiment -> which of its active runs every reader brings in full, besides those that are marked, RUNNING or
+    made by a repair: those that carry one of these names, or `EVERY_RUN` of an experiment that is to be merged.
+    """
+    found = claims(settings, experiments, tagged)
+    needs: dict[str, frozenset[str]] = {}
+    for product in settings.products:
+        said = set(standing(product, found))
+        primary = primary_of(product, experiments, said)
+        rivals = said - {primary} if primary and len(said) > 1 else set()
+        for key in {claim.experiment_id for claim in found if claim.product == product.name}:
+            needs[key] = (
+                needs.get(key, frozenset()) | fact_keys(product) | (EVERY_RUN if key in rivals else frozenset())
+            )
+    return needs
+
+
 def served_runs(settings: Settings, registry: Mapping[str, RegisteredModel]) -> set[str]:
     """Ids of the runs behind the versions that programs load: those that the products' aliases name."""
     found = set()

@@ -71,12 +71,37 @@ def _in_runs(keys: tuple[str, ...], experiment_id: str, snapshot: Snapshot) -> I
 
 def in_run(keys: tuple[str, ...], run: Run) -> Iterator[FactValue]:
     """The values that one run holds under some names."""
-    metrics = {key: str(value) for key, value in run.latest.items()}
-    named: tuple[tuple[str, Mapping[str, str]], ...] = (("param", run.params), ("metric", metrics), ("tag", run.tags))
-    for kind, values in named:
-        for key in keys:
-            if key in values:
-                yield FactValue(values[key], f"{kind} {key} of run {run.run_id}", run.ref, run.experiment_id)
+    for value, place in _named(keys, run.params, run.latest, run.tags):
+        yield FactValue(value, f"{place} of run {run.run_id}", run.ref, run.experiment_id)
+
+
+def _named(
+    keys: tuple[str, ...], params: Mapping[str, str], metrics: Mapping[str, float], tags: Mapping[str, str]
+) -> Iterator[tuple[str, str]]:
+    """What stands under some names, and where: params first, then metrics, then tags."""
+    spelled = {key: str(value) for key, value in metrics.items()}
+    for kind, values in (("param", params), ("metric", spelled), ("tag", tags)):
+        yield from ((values[key], f"{kind} {key}") for key in keys if key in values)
+
+
+def threshold_in_force(
+    product: Product, params: Mapping[str, str], metrics: Mapping[str, float], tags: Mapping[str, str]
+) -> tuple[float, str] | None:
+    """The threshold that a run's decisions are made at, and where it stands; None where it holds none.
+
+    The one answer for the rules and for programs that load the model. Raises ValueError, which says where, for a
+    value that is no number from 0 to 1.
+    """
+    keys = product.production.facts.get("threshold", ())
+    for text, place in _named(keys, params, metrics, tags):
+        try:
+            value = float(text)
+        except ValueError:
+            value = -1.0
+        if not 0 <= value <= 1:
+            raise ValueError(f"{place} is {text!r}, which is no threshold from 0 to 1")
+        return value, place
+    return None
 
 
 def _in_registry(keys: tuple[str, ...], product: Product, snapshot: Snapshot) -> Iterator[FactValue]:

@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple, Protocol
 from mlflow_compliance.errors import ComplianceError
 from mlflow_compliance.production.claims import production_runs
 from mlflow_compliance.production.context import Context
+from mlflow_compliance.production.facts import threshold_in_force
 from mlflow_compliance.settings.schema import Product, Settings
 from mlflow_compliance.snapshot.entities import Run
 from mlflow_compliance.snapshot.snapshot import Snapshot
@@ -37,6 +38,9 @@ class RunFacts(NamedTuple):
     status: str
     params: Mapping[str, str]
     artifact_uri: str
+    metrics: Mapping[str, float]
+    """Key -> its latest value."""
+    tags: Mapping[str, str]
 
 
 class ModelFacts(NamedTuple):
@@ -216,25 +220,13 @@ def _latest(models: list[ModelFacts], run_id: str) -> ModelFacts:
 
 
 def _threshold(lookup: Lookup, run: RunFacts) -> float | None:
-    """The threshold among a run's params, under the first of the names that the settings know; None where it has
-    none.
-    """
-    for key in lookup.product.production.facts.get("threshold", ()):
-        if key in run.params:
-            return _probability(run.params[key], f"param {key} of run {run.run_id}")
-    return None
-
-
-def _probability(text: str, what: str) -> float:
+    """The threshold that is in force for a run; None where it holds none."""
     try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise ResolutionError(
-            f"{what} is {text!r}, which is no threshold from 0 to 1: log a run with the right one and mark that"
-        )
-    return value
+        found = threshold_in_force(lookup.product, run.params, run.metrics, run.tags)
+    except ValueError as error:
+        where = str(error).replace(" is ", f" of run {run.run_id} is ", 1)
+        raise ResolutionError(f"{where}: log a run with the right one and mark that") from None
+    return found[0] if found else None
 
 
 def _name(lookup: Lookup) -> str:
@@ -282,4 +274,4 @@ class SnapshotLookup:
 
 
 def _facts(run: Run) -> RunFacts:
-    return RunFacts(run.run_id, run.status, run.params, run.artifact_uri)
+    return RunFacts(run.run_id, run.status, run.params, run.artifact_uri, run.latest, run.tags)

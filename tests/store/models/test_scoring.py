@@ -13,7 +13,6 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from mlflow_compliance.production.context import Context
 from mlflow_compliance.production.metrics import COUNTS, RATIOS, agree, differs
 from mlflow_compliance.snapshot.evidence import Scored
 from mlflow_compliance.store.models.scoring import score
@@ -106,7 +105,7 @@ def test_the_metrics_are_those_of_a_plain_count(
         threshold,
     )
     assert found.problem == ""
-    assert found.values == pytest.approx(counted(Context(rows, threshold)), abs=1e-12)
+    assert found.values == pytest.approx(counted(rows, threshold), abs=1e-12)
     assert list(map(type, found.values.values())) == [float] * 10
     assert agree(found.values, **COSTS, tolerance=0) == []
 

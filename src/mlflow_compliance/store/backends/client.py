@@ -15,7 +15,13 @@ from typing import Any
 from mlflow.entities import ViewType
 from mlflow.tracking import MlflowClient
 
-from mlflow_compliance.production.claims import claims, fact_keys, primary_of, retirable, served_runs, standing
+from mlflow_compliance.production.claims import (
+    EVERY_RUN,
+    claims,
+    retirable,
+    runs_in_full,
+    served_runs,
+)
 from mlflow_compliance.production.marks import sought_folded
 from mlflow_compliance.settings.schema import Settings, folded
 from mlflow_compliance.snapshot.entities import (
@@ -122,7 +128,7 @@ class ClientReader:
                 external.add(model.model_id)
         experiments = {item.experiment_id: _experiment(item) for item in found}
         tally.wanted |= served_runs(settings, registry)
-        needs = _needs(settings, experiments, ())
+        needs = runs_in_full(settings, experiments, ())
         asked, marks = set(also), sought_folded(settings)
         for run in self.listing.runs(ids):
             self._count(run, tally, assessing, models, locations=locations)
@@ -139,7 +145,7 @@ class ClientReader:
                 if _in_scope(run, marks, needs.get(run.experiment_id)):
                     tally.wanted.add(run.run_id)
         # An experiment may have shown itself to be production by a run in it: its other runs have passed by already.
-        more = _needs(settings, experiments, tally.tagged)
+        more = runs_in_full(settings, experiments, tally.tagged)
         again = sorted(key for key, need in more.items() if need != needs.get(key))
         tally.wanted |= {
             run.run_id
@@ -310,32 +316,11 @@ class ClientReader:
         }
 
 
-_ALL = frozenset({""})
-"""Stands for every run of an experiment where names of facts stand otherwise."""
-
-
-def _needs(
-    settings: Settings, experiments: Mapping[str, Experiment], tagged: Iterable[tuple[str, str, str]]
-) -> dict[str, frozenset[str]]:
-    """Experiment -> which of its active runs a rule looks into, as SqlReader has it: those with one of these names,
-    or all of them.
-    """
-    found = claims(settings, experiments, tagged)
-    needs: dict[str, frozenset[str]] = {}
-    for product in settings.products:
-        said = set(standing(product, found))
-        primary = primary_of(product, experiments, said)
-        rivals = said - {primary} if primary and len(said) > 1 else set()
-        for key in {claim.experiment_id for claim in found if claim.product == product.name}:
-            needs[key] = needs.get(key, frozenset()) | fact_keys(product) | (_ALL if key in rivals else frozenset())
-    return needs
-
-
 def _in_scope(run: RunRow, marks: Collection[tuple[str, str]], need: frozenset[str] | None) -> bool:
     marked = any((folded(key), folded(value)) in marks for key, value in run.tags.items())
     if run.status == "RUNNING" or any(key in run.tags for key in MADE_BY_US) or marked:
         return True
-    return need is not None and ("" in need or not need.isdisjoint(run.names))
+    return need is not None and (need >= EVERY_RUN or not need.isdisjoint(run.names))
 
 
 def _experiment(item: Any) -> Experiment:

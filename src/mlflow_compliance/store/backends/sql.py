@@ -14,9 +14,16 @@ from typing import ClassVar
 from sqlalchemy import Connection
 
 from mlflow_compliance.errors import StoreError
-from mlflow_compliance.production.claims import Claim, claims, fact_keys, primary_of, retirable, served_runs, standing
+from mlflow_compliance.production.claims import (
+    EVERY_RUN,
+    Claim,
+    claims,
+    retirable,
+    runs_in_full,
+    served_runs,
+)
 from mlflow_compliance.production.marks import sought_folded
-from mlflow_compliance.settings.schema import Product, Settings, folded
+from mlflow_compliance.settings.schema import Settings, folded
 from mlflow_compliance.snapshot.entities import ACTIVE, DELETED, DatasetInput, Experiment, LoggedModel, Run, StoreInfo
 from mlflow_compliance.snapshot.snapshot import Snapshot
 from mlflow_compliance.snapshot.tags import ASSESSED_RUN, COPY_STATE, MADE_BY_US, RETRACTED
@@ -279,21 +286,17 @@ class SqlReader:
                     "SELECT run_uuid FROM runs WHERE status = 'RUNNING' AND lifecycle_stage = 'active'"
                 )
             }
-        claimed = claims(settings, experiments, tagged)
-        for product in settings.products:
-            said = set(standing(product, claimed))
-            primary = primary_of(product, experiments, said)
-            for experiment_id in sorted(claim.experiment_id for claim in claimed if claim.product == product.name):
-                wanted |= self._with_facts(product, experiment_id)
-            rivals = said - {primary} if primary and len(said) > 1 else set()
-            wanted |= {
-                run_id
-                for (run_id,) in self.tables.within(
-                    "SELECT run_uuid FROM runs WHERE lifecycle_stage = 'active' AND experiment_id IN :ids",
-                    map(int, rivals),
-                )
-            }
-        return wanted, claimed
+        needs = runs_in_full(settings, experiments, tagged)
+        for experiment_id in sorted(needs):
+            wanted |= self._with_facts(needs[experiment_id], experiment_id)
+        wanted |= {
+            run_id
+            for (run_id,) in self.tables.within(
+                "SELECT run_uuid FROM runs WHERE lifecycle_stage = 'active' AND experiment_id IN :ids",
+                [int(key) for key, need in needs.items() if need >= EVERY_RUN],
+            )
+        }
+        return wanted, claims(settings, experiments, tagged)
 
     def _datasets(self, experiments: Collection[str]) -> dict[str, tuple[DatasetInput, ...]]:
         found: dict[str, list[DatasetInput]] = defaultdict(list)
@@ -332,9 +335,8 @@ class SqlReader:
             if (folded(key), folded(value or "")) in sought
         ]
 
-    def _with_facts(self, product: Product, experiment_id: str) -> set[str]:
-        """Ids of the active runs of a production experiment that carry one of the product's facts."""
-        keys = fact_keys(product)
+    def _with_facts(self, keys: frozenset[str], experiment_id: str) -> set[str]:
+        """Ids of the active runs of an experiment that carry one of these names."""
         return {
             run_id
             for table in ("params", "latest_metrics", "tags")

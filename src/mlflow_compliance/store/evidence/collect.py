@@ -11,11 +11,10 @@ from dataclasses import replace
 from mlflow_compliance.errors import ComplianceError, StoreError
 from mlflow_compliance.production.claims import production_runs
 from mlflow_compliance.production.context import Context
-from mlflow_compliance.production.facts import in_run
+from mlflow_compliance.production.facts import threshold_in_force
 from mlflow_compliance.production.metadata import problems_in
 from mlflow_compliance.progress import Progress
 from mlflow_compliance.settings.schema import Product, Settings
-from mlflow_compliance.snapshot.entities import Run
 from mlflow_compliance.snapshot.evidence import Computed, Evidence, Metadata, ModelCard, Probe, Scan, Scored, Served
 from mlflow_compliance.snapshot.files import METADATA, in_folder, parent, upwards
 from mlflow_compliance.snapshot.snapshot import Snapshot
@@ -138,7 +137,11 @@ class _Reader:
         run, product = self.runs[run_id]
         wanted = product.production
         path = self._predictions(run_id)
-        threshold = threshold_of(run, product)
+        try:
+            own = threshold_in_force(product, run.params, run.latest, run.tags)
+        except ValueError as error:
+            return Scored(path, problem=str(error))
+        threshold = own[0] if own else wanted.threshold
         if threshold is None:
             return Scored(
                 path, problem="neither the run nor the settings say which threshold its decisions were made at"
@@ -231,16 +234,6 @@ class _Reader:
             return _digest(self._here(path))
         except RemoteError:
             return None
-
-
-def threshold_of(run: Run, product: Product) -> float | None:
-    """The threshold that a run's decisions were made at: its own, else the one in the settings."""
-    for found in in_run(product.production.facts.get("threshold", ()), run):
-        try:
-            return float(found.value)
-        except ValueError:
-            continue
-    return product.production.threshold
 
 
 def sample_of(product: Product, settings: Settings) -> Sample | None:
