@@ -6,16 +6,19 @@ from __future__ import annotations
 
 from mlflow_compliance.api import (
     Artifacts,
+    ComplianceError,
     Context,
     Product,
     RegisteredModel,
     Settings,
     Severity,
     Snapshot,
+    SnapshotLookup,
     Violations,
     current_run,
     folded,
     policy,
+    resolve,
     unseen_aliases,
     without_any,
 )
@@ -57,6 +60,22 @@ def test_alias_resolves_to_the_production_run(
             entity=version.ref,
             observed=f"run {version.run_id}",
             expected=f"{expected} (alias: {origin})",
+        )
+        return
+    try:
+        found = resolve(
+            SnapshotLookup(store, product, settings), registered_model=wanted.registered_model, alias=wanted.alias
+        )
+    except ComplianceError:
+        return  # SRV001 says what stands against it
+    registered_from = store.logged_models.get(version.source.removeprefix("models:/").strip("/"))
+    if registered_from is not None and found.model_id is None:
+        violations.add(
+            "version-fetched-from-elsewhere",
+            f"alias {wanted.alias} names a version whose files are fetched from elsewhere than its model's",
+            entity=version.ref,
+            observed=found.location,
+            expected=registered_from.artifact_location,
         )
 
 

@@ -19,6 +19,7 @@ from mlflow_compliance.api import (
     Unknown,
     Violations,
     current_run,
+    differing_files,
     policy,
     production_runs,
     resolve,
@@ -66,9 +67,10 @@ def test_what_would_be_loaded(
         violations.not_applicable(
             f"the production model of product {product.name} is hosted elsewhere (mlflow.model.isExternal)"
         )
-    place = (
-        store.artifacts.locations.get(("logged_model", found.model_id)) if store.artifacts and found.model_id else None
-    )
+    # A version is fetched from its own location, whatever it was registered from.
+    rows = [("model_version", f"{wanted.registered_model}/{found.version}"), ("logged_model", found.model_id or "")]
+    locations = store.artifacts.locations if store.artifacts else {}
+    place = next(filter(None, map(locations.get, rows)), None)
     loaded = evidence.scans.get(place or found.location)
     own = [evidence.scans[folder].hashes for folder in folders]
     unknown = _unknown(found, store) if loaded is None else store.unknown_files(current) if not own else None
@@ -144,17 +146,13 @@ def _unknown(found: Resolution, store: Snapshot) -> Unknown | None:
 
 
 def _unlike_metadata(run_id: str, hashes: Mapping[str, str], evidence: Evidence) -> list[str]:
-    """Files of the model that differ from what the run's metadata records of them."""
+    """How the files of the model differ from what the run's metadata records of them."""
     metadata = evidence.metadata.get(run_id)
     listed = metadata.document.get("artifacts", []) if metadata else []
     recorded = {
         item["path"].removeprefix("model/"): item["sha256"] for item in listed if item["path"].startswith("model/")
     }
-    return [
-        f"{path} has sha256 {hashes.get(path, 'none')[:16]} and {digest[:16]} is on record"
-        for path, digest in sorted(recorded.items())
-        if hashes.get(path) != digest
-    ]
+    return differing_files(recorded, hashes) if recorded else []
 
 
 @policy(

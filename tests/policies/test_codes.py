@@ -59,7 +59,12 @@ CODES = {
         "no-model",
     ],
     "PRD008": ["no-product"],
-    "REG001": ["alias-does-not-resolve", "alias-names-another-run", "no-registered-model"],
+    "REG001": [
+        "alias-does-not-resolve",
+        "alias-names-another-run",
+        "no-registered-model",
+        "version-fetched-from-elsewhere",
+    ],
     "REG002": ["incomplete", "no-model"],
     "REG003": ["stage"],
     "REG006": ["alias-of-no-product"],

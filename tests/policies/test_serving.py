@@ -9,6 +9,9 @@ from producing import copied, model_folder
 from repairs import findings
 from stores import Lab
 
+from mlflow_compliance import load_production_model
+from mlflow_compliance.loader.model import ModelError
+
 
 @pytest.fixture
 def whole(produced_built: Lab, tmp_path: Path) -> Lab:
@@ -39,7 +42,31 @@ def test_srv001_one_byte_of_it_changed(whole: Lab) -> None:
     path.write_bytes(path.read_bytes() + b"# one more\n")
     (found,) = findings(whole, "SRV001")
     assert found.message == "the files that would be loaded are not those on record"
-    assert found.observed.startswith("requirements.txt has sha256 ")
+    assert found.observed == "requirements.txt has changed"
+
+
+def test_srv001_a_file_that_is_not_on_record(whole: Lab) -> None:
+    """Programs refuse such a model: the gate says the same of it."""
+    (model_folder(whole) / "extra.txt").write_text("x")
+    (found,) = findings(whole, "SRV001")
+    assert found.observed == "extra.txt is not on record"
+    with pytest.raises(ModelError, match=r"extra\.txt is not on record"):
+        load_production_model(tracking_uri=whole.uri, config=str(whole.folder / "compliance.toml"))
+
+
+@pytest.mark.parametrize("spelled", ["plain", "file"])
+def test_a_version_that_is_fetched_from_elsewhere_than_it_was_registered_from(whole: Lab, spelled: str) -> None:
+    """MLflow loads a version from its storage location, whatever its source says."""
+    other = whole.run("1", "other")
+    model = whole.model("1", other, files={"model.pkl": b"something else"})
+    (place,) = [item.artifact_location for item in whole.client.search_logged_models(["1"]) if item.model_id == model]
+    whole.sql("UPDATE model_versions SET storage_location = ?", f"file://{place}" if spelled == "file" else place)
+    (found,) = findings(whole, "SRV001")
+    assert found.code == "another-model"
+    (found,) = findings(whole, "REG001")
+    assert found.code == "version-fetched-from-elsewhere"
+    with pytest.raises(ModelError):
+        load_production_model(tracking_uri=whole.uri, config=str(whole.folder / "compliance.toml"))
 
 
 def test_srv001_nothing_would_be_loaded(lab: Lab) -> None:

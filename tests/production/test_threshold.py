@@ -33,7 +33,7 @@ def test_params_come_first(
 
 def test_what_is_none_is_told_with_its_place(lab: Lab) -> None:
     (product,) = lab.settings.products
-    with pytest.raises(ValueError, match="metric optimal_threshold is '1.5', which is no threshold from 0 to 1"):
+    with pytest.raises(ValueError, match=r"metric optimal_threshold is '1\.5', which is no threshold from 0 to 1"):
         threshold_in_force(product, {}, {"optimal_threshold": 1.5}, {})
 
 

@@ -10,14 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from mlflow.models import Model
 
 from mlflow_compliance.errors import ComplianceError, StoreError, first_line
-from mlflow_compliance.snapshot.files import MLMODEL
+from mlflow_compliance.production.metadata import differing_files
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-_OF_THE_PLACE = {MLMODEL, "registered_model_meta"}
-"""Files that need not be on record: MLflow writes the second one into a local store when somebody loads by name."""
 
 
 class UnreachableError(StoreError):
@@ -84,12 +80,7 @@ def refuse_differences(what: str, recorded: Mapping[str, str], found: Mapping[st
     """Raise ModelError unless a model holds exactly the files on record, those aside that MLflow writes for the
     place where a model lies.
     """
-    extra = found.keys() - recorded.keys() - _OF_THE_PLACE
-    differing = [f"{path} is missing" for path in sorted(recorded.keys() - found.keys())]
-    differing += [
-        f"{path} has changed" for path in sorted(recorded.keys() & found.keys()) if recorded[path] != found[path]
-    ]
-    differing += [f"{path} is not on record" for path in sorted(extra)]
+    differing = differing_files(recorded, found)
     if differing:
         raise ModelError(
             f"{what} is not the one on record, so it was not loaded: {', '.join(differing)}; put the recorded "

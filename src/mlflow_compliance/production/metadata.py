@@ -174,3 +174,19 @@ def _not_finite(value: object, place: str) -> Iterator[str]:
     elif isinstance(value, list):
         for number, item in enumerate(value):
             yield from _not_finite(item, f"{place}[{number}]")
+
+
+_OF_THE_PLACE = frozenset({MLMODEL, "registered_model_meta"})
+"""Files that need not be on record: MLflow writes the second one into a local store when somebody loads by name."""
+
+
+def differing_files(recorded: Mapping[str, str], found: Mapping[str, str]) -> list[str]:
+    """How a model's files (path -> SHA-256) differ from those on record, in a few words each; empty where they do not.
+
+    The one answer for the rules and for programs that load the model.
+    """
+    differing = [f"{path} is missing" for path in sorted(recorded.keys() - found.keys())]
+    differing += [
+        f"{path} has changed" for path in sorted(recorded.keys() & found.keys()) if recorded[path] != found[path]
+    ]
+    return differing + [f"{path} is not on record" for path in sorted(found.keys() - recorded.keys() - _OF_THE_PLACE)]

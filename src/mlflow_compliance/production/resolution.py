@@ -137,20 +137,31 @@ def _aside(lookup: Lookup, run_id: str) -> str:
 
 
 def _files_of(lookup: Lookup, version: VersionFacts) -> tuple[str | None, str]:
-    """The logged model behind a version, where there is one, and where the files lie."""
+    """The logged model behind a version, where its files are those that MLflow fetches, and where these lie: at the
+    version's own location, whatever it was registered from.
+    """
+    written = lookup.models_of(version.run_id or "")
     scheme, _, rest = version.source.partition(":/")
     first, _, path = rest.strip("/").partition("/")
+    stored = version.location if not version.location.startswith(("models:/", "runs:/")) else ""
     if scheme == "models" and not path and "@" not in first:
-        return first, version.location
+        elsewhere = any(model.model_id == first and _plain(model.location) != _plain(stored) for model in written)
+        return None if stored and elsewhere else first, version.location
     if scheme == "runs":
         models = [model for model in lookup.models_of(first) if model.name == path]
         if models:
             model = _latest(models, first)
-            return model.model_id, model.location
+            same = not stored or _plain(stored) == _plain(model.location)
+            return (model.model_id, model.location) if same else (None, stored)
         run = lookup.run_of(first)
-        return None, f"{run.artifact_uri}/{path}" if run else version.location
-    models = [model for model in lookup.models_of(version.run_id or "") if model.location == version.location]
+        return None, stored or (f"{run.artifact_uri}/{path}" if run else version.location)
+    models = [model for model in written if model.location == version.location]
     return (models[0].model_id if models else None), version.location
+
+
+def _plain(location: str) -> str:
+    """A location in the spelling that two rows are compared in."""
+    return location.removeprefix("file://").rstrip("/")
 
 
 def _by_run(lookup: Lookup, missing: str) -> Resolution:
