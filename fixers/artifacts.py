@@ -29,7 +29,7 @@ UNREAD = "see to what is said of it (its permissions, the link, whoever writes t
 """The way out where a file cannot be read."""
 
 
-@fixer("ART001")
+@fixer("ART001", reads_files=True)
 def share(finding: Finding, context: Context) -> Iterator[Change]:
     """Give equal files one physical copy; every path and its bytes stay."""
     if finding.entity.kind == "unread":
@@ -107,7 +107,7 @@ def _is_being_written(owner: EntityRef | None, snapshot: Snapshot) -> bool:
     return run is not None and run.active and run.status not in TERMINAL_STATUSES
 
 
-@fixer("ART002")
+@fixer("ART002", reads_files=True)
 def quarantine(finding: Finding, context: Context) -> Iterator[Change]:
     """Move it aside under the same root; nothing is deleted."""
     artifacts = context.snapshot.artifacts
@@ -122,7 +122,7 @@ def quarantine(finding: Finding, context: Context) -> Iterator[Change]:
     yield MoveToQuarantine(item.path, root.path, item.files, item.size)
 
 
-@fixer("ART004")
+@fixer("ART004", reads_files=True)
 def advise_restoring(finding: Finding, context: Context) -> Iterator[Change]:
     """The bytes on record are not at that path any more."""
     artifacts = context.snapshot.artifacts
@@ -141,7 +141,7 @@ def advise_restoring(finding: Finding, context: Context) -> Iterator[Change]:
     yield
 
 
-@fixer("ART006")
+@fixer("ART006", reads_files=True)
 def give_back(finding: Finding, context: Context) -> Iterator[Change]:
     """Move it back to its former place; where something lies there now, both stay."""
     artifacts = context.snapshot.artifacts

@@ -45,7 +45,7 @@ LONGEST_TAG = 5000
 """Characters that every version of MLflow takes as the value of a run's tag."""
 
 
-@fixer("EXP001")
+@fixer("EXP001", reads_files=True)
 def merge(finding: Finding, context: Context) -> Iterator[Change]:
     """Copy the rival's runs into the primary experiment, then retire the rival. Runs that were copied before are
     not copied again.
@@ -196,7 +196,7 @@ def _parents_first(runs: list[Run]) -> list[Run]:
     return sorted(runs, key=depth)
 
 
-@fixer("EXP002", reads_files=False)
+@fixer("EXP002")
 def retire_test(finding: Finding, context: Context) -> Iterator[Change]:
     """Rename so that the name is free again, tag with the reason, then soft-delete."""
     experiment = context.snapshot.experiments[finding.entity.key]
@@ -222,7 +222,7 @@ def _lifecycle(settings: Settings) -> str:
     return f"{rules.lifecycle_tag} ({', '.join(rules.lifecycle_values)})"
 
 
-@fixer("EXP003", reads_files=False)
+@fixer("EXP003")
 def archive(finding: Finding, context: Context) -> Iterator[Change]:
     """Archive what the settings call development; never guess what anything else is."""
     if finding.code == "mark-spelled-otherwise":

@@ -79,7 +79,7 @@ def product_of(finding: Finding, context: Context) -> Product:
     raise Unfixable("the run is no production run any more: plan anew")
 
 
-@fixer("MOD001", "MOD003", "MOD004", "PRD001", "PRD002", "PRD004", "PRD005", "PRD007")
+@fixer("MOD001", "MOD003", "MOD004", "PRD001", "PRD002", "PRD004", "PRD005", "PRD007", reads_files=True)
 def build(finding: Finding, context: Context) -> Iterator[Change]:
     """Build one complete production run from the model and the predictions that the settings name, and supersede
     the others.
@@ -296,7 +296,7 @@ def _datasets(product: Product, bundle: Bundle) -> tuple[DatasetInput, ...]:
     )
 
 
-@fixer("PRD003")
+@fixer("PRD003", reads_files=True)
 def build_with_tag(finding: Finding, context: Context) -> Iterator[Change]:
     """Take a description over from the one that the UI shows; else build a production run that carries the tag."""
     run = context.snapshot.runs.get(finding.entity.key) if finding.entity.kind == "run" else None
@@ -325,7 +325,7 @@ def _folders_of(path: str) -> Iterator[str]:
         yield path
 
 
-@fixer("RUN002")
+@fixer("RUN002", reads_files=True)
 def settle(finding: Finding, context: Context) -> Iterator[Change]:
     """Supersede every production run but the one that a repair built last; build one where none is fit."""
     run = context.snapshot.runs.get(finding.entity.key) if finding.entity.kind == "run" else None
@@ -343,7 +343,7 @@ def settle(finding: Finding, context: Context) -> Iterator[Change]:
         yield from build_for(product, context)
 
 
-@fixer("PRD006")
+@fixer("PRD006", reads_files=True)
 def keep_one_value(finding: Finding, context: Context) -> Iterator[Change]:
     """Mark the runs whose value the settings overrule as superseded; both values stay on record."""
     product = product_of(finding, context)

@@ -19,7 +19,7 @@ from mlflow_compliance.api import (
 )
 
 
-@fixer("REG001", reads_files=False)
+@fixer("REG001")
 def point_alias(finding: Finding, context: Context) -> Iterator[Change]:
     """Register the production run's model where it is no version yet, and let the alias name it. Earlier versions
     stay.

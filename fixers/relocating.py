@@ -29,7 +29,7 @@ MOST = 5
 SETTLE = "write the lines below into compliance.toml, then run --fix"
 
 
-@fixer("ART003")
+@fixer("ART003", reads_files=True)
 def relocate(finding: Finding, context: Context) -> Iterator[Change]:
     """Rewrite the prefix in the rows, once all files that they speak of are at the mapped place."""
     artifacts = context.snapshot.artifacts

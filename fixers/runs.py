@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from mlflow_compliance.api import Change, Context, EndRun, Finding, Unfixable, fixer, last_sign
 
 
-@fixer("RUN001")
+@fixer("RUN001", reads_files=True)
 def end(finding: Finding, context: Context) -> Iterator[Change]:
     """Set it KILLED, ended at the last sign of life that rows show: its real end is not known and none is invented."""
     run = context.snapshot.runs[finding.entity.key]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from mlflow_compliance.api import Change, Context, Finding, RemoveRepeatedPoints, Unfixable, fixer
 
 
-@fixer("STO001", reads_files=False)
+@fixer("STO001")
 def remove_repeats(finding: Finding, context: Context) -> Iterator[Change]:
     """Leave exact repeats out of the metric files; each file as it was is kept beside the journal."""
     if finding.code == "without-experiment":
@@ -25,7 +25,7 @@ def remove_repeats(finding: Finding, context: Context) -> Iterator[Change]:
             )
 
 
-@fixer("STO003", reads_files=False)
+@fixer("STO003")
 def advise_upgrading(finding: Finding, context: Context) -> Iterator[Change]:
     """A schema is MLflow's own to change."""
     raise Unfixable(
@@ -59,7 +59,7 @@ _WAYS_OUT = {
 }
 
 
-@fixer("STO005", reads_files=False)
+@fixer("STO005")
 def advise_mending(finding: Finding, context: Context) -> Iterator[Change]:
     """What a file held is not for a program to say."""
     raise Unfixable(_WAYS_OUT.get(finding.code, "bring it back from a backup"))

@@ -64,12 +64,12 @@ def test_a_store_that_stays_as_it_is_has_not_moved(lab: Lab) -> None:
 def test_fixers_that_depend_on_files_are_not_asked_where_nobody_read_them(lab: Lab) -> None:
     context, asked = Context(lab.read(artifacts=False), lab.settings), list[str]()
 
-    @fixer("OWN001")
+    @fixer("OWN001", reads_files=True)
     def blind(finding: Finding, context: Context) -> Iterator[Change]:
         asked.append("blind")
         yield from ()
 
-    @fixer("OWN002", reads_files=False)
+    @fixer("OWN002")
     def of_rows(finding: Finding, context: Context) -> Iterator[Change]:
         asked.append("of rows")
         yield from ()

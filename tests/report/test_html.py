@@ -31,7 +31,7 @@ def opened(browser: Any, gate: Gate) -> Iterator[Callable[..., Any]]:
     context = browser.new_context()
     page = context.new_page()
     dialogs: list[str] = []
-    page.predict("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
+    page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
 
     def run(*arguments: str, rules: Any = None) -> Any:
         options = {"rules": rules} if rules else {}

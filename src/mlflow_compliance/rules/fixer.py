@@ -24,11 +24,11 @@ class Unfixable(Exception):  # noqa: N818  it is an answer, not an error
 FILES_NOT_READ = "depends on files, which no rule of this session reads: --fix-dry-run tells"
 
 
-def fixer(policy_id: str, *more: str, reads_files: bool = True) -> Callable[[Callable[..., Iterator[Change]]], Fixer]:
+def fixer(policy_id: str, *more: str, reads_files: bool = False) -> Callable[[Callable[..., Iterator[Change]]], Fixer]:
     """Declare the function below as the remedy for the findings of a policy, or of several.
 
-    Only one that says `reads_files=False` is asked in a session that reads no files: the others would take what was not
-    read for nothing.
+    One that says `reads_files=True` is asked only where files were read (with --fix they always are): in a session
+    without them it would take what nobody looked at for nothing.
     """
 
     def declare(remedy: Callable[..., Iterator[Change]]) -> Fixer:
@@ -61,7 +61,7 @@ def propose(
     remedy = remedies.get(finding.policy)
     if remedy is None:
         return (), advice or "no fixer: to be mended by hand"
-    if context.snapshot.artifacts is None and getattr(remedy, _READS_FILES, True):
+    if context.snapshot.artifacts is None and getattr(remedy, _READS_FILES, False):
         return (), FILES_NOT_READ
     try:
         changes = tuple(remedy(finding, context))

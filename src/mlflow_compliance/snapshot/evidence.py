@@ -44,6 +44,7 @@ class ModelCard:
     inputs: tuple[str, ...] = ()
     """Names of the columns in its signature; empty without one."""
     signed: bool = False
+    """Whether its signature says inputs and outputs."""
     example: str = ""
     """Relative path of its input example, empty without one."""
     requirements: tuple[str, ...] = ()

@@ -18,6 +18,8 @@ COLUMNS = [
 SHA = "ab" * 32
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
+TENSOR = '[{"type": "tensor", "tensor-spec": {"dtype": "float64", "shape": [-1, 3]}}]'
+
 
 def card(folder: Path, requirements: str | bytes | None = None, **document: Any) -> ModelCard:
     (folder / "MLmodel").write_text(yaml.safe_dump(document or {"flavors": {}}, sort_keys=False))
@@ -34,7 +36,7 @@ def test_everything_that_a_model_says(tmp_path: Path) -> None:
         tmp_path,
         "mlflow==3.12.0\nlightgbm\n",
         flavors={"python_function": {"env": "x"}, "lightgbm": {}},
-        signature={"inputs": json.dumps(COLUMNS), "outputs": None},
+        signature={"inputs": json.dumps(COLUMNS), "outputs": json.dumps(COLUMNS)},
         saved_input_example_info={"artifact_path": "input_example.json"},
     )
     assert found == ModelCard(
@@ -61,16 +63,17 @@ def test_a_model_that_says_nothing_has_an_empty_card(tmp_path: Path, content: by
     ("signature", "inputs", "signed"),
     [
         (None, (), False),
+        ({"inputs": json.dumps(COLUMNS), "outputs": None}, ("income", "own car"), False),
         ({"inputs": None, "outputs": json.dumps(COLUMNS)}, (), False),
         ({"inputs": "[]"}, (), False),
         ({"inputs": "{"}, (), False),
         ({"inputs": "[" * 5000}, (), False),
         ({"inputs": '{"name": "a"}'}, (), False),
         ({"inputs": COLUMNS}, (), False),
-        ({"inputs": '[{"type": "tensor", "tensor-spec": {"dtype": "float64", "shape": [-1, 3]}}]'}, (), True),
+        ({"inputs": TENSOR, "outputs": TENSOR}, (), True),
     ],
 )
-def test_a_signature_is_one_that_says_what_goes_in(
+def test_a_signature_is_one_that_says_what_goes_in_and_what_comes_out(
     tmp_path: Path, signature: Any, inputs: tuple[str, ...], signed: bool
 ) -> None:
     found = card(tmp_path, signature=signature, flavors={})

@@ -169,6 +169,16 @@ class TestKindsOfModels:
         assert (found["features"], found["params"]["C"]) == (NAMES, "0.5")
         assert found["example"] == pytest.approx(regression.predict_proba(features.head(1))[:, 1])
 
+    def test_what_most_programs_call_is_tried_too(self, models: Path, tmp_path: Path) -> None:
+        """The native library loads it, and mlflow.pyfunc, which MLflow's own server calls, does not."""
+        shutil.copytree(models / "sklearn", tmp_path / "model")
+        path = tmp_path / "model" / "MLmodel"
+        path.write_text(path.read_text().replace("predict_fn: predict", "predict_fn: no_such_method"))
+        assert "no_such_method" in path.read_text()
+        problem = probe_child.tried(str(tmp_path / "model"), ())["problem"]
+        assert "by mlflow.pyfunc" in problem
+        assert "no_such_method" in problem
+
     def test_wrapper_is_called_as_it_is_served(self, models: Path, features: pd.DataFrame, tmp_path: Path) -> None:
         totals = features.sum(axis=1)
         found = probe_child.tried(
@@ -379,7 +389,9 @@ class TestHostileModels:
         )
         folder = hostile(load)
         before = state(folder)
-        assert tried(folder).problem == ""
+        found = tried(folder)
+        assert found.example != (), "it was loaded and scored once"
+        assert "by mlflow.pyfunc" in found.problem, "its own copy is broken by the time that it is loaded again"
         assert state(folder) == before
 
 

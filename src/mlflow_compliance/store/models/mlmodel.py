@@ -204,12 +204,13 @@ def read_card(folder: str) -> ModelCard:
         document = read_mlmodel(os.path.join(folder, MLMODEL))
     except (OSError, ValueError):
         document = {}
-    inputs = _inputs(document.get("signature"))
+    signature = document.get("signature")
+    inputs = _columns(signature, "inputs")
     requirements = tuple(_requirements(folder))
     flavors = document.get("flavors")
     return ModelCard(
         inputs=tuple(str(column["name"]) for column in inputs if "name" in column),
-        signed=bool(inputs),
+        signed=bool(inputs) and bool(_columns(signature, "outputs")),
         example=_example(folder, document.get("saved_input_example_info")),
         requirements=requirements,
         unpinned=tuple(line for line in requirements if not pinned(line)),
@@ -229,9 +230,9 @@ def pinned(line: str) -> bool:
     return len(exact) == 1 and not exact[0].version.endswith("*")
 
 
-def _inputs(signature: Any) -> list[dict[str, Any]]:
+def _columns(signature: Any, of: str) -> list[dict[str, Any]]:
     """MLflow writes the columns as JSON text inside the YAML."""
-    text = signature.get("inputs") if isinstance(signature, dict) else None
+    text = signature.get(of) if isinstance(signature, dict) else None
     try:
         columns = json.loads(text) if isinstance(text, str) else None
     except (ValueError, RecursionError):

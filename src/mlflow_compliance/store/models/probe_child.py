@@ -49,6 +49,10 @@ def tried(folder: str, sample: Sequence[str]) -> dict[str, Any]:
             found["params"], found["features"] = _params(model), features_of(model)
         with _step("scoring its input example"):
             found["example"] = scored(model, _example(card, folder, flavor))[:_MOST_ROWS]
+        if flavor != "pyfunc" and "python_function" in card.flavors:
+            # What most programs and MLflow's own server call: MLmodel may say something else of it.
+            with _step("loading and scoring it by mlflow.pyfunc"):
+                importlib.import_module("mlflow.pyfunc").load_model(folder).predict(card.load_input_example(folder))
     except _ProblemError as problem:
         return {**found, "problem": str(problem)}
     if sample:
