@@ -35,12 +35,25 @@ ON_ONE_WORKER = (
 
 SLOW_PLACES = (
     "tests/acceptance/",
-    "tests/whole/",
+    "tests/changes/test_production.py",
+    "tests/loader/",
+    "tests/policies/test_loading.py",
+    "tests/policies/test_production.py",
+    "tests/policies/test_schema.py",
     "tests/repair/test_apply.py",
     "tests/repair/test_copying_together.py",
+    "tests/repair/test_relocating.py",
+    "tests/session/",
+    "tests/store/backends/",
+    "tests/store/evidence/",
+    "tests/store/models/test_bundle.py",
+    "tests/store/models/test_probe.py",
+    "tests/store/storage/test_buckets.py",
+    "tests/store/storage/test_metric_files.py",
     "tests/test_api.py",
+    "tests/whole/",
 )
-"""What starts servers, kills processes or builds whole stores."""
+"""What starts servers or whole pytest processes, kills some, or builds stores that take long."""
 SLOW_FIXTURES = frozenset({"browser", "demo", "demo_built", "produced_built"})
 
 
