@@ -50,6 +50,8 @@ class Audit:
         self.options = options
         self.progress = progress
         self.policies: dict[str, Policy] = {}
+        self.known: set[str] = set()
+        """Ids of every rule of the packs at hand, also of those that were not collected."""
         self.repair: Repair | None = None
         self.error: ComplianceError | None = None
         self._settings: Settings | None = None
@@ -130,6 +132,7 @@ class Audit:
 
     def check(self, known_ids: set[str]) -> None:
         """Raise SettingsError where the settings speak of a policy that is in no pack at hand."""
+        self.known = known_ids
         self.settings.check_policy_ids(known_ids | self.policies.keys())
 
     def check_any_enabled(self, selected: Iterable[Policy]) -> None:

@@ -101,5 +101,7 @@ class Summary:
     read_at: str
     policies: int
     """Rules that were asked."""
+    known: tuple[str, ...] = ()
+    """Ids of every rule of the packs that were collected from, and of the built-in ones."""
     repair: tuple[Line, ...] = ()
     """What --fix did, or why it did nothing."""

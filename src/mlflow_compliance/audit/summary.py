@@ -31,7 +31,8 @@ def summary_of(audit: Audit) -> Summary:
     """The summary of an audit whose store was read."""
     examined = sum(map(audit.asked, audit.policies.values()))
     read_at = _time(audit.snapshot(artifacts=False).taken_at)
-    return Summary(tuple(_lines_of(audit)), read_at, examined, tuple(_repair_of(audit)))
+    known = tuple(sorted(audit.known | audit.policies.keys()))
+    return Summary(tuple(_lines_of(audit)), read_at, examined, known, tuple(_repair_of(audit)))
 
 
 def _repair_of(audit: Audit) -> Iterator[Line]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from mlflow_compliance.session.partial import tell_junit, told_as_partial
 from mlflow_compliance.session.redaction import cut_report, without_secrets_in
 from mlflow_compliance.session.repair import Removed
 from mlflow_compliance.session.state import (
@@ -285,7 +286,8 @@ def finish(session: pytest.Session) -> None:
 
         summary = summary_of(audit)
     if summary is not None:
-        session.config.stash[SUMMARY] = summary
+        summary = session.config.stash[SUMMARY] = told_as_partial(summary, session)
+        tell_junit(summary, session.config)
     made = audit.repair if audit else None
     if (
         made is not None
