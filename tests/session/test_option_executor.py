@@ -25,7 +25,7 @@ from mlflow_compliance.snapshot.files import ArtifactFile, DuplicateRules
 from mlflow_compliance.snapshot.refs import EntityRef
 from mlflow_compliance.store.artifacts import duplicates
 from mlflow_compliance.store.artifacts.duplicates import hash_candidates
-from mlflow_compliance.store.evidence.cache import Workshop
+from mlflow_compliance.store.evidence.cache import EvidenceCache
 from mlflow_compliance.store.storage.storages import Storages
 
 
@@ -130,9 +130,9 @@ def test_a_worker_that_is_killed_half_way_loses_nothing(
 
 def test_a_model_is_tried_on_the_cluster(cluster: Any, tmp_path: Path) -> None:
     # The scan named a file that is gone: the attempt is made, and its problem told.
-    workshop = Workshop(Settings(), Storages(""), f"dask:{cluster.scheduler_address}")
+    evidence_cache = EvidenceCache(Settings(), Storages(""), f"dask:{cluster.scheduler_address}")
     assert (
-        workshop.probe(str(tmp_path), Scan((), {"model.pkl": "0" * 64}), None).problem
+        evidence_cache.probe(str(tmp_path), Scan((), {"model.pkl": "0" * 64}), None).problem
         == "model.pkl was removed after the folder was scanned"
     )
 
@@ -146,16 +146,16 @@ def test_models_are_scanned_on_the_cluster(cluster: Any, tmp_path: Path, monkeyp
         path = tmp_path / f"{number}.pkl"
         path.write_bytes(pickle.dumps(os.getcwd if number % 40 == 7 else [number]))
         paths.append(str(path))
-    workshop, here = (
-        Workshop(Settings(), Storages(""), f"dask:{cluster.scheduler_address}"),
-        Workshop(Settings(), Storages("")),
+    evidence_cache, here = (
+        EvidenceCache(Settings(), Storages(""), f"dask:{cluster.scheduler_address}"),
+        EvidenceCache(Settings(), Storages("")),
     )
     monkeypatch.setattr("mlflow_compliance.store.evidence.cache._scan", lambda *_: pytest.fail("looked at here"))
-    found = workshop.scans(paths)
+    found = evidence_cache.scans(paths)
     monkeypatch.undo()
     bad = [path for number, path in enumerate(paths) if number % 40 == 7]
     assert sorted(found) == sorted(set(paths) - set(bad))
     assert all(here.scan(path) == scan for path, scan in found.items())
     assert all(here.scan(path).problems for path in bad)
-    told = Computed(paths, here.scan, workshop.scans)
+    told = Computed(paths, here.scan, evidence_cache.scans)
     assert [path for path, scan in told.items() if scan.problems] == bad

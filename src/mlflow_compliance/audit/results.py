@@ -58,7 +58,7 @@ class Result:
     unevaluated: tuple[NotJudged, ...] = ()
     reason: str = ""
     """Why it was skipped."""
-    told: bool = False
+    reported: bool = False
     """Whether the failure that pytest shows tells the same."""
     notes: tuple[str, ...] = ()
     examined: tuple[tuple[str, str], ...] = ()
@@ -89,7 +89,7 @@ class Line:
     """A line for people, and whether all is well with what it tells."""
 
     text: str
-    well: bool = True
+    ok: bool = True
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ def _repair_of(audit: Audit) -> Iterator[Line]:
     yield Line(f"{run}: nothing was changed" if made.plan.changes else f"{run}: nothing to change")
     refusal = audit.refusal() if made.plan.changes and not audit.options.fix else ""
     if refusal:
-        yield Line(f"--fix would not carry this plan out: {refusal}", well=False)
+        yield Line(f"--fix would not carry this plan out: {refusal}", ok=False)
 
 
 def _lines_of(audit: Audit) -> Iterator[str]:

@@ -34,8 +34,8 @@ def write_summary(reporter: Any, summary: Summary, results: Sequence[Result]) ->
     for result in results:
         for note in result.notes:
             reporter.write_line(printable(f"note: {result.policy}: {note}"))
-    for told in summary.repair:
-        reporter.write_line(printable(told.text), red=not told.well)
+    for done in summary.repair:
+        reporter.write_line(printable(done.text), red=not done.ok)
     _write_outcomes(reporter, results)
     rows = [(result.policy, finding) for result in results for finding in result.findings]
     if rows:

@@ -95,7 +95,7 @@ class HtmlReport:
     def pytest_html_results_table_html(self, report: pytest.TestReport, data: list[str]) -> None:
         """The outcome column tells the findings, with what --fix would do: no need to tell them again below."""
         result = result_of(report)
-        if result and (result.told or report.passed or result.reason) and not report.sections:
+        if result and (result.reported or report.passed or result.reason) and not report.sections:
             data.clear()
 
     def pytest_html_results_summary(self, prefix: list[str]) -> None:

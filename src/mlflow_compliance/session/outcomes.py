@@ -145,7 +145,7 @@ def describe(item: pytest.Item, report: pytest.TestReport, call: pytest.CallInfo
         ),
         unevaluated=tuple(NotJudged(str(entry.entity), entry.code, entry.reason) for entry in unevaluated),
         reason="" if unevaluated else _reason(report),
-        told=bool(violations and (violations.findings or violations.unevaluated)),
+        reported=bool(violations and (violations.findings or violations.unevaluated)),
         notes=tuple(violations.notes) if violations else (),
         examined=tuple(ref.place for ref in item.stash.get(EXAMINED, ())),
     )

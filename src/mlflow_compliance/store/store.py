@@ -26,7 +26,7 @@ from mlflow_compliance.snapshot.snapshot import Snapshot
 from mlflow_compliance.store.backends.base import Backend, Rows
 
 if TYPE_CHECKING:
-    from mlflow_compliance.store.evidence.cache import Workshop
+    from mlflow_compliance.store.evidence.cache import EvidenceCache
     from mlflow_compliance.store.storage.storages import Storages
 
 
@@ -114,7 +114,7 @@ class Store:
         """A snapshot of which may be asked what files prove: computed then, by whoever asks."""
         from mlflow_compliance.store.evidence.collect import with_evidence
 
-        return with_evidence(snapshot, self.workshop, self.uri, progress)
+        return with_evidence(snapshot, self.evidence_cache, self.uri, progress)
 
     def walk(self, snapshot: Snapshot, rows: Rows, progress: Progress) -> Snapshot:
         """A snapshot with its files: one walk over the local roots, hashes where files may be duplicates."""
@@ -182,11 +182,11 @@ class Store:
         return Storages(self.uri)
 
     @cached_property
-    def workshop(self) -> Workshop:
+    def evidence_cache(self) -> EvidenceCache:
         """What was computed from this store's files, and from those that the settings name."""
-        from mlflow_compliance.store.evidence.cache import Workshop
+        from mlflow_compliance.store.evidence.cache import EvidenceCache
 
-        return Workshop(self.settings, self.places, self.executor)
+        return EvidenceCache(self.settings, self.places, self.executor)
 
     def details(self, run_ids: Collection[str]) -> tuple[dict[str, Run], dict[str, LoggedModel]]:
         """Runs in full with the logged models that they wrote, as they are now; ids that are not there are left out."""

@@ -27,9 +27,10 @@ from sklearn.linear_model import LogisticRegression
 
 from mlflow_compliance.snapshot.evidence import Probe
 from mlflow_compliance.store.models import probe as probing
-from mlflow_compliance.store.models import probe_child
-from mlflow_compliance.store.models.probe import Limits, Sample, probe, run_limited
+from mlflow_compliance.store.models import probe_child, sandbox
+from mlflow_compliance.store.models.probe import Sample, probe
 from mlflow_compliance.store.models.probe_child import compared, features_of, scored
+from mlflow_compliance.store.models.sandbox import Limits, run_limited
 
 ENOUGH = Limits(120, 4096)
 SHORT = Limits(1, 1024)
@@ -671,7 +672,7 @@ class TestLimits:
         assert run_limited("installed_by_the_user", [], str(tmp_path), ENOUGH) == ""
 
     def test_supervisor_that_does_not_answer_is_ended_with_all_others(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(probing, "_GRACE", 0)
+        monkeypatch.setattr(sandbox, "_GRACE", 0)
         deaf = (
             "import os, signal\nsignal.signal(15, signal.SIG_IGN)\nchild = os.fork()\nif child: print(child, "
             "flush=True)\nsignal.pause()"
@@ -685,14 +686,14 @@ class TestLimits:
         )
         assert process.stdout
         child = os.pidfd_open(int(process.stdout.readline()))
-        probing._end(process)
+        sandbox._end(process)
         assert process.returncode == -signal.SIGKILL
         assert readable(child)
         os.close(child)
 
     def test_it_runs_the_program_that_started_it(self, tmp_path: Path) -> None:
         """Not another version of it that is installed."""
-        shutil.copytree(Path(probing.__file__).parents[2], tmp_path / "src" / "mlflow_compliance")
+        shutil.copytree(Path(sandbox.__file__).parents[2], tmp_path / "src" / "mlflow_compliance")
         starter = f"""
             from mlflow_compliance.store.models.probe import Limits, run_limited
             print(run_limited("mlflow_compliance.where", [], {str(tmp_path)!r}, Limits(60, 1024)))

@@ -24,7 +24,7 @@ from mlflow_compliance.store.storage.atomic_write import explained
 from mlflow_compliance.store.storage.filesystem import has_clones, shared_extents
 from mlflow_compliance.store.storage.folder_scan import SMALL
 from mlflow_compliance.store.storage.safe_io import digest_of, opened
-from mlflow_compliance.store.storage.worker_pool import MOST_PARTS, Share, sharing
+from mlflow_compliance.store.storage.worker_pool import MOST_PARTS, WorkerPool, sharing
 
 _BATCH_FILES, _BATCH_BYTES = 64, 1 << 24
 _PART_FILES, _PART_BYTES = 64, 1 << 32
@@ -197,7 +197,7 @@ def _sampled(
 
 
 def _compared(
-    pool: Executor, share: Share, groups: Sequence[list[Copy]], unread: dict[str, str], progress: Progress
+    pool: Executor, share: WorkerPool, groups: Sequence[list[Copy]], unread: dict[str, str], progress: Progress
 ) -> Iterator[tuple[str, str]]:
     progress.start("Comparing contents", sum(map(len, groups)))
     try:

@@ -26,7 +26,7 @@ from mlflow_compliance.snapshot.refs import EntityRef
 from mlflow_compliance.store.artifacts.cache_file import FILES, FOLDERS, MODELS, PLACES, CacheFile
 from mlflow_compliance.store.storage.filesystem import tells_of_entries
 from mlflow_compliance.store.storage.folder_scan import Found
-from mlflow_compliance.store.storage.worker_pool import MOST_PARTS, Share
+from mlflow_compliance.store.storage.worker_pool import MOST_PARTS, WorkerPool
 
 USER = "user"
 OFF = "off"
@@ -90,7 +90,7 @@ class HashCache:
         """The folders that an earlier audit left."""
         return len(self._numbers)
 
-    def begin(self, share: Share) -> None:
+    def begin(self, share: WorkerPool) -> None:
         """Let every folder be verified."""
         places, files = self._old.texts(PLACES, "path"), self._old.texts(FILES, "path")
         asked = [
@@ -104,7 +104,7 @@ class HashCache:
         spans = self._spans[table]
         return slice(spans[number], spans[number + 1])
 
-    def recall(self, folders: Mapping[str, tuple[str, EntityRef]], share: Share) -> Recalled:
+    def recall(self, folders: Mapping[str, tuple[str, EntityRef]], share: WorkerPool) -> Recalled:
         """What is in those folders that did not change, by where in them artifacts are and by owner."""
         places = self._old.texts(FOLDERS, "artifacts")
         numbered = ((self._numbers.get(folder, -1), place, owner) for folder, (place, owner) in folders.items())

@@ -42,7 +42,7 @@ from mlflow_compliance.store.ownership.outdated import Dates
 from mlflow_compliance.store.ownership.rows import Missing, Ownership, read_ownership
 from mlflow_compliance.store.storage.atomic_write import TEMPORARY
 from mlflow_compliance.store.storage.folder_scan import Found, Verifier, Visitor
-from mlflow_compliance.store.storage.worker_pool import MOST_PARTS, Share, sharing
+from mlflow_compliance.store.storage.worker_pool import MOST_PARTS, WorkerPool, sharing
 
 SKIPPED = frozenset({QUARANTINE, OWNER_NOTE, JOURNALS, TRASH})
 _UPLOADING = ".artifact.uploading."
@@ -220,7 +220,7 @@ class _Walk:
         self._stack: list[tuple[str, Where]] = []
         self._plain: list[tuple[str, Where]] = []  # rows' folders in which nothing of another row's is
 
-    def run(self, share: Share | None, verifying: Share, progress: Progress) -> None:
+    def run(self, share: WorkerPool | None, verifying: WorkerPool, progress: Progress) -> None:
         """Visit every folder below the outermost roots, without recursion: a tree may be deeper than Python's stack."""
         roots = self._holdings.roots
         for root in roots:
@@ -242,7 +242,7 @@ class _Walk:
         self._empty_stack(progress)
 
     def _recall(
-        self, cache: HashCache, plain: list[tuple[str, Where]], verifying: Share, progress: Progress
+        self, cache: HashCache, plain: list[tuple[str, Where]], verifying: WorkerPool, progress: Progress
     ) -> list[tuple[str, Where]]:
         """Take in what an earlier audit saw and nobody changed; gives back the other folders."""
         recalled = cache.recall(
@@ -519,7 +519,7 @@ def are_many(folders: Sized) -> bool:
 
 
 def visited(
-    folders: Sequence[Folder], asked: Asked, share: Share | None, seen: Callable[[int], None]
+    folders: Sequence[Folder], asked: Asked, share: WorkerPool | None, seen: Callable[[int], None]
 ) -> Iterator[tuple[int, Found | None]]:
     """The number of every folder and what is in it; None where it is to be looked at closely. `seen` is told how many
     files were found.

@@ -15,7 +15,8 @@ from mlflow_compliance.progress import Progress
 from mlflow_compliance.settings.schema import ModelSettings, Product, Settings
 from mlflow_compliance.snapshot.evidence import Bundle, Computed, Probe, Scan, Source
 from mlflow_compliance.store.models.bundle import build, made_in
-from mlflow_compliance.store.models.probe import Limits, Sample, probe
+from mlflow_compliance.store.models.probe import Sample, probe
+from mlflow_compliance.store.models.sandbox import Limits
 from mlflow_compliance.store.models.scan import scan_file, scan_model
 from mlflow_compliance.store.storage.storages import Storages
 from mlflow_compliance.store.storage.transfer import Fetcher
@@ -25,7 +26,7 @@ _Trial = tuple[str, dict[str, str], Limits, Sample | None]
 _AT_ONCE = 50  # scans in one unit
 
 
-class Workshop:
+class EvidenceCache:
     """What one session computed from bytes that do not change: kept while they stay the same, so that reading the
     store again costs nothing twice.
     """

@@ -20,7 +20,7 @@ from mlflow_compliance.snapshot.files import METADATA, in_folder, parent, upward
 from mlflow_compliance.snapshot.snapshot import Snapshot
 from mlflow_compliance.snapshot.tags import SHA256
 from mlflow_compliance.store.backends.sqlite_file import sqlite_path
-from mlflow_compliance.store.evidence.cache import Workshop
+from mlflow_compliance.store.evidence.cache import EvidenceCache
 from mlflow_compliance.store.models.mlmodel import read_card
 from mlflow_compliance.store.models.probe import Sample
 from mlflow_compliance.store.models.scoring import score
@@ -31,18 +31,20 @@ _LOOSE = (".pkl", ".pickle", ".joblib", ".cloudpickle", ".skops")
 _LARGEST_METADATA = 1 << 24
 
 
-def with_evidence(snapshot: Snapshot, workshop: Workshop, uri: str, progress: Progress) -> Snapshot:
+def with_evidence(snapshot: Snapshot, evidence_cache: EvidenceCache, uri: str, progress: Progress) -> Snapshot:
     """A snapshot whose rules and remedies may ask what files prove. `uri` is the store's tracking URI."""
     return replace(
-        snapshot, evidence=_Reader(snapshot, workshop, uri, progress).evidence(), sources=workshop.sources(progress)
+        snapshot,
+        evidence=_Reader(snapshot, evidence_cache, uri, progress).evidence(),
+        sources=evidence_cache.sources(progress),
     )
 
 
 class _Reader:
-    def __init__(self, snapshot: Snapshot, workshop: Workshop, uri: str, progress: Progress) -> None:
+    def __init__(self, snapshot: Snapshot, evidence_cache: EvidenceCache, uri: str, progress: Progress) -> None:
         self.snapshot = snapshot
-        self.workshop = workshop
-        self.settings = workshop.settings
+        self.evidence_cache = evidence_cache
+        self.settings = evidence_cache.settings
         self.uri = uri
         self.progress = progress
         self.runs = {
@@ -82,16 +84,16 @@ class _Reader:
 
     def _here(self, path: str) -> str:
         """A path that can be opened: what is remote is fetched. Raises RemoteError."""
-        return self.workshop.here(path, self.snapshot.artifacts)
+        return self.evidence_cache.here(path, self.snapshot.artifacts)
 
     def _scan(self, path: str) -> Scan:
         try:
-            return self.workshop.scan(self._here(path))
+            return self.evidence_cache.scan(self._here(path))
         except RemoteError as error:
             return Scan((f"cannot be looked into, so what loading it does is not known: {error}",), {})
 
     def _scans(self, paths: Sequence[str]) -> Mapping[str, Scan]:
-        return self.workshop.scans([path for path in paths if in_folder(path)])
+        return self.evidence_cache.scans([path for path in paths if in_folder(path)])
 
     def _read_metadata(self, path: str) -> Metadata:
         try:
@@ -110,7 +112,7 @@ class _Reader:
         try:
             scan = self.scans[folder]
             # One that could not be fetched has a problem, and is not tried.
-            return self.workshop.probe(
+            return self.evidence_cache.probe(
                 folder if scan.problems else self._here(folder), scan, sample_of(self.folders[folder], self.settings)
             )
         finally:

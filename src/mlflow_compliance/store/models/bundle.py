@@ -17,7 +17,8 @@ from mlflow_compliance.settings.schema import ModelSettings, Product, Production
 from mlflow_compliance.snapshot.evidence import Bundle, RunEvidence, Scan, Scored, Source
 from mlflow_compliance.store.models.bundle_child import REQUEST, RESULT
 from mlflow_compliance.store.models.mlmodel import read_card
-from mlflow_compliance.store.models.probe import Limits, Sample, probe, run_limited
+from mlflow_compliance.store.models.probe import Sample, probe
+from mlflow_compliance.store.models.sandbox import Limits, run_limited
 from mlflow_compliance.store.models.scan import scan_file, scan_model
 from mlflow_compliance.store.models.scoring import score
 from mlflow_compliance.store.storage.atomic_write import create, write_bytes

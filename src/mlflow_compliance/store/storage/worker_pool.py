@@ -30,7 +30,7 @@ marshalled.
 """
 
 
-class Share:
+class WorkerPool:
     """Work that helpers share; they start while it is still being put together."""
 
     def __init__(self, worker: Worker, helpers: Sequence[_Helper], tickets: _Tickets) -> None:
@@ -77,7 +77,7 @@ class Share:
 
 
 @contextmanager
-def sharing(worker: Worker, *, helped: bool) -> Iterator[Share]:
+def sharing(worker: Worker, *, helped: bool) -> Iterator[WorkerPool]:
     """Helpers, as many as there are processors for, where they are wanted."""
     with ExitStack() as stack:
         helpers, tickets = list[_Helper](), _Tickets()
@@ -85,7 +85,7 @@ def sharing(worker: Worker, *, helped: bool) -> Iterator[Share]:
         number = min(_MOST, (os.cpu_count() or 1) - 1) if helped else 0
         with suppress(OSError):
             helpers += [stack.enter_context(_started(worker, tickets.reading)) for _ in range(number)]
-        yield Share(worker, helpers, tickets)
+        yield WorkerPool(worker, helpers, tickets)
 
 
 class _Tickets:
