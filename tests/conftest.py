@@ -105,6 +105,17 @@ def _without_waiting_for_the_disk(connection: Any, _record: object) -> None:
         connection.execute("PRAGMA synchronous = OFF")
 
 
+@pytest.fixture(autouse=True)
+def close_what_mlflow_keeps_open() -> Iterator[None]:
+    """MLflow keeps connections to each database that it was ever given: a thousand tests, a thousand open files."""
+    yield
+    for name in ("tracking", "model_registry"):
+        module = sys.modules.get(f"mlflow.store.{name}.sqlalchemy_store")
+        engines = getattr(getattr(module, "SqlAlchemyStore", None), "_engine_map", {})
+        while engines:
+            engines.popitem()[1].dispose()
+
+
 @pytest.fixture
 def make_lab(empty_store: bytes, tmp_path: Path) -> LabMaker:
     """Makes a store in a folder of its own; arguments are settings."""

@@ -22,6 +22,8 @@ _LOOSE_DATABASE = re.compile(
     r"(?<![\w.+-])(?P<scheme>(?:postgres|mysql|maria|mssql|oracle|sqlserver|jdbc|s?ftp)[\w+:]*):(?![/*\\])[^\s\"'<>]*@"
 )
 _ENCODED = re.compile(r"(?i)(%3A%2F%2F)[^\s\"'<>&]*%40")
+_WITHIN = re.compile(r"\*\*\*@[^\s\"'<>]*://\*\*\*@")
+"""What is left between two cuts of one word: a password may hold `@` and `://` itself."""
 _HEADER = re.compile(r"(?i)\b(bearer|basic) +[A-Za-z0-9._~+/=-]{8,}")
 _NAMED = (
     r"pass(?:word|wd|phrase)?|pwd|secret|"
@@ -77,6 +79,7 @@ def without_secrets(text: str, of: str = "", *, sure: bool = False) -> str:
     text = _LOOSE_DATABASE.sub(rf"\g<scheme>:{CUT}@", text)
     text = _LOOSE.sub(lambda found: _loosely(found, sure=sure), text)
     text = _ENCODED.sub(rf"\1{CUT}%40", text)
+    text = _WITHIN.sub(f"{CUT}@", text)
     return _PAIR.sub(rf"\1={CUT}", _HEADER.sub(rf"\1 {CUT}", text))
 
 

@@ -426,8 +426,9 @@ with tracking_server(sys.argv[1]) as url:
     assert audit.stdout
     server = os.pidfd_open(_server_of(audit.stdout.readline().strip(), audit.pid))
     audit.kill()
-    ended, _, _ = select.select([server], [], [], 30)
-    assert ended == [server]
+    poll = select.poll()
+    poll.register(server, select.POLLIN)
+    assert poll.poll(30_000) != []
     os.close(server)
     audit.communicate()
 

@@ -136,7 +136,9 @@ class _Helper:
                 self._process.wait(_PATIENCE)
             return
         try:
-            select.select([ended], [], [], _PATIENCE)
+            poll = select.poll()  # select() knows no file beyond number 1023, and a program may have many open
+            poll.register(ended, select.POLLIN)
+            poll.poll(_PATIENCE * 1000)
         finally:
             os.close(ended)
 
