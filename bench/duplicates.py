@@ -66,7 +66,7 @@ def main() -> None:
     ]
 
     expected = compared(tree, ours)
-    measure([*ours, f"--compliance-hash-cache={cache}"])
+    measure([*ours, f"--hash-cache={cache}"])
 
     def inside(into: Timing, *more: str) -> None:
         taken = measure([*ours, *more])
@@ -74,7 +74,7 @@ def main() -> None:
         into.peak_bytes = max(into.peak_bytes, taken.peak_bytes)
 
     def first_one(into: Timing) -> None:
-        inside(into, f"--compliance-hash-cache={fresh(folder / 'fresh')}")
+        inside(into, f"--hash-cache={fresh(folder / 'fresh')}")
 
     others = {
         "jdupes": ["jdupes", "-r", "-q", str(tree)],
@@ -93,7 +93,7 @@ def main() -> None:
             "ours: process": lambda into: add(into, ours),
             "ours: pytest, rules of artifacts": lambda into: add(into, gate, cwd=folder, ends=(0, 1)),
             "first, with a hash cache": first_one,
-            "second, with a hash cache": lambda into: inside(into, f"--compliance-hash-cache={cache}"),
+            "second, with a hash cache": lambda into: inside(into, f"--hash-cache={cache}"),
         },
     )
     fastest = min(found[name].median for name in others if name in found)
