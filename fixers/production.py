@@ -140,7 +140,7 @@ def build_for(product: Product, context: Context) -> Iterator[Change]:
 
 
 def _refuse_several_products(run: Run, context: Context) -> None:
-    """Raise CannotFix where a run counts for more than one product: it would be superseded for one that it was
+    """Raise Unfixable where a run counts for more than one product: it would be superseded for one that it was
     never meant for.
     """
     names = [
@@ -156,7 +156,7 @@ def _refuse_several_products(run: Run, context: Context) -> None:
 
 
 def bundle_for(product: Product, snapshot: Snapshot) -> Bundle:
-    """What the product's production run can be built from, or CannotFix."""
+    """What the product's production run can be built from, or Unfixable."""
     wanted = product.production
     missing = [name for name in ("run_name", "model", "predictions", "threshold") if getattr(wanted, name) is None]
     if missing:

@@ -40,7 +40,7 @@ def facts_of(
     """The facts that earlier runs hold, each with one value: what the settings say, what the model is, or what all of
     them agree on.
 
-    `own` are the params of the new run, `of_model` those among them that the model itself gave. Raises CannotFix where
+    `own` are the params of the new run, `of_model` those among them that the model itself gave. Raises Unfixable where
     nobody has decided.
     """
     wanted, model = product.production, frozenset(of_model) | {"n_features"}

@@ -67,7 +67,7 @@ def _advice(finding: Finding, artifacts: Artifacts) -> str:
 
 
 def _rewriting(prefix: str, artifacts: Artifacts, settings: Settings) -> Change:
-    """The change of all rows that are read by a prefix. Raises CannotFix with what is not proven of them."""
+    """The change of all rows that are read by a prefix. Raises Unfixable with what is not proven of them."""
     places = [item for item in artifacts.elsewhere if item.prefix == prefix]
     wrong = [f"{_called(item)} cannot name its new place" for item in places if not item.after]
     if any(_holds_a_password(item.before) for item in places):

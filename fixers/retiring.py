@@ -28,7 +28,7 @@ def set_tags(experiment: Experiment, tags: dict[str, str]) -> Iterator[Change]:
 
 
 def refuse_what_is_relied_on(experiment: Experiment, context: Context) -> None:
-    """Raise CannotFix where a clean-up would touch what something else reaches, or what could not be brought back."""
+    """Raise Unfixable where a clean-up would touch what something else reaches, or what could not be brought back."""
     key = experiment.experiment_id
     if key == "0":
         raise Unfixable("MLflow's Default experiment cannot be retired: move its runs to an experiment of their own")

@@ -15,6 +15,7 @@ from mlflow_compliance.api import (
     Severity,
     Snapshot,
     Violations,
+    first_of,
     in_folder,
     policy,
     quoted,
@@ -109,11 +110,7 @@ def test_artifacts_can_be_reached(
     for item in artifacts.unreachable:
         subject = item.example if item.rows == 1 else EntityRef("place", item.place, item.place)
         named = [_called(store.experiments[key]) for key in item.experiments if key in store.experiments]
-        shown = (
-            f" of {', '.join(named[:MOST])}{f' and {len(named) - MOST} more' if len(named) > MOST else ''}"
-            if named
-            else ""
-        )
+        shown = f" of {first_of(named, MOST)}" if named else ""
         rows = f"{item.rows} row{'s' * (item.rows != 1)}{shown} below {item.place}"
         aside = artifacts.aside(item.example.place)
         where = f"; what it misses lies in {aside.path}, see ART006" if aside else ""

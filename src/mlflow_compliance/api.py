@@ -54,6 +54,7 @@ from mlflow_compliance.repair.journal import user_name
 from mlflow_compliance.rules.finding import Finding, Severity, Violations
 from mlflow_compliance.rules.fixer import Unfixable, fixer
 from mlflow_compliance.rules.policy import Requirement, policy, without_any
+from mlflow_compliance.safe_text import first_of
 from mlflow_compliance.settings.schema import Product, Settings, folded
 from mlflow_compliance.settings.toml import quoted
 from mlflow_compliance.snapshot.artifacts import Artifacts
@@ -203,6 +204,7 @@ __all__ = [
     "differing_files",
     "differs",
     "fact_values",
+    "first_of",
     "fixer",
     "folded",
     "guessed_by",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from urllib.parse import unquote
 
 CUT = "***"
@@ -245,3 +245,8 @@ def to_copy(blocks: Iterable[str]) -> list[str]:
         # Of an array of tables each is one by itself.
         tables.setdefault(block if head.startswith("[[") else head, {}).update(dict.fromkeys(lines))
     return [printable(line, WHOLE) for head, lines in tables.items() for line in (head.partition("\n")[0], *lines)]
+
+
+def first_of(names: Sequence[str], most: int) -> str:
+    """Names in one line: so many of them, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -161,7 +161,7 @@ class Audit:
         return [line for finding in findings for line in outcome.done.get(finding.fingerprint, ())] if outcome else []
 
     def keys(self, rule: Policy, parameter: str) -> list[str]:
-        """The case ids of one axis of a policy. Without a store they are one that fails."""
+        """The case ids of one parameter of a policy. Without a store they are one that fails."""
         if self.error is not None:
             return ["unread"]
         try:

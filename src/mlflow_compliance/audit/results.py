@@ -99,9 +99,9 @@ class Summary:
     head: tuple[str, ...]
     """What was audited, a line each."""
     read_at: str
-    policies: int
-    """Rules that were asked."""
     known: tuple[str, ...] = ()
     """Ids of every rule of the packs that were collected from, and of the built-in ones."""
     repair: tuple[Line, ...] = ()
     """What --fix did, or why it did nothing."""
+    policies: int = 0
+    """Rules that were asked."""

@@ -6,6 +6,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 from mlflow_compliance.audit.results import Line, Summary
+from mlflow_compliance.safe_text import first_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -19,8 +20,7 @@ _FEW = 5
 
 def _counted(names: Sequence[str], what: str) -> str:
     """How many there are, and the first of them."""
-    shown = ", ".join(names[:_FEW]) + (f" and {len(names) - _FEW} more" if len(names) > _FEW else "")
-    return f"{len(names)} {what}{'s' * (len(names) != 1)}: {shown}"
+    return f"{len(names)} {what}{'s' * (len(names) != 1)}: {first_of(names, _FEW)}"
 
 
 def _time(milliseconds: int) -> str:
@@ -28,11 +28,10 @@ def _time(milliseconds: int) -> str:
 
 
 def summary_of(audit: Audit) -> Summary:
-    """The summary of an audit whose store was read."""
-    examined = sum(map(audit.asked, audit.policies.values()))
+    """The summary of an audit whose store was read. Which rules ran is known when the results are there."""
     read_at = _time(audit.snapshot(artifacts=False).taken_at)
     known = tuple(sorted(audit.known | audit.policies.keys()))
-    return Summary(tuple(_lines_of(audit)), read_at, examined, known, tuple(_repair_of(audit)))
+    return Summary(tuple(_lines_of(audit)), read_at, known, tuple(_repair_of(audit)))
 
 
 def _repair_of(audit: Audit) -> Iterator[Line]:

@@ -11,7 +11,7 @@ from urllib.parse import unquote
 
 from mlflow_compliance.production.context import Context
 from mlflow_compliance.snapshot.entities import TERMINAL_STATUSES, Experiment, ModelVersion, Run, latest_time
-from mlflow_compliance.snapshot.files import SERVED
+from mlflow_compliance.snapshot.files import comparable
 from mlflow_compliance.snapshot.refs import EntityRef
 from mlflow_compliance.snapshot.snapshot import Snapshot
 from mlflow_compliance.snapshot.tags import PARENT
@@ -21,7 +21,6 @@ HOUR = 3_600_000
 """Milliseconds."""
 Place = tuple[str, str]
 """(kind, key) of an entity."""
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(?://[^/]*)?")
 _OF_A_VERSION = re.compile(r"models:/+([^/@]+)(?:/(\d+)|@(.+))$")
 _WAYS_OUT = {
     How.USED: "log that model elsewhere first",
@@ -306,15 +305,5 @@ def _lies_in(version: ModelVersion, experiment: Experiment, snapshot: Snapshot) 
     places = snapshot.artifacts.locations if snapshot.artifacts else {}
     files, home = places.get(version.ref.place), places.get(experiment.ref.place)
     found = [(files, home)] if files and home else []
-    found += [(_path(uri), _path(experiment.artifact_location)) for uri in (version.location, version.source)]
+    found += [(comparable(uri), comparable(experiment.artifact_location)) for uri in (version.location, version.source)]
     return any(above and path.startswith(above + os.sep) for path, above in found)
-
-
-def _path(uri: str) -> str:
-    """A location as it is compared with others: without scheme and host where that is this machine or the server,
-    in one spelling.
-    """
-    scheme = _SCHEME.match(uri)
-    if scheme and scheme[1].lower() in ("file", "mlflow-artifacts"):
-        uri = f"{'' if scheme[1].lower() == 'file' else SERVED}{unquote(uri[scheme.end() :])}"
-    return uri.replace("\\", "/").rstrip("/")

@@ -126,7 +126,7 @@ NONE = "none"
 
 
 def without_any(parameter: str, settings: Settings) -> str:
-    """Why there is nothing of an axis where the settings are what names it; empty where it comes from the store."""
+    """Why there is nothing of a parameter where the settings are what names it; empty where it comes from the store."""
     kind = parameter.removeprefix("required_")
     if kind == parameter and parameter != "product":
         return ""

@@ -102,8 +102,8 @@ def parametrize(metafunc: pytest.Metafunc) -> None:
 
 
 def _none(rule: Policy, parameter: str, audit: Audit) -> list[Any]:
-    """The one case of an axis that nothing is on: a failure where a store must have something, else told as NOT
-    APPLICABLE.
+    """The one case of a parameter that nothing is there for: a failure where a store must have something, else told
+    as NOT APPLICABLE.
     """
     from mlflow_compliance.rules.policy import MAY_BE_EMPTY, NONE, without_any
 

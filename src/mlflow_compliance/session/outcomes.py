@@ -19,6 +19,7 @@ from mlflow_compliance.session.state import (
     VIOLATIONS,
     audit_of,
     result_of,
+    results_of,
     rule_of,
 )
 from mlflow_compliance.session.xdist import shared_summary
@@ -68,8 +69,8 @@ def fail_on_violations(item: pytest.Function) -> None:
 
 
 def shorten(item: pytest.Item, call: pytest.CallInfo[Any]) -> None:
-    """Keep one frame of what `judge` raised: it is shown without a traceback, and pytest would look up the source
-    of every frame for that.
+    """Keep one frame of what `fail_on_violations` raised: it is shown without a traceback, and pytest would look up
+    the source of every frame for that.
     """
     violations, raised = item.stash.get(VIOLATIONS, None), call.excinfo
     if (
@@ -179,16 +180,17 @@ def _outcome(
     fixed: bool,
 ) -> str:
     """What the check says, as reports spell it: an Outcome, or 'fixed' or 'switched off'."""
+    from mlflow_compliance.audit.results import FIXED, SWITCHED_OFF
     from mlflow_compliance.rules.outcome import Outcome
 
     if fixed:
-        return "fixed"
+        return FIXED
     if report.passed:
         return Outcome.PASSED.value
     if unevaluated and not findings:
         return Outcome.NOT_EVALUATED.value
     if report.skipped:
-        return Outcome.NOT_APPLICABLE.value if audit.enabled(rule) else "switched off"
+        return Outcome.NOT_APPLICABLE.value if audit.enabled(rule) else SWITCHED_OFF
     return Outcome.FAILED.value
 
 
@@ -269,10 +271,7 @@ def summarize(reporter: Any, config: pytest.Config) -> None:
         return
     from mlflow_compliance.report.terminal import write_summary
 
-    results = [
-        result for reports in reporter.stats.values() for report in reports if (result := result_of(report)) is not None
-    ]
-    write_summary(reporter, summary, results)
+    write_summary(reporter, summary, [result for _, result in results_of(reporter)])
 
 
 def finish(session: pytest.Session) -> None:

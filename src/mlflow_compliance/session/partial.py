@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from mlflow_compliance.session.state import result_of, rule_of
+from mlflow_compliance.safe_text import first_of
+from mlflow_compliance.session.state import results_of, rule_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     import pytest
 
@@ -22,17 +23,18 @@ def told_as_partial(summary: Summary, session: pytest.Session) -> Summary:
     """The summary with the rules counted that ran, and what was left out in front where anything was."""
     from mlflow_compliance.audit.results import SWITCHED_OFF
 
-    stats: dict[str, list[Any]] = getattr(session.config.pluginmanager.getplugin("terminalreporter"), "stats", {})
-    results = {report.nodeid: found for some in stats.values() for report in some if (found := result_of(report))}
-    asked = {result.policy for result in results.values() if result.outcome != SWITCHED_OFF}
-    left = _of_policies([*session.items, *stats.get("deselected", [])], results.keys()) & asked
+    reporter = session.config.pluginmanager.getplugin("terminalreporter")
+    results = results_of(reporter)
+    asked = {result.policy for _, result in results if result.outcome != SWITCHED_OFF}
+    collected = [*session.items, *getattr(reporter, "stats", {}).get("deselected", [])]
+    left = _of_policies(collected, {nodeid for nodeid, _ in results}) & asked
     missing = sorted(set(summary.known) - asked)
     summary = replace(summary, policies=len(asked))
     if not missing and not left:
         return summary
     parts = [f"{len(asked)} of {len(asked | set(summary.known))} rules were asked"]
-    parts += [f"not asked: {_some(missing)}"] if missing else []
-    parts += [f"not asked of everything: {_some(sorted(left))}"] if left else []
+    parts += [f"not asked: {first_of(missing, _FEW)}"] if missing else []
+    parts += [f"not asked of everything: {first_of(sorted(left), _FEW)}"] if left else []
     return replace(summary, head=(f"PARTIAL: {'; '.join(parts)}", *summary.head))
 
 
@@ -45,11 +47,6 @@ def tell_junit(summary: Summary, config: pytest.Config) -> None:
         xml.add_global_property("compliance", summary.head[0])
 
 
-def _of_policies(items: Iterable[Any], told: Iterable[str]) -> set[str]:
+def _of_policies(items: Iterable[Any], told: set[str]) -> set[str]:
     """Ids of the rules of checks that were collected and of which nothing is told."""
-    known = set(told)
-    return {rule.id for item in items if item.nodeid not in known and (rule := rule_of(item)) is not None}
-
-
-def _some(ids: Sequence[str]) -> str:
-    return ", ".join(ids[:_FEW]) + (f" and {len(ids) - _FEW} more" if len(ids) > _FEW else "")
+    return {rule.id for item in items if item.nodeid not in told and (rule := rule_of(item)) is not None}

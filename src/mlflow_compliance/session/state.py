@@ -6,7 +6,7 @@ plugin.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -49,6 +49,12 @@ def result_of(report: object) -> Result | None:
     from mlflow_compliance.audit.results import Result
 
     return Result.of(plain)
+
+
+def results_of(reporter: object) -> list[tuple[str, Result]]:
+    """Node id and Result of every check that pytest's terminal reporter was told of."""
+    stats: dict[str, list[Any]] = getattr(reporter, "stats", {})
+    return [(report.nodeid, found) for some in stats.values() for report in some if (found := result_of(report))]
 
 
 def audit_of(config: pytest.Config) -> Audit | None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from typing import NamedTuple
+from urllib.parse import unquote
 
 from mlflow_compliance.snapshot.litter import is_litter
 from mlflow_compliance.snapshot.presence import Why
@@ -21,6 +23,7 @@ TRASH = ".trash"
 """Folder of a file store for deleted experiments."""
 JOURNALS = ".compliance"
 """Folder beside a store: journals of repairs, hashes on record."""
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(?://[^/]*)?")
 SERVED = "mlflow-artifacts:"
 """How a location begins that a tracking server gives out."""
 QUARANTINE = ".quarantine"
@@ -199,3 +202,13 @@ class Quarantined:
 UNKNOWN_SIZE = -1
 """Of a file that is written anew with the ids of its copy: known once written."""
 METADATA = "model_metadata.json"
+
+
+def comparable(uri: str) -> str:
+    """A location as it is compared with others: without scheme and host where that is this machine or the server,
+    in one spelling.
+    """
+    scheme = _SCHEME.match(uri)
+    if scheme and scheme[1].lower() in ("file", "mlflow-artifacts"):
+        uri = f"{'' if scheme[1].lower() == 'file' else SERVED}{unquote(uri[scheme.end() :])}"
+    return uri.replace("\\", "/").rstrip("/")

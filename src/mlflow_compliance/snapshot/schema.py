@@ -5,6 +5,8 @@ from __future__ import annotations
 from enum import Enum
 from typing import NamedTuple
 
+from mlflow_compliance.safe_text import first_of
+
 _FEW = 5
 """Tables and columns named in one line."""
 
@@ -80,8 +82,8 @@ class Schema(NamedTuple):
             return f"tables of revision {self.alike}" if self.alike else "tables of no known revision"
         named = f"revision{'s' * (len(self.found) != 1)} {', '.join(self.found)}"
         if self.later:
-            return f"{named}, and of later ones {_some(self.later)}"
-        return f"{named} without {_some(self.lacking)}" if self.lacking else named
+            return f"{named}, and of later ones {first_of(self.later, _FEW)}"
+        return f"{named} without {first_of(self.lacking, _FEW)}" if self.lacking else named
 
     @property
     def expected(self) -> str:
@@ -105,10 +107,6 @@ class Schema(NamedTuple):
             ),
             SchemaState.INCOMPLETE: f"{restore}: it was stamped with a revision that it does not have",
         }.get(self.state, f"restore a backup; without one, {again}, then {upgrade}")
-
-
-def _some(names: tuple[str, ...]) -> str:
-    return ", ".join(names[:_FEW]) + (f" and {len(names) - _FEW} more" if len(names) > _FEW else "")
 
 
 class LostRows(NamedTuple):

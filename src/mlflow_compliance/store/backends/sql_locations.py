@@ -14,9 +14,8 @@ from mlflow_compliance.snapshot.snapshot import Snapshot
 from mlflow_compliance.snapshot.tags import EXTERNAL, TRACE_ARCHIVE
 from mlflow_compliance.store.backends.base import MODEL_HISTORY, Rows, model_places
 from mlflow_compliance.store.backends.sql_tables import MODEL_STATUS, Tables
+from mlflow_compliance.store.backends.sql_times import newest_of_runs
 from mlflow_compliance.store.storage.locations import Resolver, is_file_place, respelled
-
-"""Tag of a trace whose spans were moved from the tables to a file."""
 
 
 def rows_of(tables: Tables, snapshot: Snapshot, relocate: Mapping[str, str]) -> Rows:
@@ -26,24 +25,13 @@ def rows_of(tables: Tables, snapshot: Snapshot, relocate: Mapping[str, str]) -> 
     reader = _Locations(tables, snapshot)
     locations = tuple(reader.locations())
     elsewhere = read_places(tables, relocate, snapshot.experiments, reader.ready)
-    return Rows(locations, frozenset(reader.ready), tuple(reader.folders()), elsewhere, _newest(tables))
-
-
-def _newest(tables: Tables) -> int:
-    """The latest time that a run or model is dated; what is dated in the future says nothing."""
-    dated = {
-        "runs": ("start_time", "end_time"),
-        "logged_models": ("creation_timestamp_ms",),
-        "model_versions": ("creation_time",),
-    }
-    now = int(time.time() * 1000)
-    found = [
-        tables.all(f"SELECT MAX({column}) FROM {table} WHERE {column} <= :now", now=now)[0][0]
-        for table, columns in dated.items()
-        for column in columns
-        if tables.has(table, column)
-    ]
-    return max([0, *(int(at) for at in found if at)])
+    return Rows(
+        locations,
+        frozenset(reader.ready),
+        tuple(reader.folders()),
+        elsewhere,
+        newest_of_runs(tables, int(time.time() * 1000)),
+    )
 
 
 class _Locations:

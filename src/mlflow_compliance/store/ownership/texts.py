@@ -19,9 +19,9 @@ from mlflow_compliance.store.backends.sql_tables import columns_of
 from mlflow_compliance.store.ownership.entries import Entry
 
 _ROWS, _CHARACTERS = 100_000, 50_000_000
+"""Of an unknown table so much is read: one that holds more may name anything."""
 _LENGTH_OF_AN_ID = 32
 """Of runs and models; the numbers of experiments are in every text."""
-"""Of an unknown table so much is read: one that holds more may name anything."""
 _LONGEST = 4096
 """Characters of a path."""
 _TEXTS = (
