@@ -100,17 +100,13 @@ def floors(needs: Mapping[str, set[str]]) -> dict[str, int]:
     inside = {node: index for index, group in enumerate(circles(needs)) for node in group}
     known: dict[str, int] = {}
 
-    def floor(node: str, seen: frozenset[str]) -> int:
+    def floor(node: str) -> int:
         if node not in known:
-            others = [
-                other
-                for other in needs.get(node, ())
-                if other not in seen and inside.get(other, -1) != inside.get(node, -2)
-            ]
-            known[node] = 1 + max((floor(other, seen | {node}) for other in others), default=-1)
+            others = [other for other in needs.get(node, ()) if inside.get(other, -1) != inside.get(node, -2)]
+            known[node] = 1 + max(map(floor, others), default=-1)
         return known[node]
 
-    return {node: floor(node, frozenset()) for node in needs}
+    return {node: floor(node) for node in needs}
 
 
 def _by_way_of_others(others: set[str], needs: Mapping[str, set[str]]) -> set[str]:

@@ -105,7 +105,7 @@ def _origin(by: By, product: Product, settings: Settings) -> str:
 
 @policy("EXP002", "No test experiments", Severity.HIGH)
 def test_no_test_experiment_is_active(
-    experiment: Experiment, store: Snapshot, settings: Settings, context: Context, violations: Violations
+    experiment: Experiment, settings: Settings, context: Context, violations: Violations
 ) -> None:
     """Scratch work beside production is picked up by name searches and misleads readers."""
     if settings.is_test(experiment):
@@ -154,7 +154,7 @@ def _is_claimed(experiment: Experiment, context: Context) -> bool:
 
 @policy("EXP003", "Every other experiment is classified, development work is archived", Severity.MEDIUM)
 def test_experiment_is_classified(
-    experiment: Experiment, store: Snapshot, settings: Settings, context: Context, violations: Violations
+    experiment: Experiment, settings: Settings, context: Context, violations: Violations
 ) -> None:
     """An experiment that does not say what it is gets used as if it were in force, or deleted as if it were scratch."""
     rules = settings.experiments

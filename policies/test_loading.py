@@ -15,7 +15,6 @@ from mlflow_compliance.api import (
     Run,
     Settings,
     Severity,
-    Snapshot,
     Violations,
     policy,
     production_models,
@@ -73,7 +72,7 @@ def test_models_are_safe_to_load(
 
 @policy("MOD003", "The production model loads and scores", Severity.CRITICAL)
 def test_production_model_loads_and_scores(
-    product: Product, store: Snapshot, evidence: Evidence, settings: Settings, context: Context, violations: Violations
+    product: Product, evidence: Evidence, settings: Settings, context: Context, violations: Violations
 ) -> None:
     """Files that are complete may still not load. Tried in a process of its own, with limits and without anybody's
     credentials.
@@ -95,7 +94,7 @@ def test_production_model_loads_and_scores(
 
 @policy("MOD004", "The production model is described", Severity.HIGH)
 def test_production_model_is_described(
-    product: Product, store: Snapshot, evidence: Evidence, settings: Settings, context: Context, violations: Violations
+    product: Product, evidence: Evidence, context: Context, violations: Violations
 ) -> None:
     """Without signature, example and pinned environment nobody can say later what went in, what came out, and with
     which versions.
@@ -138,7 +137,7 @@ def test_production_model_is_described(
     "model that made these",
 )
 def test_served_probabilities_are_the_recorded_ones(
-    product: Product, store: Snapshot, evidence: Evidence, settings: Settings, context: Context, violations: Violations
+    product: Product, evidence: Evidence, context: Context, violations: Violations
 ) -> None:
     """Metrics of another model's predictions say nothing about the one that is served."""
     if product.production.features is None:

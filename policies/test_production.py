@@ -50,9 +50,7 @@ INFINITE = sys.float_info.max
 
 
 @policy("PRD001", "The production run has each required param", Severity.HIGH)
-def test_production_run_has_param(
-    required_param: Requirement, store: Snapshot, settings: Settings, context: Context, violations: Violations
-) -> None:
+def test_production_run_has_param(required_param: Requirement, context: Context, violations: Violations) -> None:
     """What a model was made with cannot be asked of anybody later."""
     for run in _missing(required_param, context, violations):
         if not run.params.get(required_param.name, "").strip():
@@ -60,9 +58,7 @@ def test_production_run_has_param(
 
 
 @policy("PRD002", "The production run has each required metric", Severity.HIGH)
-def test_production_run_has_metric(
-    required_metric: Requirement, store: Snapshot, settings: Settings, context: Context, violations: Violations
-) -> None:
+def test_production_run_has_metric(required_metric: Requirement, context: Context, violations: Violations) -> None:
     """A model is accepted on numbers; without them nobody can say why it was."""
     for run in _missing(required_metric, context, violations):
         value = run.latest.get(required_metric.name)
@@ -81,9 +77,7 @@ def test_production_run_has_metric(
 
 
 @policy("PRD003", "The production run has each required tag", Severity.MEDIUM)
-def test_production_run_has_tag(
-    required_tag: Requirement, store: Snapshot, settings: Settings, context: Context, violations: Violations
-) -> None:
+def test_production_run_has_tag(required_tag: Requirement, context: Context, violations: Violations) -> None:
     """Tags are what searches, people and programs find it by."""
     for run in _missing(required_tag, context, violations):
         if not run.tags.get(required_tag.name, "").strip():
@@ -95,7 +89,6 @@ def test_production_run_has_artifact(
     required_artifact: Requirement,
     store: Snapshot,
     artifacts: Artifacts,
-    settings: Settings,
     context: Context,
     violations: Violations,
 ) -> None:
@@ -184,7 +177,7 @@ def test_metrics_follow_from_predictions(
 
 @policy("PRD006", "One fact has one value", Severity.HIGH)
 def test_one_fact_has_one_value(
-    product: Product, store: Snapshot, evidence: Evidence, settings: Settings, context: Context, violations: Violations
+    product: Product, evidence: Evidence, settings: Settings, context: Context, violations: Violations
 ) -> None:
     """With two thresholds on record, the next person will use the wrong one."""
     for fact, found in sorted(fact_values(product, context, evidence).items()):
@@ -212,7 +205,7 @@ def test_one_fact_has_one_value(
 
 @policy("PRD007", "Hyperparameters on the run, in its metadata and in the model agree", Severity.HIGH)
 def test_hyperparameters_agree(
-    product: Product, store: Snapshot, evidence: Evidence, settings: Settings, context: Context, violations: Violations
+    product: Product, store: Snapshot, evidence: Evidence, context: Context, violations: Violations
 ) -> None:
     """Params are text that somebody logged; the model knows what it was really made with."""
     models, runs = production_models(product, context), production_runs(product, context)
@@ -281,9 +274,7 @@ def test_hyperparameters_agree(
     advice="copy the lines for compliance.toml, leave those models that are in production and mend what is not so; "
     "or write products = []",
 )
-def test_settings_name_the_products(
-    store: Snapshot, settings: Settings, context: Context, violations: Violations
-) -> None:
+def test_settings_name_the_products(settings: Settings, context: Context, violations: Violations) -> None:
     """What is in force is for people to say: without their word no rule about production has anything to judge."""
     if settings.products:
         return

@@ -22,6 +22,7 @@ from mlflow_compliance.api import (
     differing_files,
     policy,
     production_runs,
+    recorded_files,
     resolve,
     without_any,
 )
@@ -148,10 +149,7 @@ def _unknown(found: Resolution, store: Snapshot) -> Unknown | None:
 def _unlike_metadata(run_id: str, hashes: Mapping[str, str], evidence: Evidence) -> list[str]:
     """How the files of the model differ from what the run's metadata records of them."""
     metadata = evidence.metadata.get(run_id)
-    listed = metadata.document.get("artifacts", []) if metadata else []
-    recorded = {
-        item["path"].removeprefix("model/"): item["sha256"] for item in listed if item["path"].startswith("model/")
-    }
+    recorded = recorded_files(metadata.document) if metadata else {}
     return differing_files(recorded, hashes) if recorded else []
 
 
@@ -162,7 +160,7 @@ def _unlike_metadata(run_id: str, hashes: Mapping[str, str], evidence: Evidence)
     advice="see to the file or its name: what the server refuses can be logged again under a plain name",
 )
 def test_tracking_server_gives_everything(
-    product: Product, store: Snapshot, evidence: Evidence, settings: Settings, context: Context, violations: Violations
+    product: Product, store: Snapshot, evidence: Evidence, context: Context, violations: Violations
 ) -> None:
     """People look at the run in the UI: what it does not list, or cannot download, is not there for them."""
     runs = production_runs(product, context)

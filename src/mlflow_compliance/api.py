@@ -45,7 +45,7 @@ from mlflow_compliance.production.context import Context
 from mlflow_compliance.production.facts import FactValue, fact_values, in_run, number
 from mlflow_compliance.production.marks import said_in, unseen_aliases, unseen_marks
 from mlflow_compliance.production.metadata import as_text as metadata_text
-from mlflow_compliance.production.metadata import differing_files
+from mlflow_compliance.production.metadata import differing_files, recorded_files
 from mlflow_compliance.production.metadata import document as metadata_document
 from mlflow_compliance.production.metrics import agree, differs
 from mlflow_compliance.production.reachability import Kept, Sign, kept_by, last_sign, last_written
@@ -224,6 +224,7 @@ __all__ = [
     "production_models",
     "production_runs",
     "quoted",
+    "recorded_files",
     "resolve",
     "said_in",
     "standing",

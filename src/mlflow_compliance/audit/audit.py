@@ -153,6 +153,7 @@ class Audit:
             (rule.id, case.key): list(verdict_of(rule, case, context).findings)
             for rule in rules
             for case in cases(rule, context)
+            if case.key in only[rule.id]
         }
 
     def done(self, findings: list[Finding]) -> list[str]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 from mlflow_compliance.audit.results import Line, Summary
 from mlflow_compliance.safe_text import first_of
+from mlflow_compliance.snapshot.ownership import as_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -23,13 +23,9 @@ def _counted(names: Sequence[str], what: str) -> str:
     return f"{len(names)} {what}{'s' * (len(names) != 1)}: {first_of(names, _FEW)}"
 
 
-def _time(milliseconds: int) -> str:
-    return f"{datetime.fromtimestamp(milliseconds / 1000, timezone.utc):%Y-%m-%d %H:%M:%S} UTC"
-
-
 def summary_of(audit: Audit) -> Summary:
     """The summary of an audit whose store was read. Which rules ran is known when the results are there."""
-    read_at = _time(audit.snapshot(artifacts=False).taken_at)
+    read_at = as_time(audit.snapshot(artifacts=False).taken_at)
     known = tuple(sorted(audit.known | audit.policies.keys()))
     return Summary(tuple(_lines_of(audit)), read_at, known, tuple(_repair_of(audit)))
 
@@ -78,7 +74,7 @@ def _lines_of(audit: Audit) -> Iterator[str]:
         lost = ", ".join(f"{item.rows} of {item.table} without {item.parent}" for item in snapshot.lost_rows)
         yield f"rows whose parent is not there, and that MLflow shows nobody: {lost}"
     if audit.changed_since:
-        before = _time(audit.changed_since)
+        before = as_time(audit.changed_since)
         yield (
             f"the store was changed during the audit: rules about files saw it as it was later than {before}, "
             "when the others did"

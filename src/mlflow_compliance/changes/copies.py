@@ -100,7 +100,7 @@ class CopyRun(Change):
 
     @classmethod
     def predict_all(cls, changes: Sequence[CopyRun], snapshot: Snapshot) -> Snapshot:
-        """What `on` gives for one change after the other, at the cost of one: a store is copied once, not once a
+        """What `predict` gives for one change after the other, at the cost of one: a store is copied once, not once a
         run.
         """
         experiments, runs, logged = dict(snapshot.experiments), dict(snapshot.runs), dict(snapshot.logged_models)

@@ -35,6 +35,7 @@ from mlflow_compliance.loader.model import (
     takes_missing,
 )
 from mlflow_compliance.production.claims import claims
+from mlflow_compliance.production.metadata import recorded_files
 from mlflow_compliance.production.resolution import ModelFacts, Resolution, RunFacts, VersionFacts, resolve
 from mlflow_compliance.safe_text import without_secrets
 from mlflow_compliance.settings.schema import Product, Settings, find_settings, load_settings
@@ -50,8 +51,6 @@ from mlflow_compliance.store.store import Store, open_store
 
 HASH_OF_PICKLE = "compliance.sha256.model"
 """Tag of a production run: SHA-256 (hex) of the pickle that its model was built from."""
-_BELOW = "model/"
-"""How the metadata of a run names the files of its model."""
 _SEARCH = "/api/2.0/mlflow/experiments/search"
 _SILENT = (
     requests.ConnectionError,
@@ -255,13 +254,11 @@ class _Wanted:
         folder = self._download(client, run.info.artifact_uri, folder, METADATA)
         try:
             with open(os.path.join(folder, METADATA), encoding="utf-8") as file:
-                listed = json.load(file).get("artifacts", [])
-            named = {str(item["path"]): str(item["sha256"]) for item in listed}
+                return recorded_files(json.load(file))
         except (ValueError, KeyError, TypeError, AttributeError):
             raise ModelError(
                 f"{METADATA} of run {run.info.run_id} does not list its artifacts with path and sha256: log it anew"
             ) from None
-        return {path.removeprefix(_BELOW): digest for path, digest in named.items() if path.startswith(_BELOW)}
 
 
 def _product(settings: Settings, name: str | None) -> Product:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from mlflow_compliance.production.context import Context
 from mlflow_compliance.settings.schema import Product, Settings
 from mlflow_compliance.snapshot.entities import Experiment, RegisteredModel, Run
-from mlflow_compliance.snapshot.tags import BUILD, BUILT_FOR
+from mlflow_compliance.snapshot.tags import BUILD, BUILT_FOR, COMPLETE_BUILD
 
 
 class By(str, Enum):
@@ -198,7 +198,7 @@ def current_run(product: Product, context: Context) -> Run | None:
     built last.
     """
     runs = production_runs(product, context)
-    built = [run for run in runs if run.tags.get(BUILT_FOR) == product.name and run.tags.get(BUILD) == "complete"]
+    built = [run for run in runs if run.tags.get(BUILT_FOR) == product.name and run.tags.get(BUILD) == COMPLETE_BUILD]
     return runs[0] if len(runs) == 1 else max(built, key=lambda run: (run.start_time or 0, run.run_id), default=None)
 
 

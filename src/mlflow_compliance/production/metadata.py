@@ -10,12 +10,14 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from mlflow_compliance.safe_text import without_secrets
-from mlflow_compliance.snapshot.files import MLMODEL
+from mlflow_compliance.snapshot.files import MLMODEL, WRITTEN_BY_MLFLOW
 
 if TYPE_CHECKING:
     from jsonschema import Draft202012Validator, ValidationError
 
 
+_MODEL = "model/"
+"""How the metadata of a run names the files of its model."""
 SCHEMA_ID = "urn:mlflow-compliance:model-metadata:1"
 
 _KINDS = {
@@ -61,7 +63,7 @@ def document(
 
     MLmodel is left out: it gets the ids of the run when it is logged, and other bytes by that.
     """
-    listed = [*files, *((f"model/{path}", size, sha256) for path, size, sha256 in model_files if path != MLMODEL)]
+    listed = [*files, *((f"{_MODEL}{path}", size, sha256) for path, size, sha256 in model_files if path != MLMODEL)]
     return {
         "schema": SCHEMA_ID,
         "product": product,
@@ -176,8 +178,12 @@ def _not_finite(value: object, place: str) -> Iterator[str]:
             yield from _not_finite(item, f"{place}[{number}]")
 
 
-_OF_THE_PLACE = frozenset({MLMODEL, "registered_model_meta"})
-"""Files that need not be on record: MLflow writes the second one into a local store when somebody loads by name."""
+def recorded_files(document: Mapping[str, Any]) -> dict[str, str]:
+    """Path in the model folder -> SHA-256, as a run's metadata lists the files of its model. Raises KeyError, TypeError
+    or AttributeError for a document of another make.
+    """
+    named = {str(item["path"]): str(item["sha256"]) for item in document.get("artifacts", [])}
+    return {path.removeprefix(_MODEL): digest for path, digest in named.items() if path.startswith(_MODEL)}
 
 
 def differing_files(recorded: Mapping[str, str], found: Mapping[str, str]) -> list[str]:
@@ -189,4 +195,6 @@ def differing_files(recorded: Mapping[str, str], found: Mapping[str, str]) -> li
     differing += [
         f"{path} has changed" for path in sorted(recorded.keys() & found.keys()) if recorded[path] != found[path]
     ]
-    return differing + [f"{path} is not on record" for path in sorted(found.keys() - recorded.keys() - _OF_THE_PLACE)]
+    return differing + [
+        f"{path} is not on record" for path in sorted(found.keys() - recorded.keys() - WRITTEN_BY_MLFLOW)
+    ]

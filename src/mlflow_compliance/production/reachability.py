@@ -11,7 +11,7 @@ from urllib.parse import unquote
 
 from mlflow_compliance.production.context import Context
 from mlflow_compliance.snapshot.entities import TERMINAL_STATUSES, Experiment, ModelVersion, Run, latest_time
-from mlflow_compliance.snapshot.files import comparable
+from mlflow_compliance.snapshot.files import SERVED
 from mlflow_compliance.snapshot.refs import EntityRef
 from mlflow_compliance.snapshot.snapshot import Snapshot
 from mlflow_compliance.snapshot.tags import PARENT
@@ -21,6 +21,7 @@ HOUR = 3_600_000
 """Milliseconds."""
 Place = tuple[str, str]
 """(kind, key) of an entity."""
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(?://[^/]*)?")
 _OF_A_VERSION = re.compile(r"models:/+([^/@]+)(?:/(\d+)|@(.+))$")
 _WAYS_OUT = {
     How.USED: "log that model elsewhere first",
@@ -131,9 +132,7 @@ def _children(context: Context) -> Mapping[str, list[tuple[str, int]]]:
             found[tie.target.key][tie.source.key] = tie.at
     for run in context.snapshot.runs.values():
         if PARENT in run.tags:
-            at = latest_time(
-                context.snapshot.taken_at, (run.last_known_time(context.snapshot.taken_at), run.end_time), ()
-            )
+            at = latest_time(context.snapshot.taken_at, (context.snapshot.last_known_time(run), run.end_time), ())
             found[run.tags[PARENT]][run.run_id] = max(at, found[run.tags[PARENT]].get(run.run_id, 0))
     return {key: sorted(children.items()) for key, children in found.items()}
 
@@ -154,7 +153,7 @@ def _below(
     """
     seen = {run.run_id}
     waiting: deque[tuple[str, int, tuple[str, ...]]] = deque(
-        [(run.run_id, run.last_known_time(snapshot.taken_at), (f"run {run.run_id}",))]
+        [(run.run_id, snapshot.last_known_time(run), (f"run {run.run_id}",))]
     )
     while waiting:
         key, at, chain = waiting.popleft()
@@ -180,9 +179,7 @@ def _newer_folders(snapshot: Snapshot, run_id: str) -> tuple[int, int]:
     if snapshot.artifacts is None:
         return 0, 0
     working = {key: run for key, run in snapshot.runs.items() if run.status not in TERMINAL_STATUSES}
-    newest = max(
-        snapshot.artifacts.newest_row, 0, *(run.last_known_time(snapshot.taken_at) for run in working.values())
-    )
+    newest = max(snapshot.artifacts.newest_row, 0, *(snapshot.last_known_time(run) for run in working.values()))
     owners = {place: place[1] for place in snapshot.artifacts.newest}
     owners |= {
         model.ref.place: model.source_run_id or ""
@@ -305,5 +302,15 @@ def _lies_in(version: ModelVersion, experiment: Experiment, snapshot: Snapshot) 
     places = snapshot.artifacts.locations if snapshot.artifacts else {}
     files, home = places.get(version.ref.place), places.get(experiment.ref.place)
     found = [(files, home)] if files and home else []
-    found += [(comparable(uri), comparable(experiment.artifact_location)) for uri in (version.location, version.source)]
+    found += [(_path(uri), _path(experiment.artifact_location)) for uri in (version.location, version.source)]
     return any(above and path.startswith(above + os.sep) for path, above in found)
+
+
+def _path(uri: str) -> str:
+    """A location as it is compared with others: without scheme and host where that is this machine or the server,
+    in one spelling.
+    """
+    scheme = _SCHEME.match(uri)
+    if scheme and scheme[1].lower() in ("file", "mlflow-artifacts"):
+        uri = f"{'' if scheme[1].lower() == 'file' else SERVED}{unquote(uri[scheme.end() :])}"
+    return uri.replace("\\", "/").rstrip("/")

@@ -14,7 +14,6 @@ from mlflow_compliance.production.context import Context
 from mlflow_compliance.production.facts import threshold_in_force
 from mlflow_compliance.settings.schema import Product, Settings
 from mlflow_compliance.snapshot.entities import Run
-from mlflow_compliance.snapshot.files import comparable
 from mlflow_compliance.snapshot.snapshot import Snapshot
 
 
@@ -146,20 +145,23 @@ def _files_of(lookup: Lookup, version: VersionFacts) -> tuple[str | None, str]:
     first, _, path = rest.strip("/").partition("/")
     stored = version.location if not version.location.startswith(("models:/", "runs:/")) else ""
     if scheme == "models" and not path and "@" not in first:
-        elsewhere = any(
-            model.model_id == first and comparable(model.location) != comparable(stored) for model in written
-        )
+        elsewhere = any(model.model_id == first and _plain(model.location) != _plain(stored) for model in written)
         return None if stored and elsewhere else first, version.location
     if scheme == "runs":
         models = [model for model in lookup.models_of(first) if model.name == path]
         if models:
             model = _latest(models, first)
-            same = not stored or comparable(stored) == comparable(model.location)
+            same = not stored or _plain(stored) == _plain(model.location)
             return (model.model_id, model.location) if same else (None, stored)
         run = lookup.run_of(first)
         return None, stored or (f"{run.artifact_uri}/{path}" if run else version.location)
     models = [model for model in written if model.location == version.location]
     return (models[0].model_id if models else None), version.location
+
+
+def _plain(location: str) -> str:
+    """A location in the spelling that two rows are compared in."""
+    return location.removeprefix("file://").rstrip("/")
 
 
 def _by_run(lookup: Lookup, missing: str) -> Resolution:

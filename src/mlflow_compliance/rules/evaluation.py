@@ -53,17 +53,13 @@ def cases(rule: Policy, context: Context) -> list[Case]:
     """Every case of a policy in a stable order."""
     members: list[list[tuple[str, str, object]]] = []
     for parameter in rule.parameters:
-        of_axis = [(parameter, key, item) for key, item in PARAMETERS[parameter].entities(context).items()]
-        members.append(of_axis or ([(parameter, NONE, None)] if parameter in rule.optional else []))
+        found_for_it = [(parameter, key, item) for key, item in PARAMETERS[parameter].entities(context).items()]
+        members.append(found_for_it or ([(parameter, NONE, None)] if parameter in rule.optional else []))
     found = []
     for combination in itertools.product(*members):
         first = combination[0] if combination else None
         named = first is not None and first[2] is not None
-        subject = (
-            PARAMETERS[first[0]].ref(first[2])
-            if first and named
-            else EntityRef("store", "store", context.snapshot.info.uri)
-        )
+        subject = PARAMETERS[first[0]].ref(first[2]) if first and named else context.snapshot.info.ref
         found.append(
             Case("-".join(key for _, key, _ in combination), {name: item for name, _, item in combination}, subject)
         )

@@ -117,10 +117,10 @@ PARAMETERS: dict[str, Parameter] = {
 }
 
 FILE_PARAMETERS = frozenset({"artifact_root"})
-"""Axes whose entities are found among the files; those of the others are rows or settings."""
+"""Parameters whose entities are found among the files; those of the others are rows or settings."""
 
 MAY_BE_EMPTY = frozenset(PARAMETERS) - {"experiment"}
-"""Axes that a healthy store may have nothing of; an empty one of the others is a failure, not a pass."""
+"""Parameters that a healthy store may have nothing of; an empty one of the others is a failure, not a pass."""
 NONE = "none"
 """Case of a rule that has nothing to look at."""
 
@@ -158,8 +158,8 @@ class Policy:
 
     @cached_property
     def optional(self) -> frozenset[str]:
-        """Axes that the check can do without, spelled `product: Product | None`: where there is nothing of one, it
-        is asked once, with None.
+        """Parameters that the check can do without, spelled `product: Product | None`: where there is nothing of one,
+        it is asked once, with None.
         """
         spelled = {name: str(item.annotation) for name, item in inspect.signature(self.check).parameters.items()}
         return frozenset(name for name in self.parameters if spelled[name].endswith("| None"))

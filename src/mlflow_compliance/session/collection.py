@@ -76,10 +76,9 @@ def _violations(request: pytest.FixtureRequest) -> Violations:
     """The collector of a check; what it holds when the check ends fails the check."""
     from mlflow_compliance.rules.finding import Violations
     from mlflow_compliance.rules.policy import PARAMETERS
-    from mlflow_compliance.snapshot.refs import EntityRef
 
     rule = _policy(request.node)
-    subject = EntityRef("store", "store", request.config.stash[AUDIT].store.info.uri)
+    subject = request.config.stash[AUDIT].store.info.ref
     first = request.getfixturevalue(rule.parameters[0]) if rule.parameters else None
     if first is not None:
         subject = PARAMETERS[rule.parameters[0]].ref(first)

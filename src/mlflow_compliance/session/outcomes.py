@@ -206,10 +206,9 @@ def _reason(report: pytest.TestReport) -> str:
 def _subject(item: pytest.Item, rule: Policy, audit: Audit) -> EntityRef | None:
     """What a check without a `violations` fixture is about."""
     from mlflow_compliance.rules.policy import PARAMETERS
-    from mlflow_compliance.snapshot.refs import EntityRef
 
     if not rule.parameters:
-        return EntityRef("store", "store", audit.store.info.uri)
+        return audit.store.info.ref
     key = item.callspec.params.get(rule.parameters[0]) if hasattr(item, "callspec") else None
     found = audit.resolve(rule.parameters[0], str(key), artifacts=rule.reads_artifacts)
     return None if found is None else PARAMETERS[rule.parameters[0]].ref(found)
@@ -219,21 +218,17 @@ def _assertion(rule: Policy, subject: EntityRef | None, failure: BaseException, 
     """What a plain assertion found."""
     from mlflow_compliance.rules.evaluation import message_of
     from mlflow_compliance.rules.finding import ASSERTION, Finding
-    from mlflow_compliance.snapshot.refs import EntityRef
 
-    return Finding(
-        rule.id, subject or EntityRef("store", "store", audit.store.info.uri), ASSERTION, message_of(failure)
-    )
+    return Finding(rule.id, subject or audit.store.info.ref, ASSERTION, message_of(failure))
 
 
 def _own_failure(rule: Policy, subject: EntityRef | None, call: pytest.CallInfo[Any], audit: Audit) -> Finding:
     """A check that failed by an assertion, or that could not be carried out, as a row of the tables."""
     from mlflow_compliance.rules.evaluation import message_of
     from mlflow_compliance.rules.finding import Finding
-    from mlflow_compliance.snapshot.refs import EntityRef
 
     error = call.excinfo.value if call.excinfo else None
-    entity = subject or EntityRef("store", "store", audit.store.info.uri)
+    entity = subject or audit.store.info.ref
     if call.when == "call" and isinstance(error, (AssertionError, pytest.fail.Exception)):
         return _assertion(rule, subject, error, audit)
     if isinstance(error, pytest.fail.Exception):

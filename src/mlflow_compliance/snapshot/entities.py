@@ -1,4 +1,4 @@
-"""The store as an immutable value: a Snapshot and the entities in it.
+"""The entities in a Snapshot, as immutable values.
 
 Times are milliseconds since the epoch, as MLflow keeps them; sizes are bytes. Mappings are never written to after
 construction: strict typing keeps the code to that, and every step that changes something builds a new value.
@@ -11,14 +11,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from mlflow_compliance.snapshot.files import MLMODEL
 from mlflow_compliance.snapshot.refs import EntityRef
 from mlflow_compliance.snapshot.tags import EXTERNAL
 
 ACTIVE = "active"
 DELETED = "deleted"
-_OF_MLFLOW = frozenset({MLMODEL, "registered_model_meta"})
-"""Files that MLflow writes for such a model all the same."""
 WORKSPACE = "workspace"
 """What owns the files of another workspace: nothing in them is judged here."""
 TERMINAL_STATUSES = frozenset({"FINISHED", "FAILED", "KILLED"})
@@ -268,6 +265,10 @@ class StoreInfo:
     backend: str
     schema: str = ""
     workspace: str = ""
+
+    @property
+    def ref(self) -> EntityRef:
+        return EntityRef("store", "store", self.uri)
 
 
 class RepeatedPoints(NamedTuple):

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from typing import NamedTuple
-from urllib.parse import unquote
 
 from mlflow_compliance.snapshot.litter import is_litter
 from mlflow_compliance.snapshot.presence import Why
@@ -15,6 +13,9 @@ from mlflow_compliance.snapshot.refs import EntityRef
 
 MLMODEL = "MLmodel"
 """File of a model folder that says how to load it."""
+WRITTEN_BY_MLFLOW = frozenset({MLMODEL, "registered_model_meta"})
+"""Files of a model folder that MLflow writes for the place that it lies in: the second one into a local store, when
+somebody loads a model by its name."""
 REQUIREMENTS = "requirements.txt"
 """File of a model folder with the packages that it needs."""
 META = "meta.yaml"
@@ -23,7 +24,6 @@ TRASH = ".trash"
 """Folder of a file store for deleted experiments."""
 JOURNALS = ".compliance"
 """Folder beside a store: journals of repairs, hashes on record."""
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(?://[^/]*)?")
 SERVED = "mlflow-artifacts:"
 """How a location begins that a tracking server gives out."""
 QUARANTINE = ".quarantine"
@@ -202,13 +202,3 @@ class Quarantined:
 UNKNOWN_SIZE = -1
 """Of a file that is written anew with the ids of its copy: known once written."""
 METADATA = "model_metadata.json"
-
-
-def comparable(uri: str) -> str:
-    """A location as it is compared with others: without scheme and host where that is this machine or the server,
-    in one spelling.
-    """
-    scheme = _SCHEME.match(uri)
-    if scheme and scheme[1].lower() in ("file", "mlflow-artifacts"):
-        uri = f"{'' if scheme[1].lower() == 'file' else SERVED}{unquote(uri[scheme.end() :])}"
-    return uri.replace("\\", "/").rstrip("/")

@@ -42,7 +42,7 @@ class PlaceInRow(NamedTuple):
     """A place that a row names and that is read elsewhere through `[store.relocate]`."""
 
     kind: str
-    """What holds it: a key of `COLUMNS` in store/reading/sql_places.py."""
+    """What holds it: a key of `COLUMNS` in store/backends/sql_locations.py."""
     key: tuple[str, ...]
     before: str
     """As it stands in the row."""

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from mlflow_compliance.snapshot.damage import DamagedFile
 from mlflow_compliance.snapshot.entities import (
-    _OF_MLFLOW,
     ACTIVE,
     DatasetInput,
     Experiment,
@@ -23,6 +22,7 @@ from mlflow_compliance.snapshot.entities import (
     Run,
     StoreInfo,
 )
+from mlflow_compliance.snapshot.files import WRITTEN_BY_MLFLOW
 from mlflow_compliance.snapshot.presence import Unknown, Why
 from mlflow_compliance.snapshot.schema import LostRows, Schema
 
@@ -52,7 +52,7 @@ class Snapshot:
     repeated_points: Mapping[str, RepeatedPoints] = field(default_factory=dict)
     """Path of a metric file -> the points that it holds more than once. Only a file store can hold such."""
     ties: tuple[Tie, ...] = ()
-    """What rows say about who relies on what, as far as remedies ask for it: see `snapshot.reachability`."""
+    """What rows say about who relies on what, as far as remedies ask for it: see `production.reachability`."""
     untold: Mapping[How, str] = field(default_factory=dict)
     """Kinds of ties that this store could not be asked for -> why. Of what they might keep alive nothing is known."""
     datasets: Mapping[str, tuple[DatasetInput, ...]] = field(default_factory=dict)
@@ -118,7 +118,7 @@ class Snapshot:
         """
         place = self.artifacts.locations.get(model.ref.place) if self.artifacts else None
         found = self.artifacts.under(place) if self.artifacts and place else ()
-        return any(path.rpartition("/")[2] not in _OF_MLFLOW for path in found)
+        return any(path.rpartition("/")[2] not in WRITTEN_BY_MLFLOW for path in found)
 
     def hosted_elsewhere(self, run: Run) -> bool:
         """Whether the only models that a run wrote are external ones; one that is not READY is none yet."""

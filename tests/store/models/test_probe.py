@@ -710,14 +710,14 @@ class TestLimits:
         assert (done.stdout, done.stderr) == ("\n", "")
         assert str(tmp_path) not in (tmp_path / "path").read_text()
 
-    def test_temporary_folder_is_removed_whatever_its_rights(
+    def testtemporary_folder_is_removed_whatever_its_rights(
         self, tmp_path: Path, ordinary_user: Callable[..., str]
     ) -> None:
         code = """
 import os, sys
-from mlflow_compliance.store.models.probe import _temporary_folder
+from mlflow_compliance.store.models.sandbox import temporary_folder
 drop()
-with _temporary_folder() as folder:
+with temporary_folder() as folder:
     os.makedirs(folder + "/one/two")
     os.symlink(sys.argv[1], folder + "/one/two/link")
     for path in ("/one/two", "/one", ""):

@@ -20,7 +20,7 @@ from mlflow_compliance.snapshot.files import (
 )
 from mlflow_compliance.snapshot.refs import EntityRef
 from mlflow_compliance.store.models.mlmodel import judge, read_description
-from mlflow_compliance.store.ownership.rows import OwnedPlace, Ownership
+from mlflow_compliance.store.ownership.rows import OwnedPlace, Ownership, own_folder
 from mlflow_compliance.store.storage.manifests import NAME
 from mlflow_compliance.store.storage.safe_io import opened
 
@@ -111,8 +111,7 @@ class _Owners:
         self._claims = {path: claim for path, claim in ownership.claims.items() if claim.artifacts}
         for (kind, key), (path, _) in ownership.absent.items():
             if kind == "logged_model":
-                folder = parent(path) if path.endswith(f"/{key}/artifacts") else path
-                self._claims.setdefault(folder, OwnedPlace(EntityRef(kind, key), path))
+                self._claims.setdefault(own_folder(path, key), OwnedPlace(EntityRef(kind, key), path))
         for (kind, key), (path, _) in ownership.absent.items():
             if kind in ("model_version", "skill_version") and not any(above in self._claims for above in upwards(path)):
                 self._claims[path] = OwnedPlace(EntityRef(kind, key), path)

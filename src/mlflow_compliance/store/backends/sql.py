@@ -102,11 +102,7 @@ class SqlReader:
 
     def snapshot(self, info: StoreInfo, settings: Settings, also: Collection[str] = ()) -> Snapshot:
         """The store without its files. `also` are runs to bring in full besides those in scope."""
-        schema = ""
-        if "alembic_version" in self.tables.columns:
-            schema = ",".join(
-                sorted(version for (version,) in self.tables.all("SELECT version_num FROM alembic_version"))
-            )
+        schema = read_schema(self.tables)
         experiments = self.experiments()
         registry = RegistryReader(self.tables).registered_models()
         wanted, claimed = self._scope(settings, experiments)
@@ -118,17 +114,17 @@ class SqlReader:
         return Snapshot(
             info=replace(
                 info,
-                schema=schema,
+                schema=",".join(schema.found),
                 workspace=self.tables.workspace if self.tables.has("experiments", "workspace") else "",
             ),
-            taken_at=int(time.time() * 1000),
+            taken_at=now,
             experiments=experiments,
             runs=runs,
             logged_models=models,
             registered_models=registry,
             ties=TieReader(self.tables, now, fresh_since(settings, now)).ties(runs, registry, may_go.experiments),
             datasets=self._datasets(may_go.into),
-            schema=read_schema(self.tables),
+            schema=schema,
             lost_rows=lost_rows(self.tables),
             other_workspaces=self._other_workspaces(),
         )

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mlflow_compliance.snapshot.schema import LostRows, Schema
-from mlflow_compliance.store.backends.known_schema import KEYS, LOST, MADE
+from mlflow_compliance.store.backends.known_schema import KEYS, KNOWN, LOST, MADE
 from mlflow_compliance.store.backends.sql_tables import Tables
 
 VERSIONS = "alembic_version"
@@ -119,10 +119,9 @@ def _is_just(there: Columns, has: Columns) -> bool:
     """Whether the tables of a revision, and nothing of any other, are there."""
     if _lacking(there, {table: columns for table, columns in has.items() if table != VERSIONS}):
         return False
-    every = {table: frozenset(column for made in MADE.values() for column in made.get(table, ())) for table in there}
     users = MADE["auth"]
     return all(
-        column in has.get(table, ()) or table == VERSIONS or table in users or column not in every[table]
+        column in has.get(table, ()) or table == VERSIONS or table in users or column not in KNOWN.get(table, ())
         for table in there
         for column in there[table]
     )

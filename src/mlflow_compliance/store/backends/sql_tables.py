@@ -47,6 +47,14 @@ def columns_of(connection: Connection) -> dict[str, set[str]]:
     return found
 
 
+def within(connection: Connection, sql: str, ids: Iterable[Any], **values: Any) -> Iterator[Any]:
+    """Rows of a query with `IN :ids`, for any number of ids."""
+    statement = text(sql).bindparams(bindparam("ids", expanding=True))
+    ordered = sorted(ids)
+    for start in range(0, len(ordered), CHUNK):
+        yield from connection.execute(statement, {"ids": ordered[start : start + CHUNK], **values})
+
+
 class Tables:
     """Asks one database. `workspace` is the caller's; a schema from before workspaces holds one only."""
 
@@ -67,11 +75,8 @@ class Tables:
         return self.connection.execute(text(sql), values).fetchall()
 
     def within(self, sql: str, ids: Iterable[Any], **values: Any) -> Iterator[Any]:
-        """Rows of a query with `IN :ids`, for any number of ids."""
-        statement = text(sql).bindparams(bindparam("ids", expanding=True))
-        ordered = sorted(ids)
-        for start in range(0, len(ordered), CHUNK):
-            yield from self.connection.execute(statement, {"ids": ordered[start : start + CHUNK], **values})
+        """As the function `within`."""
+        return within(self.connection, sql, ids, **values)
 
     def equals(self, table: str, column: str, other: str) -> str:
         """A condition that joins two tables. In a store that was converted in part MySQL refuses to compare columns

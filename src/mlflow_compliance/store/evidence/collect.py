@@ -47,10 +47,11 @@ class _Reader:
         self.settings = evidence_cache.settings
         self.uri = uri
         self.progress = progress
+        context = Context(snapshot, self.settings)
         self.runs = {
             run.run_id: (run, product)
             for product in self.settings.products
-            for run in production_runs(product, Context(snapshot, self.settings))
+            for run in production_runs(product, context)
         }
         self.folders = {
             folder: product for run, product in self.runs.values() for folder in snapshot.model_folders(run)

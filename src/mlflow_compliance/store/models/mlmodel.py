@@ -30,7 +30,7 @@ _OWN_LINE = re.compile(
     re.MULTILINE,
 )
 """A line that tells a model from others of its kind, and is all of its entry."""
-_LARGEST_KEPT = 1 << 16
+LARGEST_KEPT = 1 << 16
 
 
 class Description(NamedTuple):
@@ -75,7 +75,7 @@ def describe(raw: bytes) -> Description:
     """What the bytes of an MLmodel file say."""
     # Thousands of models of one kind differ in ids and times only: the rest is understood once for all of them.
     rest = _OWN_LINE.sub(b"", raw) or raw
-    return _described(rest) if len(rest) < _LARGEST_KEPT else _described.__wrapped__(rest)
+    return _described(rest) if len(rest) < LARGEST_KEPT else _described.__wrapped__(rest)
 
 
 @lru_cache(maxsize=1024)
@@ -191,7 +191,6 @@ def refuse_depth(text: str) -> None:
             raise ValueError("too deep")
 
 
-_LARGEST = 1 << 20
 _COMMENT = re.compile(r"(^|\s)#.*$")
 _PIP_OPTION = re.compile(r"\s--\w.*$")  # '--hash=sha256:...' behind a requirement
 _INSTALLS = re.compile(r"(-e|--editable|-r|--requirement)\b")  # every other option only says how
@@ -259,6 +258,6 @@ def _requirements(folder: str) -> Iterator[str]:
 def _lines(path: str) -> list[str]:
     try:
         with opened(path) as file:
-            return os.read(file, _LARGEST).decode("utf-8-sig").replace("\\\n", " ").splitlines()
+            return os.read(file, LARGEST).decode("utf-8-sig").replace("\\\n", " ").splitlines()
     except (OSError, ValueError):
         return []

@@ -1,4 +1,4 @@
-"""Starts what must not run in this process: a module with limits, and through it a model that is loaded and scored."""
+"""Tries a model: a copy of the files that were scanned, loaded and scored in a process with limits."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mlflow_compliance.snapshot.evidence import Probe
-from mlflow_compliance.store.models.sandbox import _LONGEST_SENTENCE, Limits, _temporary_folder, run_limited
+from mlflow_compliance.store.models.sandbox import MOST_SAID, Limits, run_limited, temporary_folder
 from mlflow_compliance.store.storage.atomic_write import create, write_bytes
 from mlflow_compliance.store.storage.safe_io import digest_of, opened, why_unread
 
@@ -39,7 +39,7 @@ def probe(folder: str, hashes: Mapping[str, str], limits: Limits, sample: Sample
     it was scanned is a
     problem. What the model's process answers is checked for its form; that it is true cannot be checked.
     """
-    with _temporary_folder() as place:
+    with temporary_folder() as place:
         model, result = os.path.join(place, "model"), os.path.join(place, "result.json")
         wanted = (
             [os.path.abspath(sample.path), sample.row, os.path.abspath(sample.predictions), sample.probability]
@@ -54,13 +54,13 @@ class _Result(BaseModel):
     """What the process of a model may answer."""
 
     model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
-    problem: str = Field(default="", max_length=_LONGEST_SENTENCE)
+    problem: str = Field(default="", max_length=MOST_SAID)
     params: dict[str, str] = {}
     features: tuple[str, ...] = ()
     example: tuple[float, ...] = ()
     sampled: int = Field(default=0, ge=0)
     worst: float = Field(default=0.0, ge=0)
-    sample_problem: str = Field(default="", max_length=_LONGEST_SENTENCE)
+    sample_problem: str = Field(default="", max_length=MOST_SAID)
 
 
 def _read(path: str) -> Probe:

@@ -40,7 +40,7 @@ _SET = {
 
 _LONGEST_WAIT = 2_000_000
 _GRACE = 5
-_LONGEST_SENTENCE = 1000
+MOST_SAID = 1000
 
 
 class Limits(NamedTuple):
@@ -71,7 +71,7 @@ def run_limited(module: str, arguments: Sequence[str], folder: str, limits: Limi
     the user can read.
     """
     seconds = min(limits.seconds, _LONGEST_WAIT)
-    with _temporary_folder() as home:
+    with temporary_folder() as home:
         user = site.USER_SITE if site.ENABLE_USER_SITE else None
         words = [_HERE, user or "", os.getpid(), seconds, limits.megabytes, home, module, *arguments]
         process = subprocess.Popen(
@@ -118,7 +118,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 def _outcome(process: subprocess.Popen[bytes]) -> str:
     answer, said = (_written(cast("IO[bytes]", pipe)) for pipe in (process.stdout, process.stderr))
-    last = without_secrets(said.strip().rpartition("\n")[2])[:_LONGEST_SENTENCE]
+    last = without_secrets(said.strip().rpartition("\n")[2])[:MOST_SAID]
     if not re.fullmatch(r"-?\d{1,3}", answer):
         return f"could not be started: {last}" if last else "was killed"
     code = int(answer)
@@ -133,7 +133,7 @@ def _written(pipe: IO[bytes]) -> str:
 
 
 @contextmanager
-def _temporary_folder() -> Iterator[str]:
+def temporary_folder() -> Iterator[str]:
     """Removed at the end, also where a model took away the right to."""
     folder = os.path.realpath(tempfile.mkdtemp(prefix="mlflow-compliance-"))
     try:

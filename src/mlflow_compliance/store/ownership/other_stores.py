@@ -8,12 +8,12 @@ import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from sqlalchemy import Connection, bindparam, text
+from sqlalchemy import Connection, text
 
 from mlflow_compliance.errors import StoreError
 from mlflow_compliance.snapshot.artifacts import Artifacts
 from mlflow_compliance.snapshot.files import upwards
-from mlflow_compliance.store.backends.sql_tables import CHUNK, columns_of
+from mlflow_compliance.store.backends.sql_tables import columns_of, within
 from mlflow_compliance.store.backends.sqlite_file import is_sqlite, reading_file
 from mlflow_compliance.store.ownership.entries import Entry
 from mlflow_compliance.store.storage.locations import local_folder
@@ -26,6 +26,7 @@ _PLACES = (
     ("model_versions", "storage_location"),
     ("skill_versions", "source"),
 )
+_ASKED = "SELECT {} FROM {} WHERE {} IN :ids"
 _IDS = {"run": ("runs", "run_uuid", "artifact_uri"), "logged model": ("logged_models", "model_id", "artifact_location")}
 _ID_ALONE = {"trace": ("trace_info", "request_id")}
 _MOST = 1000
@@ -63,12 +64,12 @@ def look_into(
         if (table, key, place) in known:
             found.bearers |= {
                 str(row[0]): (f"{kind} {row[0]}", row[1] or "")
-                for row in _within(connection, f"{key}, {place}", table, key, ids)
+                for row in within(connection, _ASKED.format(f"{key}, {place}", table, key), ids)
             }
     for kind, (table, key) in _ID_ALONE.items():
         if key in tables.get(table, ()):
             found.bearers |= {
-                str(row[0]): (f"{kind} {row[0]}", "") for row in _within(connection, key, table, key, ids)
+                str(row[0]): (f"{kind} {row[0]}", "") for row in within(connection, _ASKED.format(key, table, key), ids)
             }
     if own:
         rows = (row for table, key, _ in known for row in connection.execute(text(f"SELECT {key} FROM {table}")))  # noqa: S608  constants of ours
@@ -132,15 +133,6 @@ def _places(connection: Connection, home: str | None, tables: Mapping[str, Colle
                 place = local_folder(uri, home) if uri else None
                 if place:
                     yield place
-
-
-def _within(
-    connection: Connection, columns: str, table: str, key: str, ids: Collection[str]
-) -> Iterator[tuple[str, ...]]:
-    statement = text(f"SELECT {columns} FROM {table} WHERE {key} IN :ids").bindparams(bindparam("ids", expanding=True))  # noqa: S608  constants of ours
-    ordered = sorted(ids)
-    for start in range(0, len(ordered), CHUNK):
-        yield from (tuple(row) for row in connection.execute(statement, {"ids": ordered[start : start + CHUNK]}))
 
 
 def _held(places: Iterable[str], artifacts: Artifacts) -> set[str]:

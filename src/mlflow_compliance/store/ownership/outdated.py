@@ -12,11 +12,12 @@ from dataclasses import replace
 
 from mlflow_compliance.snapshot.artifacts import Artifacts
 from mlflow_compliance.snapshot.entities import TERMINAL_STATUSES, Run
-from mlflow_compliance.snapshot.files import parent
+from mlflow_compliance.snapshot.files import parent, upwards
 from mlflow_compliance.snapshot.litter import is_litter
 from mlflow_compliance.snapshot.ownership import Dated, Outdated
 from mlflow_compliance.snapshot.snapshot import Snapshot
 from mlflow_compliance.snapshot.tags import MADE_BY_US
+from mlflow_compliance.store.ownership.rows import own_folder
 
 _OWN = re.compile(r"/(?:m-)?[0-9a-f]{32}(?=/|$)")
 _TICK = 10
@@ -104,6 +105,7 @@ def _suspects(
     for path, facts in artifacts.dated.items():
         if not facts.files and not os.path.basename(path).startswith("m-"):
             emptied[_home(path)] = max(emptied[_home(path)], facts.made)
+    owned_elsewhere = set(elsewhere)
     found: dict[str, dict[str, Dated]] = defaultdict(dict)
     for path, facts in artifacts.dated.items():
         name, home = os.path.basename(path), _home(path)
@@ -114,7 +116,7 @@ def _suspects(
             or not (home in homes or os.path.basename(home).isdecimal())
         ):
             continue
-        if any(path == entry or path.startswith(entry + "/") for entry in elsewhere):
+        if not owned_elsewhere.isdisjoint((path, *upwards(path))):
             continue
         # `mlflow gc` empties the folders of runs, and of an experiment that goes with them it leaves the models whole.
         if name.startswith("m-") and emptied[home] + _TICK >= max(facts.newest, facts.made):
@@ -140,7 +142,7 @@ def _owned(artifacts: Artifacts, snapshot: Snapshot) -> dict[str, list[tuple[str
         model = snapshot.logged_models.get(key)
         path = artifacts.locations.get((kind, key))
         if path and kind in ("run", "logged_model") and not {key, model.source_run_id if model else ""} & left_out:
-            folder = parent(path) if path.endswith(f"/{key}/artifacts") else path
+            folder = own_folder(path, key)
             found[_root(artifacts, folder)].append((folder, newest))
     return found
 

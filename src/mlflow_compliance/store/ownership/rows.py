@@ -263,8 +263,7 @@ class _Reader:
         elif kind == "run_model":
             pass  # it lies in its run's folder
         else:
-            folder = parent(path) if path.endswith(f"/{key}/artifacts") else path
-            self.ownership.claims.setdefault(folder, OwnedPlace(location.owner, path))
+            self.ownership.claims.setdefault(own_folder(path, key), OwnedPlace(location.owner, path))
 
     def _told_by(self, location: Location, found: Resolved) -> str:
         """What a row is told by that cannot be reached: together with those of its root, where they were met before
@@ -363,9 +362,9 @@ class _Reader:
         if known is not None:
             return known
         real = self.ground.real(base)
-        parent, name = os.path.split(base)
-        if name == experiment_id and parent != "/":
-            root = self.ground.real(parent)
+        home, name = os.path.split(base)
+        if name == experiment_id and home != "/":
+            root = self.ground.real(home)
             self.add_root(root)
             if real != f"{root}/{name}":
                 self.ownership.links.add(f"{root}/{name}")
@@ -374,6 +373,11 @@ class _Reader:
             self.add_root(real)
         self._bases[base, experiment_id] = real
         return real
+
+
+def own_folder(path: str, key: str) -> str:
+    """The folder of a run or model whose row names a place: the one above its `artifacts`, where MLflow puts these."""
+    return parent(path) if path.endswith(f"/{key}/artifacts") else path
 
 
 def _is_in_order(location: Location, base: str) -> bool:

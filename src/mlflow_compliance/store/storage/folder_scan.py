@@ -1,5 +1,5 @@
 """Looks into the folders of rows: files, samples of those that may have equals, what MLmodel files hold. Helpers do
-so too (see `helpers`).
+so too (see `worker_pool`).
 """
 
 from __future__ import annotations

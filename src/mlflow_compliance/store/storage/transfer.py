@@ -1,5 +1,5 @@
 """Copies what a row's folder holds within object stores: by the storage itself where it can; both sides counted
-before it counts.
+before it counts. And fetches to this machine what must be looked into.
 """
 
 from __future__ import annotations
@@ -51,8 +51,6 @@ def copy_folder(places: Storages, old_uri: str, new_uri: str, renamed: Callable[
 
 def upload(places: Storages, source: str, path: str) -> None:
     """Write a local file to where nothing is yet, and read it back."""
-    from mlflow_compliance.store.storage.transfer import local_digest
-
     try:
         places.of(path).upload(source, path)
         arrived = digest_of_object(path, os.path.getsize(source), "", places)

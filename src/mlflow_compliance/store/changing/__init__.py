@@ -1,1 +1,0 @@
-"""The effects of changes, through MlflowClient and on files."""

@@ -1,1 +1,0 @@
-"""The production model as programs load it."""

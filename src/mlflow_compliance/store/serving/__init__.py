@@ -1,1 +1,0 @@
-"""Whether a tracking server gives what the store holds."""
