@@ -116,7 +116,7 @@ def _suspects(
             or not (home in homes or os.path.basename(home).isdecimal())
         ):
             continue
-        if not owned_elsewhere.isdisjoint((path, *upwards(path))):
+        if not owned_elsewhere.isdisjoint(upwards(path)):
             continue
         # `mlflow gc` empties the folders of runs, and of an experiment that goes with them it leaves the models whole.
         if name.startswith("m-") and emptied[home] + _TICK >= max(facts.newest, facts.made):

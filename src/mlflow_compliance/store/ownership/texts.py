@@ -77,6 +77,7 @@ def _look_at_unknown(
     known = table in KNOWN and table not in UNREAD
     where = f"{f'{table}.{columns[0]}' if known else f'the table {table}'}, which this version does not read,"
     left, wanted = _CHARACTERS, {entry.root for entry in entries} - roots.keys()
+    sought = {root: _Sought.of(root, entries) for root in wanted}
     quoted = connection.dialect.identifier_preparer.quote
     asked = f"SELECT {', '.join(map(quoted, columns))} FROM {quoted(table)} LIMIT {_ROWS + 1}"  # noqa: S608  names from the catalogue, quoted
     statement = text(asked.replace(":", "\\:"))
@@ -87,7 +88,7 @@ def _look_at_unknown(
             if number >= _ROWS or left < 0:
                 roots |= dict.fromkeys(wanted, f"{where} holds too much to look through")
                 return
-            named = {root for root in wanted if any(_names(value, root, entries) for value in values)}
+            named = {root for root in wanted if any(_names(value, sought[root]) for value in values)}
             roots |= dict.fromkeys(named, f"{where} speaks of it or of what lies in it")
             wanted -= named
             if not wanted:
@@ -100,24 +101,40 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else str(value) if isinstance(value, dict | list) else ""
 
 
-def _names(value: str, root: str, entries: Sequence[Entry]) -> bool:
+class _Sought(NamedTuple):
+    """What a text may name of one root, put together once for all texts."""
+
+    root: str
+    paths: tuple[str, ...]
+    """Of its ownerless entries."""
+    words: frozenset[str]
+    """Their names, and the ids in them that are long enough to stand for something by themselves."""
+
+    @classmethod
+    def of(cls, root: str, entries: Sequence[Entry]) -> _Sought:
+        here = [entry for entry in entries if entry.root == root]
+        ids = {key for entry in here for key in entry.ids if len(key) >= _LENGTH_OF_AN_ID}
+        paths = tuple(entry.item.path for entry in here)
+        return cls(root, paths, frozenset(ids | set(map(os.path.basename, paths))))
+
+
+def _names(value: str, sought: _Sought) -> bool:
     """Whether a text names a root, a place below it, what a server serves, or an ownerless entry of it."""
+    root = sought.root
     if SERVED in value:
         return True
     spelt = _spelt(value)
     if any(_holds(each, root) for each in spelt):
         return True
     words = {word for each in spelt for word in re.split(r"[^\w.@+-]+", each)}
-    here = [entry.item.path for entry in entries if entry.root == root]
-    ids = {key for entry in entries if entry.root == root for key in entry.ids if len(key) >= _LENGTH_OF_AN_ID}
-    if ids & words or any(os.path.basename(path) in words for path in here):
+    if not sought.words.isdisjoint(words):
         return True
     if len(value) > _LONGEST or "\n" in value or "\0" in value:
         return False
     place = os.path.realpath(os.path.join(root, *([value] if value.startswith("/") else [spelt[-1]])))
     if value.startswith("/"):
         return f"{place}/".startswith(f"{root}/")
-    return any(f"{place}/".startswith(f"{path}/") for path in here) and os.path.lexists(place)
+    return any(f"{place}/".startswith(f"{path}/") for path in sought.paths) and os.path.lexists(place)
 
 
 def _spelt(value: str) -> tuple[str, str]:
