@@ -47,6 +47,7 @@ sentences = st.sampled_from(
 @example("ftp", "mlflow", "p@ss" + SECRET, "host", "/", "{}")
 @example("s3", "KEY", f"a/b+{SECRET}/{SECRET}=", "bucket", "/x", "{}")
 @example("ftp", "", f"@{SECRET}://", "files.company.example", "", "{}")
+@example("ftp", "%0", f"//{SECRET}/", "files.company.example", "", "{}")
 @example("viewfs", "u", f"1/{SECRET}", "cluster", "/x", "{}")
 def test_no_password_survives(scheme: str, user: str, password: str, host: str, path: str, sentence: str) -> None:
     # Nobody could tell this one from a port and a path.

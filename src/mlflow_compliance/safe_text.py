@@ -55,6 +55,8 @@ along.
 _HARMLESS_VALUE = re.compile(r"(?i)\d{0,12}|\d+(\.\d+)+|true|false|yes|no|on|off|\*\*\*")
 _NO_PORT = re.compile(r"[^:]*:(?![1-9]\d{1,4}$).*", re.DOTALL)
 _TOKEN_LIKE = re.compile(r"(?=.*\d)(?=.*[A-Za-z]).{16,}")
+_USER = re.compile(r"[\w.+%~!$*-]*")
+"""What may still be the user's name: no other URI begins right behind it, whatever looks like one."""
 _OPEN = re.compile(r"[^\s@/?#:]*:(?![1-9]\d{1,4}(?:[/?#,]|$))[^\s@\"']*")
 """A user and the beginning of a password."""
 _SIXTH_VERSION = re.compile(r"^\[[0-9A-Fa-f:.%]*\]")
@@ -96,7 +98,8 @@ def _pieces(text: str, *, sure: bool) -> Iterator[str]:
         start = found.end()
         if found.start() < done:
             continue  # within the password of the one before
-        limits = [later.start() for later in starts[number + 1 : number + 5] if later.start() > start] or [len(text)]
+        later = (other.start() for other in starts[number + 1 : number + 5])
+        limits = [limit for limit in later if not _USER.fullmatch(text, start, limit)] or [len(text)]
         # A password may hold :// too: what begins there is no URI while the @ of this one is yet to come.
         limit = next(
             (limit for limit in limits if not _OPEN.fullmatch(text, start, limit)),
