@@ -5,6 +5,7 @@ gone.
 from __future__ import annotations
 
 from mlflow_compliance.api import (
+    ACTIVE,
     Artifacts,
     ComplianceError,
     Context,
@@ -16,12 +17,21 @@ from mlflow_compliance.api import (
     SnapshotLookup,
     Violations,
     current_run,
+    first_of,
     folded,
+    is_model,
+    named_in,
     policy,
     resolve,
+    sources_of,
     unseen_aliases,
     without_any,
 )
+
+MOST = 3
+"""Runs or models in one line."""
+ELSEWHERE = "may lie in another workspace, which this server does not show"
+KEPT = "kept as long as the version is: the next mlflow gc takes what is deleted"
 
 
 @policy("REG001", "The production alias resolves to the production run", Severity.CRITICAL)
@@ -121,6 +131,72 @@ def test_no_version_has_a_stage(registered_model: RegisteredModel, violations: V
     for version in registered_model.versions:
         if version.stage not in ("", "None"):
             violations.add("stage", "has a stage", entity=version.ref, observed=version.stage, expected="an alias")
+
+
+@policy("REG004", "What every version comes from is kept", Severity.HIGH)
+def test_what_every_version_comes_from_is_kept(
+    registered_model: RegisteredModel, store: Snapshot, violations: Violations
+) -> None:
+    """A version whose run or logged model is deleted loads until the next `mlflow gc`, and never again."""
+    for version in registered_model.versions:
+        # A path may hold the id of a run or model of another store: of that a deleted row alone says something.
+        states = {key: state for key in named_in(version) if (state := store.state_of(key))}
+        lost = [
+            key for key in sources_of(version) if key not in states and not (version.run_link and key == version.run_id)
+        ]
+        deleted = [key for key, state in states.items() if state.lifecycle != ACTIVE]
+        # MLflow shows nobody a deleted logged model: to most readers it is as one that is gone.
+        models = [f"logged model {key}" for key in (*lost, *deleted) if is_model(key)]
+        homes = (store.experiments.get(state.experiment_id) for state in states.values())
+        away = {home.experiment_id: str(home.ref) for home in homes if home and not home.active}
+        # A run that went with its experiment comes back with it.
+        runs = [f"run {key}" for key in deleted if not is_model(key) and states[key].experiment_id not in away]
+        gone = [f"run {key}" for key in lost if not is_model(key)]
+        if runs:
+            violations.add(
+                "run-deleted", "its run is deleted", observed=first_of(runs, MOST), entity=version.ref, expected=KEPT
+            )
+        if models:
+            violations.add(
+                "model-deleted",
+                "its logged model is deleted",
+                observed=first_of(models, MOST),
+                entity=version.ref,
+                expected=KEPT,
+            )
+        if away:
+            found = first_of([*away.values()], MOST)
+            violations.add(
+                "experiment-deleted",
+                "it lies in a deleted experiment",
+                observed=found,
+                entity=version.ref,
+                expected=KEPT,
+            )
+        if gone and store.may_lie_elsewhere:
+            violations.not_evaluated("run-gone", f"{first_of(gone, MOST)} {ELSEWHERE}", entity=version.ref)
+        elif gone:
+            violations.add(
+                "run-gone",
+                "its run is not there any more",
+                observed=first_of(gone, MOST),
+                entity=version.ref,
+                expected=KEPT,
+            )
+
+
+@policy("REG005", "No alias without its version", Severity.MEDIUM)
+def test_no_alias_without_its_version(registered_model: RegisteredModel, violations: Violations) -> None:
+    """Who loads by such an alias gets an error, and the next version of that number gets a name that nobody gave it."""
+    for alias, number in sorted(registered_model.aliases.items()):
+        if registered_model.version(number) is None:
+            violations.add(
+                "alias-without-version",
+                f"alias {alias!r} names a version that is not there",
+                observed=f"version {number}",
+                expected="a version that is there, or no such alias",
+                name=alias,
+            )
 
 
 @policy(

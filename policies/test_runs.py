@@ -7,6 +7,7 @@ from datetime import datetime, timezone
 from mlflow_compliance.api import (
     Artifacts,
     Context,
+    EntityRef,
     Experiment,
     Product,
     Settings,
@@ -94,3 +95,33 @@ def test_product_has_one_production_run(
                     entity=run.ref,
                     expected="no mark, or an experiment in force",
                 )
+
+
+@policy("RUN003", "The parents of runs are there", Severity.LOW)
+def test_parents_are_there(experiment: Experiment, store: Snapshot, violations: Violations) -> None:
+    """MLflow's UI shows a child below its parent: where that is deleted, people take the child for lost."""
+    for key, parent in sorted(store.lost_parents.items()):
+        homes = sorted(home for home in parent.children if home in store.experiments and store.experiments[home].active)
+        own = store.experiments.get(parent.experiment_id)
+        # Told once, whatever the number of experiments. What a repair retired was put aside on purpose, and what
+        # lies in another workspace is not judged here.
+        if homes[:1] != [experiment.experiment_id] or (parent.experiment_id and (own is None or own.retired)):
+            continue
+        if store.may_lie_elsewhere and not parent.experiment_id:
+            violations.not_evaluated(
+                "parent-gone",
+                f"run {key} may lie in another workspace, which this server does not show",
+                entity=EntityRef("run", key, key),
+            )
+            continue
+        number = sum(parent.children[home] for home in homes)
+        names = ", ".join(repr(store.experiments[home].name) for home in homes)
+        violations.add(
+            "parent-deleted" if parent.experiment_id else "parent-gone",
+            "it is deleted, and runs that name it as their parent are not"
+            if parent.experiment_id
+            else "it is not there any more, and runs name it as their parent",
+            entity=store.runs[key].ref if key in store.runs else EntityRef("run", key, key),
+            observed=f"{number} child run{'s' * (number != 1)} in {names}",
+            expected="a parent that is there, or runs that name none",
+        )

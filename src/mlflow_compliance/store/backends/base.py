@@ -27,7 +27,7 @@ from mlflow_compliance.snapshot.entities import (
 from mlflow_compliance.snapshot.moved import PlaceInRow
 from mlflow_compliance.snapshot.refs import EntityRef, Location
 from mlflow_compliance.snapshot.snapshot import Snapshot
-from mlflow_compliance.snapshot.ties import How, Tie, ids_in
+from mlflow_compliance.snapshot.ties import How, Tie, ids_in, sources_of
 
 
 @dataclass(frozen=True)
@@ -167,13 +167,6 @@ def model_places(run_id: str, experiment_id: str, uri: str, history: str) -> lis
         for path in sorted(paths)
         if path and uri
     ]
-
-
-def sources_of(version: ModelVersion) -> tuple[str, ...]:
-    """The ids that a version names as where it comes from: its run, and the logged model or run in its source."""
-    scheme, _, rest = version.source.partition(":/")
-    named = rest.strip("/").split("/")[0] if scheme == "runs" or rest.startswith("m-") else ""
-    return tuple(key for key in (version.run_id or "", named) if key)
 
 
 def home_of(version: ModelVersion, homes: Mapping[str, str]) -> str:

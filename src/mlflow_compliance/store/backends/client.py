@@ -43,8 +43,9 @@ from mlflow_compliance.snapshot.entities import (
 )
 from mlflow_compliance.snapshot.refs import EntityRef, Location
 from mlflow_compliance.snapshot.snapshot import Snapshot
+from mlflow_compliance.snapshot.standing import LostParent, RowState, lost_parents, to_restore
 from mlflow_compliance.snapshot.tags import COPY_STATE, MADE_BY_US, PARENT, RETRACTED, RUN_NAME
-from mlflow_compliance.snapshot.ties import ids_in
+from mlflow_compliance.snapshot.ties import named_in, sources_of
 from mlflow_compliance.store.backends.base import (
     IS_PROMPT,
     MODEL_HISTORY,
@@ -53,7 +54,6 @@ from mlflow_compliance.store.backends.base import (
     home_of,
     model_places,
     sorted_points,
-    sources_of,
 )
 from mlflow_compliance.store.backends.client_ties import ObjectInfo, TieAsker
 from mlflow_compliance.store.backends.listing import PAGE, ClientListing, Listing, ModelRow, RunRow, get_or_none, pages
@@ -76,6 +76,10 @@ class _Tally:
     """Run, or logged model that a version names -> its experiment."""
     parents: dict[str, tuple[str, int]] = field(default_factory=dict)
     """Run -> the run that it names as its parent, and the latest time of its own row."""
+    away: set[str] = field(default_factory=set)
+    """Runs that are deleted."""
+    retracted: set[str] = field(default_factory=set)
+    """Those of them that a repair took back."""
     newest: int = 0
     locations: list[Location] = field(default_factory=list)
 
@@ -105,12 +109,7 @@ class ClientReader:
         assessing = {run_id for trace in traces for run_id in trace.assessed}
         tally = _Tally()
         models: dict[str, list[ModelRow]] = defaultdict(list)
-        named = {
-            key
-            for item in registry.values()
-            for version in item.versions
-            for key in (*ids_in(version), *sources_of(version))
-        }
+        named = {key for item in registry.values() for version in item.versions for key in named_in(version)}
         ready, external = set(), set[str]()
         for model in self.listing.models(ids):
             models[model.source_run_id].append(model)
@@ -152,6 +151,9 @@ class ClientReader:
             for run in self.listing.runs(again)
             if run.lifecycle == ACTIVE and _in_scope(run, marks, more[run.experiment_id])
         }
+        behind = {key: _state(key, tally) for key in named if key in tally.homes}
+        lost = _lost_parents(tally)
+        tally.wanted |= to_restore(behind, lost)
         runs = self._full(tally.wanted)
         written = sorted(model.model_id for key in runs for model in models.get(key, ()))
         counted = Counter(trace.experiment_id for trace in traces)
@@ -186,6 +188,8 @@ class ClientReader:
             ties=ties,
             untold=untold,
             datasets={key: tuple(sorted(items)) for key, items in datasets.items()},
+            behind_versions=behind,
+            lost_parents=lost,
         )
         places = [
             Location(item.ref, key, item.artifact_location) for key, item in experiments.items()
@@ -234,7 +238,10 @@ class ClientReader:
             tally.locations.append(Location(EntityRef("run", run.run_id), home, run.artifact_uri))
             if run.lifecycle == ACTIVE and MODEL_HISTORY in run.tags:
                 tally.locations += model_places(run.run_id, home, run.artifact_uri, run.tags[MODEL_HISTORY])
+        if run.lifecycle == DELETED:
+            tally.away.add(run.run_id)
         if retracted:
+            tally.retracted.add(run.run_id)
             return
         tally.counts[home][run.lifecycle, run.status] += 1
         if run.lifecycle == DELETED:
@@ -302,6 +309,7 @@ class ClientReader:
                 item.status or "",
                 stage,
                 dict(item.tags),
+                run_link=item.run_link or "",
             )
             versions[item.name].append(facts)
         return {
@@ -323,6 +331,24 @@ def _in_scope(run: RunRow, marks: Collection[tuple[str, str]], need: frozenset[s
     return need is not None and (need >= EVERY_RUN or not need.isdisjoint(run.names))
 
 
+def _state(key: str, tally: _Tally) -> RowState:
+    """Of a run or logged model that passed by."""
+    return RowState(DELETED if key in tally.away else ACTIVE, tally.homes[key])
+
+
+def _lost_parents(tally: _Tally) -> dict[str, LostParent]:
+    """As StandingReader has them."""
+    children: dict[str, Counter[str]] = defaultdict(Counter)
+    for child, (parent, _) in tally.parents.items():
+        # What a repair took back nobody misses.
+        kept = parent in tally.retracted or (parent in tally.homes and parent not in tally.away)
+        if child not in tally.away and not kept:
+            children[parent][tally.homes[child]] += 1
+    above = {child: parent for child, (parent, _) in tally.parents.items() if parent not in tally.retracted}
+    states = {key: _state(key, tally) if key in tally.homes else None for key in {*children, *above.values()}}
+    return lost_parents(states, children, above)
+
+
 def _experiment(item: Any) -> Experiment:
     return Experiment(
         item.experiment_id, item.name, item.lifecycle_stage, item.artifact_location or "", dict(item.tags), {}
@@ -334,7 +360,7 @@ def _counted(item: Experiment, tally: _Tally, traces: Mapping[str, int]) -> Expe
     return replace(
         item,
         runs=dict(tally.counts[key]),
-        deleted_runs=tuple(sorted(tally.deleted[key])) if item.active else (),
+        deleted_runs=tuple(sorted(tally.deleted[key])) if item.keeps_deleted_ids else (),
         traces=traces.get(key, 0),
         loose_models=tally.loose[key],
         assessed_runs=tally.assessed[key],

@@ -24,12 +24,23 @@ from mlflow_compliance.production.claims import (
 )
 from mlflow_compliance.production.marks import sought_folded
 from mlflow_compliance.settings.schema import Settings, folded
-from mlflow_compliance.snapshot.entities import ACTIVE, DELETED, DatasetInput, Experiment, LoggedModel, Run, StoreInfo
+from mlflow_compliance.snapshot.entities import (
+    ACTIVE,
+    DEFAULT,
+    DELETED,
+    DatasetInput,
+    Experiment,
+    LoggedModel,
+    Run,
+    StoreInfo,
+)
 from mlflow_compliance.snapshot.snapshot import Snapshot
+from mlflow_compliance.snapshot.standing import to_restore
 from mlflow_compliance.snapshot.tags import ASSESSED_RUN, COPY_STATE, MADE_BY_US, RETRACTED
 from mlflow_compliance.store.backends.base import Backend, Rows, fresh_since, workspace
 from mlflow_compliance.store.backends.sql_locations import rows_of
 from mlflow_compliance.store.backends.sql_schema import lost_rows, read_schema
+from mlflow_compliance.store.backends.sql_standing import StandingReader
 from mlflow_compliance.store.backends.sql_tables import RegistryReader, RunReader, Tables
 from mlflow_compliance.store.backends.sql_ties import TieReader
 from mlflow_compliance.store.backends.sql_times import newest_row
@@ -106,7 +117,9 @@ class SqlReader:
         experiments = self.experiments()
         registry = RegistryReader(self.tables).registered_models()
         wanted, claimed = self._scope(settings, experiments)
-        wanted |= served_runs(settings, registry) | set(also)
+        standing = StandingReader(self.tables)
+        behind, lost = standing.behind(registry), standing.lost_parents(experiments)
+        wanted |= served_runs(settings, registry) | to_restore(behind, lost) | set(also)
         runs = {key: run for key, run in self.full.runs(wanted).items() if run.experiment_id in experiments}
         models = self.full.logged_models(runs)
         may_go = retirable(settings, experiments, claimed)
@@ -127,6 +140,8 @@ class SqlReader:
             schema=schema,
             lost_rows=lost_rows(self.tables),
             other_workspaces=self._other_workspaces(),
+            behind_versions=behind,
+            lost_parents=lost,
         )
 
     def _other_workspaces(self) -> tuple[str, ...]:
@@ -193,7 +208,7 @@ class SqlReader:
                 artifact_location=location or "",
                 tags=tags[key],
                 runs=counts[key],
-                deleted_runs=tuple(sorted(deleted[key])) if lifecycle == ACTIVE else (),
+                deleted_runs=tuple(sorted(deleted[key])) if lifecycle == ACTIVE or key == DEFAULT else (),
                 traces=traces.get(key, 0),
                 loose_models=loose.get(key, 0),
                 assessed_runs=assessed.get(key, 0),

@@ -25,7 +25,8 @@ from mlflow_compliance.snapshot.entities import (
     Run,
 )
 from mlflow_compliance.snapshot.tags import COPY_STATE, EXTERNAL, RETRACTED, RUN_NAME
-from mlflow_compliance.store.backends.base import IS_PROMPT, home_of, sorted_points, sources_of
+from mlflow_compliance.snapshot.ties import sources_of
+from mlflow_compliance.store.backends.base import IS_PROMPT, home_of, sorted_points
 
 CHUNK = 500
 """Ids in one IN list: SQLite's oldest limit on parameters is 999."""
@@ -280,9 +281,11 @@ class RegistryReader:
             **here,
         ):
             version_tags[name, str(version)][key] = value or ""
-        location = "storage_location" if self.tables.has("model_versions", "storage_location") else "NULL"
-        for name, version, run_id, source, stored, status, stage in self.tables.all(
-            f"SELECT registered_models.name, version, run_id, source, {location}, status, current_stage FROM "
+        location, link = (
+            name if self.tables.has("model_versions", name) else "NULL" for name in ("storage_location", "run_link")
+        )
+        for name, version, run_id, source, stored, status, stage, linked in self.tables.all(
+            f"SELECT registered_models.name, version, run_id, source, {location}, status, current_stage, {link} FROM "
             f"{self._of_models('model_versions')} "
             "AND current_stage <> 'Deleted_Internal' ORDER BY version",
             **here,
@@ -297,6 +300,7 @@ class RegistryReader:
                 status or "",
                 stage or "None",
                 tagged,
+                run_link=linked or "",
             )
             versions[name].append(facts)
         homes = self._homes(version for found in versions.values() for version in found)
