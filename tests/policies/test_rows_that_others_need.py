@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from repairs import carry_out, findings, plan_for, take_back, unfixed
+from places import Guest, Place
+from repairs import carry_out, findings, found_in, plan_for, take_back, unfixed
+from servers import tracking_server
 from stores import START, Lab
+
+from mlflow_compliance.errors import ChangeError
 
 LabMaker = Callable[..., Lab]
 IDS = ("EXP004", "EXP005", "REG004", "REG005", "RUN003")
@@ -275,3 +280,37 @@ def test_run003_what_a_merge_leaves_is_in_order(lab: Lab, parent: str) -> None:
     assert (done.differing, done.outcome.failed) == ([], [])
     assert not lab.read().experiments[rival].active
     assert told(lab) == []
+
+
+def test_through_a_tracking_server(lab: Lab) -> None:
+    """All of them at once; of an alias alone the way back is closed there, and says so."""
+    key, taken = lab.experiment("churn"), lab.experiment("taken")
+    parent, behind = lab.run(key, "parent"), lab.run(key, "behind", metrics={"auc": 0.5})
+    lab.run(key, "child", **{PARENT: parent})
+    lab.run(key, "child of nobody", **{PARENT: "e" * 32})
+    lab.registered("churn", f"models:/{lab.model(key, behind)}", behind)
+    lab.registered("other", str(lab.folder / "elsewhere"), alias="champion")
+    lab.sql("DELETE FROM model_versions WHERE name = 'other'")
+    runs = [lab.run(home) for home in ("0", taken)]
+    for run_id in (parent, behind):
+        lab.client.delete_run(run_id)
+    for home in (taken, "0"):
+        lab.client.delete_experiment(home)
+    with tracking_server(lab.folder.parent, lab.uri, lab.mlruns) as server:
+        guest = Guest(Place(server.url, str(lab.mlruns)), lab.folder, lab.settings)
+        assert told(guest) == told(lab)
+        assert [policy for policy, *_ in told(guest)] == ["EXP004", "EXP005", "REG004", "REG005", "RUN003", "RUN003"]
+        done = carry_out(guest, plan_for(guest, *IDS))
+        assert (done.differing, done.outcome.failed) == ([], [])
+        assert told(guest) == told(lab) == [("RUN003", "e" * 32, "parent-gone")]
+        assert {lifecycle(lab, run_id) for run_id in runs} == {"deleted"}
+        assert lab.client.get_experiment(taken).lifecycle_stage == "deleted"
+        (alias,) = [line for line in done.lines if (line.get("undo") or {}).get("kind") == "PutAliasBack"]
+        with pytest.raises(ChangeError, match="a tracking server lets no alias name a version that is not there"):
+            take_back(guest, [line for line in done.lines if line.get("change") == alias["change"]])
+        take_back(guest, [line for line in done.lines if line.get("change") != alias["change"]])
+        assert [policy for policy, *_ in told(lab)] == ["EXP004", "EXP005", "REG004", "RUN003", "RUN003"]
+        # A server with workspaces shows those of one alone: what is not there may be in another.
+        snapshot = guest.read(artifacts=False)
+        snapshot = replace(snapshot, info=replace(snapshot.info, workspace="team-b"))
+        assert {item.entity.key for item in found_in(snapshot, guest, "RUN003")} == {parent}
