@@ -12,16 +12,16 @@ def restore(run_id: str, context: Context) -> Iterator[Change]:
     be one production run too many.
     """
     snapshot = context.snapshot
-    run = snapshot.runs.get(run_id)
-    if run is None:
-        raise Unfixable(f"run {run_id} was not read in full: run --fix again, or restore it in MLflow")
-    if run.lifecycle != DELETED:
+    run, state, parent = snapshot.runs.get(run_id), snapshot.state_of(run_id), snapshot.lost_parents.get(run_id)
+    home = snapshot.experiments.get(state.experiment_id if state else parent.experiment_id if parent else "")
+    if state is not None and state.lifecycle != DELETED:
         return
-    home = snapshot.experiments.get(run.experiment_id)
     if home is None:
         raise Unfixable(f"run {run_id} lies in another workspace: restore it there")
     if not home.active:
         raise Unfixable(f"its {home.ref} is deleted too: {way_back(home.experiment_id)}")
+    if run is None:
+        raise Unfixable(f"run {run_id} was not read in full: run --fix again, or restore it in MLflow")
     marked = any(said_in(run.tags, context.settings))
     if marked and any(production_runs(product, context) for product in context.settings.products):
         raise Unfixable(

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+from databases import SERVERS
 from places import Guest, Place
 from repairs import carry_out, findings, found_in, plan_for, take_back, unfixed
 from servers import tracking_server
+from sqlalchemy import create_engine, text
 from stores import START, Lab
 
+from mlflow_compliance.changes import RestoreRun
 from mlflow_compliance.errors import ChangeError
+from mlflow_compliance.settings.schema import Settings
 
 LabMaker = Callable[..., Lab]
 IDS = ("EXP004", "EXP005", "REG004", "REG005", "RUN003")
@@ -280,6 +285,46 @@ def test_run003_what_a_merge_leaves_is_in_order(lab: Lab, parent: str) -> None:
     assert (done.differing, done.outcome.failed) == ([], [])
     assert not lab.read().experiments[rival].active
     assert told(lab) == []
+
+
+def test_run003_more_parents_than_are_read_at_a_time(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server is asked for each of them. What no remedy can restore takes no place among them."""
+    monkeypatch.setattr("mlflow_compliance.snapshot.standing.MOST_PARENTS", 1)
+    key, deleted = lab.experiment("churn"), lab.experiment("deleted")
+    parents = [lab.run(home, "sweep") for home in (key, key, deleted, deleted)]
+    for parent in parents:
+        lab.run(key, "trial", **{PARENT: parent})
+        lab.client.delete_run(parent)
+    lab.client.delete_experiment(deleted)
+    first, second = sorted(parents[:2])
+    assert plan_for(lab, "RUN003").changes == (RestoreRun(first, key),)
+    assert "run --fix again" in reasons(lab, "RUN003")[second]
+    assert carry_out(lab, plan_for(lab, "RUN003")).differing == []
+    assert plan_for(lab, "RUN003").changes == (RestoreRun(second, key),)
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_on_a_database_server(name: str, tmp_path: Path) -> None:
+    place = Place(SERVERS[name]().store(f"{tmp_path}/mlruns"), f"{tmp_path}/mlruns")
+    guest = Guest(place, tmp_path, Settings.model_validate({"products": []}))
+    key, taken = guest.experiment("Churn"), guest.experiment("taken")
+    parent, behind = guest.run(key, "parent"), guest.run(key, "behind", metrics={"auc": 0.5})
+    guest.run(key, "child", **{PARENT: parent})
+    guest.registered("churn", f"models:/{guest.model(key, behind)}", behind)
+    guest.registered("other", "s3://bucket/model", alias="champion")
+    guest.client.set_registered_model_alias("other", "Candidate", "1")
+    runs = [guest.run(home) for home in ("0", taken)]
+    engine = create_engine(guest.uri)
+    with engine.begin() as connection:
+        connection.execute(text("DELETE FROM model_versions WHERE name = 'other'"))
+    engine.dispose()
+    for run_id in (parent, behind):
+        guest.client.delete_run(run_id)
+    for home in (taken, "0"):
+        guest.client.delete_experiment(home)
+    assert [rule for rule, *_ in told(guest)] == ["EXP004", "EXP005", "REG004", "REG005", "REG005", "RUN003"]
+    assert mended(guest) == []
+    assert {lifecycle(guest, run_id) for run_id in runs} == {"deleted"}
 
 
 def test_through_a_tracking_server(lab: Lab) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from mlflow_compliance.snapshot.entities import ACTIVE, DELETED
+from mlflow_compliance.snapshot.entities import ACTIVE, DELETED, Experiment
 from mlflow_compliance.snapshot.ties import is_model
 
 
@@ -51,7 +51,14 @@ MOST_PARENTS = 200
 """Deleted parents that are read in full at a time: a server is asked for them one by one."""
 
 
-def to_restore(behind: Mapping[str, RowState], lost: Mapping[str, LostParent]) -> set[str]:
+def to_restore(
+    behind: Mapping[str, RowState], lost: Mapping[str, LostParent], experiments: Mapping[str, Experiment]
+) -> set[str]:
     """Ids of the deleted runs that a remedy may restore, and that every reader brings in full for that."""
-    named = {key for key, state in behind.items() if state.lifecycle == DELETED and not is_model(key)}
-    return named | set(sorted(key for key, parent in lost.items() if parent.experiment_id)[:MOST_PARENTS])
+    active = {key for key, experiment in experiments.items() if experiment.active}
+    named = {
+        key
+        for key, state in behind.items()
+        if state.lifecycle == DELETED and state.experiment_id in active and not is_model(key)
+    }
+    return named | set(sorted(key for key, parent in lost.items() if parent.experiment_id in active)[:MOST_PARENTS])

@@ -153,7 +153,7 @@ class ClientReader:
         }
         behind = {key: _state(key, tally) for key in named if key in tally.homes}
         lost = _lost_parents(tally)
-        tally.wanted |= to_restore(behind, lost)
+        tally.wanted |= to_restore(behind, lost, experiments)
         runs = self._full(tally.wanted)
         written = sorted(model.model_id for key in runs for model in models.get(key, ()))
         counted = Counter(trace.experiment_id for trace in traces)

@@ -119,7 +119,7 @@ class SqlReader:
         wanted, claimed = self._scope(settings, experiments)
         standing = StandingReader(self.tables)
         behind, lost = standing.behind(registry), standing.lost_parents(experiments)
-        wanted |= served_runs(settings, registry) | to_restore(behind, lost) | set(also)
+        wanted |= served_runs(settings, registry) | to_restore(behind, lost, experiments) | set(also)
         runs = {key: run for key, run in self.full.runs(wanted).items() if run.experiment_id in experiments}
         models = self.full.logged_models(runs)
         may_go = retirable(settings, experiments, claimed)
