@@ -103,7 +103,8 @@ from mlflow_compliance.snapshot.tags import (
     SUPERSEDED,
     SUPERSEDED_BY,
 )
-from mlflow_compliance.snapshot.ties import How, Tie
+from mlflow_compliance.snapshot.ties import How, Tie, ids_in
+from mlflow_compliance.snapshot.unfinished import HalfMade, LostTraces, OpenTraces
 
 __all__ = [
     "BUILD",
@@ -151,15 +152,18 @@ __all__ = [
     "FactValue",
     "Finding",
     "GiveBack",
+    "HalfMade",
     "How",
     "Kept",
     "LinkDuplicate",
     "LogProductionRun",
     "LoggedModel",
     "LostRows",
+    "LostTraces",
     "ModelVersion",
     "MoveToQuarantine",
     "Moved",
+    "OpenTraces",
     "Outdated",
     "PlaceInRow",
     "PointToCopy",
@@ -208,6 +212,7 @@ __all__ = [
     "fixer",
     "folded",
     "guessed_by",
+    "ids_in",
     "in_folder",
     "in_run",
     "is_archived",

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from mlflow_compliance.snapshot.artifacts import Artifacts
     from mlflow_compliance.snapshot.evidence import Evidence, Source
     from mlflow_compliance.snapshot.ties import How, Tie
+    from mlflow_compliance.snapshot.unfinished import HalfMade, OpenTraces
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,10 @@ class Snapshot:
     lost_rows: tuple[LostRows, ...] = ()
     other_workspaces: tuple[str, ...] = ()
     """Workspaces of this store that hold something and were not read."""
+    half_made: tuple[HalfMade, ...] = ()
+    """By kind and id."""
+    open_traces: tuple[OpenTraces, ...] = ()
+    """By experiment."""
 
     def last_known_time(self, run: Run) -> int:
         """The latest time that a run's rows are dated, in milliseconds; 0 where none is. Files date nothing: a copy

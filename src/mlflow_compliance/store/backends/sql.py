@@ -33,6 +33,7 @@ from mlflow_compliance.store.backends.sql_schema import lost_rows, read_schema
 from mlflow_compliance.store.backends.sql_tables import RegistryReader, RunReader, Tables
 from mlflow_compliance.store.backends.sql_ties import TieReader
 from mlflow_compliance.store.backends.sql_times import newest_row
+from mlflow_compliance.store.backends.sql_unfinished import half_made, open_traces
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,14 @@ class SqlBackend(Backend):
     def counted(self, experiment_id: str) -> Experiment | None:
         with self.reading() as connection:
             return SqlReader(connection, workspace()).experiments().get(experiment_id)
+
+    def known_traces(self, ids: Collection[str]) -> Collection[str]:
+        with self.reading() as connection:
+            tables = Tables(connection, workspace())
+            if not tables.has("trace_info", "request_id"):
+                return ()
+            rows = tables.within("SELECT request_id FROM trace_info WHERE request_id IN :ids", ids)
+            return {trace_id for (trace_id,) in rows}
 
     def newest_row(self, before: int) -> int | None:
         with self.reading() as connection:
@@ -111,6 +120,7 @@ class SqlReader:
         models = self.full.logged_models(runs)
         may_go = retirable(settings, experiments, claimed)
         now = int(time.time() * 1000)
+        since = fresh_since(settings, now)
         return Snapshot(
             info=replace(
                 info,
@@ -122,11 +132,13 @@ class SqlReader:
             runs=runs,
             logged_models=models,
             registered_models=registry,
-            ties=TieReader(self.tables, now, fresh_since(settings, now)).ties(runs, registry, may_go.experiments),
+            ties=TieReader(self.tables, now, since).ties(runs, registry, may_go.experiments),
             datasets=self._datasets(may_go.into),
             schema=schema,
             lost_rows=lost_rows(self.tables),
             other_workspaces=self._other_workspaces(),
+            half_made=half_made(self.tables, experiments, registry),
+            open_traces=open_traces(self.tables, experiments, since),
         )
 
     def _other_workspaces(self) -> tuple[str, ...]:
