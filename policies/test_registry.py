@@ -4,10 +4,14 @@ gone.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 from mlflow_compliance.api import (
     Artifacts,
     ComplianceError,
     Context,
+    EntityRef,
+    ModelVersion,
     Product,
     RegisteredModel,
     Settings,
@@ -16,12 +20,16 @@ from mlflow_compliance.api import (
     SnapshotLookup,
     Violations,
     current_run,
+    first_of,
     folded,
     policy,
     resolve,
     unseen_aliases,
     without_any,
 )
+
+MOST = 20
+"""Numbers of versions, or aliases, named in one line."""
 
 
 @policy("REG001", "The production alias resolves to the production run", Severity.CRITICAL)
@@ -89,6 +97,8 @@ def test_every_version_has_its_source(
     registered_model: RegisteredModel, artifacts: Artifacts, violations: Violations
 ) -> None:
     """A version whose files are gone says READY until somebody needs it."""
+    gone: list[tuple[ModelVersion, str]] = []
+    incomplete: list[tuple[ModelVersion, str]] = []
     for version in registered_model.versions:
         folder = artifacts.locations.get(version.ref.place)
         unknown = artifacts.unknown.get(version.ref.place)
@@ -97,17 +107,30 @@ def test_every_version_has_its_source(
             violations.not_evaluated("no-model", unknown.reason, entity=version.ref)
         elif not models and not version.external:
             aside = artifacts.aside(version.ref.place)
-            observed = f"{version.source}; what it misses lies in {aside.path}, see ART006" if aside else version.source
-            violations.add(
-                "no-model",
-                "its source holds no model",
-                entity=version.ref,
-                observed=observed,
-                expected="a folder with an MLmodel",
-            )
-        for model in models:
-            if model.problem:
-                violations.add("incomplete", "its source is not complete", entity=version.ref, observed=model.problem)
+            missed = f"; what it misses lies in {aside.path}, see ART006" if aside else ""
+            gone.append((version, f"{version.source}{missed}"))
+        incomplete += [(version, model.problem) for model in models if model.problem]
+    for entity, message, observed in _lines(gone, "source holds no model", registered_model):
+        violations.add("no-model", message, entity=entity, observed=observed, expected="a folder with an MLmodel")
+    for entity, message, observed in _lines(incomplete, "source is not complete", registered_model):
+        violations.add("incomplete", message, entity=entity, observed=observed)
+
+
+def _lines(
+    found: Sequence[tuple[ModelVersion, str]], what: str, registered: RegisteredModel
+) -> Iterator[tuple[EntityRef, str, str]]:
+    """One version by itself; several of one registered model in one line, which names them and what leads there."""
+    numbers = list(dict.fromkeys(version.version for version, _ in found))
+    if len(numbers) <= 1:
+        yield from ((version.ref, f"its {what}", observed) for version, observed in found)
+        return
+    aliases = [f"{alias} ({number})" for alias, number in sorted(registered.aliases.items()) if number in numbers]
+    led = f", aliases {first_of(aliases, MOST)}" if aliases else ""
+    yield (
+        registered.ref,
+        f"of {len(numbers)} of its {len(registered.versions)} versions the {what}",
+        f"versions {first_of(numbers, MOST)}{led}; version {numbers[0]}: {found[0][1]}",
+    )
 
 
 @policy(

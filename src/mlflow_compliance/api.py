@@ -77,6 +77,7 @@ from mlflow_compliance.snapshot.files import (
     ArtifactRoot,
     DuplicateGroup,
     Quarantined,
+    Unreachable,
     in_folder,
     upwards,
 )
@@ -194,6 +195,7 @@ __all__ = [
     "Tie",
     "Unfixable",
     "Unknown",
+    "Unreachable",
     "Violations",
     "Why",
     "agree",
