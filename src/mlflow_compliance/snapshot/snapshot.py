@@ -70,7 +70,7 @@ class Snapshot:
     half_made: tuple[HalfMade, ...] = ()
     """By kind and id."""
     open_traces: tuple[OpenTraces, ...] = ()
-    """By experiment."""
+    """By experiment. Surely there where files are: a database has no index to find them by."""
 
     def last_known_time(self, run: Run) -> int:
         """The latest time that a run's rows are dated, in milliseconds; 0 where none is. Files date nothing: a copy

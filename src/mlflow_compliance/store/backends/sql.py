@@ -104,10 +104,14 @@ class SqlReader:
 
     def read(self, info: StoreInfo, settings: Settings, also: Collection[str] = ()) -> tuple[Snapshot, Rows]:
         """The store without its files, and where its rows say that the files lie: the only query whose answer grows
-        with the runs.
+        with the runs. The traces in progress are looked for among all of them.
         """
         snapshot = self.snapshot(info, settings, also)
-        return snapshot, rows_of(self.tables, snapshot, settings.store.resolved_relocate(settings.base))
+        since = fresh_since(settings, snapshot.taken_at)
+        found = open_traces(self.tables, snapshot.experiments, since)
+        return replace(snapshot, open_traces=found), rows_of(
+            self.tables, snapshot, settings.store.resolved_relocate(settings.base)
+        )
 
     def snapshot(self, info: StoreInfo, settings: Settings, also: Collection[str] = ()) -> Snapshot:
         """The store without its files. `also` are runs to bring in full besides those in scope."""
@@ -120,7 +124,6 @@ class SqlReader:
         models = self.full.logged_models(runs)
         may_go = retirable(settings, experiments, claimed)
         now = int(time.time() * 1000)
-        since = fresh_since(settings, now)
         return Snapshot(
             info=replace(
                 info,
@@ -132,13 +135,12 @@ class SqlReader:
             runs=runs,
             logged_models=models,
             registered_models=registry,
-            ties=TieReader(self.tables, now, since).ties(runs, registry, may_go.experiments),
+            ties=TieReader(self.tables, now, fresh_since(settings, now)).ties(runs, registry, may_go.experiments),
             datasets=self._datasets(may_go.into),
             schema=schema,
             lost_rows=lost_rows(self.tables),
             other_workspaces=self._other_workspaces(),
             half_made=half_made(self.tables, experiments, registry),
-            open_traces=open_traces(self.tables, experiments, since),
         )
 
     def _other_workspaces(self) -> tuple[str, ...]:
