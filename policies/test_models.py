@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mlflow_compliance.api import (
     Artifacts,
+    Cause,
     Context,
     HalfMade,
     Product,
@@ -43,7 +44,11 @@ def test_production_run_has_a_model_artifact(
         marks = ", ".join(f"{key}={value}" for key, value in sorted(product.production_tags.items()))
         expected = f"a run with the tag {marks} ({settings.origin('production_tags', product)})"
         violations.add(
-            "no-production-run", "no run is marked as production", observed="0 production runs", expected=expected
+            "no-production-run",
+            "no run is marked as production",
+            observed="0 production runs",
+            expected=expected,
+            cause=Cause("RUN002", violations.subject),
         )
     for run in runs:
         folders, unknown = store.model_folders(run), store.unknown_files(run)

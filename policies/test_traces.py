@@ -16,13 +16,7 @@ from mlflow_compliance.api import (
 )
 
 
-@policy(
-    "TRC001",
-    "Traces have an end and a row",
-    Severity.LOW,
-    advice="traces in progress: see that what logs them is at work, and delete those in MLflow that nobody will end; "
-    "files without a row: see that no backup of the database knows them, and move them out of the artifact root",
-)
+@policy("TRC001", "Traces have an end and a row", Severity.LOW)
 def test_traces_have_an_end_and_a_row(
     store: Snapshot, artifacts: Artifacts, settings: Settings, violations: Violations
 ) -> None:

@@ -51,7 +51,7 @@ from mlflow_compliance.production.metrics import agree, differs
 from mlflow_compliance.production.reachability import Kept, Sign, kept_by, last_sign, last_written
 from mlflow_compliance.production.resolution import Resolution, SnapshotLookup, resolve
 from mlflow_compliance.repair.journal import user_name
-from mlflow_compliance.rules.finding import Finding, Severity, Violations
+from mlflow_compliance.rules.finding import Cause, Finding, Severity, Violations
 from mlflow_compliance.rules.fixer import Unfixable, fixer
 from mlflow_compliance.rules.policy import Requirement, policy, without_any
 from mlflow_compliance.safe_text import first_of
@@ -136,6 +136,7 @@ __all__ = [
     "Bundle",
     "By",
     "CannotFix",
+    "Cause",
     "Change",
     "ClaimRoot",
     "ComplianceError",

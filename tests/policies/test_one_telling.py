@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 
 import pytest
-from gates import POLICIES, Gate, told
+from gates import POLICIES, SETTINGS, Gate, told
 from repairs import carry_out, findings, plan_for, unfixed
 from stores import Lab
 
@@ -120,3 +120,22 @@ def test_many_files_that_cannot_be_read_are_one_line(lab: Lab, gate: Gate, numbe
     gate.settings(lab.uri)
     result = gate("--compliance-rules=ART001", rules=RULES)
     assert result.ret == 1, told(result)
+
+
+def test_a_summary_tells_what_follows_in_one_line(lab: Lab, gate: Gate) -> None:
+    """Without a production run a dozen checks have nothing to look at: one thing is wrong."""
+    lab.experiment("credit_delivery", lifecycle="production")
+    more = '[products.production]\nrequired_metrics = ["auc", "recall"]\nrequired_params = ["threshold"]\n'
+    text = SETTINGS.format(uri=f'"{lab.uri}"').replace("[experiments]", f"{more}[experiments]")
+    (gate.folder / "compliance.toml").write_text(text)
+    result = gate(rules=[POLICIES])
+    said = told(result)
+    assert result.ret == 1
+    assert "for what RUN002 says of product credit, these fail too: MOD001, " in said
+    table = said.partition("what --fix would do")[2].partition("short test summary")[0]
+    rows = [line.split()[0] for line in table.splitlines() if line.strip().startswith(("RUN", "MOD", "PRD", "SRV"))]
+    assert "RUN002" in rows
+    assert not {"MOD001", "MOD003", "MOD004", "PRD001", "PRD002", "PRD005", "PRD007"} & set(rows)
+    alone = gate("--compliance-rules=MOD004", rules=[POLICIES])
+    assert alone.ret == 1
+    assert "there is no production model to look at" in told(alone).partition("what --fix would do")[2]

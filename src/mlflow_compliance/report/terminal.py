@@ -37,7 +37,13 @@ def write_summary(reporter: Any, summary: Summary, results: Sequence[Result]) ->
     for done in summary.repair:
         reporter.write_line(printable(done.text), red=not done.ok)
     _write_outcomes(reporter, results)
-    rows = [(result.policy, finding) for result in results for finding in result.findings]
+    following = _following(results)
+    rows = [
+        (result.policy, finding)
+        for result in results
+        for finding in result.findings
+        if (result.policy, result.entity, finding.code) not in following
+    ]
     if rows:
         for line in _table(rows[:MOST]).splitlines():
             reporter.write_line(line.rstrip())
@@ -45,11 +51,34 @@ def write_summary(reporter: Any, summary: Summary, results: Sequence[Result]) ->
             reporter.write_line(
                 f"... and {len(rows) - MOST} findings more: see the report that --html=audit.html writes"
             )
+    told: dict[tuple[str, str], list[str]] = {}
+    for (policy, *_), cause in following.items():
+        told.setdefault(cause, []).append(policy)
+    for (policy, entity), policies in sorted(told.items()):
+        named = ", ".join(dict.fromkeys(policies))
+        reporter.write_line(printable(f"for what {policy} says of {entity}, these fail too: {named}"))
     lines = to_copy(finding.toml for _, finding in rows)
     if lines:
         reporter.write_line("to be copied into compliance.toml:")
         for line in lines:
             reporter.write_line(line)
+
+
+def _following(results: Sequence[Result]) -> dict[tuple[str, str, str], tuple[str, str]]:
+    """(policy, entity of its check, code) of findings that only follow from what another check found -> that check,
+    where it was asked and says something of its own.
+    """
+    found = {(result.policy, result.entity): result.findings for result in results if result.findings}
+    following = {}
+    for (policy, entity), findings in found.items():
+        for finding in findings:
+            first, cause = None, finding.cause
+            while cause in found:
+                first = cause
+                cause = next((item.cause for item in found[first] if item.cause), None)
+            if first is not None:
+                following[policy, entity, finding.code] = first
+    return following
 
 
 def _write_outcomes(reporter: Any, results: Sequence[Result]) -> None:

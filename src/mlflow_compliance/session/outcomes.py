@@ -171,6 +171,7 @@ def _problem(finding: Finding, remedy: str, rule: Policy, audit: Audit) -> Found
         expected=finding.expected,
         remedy=remedy,
         toml=finding.toml,
+        cause=(finding.cause.policy, str(finding.cause.subject)) if finding.cause else None,
     )
 
 
