@@ -56,7 +56,7 @@ class Finding:
     name: str = ""
     """Which param, metric, tag or fact of the entity it is about, where one rule may find several of them wrong."""
     cause: Cause | None = None
-    """Where that check was asked too and failed, a summary tells the one thing that is wrong there, once."""
+    """Where that check was asked too and failed, the table tells the way out there, once."""
 
     @property
     def fingerprint(self) -> str:
