@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 
 from mlflow_compliance.api import (
     ArtifactRoot,
@@ -14,6 +15,7 @@ from mlflow_compliance.api import (
     Settings,
     Severity,
     Snapshot,
+    Unreachable,
     Violations,
     first_of,
     in_folder,
@@ -24,6 +26,8 @@ from mlflow_compliance.api import (
 
 MOST = 5
 """Experiments named in one line."""
+FEW = 2
+"""Long paths named in one line."""
 
 
 @policy("ART001", "No duplicate artifacts", Severity.MEDIUM)
@@ -50,15 +54,25 @@ def test_every_artifact_is_stored_once(
             f"{pointers} object{'s' * (pointers != 1)} point{'s' * (pointers == 1)} to another copy; each stays "
             "as it is"
         )
-    for path, reason in sorted(artifacts.unread.items()):
-        if artifacts.root_of(path) == artifact_root:
-            violations.add(
-                "not-compared",
-                "could not be compared",
-                entity=EntityRef("unread", path, artifacts.relative(path)),
-                observed=reason,
-                expected="a readable file",
-            )
+    unread = sorted(path for path in artifacts.unread if artifacts.root_of(path) == artifact_root)
+    for path in unread if len(unread) <= MOST else ():
+        violations.add(
+            "not-compared",
+            "could not be compared",
+            entity=EntityRef("unread", path, artifacts.relative(path)),
+            observed=artifacts.unread[path],
+            expected="a readable file",
+        )
+    if len(unread) > MOST:
+        reasons = Counter(artifacts.unread[path] for path in unread)
+        violations.add(
+            "not-compared",
+            f"{len(unread)} files or folders could not be compared",
+            entity=EntityRef("unread", artifact_root.path, artifact_root.path),
+            observed=f"{'; '.join(f'{number} {reason}' for reason, number in reasons.most_common(MOST))}; such as "
+            f"{first_of([artifacts.relative(path) for path in unread], FEW)}",
+            expected="readable files",
+        )
     for equal_archives in artifacts.equal_archives:
         if artifacts.root_of(equal_archives[0]) == artifact_root:
             first = artifacts.relative(equal_archives[0])
@@ -107,11 +121,17 @@ def test_artifacts_can_be_reached(
 ) -> None:
     """A row that points to another machine's drive is evidence that nobody can open."""
     _tell_what_is_mapped(artifacts, settings, violations)
+    absent: dict[str, list[Unreachable]] = defaultdict(list)
     for item in artifacts.unreachable:
+        absent[item.root].append(item)
+    for root, items in absent.items():
+        if root and len(items) > 1:
+            _tell_what_is_absent(root, items, store, artifacts, violations)
+    for item in artifacts.unreachable:
+        if item.root and len(absent[item.root]) > 1:
+            continue
         subject = item.example if item.rows == 1 else EntityRef("place", item.place, item.place)
-        named = [_called(store.experiments[key]) for key in item.experiments if key in store.experiments]
-        shown = f" of {first_of(named, MOST)}" if named else ""
-        rows = f"{item.rows} row{'s' * (item.rows != 1)}{shown} below {item.place}"
+        rows = f"{item.rows} row{'s' * (item.rows != 1)}{_of_which(item.experiments, store)} below {item.place}"
         aside = artifacts.aside(item.example.place)
         where = f"; what it misses lies in {aside.path}, see ART006" if aside else ""
         moved = artifacts.moved_from(item.place)
@@ -128,6 +148,29 @@ def test_artifacts_can_be_reached(
             observed="; ".join([rows, *map(_found, moved)]),
             toml=toml if any(found.folder for found in moved) else "",
         )
+
+
+def _tell_what_is_absent(
+    root: str, items: Sequence[Unreachable], store: Snapshot, artifacts: Artifacts, violations: Violations
+) -> None:
+    """Folders of one root that are not there, in one line: which version or run that harms, other rules say."""
+    aside = dict.fromkeys(found.path for item in items if (found := artifacts.aside(item.example.place)))
+    where = f"; what some of their rows miss lies in {first_of(list(aside), MOST)}, see ART006" if aside else ""
+    rows, homes = sum(item.rows for item in items), sorted({key for item in items for key in item.experiments})
+    named = first_of([item.place for item in items], FEW)
+    violations.add(
+        "unreachable",
+        f"{len(items)} folders that rows name are not there{where}",
+        entity=EntityRef("place", root, root),
+        observed=f"{rows} rows{_of_which(homes, store)}: {named}",
+        expected="a folder for each",
+    )
+
+
+def _of_which(experiments: Iterable[str], store: Snapshot) -> str:
+    """The experiments that rows are of, as a line names them after the rows."""
+    named = [_called(store.experiments[key]) for key in experiments if key in store.experiments]
+    return f" of {first_of(named, MOST)}" if named else ""
 
 
 def _found(moved: Moved) -> str:

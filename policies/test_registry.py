@@ -4,11 +4,15 @@ gone.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 from mlflow_compliance.api import (
     ACTIVE,
     Artifacts,
     ComplianceError,
     Context,
+    EntityRef,
+    ModelVersion,
     Product,
     RegisteredModel,
     Settings,
@@ -28,10 +32,12 @@ from mlflow_compliance.api import (
     without_any,
 )
 
-MOST = 3
+FEW = 3
 """Runs or models in one line."""
 ELSEWHERE = "may lie in another workspace, which this server does not show"
 KEPT = "kept as long as the version is: the next mlflow gc takes what is deleted"
+MOST = 20
+"""Numbers of versions, or aliases, named in one line."""
 
 
 @policy("REG001", "The production alias resolves to the production run", Severity.CRITICAL)
@@ -99,6 +105,8 @@ def test_every_version_has_its_source(
     registered_model: RegisteredModel, artifacts: Artifacts, violations: Violations
 ) -> None:
     """A version whose files are gone says READY until somebody needs it."""
+    gone: list[tuple[ModelVersion, str]] = []
+    incomplete: list[tuple[ModelVersion, str]] = []
     for version in registered_model.versions:
         folder = artifacts.locations.get(version.ref.place)
         unknown = artifacts.unknown.get(version.ref.place)
@@ -107,17 +115,30 @@ def test_every_version_has_its_source(
             violations.not_evaluated("no-model", unknown.reason, entity=version.ref)
         elif not models and not version.external:
             aside = artifacts.aside(version.ref.place)
-            observed = f"{version.source}; what it misses lies in {aside.path}, see ART006" if aside else version.source
-            violations.add(
-                "no-model",
-                "its source holds no model",
-                entity=version.ref,
-                observed=observed,
-                expected="a folder with an MLmodel",
-            )
-        for model in models:
-            if model.problem:
-                violations.add("incomplete", "its source is not complete", entity=version.ref, observed=model.problem)
+            missed = f"; what it misses lies in {aside.path}, see ART006" if aside else ""
+            gone.append((version, f"{version.source}{missed}"))
+        incomplete += [(version, model.problem) for model in models if model.problem]
+    for entity, message, observed in _lines(gone, "source holds no model", registered_model):
+        violations.add("no-model", message, entity=entity, observed=observed, expected="a folder with an MLmodel")
+    for entity, message, observed in _lines(incomplete, "source is not complete", registered_model):
+        violations.add("incomplete", message, entity=entity, observed=observed)
+
+
+def _lines(
+    found: Sequence[tuple[ModelVersion, str]], what: str, registered: RegisteredModel
+) -> Iterator[tuple[EntityRef, str, str]]:
+    """One version by itself; several of one registered model in one line, which names them and what leads there."""
+    numbers = list(dict.fromkeys(version.version for version, _ in found))
+    if len(numbers) <= 1:
+        yield from ((version.ref, f"its {what}", observed) for version, observed in found)
+        return
+    aliases = [f"{alias} ({number})" for alias, number in sorted(registered.aliases.items()) if number in numbers]
+    led = f", aliases {first_of(aliases, MOST)}" if aliases else ""
+    yield (
+        registered.ref,
+        f"of {len(numbers)} of its {len(registered.versions)} versions the {what}",
+        f"versions {first_of(numbers, MOST)}{led}; version {numbers[0]}: {found[0][1]}",
+    )
 
 
 @policy(
@@ -154,18 +175,18 @@ def test_what_every_version_comes_from_is_kept(
         gone = [f"run {key}" for key in lost if not is_model(key)]
         if runs:
             violations.add(
-                "run-deleted", "its run is deleted", observed=first_of(runs, MOST), entity=version.ref, expected=KEPT
+                "run-deleted", "its run is deleted", observed=first_of(runs, FEW), entity=version.ref, expected=KEPT
             )
         if models:
             violations.add(
                 "model-deleted",
                 "its logged model is deleted",
-                observed=first_of(models, MOST),
+                observed=first_of(models, FEW),
                 entity=version.ref,
                 expected=KEPT,
             )
         if away:
-            found = first_of([*away.values()], MOST)
+            found = first_of([*away.values()], FEW)
             violations.add(
                 "experiment-deleted",
                 "it lies in a deleted experiment",
@@ -174,12 +195,12 @@ def test_what_every_version_comes_from_is_kept(
                 expected=KEPT,
             )
         if gone and store.may_lie_elsewhere:
-            violations.not_evaluated("run-gone", f"{first_of(gone, MOST)} {ELSEWHERE}", entity=version.ref)
+            violations.not_evaluated("run-gone", f"{first_of(gone, FEW)} {ELSEWHERE}", entity=version.ref)
         elif gone:
             violations.add(
                 "run-gone",
                 "its run is not there any more",
-                observed=first_of(gone, MOST),
+                observed=first_of(gone, FEW),
                 entity=version.ref,
                 expected=KEPT,
             )

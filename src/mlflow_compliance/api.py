@@ -54,7 +54,7 @@ from mlflow_compliance.production.metrics import agree, differs
 from mlflow_compliance.production.reachability import Kept, Sign, kept_by, last_sign, last_written
 from mlflow_compliance.production.resolution import Resolution, SnapshotLookup, resolve
 from mlflow_compliance.repair.journal import user_name
-from mlflow_compliance.rules.finding import Finding, Severity, Violations
+from mlflow_compliance.rules.finding import Cause, Finding, Severity, Violations
 from mlflow_compliance.rules.fixer import Unfixable, fixer
 from mlflow_compliance.rules.policy import Requirement, policy, without_any
 from mlflow_compliance.safe_text import first_of
@@ -83,6 +83,7 @@ from mlflow_compliance.snapshot.files import (
     ArtifactRoot,
     DuplicateGroup,
     Quarantined,
+    Unreachable,
     in_folder,
     upwards,
 )
@@ -110,7 +111,8 @@ from mlflow_compliance.snapshot.tags import (
     SUPERSEDED,
     SUPERSEDED_BY,
 )
-from mlflow_compliance.snapshot.ties import How, Tie, is_model, named_in, sources_of
+from mlflow_compliance.snapshot.ties import How, Tie, ids_in, is_model, named_in, sources_of
+from mlflow_compliance.snapshot.unfinished import HalfMade, LostTraces, OpenTraces
 
 __all__ = [
     "ACTIVE",
@@ -145,6 +147,7 @@ __all__ = [
     "Bundle",
     "By",
     "CannotFix",
+    "Cause",
     "Change",
     "ClaimRoot",
     "ComplianceError",
@@ -162,15 +165,18 @@ __all__ = [
     "FactValue",
     "Finding",
     "GiveBack",
+    "HalfMade",
     "How",
     "Kept",
     "LinkDuplicate",
     "LogProductionRun",
     "LoggedModel",
     "LostRows",
+    "LostTraces",
     "ModelVersion",
     "MoveToQuarantine",
     "Moved",
+    "OpenTraces",
     "Outdated",
     "PlaceInRow",
     "PointToCopy",
@@ -204,6 +210,7 @@ __all__ = [
     "Tie",
     "Unfixable",
     "Unknown",
+    "Unreachable",
     "Violations",
     "Why",
     "agree",
@@ -222,6 +229,7 @@ __all__ = [
     "fixer",
     "folded",
     "guessed_by",
+    "ids_in",
     "in_folder",
     "in_run",
     "is_archived",

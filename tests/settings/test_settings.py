@@ -65,6 +65,7 @@ allowed_globals = ["own.Scaler"]
 loaders = ["own.flavor"]
 allow_code = true
 time_limit = 5
+half_made_max_days = 30
 memory_limit = 2048
 [experiments]
 test_names = ["try*"]
@@ -178,6 +179,7 @@ def test_every_key_is_read(folder: Path) -> None:
             "loaders": ("own.flavor",),
             "allow_code": True,
             "time_limit": 5.0,
+            "half_made_max_days": 30.0,
             "memory_limit": 2048,
         },
         "duplicates": {"min_size": 1, "boilerplate": ("*.yaml",), "zip_members": True, "pointers": True},

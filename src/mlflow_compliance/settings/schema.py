@@ -198,13 +198,14 @@ class RunSettings(_Table):
 
 
 class ModelSettings(_Table):
-    """What a model may hold and how it is tried out: `time_limit` in seconds, `memory_limit` in MiB of address
-    space.
+    """What a model may hold, how long it may be half made, and how it is tried out: `time_limit` in seconds,
+    `memory_limit` in MiB of address space.
     """
 
     allowed_globals: Texts = ()
     loaders: Texts = ()
     allow_code: bool = False
+    half_made_max_days: float = Field(default=3.0, gt=0, allow_inf_nan=False, description="a number greater than 0")
     time_limit: float = Field(default=120.0, gt=0, allow_inf_nan=False, description="a number greater than 0")
     memory_limit: int = Field(default=4096, ge=1024, description="a whole number of at least 1024")
 

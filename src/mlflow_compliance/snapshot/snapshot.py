@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from mlflow_compliance.snapshot.artifacts import Artifacts
     from mlflow_compliance.snapshot.evidence import Evidence, Source
     from mlflow_compliance.snapshot.ties import How, Tie
+    from mlflow_compliance.snapshot.unfinished import HalfMade, OpenTraces
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,10 @@ class Snapshot:
     """
     lost_parents: Mapping[str, LostParent] = field(default_factory=dict)
     """Runs that active runs name as their parent and that are deleted or gone, and those above them that are too."""
+    half_made: tuple[HalfMade, ...] = ()
+    """By kind and id."""
+    open_traces: tuple[OpenTraces, ...] = ()
+    """By experiment. Surely there where files are: a database has no index to find them by."""
 
     def last_known_time(self, run: Run) -> int:
         """The latest time that a run's rows are dated, in milliseconds; 0 where none is. Files date nothing: a copy

@@ -124,6 +124,7 @@ class Store:
         from mlflow_compliance.store.artifacts.remote import with_remote
         from mlflow_compliance.store.artifacts.remote_duplicates import hash_remote
         from mlflow_compliance.store.ownership.decide import with_ownership
+        from mlflow_compliance.store.ownership.traces import lost_traces
         from mlflow_compliance.store.storage.pointer_files import with_holding
         from mlflow_compliance.store.storage.recorded_hashes import read_records
         from mlflow_compliance.store.storage.storages import is_remote, split
@@ -169,7 +170,8 @@ class Store:
                 found, remote, places=self.places, roots=away, ignore=ignore, ready_models=ready, progress=progress
             )
             found = with_holding(hash_remote(found, self.places, progress))
-        found = replace(found, elsewhere=rows.elsewhere, newest_row=rows.newest)
+        found = replace(found, elsewhere=rows.elsewhere, newest_row=rows.newest, deleted_runs=rows.deleted_runs)
+        found = replace(found, lost_traces=lost_traces(found, self.backend))
         return replace(
             snapshot, artifacts=with_ownership(found, snapshot, rows, self.backend, self.owned, journals=self.folder)
         )

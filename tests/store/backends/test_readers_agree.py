@@ -13,8 +13,9 @@ from databases import SERVERS
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from living import everything_alive
-from mlflow.entities import DatasetInput, InputTag, LoggedModelInput, Metric, Param
+from mlflow.entities import DatasetInput, InputTag, LoggedModelInput, LoggedModelStatus, Metric, Param
 from places import Guest, Place
+from sqlalchemy import text
 from stores import CREDIT, EVAL, START, TRAIN, Lab
 
 from mlflow_compliance.settings.schema import Settings
@@ -55,6 +56,7 @@ def assert_agree(lab: Lab, hidden_models: frozenset[str] = frozenset()) -> Snaps
     )
     assert hidden_models <= {place.owner.key for place in sql_rows.locations}
     assert sql_rows.ready_models == client_rows.ready_models
+    assert sql_rows.deleted_runs.keys() == client_rows.deleted_runs.keys()
     return by_sql
 
 
@@ -121,6 +123,17 @@ def test_on_a_store_with_one_of_everything(anywhere: Lab) -> None:
     }
     assert {above, sweep, behind} <= snapshot.runs.keys(), "what a remedy may restore is read in full"
     assert len(snapshot.experiments["0"].deleted_runs) == 1
+    failed = lab.client.create_logged_model(scratch, name="failed").model_id
+    lab.client.finalize_logged_model(failed, LoggedModelStatus.FAILED)
+    with lab.client._get_registry_client().store.ManagedSessionMaker() as session:
+        session.execute(
+            text("UPDATE model_versions SET status = 'FAILED_REGISTRATION' WHERE name IN ('promoted', 'greeting')")
+        )
+    snapshot = assert_agree(lab, frozenset({deleted}))
+    assert [(item.ref.label, item.status) for item in snapshot.half_made if item.ref.label != "base"] == [
+        ("failed", "FAILED"),
+        ("promoted version 1", "FAILED_REGISTRATION"),
+    ], "a prompt is no model"
     assert {run.name for run in snapshot.runs.values()} >= {"rich", "stuck", "child"}
     assert taken_back not in snapshot.runs
     assert spelled <= snapshot.runs.keys(), "a mark of production in another spelling is read too"
@@ -143,6 +156,7 @@ def test_on_a_store_in_which_everything_is_alive(anywhere: Lab) -> None:
     lab.rich_run(lab.experiment("credit_production"))
     snapshot = assert_agree(lab)
     assert {tie.how for tie in snapshot.ties} == set(How)
+    assert [item.number for item in snapshot.open_traces] == [1]
     assert {key: len(items) for key, items in snapshot.datasets.items()} == {"3": 2}, "those of the primary"
 
 

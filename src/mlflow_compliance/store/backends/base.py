@@ -87,6 +87,10 @@ class Backend(ABC):
         snapshot, _ = self.read(run_ids)
         return {key: run for key, run in snapshot.runs.items() if key in run_ids}, dict(snapshot.logged_models)
 
+    def known_traces(self, ids: Collection[str]) -> Collection[str] | None:
+        """Those of some ids that are ids of traces, as of now and in any workspace; None where that cannot be told."""
+        return None
+
     def newest_row(self, before: int) -> int | None:
         """When the newest row that people made before a moment is dated, both in milliseconds; None where that
         cannot be told.
@@ -146,6 +150,8 @@ class Rows(NamedTuple):
     """
     newest: int = 0
     """The latest time that a run or model is dated, in milliseconds; 0 where none is."""
+    deleted_runs: Mapping[str, int] = {}
+    """Id of a run that is soft-deleted -> when it was, in milliseconds; 0 where the store does not say."""
 
 
 MODEL_HISTORY = "mlflow.log-model.history"

@@ -46,6 +46,7 @@ from mlflow_compliance.snapshot.snapshot import Snapshot
 from mlflow_compliance.snapshot.standing import LostParent, RowState, lost_parents, to_restore
 from mlflow_compliance.snapshot.tags import COPY_STATE, MADE_BY_US, PARENT, RETRACTED, RUN_NAME
 from mlflow_compliance.snapshot.ties import named_in, sources_of
+from mlflow_compliance.snapshot.unfinished import HalfMade
 from mlflow_compliance.store.backends.base import (
     IS_PROMPT,
     MODEL_HISTORY,
@@ -56,6 +57,7 @@ from mlflow_compliance.store.backends.base import (
     sorted_points,
 )
 from mlflow_compliance.store.backends.client_ties import ObjectInfo, TieAsker
+from mlflow_compliance.store.backends.client_unfinished import half_made_model, half_made_version, open_traces
 from mlflow_compliance.store.backends.listing import PAGE, ClientListing, Listing, ModelRow, RunRow, get_or_none, pages
 
 _AT_ONCE = 4
@@ -82,6 +84,8 @@ class _Tally:
     """Those of them that a repair took back."""
     newest: int = 0
     locations: list[Location] = field(default_factory=list)
+    gone: list[str] = field(default_factory=list)
+    """Soft-deleted runs, copies that were taken back too."""
 
 
 class ClientReader:
@@ -104,7 +108,7 @@ class ClientReader:
         now = int(time.time() * 1000)
         found = list(pages(self.client.search_experiments, view_type=ViewType.ALL, max_results=PAGE))
         ids = [item.experiment_id for item in found]
-        registry = self._registered_models()
+        registry, half_made = self._registered_models()
         traces = list(self.listing.traces(ids))
         assessing = {run_id for trace in traces for run_id in trace.assessed}
         tally = _Tally()
@@ -125,6 +129,7 @@ class ClientReader:
                     ready.add(model.model_id)
             if model.external:
                 external.add(model.model_id)
+            half_made += half_made_model(model)
         experiments = {item.experiment_id: _experiment(item) for item in found}
         tally.wanted |= served_runs(settings, registry)
         needs = runs_in_full(settings, experiments, ())
@@ -163,10 +168,11 @@ class ClientReader:
             for name, item in registry.items()
         }
         may_go = retirable(settings, experiments, claims(settings, experiments, tally.tagged))
+        since = fresh_since(settings, now)
         asking = TieAsker(
             self.client,
             now,
-            fresh_since(settings, now),
+            since,
             partial(self._each, self.client.get_run),
             file_store=self.file_store,
         )
@@ -190,13 +196,18 @@ class ClientReader:
             datasets={key: tuple(sorted(items)) for key, items in datasets.items()},
             behind_versions=behind,
             lost_parents=lost,
+            half_made=tuple(sorted(half_made)),
+            open_traces=open_traces(traces, since),
         )
         places = [
             Location(item.ref, key, item.artifact_location) for key, item in experiments.items()
         ] + tally.locations
         versions = [version for model in registry.values() for version in model.versions if not version.external]
         places += [Location(version.ref, version.experiment_id, version.location) for version in versions]
-        return snapshot, Rows(tuple(places) if locations else (), frozenset(ready), newest=tally.newest)
+        deleted = dict.fromkeys(tally.gone, 0)  # when, no client is told
+        return snapshot, Rows(
+            tuple(places) if locations else (), frozenset(ready), newest=tally.newest, deleted_runs=deleted
+        )
 
     def experiment_ids(self) -> list[str]:
         """Those of every experiment, deleted ones too."""
@@ -234,6 +245,8 @@ class ClientReader:
         if run.tags.get(PARENT):
             tally.parents[run.run_id] = run.tags[PARENT], run.at
         retracted = run.lifecycle == DELETED and run.tags.get(COPY_STATE) == RETRACTED
+        if run.lifecycle == DELETED:
+            tally.gone.append(run.run_id)
         if locations:
             tally.locations.append(Location(EntityRef("run", run.run_id), home, run.artifact_uri))
             if run.lifecycle == ACTIVE and MODEL_HISTORY in run.tags:
@@ -292,9 +305,12 @@ class ClientReader:
         points = self.client.get_metric_history(run_id, key)
         return sorted_points(MetricPoint(_number(point.value), point.timestamp, point.step) for point in points)
 
-    def _registered_models(self) -> dict[str, RegisteredModel]:
-        """Every one by name; the experiments that their versions come from are filled in later."""
+    def _registered_models(self) -> tuple[dict[str, RegisteredModel], list[HalfMade]]:
+        """Every one by name, and those of their versions that are half made; the experiments that versions come from
+        are filled in later.
+        """
         versions: dict[str, list[ModelVersion]] = defaultdict(list)
+        half_made: dict[str, list[HalfMade]] = defaultdict(list)
         for item in sorted(
             pages(self.client.search_model_versions, max_results=PAGE), key=lambda item: int(item.version)
         ):
@@ -312,7 +328,8 @@ class ClientReader:
                 run_link=item.run_link or "",
             )
             versions[item.name].append(facts)
-        return {
+            half_made[item.name] += half_made_version(facts, item)
+        found = {
             item.name: RegisteredModel(
                 item.name,
                 dict(item.tags),
@@ -322,6 +339,7 @@ class ClientReader:
             for item in pages(self.client.search_registered_models, max_results=100)
             if IS_PROMPT not in item.tags
         }
+        return found, [version for name in found for version in half_made[name]]
 
 
 def _in_scope(run: RunRow, marks: Collection[tuple[str, str]], need: frozenset[str] | None) -> bool:

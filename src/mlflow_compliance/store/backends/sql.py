@@ -44,6 +44,7 @@ from mlflow_compliance.store.backends.sql_standing import StandingReader
 from mlflow_compliance.store.backends.sql_tables import RegistryReader, RunReader, Tables
 from mlflow_compliance.store.backends.sql_ties import TieReader
 from mlflow_compliance.store.backends.sql_times import newest_row
+from mlflow_compliance.store.backends.sql_unfinished import half_made, open_traces
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,14 @@ class SqlBackend(Backend):
     def counted(self, experiment_id: str) -> Experiment | None:
         with self.reading() as connection:
             return SqlReader(connection, workspace()).experiments().get(experiment_id)
+
+    def known_traces(self, ids: Collection[str]) -> Collection[str]:
+        with self.reading() as connection:
+            tables = Tables(connection, workspace())
+            if not tables.has("trace_info", "request_id"):
+                return ()
+            rows = tables.within("SELECT request_id FROM trace_info WHERE request_id IN :ids", ids)
+            return {trace_id for (trace_id,) in rows}
 
     def newest_row(self, before: int) -> int | None:
         with self.reading() as connection:
@@ -106,10 +115,14 @@ class SqlReader:
 
     def read(self, info: StoreInfo, settings: Settings, also: Collection[str] = ()) -> tuple[Snapshot, Rows]:
         """The store without its files, and where its rows say that the files lie: the only query whose answer grows
-        with the runs.
+        with the runs. The traces in progress are looked for among all of them.
         """
         snapshot = self.snapshot(info, settings, also)
-        return snapshot, rows_of(self.tables, snapshot, settings.store.resolved_relocate(settings.base))
+        since = fresh_since(settings, snapshot.taken_at)
+        found = open_traces(self.tables, snapshot.experiments, since)
+        return replace(snapshot, open_traces=found), rows_of(
+            self.tables, snapshot, settings.store.resolved_relocate(settings.base)
+        )
 
     def snapshot(self, info: StoreInfo, settings: Settings, also: Collection[str] = ()) -> Snapshot:
         """The store without its files. `also` are runs to bring in full besides those in scope."""
@@ -142,6 +155,7 @@ class SqlReader:
             other_workspaces=self._other_workspaces(),
             behind_versions=behind,
             lost_parents=lost,
+            half_made=half_made(self.tables, experiments, registry),
         )
 
     def _other_workspaces(self) -> tuple[str, ...]:

@@ -265,19 +265,19 @@ class RegistryReader:
         versions: dict[str, list[ModelVersion]] = defaultdict(list)
         for name, key, value in self.tables.all(
             "SELECT registered_models.name, registered_model_tags.key, value FROM "
-            f"{self._of_models('registered_model_tags')}",
+            f"{self.of_models('registered_model_tags')}",
             **here,
         ):
             tags[name][key] = value or ""
         if "registered_model_aliases" in self.tables.columns:
             for name, alias, version in self.tables.all(
-                f"SELECT registered_models.name, alias, version FROM {self._of_models('registered_model_aliases')}",
+                f"SELECT registered_models.name, alias, version FROM {self.of_models('registered_model_aliases')}",
                 **here,
             ):
                 aliases[name][alias] = str(version)
         for name, version, key, value in self.tables.all(
             "SELECT registered_models.name, version, model_version_tags.key, value FROM "
-            f"{self._of_models('model_version_tags')}",
+            f"{self.of_models('model_version_tags')}",
             **here,
         ):
             version_tags[name, str(version)][key] = value or ""
@@ -286,7 +286,7 @@ class RegistryReader:
         )
         for name, version, run_id, source, stored, status, stage, linked in self.tables.all(
             f"SELECT registered_models.name, version, run_id, source, {location}, status, current_stage, {link} FROM "
-            f"{self._of_models('model_versions')} "
+            f"{self.of_models('model_versions')} "
             "AND current_stage <> 'Deleted_Internal' ORDER BY version",
             **here,
         ):
@@ -324,7 +324,7 @@ class RegistryReader:
             if IS_PROMPT not in tags[name]
         }
 
-    def _of_models(self, table: str) -> str:
+    def of_models(self, table: str) -> str:
         """Rows of the workspace, each beside its model: MLflow writes whichever name it was called with, and MySQL
         takes `CREDIT` for `credit`.
         """
