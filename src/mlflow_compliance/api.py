@@ -85,6 +85,7 @@ from mlflow_compliance.snapshot.ownership import Doubt, Outdated, as_time
 from mlflow_compliance.snapshot.presence import Presence, Unknown, Why
 from mlflow_compliance.snapshot.refs import EntityRef
 from mlflow_compliance.snapshot.schema import LostRows, Schema, SchemaState
+from mlflow_compliance.snapshot.set_apart import named_journals
 from mlflow_compliance.snapshot.snapshot import Snapshot
 from mlflow_compliance.snapshot.tags import (
     BUILD,
@@ -95,9 +96,12 @@ from mlflow_compliance.snapshot.tags import (
     COPIED_BY,
     COPY_STATE,
     DATA_CONTEXT,
+    KEPT_JOURNAL,
+    KEPT_SHA256,
     NOTE,
     OVERRULED,
     PARENT,
+    RETIRED_IN,
     SHA256,
     SOURCE_RUN,
     SUPERSEDED,
@@ -116,6 +120,8 @@ __all__ = [
     "DATA_CONTEXT",
     "HISTORY",
     "JOURNAL",
+    "KEPT_JOURNAL",
+    "KEPT_SHA256",
     "LINK",
     "METADATA",
     "MLMODEL",
@@ -123,6 +129,7 @@ __all__ = [
     "NOW",
     "OVERRULED",
     "PARENT",
+    "RETIRED_IN",
     "SERVED",
     "SHA256",
     "SOURCE_RUN",
@@ -217,6 +224,7 @@ __all__ = [
     "left_behind",
     "metadata_document",
     "metadata_text",
+    "named_journals",
     "number",
     "own_datasets",
     "policy",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import secrets
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from mlflow_compliance.rules.policy import FILE_PARAMETERS, PARAMETERS, Policy
 from mlflow_compliance.rules.selecting import selects
 from mlflow_compliance.settings.flags import Flags
 from mlflow_compliance.settings.schema import Settings, find_settings, load_settings
+from mlflow_compliance.snapshot.journals import EXPERIMENT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -240,6 +242,8 @@ class Audit:
         """
         rules = [rule for rule in self.policies.values() if rule.id in only and rule.evaluable]
         made = make_plan(rules, self.remedies, self.context(artifacts=True), only)
+        if self.store.backend.keeps_journals:
+            made = replace(made, note=f"the journal will be kept in the store too, in experiment {EXPERIMENT!r}")
         limit = self.options.limit
         if limit is not None and len(made.entities) > limit:
             size = len(made.entities)
@@ -270,6 +274,10 @@ class _Target:
 
     def __init__(self, audit: Audit) -> None:
         self._audit = audit
+        self._lines: Mapping[str, str] = {}
+        """What the folder of the journals said of hashes before the repair."""
+        self._before: Snapshot | None = None
+        self._mark = ""
 
     @property
     def uri(self) -> str:
@@ -286,6 +294,37 @@ class _Target:
         from mlflow_compliance.store.write.writer import StoreWriter
 
         return StoreWriter(self._audit.store, binding)
+
+    def kept_as(self) -> str:
+        from mlflow_compliance.store.storage.recorded_hashes import read_lines
+
+        store, self._before = self._audit.store, self._audit.snapshot(artifacts=True)
+        self._lines = read_lines(store.folder)
+        if store.backend.keeps_journals:
+            journals = self._before.journals
+            # That of a repair which was killed before the store kept anything, so that it is kept now.
+            begun = next(filter(None, (journals.here[key] for key in sorted(journals.here, reverse=True))), "")
+            self._mark = journals.mark or begun or secrets.token_hex(8)
+        return self._mark
+
+    def recorded(self) -> Mapping[str, str]:
+        from mlflow_compliance.store.storage.recorded_hashes import read_lines
+
+        assert self._before is not None
+        kept = self._before.journals.hashes
+        return {
+            path: digest
+            for path, digest in read_lines(self._audit.store.folder).items()
+            if self._lines.get(path) != digest or (self._mark and digest and path not in kept)
+        }
+
+    def keep(self, writer: Writer) -> str:
+        from mlflow_compliance.store.write.kept_journals import JournalKeeper
+        from mlflow_compliance.store.write.writer import StoreWriter
+
+        assert isinstance(writer, StoreWriter)
+        assert self._before is not None
+        return JournalKeeper(writer, self._before, self._mark).keep()
 
     def forget(self) -> None:
         self._audit.snapshots.forget()

@@ -49,6 +49,8 @@ class Plan:
     steps: tuple[Step, ...]
     unfixed: tuple[Unfixed, ...]
     outcome: Snapshot
+    note: str = ""
+    """What else carrying it out will do."""
 
     @property
     def changes(self) -> tuple[Change, ...]:
@@ -76,6 +78,8 @@ class Plan:
             yield f"{refusal.finding.policy}  {refusal.finding.entity}: {refusal.finding.message}"
             yield f"    ! not fixed: {refusal.reason}"
             yield from (f"      {line}" for line in refusal.finding.toml.splitlines())
+        if self.steps and self.note:
+            yield self.note
         yield (
             f"{len(self.changes)} changes to {len(self.entities)} entities; {len(self.unfixed)} findings are "
             "left for people"

@@ -23,6 +23,7 @@ from mlflow_compliance.snapshot.entities import (
     StoreInfo,
 )
 from mlflow_compliance.snapshot.files import WRITTEN_BY_MLFLOW
+from mlflow_compliance.snapshot.journals import Journals
 from mlflow_compliance.snapshot.presence import Unknown, Why
 from mlflow_compliance.snapshot.schema import LostRows, Schema
 
@@ -66,6 +67,8 @@ class Snapshot:
     lost_rows: tuple[LostRows, ...] = ()
     other_workspaces: tuple[str, ...] = ()
     """Workspaces of this store that hold something and were not read."""
+    journals: Journals = field(default_factory=Journals, compare=False)
+    """The journals that were found. What keeps them in the store itself is in none of the other fields."""
 
     def last_known_time(self, run: Run) -> int:
         """The latest time that a run's rows are dated, in milliseconds; 0 where none is. Files date nothing: a copy
