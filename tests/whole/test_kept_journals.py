@@ -141,7 +141,7 @@ TAMPERINGS: dict[str, Callable[[Lab, Any, Path], object]] = {
     "holds a model": lambda lab, run, path: lab.client.create_logged_model(
         run.info.experiment_id, "mine", run.info.run_id
     ),
-    "1 run without the tag": lambda lab, run, path: lab.client.create_run(run.info.experiment_id),
+    "1 run without the tag": lambda lab, run, path: lab.run(run.info.experiment_id),
 }
 
 
