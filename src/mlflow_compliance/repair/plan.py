@@ -52,12 +52,12 @@ class Plan:
     steps: tuple[Step, ...]
     unfixed: tuple[Unfixed, ...]
     outcome: Snapshot
-    note: str = ""
-    """What else carrying it out will do."""
     unevaluated: int = 0
     """Checks that could not judge everything in the store as it will be."""
     unasked: tuple[str, ...] = ()
     """Ids of rules that were not asked, or not of everything."""
+    note: str = ""
+    """What else carrying it out will do."""
 
     @property
     def changes(self) -> tuple[Change, ...]:
