@@ -88,10 +88,17 @@ def test_from_another_folder_the_record_is_found_in_the_store(guest: Guest, gate
     audited = gate()
     text = told(audited)
     assert "not evaluated: ART004" not in text, text
+    assert "kept journals of repairs: 1, set apart" in text
     assert (audited.ret == 0) == guest.local, "what a server serves is not made to share copies"
     again = gate("--fix")
     assert plan_in(again)[-1].startswith("0 changes to 0 entities"), told(again)
     assert len(kept(guest)[1]) == 1
+    if guest.local and guest.uri.startswith("http"):
+        # The database behind the server, opened directly: the same store, by another name and with another folder.
+        behind = told(
+            gate(f"--tracking-uri=sqlite:///{next(guest.mlruns.parent.glob('*.db'))}", "-k", "recorded_hashes")
+        )
+        assert "not evaluated: ART004" not in behind, behind
     if guest.local:
         shared = next(path for path in sorted(guest.mlruns.rglob("shap.bin")) if ".quarantine" not in path.parts)
         shared.chmod(0o644)
@@ -220,6 +227,45 @@ def test_the_next_repair_keeps_what_a_killed_one_could_not(guest: Guest, gate: G
 
 
 @pytest.mark.parametrize("guest", ["postgresql"], indirect=True)
+def test_stores_that_share_a_folder_keep_their_own_journals_alone(guest: Guest, gate: Gate) -> None:
+    now = datetime.now(timezone.utc)
+    others = Journal(guest.store.folder, now, "0123456789abcdef")
+    others.header("postgresql://***@elsewhere/mlflow", now, 0)
+    others.close(0, 0)
+    assert KEPT in told(gate("--fix", owned(guest.place.artifacts)))
+    experiment, runs = kept(guest)
+    assert others.id not in {run.info.run_name for run in runs}
+    assert len(runs) == 1
+    assert experiment.tags["compliance.journals"] != "0123456789abcdef"
+
+
+@pytest.mark.parametrize("guest", ["postgresql"], indirect=True)
+def test_a_run_that_a_killed_repair_had_begun_is_written_anew(repaired: Guest, gate: Gate) -> None:
+    _, (run,) = kept(repaired)
+    next(repaired.mlruns.rglob(f"{run.info.run_id}/artifacts/*.jsonl")).unlink()
+    repaired.client.update_run(run.info.run_id, status="RUNNING")
+    (found,) = findings(repaired, "ART004")
+    assert "the repair was broken off while it wrote it" in found.message
+    repaired.run(repaired.experiment("test_more"))
+    assert KEPT in told(gate("--fix"))
+    assert len(kept(repaired)[1]) == 2
+    assert findings(repaired, "ART001", "ART002", "ART004", "EXP003", "RUN001") == []
+
+
+@pytest.mark.parametrize("guest", ["postgresql"], indirect=True)
+def test_where_the_experiment_was_deleted_another_one_is_made(repaired: Guest, gate: Gate) -> None:
+    first, _ = kept(repaired)
+    repaired.client.delete_experiment(first.experiment_id)
+    shutil.move(repaired.store.folder, repaired.folder / "elsewhere")
+    (entry,) = verdict(repaired, "ART004", "0").unevaluated
+    assert entry.code == "no-record"
+    shutil.move(repaired.folder / "elsewhere", repaired.store.folder)
+    repaired.run(repaired.experiment("test_more"))
+    assert "the journal is kept in the store too: experiment 'compliance-journals-" in told(gate("--fix"))
+    assert len(repaired.read().journals.whole) == 2, "the one before is kept again, from the folder"
+
+
+@pytest.mark.parametrize("guest", ["postgresql"], indirect=True)
 def test_a_repair_counts_whose_journal_cannot_be_kept(guest: Guest, gate: Gate) -> None:
     """Nowhere is a place in which MLflow would put the folder of a new experiment."""
     for item in guest.client.search_experiments(view_type=3):
@@ -320,7 +366,7 @@ def journal(number: int, **hashes: str) -> KeptJournal:
 
 def test_the_latest_word_about_a_path_counts_wherever_it_stands() -> None:
     older, newer = journal(1, a="1", b="1", c="1"), journal(3, b="3", c="")
-    found = Journals(here={"20260102": ""}, kept=(newer, older))
+    found = Journals(here=frozenset({"20260102", "20260109"}), own={"20260102": ""}, kept=(newer, older))
     assert found.on_record({"a": "", "b": "2", "d": "2"}) == {"b": "3", "d": "2"}
     elsewhere = Journals(kept=(newer, older))
     assert elsewhere.on_record({}) == {"a": "1", "b": "3"}

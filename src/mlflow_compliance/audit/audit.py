@@ -245,7 +245,7 @@ class Audit:
         kept = f"the journal will be kept in the store too, in experiment {EXPERIMENT!r}"
         made = replace(
             make_plan(rules, self.remedies, context, only),
-            note=kept if self.store.backend.keeps_journals else "",
+            note=kept if self.keeps_journals else "",
             unasked=self._unasked(only, context),
         )
         limit = self.options.limit
@@ -269,6 +269,12 @@ class Audit:
         return tuple(
             sorted((self.known | self.policies.keys()) - {item.id for item in self.policies.values() if whole(item)})
         )
+
+    @property
+    def keeps_journals(self) -> bool:
+        """Whether a repair keeps its journal in the store: where stores of this kind do, or this one does already."""
+        backend = self.store.backend
+        return backend.keeps_journals or (backend.rows and bool(self.snapshot(artifacts=True).journals.mark))
 
     def carry_out(self, only: Mapping[str, frozenset[str]], tell: Callable[[Plan], None]) -> None:
         """Plan, `tell` the plan, and with --fix carry it out and read the store anew."""
@@ -317,10 +323,10 @@ class _Target:
 
         store, self._before = self._audit.store, self._audit.snapshot(artifacts=True)
         self._lines = read_lines(store.folder)
-        if store.backend.keeps_journals:
+        if self._audit.keeps_journals:
             journals = self._before.journals
             # That of a repair which was killed before the store kept anything, so that it is kept now.
-            begun = next(filter(None, (journals.here[key] for key in sorted(journals.here, reverse=True))), "")
+            begun = next(filter(None, (journals.own[key] for key in sorted(journals.own, reverse=True))), "")
             self._mark = journals.mark or begun or secrets.token_hex(8)
         return self._mark
 

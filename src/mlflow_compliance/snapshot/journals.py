@@ -36,8 +36,10 @@ class Journals:
     """What was found of the journals of a store."""
 
     folder: str = ""
-    here: Mapping[str, str] = field(default_factory=dict)
-    """Id of each journal in the folder -> the mark of the store that it was written for, empty where it has none."""
+    here: frozenset[str] = frozenset()
+    """Ids of the journals in the folder, which may be that of several stores."""
+    own: Mapping[str, str] = field(default_factory=dict)
+    """Those of them that were written for this store, with the mark in each, empty where it has none."""
     unreadable: str = ""
     """Why the folder could not be looked into, empty where it was or is not there."""
     lost: str = ""
@@ -67,7 +69,7 @@ class Journals:
         """Path -> SHA-256 on record. `lines` are what the folder says: more than the journals that were kept before its
         newest one, less than those that were kept since, from another folder.
         """
-        latest = max(self.here, default=None)
+        latest = max(self.own, default=None)
         older = [kept for kept in self.whole if latest is None or kept.journal <= latest]
         newer = [kept for kept in self.whole if latest is not None and kept.journal > latest]
         return {path: digest for path, digest in {**_folded(older), **lines, **_folded(newer)}.items() if digest}

@@ -115,7 +115,7 @@ class Store:
         from mlflow_compliance.store.storage.locations import Resolver
 
         resolve = Resolver(self.settings.store.resolved_relocate(self.settings.base), self.backend.home)
-        return set_apart(snapshot, Finder(self.folder, self.places, resolve).journals(snapshot))
+        return set_apart(snapshot, Finder(self.info.uri, self.folder, self.places, resolve).journals(snapshot))
 
     @without_collecting()
     def read_files(self, snapshot: Snapshot, rows: Rows, progress: Progress | None = None) -> Snapshot:

@@ -11,7 +11,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mlflow_compliance.errors import StoreError
@@ -21,9 +21,10 @@ from mlflow_compliance.snapshot.litter import is_litter
 from mlflow_compliance.snapshot.snapshot import Snapshot
 from mlflow_compliance.snapshot.tags import KEPT_AS, KEPT_JOURNAL, KEPT_SHA256
 from mlflow_compliance.store.storage import recorded_hashes
+from mlflow_compliance.store.storage.base import RemoteError
 from mlflow_compliance.store.storage.locations import Resolver
 from mlflow_compliance.store.storage.safe_io import opened, why_unread
-from mlflow_compliance.store.storage.storages import Storages, is_remote, remote_path
+from mlflow_compliance.store.storage.storages import Storages, is_remote, place_name, remote_path
 
 JOURNAL = re.compile(r"(\d{8}T\d{6}Z-[0-9a-f]{6})\.jsonl")
 """The name of a journal's file."""
@@ -37,15 +38,18 @@ _AT_ONCE = 8
 
 @dataclass(frozen=True)
 class Finder:
-    """Looks for the journals of one store. `folder` is where they are written to."""
+    """Looks for the journals of one store. `uri` is what they call it, `folder` where they are written to."""
 
+    uri: str
     folder: str
     places: Storages
     resolve: Resolver
+    _closed: dict[str, str] = field(default_factory=dict, init=False)
+    """Place that could not be listed -> why: of one that does not answer it is not asked again and again."""
 
     def journals(self, snapshot: Snapshot) -> Journals:
         """What there is of journals. A store that keeps none costs a look into the folder and at its experiments."""
-        found = in_folder(self.folder)
+        found = in_folder(self.folder, self.uri)
         marks = {key: item.tags[KEPT_AS] for key, item in snapshot.experiments.items() if keeps_journals(item)}
         if not marks:
             return found
@@ -89,7 +93,14 @@ class Finder:
         resolved = self.resolve(run.artifact_uri)
         if is_remote(run.artifact_uri) and resolved.prefix is None:
             folder = remote_path(run.artifact_uri)
-            found = [item.path for item in self.places.of(folder).listed(folder) if not item.path.endswith("/")]
+            place = place_name(folder)
+            if place in self._closed:
+                return self._closed[place]
+            try:
+                found = [item.path for item in self.places.of(folder).listed(folder) if not item.path.endswith("/")]
+            except RemoteError as error:
+                self._closed[place] = str(error)
+                raise
         elif not resolved.path:
             return resolved.reason
         else:
@@ -147,27 +158,29 @@ def _pairs(line: Mapping[str, Any]) -> Iterable[tuple[Any, Any]]:
     return line["hashes"].items()  # type: ignore[no-any-return]
 
 
-def in_folder(folder: str) -> Journals:
-    """The journals in a folder that can be read as such."""
-    here: dict[str, str] = {}
+def in_folder(folder: str, uri: str) -> Journals:
+    """The journals in a folder that can be read as such; `uri` is the store whose own are wanted."""
+    here, own = set[str](), dict[str, str]()
     try:
         names = sorted(name for name in os.listdir(folder) if JOURNAL.fullmatch(name))
         for name in names:
             header = _header(os.path.join(folder, name))
             if header.get("journal") == name.removesuffix(".jsonl"):
-                here[header["journal"]] = str(header.get("kept_as", ""))
+                here.add(header["journal"])
+                if header.get("store") == uri:
+                    own[header["journal"]] = str(header.get("kept_as", ""))
         records = os.path.join(folder, recorded_hashes.NAME)
         if os.path.lexists(records):
             with opened(records) as file:
                 empty = not os.fstat(file).st_size
         else:
             empty = True
-        lost = next((key for key in here if empty and _put_on_record(os.path.join(folder, f"{key}.jsonl"))), "")
+        lost = next((key for key in own if empty and _put_on_record(os.path.join(folder, f"{key}.jsonl"))), "")
     except FileNotFoundError:
         return Journals(folder)
     except OSError as error:
         return Journals(folder, unreadable=f"{error.filename or folder} cannot be read ({why_unread(error)})")
-    return Journals(folder, here, lost=lost)
+    return Journals(folder, frozenset(here), own, lost=lost)
 
 
 def _header(path: str) -> dict[str, Any]:

@@ -16,7 +16,6 @@ from typing import Any
 from mlflow.exceptions import MlflowException
 
 from mlflow_compliance.errors import ChangeError
-from mlflow_compliance.snapshot.artifacts import Artifacts
 from mlflow_compliance.snapshot.entities import Experiment
 from mlflow_compliance.snapshot.files import in_folder
 from mlflow_compliance.snapshot.journals import EXPERIMENT
@@ -46,10 +45,12 @@ class JournalKeeper:
         this repair, and those of repairs that were killed. Returns the name of the experiment.
         """
         known = {kept.journal: kept for kept in self.snapshot.journals.kept}
-        here = journals.in_folder(self.to.store.folder).here
-        waiting = [key for key in here if here[key] == self.mark and (key not in known or _begun(known[key].problem))]
+        own = journals.in_folder(self.to.store.folder, self.to.store.info.uri).own
+        waiting = [key for key in own if own[key] == self.mark and (key not in known or _begun(known[key].problem))]
         with one_sentence("it could not be written"):
             experiment = self._experiment()
+            if not self._writable(experiment.artifact_location):
+                raise ChangeError(f"{experiment.artifact_location} is no place that can be written to from here")
             for key in sorted(waiting):
                 if key in known:
                     self._retract(known[key].run.key)
@@ -83,9 +84,11 @@ class JournalKeeper:
 
     def _writable(self, uri: str) -> bool:
         if is_remote(uri):
-            return uri.partition(":")[0].lower() == "s3"
+            return uri[:3].lower() == "s3:" or self.to.store.uri.startswith(("http:", "https:"))
+        # What a server calls a folder may be one of its own machine: nothing is written where nothing was looked at.
         place = local_folder(f"{uri}/x", self.to.store.backend.home)
-        return place is not None and _is_known(place, self.snapshot.artifacts)
+        artifacts = self.snapshot.artifacts
+        return place is not None and in_folder(place) and artifacts is not None and artifacts.root_of(place) is not None
 
     def _keep(self, experiment: Any, journal: str) -> None:
         path = os.path.join(self.to.store.folder, f"{journal}.jsonl")
@@ -112,9 +115,7 @@ class JournalKeeper:
             put(self.to.store.places, f"{remote_path(uri)}/{name}", content)
             return
         folder = local_folder(uri, self.to.store.backend.home)
-        # What a server calls a folder may be one of its own machine: nothing is written where nothing was looked at.
-        if folder is None or not _is_known(folder, self.snapshot.artifacts):
-            raise ChangeError(f"{uri} is in none of the artifact roots that were looked at here")
+        assert folder is not None
         files.write_new(os.path.join(folder, name), content)
 
     def _retract(self, run_id: str) -> None:
@@ -129,10 +130,6 @@ def _begun(problem: str) -> bool:
 def _root_of(experiment: Experiment) -> str:
     above, _, name = experiment.artifact_location.rstrip("/").rpartition("/")
     return above if experiment.active and name == experiment.experiment_id else ""
-
-
-def _is_known(folder: str, artifacts: Artifacts | None) -> bool:
-    return artifacts is not None and in_folder(folder) and artifacts.root_of(folder) is not None
 
 
 def _begin(header: Mapping[str, Any]) -> int:
