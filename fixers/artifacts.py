@@ -27,6 +27,8 @@ from mlflow_compliance.api import (
 
 UNREAD = "see to what is said of it (its permissions, the link, whoever writes to it), then run again"
 """The way out where a file cannot be read."""
+MEANT = 'add the line {"path": "its path", "sha256": ""} to hashes.jsonl beside the journals'
+"""The way out where a file that is on record was changed on purpose."""
 
 
 @fixer("ART001", reads_files=True)
@@ -125,19 +127,19 @@ def quarantine(finding: Finding, context: Context) -> Iterator[Change]:
 @fixer("ART004", reads_files=True)
 def advise_restoring(finding: Finding, context: Context) -> Iterator[Change]:
     """The bytes on record are not at that path any more."""
+    if finding.code == "kept-journal-differs":
+        raise Unfixable(
+            "restore it from a backup, or move by hand what else is there; where that cannot be done delete the run: "
+            "the next --fix keeps the journal anew from the folder that it was written to"
+        )
     artifacts = context.snapshot.artifacts
     if artifacts and finding.entity.key in artifacts.unread:
         raise Unfixable(UNREAD)
     digest = artifacts.recorded.get(finding.entity.key) if artifacts else None
     same = next((path for path, found in sorted(artifacts.hashes.items()) if found == digest), "") if artifacts else ""
     if same:
-        raise Unfixable(
-            f"copy {same} there, which holds the same bytes; if the change was meant, take its line out of "
-            "hashes.jsonl beside the journals"
-        )
-    raise Unfixable(
-        "restore the file from a backup; if the change was meant, take its line out of hashes.jsonl beside the journals"
-    )
+        raise Unfixable(f"copy {same} there, which holds the same bytes; if the change was meant, {MEANT}")
+    raise Unfixable(f"restore the file from a backup; if the change was meant, {MEANT}")
     yield
 
 

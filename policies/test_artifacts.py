@@ -7,6 +7,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
 from mlflow_compliance.api import (
+    JOURNAL,
+    KEPT_JOURNAL,
+    KEPT_SHA256,
     ArtifactRoot,
     Artifacts,
     EntityRef,
@@ -19,6 +22,7 @@ from mlflow_compliance.api import (
     Violations,
     first_of,
     in_folder,
+    named_journals,
     policy,
     quoted,
     upwards,
@@ -208,8 +212,12 @@ def _called(experiment: Experiment) -> str:
 
 
 @policy("ART004", "Recorded hashes still hold", Severity.HIGH)
-def test_recorded_hashes_hold(artifact_root: ArtifactRoot, artifacts: Artifacts, violations: Violations) -> None:
+def test_recorded_hashes_hold(
+    artifact_root: ArtifactRoot, artifacts: Artifacts, store: Snapshot, violations: Violations
+) -> None:
     """Paths that share a physical copy change together when one is written in place; the hash on record tells."""
+    if artifact_root == artifacts.roots[0]:
+        _tell_of_journals(store, violations)
     closed = tuple(place.rstrip("/") + "/" for place in {item.place for item in artifacts.unknown.values()} if place)
     owned = frozenset(place for (kind, _), place in artifacts.locations.items() if kind != "experiment")
     elsewhere = 0
@@ -251,6 +259,45 @@ def test_recorded_hashes_hold(artifact_root: ArtifactRoot, artifacts: Artifacts,
             f"{elsewhere} hashes on record are of paths outside every artifact root (a store that was moved?): "
             "they were not compared"
         )
+
+
+def _tell_of_journals(store: Snapshot, violations: Violations) -> None:
+    """The records that are missing, and the journals kept in the store that are not what a repair wrote."""
+    journals = store.journals
+    missing = journals.missing(named_journals(store) - {JOURNAL})
+    if journals.unreadable:
+        violations.not_evaluated("no-record", f"what repairs put on record is not known: {journals.unreadable}")
+    elif missing:
+        named = f"{len(missing)} repairs" if len(missing) > 1 else "repair"
+        violations.not_evaluated(
+            "no-record",
+            f"tags name {named} {first_of(missing, MOST)}, and no journal of it was found in {journals.folder} or in "
+            "the store: name the folder that it was written to with [journal] folder",
+        )
+    elif journals.lost and not journals.hashes:
+        violations.not_evaluated(
+            "no-record",
+            f"repair {journals.lost} put hashes on record, and hashes.jsonl is not in {journals.folder} any more: "
+            "restore it from a backup",
+        )
+    for experiment, number in journals.others.items():
+        violations.add(
+            "kept-journal-differs",
+            "keeps the journals of repairs, and runs of others are in it",
+            entity=experiment,
+            observed=f"{number} run{'s' * (number != 1)} without the tag {KEPT_JOURNAL}",
+            expected="kept journals, and nothing else",
+        )
+    for kept in journals.kept:
+        if kept.problem:
+            violations.add(
+                "kept-journal-differs",
+                f"is no journal that a repair wrote here: {kept.problem}",
+                entity=kept.run,
+                expected=f"one file with the hash in its tag {KEPT_SHA256}, and nothing else",
+            )
+        elif kept.unknown and kept.journal not in journals.here:
+            violations.not_evaluated("journal-not-read", kept.unknown, entity=kept.run)
 
 
 def _has_a_row(path: str, owned: frozenset[str]) -> bool:

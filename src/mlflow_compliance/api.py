@@ -92,6 +92,7 @@ from mlflow_compliance.snapshot.ownership import Doubt, Outdated, as_time
 from mlflow_compliance.snapshot.presence import Presence, Unknown, Why
 from mlflow_compliance.snapshot.refs import EntityRef
 from mlflow_compliance.snapshot.schema import LostRows, Schema, SchemaState
+from mlflow_compliance.snapshot.set_apart import named_journals
 from mlflow_compliance.snapshot.snapshot import Snapshot
 from mlflow_compliance.snapshot.tags import (
     BUILD,
@@ -102,6 +103,8 @@ from mlflow_compliance.snapshot.tags import (
     COPIED_BY,
     COPY_STATE,
     DATA_CONTEXT,
+    KEPT_JOURNAL,
+    KEPT_SHA256,
     NOTE,
     OVERRULED,
     PARENT,
@@ -128,6 +131,8 @@ __all__ = [
     "DELETED",
     "HISTORY",
     "JOURNAL",
+    "KEPT_JOURNAL",
+    "KEPT_SHA256",
     "LINK",
     "METADATA",
     "MLMODEL",
@@ -241,6 +246,7 @@ __all__ = [
     "metadata_document",
     "metadata_text",
     "named_in",
+    "named_journals",
     "number",
     "own_datasets",
     "policy",

@@ -22,7 +22,15 @@ CODES = {
     "ART001": ["duplicate", "equal-archives", "not-compared"],
     "ART002": ["ownerless", "unknown-owner"],
     "ART003": ["relocated", "unreachable"],
-    "ART004": ["changed", "gone", "not-looked-at", "unreadable"],
+    "ART004": [
+        "changed",
+        "gone",
+        "journal-not-read",
+        "kept-journal-differs",
+        "no-record",
+        "not-looked-at",
+        "unreadable",
+    ],
     "ART005": ["incomplete"],
     "ART006": ["manifest", "owned"],
     "EXP001": [

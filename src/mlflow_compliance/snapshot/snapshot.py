@@ -23,6 +23,7 @@ from mlflow_compliance.snapshot.entities import (
     StoreInfo,
 )
 from mlflow_compliance.snapshot.files import WRITTEN_BY_MLFLOW
+from mlflow_compliance.snapshot.journals import Journals
 from mlflow_compliance.snapshot.presence import Unknown, Why
 from mlflow_compliance.snapshot.schema import LostRows, Schema
 from mlflow_compliance.snapshot.standing import LostParent, RowState
@@ -78,6 +79,8 @@ class Snapshot:
     """By kind and id."""
     open_traces: tuple[OpenTraces, ...] = ()
     """By experiment. Surely there where files are: a database has no index to find them by."""
+    journals: Journals = field(default_factory=Journals, compare=False)
+    """The journals that were found. What keeps them in the store itself is in none of the other fields."""
 
     def last_known_time(self, run: Run) -> int:
         """The latest time that a run's rows are dated, in milliseconds; 0 where none is. Files date nothing: a copy

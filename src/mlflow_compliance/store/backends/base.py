@@ -44,6 +44,11 @@ class Backend(ABC):
     folders in it.
     """
 
+    keeps_journals: ClassVar[bool] = False
+    """Whether a repair keeps its journal in the store too: where the folder of the journals is not beside the store,
+    another folder would know nothing of it.
+    """
+
     @property
     def info(self) -> StoreInfo:
         """What the store is, without credentials."""

@@ -16,7 +16,12 @@ _one_at_a_time = threading.Lock()
 
 
 def read_records(folder: str) -> dict[str, str]:
-    """Path -> SHA-256 (hex) on record; the last line about a path counts, an empty hash takes it off."""
+    """Path -> SHA-256 (hex) on record."""
+    return {path: digest for path, digest in read_lines(folder).items() if digest}
+
+
+def read_lines(folder: str) -> dict[str, str]:
+    """Path -> the SHA-256 (hex) that the last line about it says; an empty one took it off the record."""
     found: dict[str, str] = {}
     path = os.path.join(folder, NAME)
     try:
@@ -36,7 +41,7 @@ def read_records(folder: str) -> dict[str, str]:
                     f"line {number} of {path} is not a record of a hash: restore the file from its last good copy"
                 ) from None
             # A program that was killed leaves half a last line, and the change it speaks of was not yet made.
-    return {path: digest for path, digest in found.items() if digest}
+    return found
 
 
 def add_records(folder: str, sha256: str, *paths: str) -> None:
