@@ -99,7 +99,7 @@ class Artifacts:
     object stores 'md5:' and hex.
     """
     recorded: Mapping[str, str] = field(default_factory=dict)
-    """Path -> the SHA-256 on record since this program made it share a copy."""
+    """Path -> the SHA-256 on record since this program made it share a copy, or logged it with a production run."""
     equal_archives: tuple[tuple[str, ...], ...] = ()
     """Groups of zip containers that hold the same members but differ in bytes (time stamps)."""
     newest: Mapping[tuple[str, str], int] = field(default_factory=dict)

@@ -54,5 +54,7 @@ OVERRULED = "compliance.overruled."
 """Before the name of a fact on a run that holds another value of it than was decided: the one that counts."""
 SHA256 = "compliance.sha256."
 """Before the role of a file that a production run was built from (model, predictions): its hash."""
+METADATA_HASH = f"{SHA256}model_metadata"
+"""Tag of a run that --fix built: the hash of its model_metadata.json, which holds those of all its other files."""
 MADE_BY_US = (SOURCE_RUN, BUILT_FOR)
 """Tags of the runs that a repair made: copies and production runs, whole ones and those that were broken off."""

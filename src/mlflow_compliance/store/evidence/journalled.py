@@ -1,0 +1,47 @@
+"""What the journal of the repair that built a production run says of the run's metadata."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from datetime import datetime
+from typing import Any
+
+from mlflow_compliance.changes import JOURNAL, NOW, LogProductionRun, bind, load
+from mlflow_compliance.errors import ChangeError
+from mlflow_compliance.snapshot.evidence import Journalled
+from mlflow_compliance.store.storage.safe_io import opened
+
+_ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{1,8}")
+
+
+def read_journal(folder: str, journal: str, run_id: str) -> Journalled:
+    """What a journal in a folder says of one run. Nothing where it is not there or cannot be understood."""
+    if not _ID.fullmatch(journal):
+        return Journalled()  # the tag that names it may be anybody's text
+    try:
+        path = os.path.join(folder, f"{journal}.jsonl")
+        with opened(path) as file, open(file, encoding="utf-8", closefd=False) as reader:
+            lines = [
+                json.loads(line)
+                for line in reader
+                if '"LogProductionRun"' in line or '"bound"' in line or '"journal"' in line
+            ]
+        return _said(lines, journal, run_id)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, ChangeError):
+        return Journalled()
+
+
+def _said(lines: list[dict[str, Any]], journal: str, run_id: str) -> Journalled:
+    written = datetime.fromisoformat(lines[0]["at"]).isoformat(timespec="seconds")
+    planned = {line["change"]: load(line["do"]) for line in lines if line.get("state") == "begin"}
+    for line in lines:
+        change = planned.get(line.get("change", 0))
+        bound = line.get("bound") or {}
+        if isinstance(change, LogProductionRun) and bound.get(change.run_id) == run_id:
+            known = bound.get(change.metadata_hash, "")
+            text = bind(change.metadata, {JOURNAL: journal, NOW: written, **bound})
+            return Journalled(journal, known or hashlib.sha256(text.encode()).hexdigest(), tagged=bool(known))
+    return Journalled()
