@@ -41,8 +41,8 @@ def _hashes_on_record(context: Context) -> Mapping[str, list[Record]]:
     for path, digest in snapshot.artifacts.recorded.items() if snapshot.artifacts else ():
         found[path].append(Record(digest, OF_REPAIRS, of_production=False))
     for run in runs_on_record(context):
-        for path, digest, where in _of_run(run, snapshot):
-            found[path].append(Record(digest, where, of_production=True))
+        for path, said, where in _of_run(run, snapshot):
+            found[path].append(Record(said, where, of_production=True))
     return dict(sorted(found.items()))
 
 

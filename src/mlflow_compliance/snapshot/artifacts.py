@@ -112,6 +112,10 @@ class Artifacts:
     """
     linked_outside: frozenset[str] = frozenset()
     """Physical copies that have hard links which are not below any root: somebody else's files."""
+    hard_links: frozenset[str] = frozenset()
+    """Physical copies that have several names."""
+    links: Mapping[str, str] = field(default_factory=dict)
+    """Path of a symbolic link, to a file or a folder -> where it leads in the end."""
     unread: Mapping[str, str] = field(default_factory=dict)
     """Path -> why it could not be read. Never silently left out."""
     pointers: Mapping[str, Pointer] = field(default_factory=dict)
