@@ -240,9 +240,9 @@ def _tell_of_metadata(store: Snapshot, evidence: Evidence, context: Context, vio
             violations.not_evaluated("not-looked-at", unknown.reason, entity=run.ref)
         elif without_hash(run, store):
             said = evidence.journalled.get(run.run_id)
-            message = f"{METADATA} lists the hashes of all its files, and no tag holds its own"
+            message = f"{METADATA} of {run.ref} lists the hashes of its files, and no tag holds its own"
             if said is not None and said.sha256 and not said.tagged:
-                violations.offer("no-hash", f"{run.ref}: {message}: --fix adds it", entity=run.ref)
+                violations.offer("no-hash", f"{message}: --fix adds it", entity=run.ref)
             else:
                 violations.add("no-hash", message, entity=run.ref, expected=f"the tag {METADATA_HASH}")
 

@@ -184,7 +184,7 @@ def recorded_files(document: Mapping[str, Any], run_id: str) -> dict[str, str]:
     """
     named = {str(item["path"]): str(item["sha256"]) for item in document.get("artifacts", [])}
     found = {path.removeprefix(MODEL_FILES): digest for path, digest in named.items() if path.startswith(MODEL_FILES)}
-    if document.get("run_id") != run_id:
+    if document.get("run_id", run_id) != run_id:
         found.pop(MLMODEL, None)
     return found
 

@@ -100,7 +100,7 @@ def _of_run(run: Run, snapshot: Snapshot) -> Iterator[tuple[str, str | None, str
             continue  # it leads out of the run's own folder
         of_model = folder != "" and place.startswith(MODEL_FILES)
         relative = place.removeprefix(MODEL_FILES)
-        if of_model and relative == MLMODEL and document.get("run_id") != run.run_id:
+        if of_model and relative == MLMODEL and document.get("run_id", run.run_id) != run.run_id:
             continue  # in a copy of a run it names the ids of the copy
         yield f"{folder}/{relative}" if of_model else f"{home}/{place}", digest, f"{METADATA} of run {run.run_id}"
 

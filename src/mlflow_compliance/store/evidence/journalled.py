@@ -36,12 +36,15 @@ def read_journal(folder: str, journal: str, run_id: str) -> Journalled:
 
 def _said(lines: list[dict[str, Any]], journal: str, run_id: str) -> Journalled:
     written = datetime.fromisoformat(lines[0]["at"]).isoformat(timespec="seconds")
-    planned = {line["change"]: load(line["do"]) for line in lines if line.get("state") == "begin"}
+    planned = {
+        line["change"]: load(line["do"]) for line in lines if line.get("do", {}).get("kind") == "LogProductionRun"
+    }
+    made: dict[str, str] = {}  # what changes before it made too: it may supersede a run that was copied
     for line in lines:
-        change = planned.get(line.get("change", 0))
-        bound = line.get("bound") or {}
+        change, bound = planned.get(line.get("change", 0)), line.get("bound") or {}
+        made |= bound
         if isinstance(change, LogProductionRun) and bound.get(change.run_id) == run_id:
             known = bound.get(change.metadata_hash, "")
-            text = bind(change.metadata, {JOURNAL: journal, NOW: written, **bound})
+            text = bind(change.metadata, {JOURNAL: journal, NOW: written, **made})
             return Journalled(journal, known or hashlib.sha256(text.encode()).hexdigest(), tagged=bool(known))
     return Journalled()
