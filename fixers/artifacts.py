@@ -162,10 +162,10 @@ def _hash_of_metadata(run_id: str, context: Context) -> SetRunTag:
     found = held(path, snapshot)
     said = snapshot.evidence.journalled.get(run_id) if snapshot.evidence else None
     if said is None or not said.sha256:
-        folder = "the journal of the repair that built it is not here"
         raise Unfixable(
-            f"{folder}, so nothing proves what {METADATA} held: run --fix where the journals lie ([journal] folder), "
-            "or mark another run and let --fix build a new one"
+            f"the journal of the repair that built it is not here, so nothing proves what {METADATA} held: run --fix "
+            "where the journals lie ([journal] folder), or see that it is the file of that time (a backup) and set the "
+            f"tag to {found.sha256 if found else 'its SHA-256'} yourself"
         )
     if found is None or found.sha256 != said.sha256:
         raise Unfixable(f"{METADATA} is not what the journal {said.journal} says: restore it from a backup first")

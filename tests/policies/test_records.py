@@ -408,6 +408,29 @@ def test_what_an_earlier_version_built_stays_green_and_is_offered_the_tag(store:
     assert found(store) == {("ART004", "changed")}
 
 
+@pytest.mark.parametrize("built", ["by this version", "before"])
+def test_a_copy_of_a_run_that_a_repair_built_keeps_the_rules(store: Store, built: str) -> None:
+    """Another experiment becomes the product's: the run is merged into it, with new ids in its MLmodel alone."""
+    if built == "before":
+        as_before(store)
+    store.lab.client.delete_registered_model("credit")  # it would keep the experiment where it is
+    store.lab.experiment("credit_final_delivery")
+    settings = store.lab.folder / "compliance.toml"
+    settings.write_text(
+        settings.read_text().replace('primary = "credit_delivery"', 'primary = "credit_final_delivery"')
+    )
+    store.lab.reload()
+    plan = plan_for(store.lab, "EXP001", "ART004", "PRD009")
+    assert [item.reason for item in plan.unfixed] == []
+    done = carry_out(store.lab, plan)
+    assert (done.differing, done.outcome.failed) == ([], [])
+    assert found(store) == set()
+    (run,) = [run for run in store.lab.runs("2") if run.data.tags.get("stage") == "production"]
+    assert (run.data.tags["compliance.source_run_id"], run.info.lifecycle_stage) == (store.run_id, "active")
+    (Path(run.info.artifact_uri) / "feature_importance.csv").write_text("feature\n")
+    assert ("ART004", "changed") in found(store)
+
+
 def test_a_file_that_cannot_be_read_is_told_and_one_that_was_not_looked_at_is_not_evaluated(store: Store) -> None:
     path = store.home / "feature_importance.csv"
     path.unlink()

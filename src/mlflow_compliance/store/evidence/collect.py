@@ -31,7 +31,7 @@ from mlflow_compliance.snapshot.evidence import (
 )
 from mlflow_compliance.snapshot.files import METADATA, in_folder, parent, upwards
 from mlflow_compliance.snapshot.snapshot import Snapshot
-from mlflow_compliance.snapshot.tags import BUILT_IN, SHA256
+from mlflow_compliance.snapshot.tags import BUILT_IN, SHA256, SOURCE_RUN
 from mlflow_compliance.store.backends.sqlite_file import sqlite_path
 from mlflow_compliance.store.evidence.cache import EvidenceCache
 from mlflow_compliance.store.evidence.journalled import read_journal
@@ -304,7 +304,8 @@ class _Reader:
             return Digest(problem=why_unread(error))
 
     def _said(self, run_id: str) -> Journalled:
-        return read_journal(self.journals, self.runs[run_id][0].tags[BUILT_IN], run_id)
+        tags = self.runs[run_id][0].tags
+        return read_journal(self.journals, tags[BUILT_IN], {run_id, tags.get(SOURCE_RUN, run_id)})
 
 
 def sample_of(product: Product, settings: Settings) -> Sample | None:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
@@ -17,8 +18,10 @@ from mlflow_compliance.store.storage.safe_io import opened
 _ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{1,8}")
 
 
-def read_journal(folder: str, journal: str, run_id: str) -> Journalled:
-    """What a journal in a folder says of one run. Nothing where it is not there or cannot be understood."""
+def read_journal(folder: str, journal: str, run_ids: Collection[str]) -> Journalled:
+    """What a journal in a folder says of one run, which may be a copy of the one that it built. Nothing where it is
+    not there or cannot be understood.
+    """
     if not _ID.fullmatch(journal):
         return Journalled()  # the tag that names it may be anybody's text
     try:
@@ -29,12 +32,12 @@ def read_journal(folder: str, journal: str, run_id: str) -> Journalled:
                 for line in reader
                 if '"LogProductionRun"' in line or '"bound"' in line or '"journal"' in line
             ]
-        return _said(lines, journal, run_id)
+        return _said(lines, journal, run_ids)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, ChangeError):
         return Journalled()
 
 
-def _said(lines: list[dict[str, Any]], journal: str, run_id: str) -> Journalled:
+def _said(lines: list[dict[str, Any]], journal: str, run_ids: Collection[str]) -> Journalled:
     written = datetime.fromisoformat(lines[0]["at"]).isoformat(timespec="seconds")
     planned = {
         line["change"]: load(line["do"]) for line in lines if line.get("do", {}).get("kind") == "LogProductionRun"
@@ -43,7 +46,7 @@ def _said(lines: list[dict[str, Any]], journal: str, run_id: str) -> Journalled:
     for line in lines:
         change, bound = planned.get(line.get("change", 0)), line.get("bound") or {}
         made |= bound
-        if isinstance(change, LogProductionRun) and bound.get(change.run_id) == run_id:
+        if isinstance(change, LogProductionRun) and bound.get(change.run_id) in run_ids:
             known = bound.get(change.metadata_hash, "")
             text = bind(change.metadata, {JOURNAL: journal, NOW: written, **made})
             return Journalled(journal, known or hashlib.sha256(text.encode()).hexdigest(), tagged=bool(known))
