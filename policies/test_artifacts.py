@@ -10,9 +10,13 @@ from mlflow_compliance.api import (
     JOURNAL,
     KEPT_JOURNAL,
     KEPT_SHA256,
+    METADATA,
+    METADATA_HASH,
     ArtifactRoot,
     Artifacts,
+    Context,
     EntityRef,
+    Evidence,
     Experiment,
     Moved,
     Settings,
@@ -21,11 +25,15 @@ from mlflow_compliance.api import (
     Unreachable,
     Violations,
     first_of,
+    hashes_on_record,
+    held,
     in_folder,
     named_journals,
     policy,
     quoted,
+    runs_on_record,
     upwards,
+    without_hash,
 )
 
 MOST = 5
@@ -213,47 +221,56 @@ def _called(experiment: Experiment) -> str:
 
 @policy("ART004", "Recorded hashes still hold", Severity.HIGH)
 def test_recorded_hashes_hold(
-    artifact_root: ArtifactRoot, artifacts: Artifacts, store: Snapshot, violations: Violations
+    artifact_root: ArtifactRoot,
+    store: Snapshot,
+    artifacts: Artifacts,
+    evidence: Evidence,
+    context: Context,
+    violations: Violations,
 ) -> None:
-    """Paths that share a physical copy change together when one is written in place; the hash on record tells."""
+    """What decides about people, and what explains it, must hold the bytes that it had when it was looked at; paths
+    that share a physical copy change together when one is written in place.
+    """
     if artifact_root == artifacts.roots[0]:
         _tell_of_journals(store, violations)
+        _tell_of_metadata(store, evidence, context, violations)
     closed = tuple(place.rstrip("/") + "/" for place in {item.place for item in artifacts.unknown.values()} if place)
     owned = frozenset(place for (kind, _), place in artifacts.locations.items() if kind != "experiment")
     elsewhere = 0
-    for path, digest in sorted(artifacts.recorded.items()):
-        root, found = artifacts.root_of(path), artifacts.hashes.get(path)
+    for path, records in hashes_on_record(context).items():
+        root = artifacts.root_of(path)
         elsewhere += root is None
         if root != artifact_root:
             continue
+        found, wrong = held(path, store), [item for item in records if item.sha256 is not None]
+        if found is not None and found.sha256:
+            wrong = [item for item in wrong if item.sha256 != found.sha256]
+        on_record = "; ".join(f"sha256 {(item.sha256 or '')[:16]}… ({item.where})" for item in wrong)
         entity = EntityRef("artifact", path, artifacts.relative(path))
         if path.startswith(closed):
             violations.not_evaluated(
                 "not-looked-at", "the place that it lies in could not be looked at: see ART003", entity=entity
             )
             continue
-        if found is not None and found != digest:
+        unread = artifacts.unread.get(path) or (found.problem if found else "")
+        if found is not None and found.sha256 and wrong:
             violations.add(
                 "changed",
                 "its bytes changed since they went on record",
                 entity=entity,
-                observed=f"sha256 {found[:16]}…",
-                expected=f"sha256 {digest[:16]}…",
+                observed=f"sha256 {found.sha256[:16]}…",
+                expected=on_record,
             )
-        elif path in artifacts.unread:
+        elif unread:
             violations.add(
                 "unreadable",
                 "cannot be read, so nobody knows whether its bytes are those on record",
                 entity=entity,
-                observed=artifacts.unread[path],
+                observed=unread,
             )
         elif path not in artifacts.files and _has_a_row(path, owned):
-            violations.add(
-                "gone",
-                "is gone since its bytes went on record",
-                entity=entity,
-                expected=f"a file with sha256 {digest[:16]}…",
-            )
+            where = f"a file with {on_record}" if on_record else f"a file, by {records[0].where}"
+            violations.add("gone", "is gone since its bytes went on record", entity=entity, expected=where)
     if elsewhere and artifact_root == artifacts.roots[0]:
         violations.note(
             f"{elsewhere} hashes on record are of paths outside every artifact root (a store that was moved?): "
@@ -298,6 +315,23 @@ def _tell_of_journals(store: Snapshot, violations: Violations) -> None:
             )
         elif kept.unknown and kept.journal not in journals.here:
             violations.not_evaluated("journal-not-read", kept.unknown, entity=kept.run)
+
+
+def _tell_of_metadata(store: Snapshot, evidence: Evidence, context: Context, violations: Violations) -> None:
+    """Of each production run: whether its files could be looked at, and whether the hash of its metadata, which holds
+    all others, is on record.
+    """
+    for run in runs_on_record(context):
+        unknown = store.unknown_files(run)
+        if unknown:
+            violations.not_evaluated("not-looked-at", unknown.reason, entity=run.ref)
+        elif without_hash(run, store) and run.run_id in evidence.metadata:  # a planned copy was not read
+            said = evidence.journalled.get(run.run_id)
+            message = f"{METADATA} of {run.ref} lists the hashes of its files, and no tag holds its own"
+            if said is not None and said.sha256 and not said.tagged:
+                violations.offer("no-hash", f"{message}: --fix adds it", entity=run.ref)
+            else:
+                violations.add("no-hash", message, entity=run.ref, expected=f"the tag {METADATA_HASH}")
 
 
 def _has_a_row(path: str, owned: frozenset[str]) -> bool:

@@ -24,6 +24,7 @@ from mlflow_compliance.api import (
     agree,
     as_toml,
     candidates,
+    contradictions,
     counted,
     differs,
     fact_values,
@@ -281,6 +282,33 @@ def test_hyperparameters_agree(
                     entity=run.ref,
                     observed=differing,
                 )
+
+
+@policy(
+    "PRD009",
+    "What is on record of the production run agrees with its rows",
+    Severity.HIGH,
+    advice="put back what was changed, from a backup of the file or the database; if the change was meant, log a new "
+    "production run",
+)
+def test_records_agree_with_rows(
+    product: Product, store: Snapshot, evidence: Evidence, context: Context, violations: Violations
+) -> None:
+    """Ids, dates and numbers that stand in two places and differ were changed in one of them."""
+    runs = production_runs(product, context)
+    if not runs:
+        violations.not_applicable(f"product {product.name} has no production run: see RUN002")
+    for run in runs:
+        for item in contradictions(run, product, store):
+            violations.add(
+                item.code, item.message, entity=run.ref, observed=item.observed, expected=item.expected, name=item.name
+            )
+        metadata, unknown = evidence.metadata.get(run.run_id), store.unknown_files(run)
+        if metadata is None and unknown:
+            violations.not_evaluated("not-looked-at", unknown.reason, entity=run.ref)
+        elif metadata is not None and metadata.problem and not metadata.document:
+            reason = f"its model_metadata.json cannot be used: {metadata.problem}"
+            violations.not_evaluated("not-looked-at", reason, entity=run.ref)
 
 
 @policy(

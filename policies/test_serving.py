@@ -159,7 +159,7 @@ def _unknown(found: Resolution, store: Snapshot) -> Unknown | None:
 def _unlike_metadata(run_id: str, hashes: Mapping[str, str], evidence: Evidence) -> list[str]:
     """How the files of the model differ from what the run's metadata records of them."""
     metadata = evidence.metadata.get(run_id)
-    recorded = recorded_files(metadata.document) if metadata else {}
+    recorded = recorded_files(metadata.document, run_id) if metadata else {}
     return differing_files(recorded, hashes) if recorded else []
 
 

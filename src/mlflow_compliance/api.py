@@ -31,6 +31,7 @@ from mlflow_compliance.changes import (
 from mlflow_compliance.changes.copies import left_behind, own_datasets
 from mlflow_compliance.changes.registry import version_of
 from mlflow_compliance.errors import ComplianceError
+from mlflow_compliance.production.agreement import contradictions
 from mlflow_compliance.production.candidates import as_toml, candidates, counted
 from mlflow_compliance.production.claims import (
     By,
@@ -52,6 +53,7 @@ from mlflow_compliance.production.metadata import differing_files, recorded_file
 from mlflow_compliance.production.metadata import document as metadata_document
 from mlflow_compliance.production.metrics import agree, differs
 from mlflow_compliance.production.reachability import Kept, Sign, kept_by, last_sign, last_written
+from mlflow_compliance.production.records import hashes_on_record, held, runs_on_record, without_hash
 from mlflow_compliance.production.resolution import Resolution, SnapshotLookup, resolve
 from mlflow_compliance.repair.journal import user_name
 from mlflow_compliance.rules.finding import Cause, Finding, Severity, Violations
@@ -105,6 +107,7 @@ from mlflow_compliance.snapshot.tags import (
     DATA_CONTEXT,
     KEPT_JOURNAL,
     KEPT_SHA256,
+    METADATA_HASH,
     NOTE,
     OVERRULED,
     PARENT,
@@ -135,6 +138,7 @@ __all__ = [
     "KEPT_SHA256",
     "LINK",
     "METADATA",
+    "METADATA_HASH",
     "MLMODEL",
     "NOTE",
     "NOW",
@@ -224,6 +228,7 @@ __all__ = [
     "candidates",
     "claimed_by",
     "claims_in",
+    "contradictions",
     "copy_of",
     "counted",
     "current_run",
@@ -234,6 +239,8 @@ __all__ = [
     "fixer",
     "folded",
     "guessed_by",
+    "hashes_on_record",
+    "held",
     "ids_in",
     "in_folder",
     "in_run",
@@ -256,6 +263,7 @@ __all__ = [
     "quoted",
     "recorded_files",
     "resolve",
+    "runs_on_record",
     "said_in",
     "sources_of",
     "standing",
@@ -265,6 +273,7 @@ __all__ = [
     "user_name",
     "version_of",
     "without_any",
+    "without_hash",
 ]
 
 CannotFix = Unfixable

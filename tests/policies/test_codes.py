@@ -27,6 +27,7 @@ CODES = {
         "gone",
         "journal-not-read",
         "kept-journal-differs",
+        "no-hash",
         "no-record",
         "not-looked-at",
         "unreadable",
@@ -72,6 +73,7 @@ CODES = {
         "no-model",
     ],
     "PRD008": ["no-product"],
+    "PRD009": ["not-looked-at", "{item.code}"],
     "REG001": [
         "alias-does-not-resolve",
         "alias-names-another-run",
@@ -185,6 +187,15 @@ def test_what_is_wrong_in_a_file_store_has_a_way_out() -> None:
         "unreadable",
     ]
     assert set(advised) <= words
+
+
+def test_codes_of_contradictions_are_codes_of_prd009() -> None:
+    module = ast.parse((CHECKOUT / "src/mlflow_compliance/production/agreement.py").read_text("utf-8"))
+    calls = [
+        node for node in ast.walk(module) if isinstance(node, ast.Call) and ast.unparse(node.func) == "Contradiction"
+    ]
+    codes = {code for node in calls for code in spelled(node.args[0])}
+    assert codes == {"cost-differs", "date-differs", "id-differs", "metric-differs", "model-differs"}
 
 
 def test_every_policy_has_a_fixer_or_advice() -> None:

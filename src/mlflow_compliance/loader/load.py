@@ -4,6 +4,7 @@ loads it.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
@@ -41,7 +42,7 @@ from mlflow_compliance.safe_text import without_secrets
 from mlflow_compliance.settings.schema import Product, Settings, find_settings, load_settings
 from mlflow_compliance.snapshot.entities import Experiment
 from mlflow_compliance.snapshot.files import METADATA, MLMODEL
-from mlflow_compliance.snapshot.tags import BUILD, COMPLETE_BUILD
+from mlflow_compliance.snapshot.tags import BUILD, COMPLETE_BUILD, METADATA_HASH
 from mlflow_compliance.store.backends.databases import DatabaseBackend
 from mlflow_compliance.store.backends.listing import IDS_A_SEARCH, PAGE, get_or_none, pages
 from mlflow_compliance.store.backends.sqlite_file import sqlite_path
@@ -252,9 +253,16 @@ class _Wanted:
                 )
             return None
         folder = self._download(client, run.info.artifact_uri, folder, METADATA)
+        with open(os.path.join(folder, METADATA), "rb") as file:
+            content = file.read()
+        tagged = run.data.tags.get(METADATA_HASH)
+        if tagged is not None and tagged != hashlib.sha256(content).hexdigest():
+            raise ModelError(
+                f"{METADATA} of run {run.info.run_id} is not the one on record (tag {METADATA_HASH}), so its model was "
+                "not loaded: put the recorded file back"
+            )
         try:
-            with open(os.path.join(folder, METADATA), encoding="utf-8") as file:
-                return recorded_files(json.load(file))
+            return recorded_files(json.loads(content.decode()), run.info.run_id)
         except (ValueError, KeyError, TypeError, AttributeError):
             raise ModelError(
                 f"{METADATA} of run {run.info.run_id} does not list its artifacts with path and sha256: log it anew"

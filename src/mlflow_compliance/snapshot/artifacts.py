@@ -100,7 +100,7 @@ class Artifacts:
     object stores 'md5:' and hex.
     """
     recorded: Mapping[str, str] = field(default_factory=dict)
-    """Path -> the SHA-256 on record since this program made it share a copy."""
+    """Path -> the SHA-256 on record since this program made it share a copy, or logged it with a production run."""
     equal_archives: tuple[tuple[str, ...], ...] = ()
     """Groups of zip containers that hold the same members but differ in bytes (time stamps)."""
     newest: Mapping[tuple[str, str], int] = field(default_factory=dict)
@@ -113,6 +113,10 @@ class Artifacts:
     """
     linked_outside: frozenset[str] = frozenset()
     """Physical copies that have hard links which are not below any root: somebody else's files."""
+    hard_links: frozenset[str] = frozenset()
+    """Physical copies that have several names."""
+    links: Mapping[str, str] = field(default_factory=dict)
+    """Path of a symbolic link, to a file or a folder -> where it leads in the end."""
     unread: Mapping[str, str] = field(default_factory=dict)
     """Path -> why it could not be read. Never silently left out."""
     pointers: Mapping[str, Pointer] = field(default_factory=dict)

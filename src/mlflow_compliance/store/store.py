@@ -127,7 +127,7 @@ class Store:
         """A snapshot of which may be asked what files prove: computed then, by whoever asks."""
         from mlflow_compliance.store.evidence.collect import with_evidence
 
-        return with_evidence(snapshot, self.evidence_cache, self.uri, progress)
+        return with_evidence(snapshot, self.evidence_cache, self.uri, progress, self.folder)
 
     def walk(self, snapshot: Snapshot, rows: Rows, progress: Progress) -> Snapshot:
         """A snapshot with its files: one walk over the local roots, hashes where files may be duplicates."""

@@ -1,11 +1,13 @@
-"""The hashes on record: what each file held when it was made to share a physical copy."""
+"""The hashes on record: what each file held when it was made to share a physical copy, or logged with a production
+run.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import threading
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import IO
 
 from mlflow_compliance.errors import StoreError
@@ -47,6 +49,12 @@ def read_lines(folder: str) -> dict[str, str]:
 def add_records(folder: str, sha256: str, *paths: str) -> None:
     """Put hashes on record, on disk before this returns; an empty hash takes the paths off."""
     append_lines(os.path.join(folder, NAME), [json.dumps({"path": path, "sha256": sha256}) for path in paths])
+
+
+def add_each(folder: str, found: Mapping[str, str]) -> None:
+    """Put the hashes of several files on record: path -> SHA-256 (hex)."""
+    lines = [json.dumps({"path": path, "sha256": sha256}) for path, sha256 in found.items()]
+    append_lines(os.path.join(folder, NAME), lines)
 
 
 def take_off(folder: str, places: Collection[str]) -> None:
