@@ -69,6 +69,8 @@ class Probe:
     worst: float = 0.0
     """The largest difference between a served and a recorded probability among them."""
     sample_problem: str = ""
+    unconfined: tuple[str, ...] = ()
+    """What that process could not be kept from on this machine."""
 
 
 @dataclass(frozen=True)
