@@ -111,6 +111,7 @@ def test_production_model_is_described(
                 "no-signature",
                 "its model has no signature",
                 entity=run.ref,
+                observed=card.problem,
                 expected="names and types of inputs and outputs",
             )
         if not card.example:

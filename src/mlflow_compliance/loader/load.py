@@ -4,7 +4,6 @@ loads it.
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from collections.abc import Iterator
@@ -47,6 +46,8 @@ from mlflow_compliance.store.backends.listing import IDS_A_SEARCH, PAGE, get_or_
 from mlflow_compliance.store.backends.sqlite_file import sqlite_path
 from mlflow_compliance.store.models.scan import scan_model
 from mlflow_compliance.store.storage.locations import Resolver, is_relative
+from mlflow_compliance.store.storage.parsing import LARGEST_METADATA, parse_json, read_at_most
+from mlflow_compliance.store.storage.safe_io import opened
 from mlflow_compliance.store.store import Store, open_store
 
 HASH_OF_PICKLE = "compliance.sha256.model"
@@ -253,8 +254,8 @@ class _Wanted:
             return None
         folder = self._download(client, run.info.artifact_uri, folder, METADATA)
         try:
-            with open(os.path.join(folder, METADATA), encoding="utf-8") as file:
-                return recorded_files(json.load(file))
+            with opened(os.path.join(folder, METADATA)) as file:
+                return recorded_files(parse_json(read_at_most(file, LARGEST_METADATA)))
         except (ValueError, KeyError, TypeError, AttributeError):
             raise ModelError(
                 f"{METADATA} of run {run.info.run_id} does not list its artifacts with path and sha256: log it anew"

@@ -51,6 +51,8 @@ class ModelCard:
     unpinned: tuple[str, ...] = ()
     """Requirements that do not say one version."""
     flavors: tuple[str, ...] = ()
+    problem: str = ""
+    """Why part of it cannot be read, and is empty here for that."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,12 +22,12 @@ from mlflow_compliance.store.backends.sqlite_file import sqlite_path
 from mlflow_compliance.store.evidence.cache import EvidenceCache
 from mlflow_compliance.store.models.mlmodel import read_card
 from mlflow_compliance.store.models.probe import Sample
-from mlflow_compliance.store.models.scoring import score
+from mlflow_compliance.store.models.scoring import Scoring
 from mlflow_compliance.store.storage.base import RemoteError
-from mlflow_compliance.store.storage.safe_io import digest_of, opened
+from mlflow_compliance.store.storage.parsing import LARGEST_METADATA, parse_json, read_at_most
+from mlflow_compliance.store.storage.safe_io import digest_of, opened, why_unread
 
 _LOOSE = (".pkl", ".pickle", ".joblib", ".cloudpickle", ".skops")
-_LARGEST_METADATA = 1 << 24
 
 
 def with_evidence(snapshot: Snapshot, evidence_cache: EvidenceCache, uri: str, progress: Progress) -> Snapshot:
@@ -153,14 +152,14 @@ class _Reader:
             local = self._here(path)
         except RemoteError as error:
             return Scored(path, problem=str(error))
-        found = score(
-            local,
-            target=wanted.target,
-            probability=wanted.probability,
-            threshold=threshold,
-            false_negative_cost=wanted.false_negative_cost,
-            false_positive_cost=wanted.false_positive_cost,
+        asked = Scoring(
+            wanted.target,
+            wanted.probability,
+            threshold,
+            wanted.false_negative_cost,
+            wanted.false_positive_cost,
         )
+        found = self.evidence_cache.score(local, asked)
         recorded = run.tags.get(f"{SHA256}predictions")
         found = replace(found, path=path)
         if not found.problem and recorded and recorded != found.sha256:
@@ -249,12 +248,11 @@ def sample_of(product: Product, settings: Settings) -> Sample | None:
 def _metadata(path: str) -> Metadata:
     try:
         with opened(path) as file:
-            if os.fstat(file).st_size > _LARGEST_METADATA:
-                return Metadata(problem="it is larger than 16 MiB")
-        with open(path, encoding="utf-8") as text:
-            document = json.load(text)
-    except (OSError, ValueError, RecursionError) as error:
-        return Metadata(problem=f"it cannot be read as JSON ({type(error).__name__})")
+            document = parse_json(read_at_most(file, LARGEST_METADATA))
+    except OSError as error:
+        return Metadata(problem=f"it cannot be read ({why_unread(error)})")
+    except ValueError as error:
+        return Metadata(problem=f"it {error}")
     problems = problems_in(document)
     return Metadata(document if isinstance(document, dict) else {}, problems[0] if problems else "")
 
