@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,7 +19,7 @@ MANY = "".join(f"a{level}: &a{level} {{{{<<: [{', '.join([f'*a{level - 1}'] * 9)
 MERGES = ("a0: &a0 {k0: v}\n" + MANY).replace("{{", "{").replace("}}", "}")
 LISTS = MERGES.replace("<<: ", "k: ")
 FLAVORS = "flavors:\n  sklearn: {pickled_model: model.pkl}\n"
-SPARSE = 1 << 43
+SPARSE, LARGE = 1 << 39, 1 << 43
 
 
 def model(mlmodel: str, **files: str) -> dict[str, bytes]:
@@ -55,32 +53,70 @@ def test_each_is_a_finding_that_names_it(make_lab: Callable[..., Lab], gate: Gat
     work = lab.experiment("credit_work", lifecycle="development")
     lab.run(work, "merges", files=model(MERGES + FLAVORS))
     lab.run(work, "lists", files=model(LISTS + FLAVORS))
-    lab.run(work, "number", files=model(f"{FLAVORS}run_id: {'1:' * 50_000}1\n"))
-    history = lab.run(work, "history", files={"small.txt": b"x"}, **{"mlflow.log-model.history": FLAT, "compliance.source_datasets": DEEP})
+    lab.run(work, "number", files=model(f"{FLAVORS}code: {'1:' * 50_000}1\n"))
+    history = lab.run(
+        work,
+        "history",
+        files={"small.txt": b"x"},
+        **{"mlflow.log-model.history": FLAT, "compliance.source_datasets": DEEP},
+    )
     signature = f"signature: {{inputs: '{FLAT}', outputs: '{FLAT}'}}\n"
     markers = f"a; {'(' * 2000}python_version > '3'{')' * 2000}\nb=={'1' * 5000}\n"
     described = model(FLAVORS + signature, requirements_txt=markers)
     delivery = lab.experiment("credit_delivery")
-    production = lab.run(
-        delivery, "production", files={**described, "model_metadata.json": FLAT.encode()}, stage="production"
-    )
-    for name in ("one.bin", "two.bin"):
+    lab.run(delivery, "production", files={**described, "model_metadata.json": FLAT.encode()}, stage="production")
+    sizes = {"one.bin": SPARSE, "two.bin": SPARSE, "three.bin": LARGE, "four.bin": LARGE}
+    for name, size in sizes.items():
         with (lab.folder_of(history) / name).open("wb") as file:
-            file.truncate(SPARSE)
+            file.truncate(size)
     deeper = lab.mlruns / ".quarantine" / "20260101T000000Z-abcdef"
     deeper.mkdir(parents=True)
     (deeper / "manifest.jsonl").write_text(f'{{"from": "/a", "to": {DEEP}}}\n')
     (lab.mlruns / ".compliance-owner").write_text(f"{DEEP}\n")
-    result = gate(rules=(POLICIES, "--deselect=SRV"))
-    said = told(result)
+    said = told(gate("-k", "not SRV002", rules=(POLICIES,)))
     for words in (
         "MLmodel repeats more than 10,000 parts of itself by anchors or merge keys",
         "MLmodel holds a number of more than 1,000 characters",
         "the inputs of its signature in MLmodel cannot be read: the text is nested more than 200 levels deep",
         "predictions.parquet cannot be scored within the 1024 MiB that a file and what it holds may take in memory",
-        "not hashed: a sparse file with more than 256 mib of holes",
+        "one.bin: could not be compared; found: not hashed: a sparse file with more than 268,435,456 bytes of holes",
+        "four.bin: could not be compared; found: not hashed: larger than 1,099,511,627,776 bytes (duplicates.max_size)",
+        "manifest.jsonl: the manifest of a quarantine cannot be understood: line 1 is not as it was written",
+        "its model_metadata.json cannot be used: it is nested more than 200 levels deep",
     ):
         assert words in said
-    assert said.count("could not be compared") >= 2
-    assert "model_metadata.json" in said
-    assert production
+    assert "stored 2 times" not in said
+
+
+def test_of_a_file_store_each_is_a_damaged_file(
+    make_lab: Callable[..., Lab], gate: Gate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=(tmp_path / "mlruns").as_uri())
+    key = client.create_experiment("credit_work")
+    runs = [client.create_run(key).info.run_id for _ in range(6)]
+    folders = [tmp_path / "mlruns" / key / run for run in runs]
+    for run in runs:
+        client.log_metric(run, "auc", 0.5)
+        client.log_param(run, "depth", 3)
+        client.set_terminated(run)
+    meta = (folders[0] / "meta.yaml").read_text()
+    (folders[0] / "meta.yaml").write_text(MERGES + meta)
+    (folders[1] / "meta.yaml").write_text(LISTS + meta.replace(f"run_id: {runs[0]}", "run_id: *a9"))
+    (folders[2] / "meta.yaml").write_text(meta.replace(f"run_id: {runs[0]}", f"run_id: 0x{'F' * 9000}"))
+    with (folders[3] / "metrics" / "auc").open("wb") as file:
+        file.truncate(LARGE)
+    with (folders[4] / "params" / "depth").open("wb") as file:
+        file.truncate(LARGE)
+    (gate.folder / "compliance.toml").write_text(f"[store]\ntracking_uri = {str(tmp_path / 'mlruns')!r}\n")
+    said = told(gate("-k", "STO", rules=(POLICIES,)))
+    for words in (
+        "repeats more than 10,000 parts of itself by anchors or merge keys",
+        "holds a number of more than 1,000 characters",
+        "metrics/auc: it is larger than 256 MiB",
+        "params/depth: it is larger than 16 MiB",
+        "MLflow writes no such file",
+    ):
+        assert words in said

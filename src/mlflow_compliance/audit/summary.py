@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import platform
+import socket
 from typing import TYPE_CHECKING
 
 from mlflow_compliance.audit.results import Line, Summary
+from mlflow_compliance.audit.weakened import weakened
+from mlflow_compliance.repair.journal import user_name, version_of
 from mlflow_compliance.safe_text import first_of
+from mlflow_compliance.settings.errors import shown_path
 from mlflow_compliance.snapshot.ownership import as_time
 
 if TYPE_CHECKING:
@@ -15,6 +20,7 @@ if TYPE_CHECKING:
 
 
 _FEW = 5
+PROGRAMS = ("pytest-mlflow-compliance", "mlflow", "pytest")
 """Names in one line of the head."""
 
 
@@ -42,6 +48,17 @@ def _repair_of(audit: Audit) -> Iterator[Line]:
     refusal = audit.refusal() if made.plan.changes and not audit.options.fix else ""
     if refusal:
         yield Line(f"--fix would not carry this plan out: {refusal}", ok=False)
+
+
+def _conditions_of(audit: Audit) -> Iterator[str]:
+    """What the verdict rests on beside the store: whose word, on which machine, by which rules and programs."""
+    settings = audit.settings
+    file = f"{shown_path(settings.path)}, sha256 {settings.sha256}" if settings.path else "no file, all is built in"
+    yield f"settings: {file}"
+    for line in weakened(settings, audit.policies):
+        yield f"asks for less than is built in: {line}"
+    versions = ", ".join(f"{name} {version_of(name)}" for name in PROGRAMS)
+    yield f"audited by {user_name()} on {socket.gethostname()}; {versions}, Python {platform.python_version()}"
 
 
 def _lines_of(audit: Audit) -> Iterator[str]:
@@ -86,6 +103,7 @@ def _lines_of(audit: Audit) -> Iterator[str]:
         yield f"artifacts: {len(files)} files, {size} bytes, {sum(stored.values())} of them on disk, in {where}"
         for prefix, rows in sorted(snapshot.artifacts.relocated.items()):
             yield f"relocated: {rows} rows say {prefix}, a place that is not used here; read through [store.relocate]"
+    yield from _conditions_of(audit)
     if audit.options.rules:
         others = sum(not audit.asked(rule) for rule in audit.policies.values())
         yield f"limited by --compliance-rules to {', '.join(audit.options.rules)}: {others} other rules were not asked"

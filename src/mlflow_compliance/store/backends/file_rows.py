@@ -185,9 +185,9 @@ def _lacks(document: Mapping[str, Any], needed: Collection[str], own_key: str, k
 
 def _document(path: str) -> tuple[dict[str, Any], str, str]:
     """What a file of facts holds, or the code and the words for why it cannot be read."""
-    content, problem = _content(path)
+    content, code, problem = _content(path)
     if problem:
-        return {}, "unreadable", problem
+        return {}, code, problem
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError:
@@ -204,9 +204,9 @@ def _document(path: str) -> tuple[dict[str, Any], str, str]:
 def _values(folder: str, found: FileRows, lost: str) -> None:
     """Params and tags: one file each."""
     for path in _files(folder):
-        content, problem = _content(path)
+        content, code, problem = _content(path)
         if problem:
-            found.lose("unreadable", path, problem, lost)
+            found.lose(code, path, problem, lost)
         elif not content:
             # MLflow writes an empty value so; a full disk leaves the same.
             found.damaged.append(DamagedFile("empty-value", path, "is empty", lost))
@@ -215,9 +215,9 @@ def _values(folder: str, found: FileRows, lost: str) -> None:
 
 
 def _metric(path: str, found: FileRows, lost: str, fields: Collection[int]) -> None:
-    content, problem = _content(path, LARGEST_METRIC)
+    content, code, problem = _content(path, LARGEST_METRIC)
     if problem:
-        found.lose("unreadable", path, problem, lost)
+        found.lose(code, path, problem, lost)
     elif not content.strip():
         found.lose("metric-empty", path, "is empty", lost)
     elif not _is_text(content):
@@ -259,17 +259,18 @@ def _is_text(content: bytes) -> bool:
     return True
 
 
-def _content(path: str, largest: int = _LARGEST_FACTS) -> tuple[bytes, str]:
+def _content(path: str, largest: int = _LARGEST_FACTS) -> tuple[bytes, str, str]:
+    """What a file holds, or the code and the words for why it is not read."""
     try:
         file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
-            return read_at_most(file, largest), ""
+            return read_at_most(file, largest), "", ""
         finally:
             os.close(file)
     except ValueError as error:
-        return b"", str(error)
+        return b"", "too-large", str(error)
     except OSError as error:
-        return b"", f"cannot be read ({(error.strerror or str(error)).lower()})"
+        return b"", "unreadable", f"cannot be read ({(error.strerror or str(error)).lower()})"
 
 
 def _files(folder: str) -> Iterator[str]:

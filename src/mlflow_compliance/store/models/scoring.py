@@ -60,6 +60,7 @@ class _Answer(BaseModel):
     threshold: float
     values: dict[str, float]
     problem: str = Field(max_length=MOST_SAID)
+    fault: str = Field(max_length=MOST_SAID)
 
 
 def score_apart(path: str, wanted: Scoring, limits: Limits) -> Scored:

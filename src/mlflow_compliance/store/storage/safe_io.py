@@ -28,7 +28,7 @@ class HolesError(OSError):
     """A sparse file: its size is no measure of what is there, and reading it could take for ever."""
 
     def __init__(self, path: str) -> None:
-        words = f"not hashed: a sparse file with more than {_MOST_HOLES >> 20} MiB of holes; write it anew without them"
+        words = f"not hashed: a sparse file with more than {_MOST_HOLES:,} bytes of holes; write it anew without them"
         super().__init__(errno.EFBIG, words, path)
 
 
