@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -86,6 +87,32 @@ def test_each_is_a_finding_that_names_it(make_lab: Callable[..., Lab], gate: Gat
     ):
         assert words in said
     assert "stored 2 times" not in said
+
+
+def test_what_is_on_record_is_not_hashed_for_ever(make_lab: Callable[..., Lab], gate: Gate) -> None:
+    lab = make_lab()
+    gate.settings(lab.uri)
+    folder = lab.folder_of(lab.run(lab.experiment("credit_delivery"), files={"kept.bin": b"x"}))
+    with (folder / "kept.bin").open("wb") as file:
+        file.truncate(SPARSE)
+    records = Path(lab.store.folder) / "hashes.jsonl"
+    records.parent.mkdir(exist_ok=True)
+    record = json.dumps({"path": str(folder / "kept.bin"), "sha256": "0" * 64})
+    records.write_text(f"{record}\n")
+    rules = (POLICIES / "test_artifacts.py",)
+    result = gate("-k", "ART004", rules=rules)
+    assert "cannot be read, so nobody knows whether its bytes are those on record; found: not hashed" in told(result)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    for spoiled in (f"{DEEP}\n{record}\n", f'{{"path": {FLAT}, "sha256": ""}}\n{record}\n'):
+        records.write_text(spoiled)
+        result = gate("-k", "ART004", rules=rules)
+        assert f"line 1 of {records} is not a record of a hash" in told(result)
+        assert result.ret not in (pytest.ExitCode.OK, pytest.ExitCode.INTERNAL_ERROR)
+    with records.open("wb") as file:
+        file.truncate(LARGE)
+    assert f"the hashes on record in {records} cannot be read: it is larger than 1024 MiB" in told(
+        gate("-k", "ART004", rules=rules)
+    )
 
 
 def test_of_a_file_store_each_is_a_damaged_file(
