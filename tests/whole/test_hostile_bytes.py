@@ -79,7 +79,7 @@ def test_each_is_a_finding_that_names_it(make_lab: Callable[..., Lab], gate: Gat
         "MLmodel repeats more than 10,000 parts of itself by anchors or merge keys",
         "MLmodel holds a number of more than 1,000 characters",
         "the inputs of its signature in MLmodel cannot be read: the text is nested more than 200 levels deep",
-        "predictions.parquet cannot be scored within the 1024 MiB that a file and what it holds may take in memory",
+        "predictions.parquet cannot be scored: the process that reads it, which has limits (models.memory_limit",
         "one.bin: could not be compared; found: not hashed: a sparse file with more than 268,435,456 bytes of holes",
         "four.bin: could not be compared; found: not hashed: larger than 1,099,511,627,776 bytes (duplicates.max_size)",
         "manifest.jsonl: the manifest of a quarantine cannot be understood: line 1 is not as it was written",

@@ -66,14 +66,16 @@ class _Answer(BaseModel):
 def score_apart(path: str, wanted: Scoring, limits: Limits) -> Scored:
     """`score` in a process with limits: what a file holds may be far more than its size says."""
     name, path = os.path.basename(path), os.path.abspath(path)
-    room = f"the {limits.megabytes} MiB that a file and what it holds may take in memory (models.memory_limit)"
     problem = ""
     with suppress(OSError):  # the other process says why it cannot be read
         if os.stat(path).st_size > limits.megabytes << 20:
-            problem = f"{name} is larger than {room}"
+            problem = (
+                f"{name} is larger than the {limits.megabytes} MiB of memory that it may take (models.memory_limit)"
+            )
     with temporary_folder() as place:
         if not problem and (why := run_limited(_CHILD, [path, json.dumps(wanted._asdict())], place, limits)):
-            problem = f"{name} cannot be scored within {room}: reading it in a process of its own {why}"
+            own = "models.memory_limit, models.time_limit"
+            problem = f"{name} cannot be scored: the process that reads it, which has limits ({own}), {why}"
         if not problem:
             try:
                 with opened(os.path.join(place, RESULT)) as file:
