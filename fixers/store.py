@@ -56,6 +56,7 @@ _WAYS_OUT = {
         "if that is what was logged, all is well: lower it under [policies.STO005]; else bring it back from a backup"
     ),
     "unreadable": "see to its permissions and its disk",
+    "too-large": "look at who wrote it: MLflow writes no such file; put what it should hold in its place, or remove it",
 }
 
 

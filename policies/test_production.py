@@ -218,6 +218,12 @@ def test_one_fact_has_one_value(
             violations.add(
                 "several-values", f"{fact} has {len(values)} values", observed=told, expected=expected, name=fact
             )
+    for run in production_runs(product, context):
+        metadata = evidence.metadata.get(run.run_id)
+        if metadata is not None and not metadata.document and metadata.problem:
+            violations.not_evaluated(
+                "metadata-unusable", f"its model_metadata.json cannot be used: {metadata.problem}", entity=run.ref
+            )
 
 
 @policy("PRD007", "Hyperparameters on the run, in its metadata and in the model agree", Severity.HIGH)

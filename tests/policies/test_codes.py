@@ -63,7 +63,7 @@ CODES = {
     "PRD003": ["missing", "no-production-run"],
     "PRD004": ["missing", "no-production-run"],
     "PRD005": ["contradiction", "does-not-follow", "no-production-run", "not-recomputed"],
-    "PRD006": ["several-values"],
+    "PRD006": ["metadata-unusable", "several-values"],
     "PRD007": [
         "feature-count-differs",
         "feature-names-differ",
@@ -184,6 +184,7 @@ def test_what_is_wrong_in_a_file_store_has_a_way_out() -> None:
         "metric-empty",
         "not-utf-8",
         "run-among-experiments",
+        "too-large",
         "unreadable",
     ]
     assert set(advised) <= words

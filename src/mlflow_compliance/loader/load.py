@@ -5,7 +5,6 @@ loads it.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import tempfile
 from collections.abc import Iterator
@@ -48,6 +47,8 @@ from mlflow_compliance.store.backends.listing import IDS_A_SEARCH, PAGE, get_or_
 from mlflow_compliance.store.backends.sqlite_file import sqlite_path
 from mlflow_compliance.store.models.scan import scan_model
 from mlflow_compliance.store.storage.locations import Resolver, is_relative
+from mlflow_compliance.store.storage.parsing import LARGEST_METADATA, parse_json, read_at_most
+from mlflow_compliance.store.storage.safe_io import opened
 from mlflow_compliance.store.store import Store, open_store
 
 HASH_OF_PICKLE = "compliance.sha256.model"
@@ -253,8 +254,11 @@ class _Wanted:
                 )
             return None
         folder = self._download(client, run.info.artifact_uri, folder, METADATA)
-        with open(os.path.join(folder, METADATA), "rb") as file:
-            content = file.read()
+        try:
+            with opened(os.path.join(folder, METADATA)) as file:
+                content = read_at_most(file, LARGEST_METADATA)
+        except ValueError as error:
+            raise ModelError(f"{METADATA} of run {run.info.run_id} {error}: put the recorded file back") from None
         tagged = run.data.tags.get(METADATA_HASH)
         if tagged is not None and tagged != hashlib.sha256(content).hexdigest():
             raise ModelError(
@@ -262,7 +266,7 @@ class _Wanted:
                 "not loaded: put the recorded file back"
             )
         try:
-            return recorded_files(json.loads(content.decode()), run.info.run_id)
+            return recorded_files(parse_json(content), run.info.run_id)
         except (ValueError, KeyError, TypeError, AttributeError):
             raise ModelError(
                 f"{METADATA} of run {run.info.run_id} does not list its artifacts with path and sha256: log it anew"

@@ -211,9 +211,10 @@ class ModelSettings(_Table):
 
 
 class DuplicateSettings(_Table):
-    """What counts as a duplicate file; `min_size` in bytes."""
+    """What counts as a duplicate file, and which files are too large to be hashed; sizes in bytes."""
 
     min_size: int = Field(default=DuplicateRules().min_size, ge=1, description="a whole number of at least 1")
+    max_size: int = Field(default=DuplicateRules().max_size, ge=1, description="a whole number of at least 1")
     boilerplate: Texts = DuplicateRules().boilerplate
     zip_members: bool = False
     pointers: bool = False
@@ -348,7 +349,7 @@ class Settings(_Table):
         return _matches(experiment.own_name, self.experiments.development)
 
     def duplicate_rules(self) -> DuplicateRules:
-        return DuplicateRules(self.duplicates.min_size, self.duplicates.boilerplate)
+        return DuplicateRules(self.duplicates.min_size, self.duplicates.boilerplate, self.duplicates.max_size)
 
     def check_policy_ids(self, known: Collection[str]) -> None:
         """Raise SettingsError, with the line, for every policy id that is not among the known ones."""

@@ -54,6 +54,8 @@ class ModelCard:
     unpinned: tuple[str, ...] = ()
     """Requirements that do not say one version."""
     flavors: tuple[str, ...] = ()
+    problem: str = ""
+    """Why part of it cannot be read, and is empty here for that."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,8 @@ class Probe:
     worst: float = 0.0
     """The largest difference between a served and a recorded probability among them."""
     sample_problem: str = ""
+    unconfined: tuple[str, ...] = ()
+    """What that process could not be kept from on this machine."""
     sample_unread: str = ""
     """Why nothing was scored again though the settings name features: a file of it cannot be read, or is not named."""
 

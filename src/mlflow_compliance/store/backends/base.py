@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -28,6 +27,7 @@ from mlflow_compliance.snapshot.moved import PlaceInRow
 from mlflow_compliance.snapshot.refs import EntityRef, Location
 from mlflow_compliance.snapshot.snapshot import Snapshot
 from mlflow_compliance.snapshot.ties import How, Tie, ids_in, sources_of
+from mlflow_compliance.store.storage.parsing import parse_json
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ IS_PROMPT = "mlflow.prompt.is_prompt"
 def model_places(run_id: str, experiment_id: str, uri: str, history: str) -> list[Location]:
     """Where a run's own record says that it logged models (before MLflow 3): there must be something there."""
     try:
-        paths = {str(entry["artifact_path"]) for entry in json.loads(history)}
+        paths = {str(entry["artifact_path"]) for entry in parse_json(history)}
     except (ValueError, TypeError, KeyError):
         return []
     return [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from abc import abstractmethod
 from collections import defaultdict
@@ -45,6 +44,7 @@ from mlflow_compliance.store.backends.sql_tables import RegistryReader, RunReade
 from mlflow_compliance.store.backends.sql_ties import TieReader
 from mlflow_compliance.store.backends.sql_times import newest_row
 from mlflow_compliance.store.backends.sql_unfinished import half_made, open_traces
+from mlflow_compliance.store.storage.parsing import parse_json
 
 
 @dataclass(frozen=True)
@@ -385,6 +385,6 @@ def _like(value: str) -> str:
 
 def _source_run(metadata: str) -> str:
     try:
-        return str(json.loads(metadata).get(ASSESSED_RUN, ""))
+        return str(parse_json(metadata).get(ASSESSED_RUN, ""))
     except (ValueError, AttributeError):
         return ""

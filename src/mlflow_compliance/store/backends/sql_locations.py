@@ -16,6 +16,7 @@ from mlflow_compliance.store.backends.base import MODEL_HISTORY, Rows, model_pla
 from mlflow_compliance.store.backends.sql_tables import MODEL_STATUS, Tables
 from mlflow_compliance.store.backends.sql_times import newest_of_runs
 from mlflow_compliance.store.storage.locations import Resolver, is_file_place, respelled
+from mlflow_compliance.store.storage.parsing import parse_json
 
 
 def rows_of(tables: Tables, snapshot: Snapshot, relocate: Mapping[str, str]) -> Rows:
@@ -286,7 +287,7 @@ def _moved(text: str, resolve: Resolver) -> tuple[str, str]:
 def _history(text: str, resolve: Resolver) -> tuple[str, str]:
     """As `_moved`, for a tag in JSON that may hold several places; those under one prefix change at a time."""
     try:
-        document = json.loads(text)
+        document = parse_json(text)
     except ValueError:
         return "", ""
     prefixes: list[str] = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,12 +36,12 @@ from mlflow_compliance.store.evidence.cache import EvidenceCache
 from mlflow_compliance.store.evidence.journalled import path_in, read_journal
 from mlflow_compliance.store.models.mlmodel import read_card
 from mlflow_compliance.store.models.probe import Sample
-from mlflow_compliance.store.models.scoring import score
+from mlflow_compliance.store.models.scoring import Scoring
 from mlflow_compliance.store.storage.base import RemoteError
+from mlflow_compliance.store.storage.parsing import LARGEST_METADATA, parse_json, read_at_most
 from mlflow_compliance.store.storage.safe_io import digest_of, opened, why_unread
 
 _LOOSE = (".pkl", ".pickle", ".joblib", ".cloudpickle", ".skops")
-_LARGEST_METADATA = 1 << 24
 _LOGGED_PREDICTIONS = re.compile(r"(?:predictions/[^/]+|predictions)\.(?:csv|parquet)", re.IGNORECASE)
 _FEW = 3
 """Names in one sentence."""
@@ -201,14 +200,14 @@ class _Reader:
             local = self._here(path)
         except RemoteError as error:
             return Scored(path, problem=str(error))
-        found = score(
-            local,
-            target=wanted.target,
-            probability=wanted.probability,
-            threshold=threshold,
-            false_negative_cost=wanted.false_negative_cost,
-            false_positive_cost=wanted.false_positive_cost,
+        asked = Scoring(
+            wanted.target,
+            wanted.probability,
+            threshold,
+            wanted.false_negative_cost,
+            wanted.false_positive_cost,
         )
+        found = self.evidence_cache.score(local, asked)
         recorded = run.tags.get(f"{SHA256}predictions")
         found = replace(found, path=path)
         if not found.problem and recorded and recorded != found.sha256:
@@ -341,11 +340,10 @@ def _unread(product: Product, sample: Sample | None) -> str:
 def _metadata(path: str) -> Metadata:
     try:
         with opened(path) as file:
-            if os.fstat(file).st_size > _LARGEST_METADATA:
-                return Metadata(problem="it is larger than 16 MiB")
-        with open(path, encoding="utf-8") as text:
-            document = json.load(text)
-    except (OSError, ValueError, RecursionError) as error:
-        return Metadata(problem=f"it cannot be read as JSON ({type(error).__name__})")
+            document = parse_json(read_at_most(file, LARGEST_METADATA))
+    except OSError as error:
+        return Metadata(problem=f"it cannot be read ({why_unread(error)})")
+    except ValueError as error:
+        return Metadata(problem=f"it {error}")
     problems = problems_in(document)
     return Metadata(document if isinstance(document, dict) else {}, problems[0] if problems else "")

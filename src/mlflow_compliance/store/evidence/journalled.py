@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 from collections.abc import Collection
@@ -13,6 +12,7 @@ from typing import Any
 from mlflow_compliance.changes import JOURNAL, NOW, LogProductionRun, bind, load
 from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.snapshot.evidence import Journalled
+from mlflow_compliance.store.storage.parsing import parse_json
 from mlflow_compliance.store.storage.safe_io import opened
 
 _ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{1,8}")
@@ -30,7 +30,7 @@ def read_journal(path: str, journal: str, run_ids: Collection[str]) -> Journalle
     try:
         with opened(path) as file, open(file, encoding="utf-8", closefd=False) as reader:
             lines = [
-                json.loads(line)
+                parse_json(line)
                 for line in reader
                 if '"LogProductionRun"' in line or '"bound"' in line or '"journal"' in line
             ]

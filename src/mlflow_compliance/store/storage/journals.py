@@ -5,7 +5,6 @@ says of it.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 from collections import Counter, defaultdict
@@ -23,6 +22,7 @@ from mlflow_compliance.snapshot.tags import KEPT_AS, KEPT_JOURNAL, KEPT_SHA256
 from mlflow_compliance.store.storage import recorded_hashes
 from mlflow_compliance.store.storage.base import RemoteError
 from mlflow_compliance.store.storage.locations import Resolver
+from mlflow_compliance.store.storage.parsing import parse_json
 from mlflow_compliance.store.storage.safe_io import opened, why_unread
 from mlflow_compliance.store.storage.storages import Storages, is_remote, place_name, remote_path
 
@@ -141,7 +141,7 @@ def _verified(content: bytes, journal: str, sha256: str, mark: str) -> tuple[str
         return f"its bytes are not those whose hash stands in {KEPT_SHA256}", {}
     try:
         # A program that was killed leaves half a last line.
-        lines = [json.loads(line) for line in content.split(b"\n")[:-1]]
+        lines = [parse_json(line) for line in content.split(b"\n")[:-1]]
         header, *others = lines
         named, kept_as = header["journal"], header["kept_as"]
         hashes = {
@@ -187,7 +187,7 @@ def _header(path: str) -> dict[str, Any]:
     with opened(path) as file, open(file, "rb", closefd=False) as reader:
         line = reader.readline(_FIRST_LINE)
     try:
-        found = json.loads(line)
+        found = parse_json(line)
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
@@ -202,7 +202,7 @@ def _put_on_record(path: str) -> bool:
                 return True
             if b'"kind": "LinkDuplicate"' in line or b'"state": "done"' in line:
                 try:
-                    found = json.loads(line)
+                    found = parse_json(line)
                     states[found["change"]].add("link" if found["state"] == "begin" else "done")
                 except (ValueError, KeyError, TypeError):
                     continue

@@ -11,9 +11,11 @@ from collections.abc import Collection, Mapping
 from typing import IO
 
 from mlflow_compliance.errors import StoreError
+from mlflow_compliance.store.storage.parsing import parse_json, read_at_most
 from mlflow_compliance.store.storage.safe_io import opened
 
 NAME = "hashes.jsonl"
+_LARGEST = 1 << 30
 _one_at_a_time = threading.Lock()
 
 
@@ -27,15 +29,19 @@ def read_lines(folder: str) -> dict[str, str]:
     found: dict[str, str] = {}
     path = os.path.join(folder, NAME)
     try:
-        with opened(path) as file, open(file, encoding="utf-8", errors="surrogateescape", closefd=False) as reader:
-            lines = reader.readlines()
+        with opened(path) as file:
+            lines = [line.decode(errors="surrogateescape") for line in read_at_most(file, _LARGEST).splitlines()]
     except FileNotFoundError:
         return found
+    except ValueError as error:
+        raise StoreError(
+            f"the hashes on record in {path} cannot be read: it {error}; restore the file from its last good copy"
+        ) from None
     except OSError as error:
         raise StoreError(f"the hashes on record in {path} cannot be read: {error.strerror}") from error
     for number, line in enumerate(lines, 1):
         try:
-            record = json.loads(line)
+            record = parse_json(line)
             found[record["path"]] = record["sha256"]
         except (ValueError, KeyError, TypeError):
             if number < len(lines):
