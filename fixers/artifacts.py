@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from mlflow_compliance.api import (
     TERMINAL_STATUSES,
     Artifacts,
     Change,
-    ClaimRoot,
     Context,
     DuplicateGroup,
     EntityRef,
@@ -24,6 +23,9 @@ from mlflow_compliance.api import (
     in_folder,
     upwards,
 )
+
+from .claiming import claim_roots
+from .signing import sign
 
 UNREAD = "see to what is said of it (its permissions, the link, whoever writes to it), then run again"
 """The way out where a file cannot be read."""
@@ -67,16 +69,9 @@ def share(finding: Finding, context: Context) -> Iterator[Change]:
     extras = [path for path in paths if artifacts.files[path].copy != artifacts.files[kept].copy]
     if any(artifacts.device(path) != artifacts.device(kept) for path in extras):
         raise Unfixable("its copies lie on different file systems, which cannot share bytes")
-    yield from _claims(artifacts, (kept, *extras))
+    yield from claim_roots(artifacts, (kept, *extras))
     for path in extras:
         yield LinkDuplicate(path, kept, group.sha256, group.size)
-
-
-def _claims(artifacts: Artifacts, paths: Sequence[str]) -> Iterator[Change]:
-    """A note in each root that nothing was changed in before: the next repair knows by it whose the root is."""
-    roots = {found.path for path in paths if (found := artifacts.root_of(path))}
-    for root in sorted(roots - artifacts.claimed - artifacts.models.keys()):
-        yield ClaimRoot(root, insisted=root in artifacts.insisted)
 
 
 def _pointed(group: DuplicateGroup, artifacts: Artifacts, snapshot: Snapshot) -> Iterator[Change]:
@@ -118,14 +113,17 @@ def quarantine(finding: Finding, context: Context) -> Iterator[Change]:
     doubt = artifacts.doubt(item.path)
     if doubt:
         raise Unfixable(doubt.way or doubt.reason)
-    yield from _claims(artifacts, [item.path])
+    yield from claim_roots(artifacts, [item.path])
     yield MoveToQuarantine(item.path, root.path, item.files, item.size)
 
 
-@fixer("ART004", reads_files=True)
+@fixer("ART004", reads_files=True, last=True)
 def advise_restoring(finding: Finding, context: Context) -> Iterator[Change]:
-    """The bytes on record are not at that path any more."""
+    """Sign the model in production where the settings name a key; bytes on record come back from a backup."""
     artifacts = context.snapshot.artifacts
+    if finding.entity.kind == "model_folder":
+        yield from sign(finding, context)
+        return
     if artifacts and finding.entity.key in artifacts.unread:
         raise Unfixable(UNREAD)
     digest = artifacts.recorded.get(finding.entity.key) if artifacts else None
@@ -138,7 +136,6 @@ def advise_restoring(finding: Finding, context: Context) -> Iterator[Change]:
     raise Unfixable(
         "restore the file from a backup; if the change was meant, take its line out of hashes.jsonl beside the journals"
     )
-    yield
 
 
 @fixer("ART006", reads_files=True)

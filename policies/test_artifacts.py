@@ -6,17 +6,23 @@ import os
 from collections import Counter, defaultdict
 
 from mlflow_compliance.api import (
+    NOT_SIGNED,
     ArtifactRoot,
     Artifacts,
+    Context,
     EntityRef,
+    Evidence,
     Experiment,
     Moved,
     Settings,
     Severity,
+    Signed,
     Snapshot,
     Violations,
+    bundle_of,
     first_of,
     in_folder,
+    models_in_production,
     policy,
     quoted,
     upwards,
@@ -165,15 +171,20 @@ def _called(experiment: Experiment) -> str:
 
 
 @policy("ART004", "Recorded hashes still hold", Severity.HIGH)
-def test_recorded_hashes_hold(artifact_root: ArtifactRoot, artifacts: Artifacts, violations: Violations) -> None:
-    """Paths that share a physical copy change together when one is written in place; the hash on record tells."""
+def test_recorded_hashes_hold(
+    artifact_root: ArtifactRoot, artifacts: Artifacts, evidence: Evidence, context: Context, violations: Violations
+) -> None:
+    """Paths that share a physical copy change together when one is written in place; the hash on record tells. So does
+    the bundle beside a signed model, where the settings name a key.
+    """
+    judged = _tell_signatures(artifact_root, artifacts, evidence, context, violations) if evidence.judged_by else ()
     closed = tuple(place.rstrip("/") + "/" for place in {item.place for item in artifacts.unknown.values()} if place)
     owned = frozenset(place for (kind, _), place in artifacts.locations.items() if kind != "experiment")
     elsewhere = 0
     for path, digest in sorted(artifacts.recorded.items()):
         root, found = artifacts.root_of(path), artifacts.hashes.get(path)
         elsewhere += root is None
-        if root != artifact_root:
+        if root != artifact_root or path in judged:
             continue
         entity = EntityRef("artifact", path, artifacts.relative(path))
         if path.startswith(closed):
@@ -208,6 +219,33 @@ def test_recorded_hashes_hold(artifact_root: ArtifactRoot, artifacts: Artifacts,
             f"{elsewhere} hashes on record are of paths outside every artifact root (a store that was moved?): "
             "they were not compared"
         )
+
+
+def _tell_signatures(
+    root: ArtifactRoot, artifacts: Artifacts, evidence: Evidence, context: Context, violations: Violations
+) -> set[str]:
+    """What the bundles say of the models in production; the paths of the bundles."""
+    folders = [folder for product in context.settings.products for folder in models_in_production(product, context)]
+    bundles = set()
+    for folder in dict.fromkeys(folders):
+        if artifacts.root_of(folder) != root:
+            continue
+        entity = EntityRef("model_folder", folder, artifacts.relative(folder))
+        # One that is only planned has no bundle yet.
+        found = evidence.signatures.get(folder) or Signed(bundle_of(folder), NOT_SIGNED)
+        bundles.add(found.path)
+        if found.unknown:
+            violations.not_evaluated("not-looked-at", found.unknown, entity=entity)
+        for problem in found.problems:
+            violations.add(
+                problem.code,
+                problem.text,
+                entity=entity,
+                observed=artifacts.relative(found.path),
+                expected=f"a bundle of all its files, with the key {evidence.judged_by[:16]}",
+                severity=Severity.CRITICAL,
+            )
+    return bundles
 
 
 def _has_a_row(path: str, owned: frozenset[str]) -> bool:

@@ -23,10 +23,12 @@ from mlflow_compliance.changes import (
     SetAlias,
     SetExperimentTag,
     SetRunTag,
+    SignModel,
     copy_of,
 )
 from mlflow_compliance.changes.copies import left_behind, own_datasets
 from mlflow_compliance.changes.registry import version_of
+from mlflow_compliance.changes.symbols import is_planned
 from mlflow_compliance.errors import ComplianceError
 from mlflow_compliance.production.candidates import as_toml, candidates, counted
 from mlflow_compliance.production.claims import (
@@ -49,7 +51,8 @@ from mlflow_compliance.production.metadata import differing_files, recorded_file
 from mlflow_compliance.production.metadata import document as metadata_document
 from mlflow_compliance.production.metrics import agree, differs
 from mlflow_compliance.production.reachability import Kept, Sign, kept_by, last_sign, last_written
-from mlflow_compliance.production.resolution import Resolution, SnapshotLookup, resolve
+from mlflow_compliance.production.resolution import Resolution, SnapshotLookup, folder_of, resolve
+from mlflow_compliance.production.signature import NOT_SIGNED, bundle_of, models_in_production
 from mlflow_compliance.repair.journal import user_name
 from mlflow_compliance.rules.finding import Finding, Severity, Violations
 from mlflow_compliance.rules.fixer import Unfixable, fixer
@@ -68,7 +71,7 @@ from mlflow_compliance.snapshot.entities import (
     RegisteredModel,
     Run,
 )
-from mlflow_compliance.snapshot.evidence import Bundle, Evidence
+from mlflow_compliance.snapshot.evidence import Bundle, Evidence, Signed
 from mlflow_compliance.snapshot.files import (
     LINK,
     METADATA,
@@ -120,6 +123,7 @@ __all__ = [
     "METADATA",
     "MLMODEL",
     "NOTE",
+    "NOT_SIGNED",
     "NOW",
     "OVERRULED",
     "PARENT",
@@ -185,6 +189,8 @@ __all__ = [
     "Settings",
     "Severity",
     "Sign",
+    "SignModel",
+    "Signed",
     "Snapshot",
     "SnapshotLookup",
     "Tie",
@@ -195,6 +201,7 @@ __all__ = [
     "agree",
     "as_time",
     "as_toml",
+    "bundle_of",
     "candidates",
     "claimed_by",
     "claims_in",
@@ -207,16 +214,19 @@ __all__ = [
     "first_of",
     "fixer",
     "folded",
+    "folder_of",
     "guessed_by",
     "in_folder",
     "in_run",
     "is_archived",
+    "is_planned",
     "kept_by",
     "last_sign",
     "last_written",
     "left_behind",
     "metadata_document",
     "metadata_text",
+    "models_in_production",
     "number",
     "own_datasets",
     "policy",

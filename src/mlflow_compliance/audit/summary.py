@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mlflow_compliance.audit.results import Line, Summary
+from mlflow_compliance.production.keys import keys_of
 from mlflow_compliance.safe_text import first_of
 from mlflow_compliance.snapshot.ownership import as_time
 
@@ -42,6 +43,17 @@ def _repair_of(audit: Audit) -> Iterator[Line]:
     refusal = audit.refusal() if made.plan.changes and not audit.options.fix else ""
     if refusal:
         yield Line(f"--fix would not carry this plan out: {refusal}", ok=False)
+
+
+def _keys(audit: Audit) -> Iterator[str]:
+    """Which keys are in force. Their fingerprints are what `sha256sum` says of the public key's file."""
+    keys = keys_of(audit.settings)
+    if keys.signing:
+        yield f"this report's files are signed (.sig beside each) with the key sha256 {keys.signing.public.fingerprint}"
+        if keys.signing.warning:
+            yield f"warning: {keys.signing.warning}"
+    if keys.judging:
+        yield f"models in production are held to the key sha256 {keys.judging.fingerprint}"
 
 
 def _lines_of(audit: Audit) -> Iterator[str]:
@@ -86,6 +98,7 @@ def _lines_of(audit: Audit) -> Iterator[str]:
         yield f"artifacts: {len(files)} files, {size} bytes, {sum(stored.values())} of them on disk, in {where}"
         for prefix, rows in sorted(snapshot.artifacts.relocated.items()):
             yield f"relocated: {rows} rows say {prefix}, a place that is not used here; read through [store.relocate]"
+    yield from _keys(audit)
     if audit.options.rules:
         others = sum(not audit.asked(rule) for rule in audit.policies.values())
         yield f"limited by --compliance-rules to {', '.join(audit.options.rules)}: {others} other rules were not asked"

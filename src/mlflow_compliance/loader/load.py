@@ -32,11 +32,14 @@ from mlflow_compliance.loader.model import (
     native,
     refuse_differences,
     refuse_problems,
+    refuse_unsigned,
     takes_missing,
 )
 from mlflow_compliance.production.claims import claims
+from mlflow_compliance.production.keys import PublicKey, keys_of
 from mlflow_compliance.production.metadata import recorded_files
 from mlflow_compliance.production.resolution import ModelFacts, Resolution, RunFacts, VersionFacts, resolve
+from mlflow_compliance.production.signature import LARGEST, bundle_of, verdict
 from mlflow_compliance.safe_text import without_secrets
 from mlflow_compliance.settings.schema import Product, Settings, find_settings, load_settings
 from mlflow_compliance.snapshot.entities import Experiment
@@ -113,6 +116,8 @@ class _Wanted:
     store: Store
     settings: Settings
     product: Product
+    key: PublicKey | None = None
+    """What the model's bundle is held to, where `verify_with` names it."""
 
     @classmethod
     def of(cls, tracking_uri: str | None, config: str | Path | None, product: str | None) -> _Wanted:
@@ -124,7 +129,7 @@ class _Wanted:
                 f"{store.info.uri} is a file store: a production model is loaded from a database or a tracking "
                 "server, so migrate it"
             )
-        return cls(store, settings, _product(settings, product))
+        return cls(store, settings, _product(settings, product), keys_of(settings, verifying_only=True).verifying)
 
     def reach(self, timeout: float | None = None) -> None:
         """Raise UnreachableError where the store does not answer; `timeout` in seconds for a server, MLflow's own
@@ -202,6 +207,9 @@ class _Wanted:
             recorded = self._recorded(client, run, os.path.join(folder, "run")) if run else None
             scan = scan_model(files, self.settings.models)
             refuse_problems(what, scan.problems)
+            if self.key is not None:
+                bundle = self._bundle(client, found, os.path.join(folder, "bundle"))
+                refuse_unsigned(what, verdict(bundle, scan.hashes, self.key))
             if recorded is not None:
                 refuse_differences(what, recorded, scan.hashes)
             model = native(what, files)
@@ -212,6 +220,7 @@ class _Wanted:
             if recorded is not None
             else "; nothing was recorded to compare its files with"
         )
+        why += f"; they are those that were signed with the key {self.key.fingerprint[:16]}" if self.key else ""
         why += "" if found.threshold is not None else "; no threshold is on record"
         loaded = ProductionModel(
             model,
@@ -239,6 +248,18 @@ class _Wanted:
             client.search_experiments(max_results=1)
             raise
         return folder
+
+    def _bundle(self, client: MlflowClient, found: Resolution, folder: str) -> bytes | None:
+        """What lies beside the model's folder, None where nothing does."""
+        location = found.location
+        if location.startswith("models:/") and found.model_id:
+            location = client.get_logged_model(found.model_id).artifact_location
+        beside, _, name = bundle_of(place(location, self.settings, self.store.backend.home)).rpartition("/")
+        repository = get_artifact_repository(beside, tracking_uri=self.store.uri)
+        if not any(item.path == name for item in repository.list_artifacts()):
+            return None
+        with open(os.path.join(self._download(client, beside, folder, name), name), "rb") as file:
+            return file.read(LARGEST + 1)
 
     def _recorded(self, client: MlflowClient, run: Any, folder: str) -> dict[str, str] | None:
         """Path in the model folder -> SHA-256 that the run's metadata names; None where there is none."""

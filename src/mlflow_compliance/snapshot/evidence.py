@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections import ChainMap
 from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 Value = TypeVar("Value")
 
@@ -125,6 +125,25 @@ class Served:
     """Answers that were compared with the store."""
 
 
+class Unsigned(NamedTuple):
+    """One way in which a model is not the one that was signed: a code that stays, and words that follow its name."""
+
+    code: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Signed:
+    """What the bundle at `path`, beside a model folder, says of its files. No problems: they are those that were
+    signed.
+    """
+
+    path: str
+    problems: tuple[Unsigned, ...] = ()
+    unknown: str = ""
+    """Why it could not be looked at; empty where it was."""
+
+
 @dataclass(frozen=True)
 class Metadata:
     """The model_metadata.json of a run: the document, or the `problem` with it."""
@@ -193,11 +212,22 @@ class Evidence:
     """Production run id -> its model_metadata.json. A run is missing here where it has none."""
     served: Mapping[str, Served] = field(default_factory=dict)
     """Production run id -> what a tracking server gave."""
+    signatures: Mapping[str, Signed] = field(default_factory=dict)
+    """Model folder -> what its bundle says. Empty where no key is named."""
+    judged_by: str = ""
+    """Fingerprint of the key that bundles are held to; empty where none is named."""
+    signed_by: str = ""
+    """Fingerprint of the key that `--fix` signs with; empty where none is named."""
+
+    def with_signature(self, folder: str, signed: Signed) -> Evidence:
+        """As this, with another bundle beside a model folder."""
+        return replace(self, signatures=ChainMap({folder: signed}, _writable(self.signatures)))
 
     def with_run(self, run_id: str, folder: str, bundle: Bundle, document: Mapping[str, Any]) -> Evidence:
         """As this, with what is known beforehand of a run that is going to be logged from a bundle."""
         proved = bundle.evidence
-        return Evidence(
+        return replace(
+            self,
             scans=ChainMap({folder: bundle.scan}, _writable(self.scans)),
             cards=ChainMap({folder: proved.card}, _writable(self.cards)),
             probes=ChainMap({folder: proved.probe} if proved.probe else {}, _writable(self.probes)),

@@ -1,0 +1,92 @@
+"""The bundle beside a model in production: written where none was, for a model that nothing speaks against."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mlflow_compliance.api import (
+    METADATA,
+    MLMODEL,
+    Artifacts,
+    Change,
+    Context,
+    Evidence,
+    Finding,
+    Run,
+    SignModel,
+    Unfixable,
+    bundle_of,
+    current_run,
+    differing_files,
+    in_folder,
+    is_planned,
+    recorded_files,
+)
+
+from .claiming import claim_roots
+
+TAMPERED = (
+    "nothing is signed over another bundle: put the model's files and its bundle back from a backup, or build the "
+    "production run anew"
+)
+
+
+def sign(finding: Finding, context: Context) -> Iterator[Change]:
+    """Sign the model with the key that the settings name."""
+    snapshot, folder = context.snapshot, finding.entity.key
+    artifacts, evidence = snapshot.artifacts, snapshot.evidence
+    if artifacts is None or evidence is None:
+        return
+    if finding.code != "model-not-signed":
+        raise Unfixable(TAMPERED)
+    if not evidence.signed_by:
+        raise Unfixable("run --fix where the private key is, and name it there ([evidence] sign_with)")
+    run = next(
+        (
+            run
+            for product in context.settings.products
+            if (run := current_run(product, context)) and folder in snapshot.model_folders(run)
+        ),
+        None,
+    )
+    if run is None or run.status != "FINISHED":
+        raise Unfixable("it is not the model of the one finished production run: mend that first (RUN002, SRV001)")
+    _refuse_what_nobody_looked_at(folder, run, artifacts, evidence)
+    model, root = artifacts.models[folder], artifacts.root_of(folder)
+    if not in_folder(folder) or root is None or model.owner is None or not _is_laid_out(folder, model.owner.key):
+        raise Unfixable(
+            "no bundle is written there by this program: sign it with `model_signing sign key` and put the bundle at "
+            f"{bundle_of(folder)}"
+        )
+    doubt = artifacts.doubt(folder)
+    if doubt:
+        raise Unfixable(doubt.way or doubt.reason)
+    seen = evidence.scans[folder].hashes
+    hashes = {path: digest for path, digest in seen.items() if path != MLMODEL or not is_planned(folder)}
+    yield from claim_roots(artifacts, [folder])
+    yield SignModel(folder, root.path, model.owner.kind, model.owner.key, evidence.signed_by, hashes)
+
+
+def _refuse_what_nobody_looked_at(folder: str, run: Run, artifacts: Artifacts, evidence: Evidence) -> None:
+    """Raise Unfixable for a model that a signature must not vouch for."""
+    scan, metadata = evidence.scans.get(folder), evidence.metadata.get(run.run_id)
+    if scan is None:
+        raise Unfixable("its files are copied by this very repair: run --fix again to sign them")
+    if scan.problems:
+        raise Unfixable(f"a model that is not known to be safe is not signed ({scan.problems[0]}): see MOD002")
+    if artifacts.models[folder].problem:
+        raise Unfixable("a model that is not complete is not signed: see ART005")
+    if metadata is not None and metadata.problem:
+        raise Unfixable(f"{METADATA} of its run cannot be used ({metadata.problem}), so nothing is signed: see PRD007")
+    if metadata is not None and (differing := differing_files(recorded_files(metadata.document), scan.hashes)):
+        raise Unfixable(f"it is not the model on record, so it is not signed ({', '.join(differing)}): see SRV001")
+    if bundle_of(folder) in artifacts.recorded:
+        raise Unfixable(
+            "it was signed before, and its bundle is gone: put that back from a backup; if it was meant to go, take "
+            "its line out of hashes.jsonl beside the journals"
+        )
+
+
+def _is_laid_out(folder: str, owner: str) -> bool:
+    """Whether its row's folder is one that MLflow made, with `artifacts` in it: a bundle beside that is its owner's."""
+    return f"{folder}/".rpartition("/artifacts/")[0].endswith(f"/{owner}")
