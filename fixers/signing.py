@@ -89,4 +89,4 @@ def _refuse_what_nobody_looked_at(folder: str, run: Run, artifacts: Artifacts, e
 
 def _is_laid_out(folder: str, owner: str) -> bool:
     """Whether its row's folder is one that MLflow made, with `artifacts` in it: a bundle beside that is its owner's."""
-    return f"{folder}/".rpartition("/artifacts/")[0].endswith(f"/{owner}")
+    return bundle_of(folder).rpartition("/")[0].endswith(f"/{owner}")

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,10 +39,11 @@ from mlflow_compliance.production.claims import claims
 from mlflow_compliance.production.keys import PublicKey, keys_of
 from mlflow_compliance.production.metadata import recorded_files
 from mlflow_compliance.production.resolution import ModelFacts, Resolution, RunFacts, VersionFacts, resolve
-from mlflow_compliance.production.signature import LARGEST, bundle_of, verdict
+from mlflow_compliance.production.signature import LARGEST, bundle_of, unreadable, verdict
 from mlflow_compliance.safe_text import without_secrets
 from mlflow_compliance.settings.schema import Product, Settings, find_settings, load_settings
 from mlflow_compliance.snapshot.entities import Experiment
+from mlflow_compliance.snapshot.evidence import Unsigned
 from mlflow_compliance.snapshot.files import METADATA, MLMODEL
 from mlflow_compliance.snapshot.tags import BUILD, COMPLETE_BUILD
 from mlflow_compliance.store.backends.databases import DatabaseBackend
@@ -208,8 +209,7 @@ class _Wanted:
             scan = scan_model(files, self.settings.models)
             refuse_problems(what, scan.problems)
             if self.key is not None:
-                bundle = self._bundle(client, found, os.path.join(folder, "bundle"))
-                refuse_unsigned(what, verdict(bundle, scan.hashes, self.key))
+                refuse_unsigned(what, self._unsigned(client, found, scan.hashes, os.path.join(folder, "bundle")))
             if recorded is not None:
                 refuse_differences(what, recorded, scan.hashes)
             model = native(what, files)
@@ -249,17 +249,26 @@ class _Wanted:
             raise
         return folder
 
-    def _bundle(self, client: MlflowClient, found: Resolution, folder: str) -> bytes | None:
-        """What lies beside the model's folder, None where nothing does."""
-        location = found.location
-        if location.startswith("models:/") and found.model_id:
-            location = client.get_logged_model(found.model_id).artifact_location
-        beside, _, name = bundle_of(place(location, self.settings, self.store.backend.home)).rpartition("/")
-        repository = get_artifact_repository(beside, tracking_uri=self.store.uri)
-        if not any(item.path == name for item in repository.list_artifacts()):
-            return None
-        with open(os.path.join(self._download(client, beside, folder, name), name), "rb") as file:
-            return file.read(LARGEST + 1)
+    def _unsigned(
+        self, client: MlflowClient, found: Resolution, hashes: Mapping[str, str], folder: str
+    ) -> Sequence[Unsigned]:
+        """How the files of the model are not those of the bundle beside it."""
+        named = found.location.startswith("models:/") and found.model_id
+        location = client.get_logged_model(found.model_id).artifact_location if named else found.location
+        location = place(location, self.settings, self.store.backend.home)
+        beside, _, name = bundle_of(location).rpartition("/")
+        repository, bundle = get_artifact_repository(beside, tracking_uri=self.store.uri), None
+        if any(item.path == name for item in repository.list_artifacts()):
+            os.makedirs(folder)
+            try:
+                repository.download_artifacts(name, folder)
+                with open(os.path.join(folder, name), "rb") as file:
+                    bundle = file.read(LARGEST + 1)
+            except (MlflowException, OSError):
+                client.search_experiments(max_results=1)  # as above: MLflow may be away
+                return (unreadable(),)
+        assert self.key is not None
+        return verdict(bundle, location, hashes, self.key)
 
     def _recorded(self, client: MlflowClient, run: Any, folder: str) -> dict[str, str] | None:
         """Path in the model folder -> SHA-256 that the run's metadata names; None where there is none."""

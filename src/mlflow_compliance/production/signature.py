@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 from mlflow_compliance.errors import ComplianceError
 from mlflow_compliance.production.claims import production_models
@@ -35,6 +36,8 @@ _IGNORED = WRITTEN_BY_MLFLOW - {MLMODEL}
 """What MLflow writes into a model folder after it was signed."""
 _OF_GIT = frozenset({".git", ".gitattributes", ".github", ".gitignore"})
 """Left out by the verifier of OpenSSF Model Signing, whatever a bundle says; nothing that loads a model reads them."""
+_ID = re.compile(r"(m-)?[0-9a-f]{32}")
+"""An id that MLflow gave to a model or run."""
 _FEW = 5
 
 
@@ -44,6 +47,14 @@ class _NoBundle(Exception):  # noqa: N818  it is an answer, not an error
     def __init__(self, problem: Unsigned) -> None:
         super().__init__(*problem)
         self.problem = problem
+
+
+class _Content(NamedTuple):
+    """What a bundle says: the name that the model was signed under, path -> SHA-256, the names that were left out."""
+
+    name: str
+    files: dict[str, str]
+    left_out: frozenset[str]
 
 
 def bundle_of(folder: str) -> str:
@@ -105,21 +116,32 @@ def made_bundle(name: str, hashes: Mapping[str, str], key: SigningKey) -> bytes:
     return json.dumps(bundle, indent=1).encode() + b"\n"
 
 
+def owner_in(folder: str) -> str:
+    """The id of the model or run that a model folder, or its location, lies in; empty where MLflow did not lay it
+    out.
+    """
+    owner = f"{folder.rstrip('/')}/".rpartition(f"{_ARTIFACTS}/")[0].rpartition("/")[2]
+    return owner if _ID.fullmatch(owner) else ""
+
+
 def verdict(
-    bundle: bytes | None, hashes: Mapping[str, str], key: PublicKey, unread: Collection[str] = ()
+    bundle: bytes | None, folder: str, hashes: Mapping[str, str], key: PublicKey, unread: Collection[str] = ()
 ) -> tuple[Unsigned, ...]:
     """Why a model is not the one that was signed with a key; empty where it is. The one answer for the rules and for
     programs that load the model.
 
-    `bundle` is what lies beside it, None where nothing does; `hashes` are its files, path -> SHA-256; `unread` are
-    those of its files that cannot be read.
+    `bundle` is what lies beside its `folder` (or location), None where nothing does; `hashes` are its files, path ->
+    SHA-256; `unread` are those of them that cannot be read.
     """
     if bundle is None:
         return NOT_SIGNED
     try:
-        signed, left_out = _opened(bundle, key)
+        name, signed, left_out = _opened(bundle, key)
     except _NoBundle as answer:
         return (answer.problem,)
+    owner = owner_in(folder)
+    if owner and name != owner and _ID.fullmatch(name):  # a whole model may be put in the place of another
+        return (Unsigned("signed-as-another", f"was signed as another model ({name}, not {owner})"),)
     there = {path for path in hashes if path in signed or not _is_ignored(path, left_out)}
     closed = {path for path in unread if path in signed or not _is_ignored(path, left_out)}
     found = {
@@ -135,8 +157,8 @@ def verdict(
     )
 
 
-def _opened(bundle: bytes, key: PublicKey) -> tuple[dict[str, str], frozenset[str]]:
-    """Path -> SHA-256 of the files that were signed, and the names that the signer left out. Raises _NoBundle."""
+def _opened(bundle: bytes, key: PublicKey) -> _Content:
+    """What was signed. Raises _NoBundle."""
     try:
         if len(bundle) > LARGEST:
             raise ValueError(f"it is larger than {LARGEST >> 20} MiB")
@@ -158,7 +180,7 @@ def _opened(bundle: bytes, key: PublicKey) -> tuple[dict[str, str], frozenset[st
     if kind != _PAYLOAD_TYPE or not key.verifies(signature, _encoded(payload)):
         raise _NoBundle(Unsigned("signature-does-not-verify", "has a bundle whose signature does not verify"))
     try:
-        return _files_in(json.loads(payload))
+        return _content_of(json.loads(payload))
     except _MALFORMED as error:
         raise _malformed(error) from None
 
@@ -171,12 +193,12 @@ def _malformed(error: Exception) -> _NoBundle:
     return _NoBundle(unreadable(f"it is none of OpenSSF Model Signing v1.0: {reason}"))
 
 
-def unreadable(reason: str) -> Unsigned:
+def unreadable(reason: str = "it is no file that can be opened here") -> Unsigned:
     """What is wrong with a model whose bundle cannot be read."""
     return Unsigned("bundle-unreadable", f"has a bundle that cannot be read ({reason})")
 
 
-def _files_in(statement: Any) -> tuple[dict[str, str], frozenset[str]]:
+def _content_of(statement: Any) -> _Content:
     """What a statement says, its signature verified. Raises ValueError where it says less than it must."""
     predicate = statement["predicate"]
     if statement["_type"] != _STATEMENT or statement["predicateType"] != _PREDICATE:
@@ -194,7 +216,7 @@ def _files_in(statement: Any) -> tuple[dict[str, str], frozenset[str]]:
     if MLMODEL not in files:
         raise ValueError(f"it leaves {MLMODEL} out")
     # Of what else a signer left out nobody knows what it is: it counts as not signed.
-    return files, _IGNORED | (_OF_GIT & frozenset(way.get("ignore_paths", ())))
+    return _Content(str(subject["name"]), files, _IGNORED | (_OF_GIT & frozenset(way.get("ignore_paths", ()))))
 
 
 def _is_ignored(path: str, names: Collection[str]) -> bool:

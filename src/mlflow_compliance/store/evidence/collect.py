@@ -98,12 +98,12 @@ class _Reader:
             return Signed(path, unknown=scan.problems[0])
         try:
             bundle = read_bundle(path, self.evidence_cache.places)
-        except RemoteError as error:
-            return Signed(path, (unreadable(str(error)),))
+        except RemoteError:
+            return Signed(path, (unreadable(),))
         artifacts = self.snapshot.artifacts
         there = (*artifacts.under(folder), *artifacts.unread) if artifacts else ()
         names = {name[len(folder) + 1 :] for name in there if name.startswith(f"{folder}/")}
-        return Signed(path, verdict(bundle, scan.hashes, key, names - scan.hashes.keys()))
+        return Signed(path, verdict(bundle, folder, scan.hashes, key, names - scan.hashes.keys()))
 
     def _scanned(self) -> list[str]:
         """Model folders, and pickles that somebody logged without one; one path for each physical copy."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from mlflow_compliance.changes import JOURNAL, RetractSignature, SignModel
-from mlflow_compliance.errors import ChangeError
+from mlflow_compliance.errors import ChangeError, SettingsError
 from mlflow_compliance.production.keys import keys_of
 from mlflow_compliance.production.signature import bundle_of, made_bundle, verdict
 from mlflow_compliance.snapshot.files import MLMODEL, QUARANTINE
@@ -22,8 +22,10 @@ from mlflow_compliance.store.write.errors import one_sentence
 @write.register(SignModel)
 def sign_model(change: SignModel, to: OpenStore) -> None:
     folder, owner = to.bind(change.folder), to.bind(change.owner)
-    with one_sentence(f"the model in {folder} could not be signed"):
+    try:
         key = keys_of(to.store.settings).signing
+    except SettingsError as error:
+        raise ChangeError(f"the model in {folder} was not signed: {error}") from error
     if key is None or key.public.fingerprint != change.fingerprint:
         raise ChangeError(
             f"the model in {folder} was not signed: the key is not the one that was planned with, so run again"
@@ -37,7 +39,7 @@ def sign_model(change: SignModel, to: OpenStore) -> None:
     if planned != found.hashes:
         raise ChangeError(f"the model in {folder} was not signed: its files changed meanwhile, so run again")
     content, path = made_bundle(owner, found.hashes, key), bundle_of(folder)
-    assert not verdict(content, found.hashes, key.public)
+    assert not verdict(content, folder, found.hashes, key.public)
     files.write_new(path, content)
     # On record, so that one that is gone some day is missed, and not written anew.
     with one_sentence(f"the hash of {path} could not go on record"), opened(path) as file:
