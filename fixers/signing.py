@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from mlflow_compliance.api import (
     METADATA,
     MLMODEL,
+    SOURCE_MODEL,
+    SOURCE_RUN,
     Artifacts,
     Change,
     Context,
@@ -14,6 +16,7 @@ from mlflow_compliance.api import (
     Finding,
     Run,
     SignModel,
+    Snapshot,
     Unfixable,
     bundle_of,
     current_run,
@@ -51,7 +54,13 @@ def sign(finding: Finding, context: Context) -> Iterator[Change]:
     )
     if run is None or run.status != "FINISHED":
         raise Unfixable("it is not the model of the one finished production run: mend that first (RUN002, SRV001)")
-    _refuse_what_nobody_looked_at(folder, run, artifacts, evidence)
+    looked_at, of_run = _origin(folder, run, snapshot, artifacts)
+    _refuse_what_speaks_against_it(looked_at, of_run, artifacts, evidence)
+    if bundle_of(folder) in artifacts.recorded:
+        raise Unfixable(
+            "it was signed before, and its bundle is gone: put that back from a backup; if it was meant to go, take "
+            "its line out of hashes.jsonl beside the journals"
+        )
     model, root = artifacts.models[folder], artifacts.root_of(folder)
     if not in_folder(folder) or root is None or model.owner is None or not _is_laid_out(folder, model.owner.key):
         raise Unfixable(
@@ -61,17 +70,27 @@ def sign(finding: Finding, context: Context) -> Iterator[Change]:
     doubt = artifacts.doubt(folder)
     if doubt:
         raise Unfixable(doubt.way or doubt.reason)
-    seen = evidence.scans[folder].hashes
+    seen = evidence.scans[looked_at].hashes
     hashes = {path: digest for path, digest in seen.items() if path != MLMODEL or not is_planned(folder)}
     yield from claim_roots(artifacts, [folder])
     yield SignModel(folder, root.path, model.owner.kind, model.owner.key, evidence.signed_by, hashes)
 
 
-def _refuse_what_nobody_looked_at(folder: str, run: Run, artifacts: Artifacts, evidence: Evidence) -> None:
+def _origin(folder: str, run: Run, snapshot: Snapshot, artifacts: Artifacts) -> tuple[str, str]:
+    """The model folder and the run that were looked at: of a copy that is only planned, what it is copied from."""
+    source, owner = run.tags.get(SOURCE_RUN), artifacts.models[folder].owner
+    if not (is_planned(run.run_id) and source and owner):
+        return folder, run.run_id
+    copied = snapshot.logged_models[owner.key].tags.get(SOURCE_MODEL, "") if owner.kind == "logged_model" else source
+    there, here = artifacts.locations.get((owner.kind, copied)), artifacts.locations[owner.place]
+    return f"{there}{folder[len(here) :]}", source
+
+
+def _refuse_what_speaks_against_it(folder: str, run_id: str, artifacts: Artifacts, evidence: Evidence) -> None:
     """Raise Unfixable for a model that a signature must not vouch for."""
-    scan, metadata = evidence.scans.get(folder), evidence.metadata.get(run.run_id)
+    scan, metadata = evidence.scans.get(folder), evidence.metadata.get(run_id)
     if scan is None:
-        raise Unfixable("its files are copied by this very repair: run --fix again to sign them")
+        raise Unfixable("nobody looked at its files yet: run --fix again to sign them")
     if scan.problems:
         raise Unfixable(f"a model that is not known to be safe is not signed ({scan.problems[0]}): see MOD002")
     if artifacts.models[folder].problem:
@@ -80,11 +99,6 @@ def _refuse_what_nobody_looked_at(folder: str, run: Run, artifacts: Artifacts, e
         raise Unfixable(f"{METADATA} of its run cannot be used ({metadata.problem}), so nothing is signed: see PRD007")
     if metadata is not None and (differing := differing_files(recorded_files(metadata.document), scan.hashes)):
         raise Unfixable(f"it is not the model on record, so it is not signed ({', '.join(differing)}): see SRV001")
-    if bundle_of(folder) in artifacts.recorded:
-        raise Unfixable(
-            "it was signed before, and its bundle is gone: put that back from a backup; if it was meant to go, take "
-            "its line out of hashes.jsonl beside the journals"
-        )
 
 
 def _is_laid_out(folder: str, owner: str) -> bool:

@@ -5,6 +5,7 @@ with in every way that a signature tells.
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 import subprocess
 import sys
@@ -16,9 +17,9 @@ from typing import Any, NamedTuple
 import pytest
 from gates import FIXERS, POLICIES, Gate, plan_in, told
 from producing import copied, model_folder
-from repairs import findings, plan_for
+from repairs import carry_out, findings, plan_for
 from signing import judged, signed_by_judge, write_keys
-from stores import Lab
+from stores import Lab, model_files
 
 from mlflow_compliance import load_production_model
 from mlflow_compliance.loader.model import ModelError
@@ -254,6 +255,31 @@ def test_a_model_that_something_speaks_against_is_not_signed(signed: Signed, how
     assert plan.changes == ()
     (reason,) = [item.reason for item in plan.unfixed if item.finding.code == "model-not-signed"]
     assert reason.startswith(words)
+
+
+@pytest.mark.parametrize("logged", [True, False], ids=["a logged model", "a folder among the run's artifacts"])
+def test_a_copy_that_the_repair_makes_is_signed_by_it(
+    make_lab: Callable[..., Lab], tmp_path: Path, *, logged: bool
+) -> None:
+    """The production run of another experiment is merged into the primary one, and its MLmodel gets other ids."""
+    write_keys(tmp_path)
+    named = {"sign_with": str(tmp_path / "key.pem")}
+    lab = make_lab(evidence=named, models={"loaders": ["mlflow.flavor0"]})
+    lab.run(lab.experiment("credit_delivery"), "other")
+    source = lab.experiment("credit_production")
+    data = {"model.pkl": pickle.dumps({"weights": [1, 2]})}
+    inside = {} if logged else {f"model/{name}": text for name, text in model_files("", "", "model", data).items()}
+    run_id = lab.run(source, "champion", files=inside, stage="production")
+    if logged:
+        lab.model(source, run_id, files=data)
+    plan = plan_for(lab, "EXP001", "ART004", "RUN002")
+    done = carry_out(lab, plan)
+    assert done.differing == []
+    assert done.outcome.failed == []
+    assert findings(lab, "ART002", "ART004") == []
+    (bundle,) = lab.mlruns.glob("1/**/model.sig")
+    (made,) = bundle.parent.glob("artifacts" if logged else "artifacts/model")
+    assert judged(made, bundle, tmp_path / "key.pub") == ""
 
 
 def test_without_a_private_key_nothing_is_written(signed: Signed, gate: Gate) -> None:

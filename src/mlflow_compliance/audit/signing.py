@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -21,10 +20,8 @@ def sign_files(paths: Iterable[str], settings: Settings) -> None:
         try:
             with open(path, "rb") as file:
                 signature = key.sign(file.read(), plain=True)
-            part = f"{path}.sig.{os.getpid()}"
-            with open(part, "wb") as file:
+            with open(f"{path}.sig", "wb") as file:
                 file.write(signature)
-            os.replace(part, f"{path}.sig")
         except OSError as error:
             reason = (error.strerror or "cannot be written").lower()
             raise ComplianceError(
