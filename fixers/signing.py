@@ -21,6 +21,7 @@ from mlflow_compliance.api import (
     bundle_of,
     current_run,
     differing_files,
+    first_of,
     in_folder,
     is_planned,
     recorded_files,
@@ -32,6 +33,9 @@ TAMPERED = (
     "nothing is signed over another bundle: put the model's files and its bundle back from a backup, or build the "
     "production run anew"
 )
+
+MOST = 5
+"""Files named in one line."""
 
 
 def sign(finding: Finding, context: Context) -> Iterator[Change]:
@@ -54,18 +58,18 @@ def sign(finding: Finding, context: Context) -> Iterator[Change]:
     )
     if run is None or run.status != "FINISHED":
         raise Unfixable("it is not the model of the one finished production run: mend that first (RUN002, SRV001)")
+    model, root = artifacts.models[folder], artifacts.root_of(folder)
+    if not in_folder(folder) or root is None or model.owner is None or not _is_laid_out(folder, model.owner.key):
+        raise Unfixable(
+            "no bundle is written there by this program: sign it with `model_signing sign key` and put the bundle at "
+            f"{bundle_of(folder)}"
+        )
     looked_at, of_run = _origin(folder, run, snapshot, artifacts)
     _refuse_what_speaks_against_it(looked_at, of_run, artifacts, evidence)
     if bundle_of(folder) in artifacts.recorded:
         raise Unfixable(
             "it was signed before, and its bundle is gone: put that back from a backup; if it was meant to go, take "
             "its line out of hashes.jsonl beside the journals"
-        )
-    model, root = artifacts.models[folder], artifacts.root_of(folder)
-    if not in_folder(folder) or root is None or model.owner is None or not _is_laid_out(folder, model.owner.key):
-        raise Unfixable(
-            "no bundle is written there by this program: sign it with `model_signing sign key` and put the bundle at "
-            f"{bundle_of(folder)}"
         )
     doubt = artifacts.doubt(folder)
     if doubt:
@@ -95,10 +99,14 @@ def _refuse_what_speaks_against_it(folder: str, run_id: str, artifacts: Artifact
         raise Unfixable(f"a model that is not known to be safe is not signed ({scan.problems[0]}): see MOD002")
     if artifacts.models[folder].problem:
         raise Unfixable("a model that is not complete is not signed: see ART005")
-    if metadata is not None and metadata.problem:
-        raise Unfixable(f"{METADATA} of its run cannot be used ({metadata.problem}), so nothing is signed: see PRD007")
-    if metadata is not None and (differing := differing_files(recorded_files(metadata.document), scan.hashes)):
-        raise Unfixable(f"it is not the model on record, so it is not signed ({', '.join(differing)}): see SRV001")
+    if metadata is None:
+        return
+    try:
+        differing = differing_files(recorded_files(metadata.document), scan.hashes)
+    except (KeyError, TypeError, AttributeError):
+        raise Unfixable(f"{METADATA} of its run does not say what the model holds, so it is not signed") from None
+    if differing:
+        raise Unfixable(f"it is not the model on record, so it is not signed ({first_of(differing, MOST)}): see SRV001")
 
 
 def _is_laid_out(folder: str, owner: str) -> bool:

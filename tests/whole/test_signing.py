@@ -16,12 +16,13 @@ from typing import Any, NamedTuple
 
 import pytest
 from gates import FIXERS, POLICIES, Gate, plan_in, told
-from producing import copied, model_folder
+from producing import copied, model_folder, unproduced
 from repairs import carry_out, findings, plan_for
 from signing import judged, signed_by_judge, write_keys
 from stores import Lab, model_files
 
 from mlflow_compliance import load_production_model
+from mlflow_compliance.changes import SignModel
 from mlflow_compliance.loader.model import ModelError
 from mlflow_compliance.production.keys import keys_of
 from mlflow_compliance.production.signature import made_bundle
@@ -280,6 +281,20 @@ def test_a_copy_that_the_repair_makes_is_signed_by_it(
     (bundle,) = lab.mlruns.glob("1/**/model.sig")
     (made,) = bundle.parent.glob("artifacts" if logged else "artifacts/model")
     assert judged(made, bundle, tmp_path / "key.pub") == ""
+
+
+def test_what_the_same_plan_replaces_is_not_signed(make_lab: Callable[..., Lab]) -> None:
+    """Signed last: of a production run that is superseded nobody says any more that it is good."""
+    lab = unproduced(make_lab)
+    write_keys(lab.folder)
+    with open(lab.folder / "compliance.toml", "a") as settings:
+        settings.write('[models]\nloaders = ["mlflow.flavor0"]\n[evidence]\nsign_with = "key.pem"\n')
+    lab.reload()
+    (old,) = lab.runs("1")
+    files = model_files("", "", "model", {"model.pkl": pickle.dumps({"weights": [1, 2]})})
+    lab.upload(old.info.artifact_uri, {f"model/{name}": text for name, text in files.items()})
+    signed = [change for change in plan_for(lab).changes if isinstance(change, SignModel)]
+    assert [change.owner for change in signed] == ["⟨production model of credit⟩"]
 
 
 def test_without_a_private_key_nothing_is_written(signed: Signed, gate: Gate) -> None:

@@ -11,6 +11,7 @@ from mlflow.models import Model
 
 from mlflow_compliance.errors import ComplianceError, StoreError, first_line
 from mlflow_compliance.production.metadata import differing_files
+from mlflow_compliance.production.signature import NOT_SIGNED
 from mlflow_compliance.snapshot.evidence import Unsigned
 
 if TYPE_CHECKING:
@@ -93,7 +94,10 @@ def refuse_unsigned(what: str, problems: Sequence[Unsigned]) -> None:
     """Raise ModelError for a model that is not the one that was signed."""
     if problems:
         told = ", and it ".join(problem.text for problem in problems)
-        raise ModelError(f"{what} {told}, so it was not loaded: put its files and its bundle back from a backup")
+        way = "sign it, by --fix where the private key is, or put its bundle back"
+        if problems[0] not in NOT_SIGNED:
+            way = "put its files and its bundle back from a backup"
+        raise ModelError(f"{what} {told}, so it was not loaded: {way}")
 
 
 def native(what: str, folder: str) -> Any:
