@@ -148,7 +148,9 @@ def test_served_probabilities_are_the_recorded_ones(
     without_model("score with", models, product, context, violations)
     for run, folder in models:
         probe = evidence.probes[folder]
-        if probe.problem or probe.sample_problem:
+        if probe.sample_unread and not probe.problem:
+            violations.not_evaluated("does-not-score", probe.sample_unread, entity=run.ref)
+        elif probe.problem or probe.sample_problem:
             violations.add(
                 "does-not-score",
                 "its model could not score the features at hand",

@@ -45,6 +45,10 @@ def _missing(requirement: Requirement, context: Context, violations: Violations)
 
 MOST = 5
 """Notes about models that look like production where the settings say that none is."""
+NAME_THEM = (
+    "; the settings say which file it is, and which columns (products.production.predictions, target, probability)"
+)
+"""The way out where predictions were logged that the settings do not speak of."""
 INFINITE = sys.float_info.max
 """What MLflow's tables hold for infinity."""
 
@@ -138,9 +142,10 @@ def test_metrics_follow_from_predictions(
         recorded = run.latest
         scored = evidence.scored.get(run.run_id)
         if scored is not None and scored.problem:
-            violations.add(
-                "not-recomputed", "its metrics cannot be recomputed", entity=run.ref, observed=scored.problem
-            )
+            reason = f"its metrics cannot be recomputed: {scored.problem}{'' if wanted.predictions else NAME_THEM}"
+            violations.not_evaluated("not-recomputed", reason, entity=run.ref)
+        if scored is not None and scored.fault:
+            violations.add("not-recomputed", "its metrics cannot be recomputed", entity=run.ref, observed=scored.fault)
         for name, value in sorted((scored.values if scored else {}).items()):
             if scored and name in recorded and differs(name, recorded[name], value, wanted.tolerance):
                 expected = (
@@ -170,9 +175,16 @@ def test_metrics_follow_from_predictions(
         if scored is None and unknown:
             violations.not_evaluated("not-recomputed", unknown.reason, entity=run.ref)
         elif scored is None:
-            violations.note(
-                f"{run.ref}: no predictions are recorded or named, so its metrics were only compared with one another"
-            )
+            compared = "its metrics were only compared with one another"
+            violations.note(f"{run.ref}: no predictions are recorded or named, so {compared}")
+    if (
+        runs
+        and not (violations.findings or violations.unevaluated)
+        and not any(run.run_id in evidence.scored for run in runs)
+    ):
+        violations.not_applicable(
+            f"the settings name no predictions of product {product.name}, and its production run logged none"
+        )
 
 
 @policy("PRD006", "One fact has one value", Severity.HIGH)

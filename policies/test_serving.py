@@ -183,7 +183,10 @@ def test_tracking_server_gives_everything(
             )
             violations.not_evaluated("not-served", reason, entity=run.ref)
             continue
-        for problem in evidence.served[run.run_id].problems:
+        served = evidence.served[run.run_id]
+        if served.unasked:
+            violations.not_evaluated("not-served", served.unasked, entity=run.ref)
+        for problem in served.problems:
             violations.add("not-served", "a tracking server does not give all of it", entity=run.ref, observed=problem)
 
 

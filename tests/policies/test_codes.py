@@ -74,7 +74,7 @@ CODES = {
     "SRV001": ["another-model", "files-missing", "no-production-run", "not-on-record", "nothing-loads"],
     "SRV002": ["no-production-run", "not-served"],
     "STO001": ["clashes", "repeats", "without-experiment"],
-    "STO002": ["{lost.table}-without-{lost.parent}"],
+    "STO002": ["rows-not-listed", "{lost.table}-without-{lost.parent}"],
     "STO003": ["{schema.state.value}"],
     "STO004": ["older-than-its-files"],
     "STO005": ["{file.code}"],

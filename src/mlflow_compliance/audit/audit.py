@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -243,7 +243,8 @@ class Audit:
         allows.
         """
         rules = [rule for rule in self.policies.values() if rule.id in only and rule.evaluable]
-        made = make_plan(rules, self.remedies, self.context(artifacts=True), only)
+        context = self.context(artifacts=True)
+        made = replace(make_plan(rules, self.remedies, context, only), unasked=self._unasked(only, context))
         limit = self.options.limit
         if limit is not None and len(made.entities) > limit:
             size = len(made.entities)
@@ -252,6 +253,19 @@ class Audit:
                 "or select with -k"
             )
         return made
+
+    def _unasked(self, only: Mapping[str, frozenset[str]], context: Context) -> tuple[str, ...]:
+        """Ids of the rules that are not asked for a plan, or not of everything."""
+
+        def whole(rule: Policy) -> bool:
+            asked = only.get(rule.id, frozenset())
+            if not rule.evaluable:
+                return bool(asked)
+            return self.enabled(rule) and asked >= {case.key for case in cases(rule, context)}
+
+        return tuple(
+            sorted((self.known | self.policies.keys()) - {item.id for item in self.policies.values() if whole(item)})
+        )
 
     def carry_out(self, only: Mapping[str, frozenset[str]], tell: Callable[[Plan], None]) -> None:
         """Plan, `tell` the plan, and with --fix carry it out and read the store anew."""

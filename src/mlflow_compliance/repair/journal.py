@@ -16,14 +16,15 @@ from mlflow_compliance.errors import StoreError
 
 
 def user_name() -> str:
-    """Who runs this, as the system knows them."""
+    """Who runs this, as the system knows them; 'unknown' where it does not."""
     try:
         return getpass.getuser()
     except (OSError, KeyError):
         return "unknown"
 
 
-def _version(distribution: str) -> str:
+def version_of(distribution: str) -> str:
+    """The installed version of a distribution, 'unknown' where it is not installed as one."""
     try:
         return version(distribution)
     except PackageNotFoundError:
@@ -53,7 +54,7 @@ class Journal:
             ) from error
 
     def header(self, store: str, at: datetime, changes: int) -> None:
-        versions = {name: _version(name) for name in ("pytest-mlflow-compliance", "mlflow")}
+        versions = {name: version_of(name) for name in ("pytest-mlflow-compliance", "mlflow")}
         self._write(
             {
                 "journal": self.id,

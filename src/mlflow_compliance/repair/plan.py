@@ -15,12 +15,15 @@ from mlflow_compliance.rules.evaluation import Verdict, cases, verdict_of
 from mlflow_compliance.rules.finding import CRASHED, Finding
 from mlflow_compliance.rules.fixer import Fixer, comes_last, propose
 from mlflow_compliance.rules.policy import Policy
+from mlflow_compliance.safe_text import first_of
 from mlflow_compliance.snapshot.refs import EntityRef
 from mlflow_compliance.snapshot.snapshot import Snapshot
 
 ROUNDS = 10
 """A remedy may uncover work for another one; more rounds than this mean that two of them undo each other."""
 
+_FEW = 8
+"""Ids of rules in one line."""
 MEND_THE_POLICY = "its rule crashed: mend the policy, then run --fix again"
 REWRITTEN_FIRST = "its rows are read through [store.relocate] and are rewritten first (ART003): run --fix again"
 
@@ -49,6 +52,10 @@ class Plan:
     steps: tuple[Step, ...]
     unfixed: tuple[Unfixed, ...]
     outcome: Snapshot
+    unevaluated: int = 0
+    """Checks that could not judge everything in the store as it will be."""
+    unasked: tuple[str, ...] = ()
+    """Ids of rules that were not asked, or not of everything."""
 
     @property
     def changes(self) -> tuple[Change, ...]:
@@ -76,10 +83,16 @@ class Plan:
             yield f"{refusal.finding.policy}  {refusal.finding.entity}: {refusal.finding.message}"
             yield f"    ! not fixed: {refusal.reason}"
             yield from (f"      {line}" for line in refusal.finding.toml.splitlines())
-        yield (
-            f"{len(self.changes)} changes to {len(self.entities)} entities; {len(self.unfixed)} findings are "
-            "left for people"
-        )
+        yield f"{len(self.changes)} changes to {len(self.entities)} entities; {self._left()}"
+
+    def _left(self) -> str:
+        """What stays as it is: 'none' may be said of what was asked alone."""
+        left = f"{len(self.unfixed)} findings are left for people"
+        if not (self.unasked or self.unevaluated):
+            return left
+        parts = [first_of(self.unasked, _FEW)] if self.unasked else []
+        parts += [f"{self.unevaluated} checks whose evidence was not looked at"] if self.unevaluated else []
+        return f"{f'{left}; ' if self.unfixed else ''}not evaluated: {'; '.join(parts)}"
 
 
 def findings_of(
@@ -143,7 +156,8 @@ def make_plan(
                 earlier += changes
                 steps.append(Step(finding, changes))
         if not progressed:
-            return Plan(context.snapshot, tuple(steps), tuple(unfixed), now.snapshot)
+            unevaluated = sum(bool(verdict.unevaluated) for verdict in verdicts)
+            return Plan(context.snapshot, tuple(steps), tuple(unfixed), now.snapshot, unevaluated)
     if back:
         raise _unsettled(back[0])
     names = sorted({step.finding.policy for step in steps[-len(policies) :]})

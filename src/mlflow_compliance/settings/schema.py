@@ -308,6 +308,11 @@ class Settings(_Table):
         return self._source.path
 
     @property
+    def sha256(self) -> str:
+        """Of the whole file that they came from (hex), empty for the defaults."""
+        return self._source.sha256
+
+    @property
     def base(self) -> Path:
         """The folder that relative paths start from: that of the file, else the working directory."""
         return self.path.parent if self.path else Path.cwd()

@@ -25,6 +25,9 @@ class Scored:
     values: Mapping[str, float] = field(default_factory=dict)
     """accuracy, precision, recall, f1, roc_auc, business_cost, tn, fp, fn, tp."""
     problem: str = ""
+    """Why nothing could be computed from the file."""
+    fault: str = ""
+    """What the run itself says that cannot be true of the file: another hash, a threshold that is none."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,8 @@ class Probe:
     worst: float = 0.0
     """The largest difference between a served and a recorded probability among them."""
     sample_problem: str = ""
+    sample_unread: str = ""
+    """Why nothing was scored again though the settings name features: a file of it cannot be read, or is not named."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +128,8 @@ class Served:
     problems: tuple[str, ...] = ()
     checked: int = 0
     """Answers that were compared with the store."""
+    unasked: str = ""
+    """Why no server was asked; then nothing is known of what one would give."""
 
 
 class Unsigned(NamedTuple):

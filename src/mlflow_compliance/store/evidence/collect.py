@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
-from mlflow_compliance.errors import ComplianceError, StoreError
+from mlflow_compliance.errors import ComplianceError, NotAskedError
 from mlflow_compliance.production.claims import production_runs
 from mlflow_compliance.production.context import Context
 from mlflow_compliance.production.facts import threshold_in_force
@@ -16,6 +17,7 @@ from mlflow_compliance.production.keys import keys_of
 from mlflow_compliance.production.metadata import problems_in
 from mlflow_compliance.production.signature import bundle_of, unreadable, verdict
 from mlflow_compliance.progress import Progress
+from mlflow_compliance.safe_text import first_of
 from mlflow_compliance.settings.schema import Product, Settings
 from mlflow_compliance.snapshot.evidence import (
     Computed,
@@ -42,6 +44,9 @@ from mlflow_compliance.store.storage.safe_io import digest_of, opened
 
 _LOOSE = (".pkl", ".pickle", ".joblib", ".cloudpickle", ".skops")
 _LARGEST_METADATA = 1 << 24
+_LOGGED_PREDICTIONS = re.compile(r"(?:predictions/[^/]+|predictions)\.(?:csv|parquet)", re.IGNORECASE)
+_FEW = 3
+"""Names in one sentence."""
 
 
 def with_evidence(snapshot: Snapshot, evidence_cache: EvidenceCache, uri: str, progress: Progress) -> Snapshot:
@@ -148,10 +153,13 @@ class _Reader:
         self.progress.start("Trying the production model", None)
         try:
             scan = self.scans[folder]
+            sample = sample_of(self.folders[folder], self.settings)
+            unread = _unread(self.folders[folder], sample)
             # One that could not be fetched has a problem, and is not tried.
-            return self.evidence_cache.probe(
-                folder if scan.problems else self._here(folder), scan, sample_of(self.folders[folder], self.settings)
+            found = self.evidence_cache.probe(
+                folder if scan.problems else self._here(folder), scan, None if unread else sample
             )
+            return replace(found, sample_unread=unread)
         finally:
             self.progress.stop()
 
@@ -162,24 +170,42 @@ class _Reader:
         path = os.path.join(folder or "", name)
         return path if artifacts and folder and path in artifacts.files else ""
 
-    def _predictions(self, run_id: str) -> str:
+    def _predictions(self, run_id: str) -> tuple[str, ...]:
         """The recorded predictions of a run: among its artifacts, else the file that it refers to or that the
-        settings name.
+        settings name. Without their word, what the run logged under that name: it is evidence too, and several files
+        cannot be told apart.
         """
         _, product = self.runs[run_id]
         named = product.production.resolved(self.settings.base, "predictions")
         if named is None:
-            return ""
-        return self._artifact(run_id, os.path.join("predictions", os.path.basename(named))) or named
+            return self._logged_predictions(run_id)
+        return (self._artifact(run_id, os.path.join("predictions", os.path.basename(named))) or named,)
+
+    def _logged_predictions(self, run_id: str) -> tuple[str, ...]:
+        artifacts = self.snapshot.artifacts
+        folder = artifacts.locations.get(("run", run_id)) if artifacts else None
+        if artifacts is None or folder is None:
+            return ()
+        return tuple(
+            sorted(
+                path
+                for path, file in artifacts.under(folder).items()
+                if file.logged and _LOGGED_PREDICTIONS.fullmatch(os.path.relpath(path, folder))
+            )
+        )
 
     def _score(self, run_id: str) -> Scored:
         run, product = self.runs[run_id]
         wanted = product.production
-        path = self._predictions(run_id)
+        paths = self._predictions(run_id)
+        if len(paths) > 1:
+            names = first_of(list(map(os.path.basename, paths)), _FEW)
+            return Scored(paths[0], problem=f"it logged {len(paths)} files of predictions ({names})")
+        path = paths[0]
         try:
             own = threshold_in_force(product, run.params, run.latest, run.tags)
         except ValueError as error:
-            return Scored(path, problem=str(error))
+            return Scored(path, fault=str(error))
         threshold = own[0] if own else wanted.threshold
         if threshold is None:
             return Scored(
@@ -203,7 +229,7 @@ class _Reader:
             return replace(
                 found,
                 values={},
-                problem=f"{path} is not the file on record (sha256 {found.sha256[:16]}, on record {recorded[:16]})",
+                fault=f"{path} is not the file on record (sha256 {found.sha256[:16]}, on record {recorded[:16]})",
             )
         return found
 
@@ -227,6 +253,8 @@ class _Reader:
                 return check_run(
                     base_url, run, experiment, models, self._listed(run.ref.place), files, versions, self._workspace
                 )
+        except NotAskedError as error:
+            return Served(unasked=str(error))
         except ComplianceError as error:
             return Served((str(error),))
         finally:
@@ -246,7 +274,7 @@ class _Reader:
             with tracking_server(sqlite_path(self.uri), timeout, storage=away, workspace=self._workspace) as base_url:
                 yield base_url
         else:
-            raise StoreError(
+            raise NotAskedError(
                 "no tracking server was started on this database, because one would write to it: "
                 "ask through the server that people use, --tracking-uri=http://... -k SRV002"
             )
@@ -280,6 +308,20 @@ def sample_of(product: Product, settings: Settings) -> Sample | None:
     wanted = product.production
     features, predictions = wanted.resolved(settings.base, "features"), wanted.resolved(settings.base, "predictions")
     return Sample(features, wanted.row, predictions, wanted.probability) if features and predictions else None
+
+
+def _unread(product: Product, sample: Sample | None) -> str:
+    """Why there is nothing to score again though the settings name features; empty where they name none."""
+    if sample is None:
+        asked = product.production.features is not None
+        return "the settings name features and no predictions that they belong to" if asked else ""
+    for path in (sample.path, sample.predictions):
+        name = os.path.basename(path)
+        if not os.path.exists(path):
+            return f"{name}, which the settings name, is not there"
+        if not (os.path.isfile(path) and os.access(path, os.R_OK)):
+            return f"{name}, which the settings name, is no file that can be read"
+    return ""
 
 
 def _metadata(path: str) -> Metadata:
