@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from mlflow_compliance.api import (
     METADATA,
@@ -11,7 +11,6 @@ from mlflow_compliance.api import (
     TERMINAL_STATUSES,
     Artifacts,
     Change,
-    ClaimRoot,
     Context,
     DuplicateGroup,
     EntityRef,
@@ -30,6 +29,9 @@ from mlflow_compliance.api import (
     upwards,
     without_hash,
 )
+
+from .claiming import claim_roots
+from .signing import sign
 
 UNREAD = "see to what is said of it (its permissions, the link, whoever writes to it), then run again"
 """The way out where a file cannot be read."""
@@ -75,16 +77,9 @@ def share(finding: Finding, context: Context) -> Iterator[Change]:
     extras = [path for path in paths if artifacts.files[path].copy != artifacts.files[kept].copy]
     if any(artifacts.device(path) != artifacts.device(kept) for path in extras):
         raise Unfixable("its copies lie on different file systems, which cannot share bytes")
-    yield from _claims(artifacts, (kept, *extras))
+    yield from claim_roots(artifacts, (kept, *extras))
     for path in extras:
         yield LinkDuplicate(path, kept, group.sha256, group.size)
-
-
-def _claims(artifacts: Artifacts, paths: Sequence[str]) -> Iterator[Change]:
-    """A note in each root that nothing was changed in before: the next repair knows by it whose the root is."""
-    roots = {found.path for path in paths if (found := artifacts.root_of(path))}
-    for root in sorted(roots - artifacts.claimed - artifacts.models.keys()):
-        yield ClaimRoot(root, insisted=root in artifacts.insisted)
 
 
 def _pointed(group: DuplicateGroup, artifacts: Artifacts, snapshot: Snapshot) -> Iterator[Change]:
@@ -126,15 +121,18 @@ def quarantine(finding: Finding, context: Context) -> Iterator[Change]:
     doubt = artifacts.doubt(item.path)
     if doubt:
         raise Unfixable(doubt.way or doubt.reason)
-    yield from _claims(artifacts, [item.path])
+    yield from claim_roots(artifacts, [item.path])
     yield MoveToQuarantine(item.path, root.path, item.files, item.size)
 
 
-@fixer("ART004", reads_files=True)
+@fixer("ART004", reads_files=True, last=True)
 def put_hash_on_record(finding: Finding, context: Context) -> Iterator[Change]:
-    """Put the hash of model_metadata.json on its run, where the journal that built the run proves it; for bytes that
-    changed, advice.
+    """Put the hash of model_metadata.json on its run, where the journal that built the run proves it; sign the model
+    in production where the settings name a key; for bytes that changed, advice.
     """
+    if finding.entity.kind == "model_folder":
+        yield from sign(finding, context)
+        return
     if finding.code == "kept-journal-differs":
         raise Unfixable(
             "restore it from a backup, or move by hand what else is there; where that cannot be done delete the run: "

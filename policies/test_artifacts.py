@@ -12,6 +12,7 @@ from mlflow_compliance.api import (
     KEPT_SHA256,
     METADATA,
     METADATA_HASH,
+    NOT_SIGNED,
     ArtifactRoot,
     Artifacts,
     Context,
@@ -21,13 +22,16 @@ from mlflow_compliance.api import (
     Moved,
     Settings,
     Severity,
+    Signed,
     Snapshot,
     Unreachable,
     Violations,
+    bundle_of,
     first_of,
     hashes_on_record,
     held,
     in_folder,
+    models_in_production,
     named_journals,
     policy,
     quoted,
@@ -229,18 +233,19 @@ def test_recorded_hashes_hold(
     violations: Violations,
 ) -> None:
     """What decides about people, and what explains it, must hold the bytes that it had when it was looked at; paths
-    that share a physical copy change together when one is written in place.
+    that share a physical copy change together when one is written in place. A signed model is held to its bundle.
     """
     if artifact_root == artifacts.roots[0]:
         _tell_of_journals(store, violations)
         _tell_of_metadata(store, evidence, context, violations)
+    judged = _tell_signatures(artifact_root, artifacts, evidence, context, violations) if evidence.judged_by else ()
     closed = tuple(place.rstrip("/") + "/" for place in {item.place for item in artifacts.unknown.values()} if place)
     owned = frozenset(place for (kind, _), place in artifacts.locations.items() if kind != "experiment")
     elsewhere = 0
     for path, records in hashes_on_record(context).items():
         root = artifacts.root_of(path)
         elsewhere += root is None
-        if root != artifact_root:
+        if root != artifact_root or path in judged:
             continue
         found, wrong = held(path, store), [item for item in records if item.sha256 is not None]
         if found is not None and found.sha256:
@@ -332,6 +337,33 @@ def _tell_of_metadata(store: Snapshot, evidence: Evidence, context: Context, vio
                 violations.offer("no-hash", f"{message}: --fix adds it", entity=run.ref)
             else:
                 violations.add("no-hash", message, entity=run.ref, expected=f"the tag {METADATA_HASH}")
+
+
+def _tell_signatures(
+    root: ArtifactRoot, artifacts: Artifacts, evidence: Evidence, context: Context, violations: Violations
+) -> set[str]:
+    """What the bundles say of the models in production; the paths of the bundles."""
+    folders = [folder for product in context.settings.products for folder in models_in_production(product, context)]
+    bundles = set()
+    for folder in dict.fromkeys(folders):
+        if artifacts.root_of(folder) != root:
+            continue
+        entity = EntityRef("model_folder", folder, artifacts.relative(folder))
+        # One that is only planned has no bundle yet.
+        found = evidence.signatures.get(folder) or Signed(bundle_of(folder), NOT_SIGNED)
+        bundles.add(found.path)
+        if found.unknown:
+            violations.not_evaluated("not-looked-at", found.unknown, entity=entity)
+        for problem in found.problems:
+            violations.add(
+                problem.code,
+                problem.text,
+                entity=entity,
+                observed=artifacts.relative(found.path),
+                expected=f"a bundle of all its files, with the key {evidence.judged_by[:16]}",
+                severity=Severity.CRITICAL,
+            )
+    return bundles
 
 
 def _has_a_row(path: str, owned: frozenset[str]) -> bool:

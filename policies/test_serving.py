@@ -21,6 +21,7 @@ from mlflow_compliance.api import (
     Violations,
     current_run,
     differing_files,
+    folder_of,
     policy,
     production_runs,
     recorded_files,
@@ -74,11 +75,7 @@ def test_what_would_be_loaded(
         violations.not_applicable(
             f"the production model of product {product.name} is hosted elsewhere (mlflow.model.isExternal)"
         )
-    # A version is fetched from its own location, whatever it was registered from.
-    rows = [("model_version", f"{wanted.registered_model}/{found.version}"), ("logged_model", found.model_id or "")]
-    locations = store.artifacts.locations if store.artifacts else {}
-    place = next(filter(None, map(locations.get, rows)), None)
-    loaded = evidence.scans.get(place or found.location)
+    loaded = evidence.scans.get(folder_of(found, product, store))
     own = [evidence.scans[folder].hashes for folder in folders]
     unknown = _unknown(found, store) if loaded is None else store.unknown_files(current) if not own else None
     if unknown:

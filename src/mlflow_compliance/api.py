@@ -26,10 +26,12 @@ from mlflow_compliance.changes import (
     SetAlias,
     SetExperimentTag,
     SetRunTag,
+    SignModel,
     copy_of,
 )
 from mlflow_compliance.changes.copies import left_behind, own_datasets
 from mlflow_compliance.changes.registry import version_of
+from mlflow_compliance.changes.symbols import is_planned
 from mlflow_compliance.errors import ComplianceError
 from mlflow_compliance.production.agreement import contradictions
 from mlflow_compliance.production.candidates import as_toml, candidates, counted
@@ -54,7 +56,8 @@ from mlflow_compliance.production.metadata import document as metadata_document
 from mlflow_compliance.production.metrics import agree, differs
 from mlflow_compliance.production.reachability import Kept, Sign, kept_by, last_sign, last_written
 from mlflow_compliance.production.records import hashes_on_record, held, runs_on_record, without_hash
-from mlflow_compliance.production.resolution import Resolution, SnapshotLookup, resolve
+from mlflow_compliance.production.resolution import Resolution, SnapshotLookup, folder_of, resolve
+from mlflow_compliance.production.signature import NOT_SIGNED, bundle_of, models_in_production
 from mlflow_compliance.repair.journal import user_name
 from mlflow_compliance.rules.finding import Cause, Finding, Severity, Violations
 from mlflow_compliance.rules.fixer import Unfixable, fixer
@@ -76,7 +79,7 @@ from mlflow_compliance.snapshot.entities import (
     RegisteredModel,
     Run,
 )
-from mlflow_compliance.snapshot.evidence import Bundle, Evidence
+from mlflow_compliance.snapshot.evidence import Bundle, Evidence, Signed
 from mlflow_compliance.snapshot.files import (
     LINK,
     METADATA,
@@ -113,6 +116,7 @@ from mlflow_compliance.snapshot.tags import (
     PARENT,
     RETIRED_IN,
     SHA256,
+    SOURCE_MODEL,
     SOURCE_RUN,
     SUPERSEDED,
     SUPERSEDED_BY,
@@ -141,12 +145,14 @@ __all__ = [
     "METADATA_HASH",
     "MLMODEL",
     "NOTE",
+    "NOT_SIGNED",
     "NOW",
     "OVERRULED",
     "PARENT",
     "RETIRED_IN",
     "SERVED",
     "SHA256",
+    "SOURCE_MODEL",
     "SOURCE_RUN",
     "SUPERSEDED",
     "SUPERSEDED_BY",
@@ -214,6 +220,8 @@ __all__ = [
     "Settings",
     "Severity",
     "Sign",
+    "SignModel",
+    "Signed",
     "Snapshot",
     "SnapshotLookup",
     "Tie",
@@ -225,6 +233,7 @@ __all__ = [
     "agree",
     "as_time",
     "as_toml",
+    "bundle_of",
     "candidates",
     "claimed_by",
     "claims_in",
@@ -238,6 +247,7 @@ __all__ = [
     "first_of",
     "fixer",
     "folded",
+    "folder_of",
     "guessed_by",
     "hashes_on_record",
     "held",
@@ -246,12 +256,14 @@ __all__ = [
     "in_run",
     "is_archived",
     "is_model",
+    "is_planned",
     "kept_by",
     "last_sign",
     "last_written",
     "left_behind",
     "metadata_document",
     "metadata_text",
+    "models_in_production",
     "named_in",
     "named_journals",
     "number",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,7 @@ CODES = {
         "no-record",
         "not-looked-at",
         "unreadable",
+        "{problem.code}",
     ],
     "ART005": ["incomplete"],
     "ART006": ["manifest", "owned"],
@@ -167,6 +169,24 @@ def test_states_of_a_schema_are_codes_of_sto003() -> None:
         "several",
         "unknown",
     ]
+
+
+def test_what_is_wrong_with_a_signature() -> None:
+    """The codes of ART004 that come from the one verdict on a bundle."""
+    source = ast.parse((CHECKOUT / "src/mlflow_compliance/production/signature.py").read_text("utf-8"))
+    words = [node.value for node in ast.walk(source) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    codes = {word for word in words if re.fullmatch(r"[a-z]+(-[a-z]+)+", word)} - {"mlflow-artifacts"}
+    assert codes == {
+        "bundle-unreadable",
+        "file-not-signed",
+        "file-unreadable",
+        "model-not-signed",
+        "signature-does-not-verify",
+        "signed-as-another",
+        "signed-file-changed",
+        "signed-file-missing",
+        "signed-with-another-key",
+    }
 
 
 def test_what_is_wrong_in_a_file_store_has_a_way_out() -> None:

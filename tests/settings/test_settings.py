@@ -21,7 +21,7 @@ from mlflow_compliance.settings.toml import line_of, parse
 from mlflow_compliance.snapshot.entities import Experiment
 from mlflow_compliance.snapshot.files import DuplicateRules
 
-TABLES = "artifacts, duplicates, experiments, gate, journal, models, policies, products, runs, store"
+TABLES = "artifacts, duplicates, evidence, experiments, gate, journal, models, policies, products, runs, store"
 EVERYTHING = """
 [store]
 tracking_uri = "sqlite:///mlflow.db"
@@ -83,6 +83,9 @@ zip_members = true
 pointers = true
 [artifacts]
 hash_cache = "cache"
+[evidence]
+sign_with = "key.pem"
+verify_with = "key.pub"
 [journal]
 folder = ".compliance"
 [gate]
@@ -192,6 +195,7 @@ def test_every_key_is_read(folder: Path) -> None:
         },
         "artifacts": {"hash_cache": "cache"},
         "journal": {"folder": ".compliance"},
+        "evidence": {"sign_with": "key.pem", "verify_with": "key.pub"},
         "gate": {"require_evidence": ("high", "critical")},
         "policies": {"EXP002": {"enabled": False, "severity": "low"}},
     }

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from mlflow_compliance.audit.snapshots import Alone, Sharing, SnapshotCache
 from mlflow_compliance.errors import ComplianceError, PlanError
 from mlflow_compliance.production.context import Context
+from mlflow_compliance.production.keys import keys_of
 from mlflow_compliance.repair.plan import Plan, make_plan, not_now
 from mlflow_compliance.repair.run import Repair, carry_out
 from mlflow_compliance.rules.evaluation import cases, verdict_of
@@ -133,9 +134,12 @@ class Audit:
         self.policies[rule.id] = rule
 
     def check(self, known_ids: set[str]) -> None:
-        """Raise SettingsError where the settings speak of a policy that is in no pack at hand."""
+        """Raise SettingsError where the settings speak of a policy that is in no pack at hand, or of a key that cannot
+        be used.
+        """
         self.known = known_ids
         self.settings.check_policy_ids(known_ids | self.policies.keys())
+        keys_of(self.settings)
 
     def check_any_enabled(self, selected: Iterable[Policy]) -> None:
         """Raise ComplianceError where the settings switch off every policy that was selected: no rule run is no

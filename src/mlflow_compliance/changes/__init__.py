@@ -25,6 +25,7 @@ from mlflow_compliance.changes.owner_notes import ClaimRoot, ReleaseRoot
 from mlflow_compliance.changes.production import LogProductionRun, RetractProductionRun
 from mlflow_compliance.changes.registry import PutAliasBack, RegisterVersion, RetractVersion, SetAlias
 from mlflow_compliance.changes.runs import DeleteRun, EndRun, ReopenRun, RestoreRun, SetRunTag
+from mlflow_compliance.changes.signatures import RetractSignature, SignModel
 from mlflow_compliance.changes.symbols import JOURNAL, NOW, bind, copy_of
 
 __all__ = [
@@ -56,12 +57,14 @@ __all__ = [
     "RetractCopy",
     "RetractPointer",
     "RetractProductionRun",
+    "RetractSignature",
     "RetractVersion",
     "RewriteLocations",
     "Rewriting",
     "SetAlias",
     "SetExperimentTag",
     "SetRunTag",
+    "SignModel",
     "UnlinkDuplicate",
     "bind",
     "copy_of",

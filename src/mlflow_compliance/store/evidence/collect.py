@@ -12,7 +12,9 @@ from mlflow_compliance.errors import ComplianceError, NotAskedError
 from mlflow_compliance.production.claims import production_runs
 from mlflow_compliance.production.context import Context
 from mlflow_compliance.production.facts import threshold_in_force
+from mlflow_compliance.production.keys import keys_of
 from mlflow_compliance.production.metadata import problems_in
+from mlflow_compliance.production.signature import bundle_of, unreadable, verdict
 from mlflow_compliance.progress import Progress
 from mlflow_compliance.safe_text import first_of
 from mlflow_compliance.settings.schema import Product, Settings
@@ -27,6 +29,7 @@ from mlflow_compliance.snapshot.evidence import (
     Scan,
     Scored,
     Served,
+    Signed,
 )
 from mlflow_compliance.snapshot.files import METADATA, in_folder, parent, upwards
 from mlflow_compliance.snapshot.snapshot import Snapshot
@@ -37,6 +40,7 @@ from mlflow_compliance.store.evidence.journalled import path_in, read_journal
 from mlflow_compliance.store.models.mlmodel import read_card
 from mlflow_compliance.store.models.probe import Sample
 from mlflow_compliance.store.models.scoring import Scoring
+from mlflow_compliance.store.models.signatures import read_bundle
 from mlflow_compliance.store.storage.base import RemoteError
 from mlflow_compliance.store.storage.parsing import LARGEST_METADATA, parse_json, read_at_most
 from mlflow_compliance.store.storage.safe_io import digest_of, opened, why_unread
@@ -81,6 +85,7 @@ class _Reader:
         }
         self.scans = Computed(self._scanned, self._scan, self._scans)
         self.digests = Computed(self._of_production, self._digest)
+        self.keys = keys_of(self.settings)
 
     def evidence(self) -> Evidence:
         metadata = {run_id: path for run_id in self.runs if (path := self._artifact(run_id, METADATA))}
@@ -93,7 +98,29 @@ class _Reader:
             served=Computed(self.runs, self._served),
             digests=self.digests,
             journalled=Computed([run_id for run_id, (run, _) in self.runs.items() if BUILT_IN in run.tags], self._said),
+            signatures=Computed(self._judged, self._signature),
+            judged_by=self.keys.judging.fingerprint if self.keys.judging else "",
+            signed_by=self.keys.signing.public.fingerprint if self.keys.signing else "",
         )
+
+    def _judged(self) -> list[str]:
+        """Model folders that are held to a signature: any may be in production once a rule asks."""
+        artifacts = self.snapshot.artifacts
+        return list(artifacts.models) if artifacts and self.keys.judging else []
+
+    def _signature(self, folder: str) -> Signed:
+        key, path, scan = self.keys.judging, bundle_of(folder), self.scans[folder]
+        assert key is not None
+        if not scan.hashes:
+            return Signed(path, unknown=scan.problems[0])
+        try:
+            bundle = read_bundle(path, self.evidence_cache.places)
+        except RemoteError:
+            return Signed(path, (unreadable(),))
+        artifacts = self.snapshot.artifacts
+        there = (*artifacts.under(folder), *artifacts.unread) if artifacts else ()
+        names = {name[len(folder) + 1 :] for name in there if name.startswith(f"{folder}/")}
+        return Signed(path, verdict(bundle, folder, scan.hashes, key, names - scan.hashes.keys()))
 
     def _scanned(self) -> list[str]:
         """Model folders, and pickles that somebody logged without one; one path for each physical copy."""
