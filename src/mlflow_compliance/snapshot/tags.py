@@ -28,9 +28,6 @@ SOURCE_DATASETS = "compliance.source_datasets"
 where that differs. JSON.
 """
 
-RETIRED_IN = "compliance.retired_in"
-"""The journal of the repair that retired an experiment."""
-
 NOTE = "mlflow.note.content"
 """The description that the MLflow UI shows."""
 RUN_NAME = "mlflow.runName"
