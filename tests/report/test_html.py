@@ -134,7 +134,7 @@ def test_a_policy_of_a_user_that_hands_names_on_is_text(opened: Callable[..., An
 def test_a_row_says_policy_severity_entity_and_outcome(opened: Callable[..., Any], gate: Gate, messy: Lab) -> None:
     page = opened()
     table = rows(page)
-    assert len(table) == 29
+    assert len(table) == 39
     assert list(table[0])[:5] == ["Gate", "Policy", "Severity", "Entity", "Outcome"]
     row = next(row for row in table if row["Policy"] == "EXP002" and row["Gate"] == "Failed")
     assert row["Severity"] == "high"
@@ -142,8 +142,8 @@ def test_a_row_says_policy_severity_entity_and_outcome(opened: Callable[..., Any
     assert row["Outcome"].startswith("FAILED: No test experiments")
     assert "found: test_experiment; expected: retired" in row["Outcome"]
     assert "--fix: Rename so that the name is free again" in row["Outcome"]
-    passed = next(row for row in table if row["Policy"] == "STO001")
-    assert passed["Outcome"].strip() == "PASSED: A file store can be migrated"
+    passed = next(row for row in table if row["Policy"] == "ART003")
+    assert passed["Outcome"].strip() == "PASSED: Every row's artifacts can be reached"
     head = page.inner_text(".compliance-head")
     assert f"store: {messy.uri} (sqlite" in head
     assert "experiments: 5 active, 0 deleted; runs: 6 (5 FINISHED, 1 RUNNING)" in head
@@ -162,7 +162,7 @@ def test_the_filters_hide_and_show_rows(opened: Callable[..., Any], gate: Gate, 
     page.uncheck('input.filter[data-test-result="failed"]')
     assert "No results found" in rows(page)[0]["Gate"]
     page.check('input.filter[data-test-result="passed"]')
-    assert len(rows(page)) == 22
+    assert len(rows(page)) == 31
 
 
 def test_columns_sort(opened: Callable[..., Any], gate: Gate, messy: Lab) -> None:
