@@ -456,6 +456,9 @@ def test_programs_refuse_a_model_whose_record_was_edited_with_it(store: Store) -
     with pytest.raises(ModelError, match="MLmodel has changed"):
         load_production_model(**settings)
     assert ("SRV001", "not-on-record") in found(store, "SRV001")
+    store.lab.client.delete_tag(store.run_id, TAG)
+    with pytest.raises(ModelError, match=f"was built with the tag {TAG}, which is not there any more"):
+        load_production_model(**settings)
 
 
 # The other way: what honest people do.
