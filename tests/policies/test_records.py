@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
 
 import pytest
 from gates import POLICIES, Gate, told
@@ -495,9 +496,9 @@ def _loaded_by_name(store: Store) -> None:
     """MLflow writes registered_model_meta into the folder of a model that is loaded by its name."""
     import mlflow
 
-    mlflow.set_tracking_uri(store.lab.uri)
-    mlflow.set_registry_uri(store.lab.uri)
-    mlflow.pyfunc.load_model("models:/credit@production")
+    with mock.patch.dict(os.environ, {"MLFLOW_TRACKING_URI": store.lab.uri}):
+        mlflow.pyfunc.load_model("models:/credit@production")
+    assert (store.model / "registered_model_meta").exists()
 
 
 HONEST = {
