@@ -29,6 +29,7 @@ from mlflow_compliance.snapshot.files import (
 from mlflow_compliance.snapshot.moved import Moved, PlaceInRow, begins_with
 from mlflow_compliance.snapshot.ownership import Dated, Doubt, Outdated
 from mlflow_compliance.snapshot.presence import Presence, Unknown
+from mlflow_compliance.snapshot.unfinished import LostTraces
 
 _Value = TypeVar("_Value")
 
@@ -122,6 +123,9 @@ class Artifacts:
     """Path of an object -> where a pointer beside it leads, for those that hold: such an object is a duplicate no
     more.
     """
+    deleted_runs: Mapping[str, int] = field(default_factory=dict)
+    """Id of a run that is soft-deleted -> when it was, in milliseconds; 0 where the store does not say."""
+    lost_traces: tuple[LostTraces, ...] = ()
     rules: DuplicateRules = field(default_factory=DuplicateRules)
     samples: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
     """Path -> what the walk read of it, between the walk and the hashing."""

@@ -9,7 +9,7 @@ from collections import ChainMap
 from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 Value = TypeVar("Value")
 
@@ -54,6 +54,8 @@ class ModelCard:
     unpinned: tuple[str, ...] = ()
     """Requirements that do not say one version."""
     flavors: tuple[str, ...] = ()
+    problem: str = ""
+    """Why part of it cannot be read, and is empty here for that."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,8 @@ class Probe:
     worst: float = 0.0
     """The largest difference between a served and a recorded probability among them."""
     sample_problem: str = ""
+    unconfined: tuple[str, ...] = ()
+    """What that process could not be kept from on this machine."""
     sample_unread: str = ""
     """Why nothing was scored again though the settings name features: a file of it cannot be read, or is not named."""
 
@@ -130,6 +134,25 @@ class Served:
     """Answers that were compared with the store."""
     unasked: str = ""
     """Why no server was asked; then nothing is known of what one would give."""
+
+
+class Unsigned(NamedTuple):
+    """One way in which a model is not the one that was signed: a code that stays, and words that follow its name."""
+
+    code: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Signed:
+    """What the bundle at `path`, beside a model folder, says of its files. No problems: they are those that were
+    signed.
+    """
+
+    path: str
+    problems: tuple[Unsigned, ...] = ()
+    unknown: str = ""
+    """Why it could not be looked at; empty where it was."""
 
 
 @dataclass(frozen=True)
@@ -224,6 +247,16 @@ class Evidence:
     """Path of a file of a production run or of its model -> what it holds."""
     journalled: Mapping[str, Journalled] = field(default_factory=dict)
     """Production run id -> what a journal says of it, for the runs that name one."""
+    signatures: Mapping[str, Signed] = field(default_factory=dict)
+    """Model folder -> what its bundle says. Empty where no key is named."""
+    judged_by: str = ""
+    """Fingerprint of the key that bundles are held to; empty where none is named."""
+    signed_by: str = ""
+    """Fingerprint of the key that `--fix` signs with; empty where none is named."""
+
+    def with_signature(self, folder: str, signed: Signed) -> Evidence:
+        """As this, with another bundle beside a model folder."""
+        return replace(self, signatures=ChainMap({folder: signed}, _writable(self.signatures)))
 
     def with_run(
         self, run_id: str, folder: str, bundle: Bundle, document: Mapping[str, Any], digests: Mapping[str, Digest]
@@ -232,7 +265,8 @@ class Evidence:
         proved, begin = bundle.evidence, f"{folder}/"
         # MLmodel is written anew with the ids.
         hashes = {path.removeprefix(begin): found.sha256 for path, found in digests.items() if path.startswith(begin)}
-        return Evidence(
+        return replace(
+            self,
             scans=ChainMap({folder: replace(bundle.scan, hashes=hashes)}, _writable(self.scans)),
             cards=ChainMap({folder: proved.card}, _writable(self.cards)),
             probes=ChainMap({folder: proved.probe} if proved.probe else {}, _writable(self.probes)),
@@ -240,7 +274,6 @@ class Evidence:
             metadata=ChainMap({run_id: Metadata(document)}, _writable(self.metadata)),
             served=ChainMap({run_id: Served()}, _writable(self.served)),
             digests=ChainMap(dict(digests), _writable(self.digests)),
-            journalled=self.journalled,
         )
 
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 from mlflow_compliance.errors import ComplianceError, NotAskedError
 from mlflow_compliance.production.claims import production_runs
 from mlflow_compliance.production.context import Context
 from mlflow_compliance.production.facts import threshold_in_force
+from mlflow_compliance.production.keys import keys_of
 from mlflow_compliance.production.metadata import problems_in
+from mlflow_compliance.production.signature import bundle_of, unreadable, verdict
 from mlflow_compliance.progress import Progress
 from mlflow_compliance.safe_text import first_of
 from mlflow_compliance.settings.schema import Product, Settings
@@ -28,21 +29,23 @@ from mlflow_compliance.snapshot.evidence import (
     Scan,
     Scored,
     Served,
+    Signed,
 )
 from mlflow_compliance.snapshot.files import METADATA, in_folder, parent, upwards
 from mlflow_compliance.snapshot.snapshot import Snapshot
 from mlflow_compliance.snapshot.tags import BUILT_IN, SHA256, SOURCE_RUN
 from mlflow_compliance.store.backends.sqlite_file import sqlite_path
 from mlflow_compliance.store.evidence.cache import EvidenceCache
-from mlflow_compliance.store.evidence.journalled import read_journal
+from mlflow_compliance.store.evidence.journalled import path_in, read_journal
 from mlflow_compliance.store.models.mlmodel import read_card
 from mlflow_compliance.store.models.probe import Sample
-from mlflow_compliance.store.models.scoring import score
+from mlflow_compliance.store.models.scoring import Scoring
+from mlflow_compliance.store.models.signatures import read_bundle
 from mlflow_compliance.store.storage.base import RemoteError
+from mlflow_compliance.store.storage.parsing import LARGEST_METADATA, parse_json, read_at_most
 from mlflow_compliance.store.storage.safe_io import digest_of, opened, why_unread
 
 _LOOSE = (".pkl", ".pickle", ".joblib", ".cloudpickle", ".skops")
-_LARGEST_METADATA = 1 << 24
 _LOGGED_PREDICTIONS = re.compile(r"(?:predictions/[^/]+|predictions)\.(?:csv|parquet)", re.IGNORECASE)
 _FEW = 3
 """Names in one sentence."""
@@ -82,6 +85,7 @@ class _Reader:
         }
         self.scans = Computed(self._scanned, self._scan, self._scans)
         self.digests = Computed(self._of_production, self._digest)
+        self.keys = keys_of(self.settings)
 
     def evidence(self) -> Evidence:
         metadata = {run_id: path for run_id in self.runs if (path := self._artifact(run_id, METADATA))}
@@ -94,7 +98,29 @@ class _Reader:
             served=Computed(self.runs, self._served),
             digests=self.digests,
             journalled=Computed([run_id for run_id, (run, _) in self.runs.items() if BUILT_IN in run.tags], self._said),
+            signatures=Computed(self._judged, self._signature),
+            judged_by=self.keys.judging.fingerprint if self.keys.judging else "",
+            signed_by=self.keys.signing.public.fingerprint if self.keys.signing else "",
         )
+
+    def _judged(self) -> list[str]:
+        """Model folders that are held to a signature: any may be in production once a rule asks."""
+        artifacts = self.snapshot.artifacts
+        return list(artifacts.models) if artifacts and self.keys.judging else []
+
+    def _signature(self, folder: str) -> Signed:
+        key, path, scan = self.keys.judging, bundle_of(folder), self.scans[folder]
+        assert key is not None
+        if not scan.hashes:
+            return Signed(path, unknown=scan.problems[0])
+        try:
+            bundle = read_bundle(path, self.evidence_cache.places)
+        except RemoteError:
+            return Signed(path, (unreadable(),))
+        artifacts = self.snapshot.artifacts
+        there = (*artifacts.under(folder), *artifacts.unread) if artifacts else ()
+        names = {name[len(folder) + 1 :] for name in there if name.startswith(f"{folder}/")}
+        return Signed(path, verdict(bundle, folder, scan.hashes, key, names - scan.hashes.keys()))
 
     def _scanned(self) -> list[str]:
         """Model folders, and pickles that somebody logged without one; one path for each physical copy."""
@@ -201,14 +227,14 @@ class _Reader:
             local = self._here(path)
         except RemoteError as error:
             return Scored(path, problem=str(error))
-        found = score(
-            local,
-            target=wanted.target,
-            probability=wanted.probability,
-            threshold=threshold,
-            false_negative_cost=wanted.false_negative_cost,
-            false_positive_cost=wanted.false_positive_cost,
+        asked = Scoring(
+            wanted.target,
+            wanted.probability,
+            threshold,
+            wanted.false_negative_cost,
+            wanted.false_positive_cost,
         )
+        found = self.evidence_cache.score(local, asked)
         recorded = run.tags.get(f"{SHA256}predictions")
         found = replace(found, path=path)
         if not found.problem and recorded and recorded != found.sha256:
@@ -304,8 +330,17 @@ class _Reader:
             return Digest(problem=why_unread(error))
 
     def _said(self, run_id: str) -> Journalled:
+        """By the journal in its folder, else by the one that the store keeps."""
         tags = self.runs[run_id][0].tags
-        return read_journal(self.journals, tags[BUILT_IN], {run_id, tags.get(SOURCE_RUN, run_id)})
+        journal, ids = tags[BUILT_IN], {run_id, tags.get(SOURCE_RUN, run_id)}
+        paths = [path_in(self.journals, journal)]
+        paths += [kept.path for kept in self.snapshot.journals.whole if kept.journal == journal]
+        for path in filter(None, paths):
+            with suppress(RemoteError):
+                said = read_journal(self._here(path), journal, ids)
+                if said.sha256:
+                    return said
+        return Journalled()
 
 
 def sample_of(product: Product, settings: Settings) -> Sample | None:
@@ -332,11 +367,10 @@ def _unread(product: Product, sample: Sample | None) -> str:
 def _metadata(path: str) -> Metadata:
     try:
         with opened(path) as file:
-            if os.fstat(file).st_size > _LARGEST_METADATA:
-                return Metadata(problem="it is larger than 16 MiB")
-        with open(path, encoding="utf-8") as text:
-            document = json.load(text)
-    except (OSError, ValueError, RecursionError) as error:
-        return Metadata(problem=f"it cannot be read as JSON ({type(error).__name__})")
+            document = parse_json(read_at_most(file, LARGEST_METADATA))
+    except OSError as error:
+        return Metadata(problem=f"it cannot be read ({why_unread(error)})")
+    except ValueError as error:
+        return Metadata(problem=f"it {error}")
     problems = problems_in(document)
     return Metadata(document if isinstance(document, dict) else {}, problems[0] if problems else "")

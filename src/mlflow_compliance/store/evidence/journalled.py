@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 from collections.abc import Collection
@@ -13,22 +12,25 @@ from typing import Any
 from mlflow_compliance.changes import JOURNAL, NOW, LogProductionRun, bind, load
 from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.snapshot.evidence import Journalled
+from mlflow_compliance.store.storage.parsing import parse_json
 from mlflow_compliance.store.storage.safe_io import opened
 
 _ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{1,8}")
 
 
-def read_journal(folder: str, journal: str, run_ids: Collection[str]) -> Journalled:
-    """What a journal in a folder says of one run, which may be a copy of the one that it built. Nothing where it is
-    not there or cannot be understood.
+def path_in(folder: str, journal: str) -> str:
+    """Where a journal lies in a folder; empty where its id is none: the tag that names it may be anybody's text."""
+    return os.path.join(folder, f"{journal}.jsonl") if _ID.fullmatch(journal) else ""
+
+
+def read_journal(path: str, journal: str, run_ids: Collection[str]) -> Journalled:
+    """What a journal says of one run, which may be a copy of the one that it built. Nothing where it is not there or
+    cannot be understood.
     """
-    if not _ID.fullmatch(journal):
-        return Journalled()  # the tag that names it may be anybody's text
     try:
-        path = os.path.join(folder, f"{journal}.jsonl")
         with opened(path) as file, open(file, encoding="utf-8", closefd=False) as reader:
             lines = [
-                json.loads(line)
+                parse_json(line)
                 for line in reader
                 if '"LogProductionRun"' in line or '"bound"' in line or '"journal"' in line
             ]
