@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
 
 import pytest
 from gates import POLICIES, Gate, told
@@ -456,6 +457,9 @@ def test_programs_refuse_a_model_whose_record_was_edited_with_it(store: Store) -
     with pytest.raises(ModelError, match="MLmodel has changed"):
         load_production_model(**settings)
     assert ("SRV001", "not-on-record") in found(store, "SRV001")
+    store.lab.client.delete_tag(store.run_id, TAG)
+    with pytest.raises(ModelError, match=f"was built with the tag {TAG}, which is not there any more"):
+        load_production_model(**settings)
 
 
 # The other way: what honest people do.
@@ -492,9 +496,9 @@ def _loaded_by_name(store: Store) -> None:
     """MLflow writes registered_model_meta into the folder of a model that is loaded by its name."""
     import mlflow
 
-    mlflow.set_tracking_uri(store.lab.uri)
-    mlflow.set_registry_uri(store.lab.uri)
-    mlflow.pyfunc.load_model("models:/credit@production")
+    with mock.patch.dict(os.environ, {"MLFLOW_TRACKING_URI": store.lab.uri}):
+        mlflow.pyfunc.load_model("models:/credit@production")
+    assert (store.model / "registered_model_meta").exists()
 
 
 HONEST = {

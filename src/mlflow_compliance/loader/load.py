@@ -296,11 +296,20 @@ class _Wanted:
                 "not loaded: put the recorded file back"
             )
         try:
-            return recorded_files(parse_json(content), run.info.run_id)
+            document = parse_json(content)
+            recorded = recorded_files(document, run.info.run_id)
+            lists_mlmodel = MLMODEL in recorded_files(document, document.get("run_id"))
         except (ValueError, KeyError, TypeError, AttributeError):
             raise ModelError(
                 f"{METADATA} of run {run.info.run_id} does not list its artifacts with path and sha256: log it anew"
             ) from None
+        if tagged is None and lists_mlmodel and run.data.tags.get(BUILD) == COMPLETE_BUILD:
+            # Whatever listed it put the hash on the run too.
+            raise ModelError(
+                f"run {run.info.run_id} was built with the tag {METADATA_HASH}, which is not there any more, so its "
+                "model was not loaded: ART004 says how it is put back"
+            )
+        return recorded
 
 
 def _product(settings: Settings, name: str | None) -> Product:
