@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from mlflow_compliance.api import (
     ArtifactRoot,
     Artifacts,
+    Cause,
     Context,
     EntityRef,
     Evidence,
@@ -43,7 +44,8 @@ def without_model(
         if run.run_id not in seen and unknown:
             violations.not_evaluated("no-model", unknown.reason, entity=run.ref)
     if not models and not violations.unevaluated:
-        violations.add("no-model", f"there is no production model to {what}")
+        cause = Cause("MOD001", violations.subject)
+        violations.add("no-model", f"there is no production model to {what}", cause=cause)
 
 
 @policy(

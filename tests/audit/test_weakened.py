@@ -15,7 +15,7 @@ from mlflow_compliance.settings.schema import Product, Settings, load_settings
 NEUTRAL = {
     "store.tracking_uri", "store.artifact_roots", "store.busy_timeout", "store.relocate",
     "experiments.test_tags", "experiments.development", "experiments.lifecycle_tag",
-    "duplicates.zip_members", "duplicates.pointers", "journal.folder",
+    "duplicates.zip_members", "duplicates.pointers", "journal.folder", "evidence.sign_with", "evidence.verify_with",
     "products.name", "products.primary",
     *(
         f"products.production.{name}"

@@ -21,7 +21,7 @@ from mlflow_compliance.settings.toml import line_of, parse
 from mlflow_compliance.snapshot.entities import Experiment
 from mlflow_compliance.snapshot.files import DuplicateRules
 
-TABLES = "artifacts, duplicates, experiments, gate, journal, models, policies, products, runs, store"
+TABLES = "artifacts, duplicates, evidence, experiments, gate, journal, models, policies, products, runs, store"
 EVERYTHING = """
 [store]
 tracking_uri = "sqlite:///mlflow.db"
@@ -65,6 +65,7 @@ allowed_globals = ["own.Scaler"]
 loaders = ["own.flavor"]
 allow_code = true
 time_limit = 5
+half_made_max_days = 30
 memory_limit = 2048
 [experiments]
 test_names = ["try*"]
@@ -82,6 +83,9 @@ zip_members = true
 pointers = true
 [artifacts]
 hash_cache = "cache"
+[evidence]
+sign_with = "key.pem"
+verify_with = "key.pub"
 [journal]
 folder = ".compliance"
 [gate]
@@ -179,6 +183,7 @@ def test_every_key_is_read(folder: Path) -> None:
             "loaders": ("own.flavor",),
             "allow_code": True,
             "time_limit": 5.0,
+            "half_made_max_days": 30.0,
             "memory_limit": 2048,
         },
         "duplicates": {
@@ -190,6 +195,7 @@ def test_every_key_is_read(folder: Path) -> None:
         },
         "artifacts": {"hash_cache": "cache"},
         "journal": {"folder": ".compliance"},
+        "evidence": {"sign_with": "key.pem", "verify_with": "key.pub"},
         "gate": {"require_evidence": ("high", "critical")},
         "policies": {"EXP002": {"enabled": False, "severity": "low"}},
     }

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from mlflow_compliance.audit.results import Line, Summary
 from mlflow_compliance.audit.weakened import weakened
+from mlflow_compliance.production.keys import keys_of
 from mlflow_compliance.repair.journal import user_name, version_of
 from mlflow_compliance.safe_text import first_of
 from mlflow_compliance.settings.errors import shown_path
@@ -50,6 +51,17 @@ def _repair_of(audit: Audit) -> Iterator[Line]:
         yield Line(f"--fix would not carry this plan out: {refusal}", ok=False)
 
 
+def _keys(audit: Audit) -> Iterator[str]:
+    """Which keys are in force. Their fingerprints are what `sha256sum` says of the public key's file."""
+    keys = keys_of(audit.settings)
+    if keys.signing:
+        yield f"this report's files are signed (.sig beside each) with the key sha256 {keys.signing.public.fingerprint}"
+        if keys.signing.warning:
+            yield f"warning: {keys.signing.warning}"
+    if keys.judging:
+        yield f"models in production are held to the key sha256 {keys.judging.fingerprint}"
+
+
 def _conditions_of(audit: Audit) -> Iterator[str]:
     """What the verdict rests on beside the store: whose word, on which machine, by which rules and programs."""
     settings = audit.settings
@@ -59,6 +71,7 @@ def _conditions_of(audit: Audit) -> Iterator[str]:
         yield f"asks for less than is built in: {line}"
     versions = ", ".join(f"{name} {version_of(name)}" for name in PROGRAMS)
     yield f"audited by {user_name()} on {socket.gethostname()}; {versions}, Python {platform.python_version()}"
+    yield from _keys(audit)
 
 
 def _lines_of(audit: Audit) -> Iterator[str]:
@@ -82,6 +95,9 @@ def _lines_of(audit: Audit) -> Iterator[str]:
         f"registered models: {len(snapshot.registered_models)}, versions: "
         f"{sum(len(item.versions) for item in snapshot.registered_models.values())}"
     )
+    whole = len(snapshot.journals.whole)
+    if snapshot.journals.apart:
+        yield f"kept journals of repairs: {whole}, set apart: no other rule than ART004 looks at their experiment"
     if snapshot.other_workspaces:
         yield (
             f"not read: {_counted(snapshot.other_workspaces, 'other workspace')} (MLFLOW_WORKSPACE names the "

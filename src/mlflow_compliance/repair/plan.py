@@ -13,7 +13,7 @@ from mlflow_compliance.errors import ChangeError, PlanError
 from mlflow_compliance.production.context import Context
 from mlflow_compliance.rules.evaluation import Verdict, cases, verdict_of
 from mlflow_compliance.rules.finding import CRASHED, Finding
-from mlflow_compliance.rules.fixer import Fixer, propose
+from mlflow_compliance.rules.fixer import Fixer, comes_last, propose
 from mlflow_compliance.rules.policy import Policy
 from mlflow_compliance.safe_text import first_of
 from mlflow_compliance.snapshot.refs import EntityRef
@@ -56,6 +56,8 @@ class Plan:
     """Checks that could not judge everything in the store as it will be."""
     unasked: tuple[str, ...] = ()
     """Ids of rules that were not asked, or not of everything."""
+    note: str = ""
+    """What else carrying it out will do."""
 
     @property
     def changes(self) -> tuple[Change, ...]:
@@ -83,6 +85,8 @@ class Plan:
             yield f"{refusal.finding.policy}  {refusal.finding.entity}: {refusal.finding.message}"
             yield f"    ! not fixed: {refusal.reason}"
             yield from (f"      {line}" for line in refusal.finding.toml.splitlines())
+        if self.steps and self.note:
+            yield self.note
         yield f"{len(self.changes)} changes to {len(self.entities)} entities; {self._left()}"
 
     def _left(self) -> str:
@@ -133,27 +137,28 @@ def make_plan(
         ]
         progressed = False
         back: list[Finding] = []
-        for finding in [
-            item for verdict in verdicts if not verdict.crash for item in (*verdict.findings, *verdict.offers)
-        ]:
-            changes, reason = propose(remedies, finding, now, advice[finding.policy])
-            reason = not_now(changes, context.snapshot) or reason
-            if not changes or reason:
-                unfixed.append(Unfixed(finding, reason or "its fixer proposes nothing"))
-                continue
-            earlier = mended[finding.fingerprint]
-            if any(change in earlier for change in changes):
-                raise _unsettled(finding)
-            # With other changes it may be: a run that was copied into a bucket brings a duplicate of its own.
-            back += [finding] if earlier else []
-            try:
-                after = Context(fold(changes, now.snapshot), context.settings)
-            except ChangeError as conflict:
-                unfixed.append(Unfixed(finding, str(conflict)))
-                continue
-            now, progressed = after, True
-            earlier += changes
-            steps.append(Step(finding, changes))
+        for turn in _turns(verdicts, remedies):
+            if progressed:
+                break
+            for finding in turn:
+                changes, reason = propose(remedies, finding, now, advice[finding.policy])
+                reason = not_now(changes, context.snapshot) or reason
+                if not changes or reason:
+                    unfixed.append(Unfixed(finding, reason or "its fixer proposes nothing"))
+                    continue
+                earlier = mended[finding.fingerprint]
+                if any(change in earlier for change in changes):
+                    raise _unsettled(finding)
+                # With other changes it may be: a run that was copied into a bucket brings a duplicate of its own.
+                back += [finding] if earlier else []
+                try:
+                    after = Context(fold(changes, now.snapshot), context.settings)
+                except ChangeError as conflict:
+                    unfixed.append(Unfixed(finding, str(conflict)))
+                    continue
+                now, progressed = after, True
+                earlier += changes
+                steps.append(Step(finding, changes))
         if not progressed:
             unevaluated = sum(bool(verdict.unevaluated) for verdict in verdicts)
             return Plan(context.snapshot, tuple(steps), tuple(unfixed), now.snapshot, unevaluated)
@@ -164,6 +169,13 @@ def make_plan(
         f"the plan does not settle after {ROUNDS} rounds; the last ones to change something were the fixers of "
         f"{', '.join(names)}"
     )
+
+
+def _turns(verdicts: Sequence[Verdict], remedies: Mapping[str, Fixer]) -> tuple[list[Finding], list[Finding]]:
+    """What is mended at once, and what waits until nothing else changes the store any more."""
+    found = [item for verdict in verdicts if not verdict.crash for item in (*verdict.findings, *verdict.offers)]
+    waits = {item: comes_last(remedies.get(item.policy)) for item in found}
+    return [item for item in found if not waits[item]], [item for item in found if waits[item]]
 
 
 def not_now(changes: Sequence[Change], start: Snapshot) -> str:

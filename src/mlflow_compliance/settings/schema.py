@@ -32,6 +32,7 @@ from mlflow_compliance.snapshot.files import DuplicateRules
 __all__ = [
     "ArtifactSettings",
     "DuplicateSettings",
+    "EvidenceSettings",
     "ExperimentSettings",
     "GateSettings",
     "JournalSettings",
@@ -198,13 +199,14 @@ class RunSettings(_Table):
 
 
 class ModelSettings(_Table):
-    """What a model may hold and how it is tried out: `time_limit` in seconds, `memory_limit` in MiB of address
-    space.
+    """What a model may hold, how long it may be half made, and how it is tried out: `time_limit` in seconds,
+    `memory_limit` in MiB of address space.
     """
 
     allowed_globals: Texts = ()
     loaders: Texts = ()
     allow_code: bool = False
+    half_made_max_days: float = Field(default=3.0, gt=0, allow_inf_nan=False, description="a number greater than 0")
     time_limit: float = Field(default=120.0, gt=0, allow_inf_nan=False, description="a number greater than 0")
     memory_limit: int = Field(default=4096, ge=1024, description="a whole number of at least 1024")
 
@@ -246,6 +248,25 @@ class PolicySettings(_Table):
     severity: Literal["low", "medium", "high", "critical"] | None = None
 
 
+class EvidenceSettings(_Table):
+    """Files with the keys of signatures: the private one that `--fix` and the reports sign with, the public one that
+    models are held to.
+    """
+
+    sign_with: Text | None = None
+    verify_with: Text | None = None
+
+    def resolved_key(self, base: Path, name: Literal["sign_with", "verify_with"]) -> tuple[str, str] | None:
+        """A key's file as an absolute path, and what names it: the environment, which counts first, else these
+        settings.
+        """
+        variable = f"MLFLOW_COMPLIANCE_{name.upper()}"
+        if given := os.environ.get(variable):
+            return _absolute(given, Path.cwd()), variable
+        path: str | None = getattr(self, name)
+        return None if path is None else (_absolute(path, base), f"[evidence] {name}")
+
+
 class GateSettings(_Table):
     """When a check that could not judge fails the gate: for rules of these severities. One word means that severity
     and the worse ones.
@@ -279,6 +300,7 @@ class Settings(_Table):
     duplicates: DuplicateSettings = DuplicateSettings()
     artifacts: ArtifactSettings = ArtifactSettings()
     journal: JournalSettings = JournalSettings()
+    evidence: EvidenceSettings = EvidenceSettings()
     gate: GateSettings = GateSettings()
     policies: dict[str, PolicySettings] = {}
     _source: SettingsFile = PrivateAttr(default_factory=SettingsFile)

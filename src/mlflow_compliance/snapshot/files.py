@@ -105,6 +105,8 @@ class Unreachable(NamedTuple):
     reason: str
     why: Why | None = None
     """None where the place was looked at and nothing is there."""
+    root: str = ""
+    """Of a folder that is not there, the artifact root that it would lie in; empty where that is none."""
 
 
 class ModelFolder(NamedTuple):

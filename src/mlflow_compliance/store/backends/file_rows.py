@@ -41,6 +41,8 @@ class FileRows:
     """Files and folders that the copy must not have."""
     instead: dict[str, bytes] = field(default_factory=dict)
     """Path -> what the copy has there."""
+    deleted_runs: dict[str, int] = field(default_factory=dict)
+    """Soft-deleted run -> when it was deleted, in milliseconds, where its meta.yaml says so."""
     owners: dict[str, EntityRef] = field(default_factory=dict)
     """Folder -> the row that it is, though that cannot be read."""
 
@@ -135,6 +137,8 @@ def _owner(folder: str, found: FileRows, kind: str, experiment_id: str, needed: 
         found.lose(code, meta, problem, what, folder=folder)
         found.owners[folder] = EntityRef(kind, key)
         return
+    if kind == "run" and isinstance(document.get("deleted_time"), int):
+        found.deleted_runs[key] = document["deleted_time"]
     for name in ("params", "tags"):
         _values(os.path.join(folder, name), found, f"a {name.removesuffix('s')} of {what}")
     for path in _files(os.path.join(folder, "metrics")):

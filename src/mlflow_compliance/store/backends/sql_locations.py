@@ -32,6 +32,7 @@ def rows_of(tables: Tables, snapshot: Snapshot, relocate: Mapping[str, str]) -> 
         tuple(reader.folders()),
         elsewhere,
         newest_of_runs(tables, int(time.time() * 1000)),
+        reader.deleted_runs(),
     )
 
 
@@ -110,6 +111,17 @@ class _Locations:
             home = homes.get(run_id) if key == MODEL_HISTORY else None
             if home:
                 yield from model_places(run_id, *home, value)
+
+    def deleted_runs(self) -> dict[str, int]:
+        """Soft-deleted run -> when it was deleted; 0 in a schema from before that was kept."""
+        since = "deleted_time" if self.tables.has("runs", "deleted_time") else "NULL"
+        return {
+            run_id: at or 0
+            for run_id, experiment, at in self.tables.all(
+                f"SELECT run_uuid, experiment_id, {since} FROM runs WHERE lifecycle_stage = 'deleted'"
+            )
+            if self._is_ours(str(experiment))
+        }
 
     def _note_lost(self, experiment_id: str, uri: str, tail: str) -> None:
         if experiment_id not in self.snapshot.experiments and uri.endswith(f"/{experiment_id}{tail}"):

@@ -34,6 +34,7 @@ class EvidenceCache:
 
     def __init__(self, settings: Settings, places: Storages, executor: str = THREADS) -> None:
         self.settings = settings
+        self.places = places
         self.here = Fetcher(places, self._new_folder)
         self._executor = executor
         self._folder: tempfile.TemporaryDirectory[str] | None = None
