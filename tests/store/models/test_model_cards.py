@@ -50,13 +50,38 @@ def test_everything_that_a_model_says(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content",
-    [None, b"", b"\xff", b"- a", b"flavors: [", b"signature: text\nflavors: 1\nsaved_input_example_info: 2\n"],
+    ("content", "problem"),
+    [
+        (None, ""),
+        (b"", "MLmodel is empty"),
+        (b"\xff", "MLmodel is not UTF-8 text"),
+        (b"- a", "MLmodel is not a mapping"),
+        (b"flavors: [", "MLmodel is not YAML"),
+        (b"signature: text\nflavors: 1\nsaved_input_example_info: 2\n", ""),
+    ],
 )
-def test_a_model_that_says_nothing_has_an_empty_card(tmp_path: Path, content: bytes | None) -> None:
+def test_a_model_that_says_nothing_has_an_empty_card(tmp_path: Path, content: bytes | None, problem: str) -> None:
     if content is not None:
         (tmp_path / "MLmodel").write_bytes(content)
-    assert read_card(os.fspath(tmp_path)) == ModelCard()
+    assert read_card(os.fspath(tmp_path)) == ModelCard(problem=problem)
+
+
+@pytest.mark.parametrize("deep", ["[" * 100_000, "[" * 900 + "]" * 900])
+def test_a_signature_that_is_too_deep_is_told(tmp_path: Path, deep: str) -> None:
+    named = '[{"name": ' + deep + "}]" if deep.endswith("]") else deep
+    (tmp_path / "MLmodel").write_text(f"flavors: {{}}\nsignature:\n  inputs: '[]'\n  outputs: '{named}'\n")
+    card = read_card(os.fspath(tmp_path))
+    assert card.problem.startswith("the outputs of its signature in MLmodel cannot be read: the text is n")
+    assert not card.signed
+
+
+@pytest.mark.parametrize(
+    "line", [f"a; {'(' * 2000}python_version > '3'{')' * 2000}", f"a; {'(' * 9000}", f"a=={'1' * 5000}"]
+)
+def test_a_requirement_that_costs_too_much_is_not_pinned(tmp_path: Path, line: str) -> None:
+    (tmp_path / "requirements.txt").write_text(f"{line}\nb==1\n")
+    card = read_card(os.fspath(tmp_path))
+    assert (len(card.requirements), len(card.unpinned)) == (2, 1)
 
 
 @pytest.mark.parametrize(
