@@ -102,7 +102,7 @@ def _refuse_what_speaks_against_it(folder: str, run_id: str, artifacts: Artifact
     if metadata is None:
         return
     try:
-        differing = differing_files(recorded_files(metadata.document), scan.hashes)
+        differing = differing_files(recorded_files(metadata.document, run_id), scan.hashes)
     except (KeyError, TypeError, AttributeError):
         raise Unfixable(f"{METADATA} of its run does not say what the model holds, so it is not signed") from None
     if differing:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from mlflow_compliance.api import (
     ArtifactRoot,
     Artifacts,
+    Cause,
     Context,
     EntityRef,
     Evidence,
@@ -43,7 +44,8 @@ def without_model(
         if run.run_id not in seen and unknown:
             violations.not_evaluated("no-model", unknown.reason, entity=run.ref)
     if not models and not violations.unevaluated:
-        violations.add("no-model", f"there is no production model to {what}")
+        cause = Cause("MOD001", violations.subject)
+        violations.add("no-model", f"there is no production model to {what}", cause=cause)
 
 
 @policy(
@@ -82,12 +84,15 @@ def test_production_model_loads_and_scores(
     limits = f"within {settings.models.time_limit:g} seconds {time} and {settings.models.memory_limit} MiB {memory}"
     without_model("try", models, product, context, violations)
     for run, folder in models:
-        if evidence.probes[folder].problem:
+        probe = evidence.probes[folder]
+        for sentence in probe.unconfined:
+            violations.note(f"{run.ref}: the process that tried its model {sentence}")
+        if probe.problem:
             violations.add(
                 "does-not-load",
                 "its model does not load and score",
                 entity=run.ref,
-                observed=evidence.probes[folder].problem,
+                observed=probe.problem,
                 expected=limits,
             )
 
@@ -108,6 +113,7 @@ def test_production_model_is_described(
                 "no-signature",
                 "its model has no signature",
                 entity=run.ref,
+                observed=card.problem,
                 expected="names and types of inputs and outputs",
             )
         if not card.example:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from mlflow_compliance.api import (
+    Cause,
     ComplianceError,
     Context,
     Evidence,
@@ -62,7 +63,12 @@ def test_what_would_be_loaded(
         return
     current = current_run(product, context)
     if current is None:
-        violations.add("no-production-run", "there is no one production run to compare with", observed=found.why)
+        violations.add(
+            "no-production-run",
+            "there is no one production run to compare with",
+            observed=found.why,
+            cause=Cause("RUN002", violations.subject),
+        )
         return
     folders, meant = store.model_folders(current), store.logged_models.get(found.model_id or "")
     if store.hosted_elsewhere(current) and meant and meant.external and meant.source_run_id == current.run_id:
@@ -76,7 +82,11 @@ def test_what_would_be_loaded(
         violations.not_evaluated("files-missing", unknown.reason, entity=current.ref)
     elif loaded is None:
         violations.add(
-            "files-missing", "the files that would be loaded are not there", entity=current.ref, observed=found.uri
+            "files-missing",
+            "the files that would be loaded are not there",
+            entity=current.ref,
+            observed=found.uri,
+            cause=Cause("MOD001", violations.subject),
         )
     elif loaded.hashes not in own:
         violations.add(
@@ -146,7 +156,7 @@ def _unknown(found: Resolution, store: Snapshot) -> Unknown | None:
 def _unlike_metadata(run_id: str, hashes: Mapping[str, str], evidence: Evidence) -> list[str]:
     """How the files of the model differ from what the run's metadata records of them."""
     metadata = evidence.metadata.get(run_id)
-    recorded = recorded_files(metadata.document) if metadata else {}
+    recorded = recorded_files(metadata.document, run_id) if metadata else {}
     return differing_files(recorded, hashes) if recorded else []
 
 
@@ -162,7 +172,8 @@ def test_tracking_server_gives_everything(
     """People look at the run in the UI: what it does not list, or cannot download, is not there for them."""
     runs = production_runs(product, context)
     if not runs:
-        violations.add("no-production-run", "there is no production run to ask for")
+        cause = Cause("RUN002", violations.subject)
+        violations.add("no-production-run", "there is no production run to ask for", cause=cause)
     for run in runs:
         unknown = store.unknown_files(run)
         if store.schema is not None and store.schema.problem:

@@ -71,6 +71,7 @@ def test_what_is_built_in_asks_for_nothing_less(tmp_path: Path) -> None:
         ("models", "memory_limit = 100000", "memory_limit = 2048"),
         ("runs", "running_max_hours = 500", "running_max_hours = 1"),
         ("duplicates", "min_size = 1000000000", "min_size = 1"),
+        ("duplicates", "max_size = 1000", "max_size = 10000000000000"),
         ("duplicates", 'boilerplate = ["*.bin"]', "boilerplate = []"),
         ("experiments", 'lifecycle_values = ["production", "whatever"]', 'lifecycle_values = ["production"]'),
         ("experiments", "test_names = []", 'test_names = ["qa_*"]'),

@@ -95,6 +95,9 @@ def _lines_of(audit: Audit) -> Iterator[str]:
         f"registered models: {len(snapshot.registered_models)}, versions: "
         f"{sum(len(item.versions) for item in snapshot.registered_models.values())}"
     )
+    whole = len(snapshot.journals.whole)
+    if snapshot.journals.apart:
+        yield f"kept journals of repairs: {whole}, set apart: no other rule than ART004 looks at their experiment"
     if snapshot.other_workspaces:
         yield (
             f"not read: {_counted(snapshot.other_workspaces, 'other workspace')} (MLFLOW_WORKSPACE names the "

@@ -62,6 +62,7 @@ LOOSER: Mapping[str, Looser] = {
     "models.time_limit": _larger,
     "models.memory_limit": _larger,
     "duplicates.min_size": _larger,
+    "duplicates.max_size": _smaller,
     "duplicates.boilerplate": _more,
     "artifacts.hash_cache": lambda value, _: value != "off",
     "gate.require_evidence": _less,

@@ -4,7 +4,7 @@ loads it.
 
 from __future__ import annotations
 
-import json
+import hashlib
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -45,12 +45,14 @@ from mlflow_compliance.settings.schema import Product, Settings, find_settings, 
 from mlflow_compliance.snapshot.entities import Experiment
 from mlflow_compliance.snapshot.evidence import Unsigned
 from mlflow_compliance.snapshot.files import METADATA, MLMODEL
-from mlflow_compliance.snapshot.tags import BUILD, COMPLETE_BUILD
+from mlflow_compliance.snapshot.tags import BUILD, COMPLETE_BUILD, METADATA_HASH
 from mlflow_compliance.store.backends.databases import DatabaseBackend
 from mlflow_compliance.store.backends.listing import IDS_A_SEARCH, PAGE, get_or_none, pages
 from mlflow_compliance.store.backends.sqlite_file import sqlite_path
 from mlflow_compliance.store.models.scan import scan_model
 from mlflow_compliance.store.storage.locations import Resolver, is_relative
+from mlflow_compliance.store.storage.parsing import LARGEST_METADATA, parse_json, read_at_most
+from mlflow_compliance.store.storage.safe_io import opened
 from mlflow_compliance.store.store import Store, open_store
 
 HASH_OF_PICKLE = "compliance.sha256.model"
@@ -283,8 +285,18 @@ class _Wanted:
             return None
         folder = self._download(client, run.info.artifact_uri, folder, METADATA)
         try:
-            with open(os.path.join(folder, METADATA), encoding="utf-8") as file:
-                return recorded_files(json.load(file))
+            with opened(os.path.join(folder, METADATA)) as file:
+                content = read_at_most(file, LARGEST_METADATA)
+        except ValueError as error:
+            raise ModelError(f"{METADATA} of run {run.info.run_id} {error}: put the recorded file back") from None
+        tagged = run.data.tags.get(METADATA_HASH)
+        if tagged is not None and tagged != hashlib.sha256(content).hexdigest():
+            raise ModelError(
+                f"{METADATA} of run {run.info.run_id} is not the one on record (tag {METADATA_HASH}), so its model was "
+                "not loaded: put the recorded file back"
+            )
+        try:
+            return recorded_files(parse_json(content), run.info.run_id)
         except (ValueError, KeyError, TypeError, AttributeError):
             raise ModelError(
                 f"{METADATA} of run {run.info.run_id} does not list its artifacts with path and sha256: log it anew"

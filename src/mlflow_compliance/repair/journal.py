@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from importlib.metadata import PackageNotFoundError, version
@@ -33,9 +33,17 @@ def version_of(distribution: str) -> str:
 
 
 class Journal:
-    """An append-only file `<id>.jsonl` in a folder that belongs to the store."""
+    """An append-only file `<id>.jsonl` in a folder that belongs to the store.
 
-    def __init__(self, folder: str, at: datetime) -> None:
+    `kept_as` is the mark of the store that will keep a copy of it; `recorded` gives the hashes that the repair put on
+    record, when it ends.
+    """
+
+    def __init__(
+        self, folder: str, at: datetime, kept_as: str = "", recorded: Callable[[], Mapping[str, str]] = dict
+    ) -> None:
+        self._kept_as = kept_as
+        self._recorded = recorded
         try:
             os.makedirs(folder, exist_ok=True)
             while True:
@@ -63,6 +71,7 @@ class Journal:
                 "at": at.isoformat(),
                 "changes": changes,
                 "versions": versions,
+                **({"kept_as": self._kept_as} if self._kept_as else {}),
             }
         )
 
@@ -93,6 +102,9 @@ class Journal:
         self._write({"change": number, "state": "failed", "reason": reason})
 
     def close(self, applied: int, failed: int) -> None:
+        hashes = self._recorded()
+        if hashes:
+            self._write({"state": "recorded", "hashes": dict(hashes)})
         self._write({"state": "end", "applied": applied, "failed": failed})
         self._file.close()
 

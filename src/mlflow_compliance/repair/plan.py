@@ -56,6 +56,8 @@ class Plan:
     """Checks that could not judge everything in the store as it will be."""
     unasked: tuple[str, ...] = ()
     """Ids of rules that were not asked, or not of everything."""
+    note: str = ""
+    """What else carrying it out will do."""
 
     @property
     def changes(self) -> tuple[Change, ...]:
@@ -83,6 +85,8 @@ class Plan:
             yield f"{refusal.finding.policy}  {refusal.finding.entity}: {refusal.finding.message}"
             yield f"    ! not fixed: {refusal.reason}"
             yield from (f"      {line}" for line in refusal.finding.toml.splitlines())
+        if self.steps and self.note:
+            yield self.note
         yield f"{len(self.changes)} changes to {len(self.entities)} entities; {self._left()}"
 
     def _left(self) -> str:

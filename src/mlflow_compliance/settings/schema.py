@@ -199,21 +199,23 @@ class RunSettings(_Table):
 
 
 class ModelSettings(_Table):
-    """What a model may hold and how it is tried out: `time_limit` in seconds, `memory_limit` in MiB of address
-    space.
+    """What a model may hold, how long it may be half made, and how it is tried out: `time_limit` in seconds,
+    `memory_limit` in MiB of address space.
     """
 
     allowed_globals: Texts = ()
     loaders: Texts = ()
     allow_code: bool = False
+    half_made_max_days: float = Field(default=3.0, gt=0, allow_inf_nan=False, description="a number greater than 0")
     time_limit: float = Field(default=120.0, gt=0, allow_inf_nan=False, description="a number greater than 0")
     memory_limit: int = Field(default=4096, ge=1024, description="a whole number of at least 1024")
 
 
 class DuplicateSettings(_Table):
-    """What counts as a duplicate file; `min_size` in bytes."""
+    """What counts as a duplicate file, and which files are too large to be hashed; sizes in bytes."""
 
     min_size: int = Field(default=DuplicateRules().min_size, ge=1, description="a whole number of at least 1")
+    max_size: int = Field(default=DuplicateRules().max_size, ge=1, description="a whole number of at least 1")
     boilerplate: Texts = DuplicateRules().boilerplate
     zip_members: bool = False
     pointers: bool = False
@@ -368,7 +370,7 @@ class Settings(_Table):
         return _matches(experiment.own_name, self.experiments.development)
 
     def duplicate_rules(self) -> DuplicateRules:
-        return DuplicateRules(self.duplicates.min_size, self.duplicates.boilerplate)
+        return DuplicateRules(self.duplicates.min_size, self.duplicates.boilerplate, self.duplicates.max_size)
 
     def check_policy_ids(self, known: Collection[str]) -> None:
         """Raise SettingsError, with the line, for every policy id that is not among the known ones."""

@@ -54,6 +54,8 @@ class ModelCard:
     unpinned: tuple[str, ...] = ()
     """Requirements that do not say one version."""
     flavors: tuple[str, ...] = ()
+    problem: str = ""
+    """Why part of it cannot be read, and is empty here for that."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,8 @@ class Probe:
     worst: float = 0.0
     """The largest difference between a served and a recorded probability among them."""
     sample_problem: str = ""
+    unconfined: tuple[str, ...] = ()
+    """What that process could not be kept from on this machine."""
     sample_unread: str = ""
     """Why nothing was scored again though the settings name features: a file of it cannot be read, or is not named."""
 
@@ -159,6 +163,26 @@ class Metadata:
     problem: str = ""
 
 
+@dataclass(frozen=True)
+class Digest:
+    """What a file holds now: its SHA-256 (hex), or the `problem` that stood against reading it."""
+
+    sha256: str = ""
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Journalled:
+    """What the journal of the repair that built a run says of its model_metadata.json; empty where there is no such
+    journal here.
+    """
+
+    journal: str = ""
+    sha256: str = ""
+    tagged: bool = False
+    """Whether it says that the hash was put on the run too: earlier versions did not."""
+
+
 class Computed(Mapping[str, Value]):
     """A mapping whose values are computed when they are first looked up, and once: a session pays for what its
     rules ask.
@@ -219,6 +243,10 @@ class Evidence:
     """Production run id -> its model_metadata.json. A run is missing here where it has none."""
     served: Mapping[str, Served] = field(default_factory=dict)
     """Production run id -> what a tracking server gave."""
+    digests: Mapping[str, Digest] = field(default_factory=dict)
+    """Path of a file of a production run or of its model -> what it holds."""
+    journalled: Mapping[str, Journalled] = field(default_factory=dict)
+    """Production run id -> what a journal says of it, for the runs that name one."""
     signatures: Mapping[str, Signed] = field(default_factory=dict)
     """Model folder -> what its bundle says. Empty where no key is named."""
     judged_by: str = ""
@@ -230,17 +258,22 @@ class Evidence:
         """As this, with another bundle beside a model folder."""
         return replace(self, signatures=ChainMap({folder: signed}, _writable(self.signatures)))
 
-    def with_run(self, run_id: str, folder: str, bundle: Bundle, document: Mapping[str, Any]) -> Evidence:
+    def with_run(
+        self, run_id: str, folder: str, bundle: Bundle, document: Mapping[str, Any], digests: Mapping[str, Digest]
+    ) -> Evidence:
         """As this, with what is known beforehand of a run that is going to be logged from a bundle."""
-        proved = bundle.evidence
+        proved, begin = bundle.evidence, f"{folder}/"
+        # MLmodel is written anew with the ids.
+        hashes = {path.removeprefix(begin): found.sha256 for path, found in digests.items() if path.startswith(begin)}
         return replace(
             self,
-            scans=ChainMap({folder: bundle.scan}, _writable(self.scans)),
+            scans=ChainMap({folder: replace(bundle.scan, hashes=hashes)}, _writable(self.scans)),
             cards=ChainMap({folder: proved.card}, _writable(self.cards)),
             probes=ChainMap({folder: proved.probe} if proved.probe else {}, _writable(self.probes)),
             scored=ChainMap({run_id: proved.scored} if proved.scored else {}, _writable(self.scored)),
             metadata=ChainMap({run_id: Metadata(document)}, _writable(self.metadata)),
             served=ChainMap({run_id: Served()}, _writable(self.served)),
+            digests=ChainMap(dict(digests), _writable(self.digests)),
         )
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 from mlflow_compliance.errors import ComplianceError, NotAskedError
@@ -21,7 +20,9 @@ from mlflow_compliance.safe_text import first_of
 from mlflow_compliance.settings.schema import Product, Settings
 from mlflow_compliance.snapshot.evidence import (
     Computed,
+    Digest,
     Evidence,
+    Journalled,
     Metadata,
     ModelCard,
     Probe,
@@ -32,35 +33,43 @@ from mlflow_compliance.snapshot.evidence import (
 )
 from mlflow_compliance.snapshot.files import METADATA, in_folder, parent, upwards
 from mlflow_compliance.snapshot.snapshot import Snapshot
-from mlflow_compliance.snapshot.tags import SHA256
+from mlflow_compliance.snapshot.tags import BUILT_IN, SHA256, SOURCE_RUN
 from mlflow_compliance.store.backends.sqlite_file import sqlite_path
 from mlflow_compliance.store.evidence.cache import EvidenceCache
+from mlflow_compliance.store.evidence.journalled import path_in, read_journal
 from mlflow_compliance.store.models.mlmodel import read_card
 from mlflow_compliance.store.models.probe import Sample
-from mlflow_compliance.store.models.scoring import score
+from mlflow_compliance.store.models.scoring import Scoring
 from mlflow_compliance.store.models.signatures import read_bundle
 from mlflow_compliance.store.storage.base import RemoteError
-from mlflow_compliance.store.storage.safe_io import digest_of, opened
+from mlflow_compliance.store.storage.parsing import LARGEST_METADATA, parse_json, read_at_most
+from mlflow_compliance.store.storage.safe_io import digest_of, opened, why_unread
 
 _LOOSE = (".pkl", ".pickle", ".joblib", ".cloudpickle", ".skops")
-_LARGEST_METADATA = 1 << 24
 _LOGGED_PREDICTIONS = re.compile(r"(?:predictions/[^/]+|predictions)\.(?:csv|parquet)", re.IGNORECASE)
 _FEW = 3
 """Names in one sentence."""
 
 
-def with_evidence(snapshot: Snapshot, evidence_cache: EvidenceCache, uri: str, progress: Progress) -> Snapshot:
-    """A snapshot whose rules and remedies may ask what files prove. `uri` is the store's tracking URI."""
+def with_evidence(
+    snapshot: Snapshot, evidence_cache: EvidenceCache, uri: str, progress: Progress, journals: str = ""
+) -> Snapshot:
+    """A snapshot whose rules and remedies may ask what files prove. `uri` is the store's tracking URI, `journals` the
+    folder of its journals.
+    """
     return replace(
         snapshot,
-        evidence=_Reader(snapshot, evidence_cache, uri, progress).evidence(),
+        evidence=_Reader(snapshot, evidence_cache, uri, progress, journals).evidence(),
         sources=evidence_cache.sources(progress),
     )
 
 
 class _Reader:
-    def __init__(self, snapshot: Snapshot, evidence_cache: EvidenceCache, uri: str, progress: Progress) -> None:
+    def __init__(
+        self, snapshot: Snapshot, evidence_cache: EvidenceCache, uri: str, progress: Progress, journals: str
+    ) -> None:
         self.snapshot = snapshot
+        self.journals = journals
         self.evidence_cache = evidence_cache
         self.settings = evidence_cache.settings
         self.uri = uri
@@ -75,6 +84,7 @@ class _Reader:
             folder: product for run, product in self.runs.values() for folder in snapshot.model_folders(run)
         }
         self.scans = Computed(self._scanned, self._scan, self._scans)
+        self.digests = Computed(self._of_production, self._digest)
         self.keys = keys_of(self.settings)
 
     def evidence(self) -> Evidence:
@@ -86,6 +96,8 @@ class _Reader:
             scored=Computed([run_id for run_id in self.runs if self._predictions(run_id)], self._score),
             metadata=Computed(metadata, lambda run_id: self._read_metadata(metadata[run_id])),
             served=Computed(self.runs, self._served),
+            digests=self.digests,
+            journalled=Computed([run_id for run_id, (run, _) in self.runs.items() if BUILT_IN in run.tags], self._said),
             signatures=Computed(self._judged, self._signature),
             judged_by=self.keys.judging.fingerprint if self.keys.judging else "",
             signed_by=self.keys.signing.public.fingerprint if self.keys.signing else "",
@@ -215,14 +227,14 @@ class _Reader:
             local = self._here(path)
         except RemoteError as error:
             return Scored(path, problem=str(error))
-        found = score(
-            local,
-            target=wanted.target,
-            probability=wanted.probability,
-            threshold=threshold,
-            false_negative_cost=wanted.false_negative_cost,
-            false_positive_cost=wanted.false_positive_cost,
+        asked = Scoring(
+            wanted.target,
+            wanted.probability,
+            threshold,
+            wanted.false_negative_cost,
+            wanted.false_positive_cost,
         )
+        found = self.evidence_cache.score(local, asked)
         recorded = run.tags.get(f"{SHA256}predictions")
         found = replace(found, path=path)
         if not found.problem and recorded and recorded != found.sha256:
@@ -291,16 +303,44 @@ class _Reader:
         if artifacts is None or folder is None:
             return {}
         return {
-            path[len(folder) + 1 :]: (file.size, self._sha256(path))
+            path[len(folder) + 1 :]: (file.size, self.digests[path].sha256 or None)
             for path, file in artifacts.under(folder).items()
             if file.logged
         }
 
-    def _sha256(self, path: str) -> str | None:
+    def _of_production(self) -> list[str]:
+        """The files of the production runs and of their models."""
+        artifacts = self.snapshot.artifacts
+        if artifacts is None:
+            return []
+        places = {run.ref.place for run, _ in self.runs.values()}
+        places |= {model.ref.place for run_id in self.runs for model in self.snapshot.models_of(run_id)}
+        folders = [artifacts.locations[place] for place in sorted(places) if place in artifacts.locations]
+        return [path for folder in folders for path in artifacts.under(folder)]
+
+    def _digest(self, path: str) -> Digest:
         try:
-            return _digest(self._here(path))
-        except RemoteError:
-            return None
+            # What a link leads to is what everybody reads there.
+            local = os.path.realpath(self._here(path))
+            with opened(local) as file:
+                return Digest(digest_of(file, local))
+        except RemoteError as error:
+            return Digest(problem=str(error))
+        except OSError as error:
+            return Digest(problem=why_unread(error))
+
+    def _said(self, run_id: str) -> Journalled:
+        """By the journal in its folder, else by the one that the store keeps."""
+        tags = self.runs[run_id][0].tags
+        journal, ids = tags[BUILT_IN], {run_id, tags.get(SOURCE_RUN, run_id)}
+        paths = [path_in(self.journals, journal)]
+        paths += [kept.path for kept in self.snapshot.journals.whole if kept.journal == journal]
+        for path in filter(None, paths):
+            with suppress(RemoteError):
+                said = read_journal(self._here(path), journal, ids)
+                if said.sha256:
+                    return said
+        return Journalled()
 
 
 def sample_of(product: Product, settings: Settings) -> Sample | None:
@@ -327,19 +367,10 @@ def _unread(product: Product, sample: Sample | None) -> str:
 def _metadata(path: str) -> Metadata:
     try:
         with opened(path) as file:
-            if os.fstat(file).st_size > _LARGEST_METADATA:
-                return Metadata(problem="it is larger than 16 MiB")
-        with open(path, encoding="utf-8") as text:
-            document = json.load(text)
-    except (OSError, ValueError, RecursionError) as error:
-        return Metadata(problem=f"it cannot be read as JSON ({type(error).__name__})")
+            document = parse_json(read_at_most(file, LARGEST_METADATA))
+    except OSError as error:
+        return Metadata(problem=f"it cannot be read ({why_unread(error)})")
+    except ValueError as error:
+        return Metadata(problem=f"it {error}")
     problems = problems_in(document)
     return Metadata(document if isinstance(document, dict) else {}, problems[0] if problems else "")
-
-
-def _digest(path: str) -> str | None:
-    try:
-        with opened(path) as file:
-            return digest_of(file, path)
-    except OSError:
-        return None
