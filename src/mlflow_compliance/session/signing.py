@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -30,7 +31,9 @@ def sign_reports(session: pytest.Session) -> None:
             sign_files(paths, audit.settings)
     except ComplianceError as error:
         reporter: Any = config.pluginmanager.getplugin("terminalreporter")
-        if reporter is not None:
+        if reporter is None:
+            sys.stderr.write(f"ERROR: {error}\n")
+        else:
             reporter.write_line(f"ERROR: {error}", red=True)
         if session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.USAGE_ERROR
@@ -42,7 +45,7 @@ def _reports(config: pytest.Config) -> Iterator[str]:
 
     html = getattr(config.option, "htmlpath", None)
     if html:  # as pytest-html reads it
-        yield os.path.abspath(os.path.expanduser(os.path.expandvars(html)))
+        yield os.path.join(config.invocation_params.dir, os.path.expanduser(os.path.expandvars(html)))
     xml = config.stash.get(xml_key, None)
     if xml is not None:
         yield xml.logfile
