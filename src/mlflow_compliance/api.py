@@ -68,7 +68,7 @@ from mlflow_compliance.snapshot.entities import (
     RegisteredModel,
     Run,
 )
-from mlflow_compliance.snapshot.evidence import Bundle, Evidence
+from mlflow_compliance.snapshot.evidence import Bundle, Evidence, Scan
 from mlflow_compliance.snapshot.files import (
     LINK,
     METADATA,
@@ -177,6 +177,7 @@ __all__ = [
     "RewriteLocations",
     "Rewriting",
     "Run",
+    "Scan",
     "Schema",
     "SchemaState",
     "SetAlias",
