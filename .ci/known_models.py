@@ -75,7 +75,7 @@ OWN_STATE = {
     "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor": "takes its attributes, and casts an array",
     "sklearn.linear_model._stochastic_gradient.BaseSGD": "takes its attributes, and makes a loss by its name",
     "sklearn.isotonic.IsotonicRegression": "takes its attributes, and makes a function from two arrays",
-    "scipy.sparse._matrix.spmatrix": "takes its attributes",
+    "scipy.sparse._coo.coo_matrix": "takes its attributes, and names one anew",
     "sklearn.metrics._dist_metrics.": "takes arrays and numbers, compiled",
     "sklearn.neighbors._ball_tree.": "takes arrays and numbers, compiled",
     "sklearn.neighbors._kd_tree.": "takes arrays and numbers, compiled",

@@ -15,7 +15,7 @@ _MOST_ENTRIES = 16
 _LARGEST_EMPTY = 1 << 16
 """Items of an array that is made before its content is there; picklers ask for none."""
 _BIT_GENERATORS = ("MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64")
-_BYTEARRAY, _SLICE = Name("builtins", "bytearray"), Name("builtins", "slice")
+_BYTEARRAY, _ENCODE = Name("builtins", "bytearray"), Name("_codecs", "encode")
 _BIT_GENERATOR = Name("numpy.random._pickle", "__bit_generator_ctor")
 _SEED = Name("numpy.random.bit_generator", "SeedSequence")
 _INDEX = {
@@ -69,7 +69,7 @@ def _size_of(shape: tuple[int, ...]) -> int:
 
 def _is_byte_type(value: Any) -> bool:
     """How picklers say that the type is still to come: b'b', by protocols before 3 made by `encode`."""
-    if isinstance(value, Made) and value.source == Name("_codecs", "encode"):
+    if isinstance(value, Made) and value.source == _ENCODE:
         value = (value.positional or (None,))[0]
     return value in (b"b", "b")
 
@@ -131,7 +131,7 @@ def _has_no_size(given: Arguments) -> bool:
 
 
 def _is_made_by_encode(value: Any) -> bool:
-    return isinstance(value, Made) and value.source.module == "_codecs"
+    return isinstance(value, Made) and value.source == _ENCODE
 
 
 def _is_list(given: Arguments) -> bool:
@@ -181,12 +181,15 @@ def _content(buffer: Any) -> bytes | None:
     inner = buffer.positional if isinstance(buffer, Made) and buffer.source.name == "py_buffer" else None
     made = inner[0] if inner else None
     if isinstance(made, Made) and made.source == _BYTEARRAY:
-        made = (made.positional or (None,))[0] if made.arguments else b""
+        made = (made.positional or (b"",))[0]
+    if isinstance(made, Made) and made.source == _ENCODE:  # how protocols before 3 write bytes
+        text = (made.positional or (None,))[0]
+        made = text.encode("latin1", "replace") if isinstance(text, str) else None
     return bytes(made) if isinstance(made, (bytes, bytearray)) else None
 
 
 _RULES: Mapping[Name, Callable[[Arguments], bool]] = {
-    Name("_codecs", "encode"): _is_encoding,
+    _ENCODE: _is_encoding,
     Name("builtins", "bytearray"): _has_no_size,
     Name("builtins", "bytes"): _has_no_size,
     Name("builtins", "frozenset"): _is_list,

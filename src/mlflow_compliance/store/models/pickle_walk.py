@@ -19,8 +19,8 @@ from mlflow_compliance.store.models.stand_ins import ARRAY, MARK, PLAIN, STRANGE
 _MOST_NAMES = 1000
 _LONGEST_NAME = 1000
 
-_TEXT = {"STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"}
 _VALUES = {
+    *("STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"),
     *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4"),
     *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8", "FLOAT", "BINFLOAT"),
 }
@@ -240,8 +240,6 @@ class _Machine:
             return MARK
         if name == "NONE":
             return None
-        if name in _TEXT:
-            return argument if len(argument) <= _LONGEST_NAME else PLAIN
         if name in _VALUES:
             return argument
         if name in ("NEWTRUE", "NEWFALSE"):
@@ -272,7 +270,7 @@ class _Machine:
         return PLAIN
 
     def _found(self, module: Any, name: Any) -> Name:
-        if not isinstance(module, str) or not isinstance(name, str):
+        if not isinstance(module, str) or not isinstance(name, str) or len(module) + len(name) > 2 * _LONGEST_NAME:
             raise UnreadableError("it makes up a name to import while it is loaded")
         if self.sceptical and not all(map(str.isidentifier, f"{module}.{name}".split("."))):
             raise UnreadableError("it names what can be no module")

@@ -70,10 +70,10 @@ def _unpack(data: bytes, kind: _Kind, budget: Budget, most: int) -> Unpacked | N
             piece = data[place : place + (1 if place < start + _FIRST else _PIECE)]
             place += len(piece)
             found += _all_of(one, piece, min(most, max(budget.room, 0)) + 1 - len(found))
+            if len(found) > budget.room:
+                return Unpacked(problem=f"unpacks to more than {LARGEST >> 30} GiB, {UNKNOWN}")
             if len(found) > most:
                 return Unpacked(bytes(found[:most]), certain=kind.certain)
-            if len(found) > budget.room:
-                return Unpacked(bytes(found), f"unpacks to more than {LARGEST >> 30} GiB, {UNKNOWN}")
         if not one.eof:
             problem = f"is compressed and cut off, {UNKNOWN}"
     except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError):
