@@ -73,7 +73,9 @@ def test_models_are_safe_to_load(
             where = settings.origin("models.allowed_models")
             violations.note(f"{place} is allowed as it is, by its hash ({where}): {first_of(scan.allowed, 1)}")
         for problem in scan.problems:
-            if problem in scan.names:
+            if path not in artifacts.models and not scan.hashes:
+                violations.not_evaluated("not-known-to-be-safe", f"{place}: {problem}")  # it could not be opened
+            elif problem in scan.names:
                 holding.setdefault(scan.names[problem], {}).setdefault(path, problem)
             else:
                 entity = EntityRef("model_folder", path, place)

@@ -22,6 +22,11 @@ def _names(table: Mapping[str, str]) -> frozenset[Name]:
     return frozenset(Name(module, name) for module, names in table.items() for name in names.split())
 
 
+_LOSSES = (
+    "CyAbsoluteError CyExponentialLoss CyHalfBinomialLoss CyHalfGammaLoss CyHalfMultinomialLoss CyHalfPoissonLoss "
+    "CyHalfSquaredError CyHalfTweedieLoss CyHalfTweedieLossIdentity CyHuberLoss CyPinballLoss"
+)
+
 CALLED = _names(
     {
         # Containers and numbers: they allocate, iterate and hash.
@@ -50,11 +55,8 @@ CALLED = _names(
         "pyarrow.lib": "_restore_array py_buffer type_for_alias",
         # Compiled objects of numbers: three arguments, or one, or none, all of them checked numbers and arrays.
         "sklearn.tree._tree": "Tree",
-        "sklearn._loss._loss": (
-            "CyAbsoluteError CyExponentialLoss CyHalfBinomialLoss CyHalfGammaLoss CyHalfMultinomialLoss "
-            "CyHalfPoissonLoss CyHalfSquaredError"
-            " CyHalfTweedieLoss CyHalfTweedieLossIdentity CyHuberLoss CyPinballLoss"
-        ),
+        "sklearn._loss._loss": _LOSSES,
+        "_loss": _LOSSES,  # how scikit-learn 1.6 and 1.7 spelled it
         "sklearn.linear_model._sgd_fast": (
             "EpsilonInsensitive Hinge Huber Log ModifiedHuber SquaredEpsilonInsensitive SquaredHinge SquaredLoss"
         ),
