@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from mlflow_compliance.api import (
+    METADATA,
+    METADATA_HASH,
     TERMINAL_STATUSES,
     Artifacts,
     Change,
-    ClaimRoot,
     Context,
     DuplicateGroup,
     EntityRef,
@@ -18,15 +19,24 @@ from mlflow_compliance.api import (
     LinkDuplicate,
     MoveToQuarantine,
     PointToCopy,
+    SetRunTag,
     Snapshot,
     Unfixable,
     fixer,
+    hashes_on_record,
+    held,
     in_folder,
     upwards,
+    without_hash,
 )
+
+from .claiming import claim_roots
+from .signing import sign
 
 UNREAD = "see to what is said of it (its permissions, the link, whoever writes to it), then run again"
 """The way out where a file cannot be read."""
+MEANT = 'add the line {"path": "its path", "sha256": ""} to hashes.jsonl beside the journals'
+"""The way out where a file that is on record was changed on purpose."""
 
 
 @fixer("ART001", reads_files=True)
@@ -67,16 +77,9 @@ def share(finding: Finding, context: Context) -> Iterator[Change]:
     extras = [path for path in paths if artifacts.files[path].copy != artifacts.files[kept].copy]
     if any(artifacts.device(path) != artifacts.device(kept) for path in extras):
         raise Unfixable("its copies lie on different file systems, which cannot share bytes")
-    yield from _claims(artifacts, (kept, *extras))
+    yield from claim_roots(artifacts, (kept, *extras))
     for path in extras:
         yield LinkDuplicate(path, kept, group.sha256, group.size)
-
-
-def _claims(artifacts: Artifacts, paths: Sequence[str]) -> Iterator[Change]:
-    """A note in each root that nothing was changed in before: the next repair knows by it whose the root is."""
-    roots = {found.path for path in paths if (found := artifacts.root_of(path))}
-    for root in sorted(roots - artifacts.claimed - artifacts.models.keys()):
-        yield ClaimRoot(root, insisted=root in artifacts.insisted)
 
 
 def _pointed(group: DuplicateGroup, artifacts: Artifacts, snapshot: Snapshot) -> Iterator[Change]:
@@ -118,27 +121,55 @@ def quarantine(finding: Finding, context: Context) -> Iterator[Change]:
     doubt = artifacts.doubt(item.path)
     if doubt:
         raise Unfixable(doubt.way or doubt.reason)
-    yield from _claims(artifacts, [item.path])
+    yield from claim_roots(artifacts, [item.path])
     yield MoveToQuarantine(item.path, root.path, item.files, item.size)
 
 
-@fixer("ART004", reads_files=True)
-def advise_restoring(finding: Finding, context: Context) -> Iterator[Change]:
-    """The bytes on record are not at that path any more."""
-    artifacts = context.snapshot.artifacts
+@fixer("ART004", reads_files=True, last=True)
+def put_hash_on_record(finding: Finding, context: Context) -> Iterator[Change]:
+    """Put the hash of model_metadata.json on its run, where the journal that built the run proves it; sign the model
+    in production where the settings name a key; for bytes that changed, advice.
+    """
+    if finding.entity.kind == "model_folder":
+        yield from sign(finding, context)
+        return
+    if finding.code == "kept-journal-differs":
+        raise Unfixable(
+            "restore it from a backup, or move by hand what else is there; where that cannot be done delete the run: "
+            "the next --fix keeps the journal anew from the folder that it was written to"
+        )
+    artifacts, records = context.snapshot.artifacts, hashes_on_record(context).get(finding.entity.key, [])
+    if finding.code == "no-hash":
+        yield _hash_of_metadata(finding.entity.key, context)
+        return
     if artifacts and finding.entity.key in artifacts.unread:
         raise Unfixable(UNREAD)
-    digest = artifacts.recorded.get(finding.entity.key) if artifacts else None
+    digest = next((item.sha256 for item in records), None)
     same = next((path for path, found in sorted(artifacts.hashes.items()) if found == digest), "") if artifacts else ""
+    if any(item.of_production for item in records):
+        way = f"copy {same} there, which holds the same bytes" if same else "restore what is on record from a backup"
+        raise Unfixable(f"{way}; if the change was meant, log a new production run: what is on record is not rewritten")
     if same:
+        raise Unfixable(f"copy {same} there, which holds the same bytes; if the change was meant, {MEANT}")
+    raise Unfixable(f"restore the file from a backup; if the change was meant, {MEANT}")
+
+
+def _hash_of_metadata(run_id: str, context: Context) -> SetRunTag:
+    """The tag, where a record that nobody could write with the file alone says the same as the file."""
+    snapshot = context.snapshot
+    run = snapshot.runs[run_id]
+    path = without_hash(run, snapshot)
+    found = held(path, snapshot)
+    said = snapshot.evidence.journalled.get(run_id) if snapshot.evidence else None
+    if said is None or not said.sha256:
         raise Unfixable(
-            f"copy {same} there, which holds the same bytes; if the change was meant, take its line out of "
-            "hashes.jsonl beside the journals"
+            f"the journal of the repair that built it is not here, so nothing proves what {METADATA} held: run --fix "
+            "where the journals lie ([journal] folder), or see that it is the file of that time (a backup) and set the "
+            f"tag to {found.sha256 if found else 'its SHA-256'} yourself"
         )
-    raise Unfixable(
-        "restore the file from a backup; if the change was meant, take its line out of hashes.jsonl beside the journals"
-    )
-    yield
+    if found is None or found.sha256 != said.sha256:
+        raise Unfixable(f"{METADATA} is not what the journal {said.journal} says: restore it from a backup first")
+    return SetRunTag(run_id, METADATA_HASH, found.sha256, None)
 
 
 @fixer("ART006", reads_files=True)

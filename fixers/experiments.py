@@ -22,6 +22,8 @@ from mlflow_compliance.api import (
     DatasetInput,
     Experiment,
     Finding,
+    RenameDeletedExperiment,
+    RestoreExperiment,
     RetractCopy,
     Run,
     Settings,
@@ -31,6 +33,7 @@ from mlflow_compliance.api import (
     copy_of,
     fixer,
     is_archived,
+    is_model,
     left_behind,
     own_datasets,
     primary_of,
@@ -39,6 +42,7 @@ from mlflow_compliance.api import (
     standing,
 )
 
+from .restoring import way_back
 from .retiring import refuse_what_is_relied_on, retire, set_tags
 
 LONGEST_TAG = 5000
@@ -240,3 +244,36 @@ def archive(finding: Finding, context: Context) -> Iterator[Change]:
         else f"[ARCHIVED] Development work, kept as evidence; nothing here is in force.\n\n{said}".rstrip()
     )
     yield from set_tags(experiment, {tag: "archived", NOTE: note})
+
+
+@fixer("EXP004")
+def free_name(finding: Finding, context: Context) -> Iterator[Change]:
+    """Rename it as a retirement does; it and its runs stay deleted."""
+    snapshot = context.snapshot
+    experiment = snapshot.experiments[finding.entity.key]
+    primary_of = [product.name for product in context.settings.products if product.primary == experiment.name]
+    if primary_of:
+        raise Unfixable(
+            f"it is the primary experiment of product {primary_of[0]}: {way_back(experiment.experiment_id)}; or name "
+            "another one in compliance.toml"
+        )
+    for key, state in snapshot.behind_versions.items():
+        if state.experiment_id == experiment.experiment_id:
+            raise Unfixable(
+                f"a registered version relies on {'model' if is_model(key) else 'run'} {key} in it: see REG004"
+            )
+    if experiment.count():
+        raise Unfixable(
+            f"{experiment.count()} of its runs are active, which its renaming could delete: "
+            f"{way_back(experiment.experiment_id)}"
+        )
+    yield RenameDeletedExperiment(experiment.experiment_id, experiment.retired_name, experiment.name)
+
+
+@fixer("EXP005")
+def restore_default(finding: Finding, context: Context) -> Iterator[Change]:
+    """Restore the experiment; its runs stay as they are, deleted or not."""
+    default = context.snapshot.experiments[finding.entity.key]
+    if not default.active:
+        counts = tuple((stage, status, number) for (stage, status), number in sorted(default.runs.items()))
+        yield RestoreExperiment(default.experiment_id, default.deleted_runs, counts)

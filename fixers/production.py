@@ -18,6 +18,7 @@ from mlflow_compliance.api import (
     DATA_CONTEXT,
     JOURNAL,
     METADATA,
+    MLMODEL,
     NOTE,
     NOW,
     OVERRULED,
@@ -253,7 +254,10 @@ def _metadata(
             libraries=bundle.libraries,
             sources=bundle.origins,
             files=change.files,
-            model_files=change.model_files,
+            model_files=[
+                (path, size, change.mlmodel_hash if path == MLMODEL else digest)
+                for path, size, digest in change.model_files
+            ],
             facts=[fact.record() for fact in facts],
             supersedes=[run.run_id for run in replaced],
             example=bundle.example,

@@ -1,10 +1,13 @@
-"""Remedies for the model registry: the production run's model as a version with the alias."""
+"""Remedies for the model registry: the production run's model as a version with the alias, what versions come from
+is kept, aliases name versions.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from mlflow_compliance.api import (
+    DELETED,
     Change,
     Context,
     Finding,
@@ -15,8 +18,12 @@ from mlflow_compliance.api import (
     Unfixable,
     current_run,
     fixer,
+    is_model,
+    named_in,
     version_of,
 )
+
+from .restoring import restore, way_back
 
 
 @fixer("REG001")
@@ -51,6 +58,43 @@ def point_alias(finding: Finding, context: Context) -> Iterator[Change]:
     before = registered.aliases.get(alias) if registered else None
     if before != version:
         yield SetAlias(name, alias, version, before)
+
+
+@fixer("REG004")
+def keep_what_versions_come_from(finding: Finding, context: Context) -> Iterator[Change]:
+    """Restore the runs that versions come from; a deleted logged model MLflow cannot restore."""
+    snapshot = context.snapshot
+    name, _, number = finding.entity.key.rpartition("/")
+    version = snapshot.registered_models[name].version(number)
+    if version is None:
+        return
+    if finding.code == "model-deleted":
+        raise Unfixable(
+            "MLflow cannot restore a logged model: before the next `mlflow gc`, load the version, log its model "
+            "again and register that; or delete the version if nothing relies on it"
+        )
+    if finding.code == "run-gone":
+        raise Unfixable(
+            "its run is gone for good: delete the version if nothing relies on it; else log its model again, in a "
+            "run that is kept, and register that"
+        )
+    named = {key: state for key in named_in(version) if (state := snapshot.state_of(key))}
+    if finding.code == "experiment-deleted":
+        homes = (snapshot.experiments.get(state.experiment_id) for state in named.values())
+        away = {home.experiment_id: way_back(home.experiment_id) for home in homes if home and not home.active}
+        raise Unfixable("; ".join(away.values()) + "; then run --fix again")
+    for key, state in named.items():
+        if state.lifecycle == DELETED and not is_model(key):
+            yield from restore(key, context)
+
+
+@fixer("REG005")
+def take_alias_away(finding: Finding, context: Context) -> Iterator[Change]:
+    """Delete the alias; the others stay."""
+    registered = context.snapshot.registered_models[finding.entity.key]
+    number = registered.aliases.get(finding.name)
+    if number is not None and registered.version(number) is None:
+        yield SetAlias(registered.name, finding.name, None, number)
 
 
 def _product_of(finding: Finding, settings: Settings) -> Product:

@@ -63,7 +63,12 @@ def _advice(finding: Finding, artifacts: Artifacts) -> str:
             "see that its bucket or server, and the credentials and the endpoint of this audit, are the right "
             "ones; then run again"
         )
-    return 'if the files are here, map the prefix for reading: [store.relocate] "<prefix in the row>" = "<folder here>"'
+    absent = (unknown and unknown.why is None) or any(item.root == finding.entity.key for item in artifacts.unreachable)
+    back = "put them back where the rows say; " if absent else ""
+    return (
+        f"{back}if the files are here, map the prefix for reading: "
+        '[store.relocate] "<prefix in the row>" = "<folder here>"'
+    )
 
 
 def _rewriting(prefix: str, artifacts: Artifacts, settings: Settings) -> Change:

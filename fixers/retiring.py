@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from mlflow_compliance.api import (
     JOURNAL,
     NOW,
+    RETIRED_IN,
     Change,
     Context,
     DeleteExperiment,
@@ -66,7 +67,7 @@ def retire(experiment: Experiment, reason: str, merged_into: str = "") -> Iterat
             "compliance.retired_reason": reason,
             "compliance.retired_by": user_name(),
             "compliance.retired_at": NOW,
-            "compliance.retired_in": JOURNAL,
+            RETIRED_IN: JOURNAL,
         },
     )
     if experiment.name != experiment.retired_name:

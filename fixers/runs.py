@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 from mlflow_compliance.api import Change, Context, EndRun, Finding, Unfixable, fixer, last_sign
 
+from .restoring import restore
+
 
 @fixer("RUN001", reads_files=True)
 def end(finding: Finding, context: Context) -> Iterator[Change]:
@@ -15,3 +17,14 @@ def end(finding: Finding, context: Context) -> Iterator[Change]:
     if not known:
         raise Unfixable("nothing about it is dated, so no end can be given: end it by hand")
     yield EndRun(run.run_id, run.experiment_id, "KILLED", known)
+
+
+@fixer("RUN003")
+def restore_parent(finding: Finding, context: Context) -> Iterator[Change]:
+    """Restore the parent, and no other run."""
+    if finding.code == "parent-gone":
+        raise Unfixable(
+            "its row is gone for good: take the tag mlflow.parentRunId off its children, and the UI shows them by "
+            "themselves"
+        )
+    yield from restore(finding.entity.key, context)

@@ -56,6 +56,7 @@ _WAYS_OUT = {
         "if that is what was logged, all is well: lower it under [policies.STO005]; else bring it back from a backup"
     ),
     "unreadable": "see to its permissions and its disk",
+    "too-large": "look at who wrote it: MLflow writes no such file; put what it should hold in its place, or remove it",
 }
 
 
@@ -63,4 +64,20 @@ _WAYS_OUT = {
 def advise_mending(finding: Finding, context: Context) -> Iterator[Change]:
     """What a file held is not for a program to say."""
     raise Unfixable(_WAYS_OUT.get(finding.code, "bring it back from a backup"))
+    yield
+
+
+_OF_TRACES = {
+    "in-progress": "see whether what logs them is still at work; what nobody will end can be deleted in MLflow",
+    "files-without-row": (
+        "if the database was restored from a backup, bring back the one that knows them; if the traces were deleted on "
+        "purpose, move their folders out of the artifact root"
+    ),
+}
+
+
+@fixer("TRC001")
+def advise_on_traces(finding: Finding, context: Context) -> Iterator[Change]:
+    """Whether somebody goes on with a trace, or deleted it on purpose, is not for a program to say."""
+    raise Unfixable(_OF_TRACES[finding.code])
     yield

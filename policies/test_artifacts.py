@@ -4,26 +4,46 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 
 from mlflow_compliance.api import (
+    JOURNAL,
+    KEPT_JOURNAL,
+    KEPT_SHA256,
+    METADATA,
+    METADATA_HASH,
+    NOT_SIGNED,
     ArtifactRoot,
     Artifacts,
+    Context,
     EntityRef,
+    Evidence,
     Experiment,
     Moved,
     Settings,
     Severity,
+    Signed,
     Snapshot,
+    Unreachable,
     Violations,
+    bundle_of,
     first_of,
+    hashes_on_record,
+    held,
     in_folder,
+    models_in_production,
+    named_journals,
     policy,
     quoted,
+    runs_on_record,
     upwards,
+    without_hash,
 )
 
 MOST = 5
 """Experiments named in one line."""
+FEW = 2
+"""Long paths named in one line."""
 
 
 @policy("ART001", "No duplicate artifacts", Severity.MEDIUM)
@@ -50,15 +70,25 @@ def test_every_artifact_is_stored_once(
             f"{pointers} object{'s' * (pointers != 1)} point{'s' * (pointers == 1)} to another copy; each stays "
             "as it is"
         )
-    for path, reason in sorted(artifacts.unread.items()):
-        if artifacts.root_of(path) == artifact_root:
-            violations.add(
-                "not-compared",
-                "could not be compared",
-                entity=EntityRef("unread", path, artifacts.relative(path)),
-                observed=reason,
-                expected="a readable file",
-            )
+    unread = sorted(path for path in artifacts.unread if artifacts.root_of(path) == artifact_root)
+    for path in unread if len(unread) <= MOST else ():
+        violations.add(
+            "not-compared",
+            "could not be compared",
+            entity=EntityRef("unread", path, artifacts.relative(path)),
+            observed=artifacts.unread[path],
+            expected="a readable file",
+        )
+    if len(unread) > MOST:
+        reasons = Counter(artifacts.unread[path] for path in unread)
+        violations.add(
+            "not-compared",
+            f"{len(unread)} files or folders could not be compared",
+            entity=EntityRef("unread", artifact_root.path, artifact_root.path),
+            observed=f"{'; '.join(f'{number} {reason}' for reason, number in reasons.most_common(MOST))}; such as "
+            f"{first_of([artifacts.relative(path) for path in unread], FEW)}",
+            expected="readable files",
+        )
     for equal_archives in artifacts.equal_archives:
         if artifacts.root_of(equal_archives[0]) == artifact_root:
             first = artifacts.relative(equal_archives[0])
@@ -107,11 +137,17 @@ def test_artifacts_can_be_reached(
 ) -> None:
     """A row that points to another machine's drive is evidence that nobody can open."""
     _tell_what_is_mapped(artifacts, settings, violations)
+    absent: dict[str, list[Unreachable]] = defaultdict(list)
     for item in artifacts.unreachable:
+        absent[item.root].append(item)
+    for root, items in absent.items():
+        if root and len(items) > 1:
+            _tell_what_is_absent(root, items, store, artifacts, violations)
+    for item in artifacts.unreachable:
+        if item.root and len(absent[item.root]) > 1:
+            continue
         subject = item.example if item.rows == 1 else EntityRef("place", item.place, item.place)
-        named = [_called(store.experiments[key]) for key in item.experiments if key in store.experiments]
-        shown = f" of {first_of(named, MOST)}" if named else ""
-        rows = f"{item.rows} row{'s' * (item.rows != 1)}{shown} below {item.place}"
+        rows = f"{item.rows} row{'s' * (item.rows != 1)}{_of_which(item.experiments, store)} below {item.place}"
         aside = artifacts.aside(item.example.place)
         where = f"; what it misses lies in {aside.path}, see ART006" if aside else ""
         moved = artifacts.moved_from(item.place)
@@ -128,6 +164,29 @@ def test_artifacts_can_be_reached(
             observed="; ".join([rows, *map(_found, moved)]),
             toml=toml if any(found.folder for found in moved) else "",
         )
+
+
+def _tell_what_is_absent(
+    root: str, items: Sequence[Unreachable], store: Snapshot, artifacts: Artifacts, violations: Violations
+) -> None:
+    """Folders of one root that are not there, in one line: which version or run that harms, other rules say."""
+    aside = dict.fromkeys(found.path for item in items if (found := artifacts.aside(item.example.place)))
+    where = f"; what some of their rows miss lies in {first_of(list(aside), MOST)}, see ART006" if aside else ""
+    rows, homes = sum(item.rows for item in items), sorted({key for item in items for key in item.experiments})
+    named = first_of([item.place for item in items], FEW)
+    violations.add(
+        "unreachable",
+        f"{len(items)} folders that rows name are not there{where}",
+        entity=EntityRef("place", root, root),
+        observed=f"{rows} rows{_of_which(homes, store)}: {named}",
+        expected="a folder for each",
+    )
+
+
+def _of_which(experiments: Iterable[str], store: Snapshot) -> str:
+    """The experiments that rows are of, as a line names them after the rows."""
+    named = [_called(store.experiments[key]) for key in experiments if key in store.experiments]
+    return f" of {first_of(named, MOST)}" if named else ""
 
 
 def _found(moved: Moved) -> str:
@@ -165,49 +224,146 @@ def _called(experiment: Experiment) -> str:
 
 
 @policy("ART004", "Recorded hashes still hold", Severity.HIGH)
-def test_recorded_hashes_hold(artifact_root: ArtifactRoot, artifacts: Artifacts, violations: Violations) -> None:
-    """Paths that share a physical copy change together when one is written in place; the hash on record tells."""
+def test_recorded_hashes_hold(
+    artifact_root: ArtifactRoot,
+    store: Snapshot,
+    artifacts: Artifacts,
+    evidence: Evidence,
+    context: Context,
+    violations: Violations,
+) -> None:
+    """What decides about people, and what explains it, must hold the bytes that it had when it was looked at; paths
+    that share a physical copy change together when one is written in place. A signed model is held to its bundle.
+    """
+    if artifact_root == artifacts.roots[0]:
+        _tell_of_journals(store, violations)
+        _tell_of_metadata(store, evidence, context, violations)
+    judged = _tell_signatures(artifact_root, artifacts, evidence, context, violations) if evidence.judged_by else ()
     closed = tuple(place.rstrip("/") + "/" for place in {item.place for item in artifacts.unknown.values()} if place)
     owned = frozenset(place for (kind, _), place in artifacts.locations.items() if kind != "experiment")
     elsewhere = 0
-    for path, digest in sorted(artifacts.recorded.items()):
-        root, found = artifacts.root_of(path), artifacts.hashes.get(path)
+    for path, records in hashes_on_record(context).items():
+        root = artifacts.root_of(path)
         elsewhere += root is None
-        if root != artifact_root:
+        if root != artifact_root or path in judged:
             continue
+        found, wrong = held(path, store), [item for item in records if item.sha256 is not None]
+        if found is not None and found.sha256:
+            wrong = [item for item in wrong if item.sha256 != found.sha256]
+        on_record = "; ".join(f"sha256 {(item.sha256 or '')[:16]}… ({item.where})" for item in wrong)
         entity = EntityRef("artifact", path, artifacts.relative(path))
         if path.startswith(closed):
             violations.not_evaluated(
                 "not-looked-at", "the place that it lies in could not be looked at: see ART003", entity=entity
             )
             continue
-        if found is not None and found != digest:
+        unread = artifacts.unread.get(path) or (found.problem if found else "")
+        if found is not None and found.sha256 and wrong:
             violations.add(
                 "changed",
                 "its bytes changed since they went on record",
                 entity=entity,
-                observed=f"sha256 {found[:16]}…",
-                expected=f"sha256 {digest[:16]}…",
+                observed=f"sha256 {found.sha256[:16]}…",
+                expected=on_record,
             )
-        elif path in artifacts.unread:
+        elif unread:
             violations.add(
                 "unreadable",
                 "cannot be read, so nobody knows whether its bytes are those on record",
                 entity=entity,
-                observed=artifacts.unread[path],
+                observed=unread,
             )
         elif path not in artifacts.files and _has_a_row(path, owned):
-            violations.add(
-                "gone",
-                "is gone since its bytes went on record",
-                entity=entity,
-                expected=f"a file with sha256 {digest[:16]}…",
-            )
+            where = f"a file with {on_record}" if on_record else f"a file, by {records[0].where}"
+            violations.add("gone", "is gone since its bytes went on record", entity=entity, expected=where)
     if elsewhere and artifact_root == artifacts.roots[0]:
         violations.note(
             f"{elsewhere} hashes on record are of paths outside every artifact root (a store that was moved?): "
             "they were not compared"
         )
+
+
+def _tell_of_journals(store: Snapshot, violations: Violations) -> None:
+    """The records that are missing, and the journals kept in the store that are not what a repair wrote."""
+    journals = store.journals
+    missing = journals.missing(named_journals(store) - {JOURNAL})
+    if journals.unreadable:
+        violations.not_evaluated("no-record", f"what repairs put on record is not known: {journals.unreadable}")
+    elif missing:
+        named = f"{len(missing)} repairs" if len(missing) > 1 else "repair"
+        violations.not_evaluated(
+            "no-record",
+            f"tags name {named} {first_of(missing, MOST)}, and no journal of it was found in {journals.folder} or in "
+            "the store: name the folder that it was written to with [journal] folder",
+        )
+    elif journals.lost and not journals.hashes:
+        violations.not_evaluated(
+            "no-record",
+            f"repair {journals.lost} put hashes on record, and hashes.jsonl is not in {journals.folder} any more: "
+            "restore it from a backup",
+        )
+    for experiment, number in journals.others.items():
+        violations.add(
+            "kept-journal-differs",
+            "keeps the journals of repairs, and runs of others are in it",
+            entity=experiment,
+            observed=f"{number} run{'s' * (number != 1)} without the tag {KEPT_JOURNAL}",
+            expected="kept journals, and nothing else",
+        )
+    for kept in journals.kept:
+        if kept.problem:
+            violations.add(
+                "kept-journal-differs",
+                f"is no journal that a repair wrote here: {kept.problem}",
+                entity=kept.run,
+                expected=f"one file with the hash in its tag {KEPT_SHA256}, and nothing else",
+            )
+        elif kept.unknown and kept.journal not in journals.here:
+            violations.not_evaluated("journal-not-read", kept.unknown, entity=kept.run)
+
+
+def _tell_of_metadata(store: Snapshot, evidence: Evidence, context: Context, violations: Violations) -> None:
+    """Of each production run: whether its files could be looked at, and whether the hash of its metadata, which holds
+    all others, is on record.
+    """
+    for run in runs_on_record(context):
+        unknown = store.unknown_files(run)
+        if unknown:
+            violations.not_evaluated("not-looked-at", unknown.reason, entity=run.ref)
+        elif without_hash(run, store) and run.run_id in evidence.metadata:  # a planned copy was not read
+            said = evidence.journalled.get(run.run_id)
+            message = f"{METADATA} of {run.ref} lists the hashes of its files, and no tag holds its own"
+            if said is not None and said.sha256 and not said.tagged:
+                violations.offer("no-hash", f"{message}: --fix adds it", entity=run.ref)
+            else:
+                violations.add("no-hash", message, entity=run.ref, expected=f"the tag {METADATA_HASH}")
+
+
+def _tell_signatures(
+    root: ArtifactRoot, artifacts: Artifacts, evidence: Evidence, context: Context, violations: Violations
+) -> set[str]:
+    """What the bundles say of the models in production; the paths of the bundles."""
+    folders = [folder for product in context.settings.products for folder in models_in_production(product, context)]
+    bundles = set()
+    for folder in dict.fromkeys(folders):
+        if artifacts.root_of(folder) != root:
+            continue
+        entity = EntityRef("model_folder", folder, artifacts.relative(folder))
+        # One that is only planned has no bundle yet.
+        found = evidence.signatures.get(folder) or Signed(bundle_of(folder), NOT_SIGNED)
+        bundles.add(found.path)
+        if found.unknown:
+            violations.not_evaluated("not-looked-at", found.unknown, entity=entity)
+        for problem in found.problems:
+            violations.add(
+                problem.code,
+                problem.text,
+                entity=entity,
+                observed=artifacts.relative(found.path),
+                expected=f"a bundle of all its files, with the key {evidence.judged_by[:16]}",
+                severity=Severity.CRITICAL,
+            )
+    return bundles
 
 
 def _has_a_row(path: str, owned: frozenset[str]) -> bool:

@@ -6,6 +6,7 @@ import glob
 from collections.abc import Iterator
 
 from mlflow_compliance.api import (
+    DEFAULT,
     NOTE,
     By,
     Context,
@@ -209,6 +210,38 @@ def test_experiment_is_classified(
             "archive-not-described",
             "archived, but the MLflow UI does not say so",
             expected="ARCHIVED in its description",
+        )
+
+
+@policy("EXP004", "No deleted experiment holds a plain name", Severity.LOW)
+def test_no_deleted_experiment_holds_a_plain_name(store: Snapshot, violations: Violations) -> None:
+    """A deleted experiment keeps its name: nobody can make one of that name, and few know why."""
+    for experiment in store.experiments.values():
+        # Default is not made anew but restored: see EXP005.
+        if not experiment.active and experiment.experiment_id != DEFAULT and experiment.name != experiment.retired_name:
+            violations.add(
+                "name-taken",
+                "it is deleted and keeps its name taken",
+                entity=experiment.ref,
+                observed=experiment.name,
+                expected="a name that nobody needs, such as a retirement gives",
+            )
+
+
+@policy("EXP005", "The Default experiment is active", Severity.LOW)
+def test_default_is_active(store: Snapshot, violations: Violations) -> None:
+    """Whoever logs without naming an experiment logs to Default, and fails where that is deleted."""
+    default = store.experiments.get(DEFAULT)
+    if default is None:
+        # MLflow makes it anew when it opens a database; that of another workspace is not this one's.
+        violations.not_applicable("this store or workspace has no Default experiment (id 0)")
+    if not default.active:
+        violations.add(
+            "default-deleted",
+            "what is logged without naming an experiment fails",
+            entity=default.ref,
+            observed="deleted",
+            expected="active",
         )
 
 

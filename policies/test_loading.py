@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from mlflow_compliance.api import (
     ArtifactRoot,
     Artifacts,
+    Cause,
     Context,
     EntityRef,
     Evidence,
@@ -48,7 +49,8 @@ def without_model(
         if run.run_id not in seen and unknown:
             violations.not_evaluated("no-model", unknown.reason, entity=run.ref)
     if not models and not violations.unevaluated:
-        violations.add("no-model", f"there is no production model to {what}")
+        cause = Cause("MOD001", violations.subject)
+        violations.add("no-model", f"there is no production model to {what}", cause=cause)
 
 
 @policy(
@@ -139,12 +141,15 @@ def test_production_model_loads_and_scores(
     limits = f"within {settings.models.time_limit:g} seconds {time} and {settings.models.memory_limit} MiB {memory}"
     without_model("try", models, product, context, violations)
     for run, folder in models:
-        if evidence.probes[folder].problem:
+        probe = evidence.probes[folder]
+        for sentence in probe.unconfined:
+            violations.note(f"{run.ref}: the process that tried its model {sentence}")
+        if probe.problem:
             violations.add(
                 "does-not-load",
                 "its model does not load and score",
                 entity=run.ref,
-                observed=evidence.probes[folder].problem,
+                observed=probe.problem,
                 expected=limits,
             )
 
@@ -165,6 +170,7 @@ def test_production_model_is_described(
                 "no-signature",
                 "its model has no signature",
                 entity=run.ref,
+                observed=card.problem,
                 expected="names and types of inputs and outputs",
             )
         if not card.example:
@@ -205,7 +211,9 @@ def test_served_probabilities_are_the_recorded_ones(
     without_model("score with", models, product, context, violations)
     for run, folder in models:
         probe = evidence.probes[folder]
-        if probe.problem or probe.sample_problem:
+        if probe.sample_unread and not probe.problem:
+            violations.not_evaluated("does-not-score", probe.sample_unread, entity=run.ref)
+        elif probe.problem or probe.sample_problem:
             violations.add(
                 "does-not-score",
                 "its model could not score the features at hand",

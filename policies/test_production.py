@@ -10,7 +10,9 @@ from fnmatch import fnmatch
 
 from mlflow_compliance.api import (
     Artifacts,
+    Cause,
     Context,
+    EntityRef,
     Evidence,
     Product,
     Requirement,
@@ -22,6 +24,7 @@ from mlflow_compliance.api import (
     agree,
     as_toml,
     candidates,
+    contradictions,
     counted,
     differs,
     fact_values,
@@ -39,12 +42,17 @@ def _missing(requirement: Requirement, context: Context, violations: Violations)
         violations.add(
             "no-production-run",
             f"there is no production run of product {requirement.product.name} to carry this {requirement.kind}",
+            cause=Cause("RUN002", EntityRef("product", requirement.product.name, requirement.product.name)),
         )
     return runs
 
 
 MOST = 5
 """Notes about models that look like production where the settings say that none is."""
+NAME_THEM = (
+    "; the settings say which file it is, and which columns (products.production.predictions, target, probability)"
+)
+"""The way out where predictions were logged that the settings do not speak of."""
 INFINITE = sys.float_info.max
 """What MLflow's tables hold for infinity."""
 
@@ -133,14 +141,16 @@ def test_metrics_follow_from_predictions(
     within = f"within {wanted.tolerance:g} ({settings.origin('production.tolerance', product)})"
     runs = production_runs(product, context)
     if not runs:
-        violations.add("no-production-run", "there is no production run to look at")
+        cause = Cause("RUN002", violations.subject)
+        violations.add("no-production-run", "there is no production run to look at", cause=cause)
     for run in runs:
         recorded = run.latest
         scored = evidence.scored.get(run.run_id)
         if scored is not None and scored.problem:
-            violations.add(
-                "not-recomputed", "its metrics cannot be recomputed", entity=run.ref, observed=scored.problem
-            )
+            reason = f"its metrics cannot be recomputed: {scored.problem}{'' if wanted.predictions else NAME_THEM}"
+            violations.not_evaluated("not-recomputed", reason, entity=run.ref)
+        if scored is not None and scored.fault:
+            violations.add("not-recomputed", "its metrics cannot be recomputed", entity=run.ref, observed=scored.fault)
         for name, value in sorted((scored.values if scored else {}).items()):
             if scored and name in recorded and differs(name, recorded[name], value, wanted.tolerance):
                 expected = (
@@ -170,9 +180,16 @@ def test_metrics_follow_from_predictions(
         if scored is None and unknown:
             violations.not_evaluated("not-recomputed", unknown.reason, entity=run.ref)
         elif scored is None:
-            violations.note(
-                f"{run.ref}: no predictions are recorded or named, so its metrics were only compared with one another"
-            )
+            compared = "its metrics were only compared with one another"
+            violations.note(f"{run.ref}: no predictions are recorded or named, so {compared}")
+    if (
+        runs
+        and not (violations.findings or violations.unevaluated)
+        and not any(run.run_id in evidence.scored for run in runs)
+    ):
+        violations.not_applicable(
+            f"the settings name no predictions of product {product.name}, and its production run logged none"
+        )
 
 
 @policy("PRD006", "One fact has one value", Severity.HIGH)
@@ -201,6 +218,12 @@ def test_one_fact_has_one_value(
             violations.add(
                 "several-values", f"{fact} has {len(values)} values", observed=told, expected=expected, name=fact
             )
+    for run in production_runs(product, context):
+        metadata = evidence.metadata.get(run.run_id)
+        if metadata is not None and not metadata.document and metadata.problem:
+            violations.not_evaluated(
+                "metadata-unusable", f"its model_metadata.json cannot be used: {metadata.problem}", entity=run.ref
+            )
 
 
 @policy("PRD007", "Hyperparameters on the run, in its metadata and in the model agree", Severity.HIGH)
@@ -218,7 +241,7 @@ def test_hyperparameters_agree(
         if unknown and run not in [seen for seen, _ in models]:
             violations.not_evaluated("no-model", unknown.reason, entity=run.ref)
     if not models and not violations.unevaluated:
-        violations.add("no-model", "there is no production model to ask")
+        violations.add("no-model", "there is no production model to ask", cause=Cause("MOD001", violations.subject))
     for run, folder in models:
         probe, card = evidence.probes[folder], evidence.cards[folder]
         if probe.problem:
@@ -265,6 +288,33 @@ def test_hyperparameters_agree(
                     entity=run.ref,
                     observed=differing,
                 )
+
+
+@policy(
+    "PRD009",
+    "What is on record of the production run agrees with its rows",
+    Severity.HIGH,
+    advice="put back what was changed, from a backup of the file or the database; if the change was meant, log a new "
+    "production run",
+)
+def test_records_agree_with_rows(
+    product: Product, store: Snapshot, evidence: Evidence, context: Context, violations: Violations
+) -> None:
+    """Ids, dates and numbers that stand in two places and differ were changed in one of them."""
+    runs = production_runs(product, context)
+    if not runs:
+        violations.not_applicable(f"product {product.name} has no production run: see RUN002")
+    for run in runs:
+        for item in contradictions(run, product, store):
+            violations.add(
+                item.code, item.message, entity=run.ref, observed=item.observed, expected=item.expected, name=item.name
+            )
+        metadata, unknown = evidence.metadata.get(run.run_id), store.unknown_files(run)
+        if metadata is None and unknown:
+            violations.not_evaluated("not-looked-at", unknown.reason, entity=run.ref)
+        elif metadata is not None and metadata.problem and not metadata.document:
+            reason = f"its model_metadata.json cannot be used: {metadata.problem}"
+            violations.not_evaluated("not-looked-at", reason, entity=run.ref)
 
 
 @policy(

@@ -4,10 +4,15 @@ gone.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 from mlflow_compliance.api import (
+    ACTIVE,
     Artifacts,
     ComplianceError,
     Context,
+    EntityRef,
+    ModelVersion,
     Product,
     RegisteredModel,
     Settings,
@@ -16,12 +21,23 @@ from mlflow_compliance.api import (
     SnapshotLookup,
     Violations,
     current_run,
+    first_of,
     folded,
+    is_model,
+    named_in,
     policy,
     resolve,
+    sources_of,
     unseen_aliases,
     without_any,
 )
+
+FEW = 3
+"""Runs or models in one line."""
+ELSEWHERE = "may lie in another workspace, which this server does not show"
+KEPT = "kept as long as the version is: the next mlflow gc takes what is deleted"
+MOST = 20
+"""Numbers of versions, or aliases, named in one line."""
 
 
 @policy("REG001", "The production alias resolves to the production run", Severity.CRITICAL)
@@ -89,6 +105,8 @@ def test_every_version_has_its_source(
     registered_model: RegisteredModel, artifacts: Artifacts, violations: Violations
 ) -> None:
     """A version whose files are gone says READY until somebody needs it."""
+    gone: list[tuple[ModelVersion, str]] = []
+    incomplete: list[tuple[ModelVersion, str]] = []
     for version in registered_model.versions:
         folder = artifacts.locations.get(version.ref.place)
         unknown = artifacts.unknown.get(version.ref.place)
@@ -97,17 +115,30 @@ def test_every_version_has_its_source(
             violations.not_evaluated("no-model", unknown.reason, entity=version.ref)
         elif not models and not version.external:
             aside = artifacts.aside(version.ref.place)
-            observed = f"{version.source}; what it misses lies in {aside.path}, see ART006" if aside else version.source
-            violations.add(
-                "no-model",
-                "its source holds no model",
-                entity=version.ref,
-                observed=observed,
-                expected="a folder with an MLmodel",
-            )
-        for model in models:
-            if model.problem:
-                violations.add("incomplete", "its source is not complete", entity=version.ref, observed=model.problem)
+            missed = f"; what it misses lies in {aside.path}, see ART006" if aside else ""
+            gone.append((version, f"{version.source}{missed}"))
+        incomplete += [(version, model.problem) for model in models if model.problem]
+    for entity, message, observed in _lines(gone, "source holds no model", registered_model):
+        violations.add("no-model", message, entity=entity, observed=observed, expected="a folder with an MLmodel")
+    for entity, message, observed in _lines(incomplete, "source is not complete", registered_model):
+        violations.add("incomplete", message, entity=entity, observed=observed)
+
+
+def _lines(
+    found: Sequence[tuple[ModelVersion, str]], what: str, registered: RegisteredModel
+) -> Iterator[tuple[EntityRef, str, str]]:
+    """One version by itself; several of one registered model in one line, which names them and what leads there."""
+    numbers = list(dict.fromkeys(version.version for version, _ in found))
+    if len(numbers) <= 1:
+        yield from ((version.ref, f"its {what}", observed) for version, observed in found)
+        return
+    aliases = [f"{alias} ({number})" for alias, number in sorted(registered.aliases.items()) if number in numbers]
+    led = f", aliases {first_of(aliases, MOST)}" if aliases else ""
+    yield (
+        registered.ref,
+        f"of {len(numbers)} of its {len(registered.versions)} versions the {what}",
+        f"versions {first_of(numbers, MOST)}{led}; version {numbers[0]}: {found[0][1]}",
+    )
 
 
 @policy(
@@ -121,6 +152,72 @@ def test_no_version_has_a_stage(registered_model: RegisteredModel, violations: V
     for version in registered_model.versions:
         if version.stage not in ("", "None"):
             violations.add("stage", "has a stage", entity=version.ref, observed=version.stage, expected="an alias")
+
+
+@policy("REG004", "What every version comes from is kept", Severity.HIGH)
+def test_what_every_version_comes_from_is_kept(
+    registered_model: RegisteredModel, store: Snapshot, violations: Violations
+) -> None:
+    """A version whose run or logged model is deleted loads until the next `mlflow gc`, and never again."""
+    for version in registered_model.versions:
+        # A path may hold the id of a run or model of another store: of that a deleted row alone says something.
+        states = {key: state for key in named_in(version) if (state := store.state_of(key))}
+        lost = [
+            key for key in sources_of(version) if key not in states and not (version.run_link and key == version.run_id)
+        ]
+        deleted = [key for key, state in states.items() if state.lifecycle != ACTIVE]
+        # MLflow shows nobody a deleted logged model: to most readers it is as one that is gone.
+        models = [f"logged model {key}" for key in (*lost, *deleted) if is_model(key)]
+        homes = (store.experiments.get(state.experiment_id) for state in states.values())
+        away = {home.experiment_id: str(home.ref) for home in homes if home and not home.active}
+        # A run that went with its experiment comes back with it.
+        runs = [f"run {key}" for key in deleted if not is_model(key) and states[key].experiment_id not in away]
+        gone = [f"run {key}" for key in lost if not is_model(key)]
+        if runs:
+            violations.add(
+                "run-deleted", "its run is deleted", observed=first_of(runs, FEW), entity=version.ref, expected=KEPT
+            )
+        if models:
+            violations.add(
+                "model-deleted",
+                "its logged model is deleted",
+                observed=first_of(models, FEW),
+                entity=version.ref,
+                expected=KEPT,
+            )
+        if away:
+            found = first_of([*away.values()], FEW)
+            violations.add(
+                "experiment-deleted",
+                "it lies in a deleted experiment",
+                observed=found,
+                entity=version.ref,
+                expected=KEPT,
+            )
+        if gone and store.may_lie_elsewhere:
+            violations.not_evaluated("run-gone", f"{first_of(gone, FEW)} {ELSEWHERE}", entity=version.ref)
+        elif gone:
+            violations.add(
+                "run-gone",
+                "its run is not there any more",
+                observed=first_of(gone, FEW),
+                entity=version.ref,
+                expected=KEPT,
+            )
+
+
+@policy("REG005", "No alias without its version", Severity.MEDIUM)
+def test_no_alias_without_its_version(registered_model: RegisteredModel, violations: Violations) -> None:
+    """Who loads by such an alias gets an error, and the next version of that number gets a name that nobody gave it."""
+    for alias, number in sorted(registered_model.aliases.items()):
+        if registered_model.version(number) is None:
+            violations.add(
+                "alias-without-version",
+                f"alias {alias!r} names a version that is not there",
+                observed=f"version {number}",
+                expected="a version that is there, or no such alias",
+                name=alias,
+            )
 
 
 @policy(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Mapping
 from datetime import datetime, timezone
 
 from mlflow_compliance.api import (
     Artifacts,
     Context,
+    EntityRef,
     Experiment,
     Product,
     Settings,
@@ -23,6 +26,9 @@ from mlflow_compliance.api import (
 
 HOUR = 3_600_000
 """Milliseconds."""
+AGES = ((30, "less than 30 days ago"), (180, "30 to 180 days ago"), (None, "more than 180 days ago"))
+"""Days since a run was deleted, and how it is said."""
+UNDATED = "at a time that the store does not tell"
 
 
 @policy("RUN001", "No run stuck in RUNNING", Severity.MEDIUM)
@@ -94,3 +100,89 @@ def test_product_has_one_production_run(
                     entity=run.ref,
                     expected="no mark, or an experiment in force",
                 )
+
+
+@policy("RUN003", "The parents of runs are there", Severity.LOW)
+def test_parents_are_there(experiment: Experiment, store: Snapshot, violations: Violations) -> None:
+    """MLflow's UI shows a child below its parent: where that is deleted, people take the child for lost."""
+    for key, parent in sorted(store.lost_parents.items()):
+        homes = sorted(home for home in parent.children if home in store.experiments and store.experiments[home].active)
+        own = store.experiments.get(parent.experiment_id)
+        # Told once, whatever the number of experiments. What a repair retired was put aside on purpose, and what
+        # lies in another workspace is not judged here.
+        if homes[:1] != [experiment.experiment_id] or (parent.experiment_id and (own is None or own.retired)):
+            continue
+        if store.may_lie_elsewhere and not parent.experiment_id:
+            violations.not_evaluated(
+                "parent-gone",
+                f"run {key} may lie in another workspace, which this server does not show",
+                entity=EntityRef("run", key, key),
+            )
+            continue
+        number = sum(parent.children[home] for home in homes)
+        names = ", ".join(repr(store.experiments[home].name) for home in homes)
+        violations.add(
+            "parent-deleted" if parent.experiment_id else "parent-gone",
+            "it is deleted, and runs that name it as their parent are not"
+            if parent.experiment_id
+            else "it is not there any more, and runs name it as their parent",
+            entity=store.runs[key].ref if key in store.runs else EntityRef("run", key, key),
+            observed=f"{number} child run{'s' * (number != 1)} in {names}",
+            expected="a parent that is there, or runs that name none",
+        )
+
+
+@policy("RUN004", "What deleted runs hold is told", Severity.LOW)
+def test_what_deleted_runs_hold_is_told(store: Snapshot, artifacts: Artifacts, violations: Violations) -> None:
+    """Files of soft-deleted runs stay until somebody decides about them, and no list of MLflow's shows what they
+    take.
+    """
+    deleted = artifacts.deleted_runs
+    held, shared = _held(artifacts)
+    if held:
+        violations.note(f"deleted runs hold {sum(held.values())} bytes: {_by_age(held, deleted, store.taken_at)}")
+    if shared:
+        violations.note(f"files of deleted runs share {shared} bytes with others, which keep them")
+    unknown = sorted(key for key in deleted if ("run", key) in artifacts.unknown)
+    if unknown:
+        reason = artifacts.unknown["run", unknown[0]].reason
+        violations.note(
+            f"what {len(unknown)} deleted run{'s' * (len(unknown) != 1)} hold{'s' * (len(unknown) == 1)} is not known, "
+            f"such as {unknown[0]}: {reason}"
+        )
+
+
+def _held(artifacts: Artifacts) -> tuple[dict[str, int], int]:
+    """Deleted run -> the bytes that nothing else holds; and how many bytes something else holds too. One copy of
+    several deleted runs is the last one's.
+    """
+    deleted = artifacts.deleted_runs
+    copies: dict[str, tuple[str, int]] = {}
+    if not deleted:
+        return {}, 0
+    files = artifacts.files.values()
+    for file in files:
+        if file.owner and file.owner.kind == "run" and file.owner.key in deleted:
+            before = copies.get(file.copy, (file.owner.key, 0))[0]
+            copies[file.copy] = max(before, file.owner.key, key=lambda key: (deleted[key], key)), file.size
+    others = {
+        file.copy
+        for file in files
+        if file.copy in copies and not (file.owner and file.owner.kind == "run" and file.owner.key in deleted)
+    } | (artifacts.linked_outside & copies.keys())
+    held: dict[str, int] = defaultdict(int)
+    for copy, (run_id, size) in copies.items():
+        if copy not in others:
+            held[run_id] += size
+    return held, sum(copies[copy][1] for copy in others)
+
+
+def _by_age(held: dict[str, int], deleted: Mapping[str, int], now: int) -> str:
+    """Bytes of deleted runs, by when they were deleted, in words."""
+    found: dict[str, list[int]] = defaultdict(list)
+    for run_id, size in held.items():
+        days = (now - deleted[run_id]) / (24 * HOUR)
+        when = next(words for limit, words in AGES if limit is None or days < limit) if deleted[run_id] else UNDATED
+        found[when].append(size)
+    order = [*(words for _, words in AGES), UNDATED]
+    return "; ".join(f"{sum(found[when])} by {len(found[when])} deleted {when}" for when in order if found[when])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from mlflow_compliance.api import (
+    Cause,
     ComplianceError,
     Context,
     Evidence,
@@ -20,6 +21,7 @@ from mlflow_compliance.api import (
     Violations,
     current_run,
     differing_files,
+    folder_of,
     policy,
     production_runs,
     recorded_files,
@@ -61,25 +63,30 @@ def test_what_would_be_loaded(
         return
     current = current_run(product, context)
     if current is None:
-        violations.add("no-production-run", "there is no one production run to compare with", observed=found.why)
+        violations.add(
+            "no-production-run",
+            "there is no one production run to compare with",
+            observed=found.why,
+            cause=Cause("RUN002", violations.subject),
+        )
         return
     folders, meant = store.model_folders(current), store.logged_models.get(found.model_id or "")
     if store.hosted_elsewhere(current) and meant and meant.external and meant.source_run_id == current.run_id:
         violations.not_applicable(
             f"the production model of product {product.name} is hosted elsewhere (mlflow.model.isExternal)"
         )
-    # A version is fetched from its own location, whatever it was registered from.
-    rows = [("model_version", f"{wanted.registered_model}/{found.version}"), ("logged_model", found.model_id or "")]
-    locations = store.artifacts.locations if store.artifacts else {}
-    place = next(filter(None, map(locations.get, rows)), None)
-    loaded = evidence.scans.get(place or found.location)
+    loaded = evidence.scans.get(folder_of(found, product, store))
     own = [evidence.scans[folder].hashes for folder in folders]
     unknown = _unknown(found, store) if loaded is None else store.unknown_files(current) if not own else None
     if unknown:
         violations.not_evaluated("files-missing", unknown.reason, entity=current.ref)
     elif loaded is None:
         violations.add(
-            "files-missing", "the files that would be loaded are not there", entity=current.ref, observed=found.uri
+            "files-missing",
+            "the files that would be loaded are not there",
+            entity=current.ref,
+            observed=found.uri,
+            cause=Cause("MOD001", violations.subject),
         )
     elif loaded.hashes not in own:
         violations.add(
@@ -149,7 +156,7 @@ def _unknown(found: Resolution, store: Snapshot) -> Unknown | None:
 def _unlike_metadata(run_id: str, hashes: Mapping[str, str], evidence: Evidence) -> list[str]:
     """How the files of the model differ from what the run's metadata records of them."""
     metadata = evidence.metadata.get(run_id)
-    recorded = recorded_files(metadata.document) if metadata else {}
+    recorded = recorded_files(metadata.document, run_id) if metadata else {}
     return differing_files(recorded, hashes) if recorded else []
 
 
@@ -165,7 +172,8 @@ def test_tracking_server_gives_everything(
     """People look at the run in the UI: what it does not list, or cannot download, is not there for them."""
     runs = production_runs(product, context)
     if not runs:
-        violations.add("no-production-run", "there is no production run to ask for")
+        cause = Cause("RUN002", violations.subject)
+        violations.add("no-production-run", "there is no production run to ask for", cause=cause)
     for run in runs:
         unknown = store.unknown_files(run)
         if store.schema is not None and store.schema.problem:
@@ -186,7 +194,10 @@ def test_tracking_server_gives_everything(
             )
             violations.not_evaluated("not-served", reason, entity=run.ref)
             continue
-        for problem in evidence.served[run.run_id].problems:
+        served = evidence.served[run.run_id]
+        if served.unasked:
+            violations.not_evaluated("not-served", served.unasked, entity=run.ref)
+        for problem in served.problems:
             violations.add("not-served", "a tracking server does not give all of it", entity=run.ref, observed=problem)
 
 

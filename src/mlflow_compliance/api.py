@@ -15,7 +15,10 @@ from mlflow_compliance.changes import (
     PointToCopy,
     RegisterVersion,
     RemoveRepeatedPoints,
+    RenameDeletedExperiment,
     RenameExperiment,
+    RestoreExperiment,
+    RestoreRun,
     RetractCopy,
     RetractProductionRun,
     RewriteLocations,
@@ -23,11 +26,14 @@ from mlflow_compliance.changes import (
     SetAlias,
     SetExperimentTag,
     SetRunTag,
+    SignModel,
     copy_of,
 )
 from mlflow_compliance.changes.copies import left_behind, own_datasets
 from mlflow_compliance.changes.registry import version_of
+from mlflow_compliance.changes.symbols import is_planned
 from mlflow_compliance.errors import ComplianceError
+from mlflow_compliance.production.agreement import contradictions
 from mlflow_compliance.production.candidates import as_toml, candidates, counted
 from mlflow_compliance.production.claims import (
     By,
@@ -49,9 +55,11 @@ from mlflow_compliance.production.metadata import differing_files, recorded_file
 from mlflow_compliance.production.metadata import document as metadata_document
 from mlflow_compliance.production.metrics import agree, differs
 from mlflow_compliance.production.reachability import Kept, Sign, kept_by, last_sign, last_written
-from mlflow_compliance.production.resolution import Resolution, SnapshotLookup, resolve
+from mlflow_compliance.production.records import hashes_on_record, held, runs_on_record, without_hash
+from mlflow_compliance.production.resolution import Resolution, SnapshotLookup, folder_of, resolve
+from mlflow_compliance.production.signature import NOT_SIGNED, bundle_of, models_in_production
 from mlflow_compliance.repair.journal import user_name
-from mlflow_compliance.rules.finding import Finding, Severity, Violations
+from mlflow_compliance.rules.finding import Cause, Finding, Severity, Violations
 from mlflow_compliance.rules.fixer import Unfixable, fixer
 from mlflow_compliance.rules.policy import Requirement, policy, without_any
 from mlflow_compliance.safe_text import first_of
@@ -60,6 +68,9 @@ from mlflow_compliance.settings.toml import quoted
 from mlflow_compliance.snapshot.artifacts import Artifacts
 from mlflow_compliance.snapshot.damage import DamagedFile
 from mlflow_compliance.snapshot.entities import (
+    ACTIVE,
+    DEFAULT,
+    DELETED,
     TERMINAL_STATUSES,
     DatasetInput,
     Experiment,
@@ -68,7 +79,7 @@ from mlflow_compliance.snapshot.entities import (
     RegisteredModel,
     Run,
 )
-from mlflow_compliance.snapshot.evidence import Bundle, Evidence, Scan
+from mlflow_compliance.snapshot.evidence import Bundle, Evidence, Scan, Signed
 from mlflow_compliance.snapshot.files import (
     LINK,
     METADATA,
@@ -77,6 +88,7 @@ from mlflow_compliance.snapshot.files import (
     ArtifactRoot,
     DuplicateGroup,
     Quarantined,
+    Unreachable,
     in_folder,
     upwards,
 )
@@ -85,6 +97,7 @@ from mlflow_compliance.snapshot.ownership import Doubt, Outdated, as_time
 from mlflow_compliance.snapshot.presence import Presence, Unknown, Why
 from mlflow_compliance.snapshot.refs import EntityRef
 from mlflow_compliance.snapshot.schema import LostRows, Schema, SchemaState
+from mlflow_compliance.snapshot.set_apart import named_journals
 from mlflow_compliance.snapshot.snapshot import Snapshot
 from mlflow_compliance.snapshot.tags import (
     BUILD,
@@ -95,17 +108,24 @@ from mlflow_compliance.snapshot.tags import (
     COPIED_BY,
     COPY_STATE,
     DATA_CONTEXT,
+    KEPT_JOURNAL,
+    KEPT_SHA256,
+    METADATA_HASH,
     NOTE,
     OVERRULED,
     PARENT,
+    RETIRED_IN,
     SHA256,
+    SOURCE_MODEL,
     SOURCE_RUN,
     SUPERSEDED,
     SUPERSEDED_BY,
 )
-from mlflow_compliance.snapshot.ties import How, Tie
+from mlflow_compliance.snapshot.ties import How, Tie, ids_in, is_model, named_in, sources_of
+from mlflow_compliance.snapshot.unfinished import HalfMade, LostTraces, OpenTraces
 
 __all__ = [
+    "ACTIVE",
     "BUILD",
     "BUILT_FOR",
     "BUILT_IN",
@@ -114,17 +134,25 @@ __all__ = [
     "COPIED_BY",
     "COPY_STATE",
     "DATA_CONTEXT",
+    "DEFAULT",
+    "DELETED",
     "HISTORY",
     "JOURNAL",
+    "KEPT_JOURNAL",
+    "KEPT_SHA256",
     "LINK",
     "METADATA",
+    "METADATA_HASH",
     "MLMODEL",
     "NOTE",
+    "NOT_SIGNED",
     "NOW",
     "OVERRULED",
     "PARENT",
+    "RETIRED_IN",
     "SERVED",
     "SHA256",
+    "SOURCE_MODEL",
     "SOURCE_RUN",
     "SUPERSEDED",
     "SUPERSEDED_BY",
@@ -134,6 +162,7 @@ __all__ = [
     "Bundle",
     "By",
     "CannotFix",
+    "Cause",
     "Change",
     "ClaimRoot",
     "ComplianceError",
@@ -151,15 +180,18 @@ __all__ = [
     "FactValue",
     "Finding",
     "GiveBack",
+    "HalfMade",
     "How",
     "Kept",
     "LinkDuplicate",
     "LogProductionRun",
     "LoggedModel",
     "LostRows",
+    "LostTraces",
     "ModelVersion",
     "MoveToQuarantine",
     "Moved",
+    "OpenTraces",
     "Outdated",
     "PlaceInRow",
     "PointToCopy",
@@ -169,9 +201,12 @@ __all__ = [
     "RegisterVersion",
     "RegisteredModel",
     "RemoveRepeatedPoints",
+    "RenameDeletedExperiment",
     "RenameExperiment",
     "Requirement",
     "Resolution",
+    "RestoreExperiment",
+    "RestoreRun",
     "RetractCopy",
     "RetractProductionRun",
     "RewriteLocations",
@@ -186,19 +221,24 @@ __all__ = [
     "Settings",
     "Severity",
     "Sign",
+    "SignModel",
+    "Signed",
     "Snapshot",
     "SnapshotLookup",
     "Tie",
     "Unfixable",
     "Unknown",
+    "Unreachable",
     "Violations",
     "Why",
     "agree",
     "as_time",
     "as_toml",
+    "bundle_of",
     "candidates",
     "claimed_by",
     "claims_in",
+    "contradictions",
     "copy_of",
     "counted",
     "current_run",
@@ -208,16 +248,25 @@ __all__ = [
     "first_of",
     "fixer",
     "folded",
+    "folder_of",
     "guessed_by",
+    "hashes_on_record",
+    "held",
+    "ids_in",
     "in_folder",
     "in_run",
     "is_archived",
+    "is_model",
+    "is_planned",
     "kept_by",
     "last_sign",
     "last_written",
     "left_behind",
     "metadata_document",
     "metadata_text",
+    "models_in_production",
+    "named_in",
+    "named_journals",
     "number",
     "own_datasets",
     "policy",
@@ -227,7 +276,9 @@ __all__ = [
     "quoted",
     "recorded_files",
     "resolve",
+    "runs_on_record",
     "said_in",
+    "sources_of",
     "standing",
     "unseen_aliases",
     "unseen_marks",
@@ -235,6 +286,7 @@ __all__ = [
     "user_name",
     "version_of",
     "without_any",
+    "without_hash",
 ]
 
 CannotFix = Unfixable

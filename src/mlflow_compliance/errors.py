@@ -29,6 +29,10 @@ class StoreError(ComplianceError):
     """The store cannot be read or written: missing, locked, foreign, of another schema."""
 
 
+class NotAskedError(StoreError):
+    """Nobody could be asked what a tracking server gives, through no fault of the store."""
+
+
 class ChangeError(ComplianceError):
     """One change cannot be written: what it was planned on is no longer so, or the system refused."""
 

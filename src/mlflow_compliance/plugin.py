@@ -22,6 +22,7 @@ from mlflow_compliance.session.outcomes import (
 from mlflow_compliance.session.packs import header
 from mlflow_compliance.session.redaction import cut_warning
 from mlflow_compliance.session.repair import repair
+from mlflow_compliance.session.signing import sign_reports
 from mlflow_compliance.session.xdist import prepare, receive_error, stop
 
 if TYPE_CHECKING:
@@ -127,6 +128,9 @@ def pytest_terminal_summary(terminalreporter: TerminalReporter, config: pytest.C
     summarize(terminalreporter, config)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_sessionfinish(session: pytest.Session) -> None:
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> Generator[None, object, object]:
     finish(session)
+    result = yield
+    sign_reports(session)  # when every plugin has written its file
+    return result

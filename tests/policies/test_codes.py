@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
@@ -16,11 +17,23 @@ if TYPE_CHECKING:
 RECORDS = {"violations.add", "violations.offer", "violations.not_evaluated"}
 """What a check records by: methods of Violations that take a code first."""
 
+NOTES = {"RUN004"}
+"""Rules that only tell a reader something, and never fail."""
 CODES = {
     "ART001": ["duplicate", "equal-archives", "not-compared"],
     "ART002": ["ownerless", "unknown-owner"],
     "ART003": ["relocated", "unreachable"],
-    "ART004": ["changed", "gone", "not-looked-at", "unreadable"],
+    "ART004": [
+        "changed",
+        "gone",
+        "journal-not-read",
+        "kept-journal-differs",
+        "no-hash",
+        "no-record",
+        "not-looked-at",
+        "unreadable",
+        "{problem.code}",
+    ],
     "ART005": ["incomplete"],
     "ART006": ["manifest", "owned"],
     "EXP001": [
@@ -39,17 +52,20 @@ CODES = {
         "production-of-no-product",
         "unclassified",
     ],
+    "EXP004": ["name-taken"],
+    "EXP005": ["default-deleted"],
     "MOD001": ["incomplete", "no-model", "no-production-run"],
     "MOD002": ["not-known-to-be-safe"],
     "MOD003": ["does-not-load", "no-model"],
     "MOD004": ["no-environment", "no-example", "no-model", "no-signature", "not-pinned"],
     "MOD005": ["does-not-score", "no-model", "other-probabilities"],
+    "MOD006": ["half-made"],
     "PRD001": ["missing", "no-production-run"],
     "PRD002": ["missing", "no-production-run", "not-a-number"],
     "PRD003": ["missing", "no-production-run"],
     "PRD004": ["missing", "no-production-run"],
     "PRD005": ["contradiction", "does-not-follow", "no-production-run", "not-recomputed"],
-    "PRD006": ["several-values"],
+    "PRD006": ["metadata-unusable", "several-values"],
     "PRD007": [
         "feature-count-differs",
         "feature-names-differ",
@@ -59,6 +75,7 @@ CODES = {
         "no-model",
     ],
     "PRD008": ["no-product"],
+    "PRD009": ["not-looked-at", "{item.code}"],
     "REG001": [
         "alias-does-not-resolve",
         "alias-names-another-run",
@@ -67,16 +84,20 @@ CODES = {
     ],
     "REG002": ["incomplete", "no-model"],
     "REG003": ["stage"],
+    "REG004": ["experiment-deleted", "model-deleted", "run-deleted", "run-gone"],
+    "REG005": ["alias-without-version"],
     "REG006": ["alias-of-no-product"],
     "RUN001": ["stuck"],
     "RUN002": ["no-production-run", "not-finished", "production-in-archive", "several-production-runs"],
+    "RUN003": ["parent-deleted", "parent-gone"],
     "SRV001": ["another-model", "files-missing", "no-production-run", "not-on-record", "nothing-loads"],
     "SRV002": ["no-production-run", "not-served"],
     "STO001": ["clashes", "repeats", "without-experiment"],
-    "STO002": ["{lost.table}-without-{lost.parent}"],
+    "STO002": ["rows-not-listed", "{lost.table}-without-{lost.parent}"],
     "STO003": ["{schema.state.value}"],
     "STO004": ["older-than-its-files"],
     "STO005": ["{file.code}"],
+    "TRC001": ["files-without-row", "in-progress", "not-looked-at"],
 }
 
 
@@ -135,7 +156,8 @@ def test_codes_are_an_interface() -> None:
         "findings by policy, code and entity. Where it is meant, change the list in this test, and tell it in "
         "CHANGELOG.md"
     )
-    assert found.keys() == {rule.id for rule in rules()}
+    assert found.keys() | NOTES == {rule.id for rule in rules()}
+    assert not found.keys() & NOTES
 
 
 def test_states_of_a_schema_are_codes_of_sto003() -> None:
@@ -147,6 +169,24 @@ def test_states_of_a_schema_are_codes_of_sto003() -> None:
         "several",
         "unknown",
     ]
+
+
+def test_what_is_wrong_with_a_signature() -> None:
+    """The codes of ART004 that come from the one verdict on a bundle."""
+    source = ast.parse((CHECKOUT / "src/mlflow_compliance/production/signature.py").read_text("utf-8"))
+    words = [node.value for node in ast.walk(source) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    codes = {word for word in words if re.fullmatch(r"[a-z]+(-[a-z]+)+", word)} - {"mlflow-artifacts"}
+    assert codes == {
+        "bundle-unreadable",
+        "file-not-signed",
+        "file-unreadable",
+        "model-not-signed",
+        "signature-does-not-verify",
+        "signed-as-another",
+        "signed-file-changed",
+        "signed-file-missing",
+        "signed-with-another-key",
+    }
 
 
 def test_what_is_wrong_in_a_file_store_has_a_way_out() -> None:
@@ -164,14 +204,24 @@ def test_what_is_wrong_in_a_file_store_has_a_way_out() -> None:
         "metric-empty",
         "not-utf-8",
         "run-among-experiments",
+        "too-large",
         "unreadable",
     ]
     assert set(advised) <= words
 
 
+def test_codes_of_contradictions_are_codes_of_prd009() -> None:
+    module = ast.parse((CHECKOUT / "src/mlflow_compliance/production/agreement.py").read_text("utf-8"))
+    calls = [
+        node for node in ast.walk(module) if isinstance(node, ast.Call) and ast.unparse(node.func) == "Contradiction"
+    ]
+    codes = {code for node in calls for code in spelled(node.args[0])}
+    assert codes == {"cost-differs", "date-differs", "id-differs", "metric-differs", "model-differs"}
+
+
 def test_every_policy_has_a_fixer_or_advice() -> None:
     """One of them: advice beside a fixer would never be shown."""
-    assert {rule.id for rule in rules() if bool(rule.advice) == (rule.id in remedies())} == set()
+    assert {rule.id for rule in rules() if bool(rule.advice) == (rule.id in remedies())} == NOTES
     assert remedies().keys() <= {rule.id for rule in rules()}
 
 

@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 from producing import copied, model_folder, settings_for
-from repairs import EVERY, findings, notes, plan_for, unfixed
+from repairs import EVERY, findings, notes, plan_for, unfixed, verdict
 from stores import Lab, model_files
 
+from mlflow_compliance.rules.outcome import Outcome
 from mlflow_compliance.store.store import open_store
 
 LabMaker = Callable[..., Lab]
@@ -190,6 +191,14 @@ def test_mod005_features_that_are_not_the_models(whole: Lab) -> None:
     pd.read_parquet(path).drop(columns="FEATURE_3").to_parquet(path)
     (found,) = findings(whole, "MOD005")
     assert "FEATURE_3" in found.observed
+
+
+@pytest.mark.parametrize("away", ["data/sample.parquet", "results/predictions.parquet"])
+def test_mod005_what_cannot_be_read_proves_nothing(whole: Lab, away: str) -> None:
+    (whole.folder / away).unlink()
+    found = verdict(whole, "MOD005", "credit")
+    assert found.outcome == Outcome.NOT_EVALUATED
+    assert found.unevaluated[0].reason == f"{Path(away).name}, which the settings name, is not there"
 
 
 def test_without_a_production_model_nothing_is_green(make_lab: LabMaker) -> None:

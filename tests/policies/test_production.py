@@ -12,8 +12,10 @@ import pytest
 from gates import CHECKOUT, POLICIES, Gate
 from mlflow.entities import Metric, Param
 from producing import PRODUCTION, THRESHOLD, copied, lay_out, settings_for
-from repairs import EVERY, carry_out, findings, plan_for, unfixed
+from repairs import EVERY, carry_out, findings, plan_for, unfixed, verdict
 from stores import CREDIT, START, Lab
+
+from mlflow_compliance.rules.outcome import Outcome
 
 REAL = CHECKOUT.parent / "shared" / "data" / "credit_scoring" / "static_model_predictions.parquet"
 LabMaker = Callable[..., Lab]
@@ -305,3 +307,44 @@ def test_prd006_overrules_no_run_of_an_experiment_that_is_only_named_like_produc
     plan = plan_for(lab, "PRD006")
     assert plan.changes == ()
     assert "only named like production (built in)" in plan.unfixed[0].reason
+
+
+CSV = "TARGET,PROBABILITY\n0,0.2\n1,0.9\n1,0.4\n0,0.6\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "named", "params", "wanted"),
+    [
+        ({}, None, {}, Outcome.NOT_APPLICABLE),
+        ({}, "gone.csv", {"threshold": "0.5"}, Outcome.NOT_EVALUATED),
+        ({"predictions/p.csv": CSV}, None, {"threshold": "0.5"}, Outcome.PASSED),
+        ({"predictions/p.csv": CSV}, None, {}, Outcome.NOT_EVALUATED),
+        ({"predictions/p.csv": "a,b\n1,2\n"}, None, {"threshold": "0.5"}, Outcome.NOT_EVALUATED),
+        ({"predictions.parquet": "PAR1 cut off"}, None, {"threshold": "0.5"}, Outcome.NOT_EVALUATED),
+        ({"predictions/p.csv": CSV, "predictions/q.csv": CSV}, None, {"threshold": "0.5"}, Outcome.NOT_EVALUATED),
+        ({"predictions/p.csv": CSV}, None, {"threshold": "high"}, Outcome.FAILED),
+    ],
+)
+def test_prd005_says_what_it_rests_on(
+    make_lab: LabMaker,
+    tmp_path: Path,
+    files: dict[str, str],
+    named: str | None,
+    params: dict[str, str],
+    wanted: Outcome,
+) -> None:
+    """Without predictions there is nothing to judge by; those that are there and cannot be read prove nothing."""
+    lab = make_lab(**settings_for(**({"predictions": str(tmp_path / named)} if named else {})))
+    contents = {name: text.encode() for name, text in files.items()}
+    run_id = lab.run(lab.experiment("credit_delivery"), stage="production", metrics={"auc": 0.712}, files=contents)
+    lab.client.log_batch(run_id, params=[Param(key, value) for key, value in params.items()])
+    assert verdict(lab, "PRD005", "credit").outcome == wanted
+
+
+def test_prd005_finds_a_typed_number_by_predictions_that_only_the_run_knows(lab: Lab) -> None:
+    key = lab.experiment("credit_delivery")
+    logged = {"predictions/scored.csv": CSV.encode()}
+    run_id = lab.run(key, stage="production", metrics={"accuracy": 0.99}, files=logged)
+    lab.client.log_param(run_id, "threshold", "0.5")
+    (found,) = findings(lab, "PRD005")
+    assert found.expected.startswith("0.5 from scored.csv (4 rows) at threshold 0.5")

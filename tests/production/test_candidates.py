@@ -14,7 +14,7 @@ from mlflow_compliance.settings.schema import Settings, load_settings
 from mlflow_compliance.store.store import open_store
 
 OF_PRODUCTION = {"EXP001", "RUN002", "MOD001", "MOD003", "MOD004", "MOD005", "REG001", "REG006", "SRV001", "SRV002"}
-OF_PRODUCTION |= {f"PRD00{number}" for number in range(1, 8)}
+OF_PRODUCTION |= {f"PRD00{number}" for number in (1, 2, 3, 4, 5, 6, 7, 9)}
 HOSTILE = 'a "b" \\ \n[store]\nx = 1 # \x1b[31m \u202e \U000e0041 [*?] é'
 
 

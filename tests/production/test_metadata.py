@@ -90,6 +90,7 @@ def test_the_files_of_the_model_are_told_from_those_of_the_run() -> None:
     assert [item["path"] for item in composed()["artifacts"]] == [
         "confusion_matrix.png",
         "model.pkl",
+        "model/MLmodel",
         "model/model.skops",
     ]
     assert [(item["role"], item["path"]) for item in composed()["sources"]] == [

@@ -52,14 +52,16 @@ def test_it_mends_what_the_gate_found_and_is_done_the_second_time(gate: Gate, me
     assert "6 fixed" in text
     assert "22 of 22 changes made" in text
     assert "verified: the store, read anew, is what was planned" in text
-    assert plan_in(fixed)[-1] == "22 changes to 9 entities; 0 findings are left for people"
+    # Not every rule was asked: that nothing is left cannot be said.
+    assert plan_in(fixed)[-1].startswith("22 changes to 9 entities; not evaluated: MOD002, MOD003, ")
     assert names(messy)["test_experiment (retired 3)"] == "deleted"
 
     untouched = state(messy.folder)
     second = gate("--fix", "-v")
     assert second.ret == 0
     assert "FIXED" not in told(second)
-    assert plan_in(second) == ["0 changes to 0 entities; 0 findings are left for people"]
+    (nothing,) = plan_in(second)
+    assert nothing.startswith("0 changes to 0 entities; not evaluated: ")
     assert "repair: nothing to change" in told(second)
     assert state(messy.folder) == untouched
 
@@ -79,7 +81,7 @@ def test_what_it_cannot_mend_still_fails_with_what_to_do(gate: Gate, messy: Lab)
 
     second = gate("--fix", "-v")
     assert second.ret == 1
-    assert plan_in(second)[-1] == "0 changes to 0 entities; 1 findings are left for people"
+    assert plan_in(second)[-1].startswith("0 changes to 0 entities; 1 findings are left for people; not evaluated: ")
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,8 @@ def test_a_store_in_order_has_an_empty_plan(gate: Gate, messy: Lab) -> None:
     before = state(messy.folder)
     dry = gate("--fix-dry-run")
     assert dry.ret == 0
-    assert plan_in(dry) == ["0 changes to 0 entities; 0 findings are left for people"]
+    (nothing,) = plan_in(dry)
+    assert nothing.startswith("0 changes to 0 entities; not evaluated: ")
     assert "dry run: nothing to change" in told(dry)
     assert state(messy.folder) == before
 

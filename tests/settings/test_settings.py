@@ -21,7 +21,7 @@ from mlflow_compliance.settings.toml import line_of, parse
 from mlflow_compliance.snapshot.entities import Experiment
 from mlflow_compliance.snapshot.files import DuplicateRules
 
-TABLES = "artifacts, duplicates, experiments, gate, journal, models, policies, products, runs, store"
+TABLES = "artifacts, duplicates, evidence, experiments, gate, journal, models, policies, products, runs, store"
 EVERYTHING = """
 [store]
 tracking_uri = "sqlite:///mlflow.db"
@@ -66,6 +66,7 @@ allowed_models = ["sha256:000000000000000000000000000000000000000000000000000000
 loaders = ["own.flavor"]
 allow_code = true
 time_limit = 5
+half_made_max_days = 30
 memory_limit = 2048
 [experiments]
 test_names = ["try*"]
@@ -77,11 +78,15 @@ lifecycle_values = ["done"]
 running_max_hours = 0.5
 [duplicates]
 min_size = 1
+max_size = 1000
 boilerplate = ["*.yaml"]
 zip_members = true
 pointers = true
 [artifacts]
 hash_cache = "cache"
+[evidence]
+sign_with = "key.pem"
+verify_with = "key.pub"
 [journal]
 folder = ".compliance"
 [gate]
@@ -180,15 +185,23 @@ def test_every_key_is_read(folder: Path) -> None:
             "loaders": ("own.flavor",),
             "allow_code": True,
             "time_limit": 5.0,
+            "half_made_max_days": 30.0,
             "memory_limit": 2048,
         },
-        "duplicates": {"min_size": 1, "boilerplate": ("*.yaml",), "zip_members": True, "pointers": True},
+        "duplicates": {
+            "min_size": 1,
+            "max_size": 1000,
+            "boilerplate": ("*.yaml",),
+            "zip_members": True,
+            "pointers": True,
+        },
         "artifacts": {"hash_cache": "cache"},
         "journal": {"folder": ".compliance"},
+        "evidence": {"sign_with": "key.pem", "verify_with": "key.pub"},
         "gate": {"require_evidence": ("high", "critical")},
         "policies": {"EXP002": {"enabled": False, "severity": "low"}},
     }
-    assert settings.duplicate_rules() == DuplicateRules(1, ("*.yaml",))
+    assert settings.duplicate_rules() == DuplicateRules(1, ("*.yaml",), 1000)
 
 
 def test_pyproject_says_the_same(folder: Path) -> None:
@@ -241,8 +254,10 @@ class TestProblems:
             ),
             (
                 "models.allowed_models = ['sha256:abc']",
-                "models.allowed_models: must be hashes as MOD002 tells them, 'sha256:' and 64 hexadecimal digits, "
-                "not 'sha256:abc'",
+                (
+                    "models.allowed_models: must be hashes as MOD002 tells them, 'sha256:' and 64 hexadecimal digits, "
+                    "not 'sha256:abc'"
+                ),
             ),
             ("models.memory_limit = 1", "models.memory_limit: must be a whole number of at least 1024, not 1"),
             ("runs.running_max_hours = 0", "runs.running_max_hours: must be a number greater than 0, not 0"),
@@ -251,6 +266,7 @@ class TestProblems:
             ("runs.running_max_hours = inf", "runs.running_max_hours: must be a finite number, not inf"),
             ("duplicates.min_size = '24'", "duplicates.min_size: must be a whole number of at least 1, not '24'"),
             ("duplicates.min_size = 24.0", "duplicates.min_size: must be a whole number of at least 1, not 24.0"),
+            ("duplicates.max_size = 0", "duplicates.max_size: must be a whole number of at least 1, not 0"),
             ("duplicates.min_size = 0", "duplicates.min_size: must be a whole number of at least 1, not 0"),
             ("duplicates.zip_members = 1", "duplicates.zip_members: must be true or false, not 1"),
             ("experiments.test_tags.a = true", "experiments.test_tags.a: must be text in quotes, not true"),

@@ -349,7 +349,7 @@ def _file_facts(artifacts: Artifacts) -> dict[str, Any]:
     return {
         "files": {
             path: (
-                "any size" if os.path.basename(path) in ("MLmodel", "model_metadata.json") else file.size,
+                "any size" if os.path.basename(path) in ("MLmodel", "model_metadata.json", "model.sig") else file.size,
                 first[file.copy],
                 file.owner and (file.owner.kind, file.owner.key),
                 file.logged,

@@ -378,7 +378,7 @@ def test_a_full_disk_stops_a_repair_and_loses_nothing(
     (small_disk / "ballast").unlink()
     again = gate("--fix")
     assert again.ret == 0
-    assert plan_in(again)[-1].endswith("0 findings are left for people")
+    assert "findings are left for people" not in plan_in(again)[-1]
     assert set(contents.values()) <= set(_contents(lab.mlruns).values())
 
 

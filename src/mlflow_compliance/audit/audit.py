@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import secrets
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlflow_compliance.audit.snapshots import Alone, Sharing, SnapshotCache
 from mlflow_compliance.errors import ComplianceError, PlanError
 from mlflow_compliance.production.context import Context
+from mlflow_compliance.production.keys import keys_of
 from mlflow_compliance.repair.plan import Plan, make_plan, not_now
 from mlflow_compliance.repair.run import Repair, carry_out
 from mlflow_compliance.rules.evaluation import cases, verdict_of
@@ -19,6 +21,7 @@ from mlflow_compliance.rules.policy import FILE_PARAMETERS, PARAMETERS, Policy
 from mlflow_compliance.rules.selecting import selects
 from mlflow_compliance.settings.flags import Flags
 from mlflow_compliance.settings.schema import Settings, find_settings, load_settings
+from mlflow_compliance.snapshot.journals import EXPERIMENT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -131,9 +134,12 @@ class Audit:
         self.policies[rule.id] = rule
 
     def check(self, known_ids: set[str]) -> None:
-        """Raise SettingsError where the settings speak of a policy that is in no pack at hand."""
+        """Raise SettingsError where the settings speak of a policy that is in no pack at hand, or of a key that cannot
+        be used.
+        """
         self.known = known_ids
         self.settings.check_policy_ids(known_ids | self.policies.keys())
+        keys_of(self.settings)
 
     def check_any_enabled(self, selected: Iterable[Policy]) -> None:
         """Raise ComplianceError where the settings switch off every policy that was selected: no rule run is no
@@ -239,7 +245,13 @@ class Audit:
         allows.
         """
         rules = [rule for rule in self.policies.values() if rule.id in only and rule.evaluable]
-        made = make_plan(rules, self.remedies, self.context(artifacts=True), only)
+        context = self.context(artifacts=True)
+        kept = f"the journal will be kept in the store too, in experiment {EXPERIMENT!r}"
+        made = replace(
+            make_plan(rules, self.remedies, context, only),
+            note=kept if self.keeps_journals else "",
+            unasked=self._unasked(only, context),
+        )
         limit = self.options.limit
         if limit is not None and len(made.entities) > limit:
             size = len(made.entities)
@@ -248,6 +260,25 @@ class Audit:
                 "or select with -k"
             )
         return made
+
+    def _unasked(self, only: Mapping[str, frozenset[str]], context: Context) -> tuple[str, ...]:
+        """Ids of the rules that are not asked for a plan, or not of everything."""
+
+        def whole(rule: Policy) -> bool:
+            asked = only.get(rule.id, frozenset())
+            if not rule.evaluable:
+                return bool(asked)
+            return self.enabled(rule) and asked >= {case.key for case in cases(rule, context)}
+
+        return tuple(
+            sorted((self.known | self.policies.keys()) - {item.id for item in self.policies.values() if whole(item)})
+        )
+
+    @property
+    def keeps_journals(self) -> bool:
+        """Whether a repair keeps its journal in the store: where stores of this kind do, or this one does already."""
+        backend = self.store.backend
+        return backend.keeps_journals or (backend.rows and bool(self.snapshot(artifacts=True).journals.mark))
 
     def carry_out(self, only: Mapping[str, frozenset[str]], tell: Callable[[Plan], None]) -> None:
         """Plan, `tell` the plan, and with --fix carry it out and read the store anew."""
@@ -270,6 +301,10 @@ class _Target:
 
     def __init__(self, audit: Audit) -> None:
         self._audit = audit
+        self._lines: Mapping[str, str] = {}
+        """What the folder of the journals said of hashes before the repair."""
+        self._before: Snapshot | None = None
+        self._mark = ""
 
     @property
     def uri(self) -> str:
@@ -286,6 +321,37 @@ class _Target:
         from mlflow_compliance.store.write.writer import StoreWriter
 
         return StoreWriter(self._audit.store, binding)
+
+    def kept_as(self) -> str:
+        from mlflow_compliance.store.storage.recorded_hashes import read_lines
+
+        store, self._before = self._audit.store, self._audit.snapshot(artifacts=True)
+        self._lines = read_lines(store.folder)
+        if self._audit.keeps_journals:
+            journals = self._before.journals
+            # That of a repair which was killed before the store kept anything, so that it is kept now.
+            begun = next(filter(None, (journals.own[key] for key in sorted(journals.own, reverse=True))), "")
+            self._mark = journals.mark or begun or secrets.token_hex(8)
+        return self._mark
+
+    def recorded(self) -> Mapping[str, str]:
+        from mlflow_compliance.store.storage.recorded_hashes import read_lines
+
+        assert self._before is not None
+        kept = self._before.journals.hashes
+        return {
+            path: digest
+            for path, digest in read_lines(self._audit.store.folder).items()
+            if self._lines.get(path) != digest or (self._mark and digest and path not in kept)
+        }
+
+    def keep(self, writer: Writer) -> str:
+        from mlflow_compliance.store.write.kept_journals import JournalKeeper
+        from mlflow_compliance.store.write.writer import StoreWriter
+
+        assert isinstance(writer, StoreWriter)
+        assert self._before is not None
+        return JournalKeeper(writer, self._before, self._mark).keep()
 
     def forget(self) -> None:
         self._audit.snapshots.forget()

@@ -29,6 +29,8 @@ class FoundProblem:
     expected: str
     remedy: str
     toml: str = ""
+    cause: tuple[str, str] | None = None
+    """Policy and entity of the check that tells what this follows from, where there is one."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,9 @@ class Result:
     def of(cls, plain: Mapping[str, Any]) -> Result:
         """From what `plain` gave, also after a way through JSON, which makes lists of tuples."""
         known = {field.name: plain[field.name] for field in fields(cls)}
-        known["findings"] = tuple(FoundProblem(**item) for item in known["findings"])
+        known["findings"] = tuple(
+            FoundProblem(**{**item, "cause": item["cause"] and tuple(item["cause"])}) for item in known["findings"]
+        )
         known["unevaluated"] = tuple(NotJudged(**item) for item in known["unevaluated"])
         known["examined"] = tuple((kind, key) for kind, key in known["examined"])
         for name in ("done", "notes"):

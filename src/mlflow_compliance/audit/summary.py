@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import platform
+import socket
 from typing import TYPE_CHECKING
 
 from mlflow_compliance.audit.results import Line, Summary
+from mlflow_compliance.audit.weakened import weakened
+from mlflow_compliance.production.keys import keys_of
+from mlflow_compliance.repair.journal import user_name, version_of
 from mlflow_compliance.safe_text import first_of
+from mlflow_compliance.settings.errors import shown_path
 from mlflow_compliance.snapshot.ownership import as_time
 
 if TYPE_CHECKING:
@@ -15,6 +21,7 @@ if TYPE_CHECKING:
 
 
 _FEW = 5
+PROGRAMS = ("pytest-mlflow-compliance", "mlflow", "pytest")
 """Names in one line of the head."""
 
 
@@ -44,6 +51,29 @@ def _repair_of(audit: Audit) -> Iterator[Line]:
         yield Line(f"--fix would not carry this plan out: {refusal}", ok=False)
 
 
+def _keys(audit: Audit) -> Iterator[str]:
+    """Which keys are in force. Their fingerprints are what `sha256sum` says of the public key's file."""
+    keys = keys_of(audit.settings)
+    if keys.signing:
+        yield f"this report's files are signed (.sig beside each) with the key sha256 {keys.signing.public.fingerprint}"
+        if keys.signing.warning:
+            yield f"warning: {keys.signing.warning}"
+    if keys.judging:
+        yield f"models in production are held to the key sha256 {keys.judging.fingerprint}"
+
+
+def _conditions_of(audit: Audit) -> Iterator[str]:
+    """What the verdict rests on beside the store: whose word, on which machine, by which rules and programs."""
+    settings = audit.settings
+    file = f"{shown_path(settings.path)}, sha256 {settings.sha256}" if settings.path else "no file, all is built in"
+    yield f"settings: {file}"
+    for line in weakened(settings, audit.policies):
+        yield f"asks for less than is built in: {line}"
+    versions = ", ".join(f"{name} {version_of(name)}" for name in PROGRAMS)
+    yield f"audited by {user_name()} on {socket.gethostname()}; {versions}, Python {platform.python_version()}"
+    yield from _keys(audit)
+
+
 def _lines_of(audit: Audit) -> Iterator[str]:
     snapshot = audit.snapshot(artifacts=False)
     runs: dict[str, int] = {}
@@ -65,6 +95,9 @@ def _lines_of(audit: Audit) -> Iterator[str]:
         f"registered models: {len(snapshot.registered_models)}, versions: "
         f"{sum(len(item.versions) for item in snapshot.registered_models.values())}"
     )
+    whole = len(snapshot.journals.whole)
+    if snapshot.journals.apart:
+        yield f"kept journals of repairs: {whole}, set apart: no other rule than ART004 looks at their experiment"
     if snapshot.other_workspaces:
         yield (
             f"not read: {_counted(snapshot.other_workspaces, 'other workspace')} (MLFLOW_WORKSPACE names the "
@@ -86,6 +119,7 @@ def _lines_of(audit: Audit) -> Iterator[str]:
         yield f"artifacts: {len(files)} files, {size} bytes, {sum(stored.values())} of them on disk, in {where}"
         for prefix, rows in sorted(snapshot.artifacts.relocated.items()):
             yield f"relocated: {rows} rows say {prefix}, a place that is not used here; read through [store.relocate]"
+    yield from _conditions_of(audit)
     if audit.options.rules:
         others = sum(not audit.asked(rule) for rule in audit.policies.values())
         yield f"limited by --compliance-rules to {', '.join(audit.options.rules)}: {others} other rules were not asked"

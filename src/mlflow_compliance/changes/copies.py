@@ -209,7 +209,7 @@ def _datasets_of(copy: Run) -> set[DatasetInput]:
             (item["name"], item["digest"]): {field: item[field] for field in _FIELDS}
             for item in json.loads(copy.tags.get(SOURCE_DATASETS, "[]"))
         }
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         own = {}  # somebody wrote it anew: what the copy holds itself counts
     return {item._replace(**own.get(item[:2], {})) for item in copy.datasets}
 

@@ -58,8 +58,7 @@ class RenameExperiment(Change):
 
     def predict(self, snapshot: Snapshot) -> Snapshot:
         experiment = experiment_in(snapshot, self.experiment_id)
-        if any(other.name == self.name for other in snapshot.experiments.values()):
-            raise ChangeError(f"the name {self.name!r} is taken: MLflow names are unique, deleted experiments included")
+        refuse_taken(self.name, snapshot)
         return snapshot.with_experiment(replace(experiment, name=self.name))
 
     def facts(self) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -98,7 +97,9 @@ class DeleteExperiment(Change):
             key: replace(run, lifecycle=DELETED) if run.experiment_id == self.experiment_id else run
             for key, run in snapshot.runs.items()
         }
-        deleted = replace(experiment, lifecycle=DELETED, runs=counts, deleted_runs=())
+        deleted = replace(experiment, lifecycle=DELETED, runs=counts)
+        known = deleted.deleted_runs if deleted.keeps_deleted_ids else ()
+        deleted = replace(deleted, deleted_runs=known)
         return replace(snapshot.with_experiment(deleted), runs=runs)
 
     def facts(self) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -138,3 +139,38 @@ class RestoreExperiment(Change):
 
     def facts(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return {"lifecycle_stage": DELETED}, {"lifecycle_stage": ACTIVE}
+
+
+@dataclass(frozen=True)
+class RenameDeletedExperiment(Change):
+    """Give a soft-deleted experiment another name; it and its runs stay deleted."""
+
+    experiment_id: str
+    name: str
+    before: str
+
+    @property
+    def entity(self) -> EntityRef:
+        return EntityRef("experiment", self.experiment_id, self.before)
+
+    def describe(self) -> str:
+        return f"rename the deleted experiment {self.experiment_id} from {self.before!r} to {self.name!r}"
+
+    def predict(self, snapshot: Snapshot) -> Snapshot:
+        experiment = snapshot.experiments.get(self.experiment_id)
+        if experiment is None or experiment.active or experiment.count():
+            raise ChangeError(
+                f"experiment {self.experiment_id} is not there, or it or some of its runs are not deleted: run again "
+                "to plan anew"
+            )
+        refuse_taken(self.name, snapshot)
+        return snapshot.with_experiment(replace(experiment, name=self.name))
+
+    def facts(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        return {"name": self.before}, {"name": self.name}
+
+
+def refuse_taken(name: str, snapshot: Snapshot) -> None:
+    """Raise ChangeError where an experiment has a name already."""
+    if any(other.name == name for other in snapshot.experiments.values()):
+        raise ChangeError(f"the name {name!r} is taken: MLflow names are unique, deleted experiments included")

@@ -23,10 +23,20 @@ from mlflow_compliance.snapshot.entities import (
     ModelMetric,
     Run,
 )
+from mlflow_compliance.snapshot.evidence import Digest
 from mlflow_compliance.snapshot.files import METADATA, MLMODEL, UNKNOWN_SIZE, ArtifactFile, ModelFolder, in_folder
 from mlflow_compliance.snapshot.refs import EntityRef
 from mlflow_compliance.snapshot.snapshot import Snapshot
-from mlflow_compliance.snapshot.tags import BUILD, BUILT_FOR, BUILT_IN, COMPLETE_BUILD, DATA_CONTEXT, RUN_NAME, USER
+from mlflow_compliance.snapshot.tags import (
+    BUILD,
+    BUILT_FOR,
+    BUILT_IN,
+    COMPLETE_BUILD,
+    DATA_CONTEXT,
+    METADATA_HASH,
+    RUN_NAME,
+    USER,
+)
 
 Files = tuple[tuple[str, int, str], ...]
 """(path, size in bytes, SHA-256 in hex) of files, relative to their folder."""
@@ -70,6 +80,16 @@ class LogProductionRun(Change):
         """The symbol for the id of its logged model."""
         return f"⟨production model of {self.product}⟩"
 
+    @property
+    def mlmodel_hash(self) -> str:
+        """The symbol for the hash of its MLmodel, which names the ids."""
+        return f"⟨sha256 of MLmodel of {self.product}⟩"
+
+    @property
+    def metadata_hash(self) -> str:
+        """The symbol for the hash of its model_metadata.json, which names the ids too."""
+        return f"⟨sha256 of model_metadata.json of {self.product}⟩"
+
     def describe(self) -> str:
         counted = (
             f"{len(self.params)} params, {len(self.metrics)} metrics, {len(self.files) + 1} artifacts and "
@@ -80,7 +100,8 @@ class LogProductionRun(Change):
     def all_tags(self) -> dict[str, str]:
         """Its tags when it is complete."""
         own = {USER: self.user, RUN_NAME: self.name}
-        return {**own, **self.tags, BUILT_FOR: self.product, BUILT_IN: JOURNAL, BUILD: COMPLETE_BUILD}
+        made = {BUILT_FOR: self.product, BUILT_IN: JOURNAL, BUILD: COMPLETE_BUILD, METADATA_HASH: self.metadata_hash}
+        return {**own, **self.tags, **made}
 
     def points(self) -> dict[str, tuple[MetricPoint, ...]]:
         return {key: (MetricPoint(value, self.at, 0),) for key, value in self.metrics.items()}
@@ -126,9 +147,14 @@ class LogProductionRun(Change):
         source = snapshot.sources.get(self.product) if self.product in snapshot.sources else None
         if after.evidence is None or source is None or source.bundle is None:
             return after
-        return replace(
-            after, evidence=after.evidence.with_run(self.run_id, folder, source.bundle, json.loads(self.metadata))
-        )
+        home, document = artifacts.locations[run.ref.place], json.loads(self.metadata)
+        digests = {f"{home}/{path}": Digest(digest) for path, _, digest in self.files}
+        digests |= {f"{folder}/{path}": Digest(digest) for path, _, digest in self.model_files}
+        digests |= {
+            f"{home}/{METADATA}": Digest(self.metadata_hash),
+            f"{folder}/{MLMODEL}": Digest(self.mlmodel_hash),
+        }
+        return replace(after, evidence=after.evidence.with_run(self.run_id, folder, source.bundle, document, digests))
 
     def measured_on(self) -> tuple[str, str]:
         """Name and digest of the dataset that its metrics were measured on."""

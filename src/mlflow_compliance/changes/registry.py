@@ -141,3 +141,34 @@ class SetAlias(Change):
 
     def facts(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return {self.alias: self.before}, {self.alias: self.version}
+
+
+@dataclass(frozen=True)
+class PutAliasBack(Change):
+    """Let an alias name a version that is not there, as it did before a repair took it away."""
+
+    name: str
+    alias: str
+    version: str
+
+    @property
+    def entity(self) -> EntityRef:
+        return EntityRef("registered_model", self.name, self.name)
+
+    def describe(self) -> str:
+        return (
+            f"let alias {self.alias!r} of registered model {self.name!r} name version {self.version} again, which is "
+            "not there"
+        )
+
+    def predict(self, snapshot: Snapshot) -> Snapshot:
+        registered = snapshot.registered_models.get(self.name)
+        if registered is None or self.alias in registered.aliases:
+            raise ChangeError(
+                f"registered model {self.name!r} is not there or has an alias {self.alias!r} by now: run again to "
+                "plan anew"
+            )
+        return snapshot.with_registered(replace(registered, aliases={**registered.aliases, self.alias: self.version}))
+
+    def facts(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        return {self.alias: None}, {self.alias: self.version}

@@ -1,4 +1,4 @@
-"""Changes of runs: tags, status and end."""
+"""Changes of runs: tags, status and end, soft-deletion."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mlflow_compliance.changes.base import Change, experiment_in, run_in
-from mlflow_compliance.snapshot.entities import Experiment, Run
+from mlflow_compliance.errors import ChangeError
+from mlflow_compliance.snapshot.entities import ACTIVE, DELETED, Experiment, Run
 from mlflow_compliance.snapshot.refs import EntityRef
 from mlflow_compliance.snapshot.snapshot import Snapshot
+from mlflow_compliance.snapshot.tags import PARENT
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,69 @@ class ReopenRun(Change):
 
     def facts(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return {"status": self.status}, {"status": "RUNNING"}
+
+
+@dataclass(frozen=True)
+class RestoreRun(Change):
+    """Restore a soft-deleted run in an active experiment."""
+
+    run_id: str
+    experiment_id: str
+
+    @property
+    def entity(self) -> EntityRef:
+        return EntityRef("run", self.run_id)
+
+    def describe(self) -> str:
+        return f"restore run {self.run_id} of experiment {self.experiment_id}"
+
+    def predict(self, snapshot: Snapshot) -> Snapshot:
+        after = _moved(snapshot, self.run_id, DELETED, ACTIVE)
+        lost = {key: parent for key, parent in after.lost_parents.items() if key != self.run_id}
+        above = after.runs[self.run_id].tags.get(PARENT, "")
+        if above in lost:
+            children = lost[above].children
+            number = children.get(self.experiment_id, 0) + 1
+            lost[above] = lost[above]._replace(children=dict(sorted({**children, self.experiment_id: number}.items())))
+        return replace(after, lost_parents=lost)
+
+    def facts(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        return {"lifecycle_stage": DELETED}, {"lifecycle_stage": ACTIVE}
+
+
+@dataclass(frozen=True)
+class DeleteRun(Change):
+    """Soft-delete a run that a repair restored: only as its inverse. Which runs miss it as their parent then is not
+    predicted.
+    """
+
+    run_id: str
+    experiment_id: str
+
+    @property
+    def entity(self) -> EntityRef:
+        return EntityRef("run", self.run_id)
+
+    def describe(self) -> str:
+        return f"soft-delete run {self.run_id} of experiment {self.experiment_id} (it can be restored)"
+
+    def predict(self, snapshot: Snapshot) -> Snapshot:
+        return _moved(snapshot, self.run_id, ACTIVE, DELETED)
+
+    def facts(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        return {"lifecycle_stage": ACTIVE}, {"lifecycle_stage": DELETED}
+
+
+def _moved(snapshot: Snapshot, run_id: str, before: str, after: str) -> Snapshot:
+    """A snapshot with a run in another stage of its life."""
+    run = run_in(snapshot, run_id)
+    if run.lifecycle != before:
+        raise ChangeError(f"run {run_id} is {run.lifecycle} already: run again to plan anew")
+    experiment = experiment_in(snapshot, run.experiment_id)
+    deleted = {*experiment.deleted_runs} - {run_id} | ({run_id} if after == DELETED else set())
+    counted = recount(experiment, (before, run.status), (after, run.status))
+    moved = snapshot.with_experiment(replace(counted, deleted_runs=tuple(sorted(deleted))))
+    return moved.with_run(replace(run, lifecycle=after))
 
 
 def without_runs(snapshot: Snapshot, runs: Iterable[Run]) -> Snapshot:

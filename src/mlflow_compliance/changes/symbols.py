@@ -18,3 +18,8 @@ def copy_of(kind: str, key: str) -> str:
 def bind(text: str, binding: Mapping[str, str]) -> str:
     """A text with every symbol that has a value replaced by it."""
     return _SYMBOL.sub(lambda match: binding.get(match[0], match[0]), text) if "⟨" in text else text
+
+
+def is_planned(text: str) -> bool:
+    """Whether something in a text will only be known when it is written."""
+    return _SYMBOL.search(text) is not None

@@ -4,10 +4,10 @@ loads it.
 
 from __future__ import annotations
 
-import json
+import hashlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,21 +32,27 @@ from mlflow_compliance.loader.model import (
     native,
     refuse_differences,
     refuse_problems,
+    refuse_unsigned,
     takes_missing,
 )
 from mlflow_compliance.production.claims import claims
+from mlflow_compliance.production.keys import PublicKey, keys_of
 from mlflow_compliance.production.metadata import recorded_files
 from mlflow_compliance.production.resolution import ModelFacts, Resolution, RunFacts, VersionFacts, resolve
+from mlflow_compliance.production.signature import LARGEST, bundle_of, unreadable, verdict
 from mlflow_compliance.safe_text import without_secrets
 from mlflow_compliance.settings.schema import Product, Settings, find_settings, load_settings
 from mlflow_compliance.snapshot.entities import Experiment
+from mlflow_compliance.snapshot.evidence import Unsigned
 from mlflow_compliance.snapshot.files import METADATA, MLMODEL
-from mlflow_compliance.snapshot.tags import BUILD, COMPLETE_BUILD
+from mlflow_compliance.snapshot.tags import BUILD, COMPLETE_BUILD, METADATA_HASH
 from mlflow_compliance.store.backends.databases import DatabaseBackend
 from mlflow_compliance.store.backends.listing import IDS_A_SEARCH, PAGE, get_or_none, pages
 from mlflow_compliance.store.backends.sqlite_file import sqlite_path
 from mlflow_compliance.store.models.scan import scan_model
 from mlflow_compliance.store.storage.locations import Resolver, is_relative
+from mlflow_compliance.store.storage.parsing import LARGEST_METADATA, parse_json, read_at_most
+from mlflow_compliance.store.storage.safe_io import opened
 from mlflow_compliance.store.store import Store, open_store
 
 HASH_OF_PICKLE = "compliance.sha256.model"
@@ -113,6 +119,8 @@ class _Wanted:
     store: Store
     settings: Settings
     product: Product
+    key: PublicKey | None = None
+    """What the model's bundle is held to, where `verify_with` names it."""
 
     @classmethod
     def of(cls, tracking_uri: str | None, config: str | Path | None, product: str | None) -> _Wanted:
@@ -124,7 +132,7 @@ class _Wanted:
                 f"{store.info.uri} is a file store: a production model is loaded from a database or a tracking "
                 "server, so migrate it"
             )
-        return cls(store, settings, _product(settings, product))
+        return cls(store, settings, _product(settings, product), keys_of(settings, verifying_only=True).verifying)
 
     def reach(self, timeout: float | None = None) -> None:
         """Raise UnreachableError where the store does not answer; `timeout` in seconds for a server, MLflow's own
@@ -202,6 +210,8 @@ class _Wanted:
             recorded = self._recorded(client, run, os.path.join(folder, "run")) if run else None
             scan = scan_model(files, self.settings.models)
             refuse_problems(what, scan.problems)
+            if self.key is not None:
+                refuse_unsigned(what, self._unsigned(client, found, scan.hashes, os.path.join(folder, "bundle")))
             if recorded is not None:
                 refuse_differences(what, recorded, scan.hashes)
             model = native(what, files)
@@ -212,6 +222,7 @@ class _Wanted:
             if recorded is not None
             else "; nothing was recorded to compare its files with"
         )
+        why += f"; they are those that were signed with the key {self.key.fingerprint[:16]}" if self.key else ""
         why += "" if found.threshold is not None else "; no threshold is on record"
         loaded = ProductionModel(
             model,
@@ -240,6 +251,27 @@ class _Wanted:
             raise
         return folder
 
+    def _unsigned(
+        self, client: MlflowClient, found: Resolution, hashes: Mapping[str, str], folder: str
+    ) -> Sequence[Unsigned]:
+        """How the files of the model are not those of the bundle beside it."""
+        named = found.location.startswith("models:/") and found.model_id
+        location = client.get_logged_model(found.model_id).artifact_location if named else found.location
+        location = place(location, self.settings, self.store.backend.home)
+        beside, _, name = bundle_of(location).rpartition("/")
+        repository, bundle = get_artifact_repository(beside, tracking_uri=self.store.uri), None
+        if any(item.path == name for item in repository.list_artifacts()):
+            os.makedirs(folder)
+            try:
+                repository.download_artifacts(name, folder)
+                with open(os.path.join(folder, name), "rb") as file:
+                    bundle = file.read(LARGEST + 1)
+            except (MlflowException, OSError):
+                client.search_experiments(max_results=1)  # as above: MLflow may be away
+                return (unreadable(),)
+        assert self.key is not None
+        return verdict(bundle, location, hashes, self.key)
+
     def _recorded(self, client: MlflowClient, run: Any, folder: str) -> dict[str, str] | None:
         """Path in the model folder -> SHA-256 that the run's metadata names; None where there is none."""
         repository = get_artifact_repository(
@@ -253,8 +285,18 @@ class _Wanted:
             return None
         folder = self._download(client, run.info.artifact_uri, folder, METADATA)
         try:
-            with open(os.path.join(folder, METADATA), encoding="utf-8") as file:
-                return recorded_files(json.load(file))
+            with opened(os.path.join(folder, METADATA)) as file:
+                content = read_at_most(file, LARGEST_METADATA)
+        except ValueError as error:
+            raise ModelError(f"{METADATA} of run {run.info.run_id} {error}: put the recorded file back") from None
+        tagged = run.data.tags.get(METADATA_HASH)
+        if tagged is not None and tagged != hashlib.sha256(content).hexdigest():
+            raise ModelError(
+                f"{METADATA} of run {run.info.run_id} is not the one on record (tag {METADATA_HASH}), so its model was "
+                "not loaded: put the recorded file back"
+            )
+        try:
+            return recorded_files(parse_json(content), run.info.run_id)
         except (ValueError, KeyError, TypeError, AttributeError):
             raise ModelError(
                 f"{METADATA} of run {run.info.run_id} does not list its artifacts with path and sha256: log it anew"

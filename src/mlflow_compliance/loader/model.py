@@ -11,6 +11,8 @@ from mlflow.models import Model
 
 from mlflow_compliance.errors import ComplianceError, StoreError, first_line
 from mlflow_compliance.production.metadata import differing_files
+from mlflow_compliance.production.signature import NOT_SIGNED
+from mlflow_compliance.snapshot.evidence import Unsigned
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -86,6 +88,16 @@ def refuse_differences(what: str, recorded: Mapping[str, str], found: Mapping[st
             f"{what} is not the one on record, so it was not loaded: {', '.join(differing)}; put the recorded "
             "files back"
         )
+
+
+def refuse_unsigned(what: str, problems: Sequence[Unsigned]) -> None:
+    """Raise ModelError for a model that is not the one that was signed."""
+    if problems:
+        told = ", and it ".join(problem.text for problem in problems)
+        way = "sign it, by --fix where the private key is, or put its bundle back"
+        if problems[0] not in NOT_SIGNED:
+            way = "put its files and its bundle back from a backup"
+        raise ModelError(f"{what} {told}, so it was not loaded: {way}")
 
 
 def native(what: str, folder: str) -> Any:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from jsonschema import Draft202012Validator, ValidationError
 
 
-_MODEL = "model/"
+MODEL_FILES = "model/"
 """How the metadata of a run names the files of its model."""
 SCHEMA_ID = "urn:mlflow-compliance:model-metadata:1"
 
@@ -60,10 +60,8 @@ def document(
 ) -> dict[str, Any]:
     """The document, in a fixed order. `sources` has a role for each file; `files` are the run's and `model_files` the
     model's, each relative.
-
-    MLmodel is left out: it gets the ids of the run when it is logged, and other bytes by that.
     """
-    listed = [*files, *((f"{_MODEL}{path}", size, sha256) for path, size, sha256 in model_files if path != MLMODEL)]
+    listed = [*files, *((f"{MODEL_FILES}{path}", size, sha256) for path, size, sha256 in model_files)]
     return {
         "schema": SCHEMA_ID,
         "product": product,
@@ -178,12 +176,17 @@ def _not_finite(value: object, place: str) -> Iterator[str]:
             yield from _not_finite(item, f"{place}[{number}]")
 
 
-def recorded_files(document: Mapping[str, Any]) -> dict[str, str]:
+def recorded_files(document: Mapping[str, Any], run_id: str) -> dict[str, str]:
     """Path in the model folder -> SHA-256, as a run's metadata lists the files of its model. Raises KeyError, TypeError
     or AttributeError for a document of another make.
+
+    In a copy of a run MLmodel is left out: it names the ids of the copy, and the metadata is that of the first run.
     """
     named = {str(item["path"]): str(item["sha256"]) for item in document.get("artifacts", [])}
-    return {path.removeprefix(_MODEL): digest for path, digest in named.items() if path.startswith(_MODEL)}
+    found = {path.removeprefix(MODEL_FILES): digest for path, digest in named.items() if path.startswith(MODEL_FILES)}
+    if document.get("run_id", run_id) != run_id:
+        found.pop(MLMODEL, None)
+    return found
 
 
 def differing_files(recorded: Mapping[str, str], found: Mapping[str, str]) -> list[str]:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from urllib.parse import unquote
 
 from mlflow_compliance.production.context import Context
+from mlflow_compliance.production.file_ties import file_ties
 from mlflow_compliance.snapshot.entities import TERMINAL_STATUSES, Experiment, ModelVersion, Run, latest_time
 from mlflow_compliance.snapshot.files import SERVED
 from mlflow_compliance.snapshot.refs import EntityRef
@@ -33,6 +34,7 @@ _WAYS_OUT = {
     How.ENDPOINT: "let it log elsewhere first, or end its usage tracking",
     How.SCORER: "register it elsewhere first, or delete it",
 }
+_UNLINK = "put the files themselves where the link, pointer or row leads from first"
 _NAMED = (How.DATASET, How.PROMPT, How.ENDPOINT, How.SCORER)
 _CONTENT = {
     How.DATASET: "belongs to it",
@@ -111,10 +113,11 @@ def kept_by(context: Context, experiment: Experiment) -> Kept | None:
             continue
         seen.add(source.place)
         for target, home in leads.get(source.place, ()):
-            chain = (*start.chain, _word(target))
+            way_out = _UNLINK if target.kind == "artifact" else start.way_out
+            told = start._replace(chain=(*start.chain, _word(target)), way_out=way_out)
             if home == key:
-                return start._replace(chain=(*chain, f"experiment {key}"))
-            waiting.append((target, start._replace(chain=chain)))
+                return told._replace(chain=(*told.chain, f"experiment {key}"))
+            waiting.append((target, told))
     return None
 
 
@@ -276,7 +279,13 @@ def _leads(context: Context) -> Mapping[Place, list[tuple[EntityRef, str]]]:
             homes[tie.target.place] = tie.home
     for model in context.snapshot.logged_models.values():
         homes[model.ref.place] = model.experiment_id
+    for file_tie in file_ties(context):
+        found[file_tie.source.place].append((file_tie.by, ""))
+        found[file_tie.by.place] += [(file_tie.target, home) for home in file_tie.homes]
     for run in context.snapshot.runs.values():
+        # A run relies on the files of its models.
+        for model in context.snapshot.models_of(run.run_id):
+            found[run.ref.place].append((EntityRef("logged_model", model.model_id), model.experiment_id))
         # What a plan copies has no ties of its own.
         for link in run.models:
             target = EntityRef("logged_model", link.model_id)

@@ -248,6 +248,16 @@ def _marks(lookup: Lookup) -> str:
     return ", ".join(f"{key}={value}" for key, value in sorted(lookup.product.production_tags.items()))
 
 
+def folder_of(found: Resolution, product: Product, snapshot: Snapshot) -> str:
+    """The folder that a program would load from: a version is fetched from its own location, whatever it was
+    registered from. As it is spelled in the row where that was not looked at.
+    """
+    version = f"{product.production.registered_model}/{found.version}"
+    rows = [("model_version", version), ("logged_model", found.model_id or "")]
+    locations = snapshot.artifacts.locations if snapshot.artifacts else {}
+    return next(filter(None, map(locations.get, rows)), None) or found.location
+
+
 @dataclass(frozen=True)
 class SnapshotLookup:
     """Answers from a Snapshot that holds the run behind the alias in full; a model folder is found only where its

@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from importlib.metadata import PackageNotFoundError, version
@@ -16,14 +16,15 @@ from mlflow_compliance.errors import StoreError
 
 
 def user_name() -> str:
-    """Who runs this, as the system knows them."""
+    """Who runs this, as the system knows them; 'unknown' where it does not."""
     try:
         return getpass.getuser()
     except (OSError, KeyError):
         return "unknown"
 
 
-def _version(distribution: str) -> str:
+def version_of(distribution: str) -> str:
+    """The installed version of a distribution, 'unknown' where it is not installed as one."""
     try:
         return version(distribution)
     except PackageNotFoundError:
@@ -32,9 +33,17 @@ def _version(distribution: str) -> str:
 
 
 class Journal:
-    """An append-only file `<id>.jsonl` in a folder that belongs to the store."""
+    """An append-only file `<id>.jsonl` in a folder that belongs to the store.
 
-    def __init__(self, folder: str, at: datetime) -> None:
+    `kept_as` is the mark of the store that will keep a copy of it; `recorded` gives the hashes that the repair put on
+    record, when it ends.
+    """
+
+    def __init__(
+        self, folder: str, at: datetime, kept_as: str = "", recorded: Callable[[], Mapping[str, str]] = dict
+    ) -> None:
+        self._kept_as = kept_as
+        self._recorded = recorded
         try:
             os.makedirs(folder, exist_ok=True)
             while True:
@@ -53,7 +62,7 @@ class Journal:
             ) from error
 
     def header(self, store: str, at: datetime, changes: int) -> None:
-        versions = {name: _version(name) for name in ("pytest-mlflow-compliance", "mlflow")}
+        versions = {name: version_of(name) for name in ("pytest-mlflow-compliance", "mlflow")}
         self._write(
             {
                 "journal": self.id,
@@ -62,6 +71,7 @@ class Journal:
                 "at": at.isoformat(),
                 "changes": changes,
                 "versions": versions,
+                **({"kept_as": self._kept_as} if self._kept_as else {}),
             }
         )
 
@@ -92,6 +102,9 @@ class Journal:
         self._write({"change": number, "state": "failed", "reason": reason})
 
     def close(self, applied: int, failed: int) -> None:
+        hashes = self._recorded()
+        if hashes:
+            self._write({"state": "recorded", "hashes": dict(hashes)})
         self._write({"state": "end", "applied": applied, "failed": failed})
         self._file.close()
 

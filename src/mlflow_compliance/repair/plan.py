@@ -13,14 +13,17 @@ from mlflow_compliance.errors import ChangeError, PlanError
 from mlflow_compliance.production.context import Context
 from mlflow_compliance.rules.evaluation import Verdict, cases, verdict_of
 from mlflow_compliance.rules.finding import CRASHED, Finding
-from mlflow_compliance.rules.fixer import Fixer, propose
+from mlflow_compliance.rules.fixer import Fixer, comes_last, propose
 from mlflow_compliance.rules.policy import Policy
+from mlflow_compliance.safe_text import first_of
 from mlflow_compliance.snapshot.refs import EntityRef
 from mlflow_compliance.snapshot.snapshot import Snapshot
 
 ROUNDS = 10
 """A remedy may uncover work for another one; more rounds than this mean that two of them undo each other."""
 
+_FEW = 8
+"""Ids of rules in one line."""
 MEND_THE_POLICY = "its rule crashed: mend the policy, then run --fix again"
 REWRITTEN_FIRST = "its rows are read through [store.relocate] and are rewritten first (ART003): run --fix again"
 
@@ -49,6 +52,12 @@ class Plan:
     steps: tuple[Step, ...]
     unfixed: tuple[Unfixed, ...]
     outcome: Snapshot
+    unevaluated: int = 0
+    """Checks that could not judge everything in the store as it will be."""
+    unasked: tuple[str, ...] = ()
+    """Ids of rules that were not asked, or not of everything."""
+    note: str = ""
+    """What else carrying it out will do."""
 
     @property
     def changes(self) -> tuple[Change, ...]:
@@ -76,10 +85,18 @@ class Plan:
             yield f"{refusal.finding.policy}  {refusal.finding.entity}: {refusal.finding.message}"
             yield f"    ! not fixed: {refusal.reason}"
             yield from (f"      {line}" for line in refusal.finding.toml.splitlines())
-        yield (
-            f"{len(self.changes)} changes to {len(self.entities)} entities; {len(self.unfixed)} findings are "
-            "left for people"
-        )
+        if self.steps and self.note:
+            yield self.note
+        yield f"{len(self.changes)} changes to {len(self.entities)} entities; {self._left()}"
+
+    def _left(self) -> str:
+        """What stays as it is: 'none' may be said of what was asked alone."""
+        left = f"{len(self.unfixed)} findings are left for people"
+        if not (self.unasked or self.unevaluated):
+            return left
+        parts = [first_of(self.unasked, _FEW)] if self.unasked else []
+        parts += [f"{self.unevaluated} checks whose evidence was not looked at"] if self.unevaluated else []
+        return f"{f'{left}; ' if self.unfixed else ''}not evaluated: {'; '.join(parts)}"
 
 
 def findings_of(
@@ -120,29 +137,31 @@ def make_plan(
         ]
         progressed = False
         back: list[Finding] = []
-        for finding in [
-            item for verdict in verdicts if not verdict.crash for item in (*verdict.findings, *verdict.offers)
-        ]:
-            changes, reason = propose(remedies, finding, now, advice[finding.policy])
-            reason = not_now(changes, context.snapshot) or reason
-            if not changes or reason:
-                unfixed.append(Unfixed(finding, reason or "its fixer proposes nothing"))
-                continue
-            earlier = mended[finding.fingerprint]
-            if any(change in earlier for change in changes):
-                raise _unsettled(finding)
-            # With other changes it may be: a run that was copied into a bucket brings a duplicate of its own.
-            back += [finding] if earlier else []
-            try:
-                after = Context(fold(changes, now.snapshot), context.settings)
-            except ChangeError as conflict:
-                unfixed.append(Unfixed(finding, str(conflict)))
-                continue
-            now, progressed = after, True
-            earlier += changes
-            steps.append(Step(finding, changes))
+        for turn in _turns(verdicts, remedies):
+            if progressed:
+                break
+            for finding in turn:
+                changes, reason = propose(remedies, finding, now, advice[finding.policy])
+                reason = not_now(changes, context.snapshot) or reason
+                if not changes or reason:
+                    unfixed.append(Unfixed(finding, reason or "its fixer proposes nothing"))
+                    continue
+                earlier = mended[finding.fingerprint]
+                if any(change in earlier for change in changes):
+                    raise _unsettled(finding)
+                # With other changes it may be: a run that was copied into a bucket brings a duplicate of its own.
+                back += [finding] if earlier else []
+                try:
+                    after = Context(fold(changes, now.snapshot), context.settings)
+                except ChangeError as conflict:
+                    unfixed.append(Unfixed(finding, str(conflict)))
+                    continue
+                now, progressed = after, True
+                earlier += changes
+                steps.append(Step(finding, changes))
         if not progressed:
-            return Plan(context.snapshot, tuple(steps), tuple(unfixed), now.snapshot)
+            unevaluated = sum(bool(verdict.unevaluated) for verdict in verdicts)
+            return Plan(context.snapshot, tuple(steps), tuple(unfixed), now.snapshot, unevaluated)
     if back:
         raise _unsettled(back[0])
     names = sorted({step.finding.policy for step in steps[-len(policies) :]})
@@ -150,6 +169,13 @@ def make_plan(
         f"the plan does not settle after {ROUNDS} rounds; the last ones to change something were the fixers of "
         f"{', '.join(names)}"
     )
+
+
+def _turns(verdicts: Sequence[Verdict], remedies: Mapping[str, Fixer]) -> tuple[list[Finding], list[Finding]]:
+    """What is mended at once, and what waits until nothing else changes the store any more."""
+    found = [item for verdict in verdicts if not verdict.crash for item in (*verdict.findings, *verdict.offers)]
+    waits = {item: comes_last(remedies.get(item.policy)) for item in found}
+    return [item for item in found if not waits[item]], [item for item in found if waits[item]]
 
 
 def not_now(changes: Sequence[Change], start: Snapshot) -> str:

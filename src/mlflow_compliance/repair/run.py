@@ -13,7 +13,7 @@ from mlflow_compliance.repair.journal import Journal, only_one
 from mlflow_compliance.snapshot.diff import differences
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from mlflow_compliance.progress import Progress
@@ -39,6 +39,15 @@ class Target(Protocol):
     def writer(self, binding: dict[str, str]) -> Writer:
         """What carries changes out. Raises StoreError where it cannot be opened for writing."""
 
+    def kept_as(self) -> str:
+        """The mark of the journals that this store keeps itself, empty where it keeps none."""
+
+    def recorded(self) -> Mapping[str, str]:
+        """Path -> the hash that went on record since the plan was made, or that no journal in the store has yet."""
+
+    def keep(self, writer: Writer) -> str:
+        """Have the store keep the journals that it has not yet. Returns where. Raises ChangeError and StoreError."""
+
     def forget(self) -> None:
         """What was read is not so any more."""
 
@@ -53,6 +62,10 @@ class Repair:
     plan: Plan
     outcome: Outcome | None = None
     journal: str = ""
+    kept: str = ""
+    """Where the store itself keeps the journal, empty where it does not."""
+    not_kept: str = ""
+    """Why it does not although it should."""
     differing: list[str] = field(default_factory=list)
     """Where the store read afterwards differs from the plan. Anything here fails the run."""
 
@@ -66,6 +79,10 @@ class Repair:
             f"repair: {len(self.outcome.applied)} of {len(self.plan.changes)} changes made; journal: {self.journal}",
             True,
         )
+        if self.kept:
+            yield f"the journal is kept in the store too: {self.kept}", True
+        if self.not_kept:
+            yield f"the journal is not kept in the store, only in the folder above: {self.not_kept}", False
         for _, reason in self.outcome.failed:
             yield f"not done: {reason}", False
         if not self.differing:
@@ -97,11 +114,14 @@ def carry_out(target: Target, plan: Callable[[], Plan], made: Callable[[Repair],
 def _write(repair: Repair, target: Target, progress: Progress) -> None:
     binding: dict[str, str] = {}
     writer = target.writer(binding)
-    journal = Journal(target.folder, datetime.now(timezone.utc))
+    kept_as = target.kept_as()
+    journal = Journal(target.folder, datetime.now(timezone.utc), kept_as, target.recorded)
     repair.journal = journal.path
     progress.start("Repairing", len(repair.plan.changes))
     try:
         repair.outcome = apply_plan(repair.plan, writer, binding, journal, target.uri, lambda: progress.advance(1))
+        if kept_as:
+            _keep(repair, target, writer)
     finally:
         progress.stop()
         target.forget()
@@ -119,3 +139,11 @@ def _write(repair: Repair, target: Target, progress: Progress) -> None:
             f"the store cannot be read anew to see whether it is what was planned ({done}); {error}"
         ) from error
     repair.differing = differences(expected, found)
+
+
+def _keep(repair: Repair, target: Target, writer: Writer) -> None:
+    """A repair counts whether its journal can be kept in the store or not; the next one tries again."""
+    try:
+        repair.kept = target.keep(writer)
+    except (ChangeError, StoreError) as error:
+        repair.not_kept = str(error)

@@ -37,7 +37,12 @@ def write_summary(reporter: Any, summary: Summary, results: Sequence[Result]) ->
     for done in summary.repair:
         reporter.write_line(printable(done.text), red=not done.ok)
     _write_outcomes(reporter, results)
-    rows = [(result.policy, finding) for result in results for finding in result.findings]
+    following = _following(results)
+    rows = [
+        (result.policy, finding, following.get((result.policy, result.entity, finding.code), ""))
+        for result in results
+        for finding in result.findings
+    ]
     if rows:
         for line in _table(rows[:MOST]).splitlines():
             reporter.write_line(line.rstrip())
@@ -45,11 +50,28 @@ def write_summary(reporter: Any, summary: Summary, results: Sequence[Result]) ->
             reporter.write_line(
                 f"... and {len(rows) - MOST} findings more: see the report that --html=audit.html writes"
             )
-    lines = to_copy(finding.toml for _, finding in rows)
+    lines = to_copy(finding.toml for _, finding, _ in rows)
     if lines:
         reporter.write_line("to be copied into compliance.toml:")
         for line in lines:
             reporter.write_line(line)
+
+
+def _following(results: Sequence[Result]) -> dict[tuple[str, str, str], str]:
+    """(policy, entity of its check, code) of findings that only follow from what another check found -> the policy of
+    that one, where it was asked and says something of its own.
+    """
+    found = {(result.policy, result.entity): result.findings for result in results if result.findings}
+    following = {}
+    for (policy, entity), findings in found.items():
+        for finding in findings:
+            first, cause = None, finding.cause
+            while cause in found:
+                first = cause
+                cause = next((item.cause for item in found[first] if item.cause), None)
+            if first is not None:
+                following[policy, entity, finding.code] = first[0]
+    return following
 
 
 def _write_outcomes(reporter: Any, results: Sequence[Result]) -> None:
@@ -68,18 +90,21 @@ def _write_outcomes(reporter: Any, results: Sequence[Result]) -> None:
         reporter.write_line(printable(f"not applicable: {', '.join(policies)}: {reason}"))
 
 
-def _table(rows: Sequence[tuple[str, FoundProblem]]) -> str:
+def _table(rows: Sequence[tuple[str, FoundProblem, str]]) -> str:
     table = Table(box=box.SIMPLE_HEAD, show_lines=False, pad_edge=False)
     for name, width in COLUMNS:
         table.add_column(name, width=width, overflow="fold")
-    for policy, finding in rows:
+    for policy, finding, cause in rows:
         wrong = finding.message
         if finding.observed:
             wrong += f" (found: {finding.observed})"
         if finding.expected:
             wrong += f" (expected: {finding.expected})"
         # Text, not str: what a store is named must not be read as markup.
-        table.add_row(policy, *[Text(printable(value)) for value in (finding.entity, wrong, finding.remedy)])
+        table.add_row(
+            policy,
+            *[Text(printable(value)) for value in (finding.entity, wrong, f"see {cause}" if cause else finding.remedy)],
+        )
     width = max(80, shutil.get_terminal_size((120, 24)).columns)
     written = io.StringIO()
     Console(file=written, width=width, color_system=None, force_terminal=False).print(table)

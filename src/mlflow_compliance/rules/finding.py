@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 import pytest
 
@@ -32,6 +32,13 @@ class Severity(str, Enum):
         return list(Severity).index(self)
 
 
+class Cause(NamedTuple):
+    """The check of another rule that tells what a finding follows from: `subject` is what that check is about."""
+
+    policy: str
+    subject: EntityRef
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One way in which the store breaks one rule. `code` stays the same within its policy when the words change."""
@@ -48,6 +55,8 @@ class Finding:
     """Lines for compliance.toml that say what the store shows, ready to be copied."""
     name: str = ""
     """Which param, metric, tag or fact of the entity it is about, where one rule may find several of them wrong."""
+    cause: Cause | None = None
+    """Where that check was asked too and failed, the table tells the way out there, once."""
 
     @property
     def fingerprint(self) -> str:
@@ -90,11 +99,21 @@ class Violations:
         severity: Severity | None = None,
         toml: str = "",
         name: str = "",
+        cause: Cause | None = None,
     ) -> None:
         """Record a finding; the check goes on, so that one run tells everything."""
         self.findings.append(
             Finding(
-                self.policy, entity or self.subject, code, message, str(observed), str(expected), severity, toml, name
+                self.policy,
+                entity or self.subject,
+                code,
+                message,
+                str(observed),
+                str(expected),
+                severity,
+                toml,
+                name,
+                cause,
             )
         )
 

@@ -15,6 +15,7 @@ Fixer = Callable[[Finding, Context], Iterator[Change]]
 
 ATTRIBUTE = "__compliance_fixer__"
 _READS_FILES = "__compliance_reads_files__"
+_LAST = "__compliance_last__"
 
 
 class Unfixable(Exception):  # noqa: N818  it is an answer, not an error
@@ -24,17 +25,21 @@ class Unfixable(Exception):  # noqa: N818  it is an answer, not an error
 FILES_NOT_READ = "depends on files, which no rule of this session reads: --fix-dry-run tells"
 
 
-def fixer(policy_id: str, *more: str, reads_files: bool = False) -> Callable[[Callable[..., Iterator[Change]]], Fixer]:
+def fixer(
+    policy_id: str, *more: str, reads_files: bool = False, last: bool = False
+) -> Callable[[Callable[..., Iterator[Change]]], Fixer]:
     """Declare the function below as the remedy for the findings of a policy, or of several.
 
     One that says `reads_files=True` is asked only where files were read (with --fix they always are): in a session
-    without them it would take what nobody looked at for nothing.
+    without them it would take what nobody looked at for nothing. One that says `last=True` is asked when no other has
+    anything to do any more: what vouches for a store comes after what mends it.
     """
 
     def declare(remedy: Callable[..., Iterator[Change]]) -> Fixer:
         made = _with_context(remedy)
         setattr(made, ATTRIBUTE, (policy_id, *more))
         setattr(made, _READS_FILES, reads_files)
+        setattr(made, _LAST, last)
         return made
 
     return declare
@@ -90,6 +95,11 @@ def propose(
             ),
         )
     return changes, ""
+
+
+def comes_last(remedy: Fixer | None) -> bool:
+    """Whether a remedy waits for all others."""
+    return bool(getattr(remedy, _LAST, False))
 
 
 def summary_of(remedy: Fixer) -> str:

@@ -194,22 +194,25 @@ def ensure_audit(config: pytest.Config) -> Audit:
     """The audit of this session, made when its first policy is met."""
     audit = audit_of(config)
     if audit is None:
-        from mlflow_compliance.audit.audit import Audit, Options
-        from mlflow_compliance.progress import RichProgress, Silent
-        from mlflow_compliance.session.xdist import sharing_of
-
-        reporter = config.pluginmanager.getplugin("terminalreporter")
-        capture = config.pluginmanager.getplugin("capturemanager")
-        # The store is read while pytest collects, and what is written then goes into pytest's capture.
-        shown = capture.global_and_fixture_disabled if capture else nullcontext
-        on_terminal = reporter is not None and reporter.isatty and config.get_verbosity() >= 0
-        options = Options(
-            config.rootpath,
-            config.invocation_params.dir,
-            tuple(config.getini("compliance_fixers")),
-            **vars(flags_of(config)),
-        )
-        audit = config.stash[AUDIT] = Audit(
-            options, lambda: RichProgress(shown) if on_terminal else Silent(), sharing_of(config)
-        )
+        audit = config.stash[AUDIT] = new_audit(config)
     return audit
+
+
+def new_audit(config: pytest.Config) -> Audit:
+    """An audit as the command line asks for it; nothing is read yet."""
+    from mlflow_compliance.audit.audit import Audit, Options
+    from mlflow_compliance.progress import RichProgress, Silent
+    from mlflow_compliance.session.xdist import sharing_of
+
+    reporter = config.pluginmanager.getplugin("terminalreporter")
+    capture = config.pluginmanager.getplugin("capturemanager")
+    # The store is read while pytest collects, and what is written then goes into pytest's capture.
+    shown = capture.global_and_fixture_disabled if capture else nullcontext
+    on_terminal = reporter is not None and reporter.isatty and config.get_verbosity() >= 0
+    options = Options(
+        config.rootpath,
+        config.invocation_params.dir,
+        tuple(config.getini("compliance_fixers")),
+        **vars(flags_of(config)),
+    )
+    return Audit(options, lambda: RichProgress(shown) if on_terminal else Silent(), sharing_of(config))

@@ -118,6 +118,7 @@ def describe(item: pytest.Item, report: pytest.TestReport, call: pytest.CallInfo
     if rule is None or not (report.when == "call" or report.outcome != "passed"):
         return
     from mlflow_compliance.audit.results import NotJudged, Result
+    from mlflow_compliance.safe_text import printable
 
     audit = item.config.stash[AUDIT]
     violations = item.stash.get(VIOLATIONS, None)
@@ -150,7 +151,10 @@ def describe(item: pytest.Item, report: pytest.TestReport, call: pytest.CallInfo
         notes=tuple(violations.notes) if violations else (),
         examined=tuple(ref.place for ref in item.stash.get(EXAMINED, ())),
     )
-    setattr(report, RESULT, without_secrets_in(result.plain()))
+    plain = without_secrets_in(result.plain())
+    setattr(report, RESULT, plain)
+    # What JUnit keeps of a check that passed: it has no other place for what it said.
+    item.user_properties += [("note", printable(note)) for note in plain["notes"]]
 
 
 def _problem(finding: Finding, remedy: str, rule: Policy, audit: Audit) -> FoundProblem:
@@ -167,6 +171,7 @@ def _problem(finding: Finding, remedy: str, rule: Policy, audit: Audit) -> Found
         expected=finding.expected,
         remedy=remedy,
         toml=finding.toml,
+        cause=(finding.cause.policy, str(finding.cause.subject)) if finding.cause else None,
     )
 
 

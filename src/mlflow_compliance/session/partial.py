@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 _FEW = 8
 """Ids in one line of the head."""
+OWN = "pytest-mlflow-compliance "
 
 
 def told_as_partial(summary: Summary, session: pytest.Session) -> Summary:
@@ -29,13 +31,32 @@ def told_as_partial(summary: Summary, session: pytest.Session) -> Summary:
     collected = [*session.items, *getattr(reporter, "stats", {}).get("deselected", [])]
     left = _of_policies(collected, {nodeid for nodeid, _ in results}) & asked
     missing = sorted(set(summary.known) - asked)
-    summary = replace(summary, policies=len(asked))
+    summary = replace(summary, policies=len(asked), head=(*summary.head, *_others(session.config)))
     if not missing and not left:
         return summary
     parts = [f"{len(asked)} of {len(asked | set(summary.known))} rules were asked"]
     parts += [f"not asked: {first_of(missing, _FEW)}"] if missing else []
     parts += [f"not asked of everything: {first_of(sorted(left), _FEW)}"] if left else []
     return replace(summary, head=(f"PARTIAL: {'; '.join(parts)}", *summary.head))
+
+
+def _others(config: pytest.Config) -> list[str]:
+    """What else may change how checks run and what is told of them: other plugins, and conftest.py files that are not
+    this project's.
+    """
+    manager = config.pluginmanager
+    named = {f"{item.project_name} {item.version}" for _, item in manager.list_plugin_distinfo()}
+    named = {name for name in named if not name.startswith(OWN)}
+    loose = [path for item in manager.get_plugins() if (path := _conftest(item))]
+    loose += [name for name in config.known_args_namespace.plugins or () if not name.startswith("no:")]
+    lines = [f"other pytest plugins: {', '.join(sorted(named))}"] if named else []
+    return lines + ([f"plugins without a version: {', '.join(sorted(loose))}"] if loose else [])
+
+
+def _conftest(plugin: object) -> str:
+    """The path of a conftest.py that pytest took in, empty for any other plugin."""
+    path = str(getattr(plugin, "__file__", "") or "")
+    return path if path.endswith(f"{os.sep}conftest.py") else ""
 
 
 def tell_junit(summary: Summary, config: pytest.Config) -> None:

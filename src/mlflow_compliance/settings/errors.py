@@ -49,6 +49,8 @@ class SettingsFile:
     path: Path | None = None
     text: str = field(default="", repr=False)  # it may hold a URI with credentials
     prefix: Loc = ()
+    sha256: str = ""
+    """Of the file as it was read (hex)."""
 
     def line(self, loc: Loc) -> str:
         """The file and line where a key of these settings stands."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ def find_settings(start: Path) -> Path | None:
 
 def read_settings(path: Path) -> tuple[SettingsFile, dict[str, Any]]:
     """The text of a settings file and the table of settings in it, not yet validated. Raises SettingsError."""
-    text = _read(path)
+    text, sha256 = _read(path)
     table: Any = _document(path, text)
     prefix = TABLE if path.name == PYPROJECT else ()
     for depth, key in enumerate(prefix, 1):
@@ -45,10 +46,11 @@ def read_settings(path: Path) -> tuple[SettingsFile, dict[str, Any]]:
         table = table[key]
         if not isinstance(table, dict):
             raise SettingsFile(path, text).error([(prefix[:depth], "must be a table")])
-    return SettingsFile(path, text, prefix), table
+    return SettingsFile(path, text, prefix, sha256), table
 
 
-def _read(path: Path) -> str:
+def _read(path: Path) -> tuple[str, str]:
+    """The text of a file and the SHA-256 of its bytes (hex)."""
     try:
         with path.open("rb") as file:
             content = file.read(_LARGEST + 1)
@@ -56,7 +58,7 @@ def _read(path: Path) -> str:
             raise SettingsError(
                 f"{shown_path(path)}: the settings cannot be read: more than {_LARGEST} bytes are no settings file"
             )
-        return content.decode("utf-8-sig")
+        return content.decode("utf-8-sig"), hashlib.sha256(content).hexdigest()
     except FileNotFoundError:
         raise SettingsError(f"{shown_path(path)}: there is no such settings file") from None
     except OSError as error:
@@ -75,7 +77,7 @@ def _document(path: Path, text: str) -> dict[str, Any]:
 
 def _has_table(pyproject: Path) -> bool:
     try:
-        table: Any = _document(pyproject, _read(pyproject))
+        table: Any = _document(pyproject, _read(pyproject)[0])
     except SettingsError:
         return True
     tool = table.get(TABLE[0])

@@ -32,6 +32,7 @@ from mlflow_compliance.snapshot.files import DuplicateRules
 __all__ = [
     "ArtifactSettings",
     "DuplicateSettings",
+    "EvidenceSettings",
     "ExperimentSettings",
     "GateSettings",
     "JournalSettings",
@@ -199,14 +200,15 @@ class RunSettings(_Table):
 
 
 class ModelSettings(_Table):
-    """What models may hold, which ones are allowed as they are (by the hash of all their files), and how they are tried
-    out: `time_limit` in seconds, `memory_limit` in MiB of address space.
+    """What models may hold, which ones are allowed as they are (by the hash of all their files), how long one may be
+    half made, and how they are tried out: `time_limit` in seconds, `memory_limit` in MiB of address space.
     """
 
     allowed_globals: Texts = ()
     allowed_models: Texts = ()
     loaders: Texts = ()
     allow_code: bool = False
+    half_made_max_days: float = Field(default=3.0, gt=0, allow_inf_nan=False, description="a number greater than 0")
     time_limit: float = Field(default=120.0, gt=0, allow_inf_nan=False, description="a number greater than 0")
     memory_limit: int = Field(default=4096, ge=1024, description="a whole number of at least 1024")
 
@@ -224,9 +226,10 @@ class ModelSettings(_Table):
 
 
 class DuplicateSettings(_Table):
-    """What counts as a duplicate file; `min_size` in bytes."""
+    """What counts as a duplicate file, and which files are too large to be hashed; sizes in bytes."""
 
     min_size: int = Field(default=DuplicateRules().min_size, ge=1, description="a whole number of at least 1")
+    max_size: int = Field(default=DuplicateRules().max_size, ge=1, description="a whole number of at least 1")
     boilerplate: Texts = DuplicateRules().boilerplate
     zip_members: bool = False
     pointers: bool = False
@@ -257,6 +260,25 @@ class PolicySettings(_Table):
 
     enabled: bool = True
     severity: Literal["low", "medium", "high", "critical"] | None = None
+
+
+class EvidenceSettings(_Table):
+    """Files with the keys of signatures: the private one that `--fix` and the reports sign with, the public one that
+    models are held to.
+    """
+
+    sign_with: Text | None = None
+    verify_with: Text | None = None
+
+    def resolved_key(self, base: Path, name: Literal["sign_with", "verify_with"]) -> tuple[str, str] | None:
+        """A key's file as an absolute path, and what names it: the environment, which counts first, else these
+        settings.
+        """
+        variable = f"MLFLOW_COMPLIANCE_{name.upper()}"
+        if given := os.environ.get(variable):
+            return _absolute(given, Path.cwd()), variable
+        path: str | None = getattr(self, name)
+        return None if path is None else (_absolute(path, base), f"[evidence] {name}")
 
 
 class GateSettings(_Table):
@@ -292,6 +314,7 @@ class Settings(_Table):
     duplicates: DuplicateSettings = DuplicateSettings()
     artifacts: ArtifactSettings = ArtifactSettings()
     journal: JournalSettings = JournalSettings()
+    evidence: EvidenceSettings = EvidenceSettings()
     gate: GateSettings = GateSettings()
     policies: dict[str, PolicySettings] = {}
     _source: SettingsFile = PrivateAttr(default_factory=SettingsFile)
@@ -299,6 +322,11 @@ class Settings(_Table):
     @property
     def path(self) -> Path | None:
         return self._source.path
+
+    @property
+    def sha256(self) -> str:
+        """Of the whole file that they came from (hex), empty for the defaults."""
+        return self._source.sha256
 
     @property
     def base(self) -> Path:
@@ -356,7 +384,7 @@ class Settings(_Table):
         return _matches(experiment.own_name, self.experiments.development)
 
     def duplicate_rules(self) -> DuplicateRules:
-        return DuplicateRules(self.duplicates.min_size, self.duplicates.boilerplate)
+        return DuplicateRules(self.duplicates.min_size, self.duplicates.boilerplate, self.duplicates.max_size)
 
     def check_policy_ids(self, known: Collection[str]) -> None:
         """Raise SettingsError, with the line, for every policy id that is not among the known ones."""

@@ -29,6 +29,7 @@ from mlflow_compliance.snapshot.files import (
 from mlflow_compliance.snapshot.moved import Moved, PlaceInRow, begins_with
 from mlflow_compliance.snapshot.ownership import Dated, Doubt, Outdated
 from mlflow_compliance.snapshot.presence import Presence, Unknown
+from mlflow_compliance.snapshot.unfinished import LostTraces
 
 _Value = TypeVar("_Value")
 
@@ -99,7 +100,7 @@ class Artifacts:
     object stores 'md5:' and hex.
     """
     recorded: Mapping[str, str] = field(default_factory=dict)
-    """Path -> the SHA-256 on record since this program made it share a copy."""
+    """Path -> the SHA-256 on record since this program made it share a copy, or logged it with a production run."""
     equal_archives: tuple[tuple[str, ...], ...] = ()
     """Groups of zip containers that hold the same members but differ in bytes (time stamps)."""
     newest: Mapping[tuple[str, str], int] = field(default_factory=dict)
@@ -112,12 +113,19 @@ class Artifacts:
     """
     linked_outside: frozenset[str] = frozenset()
     """Physical copies that have hard links which are not below any root: somebody else's files."""
+    hard_links: frozenset[str] = frozenset()
+    """Physical copies that have several names."""
+    links: Mapping[str, str] = field(default_factory=dict)
+    """Path of a symbolic link, to a file or a folder -> where it leads in the end."""
     unread: Mapping[str, str] = field(default_factory=dict)
     """Path -> why it could not be read. Never silently left out."""
     pointers: Mapping[str, Pointer] = field(default_factory=dict)
     """Path of an object -> where a pointer beside it leads, for those that hold: such an object is a duplicate no
     more.
     """
+    deleted_runs: Mapping[str, int] = field(default_factory=dict)
+    """Id of a run that is soft-deleted -> when it was, in milliseconds; 0 where the store does not say."""
+    lost_traces: tuple[LostTraces, ...] = ()
     rules: DuplicateRules = field(default_factory=DuplicateRules)
     samples: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
     """Path -> what the walk read of it, between the walk and the hashing."""

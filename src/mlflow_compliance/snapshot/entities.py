@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from mlflow_compliance.snapshot.refs import EntityRef
-from mlflow_compliance.snapshot.tags import EXTERNAL
+from mlflow_compliance.snapshot.tags import EXTERNAL, RETIRED_IN
 
 ACTIVE = "active"
 DELETED = "deleted"
+DEFAULT = "0"
+"""Id of MLflow's Default experiment: where runs go when no experiment is named."""
 WORKSPACE = "workspace"
 """What owns the files of another workspace: nothing in them is judged here."""
 TERMINAL_STATUSES = frozenset({"FINISHED", "FAILED", "KILLED"})
@@ -80,7 +82,9 @@ class Experiment:
     runs: Mapping[tuple[str, str], int]
     """(lifecycle, status) -> number of runs."""
     deleted_runs: tuple[str, ...] = ()
-    """Ids of the runs that are soft-deleted, sorted: needed to restore the experiment as it was."""
+    """Ids of the runs that are soft-deleted, sorted: needed to restore the experiment as it was. Those of a deleted
+    experiment are not read, but for Default, which is restored without them.
+    """
     traces: int = 0
     loose_models: int = 0
     """Active logged models that no run of this experiment wrote: a copy of its runs leaves them behind."""
@@ -98,6 +102,16 @@ class Experiment:
     @property
     def ref(self) -> EntityRef:
         return EntityRef("experiment", self.experiment_id, self.name)
+
+    @property
+    def keeps_deleted_ids(self) -> bool:
+        """Whether `deleted_runs` are read of it."""
+        return self.active or self.experiment_id == DEFAULT
+
+    @property
+    def retired(self) -> bool:
+        """Whether a repair retired it."""
+        return not self.active and RETIRED_IN in self.tags
 
     @property
     def retired_name(self) -> str:
@@ -231,6 +245,8 @@ class ModelVersion:
     """The experiment of its run or logged model; empty where neither is there any more."""
     external: bool = False
     """Whether it is that of a model that is hosted elsewhere: it has no files."""
+    run_link: str = ""
+    """Where its run is, where that is in another tracking server."""
 
     @property
     def ref(self) -> EntityRef:

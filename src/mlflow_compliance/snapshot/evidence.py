@@ -9,9 +9,9 @@ import hashlib
 import json
 from collections import ChainMap
 from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 Value = TypeVar("Value")
 
@@ -27,6 +27,9 @@ class Scored:
     values: Mapping[str, float] = field(default_factory=dict)
     """accuracy, precision, recall, f1, roc_auc, business_cost, tn, fp, fn, tp."""
     problem: str = ""
+    """Why nothing could be computed from the file."""
+    fault: str = ""
+    """What the run itself says that cannot be true of the file: another hash, a threshold that is none."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,8 @@ class ModelCard:
     unpinned: tuple[str, ...] = ()
     """Requirements that do not say one version."""
     flavors: tuple[str, ...] = ()
+    problem: str = ""
+    """Why part of it cannot be read, and is empty here for that."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,10 @@ class Probe:
     worst: float = 0.0
     """The largest difference between a served and a recorded probability among them."""
     sample_problem: str = ""
+    unconfined: tuple[str, ...] = ()
+    """What that process could not be kept from on this machine."""
+    sample_unread: str = ""
+    """Why nothing was scored again though the settings name features: a file of it cannot be read, or is not named."""
 
 
 @dataclass(frozen=True)
@@ -140,6 +149,27 @@ class Served:
     problems: tuple[str, ...] = ()
     checked: int = 0
     """Answers that were compared with the store."""
+    unasked: str = ""
+    """Why no server was asked; then nothing is known of what one would give."""
+
+
+class Unsigned(NamedTuple):
+    """One way in which a model is not the one that was signed: a code that stays, and words that follow its name."""
+
+    code: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Signed:
+    """What the bundle at `path`, beside a model folder, says of its files. No problems: they are those that were
+    signed.
+    """
+
+    path: str
+    problems: tuple[Unsigned, ...] = ()
+    unknown: str = ""
+    """Why it could not be looked at; empty where it was."""
 
 
 @dataclass(frozen=True)
@@ -148,6 +178,26 @@ class Metadata:
 
     document: Mapping[str, Any] = field(default_factory=dict)
     problem: str = ""
+
+
+@dataclass(frozen=True)
+class Digest:
+    """What a file holds now: its SHA-256 (hex), or the `problem` that stood against reading it."""
+
+    sha256: str = ""
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Journalled:
+    """What the journal of the repair that built a run says of its model_metadata.json; empty where there is no such
+    journal here.
+    """
+
+    journal: str = ""
+    sha256: str = ""
+    tagged: bool = False
+    """Whether it says that the hash was put on the run too: earlier versions did not."""
 
 
 class Computed(Mapping[str, Value]):
@@ -210,17 +260,37 @@ class Evidence:
     """Production run id -> its model_metadata.json. A run is missing here where it has none."""
     served: Mapping[str, Served] = field(default_factory=dict)
     """Production run id -> what a tracking server gave."""
+    digests: Mapping[str, Digest] = field(default_factory=dict)
+    """Path of a file of a production run or of its model -> what it holds."""
+    journalled: Mapping[str, Journalled] = field(default_factory=dict)
+    """Production run id -> what a journal says of it, for the runs that name one."""
+    signatures: Mapping[str, Signed] = field(default_factory=dict)
+    """Model folder -> what its bundle says. Empty where no key is named."""
+    judged_by: str = ""
+    """Fingerprint of the key that bundles are held to; empty where none is named."""
+    signed_by: str = ""
+    """Fingerprint of the key that `--fix` signs with; empty where none is named."""
 
-    def with_run(self, run_id: str, folder: str, bundle: Bundle, document: Mapping[str, Any]) -> Evidence:
+    def with_signature(self, folder: str, signed: Signed) -> Evidence:
+        """As this, with another bundle beside a model folder."""
+        return replace(self, signatures=ChainMap({folder: signed}, _writable(self.signatures)))
+
+    def with_run(
+        self, run_id: str, folder: str, bundle: Bundle, document: Mapping[str, Any], digests: Mapping[str, Digest]
+    ) -> Evidence:
         """As this, with what is known beforehand of a run that is going to be logged from a bundle."""
-        proved = bundle.evidence
-        return Evidence(
-            scans=ChainMap({folder: bundle.scan}, _writable(self.scans)),
+        proved, begin = bundle.evidence, f"{folder}/"
+        # MLmodel is written anew with the ids.
+        hashes = {path.removeprefix(begin): found.sha256 for path, found in digests.items() if path.startswith(begin)}
+        return replace(
+            self,
+            scans=ChainMap({folder: replace(bundle.scan, hashes=hashes)}, _writable(self.scans)),
             cards=ChainMap({folder: proved.card}, _writable(self.cards)),
             probes=ChainMap({folder: proved.probe} if proved.probe else {}, _writable(self.probes)),
             scored=ChainMap({run_id: proved.scored} if proved.scored else {}, _writable(self.scored)),
             metadata=ChainMap({run_id: Metadata(document)}, _writable(self.metadata)),
             served=ChainMap({run_id: Served()}, _writable(self.served)),
+            digests=ChainMap(dict(digests), _writable(self.digests)),
         )
 
 

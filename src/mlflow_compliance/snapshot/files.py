@@ -105,6 +105,8 @@ class Unreachable(NamedTuple):
     reason: str
     why: Why | None = None
     """None where the place was looked at and nothing is there."""
+    root: str = ""
+    """Of a folder that is not there, the artifact root that it would lie in; empty where that is none."""
 
 
 class ModelFolder(NamedTuple):
@@ -148,10 +150,13 @@ class Pointer(NamedTuple):
 
 @dataclass(frozen=True)
 class DuplicateRules:
-    """What counts as a duplicate: files of at least `min_size` bytes whose name matches no `boilerplate` pattern."""
+    """What counts as a duplicate: files of at least `min_size` bytes whose name matches no `boilerplate` pattern. Those
+    of more than `max_size` are not read to the end, and what they are is not known.
+    """
 
     min_size: int = 1024
     boilerplate: tuple[str, ...] = (MLMODEL, "conda.yaml", "python_env.yaml", REQUIREMENTS, "*.lock")
+    max_size: int = 1 << 40
 
     def apply_to(self, path: str, size: int) -> bool:
         name = path[path.rfind("/") + 1 :]

@@ -23,13 +23,16 @@ from mlflow_compliance.snapshot.entities import (
     StoreInfo,
 )
 from mlflow_compliance.snapshot.files import WRITTEN_BY_MLFLOW
+from mlflow_compliance.snapshot.journals import Journals
 from mlflow_compliance.snapshot.presence import Unknown, Why
 from mlflow_compliance.snapshot.schema import LostRows, Schema
+from mlflow_compliance.snapshot.standing import LostParent, RowState
 
 if TYPE_CHECKING:
     from mlflow_compliance.snapshot.artifacts import Artifacts
     from mlflow_compliance.snapshot.evidence import Evidence, Source
     from mlflow_compliance.snapshot.ties import How, Tie
+    from mlflow_compliance.snapshot.unfinished import HalfMade, OpenTraces
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,18 @@ class Snapshot:
     lost_rows: tuple[LostRows, ...] = ()
     other_workspaces: tuple[str, ...] = ()
     """Workspaces of this store that hold something and were not read."""
+    behind_versions: Mapping[str, RowState] = field(default_factory=dict)
+    """Runs and logged models that versions name, as far as they have a row. MLflow shows nobody a deleted logged
+    model: only SQL does.
+    """
+    lost_parents: Mapping[str, LostParent] = field(default_factory=dict)
+    """Runs that active runs name as their parent and that are deleted or gone, and those above them that are too."""
+    half_made: tuple[HalfMade, ...] = ()
+    """By kind and id."""
+    open_traces: tuple[OpenTraces, ...] = ()
+    """By experiment. Surely there where files are: a database has no index to find them by."""
+    journals: Journals = field(default_factory=Journals, compare=False)
+    """The journals that were found. What keeps them in the store itself is in none of the other fields."""
 
     def last_known_time(self, run: Run) -> int:
         """The latest time that a run's rows are dated, in milliseconds; 0 where none is. Files date nothing: a copy
@@ -89,6 +104,19 @@ class Snapshot:
         for run in sorted(self.runs.values(), key=lambda run: (run.start_time or 0, run.run_id)):
             found.setdefault((run.experiment_id, run.lifecycle), []).append(run)
         return found
+
+    @property
+    def may_lie_elsewhere(self) -> bool:
+        """Whether what has no row here may have one in another workspace: a server shows those of one alone."""
+        return bool(self.info.workspace) and self.info.backend in ("http", "https")
+
+    def state_of(self, key: str) -> RowState | None:
+        """Whether a run or logged model that a version names is kept, None where it has no row."""
+        if key in self.runs:
+            return RowState(self.runs[key].lifecycle, self.runs[key].experiment_id)
+        if key in self.logged_models:
+            return RowState(self.logged_models[key].lifecycle, self.logged_models[key].experiment_id)
+        return self.behind_versions.get(key)
 
     def models_of(self, run_id: str) -> list[LoggedModel]:
         """The active logged models that a run wrote, by id."""

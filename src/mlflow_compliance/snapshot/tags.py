@@ -28,6 +28,9 @@ SOURCE_DATASETS = "compliance.source_datasets"
 where that differs. JSON.
 """
 
+RETIRED_IN = "compliance.retired_in"
+"""The journal of the repair that retired an experiment."""
+
 NOTE = "mlflow.note.content"
 """The description that the MLflow UI shows."""
 RUN_NAME = "mlflow.runName"
@@ -54,5 +57,19 @@ OVERRULED = "compliance.overruled."
 """Before the name of a fact on a run that holds another value of it than was decided: the one that counts."""
 SHA256 = "compliance.sha256."
 """Before the role of a file that a production run was built from (model, predictions): its hash."""
-MADE_BY_US = (SOURCE_RUN, BUILT_FOR)
-"""Tags of the runs that a repair made: copies and production runs, whole ones and those that were broken off."""
+METADATA_HASH = f"{SHA256}model_metadata"
+"""Tag of a run that --fix built: the hash of its model_metadata.json, which holds those of all its other files."""
+RETIRED_IN = "compliance.retired_in"
+"""Tag of an experiment that a repair retired: the journal of that repair."""
+
+KEPT_AS = "compliance.journals"
+"""Tag of an experiment that a repair made to keep journals in: a mark, which the journals of this store carry too."""
+KEPT_JOURNAL = "compliance.journal"
+"""Tag of a run that keeps a journal: which one."""
+KEPT_SHA256 = "compliance.journal_sha256"
+"""Tag of such a run: the hash of the journal's file."""
+
+MADE_BY_US = (SOURCE_RUN, BUILT_FOR, KEPT_JOURNAL)
+"""Tags of the runs that a repair made: copies and production runs, whole ones and those that were broken off, and
+journals that are kept.
+"""

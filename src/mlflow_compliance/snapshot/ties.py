@@ -61,6 +61,23 @@ def ids_in(version: ModelVersion) -> tuple[str, ...]:
     return tuple(dict.fromkeys(filter(None, found)))
 
 
+def is_model(key: str) -> bool:
+    """Whether an id in a version is that of a logged model; else it is a run's."""
+    return key.startswith("m-")
+
+
+def sources_of(version: ModelVersion) -> tuple[str, ...]:
+    """The ids that a version names as where it comes from: its run, and the logged model or run in its source."""
+    scheme, _, rest = version.source.partition(":/")
+    named = rest.strip("/").split("/")[0] if scheme == "runs" or rest.startswith("m-") else ""
+    return tuple(key for key in (version.run_id or "", named) if key)
+
+
+def named_in(version: ModelVersion) -> tuple[str, ...]:
+    """Every id that a version names, those that it surely comes from first."""
+    return tuple(dict.fromkeys((*sources_of(version), *ids_in(version))))
+
+
 def prompt_homes(value: str) -> list[str]:
     """The ids of experiments in the tag by which a prompt is linked to them (`,1,2,`)."""
     return [key for part in value.split(",") if (key := part.strip())]

@@ -88,7 +88,8 @@ class Store:
         progress = progress or Silent()
         progress.start("Reading the store", None)
         try:
-            return self.backend.read_metadata(also)
+            snapshot, rows = self.backend.read_metadata(also)
+            return self._with_journals(snapshot), rows
         finally:
             progress.stop()
 
@@ -100,9 +101,21 @@ class Store:
         progress = progress or Silent()
         progress.start("Reading the store", None)
         try:
-            return self.backend.read(also)
+            snapshot, rows = self.backend.read(also)
+            return self._with_journals(snapshot), rows
         finally:
             progress.stop()
+
+    def _with_journals(self, snapshot: Snapshot) -> Snapshot:
+        """A snapshot that knows the journals of its store, and from which those that the store itself keeps are set
+        apart.
+        """
+        from mlflow_compliance.snapshot.set_apart import set_apart
+        from mlflow_compliance.store.storage.journals import Finder
+        from mlflow_compliance.store.storage.locations import Resolver
+
+        resolve = Resolver(self.settings.store.resolved_relocate(self.settings.base), self.backend.home)
+        return set_apart(snapshot, Finder(self.info.uri, self.folder, self.places, resolve).journals(snapshot))
 
     @without_collecting()
     def read_files(self, snapshot: Snapshot, rows: Rows, progress: Progress | None = None) -> Snapshot:
@@ -114,18 +127,20 @@ class Store:
         """A snapshot of which may be asked what files prove: computed then, by whoever asks."""
         from mlflow_compliance.store.evidence.collect import with_evidence
 
-        return with_evidence(snapshot, self.evidence_cache, self.uri, progress)
+        return with_evidence(snapshot, self.evidence_cache, self.uri, progress, self.folder)
 
     def walk(self, snapshot: Snapshot, rows: Rows, progress: Progress) -> Snapshot:
         """A snapshot with its files: one walk over the local roots, hashes where files may be duplicates."""
+        from mlflow_compliance.snapshot.set_apart import without_files
         from mlflow_compliance.store.artifacts.duplicates import hash_candidates
         from mlflow_compliance.store.artifacts.hash_cache import HashCache, cache_folder
         from mlflow_compliance.store.artifacts.local import read_artifacts
         from mlflow_compliance.store.artifacts.remote import with_remote
         from mlflow_compliance.store.artifacts.remote_duplicates import hash_remote
         from mlflow_compliance.store.ownership.decide import with_ownership
+        from mlflow_compliance.store.ownership.traces import lost_traces
         from mlflow_compliance.store.storage.pointer_files import with_holding
-        from mlflow_compliance.store.storage.recorded_hashes import read_records
+        from mlflow_compliance.store.storage.recorded_hashes import read_lines
         from mlflow_compliance.store.storage.storages import is_remote, split
 
         base, folder, started, rules = (
@@ -152,7 +167,7 @@ class Store:
             file_store=self.info.backend == "file",
             ready_models=rows.ready_models,
             folders=rows.folders,
-            recorded=read_records(self.folder),
+            recorded=snapshot.journals.on_record({} if snapshot.journals.unreadable else read_lines(self.folder)),
             progress=progress,
             own=own,
             near=[self.backend.home] if self.backend.home else [],
@@ -169,10 +184,10 @@ class Store:
                 found, remote, places=self.places, roots=away, ignore=ignore, ready_models=ready, progress=progress
             )
             found = with_holding(hash_remote(found, self.places, progress))
-        found = replace(found, elsewhere=rows.elsewhere, newest_row=rows.newest)
-        return replace(
-            snapshot, artifacts=with_ownership(found, snapshot, rows, self.backend, self.owned, journals=self.folder)
-        )
+        found = replace(found, elsewhere=rows.elsewhere, newest_row=rows.newest, deleted_runs=rows.deleted_runs)
+        found = replace(found, lost_traces=lost_traces(found, self.backend))
+        found = with_ownership(found, snapshot, rows, self.backend, self.owned, journals=self.folder)
+        return replace(snapshot, artifacts=without_files(found, snapshot.journals))
 
     @cached_property
     def places(self) -> Storages:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from databases import PASSWORD, QUOTED, SERVERS, Server
-from gates import EVERY_RULE, RULES, Gate, make_messy, owned, told
+from gates import EVERY_RULE, POLICIES, RULES, Gate, make_messy, owned, told
 from places import Guest, Place
 from repairs import carry_out, lines_of, plan_for, take_back
 from stores import BIG, differing
@@ -359,3 +359,15 @@ def test_a_place_that_the_database_would_cut_is_not_written(
     ((_, reason),) = carry_out(moved, plan_for(moved, "ART003")).outcome.failed
     assert "and the database takes 256: give the store a shorter path" in reason
     assert moved.client.get_run(run).info.artifact_uri.startswith(str(guest.mlruns))
+
+
+def test_srv002_is_not_evaluated_where_no_server_can_be_started(
+    server: Server, guest_on: Callable[..., Guest], gate: Gate
+) -> None:
+    """A server would upgrade and write to the database that it is started on."""
+    guest = guest_on(server)
+    guest.run(guest.experiment("credit_delivery"), "champion", stage="production")
+    asked = gate("--compliance-rules=SRV002", rules=[POLICIES / "test_serving.py"])
+    assert asked.ret == 0
+    assert "not evaluated: SRV002" in told(asked)
+    assert "ask through the server that people use" in told(asked)

@@ -18,6 +18,7 @@ import pytest
 import yaml
 from gates import POLICIES, Gate, state, told
 from mlflow import MlflowClient
+from mlflow.entities import TraceInfo, TraceLocation, TraceState
 
 FILE = re.compile(r"^file (\S+): (it .*)$", re.MULTILINE)
 
@@ -261,6 +262,23 @@ def test_what_lies_in_the_trash_is_deleted_whatever_it_says(gate: Gate, files: F
     _, text = said(gate)
     assert "experiments: 2 active, 1 deleted" in text
     assert "experiment spoilt" not in text
+
+
+def test_what_deleted_runs_hold_and_traces_without_rows(gate: Gate, files: Files) -> None:
+    """A file store says when a run was deleted; the folder of a trace that has no trace_info.yaml has no row."""
+    files.client.delete_run(files.run.name)
+    place = TraceLocation.from_experiment_id(files.kept.name)
+    key = f"tr-{'0' * 32}"
+    files.client._tracking_client.store.start_trace(TraceInfo(key, place, 5, TraceState.IN_PROGRESS))
+    lost = files.kept / "traces" / f"tr-{'1' * 32}"
+    for trace in (files.kept / "traces" / key, lost):
+        (trace / "artifacts").mkdir(parents=True, exist_ok=True)
+        (trace / "artifacts" / "traces.json").write_text("{}")
+    rules = [f"{POLICIES}/test_{name}.py" for name in ("runs", "traces")]
+    text = told(gate("-k", "deleted_runs or traces", rules=rules))
+    assert re.search(r"deleted runs hold \d+ bytes: \d+ by 1 deleted less than 30 days ago", text)
+    assert "experiment kept: 1 trace in progress for more than 24 hours" in text
+    assert f"1 folder with 1 file, 2 bytes, in mlruns/{files.kept.name}/traces, such as {lost.name}" in text
 
 
 @pytest.mark.parametrize("thrown", ["a run", "a run without its meta.yaml", "an experiment without its meta.yaml"])

@@ -13,19 +13,22 @@ from databases import SERVERS
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from living import everything_alive
-from mlflow.entities import DatasetInput, InputTag, LoggedModelInput, Metric, Param
+from mlflow.entities import DatasetInput, InputTag, LoggedModelInput, LoggedModelStatus, Metric, Param
 from places import Guest, Place
+from sqlalchemy import text
 from stores import CREDIT, EVAL, START, TRAIN, Lab
 
 from mlflow_compliance.settings.schema import Settings
 from mlflow_compliance.snapshot.entities import StoreInfo
 from mlflow_compliance.snapshot.snapshot import Snapshot
+from mlflow_compliance.snapshot.standing import LostParent
 from mlflow_compliance.snapshot.ties import How
 from mlflow_compliance.store.backends.base import Rows
 from mlflow_compliance.store.backends.client import ClientReader
 from mlflow_compliance.store.backends.sql import SqlBackend, SqlReader
 
 INFO = StoreInfo("test", "test")
+PARENT = "mlflow.parentRunId"
 
 
 def both(lab: Lab) -> tuple[tuple[Snapshot, Rows], tuple[Snapshot, Rows]]:
@@ -53,6 +56,7 @@ def assert_agree(lab: Lab, hidden_models: frozenset[str] = frozenset()) -> Snaps
     )
     assert hidden_models <= {place.owner.key for place in sql_rows.locations}
     assert sql_rows.ready_models == client_rows.ready_models
+    assert sql_rows.deleted_runs.keys() == client_rows.deleted_runs.keys()
     return by_sql
 
 
@@ -96,13 +100,46 @@ def test_on_a_store_with_one_of_everything(anywhere: Lab) -> None:
     lab.client.delete_model_version("scorer", "3")
     lab.client.create_registered_model("empty")
     lab.client.register_prompt("greeting", "Hello {{name}}")
+    above = lab.run(scratch, "above", **{PARENT: "e" * 32})
+    sweep = lab.run(scratch, "sweep", **{PARENT: above})
+    for home in (scratch, delivery, delivery):
+        lab.run(home, "trial", **{PARENT: sweep})
+    lab.run(scratch, "of a copy that was taken back", **{PARENT: taken_back})
+    behind = lab.run(scratch, "behind a version", metrics={"auc": 0.5}, **{PARENT: taken_back})
+    lab.registered("old", f"{lab.folder_of(behind)}/model")
+    lab.registered("lost", f"runs:/{'d' * 32}/model", "d" * 32)
+    for run_id in (above, sweep, behind, lab.run("0")):
+        lab.client.delete_run(run_id)
+    lab.client.delete_experiment("0")
     snapshot = assert_agree(lab, frozenset({deleted}))
+    assert snapshot.lost_parents == {
+        sweep: LostParent(scratch, {delivery: 2, scratch: 1}),
+        above: LostParent(scratch, {}),
+        "e" * 32: LostParent("", {}),
+    }
+    assert {key: state.lifecycle for key, state in snapshot.behind_versions.items()} == {
+        **dict.fromkeys([child, rich, model], "active"),
+        behind: "deleted",
+    }
+    assert {above, sweep, behind} <= snapshot.runs.keys(), "what a remedy may restore is read in full"
+    assert len(snapshot.experiments["0"].deleted_runs) == 1
+    failed = lab.client.create_logged_model(scratch, name="failed").model_id
+    lab.client.finalize_logged_model(failed, LoggedModelStatus.FAILED)
+    with lab.client._get_registry_client().store.ManagedSessionMaker() as session:
+        session.execute(
+            text("UPDATE model_versions SET status = 'FAILED_REGISTRATION' WHERE name IN ('promoted', 'greeting')")
+        )
+    snapshot = assert_agree(lab, frozenset({deleted}))
+    assert [(item.ref.label, item.status) for item in snapshot.half_made if item.ref.label != "base"] == [
+        ("failed", "FAILED"),
+        ("promoted version 1", "FAILED_REGISTRATION"),
+    ], "a prompt is no model"
     assert {run.name for run in snapshot.runs.values()} >= {"rich", "stuck", "child"}
     assert taken_back not in snapshot.runs
     assert spelled <= snapshot.runs.keys(), "a mark of production in another spelling is read too"
     assert snapshot.experiments[delivery].count("deleted") == 0, "a copy that was taken back is passed over"
     assert "loss" in snapshot.runs[rich].metrics
-    assert snapshot.registered_models.keys() == {"scorer", "promoted", "empty"}, "a prompt is no model"
+    assert snapshot.registered_models.keys() == {"scorer", "promoted", "empty", "old", "lost"}, "a prompt is no model"
     assert snapshot.registered_models["scorer"].aliases == {"champion": "1"}
     homes = [
         version.experiment_id
@@ -119,6 +156,7 @@ def test_on_a_store_in_which_everything_is_alive(anywhere: Lab) -> None:
     lab.rich_run(lab.experiment("credit_production"))
     snapshot = assert_agree(lab)
     assert {tie.how for tie in snapshot.ties} == set(How)
+    assert [item.number for item in snapshot.open_traces] == [1]
     assert {key: len(items) for key, items in snapshot.datasets.items()} == {"3": 2}, "those of the primary"
 
 
@@ -152,6 +190,7 @@ RUN = st.fixed_dictionaries(
         "datasets": st.lists(st.sampled_from([TRAIN, EVAL]), max_size=2, unique_by=lambda item: item.name),
         "models": st.integers(0, 2),
         "copy": st.sampled_from(["", "", "incomplete", "complete", "retracted"]),
+        "parent": st.sampled_from([None, None, 0, 1, 2, 3]),
     }
 )
 EXPERIMENT = st.tuples(
@@ -192,8 +231,13 @@ def fill(
 ) -> None:
     keys = ["0", *(lab.experiment(name, **tags) for name, tags, _ in experiments)]
     read = lab.client.create_logged_model("0", name="base").model_id
-    for spec in runs:
-        write_run(lab, keys[spec["experiment"]], spec, read)
+    made = [write_run(lab, keys[spec["experiment"]], spec, read) for spec in runs]
+    for run_id, spec in zip(made, runs, strict=True):
+        if spec["parent"] is not None:
+            # In circles too; what is past the last run is nobody.
+            lab.client.set_tag(run_id, PARENT, [*made, *("f" * 32,) * 4][spec["parent"]])
+        if spec["deleted"]:
+            lab.client.delete_run(run_id)
     for number, alias in enumerate(aliases):
         lab.registered(f"model {number}", str(lab.folder / "elsewhere"), alias=alias)
     for key, (_, _, deleted) in zip(keys[1:], experiments, strict=True):
@@ -201,7 +245,7 @@ def fill(
             lab.client.delete_experiment(key)
 
 
-def write_run(lab: Lab, experiment_id: str, spec: dict[str, Any], read: str) -> None:
+def write_run(lab: Lab, experiment_id: str, spec: dict[str, Any], read: str) -> str:
     tags = {
         **spec["tags"],
         **({"compliance.copy": spec["copy"], "compliance.source_run_id": "1"} if spec["copy"] else {}),
@@ -224,8 +268,7 @@ def write_run(lab: Lab, experiment_id: str, spec: dict[str, Any], read: str) -> 
         lab.client.set_terminated(run_id, status=spec["status"])
     else:
         lab.client.update_run(run_id, status=spec["status"])
-    if spec["deleted"]:
-        lab.client.delete_run(run_id)
+    return str(run_id)
 
 
 @pytest.mark.parametrize("number", [1001])

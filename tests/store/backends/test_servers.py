@@ -12,6 +12,7 @@ import pytest
 import requests
 from gates import POLICIES, Gate, make_messy, owned, plan_in, state, told
 from living import everything_alive
+from mlflow.entities import LoggedModelStatus
 from packaging.version import Version
 from repairs import copied_once
 from servers import ADMIN, PASSWORD, Proxy, answer, tracking_server
@@ -82,17 +83,26 @@ def test_the_same_snapshot_as_by_sql(behind: tuple[Server, Lab]) -> None:
     model = lab.model("1", rich, "registered")
     lab.registered("scorer", f"models:/{model}", rich, alias="champion")
     everything_alive(lab)
+    failed = lab.client.create_logged_model("1", name="failed", source_run_id=rich).model_id
+    lab.client.finalize_logged_model(failed, LoggedModelStatus.FAILED)
+    lab.sql("UPDATE model_versions SET status = 'PENDING_REGISTRATION' WHERE name = 'scorer'")
     also = (rich, lab.run("4", "in no rule's scope"))
     by_sql, sql_rows = lab.store.read_rows(also)
     over_http, rows = open_store(server.url, lab.settings, str(lab.folder)).read_rows(also)
     for part in ("experiments", "runs", "logged_models", "registered_models", "ties", "untold", "datasets"):
         assert getattr(by_sql, part) == getattr(over_http, part), part
+    assert by_sql.half_made == over_http.half_made
+    assert {item.status for item in over_http.half_made} == {"PENDING", "FAILED", "PENDING_REGISTRATION"}
+    assert by_sql.open_traces == over_http.open_traces
+    assert [item.number for item in over_http.open_traces] == [1]
     assert {tie.how for tie in over_http.ties} == set(How)
     assert len([run for run in over_http.runs.values() if run.experiment_id == claimed]) == 4, (
         "a rival's runs are all brought in"
     )
     assert sorted(rows.locations) == sorted(sql_rows.locations)
     assert rows.ready_models == sql_rows.ready_models
+    assert rows.deleted_runs == dict.fromkeys(sql_rows.deleted_runs, 0), "when, no server tells"
+    assert len(rows.deleted_runs) == 3
 
 
 def test_an_audit_leaves_the_store_behind_the_server_as_it_is(behind: tuple[Server, Lab], gate: Gate) -> None:

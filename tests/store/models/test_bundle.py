@@ -23,6 +23,7 @@ from mlflow_compliance.errors import ComplianceError
 from mlflow_compliance.production.metadata import document, problems_in
 from mlflow_compliance.settings.schema import ModelSettings, Product, ProductionSettings
 from mlflow_compliance.snapshot.evidence import Bundle, Source
+from mlflow_compliance.store.models import bundle as bundling
 from mlflow_compliance.store.models.bundle import build, made_in
 from mlflow_compliance.store.models.bundle_child import example_of, loaded, predicted
 from mlflow_compliance.store.models.plots import SIZE, costs_by_threshold, draw_confusion_matrix, draw_threshold_curve
@@ -400,8 +401,13 @@ def test_predictions_that_cannot_be_scored_are_told_before_anything_is_loaded(
     assert not (tmp_path / "model").exists()
 
 
-def test_a_build_that_takes_too_long_is_told(sources: Path, tmp_path: Path) -> None:
+def test_a_build_that_takes_too_long_is_told(sources: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     product = Product(name="credit", production=ProductionSettings.model_validate(PRODUCTION))
+    (tmp_path / "first").mkdir()
+    source = build(product, sources, ModelSettings(time_limit=0.01), str(tmp_path / "first"))
+    assert source.problem.startswith("predictions.parquet cannot be scored: the process that reads it")
+    assert source.problem.endswith("did not finish within 0.01 s")
+    monkeypatch.setattr(bundling, "score_apart", lambda path, wanted, _: score(path, **wanted._asdict()))
     source = build(product, sources, ModelSettings(time_limit=0.01), str(tmp_path))
     assert source == Source(problem="no MLflow model can be built from models/model.pkl: did not finish within 0.01 s")
 

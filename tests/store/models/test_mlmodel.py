@@ -99,6 +99,27 @@ def test_a_windows_spelling_is_found(tmp_path: Path) -> None:
     assert look(tmp_path, "flavors:\n  f:\n    artifacts:\n      a:\n        path: artifacts\\a.csv\n").missing == ()
 
 
+REPEATS = "repeats more than 10,000 parts of itself by anchors or merge keys"
+
+
+def grown(shape: str, levels: int = 9) -> str:
+    """A document each of whose lines holds the one before nine times."""
+    lines = ["a0: &a0 {k0: v}"]
+    lines += [
+        f"a{level}: &a{level} {shape.format(', '.join([f'*a{level - 1}'] * 9))}" for level in range(1, levels + 1)
+    ]
+    return "\n".join([*lines, "flavors:", "  python_function: {loader_module: mlflow.sklearn}", ""])
+
+
+@pytest.mark.parametrize("shape", ["{{<<: [{}]}}", "[{}]"])
+def test_anchors_and_merge_keys_that_cost_little_are_read(tmp_path: Path, shape: str) -> None:
+    assert look(tmp_path, grown(shape, levels=2)).error == ""
+
+
+def test_long_texts_are_no_numbers(tmp_path: Path) -> None:
+    assert look(tmp_path, f"flavors: {{}}\na: '{'1' * 5000}'\nb: {'1 ' * 3000}\nc: {'a' * 5000}\n").error == ""
+
+
 @pytest.mark.parametrize(
     ("document", "error"),
     [
@@ -114,10 +135,21 @@ def test_a_windows_spelling_is_found(tmp_path: Path) -> None:
         ("flavors: {}\n" + "#" * (1 << 20), "MLmodel is larger than 1 MiB"),
         ("flavors: " + "[" * 300_000, "MLmodel is not YAML"),
         ("flavors: " + "[" * 300_000 + "]" * 300_000, "MLmodel is not YAML"),
-        ("- " * 300_000, "MLmodel is not YAML"),
+        ("flavors: " + "[" * 250 + "]" * 250, "MLmodel is nested more than 200 levels deep"),
+        ("- " * 300_000, "MLmodel is nested more than 200 levels deep"),
         ("utc: 2024-99-99\n", "MLmodel is not YAML"),
         ("utc_time_created: 2024-99-99\nflavors: 1\n", "MLmodel names no flavors"),
         ("{? {a: b} : c}", "MLmodel is not YAML"),
+        (grown("{{<<: [{}]}}"), f"MLmodel {REPEATS}"),
+        (grown("[{}]"), f"MLmodel {REPEATS}"),
+        (grown("{{a: {{b: [{}]}}}}"), f"MLmodel {REPEATS}"),
+        ("a: &a " + "x" * 500_000 + "\nb: [*a, *a, *a]\n", f"MLmodel {REPEATS}"),
+        ("a: &a {<<: *a}\nflavors: {}\n", "MLmodel refers to itself, or to nothing"),
+        ("a: *b\nflavors: {}\n", "MLmodel refers to itself, or to nothing"),
+        ("a: " + "1:" * 200_000 + "1\nflavors: {}\n", "MLmodel holds a number of more than 1,000 characters"),
+        ("a: 0x" + "F" * 9_000 + "\nflavors: {}\n", "MLmodel holds a number of more than 1,000 characters"),
+        ("a: !!int '" + "9" * 9_000 + "'\nflavors: {}\n", "MLmodel holds a number of more than 1,000 characters"),
+        ("flavors: {}\na: [" + "1," * 200_000 + "]", "MLmodel has more than 100,000 parts"),
     ],
 )
 def test_what_cannot_be_read_is_an_error_and_no_crash(tmp_path: Path, document: str | bytes, error: str) -> None:

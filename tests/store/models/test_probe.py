@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from gates import state
+from kernels import PRCTL, UNSHARE, can_be_older, without
 from sklearn.linear_model import LogisticRegression
 
 from mlflow_compliance.snapshot.evidence import Probe
@@ -48,6 +49,7 @@ raise MemoryError
 """
 """Leave not even the room for a sentence."""
 LANDLOCK: int = ctypes.CDLL(None).syscall(ctypes.c_long(444), None, ctypes.c_size_t(0), ctypes.c_uint32(1))
+OLDER = pytest.mark.skipif(not can_be_older(), reason="this machine cannot play an older one")
 
 Run = Callable[..., str]
 
@@ -515,6 +517,7 @@ class TestLimits:
             "DO_NOT_TRACK",
             "MLFLOW_DISABLE_TELEMETRY",
             "MLFLOW_TRACKING_URI",
+            "JOBLIB_MULTIPROCESSING",
         }
         assert {
             name for name in seen if not name.startswith("LC_") and not name.endswith(("_THREADS", "_LIMIT"))
@@ -592,6 +595,7 @@ class TestLimits:
             assert run(script, int(kind), listener.getsockname()[1]) == ""
         assert (tmp_path / "work" / "answer").read_text() == "refused"
 
+    @OLDER
     @pytest.mark.parametrize(
         ("end", "limits", "problem"),
         [
@@ -601,6 +605,7 @@ class TestLimits:
         ],
     )
     def test_nobody_outlives_it(self, run: Run, tmp_path: Path, end: str, limits: Limits, problem: str) -> None:
+        """On a kernel that takes no filter of system calls: else there is nobody."""
         script = f"""
             child = os.fork()
             if not child:
@@ -617,9 +622,111 @@ class TestLimits:
             json.dump([os.getpid(), os.getppid(), child, int(os.read(reader, 20))], open("pids", "w"))
             {end}
         """
-        assert run(script, limits=limits) == problem
+        assert without(PRCTL, do=lambda: run(script, limits=limits)) == problem
         pids = json.loads((tmp_path / "work" / "pids").read_text())
         assert [pid for pid in pids if os.path.exists(f"/proc/{pid}")] == []
+
+    def test_there_is_one_process_of_many_threads(self, run: Run, tmp_path: Path) -> None:
+        """So that its limit of memory is that of all. Locks between processes can be made all the same."""
+        script = """
+            import multiprocessing, subprocess, threading
+            from concurrent.futures import ThreadPoolExecutor
+            refused = []
+            ways = (os.fork, lambda: subprocess.run(["true"]), lambda: os.posix_spawn("/bin/true", ["true"], {}),
+                    lambda: multiprocessing.Process(target=int).start(), lambda: multiprocessing.Pool(2),
+                    lambda: os.system("true") and os.kill(1, 0))
+            for way in ways:
+                try:
+                    way()
+                except PermissionError:
+                    refused.append(1)
+            multiprocessing.Lock().acquire()
+            with ThreadPoolExecutor(4) as pool:
+                refused += pool.map(abs, range(4))
+            if os.uname().machine == "x86_64":
+                import ctypes
+                libc = ctypes.CDLL(None)
+                # vfork, clone3, clone without a thread, and fork by its x32 number
+                ways = (58,), (435, bytes(64), 64), (56, 17), (0x40000039,)
+                refused.append(all(libc.syscall(*way) == -1 for way in ways))
+            json.dump(refused, open("refused", "w"))
+        """
+        assert run(script) == ""
+        there = [True] if os.uname().machine == "x86_64" else []
+        assert json.loads((tmp_path / "work" / "refused").read_text()) == [1] * 6 + [0, 1, 2, 3, *there]
+
+    def test_memory_of_threads_and_of_files_without_a_name_is_within_the_limit(self, run: Run) -> None:
+        limits = ENOUGH._replace(megabytes=400)
+        threads = """
+            import threading
+            held, errors = [], []
+            def hold():
+                try:
+                    for _ in range(40): held.append(bytearray(1 << 22))
+                except MemoryError as error: errors.append(error)
+            threads = [threading.Thread(target=hold) for _ in range(4)]
+            for thread in threads: thread.start()
+            for thread in threads: thread.join()
+            del held[:]
+            raise errors[0]
+        """
+        assert run(threads, limits=limits) == "needed more than 400 MiB of memory"
+        assert "Function not implemented" in run("os.memfd_create('held')", limits=limits)
+
+    def test_files_can_be_copied_with_their_modes_and_times(self, run: Run, tmp_path: Path) -> None:
+        script = """
+            import shutil, tempfile
+            os.mkdir("folder")
+            shutil.copy("script.py", "folder/one")
+            shutil.copy2("script.py", "folder/two")
+            shutil.copytree("folder", "again")
+            shutil.copytree("again", tempfile.mkdtemp() + "/again")
+        """
+        assert run(script) == ""
+        assert sorted(path.name for path in (tmp_path / "work" / "again").iterdir()) == ["one", "two"]
+
+    @pytest.mark.parametrize("missing", [(), pytest.param((UNSHARE,), marks=OLDER)])
+    def test_an_ordinary_user_is_held_alike(
+        self, tmp_path: Path, ordinary_user: Callable[..., str], missing: tuple[int, ...]
+    ) -> None:
+        """What is taken from the process is taken here: another user may not look to where the interpreter lies."""
+        (tmp_path / "file").write_text("kept")
+        (tmp_path / "work").mkdir()
+        code = f"""
+import ctypes, os, socket, sys
+from mlflow_compliance.store.models import sandbox_child
+sys.path.append({str(Path(__file__).parents[2] / "support")!r})
+from kernels import without
+drop()
+ctypes.CDLL(None).prctl(4, 1)  # whoever was root before may not look into itself
+os.chdir(sys.argv[1] + "/work")
+def work():
+    sandbox_child._confine(60, 4096, (os.getcwd(),))
+    os.chmod("../file", 0o777)
+    os.utime("../file", (1, 1))
+    refused = []
+    ways = {{
+        "socket": lambda: socket.socket(socket.AF_UNIX),
+        "fork": os.fork,
+        "signal": lambda: os.kill(os.getppid(), 0),
+        "write": lambda: open("../file", "w"),
+        "own": lambda: open("own", "w"),
+        "shm": lambda: os.mkdir("/dev/shm/of-an-ordinary-user"),
+    }}
+    for name, way in ways.items():
+        try:
+            way()
+        except OSError:
+            refused.append(name)
+    print(*refused)
+without(*{missing}, do=work) if {missing} else work()  # no space of users for one thread alone
+"""
+        before = (tmp_path / "file").stat()
+        shared = [] if not missing else ["shm"]
+        assert ordinary_user(code, tmp_path).split() == ["socket", "fork", "signal", "write", *shared]
+        after = (tmp_path / "file").stat()
+        assert (after.st_mode, after.st_mtime_ns) == (before.st_mode, before.st_mtime_ns)
+        assert not os.path.exists("/dev/shm/of-an-ordinary-user")
 
     @pytest.mark.parametrize("blow", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
     def test_it_dies_with_whoever_started_it(self, tmp_path: Path, blow: int) -> None:
@@ -627,7 +734,7 @@ class TestLimits:
         temporary.mkdir()
         os.mkfifo(tmp_path / "pids")
         (tmp_path / "script.py").write_text(
-            "import os, signal\npids = open('pids', 'w')\nif os.fork(): print(os.getpid(), os.getppid(), "
+            "import os, signal\npids = open('pids', 'w')\nprint(os.getpid(), os.getppid(), "
             "file=pids, flush=True)\nsignal.pause()"
         )
         starter = f"""

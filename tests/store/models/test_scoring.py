@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from mlflow_compliance.production.metrics import COUNTS, RATIOS, agree, differs
 from mlflow_compliance.snapshot.evidence import Scored
-from mlflow_compliance.store.models.scoring import score
+from mlflow_compliance.store.models.sandbox import Limits
+from mlflow_compliance.store.models.scoring import Scoring, score, score_apart
 
 REAL = Path(__file__).parents[4] / "shared" / "data" / "credit_scoring" / "static_model_predictions.parquet"
 COSTS = {"false_negative_cost": 10.0, "false_positive_cost": 1.0}
@@ -322,3 +325,53 @@ def test_counts_and_cost_differ_by_half(name: str) -> None:
 def test_what_is_no_number_differs_from_every_number(bad: float) -> None:
     assert differs("f1", bad, 0.5, 1)
     assert differs("tn", bad, 0.5, 1)
+
+
+ROOM = Limits(60, 1024)
+
+
+def apart(path: Path, limits: Limits = ROOM) -> Scored:
+    return score_apart(str(path), Scoring("TARGET", "PROBABILITY", 0.5, 10.0, 1.0), limits)
+
+
+class TestApart:
+    def test_a_process_of_its_own_says_the_same(self, write: Write, tmp_path: Path) -> None:
+        path = write(table([0, 1, 1, 0], [0.1, 0.9, 0.3, 0.4]))
+        assert apart(path) == scored(path)
+        for bad in (write(table([0, 1], [0.1, 7.0])), tmp_path / "gone.parquet"):
+            assert apart(bad) == scored(bad)
+            assert apart(bad).problem
+
+    def test_numbers_that_stand_once_for_many_rows(self, tmp_path: Path) -> None:
+        path, rows = tmp_path / "p.parquet", 100_000_000
+        with pq.ParquetWriter(path, pa.schema([("TARGET", pa.int64()), ("PROBABILITY", pa.float64())])) as writer:
+            part = pa.table({"TARGET": pa.array([1] * 1_000_000), "PROBABILITY": pa.array([0.5] * 1_000_000)})
+            for _ in range(rows // 1_000_000):
+                writer.write_table(part)
+        assert path.stat().st_size < 1 << 20
+        found = apart(path)
+        own = "which has limits (models.memory_limit, models.time_limit), needed more than 1024 MiB of memory"
+        assert found.problem == f"p.parquet cannot be scored: the process that reads it, {own}"
+        assert found.values == {}
+
+    @pytest.mark.parametrize("name", ["p.parquet", "p.csv"])
+    def test_a_file_with_more_bytes_than_there_is_room_for(self, tmp_path: Path, name: str) -> None:
+        with (tmp_path / name).open("wb") as file:
+            file.truncate(1 << 43)
+        assert apart(tmp_path / name).problem.startswith(f"{name} is larger than the 1024 MiB of memory that")
+
+    def test_a_field_that_is_larger_than_a_block(self, tmp_path: Path) -> None:
+        path = tmp_path / "p.csv"
+        path.write_text("TARGET,PROBABILITY\n" + "1" * (1 << 24) + ",0.5\n0,0.5\n")
+        assert "p.csv cannot be parsed" in apart(path).problem
+
+    def test_many_columns_are_told_in_few_words(self, tmp_path: Path) -> None:
+        path = tmp_path / "p.csv"
+        path.write_text(",".join(f"column{number}" for number in range(20_000)) + "\n")
+        assert len(apart(path).problem) < 600
+
+    def test_a_process_that_does_not_end(self, write: Write) -> None:
+        found = apart(write(table([0, 1], [0.1, 0.9])), Limits(0.01, 1024))
+        assert found.problem.endswith(
+            "which has limits (models.memory_limit, models.time_limit), did not finish within 0.01 s"
+        )

@@ -60,7 +60,7 @@ class CacheFile:
             return None
         try:
             return cls._parsed(memoryview(body))
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, RecursionError):
             return None
 
     @classmethod

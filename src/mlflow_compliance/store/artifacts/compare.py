@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from mlflow_compliance.store.storage.folder_scan import READING, sample
-from mlflow_compliance.store.storage.safe_io import ChangedError, why_unread
+from mlflow_compliance.store.storage.safe_io import ChangedError, refuse_holes, why_unread
 
 _BLOCK = 1 << 18  # what two files are compared by stays in the processor's cache
 _own = threading.local()
@@ -87,6 +87,7 @@ class _Member:
     def check(self) -> None:
         if self._facts.st_size != self.copy.size or not stat.S_ISREG(self._facts.st_mode):
             raise ChangedError(self.copy.path)
+        refuse_holes(self._file, self._facts, self.copy.path)
 
     def fill(self, block: bytearray, offset: int) -> None:
         if os.preadv(self._file, [block], offset) != len(block):

@@ -23,7 +23,7 @@ from mlflow_compliance.store.artifacts.hash_cache import HashCache
 from mlflow_compliance.store.storage.atomic_write import explained
 from mlflow_compliance.store.storage.filesystem import has_clones, shared_extents
 from mlflow_compliance.store.storage.folder_scan import SMALL
-from mlflow_compliance.store.storage.safe_io import digest_of, opened
+from mlflow_compliance.store.storage.safe_io import digest_of, opened, refuse_holes
 from mlflow_compliance.store.storage.worker_pool import MOST_PARTS, WorkerPool, sharing
 
 _BATCH_FILES, _BATCH_BYTES = 64, 1 << 24
@@ -68,6 +68,7 @@ def hash_candidates(
                 files[path].copy for path in digests
             }
             wanted += [[copy] for own, copy in recorded.items() if own not in reading]
+        wanted = _affordable(wanted, artifacts.rules.max_size, unread)
         digests.update(_compared(pool, share, wanted, unread, progress))
     read = {files[path][1]: digest for path, digest in digests.items()}
     merged = _clones(read, digests, files)
@@ -122,6 +123,18 @@ def _sifted(
         digests.update((path, known[path].digest) for path in group if path in known and known[path].digest)
         wanted += _parts([Copy(path, size) for path in group if path not in digests])
     return tokens, digests, wanted
+
+
+def _affordable(groups: Sequence[list[Copy]], largest: int, unread: dict[str, str]) -> list[list[Copy]]:
+    """Those that are not too large to be read; the others are noted in `unread`."""
+    found = []
+    for group in groups:
+        if group and group[0].size > largest:
+            why = f"not hashed: larger than {largest:,} bytes (duplicates.max_size)"
+            unread.update((copy.path, why) for copy in group)
+        else:
+            found.append(group)
+    return found
 
 
 def hash_file(path: str) -> str:
@@ -263,6 +276,7 @@ def _bytes(group: Sequence[Copy]) -> int:
     return len(group) * group[0].size
 
 
+_END_OF_ZIP, _LONGEST_LIST = (1 << 16) + 22, 1 << 24
 _CONTAINERS = (".skops", ".zip", ".npz", ".keras", ".pt")
 
 
@@ -288,10 +302,22 @@ def find_equal_archives(artifacts: Artifacts, hashes: Mapping[str, str]) -> tupl
     return tuple(sorted(tuple(sorted(paths.values())) for paths in groups.values() if len(paths) > 1))
 
 
+def _is_costly(file: int, path: str) -> bool:
+    """Whether the container's list of members is longer than any that is worth reading: it is read as a whole."""
+    facts = os.fstat(file)
+    refuse_holes(file, facts, path)
+    start = max(0, facts.st_size - _END_OF_ZIP)
+    found = os.pread(file, _END_OF_ZIP, start).rpartition(b"PK\x05\x06")
+    return bool(found[1]) and struct.unpack_from("<I", found[2], 8)[0] > _LONGEST_LIST
+
+
 def _members(path: str) -> tuple[tuple[str, int, int], ...]:
     """Name, checksum and size of each member, as the container's own list has them; nothing is extracted."""
     try:
-        with opened(path) as file, open(file, "rb", closefd=False) as reader, zipfile.ZipFile(reader) as container:
-            return tuple(sorted((member.filename, member.CRC, member.file_size) for member in container.infolist()))
+        with opened(path) as file, open(file, "rb", closefd=False) as reader:
+            if _is_costly(file, path):
+                return ()
+            with zipfile.ZipFile(reader) as container:
+                return tuple(sorted((member.filename, member.CRC, member.file_size) for member in container.infolist()))
     except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError, EOFError, struct.error):
         return ()

@@ -27,6 +27,7 @@ from mlflow_compliance.snapshot.files import (
     ArtifactRoot,
     DuplicateRules,
     ModelFolder,
+    Ownerless,
     upwards,
 )
 from mlflow_compliance.snapshot.litter import is_litter
@@ -113,6 +114,7 @@ def read_artifacts(
         aside, illegible = read_quarantines(ownership)
         _forget_what_is_not_mounted(walk, ownership, locations, near, {item.root for item in aside.values()})
     ownerless = {item.path: item for item in walk.orphans.entries(ownership.roots, walk.keys)}
+    _keep_what_links_lead_into(ownerless, walk.links)
     return Artifacts(
         roots=tuple(ArtifactRoot(key, root, _device(root)) for root, key in walk.keys.items()),
         files=walk.files,
@@ -140,11 +142,22 @@ def read_artifacts(
             if not any(above in ownership.roots for above in upwards(folder))
         },
         linked_outside=walk.linked_outside(),
+        hard_links=walk.hard_links(),
+        links=walk.links,
         unread=walk.unread,
         rules=rules,
         samples=walk.samples,
         dated=walk.dates.dated(),
     )
+
+
+def _keep_what_links_lead_into(ownerless: dict[str, Ownerless], links: Mapping[str, str]) -> None:
+    """What was moved aside could not be opened through a link any more."""
+    for path, target in links.items():
+        for above in upwards(target):
+            item = ownerless.get(above)
+            if item is not None and not item.keep and above not in upwards(path):
+                ownerless[above] = item._replace(keep=f"{path} is a link into it: put the file itself there first")
 
 
 def _forget_what_is_not_mounted(
@@ -206,6 +219,8 @@ class _Walk:
         self._asked, self._cache = asked, cache
         self.newest: dict[tuple[str, str], int] = {}
         self._names: dict[str, int] = {}  # physical copy -> how many hard links it has, where it has several
+        self.links: dict[str, str] = {}
+        self._real = {os.path.realpath(root): root for root in ownership.roots}
         self._own = own
         self._above_own = {above for path in own for above in upwards(os.path.dirname(path))}
         self.files: dict[str, ArtifactFile] = {}
@@ -383,6 +398,7 @@ class _Walk:
         uploading = name.startswith(_UPLOADING)
         if link:
             copy, (size, refused) = LINK + copy, _target(path)
+            self.links[path] = self._as_read(os.path.realpath(path))
         elif not stat.S_ISREG(facts.st_mode):
             size, refused = 0, "it is a socket, a pipe or a device"
         if here.owner and not is_litter(name):
@@ -413,6 +429,16 @@ class _Walk:
                 path, len(here.stray) - _ID
             ):
                 self.orphans.mark(here.stray, path, orphans.UNLISTED if self._file_store else orphans.FILE_STORE)
+
+    def _as_read(self, real: str) -> str:
+        """A real path as the walk names it: a root may be reached through a link."""
+        for above in upwards(real):
+            if above in self._real:
+                return self._real[above] + real[len(above) :]
+        return real
+
+    def hard_links(self) -> frozenset[str]:
+        return frozenset(self._names)
 
     def linked_outside(self) -> frozenset[str]:
         """The copies with more hard links than were found below the roots."""

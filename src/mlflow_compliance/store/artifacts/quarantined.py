@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 from bisect import bisect_left
@@ -22,10 +21,12 @@ from mlflow_compliance.snapshot.refs import EntityRef
 from mlflow_compliance.store.models.mlmodel import judge, read_description
 from mlflow_compliance.store.ownership.rows import OwnedPlace, Ownership, own_folder
 from mlflow_compliance.store.storage.manifests import NAME
+from mlflow_compliance.store.storage.parsing import parse_json
 from mlflow_compliance.store.storage.safe_io import opened
 
 RETRACTED = "-retracted"
 """How the folder of a journal ends for what was taken back: its rows are deleted and still name it."""
+_LONGEST_LINE = 1 << 26
 _FILES = ', "files": '
 
 
@@ -76,13 +77,15 @@ def _entries(root: str, folder: str) -> Iterator[_Entry]:
         opened(f"{folder}/{NAME}") as file,
         open(file, encoding="utf-8", errors="surrogateescape", closefd=False) as reader,
     ):
-        for number, line in enumerate(reader, 1):
+        for number, line in enumerate(iter(lambda: reader.readline(_LONGEST_LINE), ""), 1):
+            if len(line) == _LONGEST_LINE:
+                raise ValueError(f"line {number} is longer than {_LONGEST_LINE >> 20} MiB")
             if not line.endswith("\n"):
                 return  # a program was killed in the middle of it, before anything moved
             # Thousands of files may be named in it, which are only looked at where somebody owns them.
             head, _, files = line.partition(_FILES)
             try:
-                told = json.loads(head + "}" if files else line)
+                told = parse_json(head + "}" if files else line)
                 source, was = told["to"], told["from"]
             except (ValueError, KeyError, TypeError):
                 raise ValueError(f"line {number} is not as it was written") from None
@@ -190,7 +193,7 @@ def _told(entry: _Entry, lies: str) -> tuple[dict[str, int], str]:
     says nothing.
     """
     try:
-        listed: Any = json.loads(entry.line)["files"]
+        listed: Any = parse_json(entry.line)["files"]
         below = f"{lies[len(entry.source) + 1 :]}/".lstrip("/")
         names = {("" if item["path"] == "." else item["path"]): int(item["size"]) for item in listed}
     except (ValueError, KeyError, TypeError):

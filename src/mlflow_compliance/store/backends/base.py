@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -27,7 +26,8 @@ from mlflow_compliance.snapshot.entities import (
 from mlflow_compliance.snapshot.moved import PlaceInRow
 from mlflow_compliance.snapshot.refs import EntityRef, Location
 from mlflow_compliance.snapshot.snapshot import Snapshot
-from mlflow_compliance.snapshot.ties import How, Tie, ids_in
+from mlflow_compliance.snapshot.ties import How, Tie, ids_in, sources_of
+from mlflow_compliance.store.storage.parsing import parse_json
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,11 @@ class Backend(ABC):
     rows: ClassVar[bool] = True
     """Whether it may write rows: of a file store it only mends metric files, and opening one through MLflow makes
     folders in it.
+    """
+
+    keeps_journals: ClassVar[bool] = False
+    """Whether a repair keeps its journal in the store too: where the folder of the journals is not beside the store,
+    another folder would know nothing of it.
     """
 
     @property
@@ -86,6 +91,10 @@ class Backend(ABC):
         """Runs in full with the logged models that they wrote, as they are now; ids that are not there are left out."""
         snapshot, _ = self.read(run_ids)
         return {key: run for key, run in snapshot.runs.items() if key in run_ids}, dict(snapshot.logged_models)
+
+    def known_traces(self, ids: Collection[str]) -> Collection[str] | None:
+        """Those of some ids that are ids of traces, as of now and in any workspace; None where that cannot be told."""
+        return None
 
     def newest_row(self, before: int) -> int | None:
         """When the newest row that people made before a moment is dated, both in milliseconds; None where that
@@ -146,6 +155,8 @@ class Rows(NamedTuple):
     """
     newest: int = 0
     """The latest time that a run or model is dated, in milliseconds; 0 where none is."""
+    deleted_runs: Mapping[str, int] = {}
+    """Id of a run that is soft-deleted -> when it was, in milliseconds; 0 where the store does not say."""
 
 
 MODEL_HISTORY = "mlflow.log-model.history"
@@ -159,7 +170,7 @@ IS_PROMPT = "mlflow.prompt.is_prompt"
 def model_places(run_id: str, experiment_id: str, uri: str, history: str) -> list[Location]:
     """Where a run's own record says that it logged models (before MLflow 3): there must be something there."""
     try:
-        paths = {str(entry["artifact_path"]) for entry in json.loads(history)}
+        paths = {str(entry["artifact_path"]) for entry in parse_json(history)}
     except (ValueError, TypeError, KeyError):
         return []
     return [
@@ -167,13 +178,6 @@ def model_places(run_id: str, experiment_id: str, uri: str, history: str) -> lis
         for path in sorted(paths)
         if path and uri
     ]
-
-
-def sources_of(version: ModelVersion) -> tuple[str, ...]:
-    """The ids that a version names as where it comes from: its run, and the logged model or run in its source."""
-    scheme, _, rest = version.source.partition(":/")
-    named = rest.strip("/").split("/")[0] if scheme == "runs" or rest.startswith("m-") else ""
-    return tuple(key for key in (version.run_id or "", named) if key)
 
 
 def home_of(version: ModelVersion, homes: Mapping[str, str]) -> str:

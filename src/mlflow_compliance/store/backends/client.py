@@ -43,8 +43,10 @@ from mlflow_compliance.snapshot.entities import (
 )
 from mlflow_compliance.snapshot.refs import EntityRef, Location
 from mlflow_compliance.snapshot.snapshot import Snapshot
+from mlflow_compliance.snapshot.standing import LostParent, RowState, lost_parents, to_restore
 from mlflow_compliance.snapshot.tags import COPY_STATE, MADE_BY_US, PARENT, RETRACTED, RUN_NAME
-from mlflow_compliance.snapshot.ties import ids_in
+from mlflow_compliance.snapshot.ties import named_in, sources_of
+from mlflow_compliance.snapshot.unfinished import HalfMade
 from mlflow_compliance.store.backends.base import (
     IS_PROMPT,
     MODEL_HISTORY,
@@ -53,9 +55,9 @@ from mlflow_compliance.store.backends.base import (
     home_of,
     model_places,
     sorted_points,
-    sources_of,
 )
 from mlflow_compliance.store.backends.client_ties import ObjectInfo, TieAsker
+from mlflow_compliance.store.backends.client_unfinished import half_made_model, half_made_version, open_traces
 from mlflow_compliance.store.backends.listing import PAGE, ClientListing, Listing, ModelRow, RunRow, get_or_none, pages
 
 _AT_ONCE = 4
@@ -76,8 +78,14 @@ class _Tally:
     """Run, or logged model that a version names -> its experiment."""
     parents: dict[str, tuple[str, int]] = field(default_factory=dict)
     """Run -> the run that it names as its parent, and the latest time of its own row."""
+    away: set[str] = field(default_factory=set)
+    """Runs that are deleted."""
+    retracted: set[str] = field(default_factory=set)
+    """Those of them that a repair took back."""
     newest: int = 0
     locations: list[Location] = field(default_factory=list)
+    gone: list[str] = field(default_factory=list)
+    """Soft-deleted runs, copies that were taken back too."""
 
 
 class ClientReader:
@@ -100,17 +108,12 @@ class ClientReader:
         now = int(time.time() * 1000)
         found = list(pages(self.client.search_experiments, view_type=ViewType.ALL, max_results=PAGE))
         ids = [item.experiment_id for item in found]
-        registry = self._registered_models()
+        registry, half_made = self._registered_models()
         traces = list(self.listing.traces(ids))
         assessing = {run_id for trace in traces for run_id in trace.assessed}
         tally = _Tally()
         models: dict[str, list[ModelRow]] = defaultdict(list)
-        named = {
-            key
-            for item in registry.values()
-            for version in item.versions
-            for key in (*ids_in(version), *sources_of(version))
-        }
+        named = {key for item in registry.values() for version in item.versions for key in named_in(version)}
         ready, external = set(), set[str]()
         for model in self.listing.models(ids):
             models[model.source_run_id].append(model)
@@ -126,6 +129,7 @@ class ClientReader:
                     ready.add(model.model_id)
             if model.external:
                 external.add(model.model_id)
+            half_made += half_made_model(model)
         experiments = {item.experiment_id: _experiment(item) for item in found}
         tally.wanted |= served_runs(settings, registry)
         needs = runs_in_full(settings, experiments, ())
@@ -152,6 +156,9 @@ class ClientReader:
             for run in self.listing.runs(again)
             if run.lifecycle == ACTIVE and _in_scope(run, marks, more[run.experiment_id])
         }
+        behind = {key: _state(key, tally) for key in named if key in tally.homes}
+        lost = _lost_parents(tally)
+        tally.wanted |= to_restore(behind, lost, experiments)
         runs = self._full(tally.wanted)
         written = sorted(model.model_id for key in runs for model in models.get(key, ()))
         counted = Counter(trace.experiment_id for trace in traces)
@@ -161,10 +168,11 @@ class ClientReader:
             for name, item in registry.items()
         }
         may_go = retirable(settings, experiments, claims(settings, experiments, tally.tagged))
+        since = fresh_since(settings, now)
         asking = TieAsker(
             self.client,
             now,
-            fresh_since(settings, now),
+            since,
             partial(self._each, self.client.get_run),
             file_store=self.file_store,
         )
@@ -186,13 +194,20 @@ class ClientReader:
             ties=ties,
             untold=untold,
             datasets={key: tuple(sorted(items)) for key, items in datasets.items()},
+            behind_versions=behind,
+            lost_parents=lost,
+            half_made=tuple(sorted(half_made)),
+            open_traces=open_traces(traces, since),
         )
         places = [
             Location(item.ref, key, item.artifact_location) for key, item in experiments.items()
         ] + tally.locations
         versions = [version for model in registry.values() for version in model.versions if not version.external]
         places += [Location(version.ref, version.experiment_id, version.location) for version in versions]
-        return snapshot, Rows(tuple(places) if locations else (), frozenset(ready), newest=tally.newest)
+        deleted = dict.fromkeys(tally.gone, 0)  # when, no client is told
+        return snapshot, Rows(
+            tuple(places) if locations else (), frozenset(ready), newest=tally.newest, deleted_runs=deleted
+        )
 
     def experiment_ids(self) -> list[str]:
         """Those of every experiment, deleted ones too."""
@@ -230,11 +245,16 @@ class ClientReader:
         if run.tags.get(PARENT):
             tally.parents[run.run_id] = run.tags[PARENT], run.at
         retracted = run.lifecycle == DELETED and run.tags.get(COPY_STATE) == RETRACTED
+        if run.lifecycle == DELETED:
+            tally.gone.append(run.run_id)
         if locations:
             tally.locations.append(Location(EntityRef("run", run.run_id), home, run.artifact_uri))
             if run.lifecycle == ACTIVE and MODEL_HISTORY in run.tags:
                 tally.locations += model_places(run.run_id, home, run.artifact_uri, run.tags[MODEL_HISTORY])
+        if run.lifecycle == DELETED:
+            tally.away.add(run.run_id)
         if retracted:
+            tally.retracted.add(run.run_id)
             return
         tally.counts[home][run.lifecycle, run.status] += 1
         if run.lifecycle == DELETED:
@@ -285,9 +305,12 @@ class ClientReader:
         points = self.client.get_metric_history(run_id, key)
         return sorted_points(MetricPoint(_number(point.value), point.timestamp, point.step) for point in points)
 
-    def _registered_models(self) -> dict[str, RegisteredModel]:
-        """Every one by name; the experiments that their versions come from are filled in later."""
+    def _registered_models(self) -> tuple[dict[str, RegisteredModel], list[HalfMade]]:
+        """Every one by name, and those of their versions that are half made; the experiments that versions come from
+        are filled in later.
+        """
         versions: dict[str, list[ModelVersion]] = defaultdict(list)
+        half_made: dict[str, list[HalfMade]] = defaultdict(list)
         for item in sorted(
             pages(self.client.search_model_versions, max_results=PAGE), key=lambda item: int(item.version)
         ):
@@ -302,9 +325,11 @@ class ClientReader:
                 item.status or "",
                 stage,
                 dict(item.tags),
+                run_link=item.run_link or "",
             )
             versions[item.name].append(facts)
-        return {
+            half_made[item.name] += half_made_version(facts, item)
+        found = {
             item.name: RegisteredModel(
                 item.name,
                 dict(item.tags),
@@ -314,6 +339,7 @@ class ClientReader:
             for item in pages(self.client.search_registered_models, max_results=100)
             if IS_PROMPT not in item.tags
         }
+        return found, [version for name in found for version in half_made[name]]
 
 
 def _in_scope(run: RunRow, marks: Collection[tuple[str, str]], need: frozenset[str] | None) -> bool:
@@ -321,6 +347,24 @@ def _in_scope(run: RunRow, marks: Collection[tuple[str, str]], need: frozenset[s
     if run.status == "RUNNING" or any(key in run.tags for key in MADE_BY_US) or marked:
         return True
     return need is not None and (need >= EVERY_RUN or not need.isdisjoint(run.names))
+
+
+def _state(key: str, tally: _Tally) -> RowState:
+    """Of a run or logged model that passed by."""
+    return RowState(DELETED if key in tally.away else ACTIVE, tally.homes[key])
+
+
+def _lost_parents(tally: _Tally) -> dict[str, LostParent]:
+    """As StandingReader has them."""
+    children: dict[str, Counter[str]] = defaultdict(Counter)
+    for child, (parent, _) in tally.parents.items():
+        # What a repair took back nobody misses.
+        kept = parent in tally.retracted or (parent in tally.homes and parent not in tally.away)
+        if child not in tally.away and not kept:
+            children[parent][tally.homes[child]] += 1
+    above = {child: parent for child, (parent, _) in tally.parents.items() if parent not in tally.retracted}
+    states = {key: _state(key, tally) if key in tally.homes else None for key in {*children, *above.values()}}
+    return lost_parents(states, children, above)
 
 
 def _experiment(item: Any) -> Experiment:
@@ -334,7 +378,7 @@ def _counted(item: Experiment, tally: _Tally, traces: Mapping[str, int]) -> Expe
     return replace(
         item,
         runs=dict(tally.counts[key]),
-        deleted_runs=tuple(sorted(tally.deleted[key])) if item.active else (),
+        deleted_runs=tuple(sorted(tally.deleted[key])) if item.keeps_deleted_ids else (),
         traces=traces.get(key, 0),
         loose_models=tally.loose[key],
         assessed_runs=tally.assessed[key],

@@ -9,6 +9,7 @@ import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import ClassVar
 from urllib.parse import unquote, urlsplit
 
 from sqlalchemy import Connection, Engine, create_engine, exc, text
@@ -62,6 +63,8 @@ it.
 @dataclass(frozen=True)
 class DatabaseBackend(SqlBackend):
     """A database behind a server; MLflow reaches it by the same URI."""
+
+    keeps_journals: ClassVar[bool] = True
 
     @property
     def name(self) -> str:

@@ -14,13 +14,15 @@ import yaml
 from mlflow_compliance.snapshot.damage import DamagedFile
 from mlflow_compliance.snapshot.files import JOURNALS, META, QUARANTINE, TRASH
 from mlflow_compliance.snapshot.refs import EntityRef
+from mlflow_compliance.store.storage.parsing import LARGEST_METRIC, parse_yaml, read_at_most
 
 REGISTRY = "models"
 _PASSED = frozenset({TRASH, QUARANTINE, JOURNALS, REGISTRY})
 _RESERVED = frozenset({"tags", "datasets", "traces", "models"})
 """Folders of an experiment that are no runs."""
 _OF_RUN = ("metrics", "params", "tags")
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_LARGEST_FACTS = 1 << 24
+"""Bytes of a file of facts, or of one value."""
 _EXPERIMENT = ("experiment_id", "name", "artifact_location", "lifecycle_stage")
 _RUN = ("experiment_id", "user_id", "start_time", "end_time")
 _MODEL = ("experiment_id", "model_id", "name", "artifact_location", "creation_timestamp", "last_updated_timestamp")
@@ -39,6 +41,8 @@ class FileRows:
     """Files and folders that the copy must not have."""
     instead: dict[str, bytes] = field(default_factory=dict)
     """Path -> what the copy has there."""
+    deleted_runs: dict[str, int] = field(default_factory=dict)
+    """Soft-deleted run -> when it was deleted, in milliseconds, where its meta.yaml says so."""
     owners: dict[str, EntityRef] = field(default_factory=dict)
     """Folder -> the row that it is, though that cannot be read."""
 
@@ -133,6 +137,8 @@ def _owner(folder: str, found: FileRows, kind: str, experiment_id: str, needed: 
         found.lose(code, meta, problem, what, folder=folder)
         found.owners[folder] = EntityRef(kind, key)
         return
+    if kind == "run" and isinstance(document.get("deleted_time"), int):
+        found.deleted_runs[key] = document["deleted_time"]
     for name in ("params", "tags"):
         _values(os.path.join(folder, name), found, f"a {name.removesuffix('s')} of {what}")
     for path in _files(os.path.join(folder, "metrics")):
@@ -183,9 +189,9 @@ def _lacks(document: Mapping[str, Any], needed: Collection[str], own_key: str, k
 
 def _document(path: str) -> tuple[dict[str, Any], str, str]:
     """What a file of facts holds, or the code and the words for why it cannot be read."""
-    content, problem = _content(path)
+    content, code, problem = _content(path)
     if problem:
-        return {}, "unreadable", problem
+        return {}, code, problem
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError:
@@ -193,18 +199,18 @@ def _document(path: str) -> tuple[dict[str, Any], str, str]:
     if not text.strip("\0 \t\r\n"):
         return {}, "meta-empty", "is empty" if not content else "holds nothing but blanks"
     try:
-        document = yaml.load(text, Loader=_LOADER)  # noqa: S506  a safe loader, in C where there is one
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError):
-        return {}, "meta-broken", "is not YAML"
+        document = parse_yaml(text)
+    except ValueError as error:
+        return {}, "meta-broken", str(error)
     return (document, "", "") if isinstance(document, dict) else ({}, "meta-broken", "is not a mapping")
 
 
 def _values(folder: str, found: FileRows, lost: str) -> None:
     """Params and tags: one file each."""
     for path in _files(folder):
-        content, problem = _content(path)
+        content, code, problem = _content(path)
         if problem:
-            found.lose("unreadable", path, problem, lost)
+            found.lose(code, path, problem, lost)
         elif not content:
             # MLflow writes an empty value so; a full disk leaves the same.
             found.damaged.append(DamagedFile("empty-value", path, "is empty", lost))
@@ -213,9 +219,9 @@ def _values(folder: str, found: FileRows, lost: str) -> None:
 
 
 def _metric(path: str, found: FileRows, lost: str, fields: Collection[int]) -> None:
-    content, problem = _content(path)
+    content, code, problem = _content(path, LARGEST_METRIC)
     if problem:
-        found.lose("unreadable", path, problem, lost)
+        found.lose(code, path, problem, lost)
     elif not content.strip():
         found.lose("metric-empty", path, "is empty", lost)
     elif not _is_text(content):
@@ -257,12 +263,18 @@ def _is_text(content: bytes) -> bool:
     return True
 
 
-def _content(path: str) -> tuple[bytes, str]:
+def _content(path: str, largest: int = _LARGEST_FACTS) -> tuple[bytes, str, str]:
+    """What a file holds, or the code and the words for why it is not read."""
     try:
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            return file.read(), ""
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            return read_at_most(file, largest), "", ""
+        finally:
+            os.close(file)
+    except ValueError as error:
+        return b"", "too-large", str(error)
     except OSError as error:
-        return b"", f"cannot be read ({(error.strerror or str(error)).lower()})"
+        return b"", "unreadable", f"cannot be read ({(error.strerror or str(error)).lower()})"
 
 
 def _files(folder: str) -> Iterator[str]:

@@ -16,13 +16,16 @@ from typing import ClassVar
 from mlflow_compliance.errors import StoreError, first_line
 from mlflow_compliance.safe_text import without_secrets
 from mlflow_compliance.snapshot.entities import StoreInfo
-from mlflow_compliance.snapshot.files import JOURNALS, META, QUARANTINE
+from mlflow_compliance.snapshot.files import JOURNALS, META, QUARANTINE, TRASH
 from mlflow_compliance.snapshot.refs import Location
 from mlflow_compliance.snapshot.snapshot import Snapshot
 from mlflow_compliance.store.backends.base import Backend, Rows
 from mlflow_compliance.store.backends.file_rows import FileRows, read_file_rows
 from mlflow_compliance.store.backends.server import through_client
 from mlflow_compliance.store.storage.metric_files import read_repeated
+
+_TRACE = "trace_info.yaml"
+"""The row of a trace."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +66,14 @@ class FileBackend(Backend):
         homes = {os.path.join(folder, key): item.ref for key, item in snapshot.experiments.items()}
         folders = tuple(Location(owner, "", path) for path, owner in {**homes, **found.owners}.items())
         return replace(snapshot, repeated_points=read_repeated(folder), damaged=tuple(found.damaged)), rows._replace(
-            folders=folders
+            folders=folders,
+            deleted_runs={key: found.deleted_runs.get(key, at) for key, at in rows.deleted_runs.items()},
         )
+
+    def known_traces(self, ids: Collection[str]) -> Collection[str]:
+        homes = (glob.escape(folder) for folder in (self.folder, os.path.join(self.folder, TRASH)))
+        rows = (path for home in homes for path in glob.iglob(os.path.join(home, "*", "traces", "*", _TRACE)))
+        return {os.path.basename(os.path.dirname(path)) for path in rows} & set(ids)
 
     def _checked(self) -> str:
         folder = self.folder

@@ -70,6 +70,9 @@ class ModelRow(NamedTuple):
     status: str
     created: int
     """In milliseconds."""
+    name: str = ""
+    updated: int = 0
+    """In milliseconds."""
     external: bool = False
 
 
@@ -81,6 +84,8 @@ class TraceRow(NamedTuple):
     source_run: str
     begun: int
     ended: int
+    trace_id: str
+    status: str
 
 
 class Listing(Protocol):
@@ -157,6 +162,8 @@ class ClientListing:
                     model.artifact_location,
                     str(model.status),
                     created,
+                    model.name,
+                    model.last_updated_timestamp or 0,
                     external,
                 )
 
@@ -174,6 +181,8 @@ class ClientListing:
                     (info.trace_metadata or {}).get(SOURCE_RUN, ""),
                     begun,
                     begun + took,
+                    info.trace_id,
+                    str(info.state),
                 )
 
     def datasets(self, experiments: list[str]) -> Iterator[tuple[str, DatasetInput]]:
@@ -210,13 +219,16 @@ class RestListing:
                     status = info.get("status", "").removeprefix("LOGGED_MODEL_")
                     external = says_external({item["key"]: item.get("value", "") for item in info.get("tags", ())})
                     source, created = info.get("source_run_id", ""), int(info.get("creation_timestamp_ms", 0))
+                    updated = int(info.get("last_updated_timestamp_ms", 0))
                     yield ModelRow(
                         info["model_id"],
                         info["experiment_id"],
                         source,
                         info.get("artifact_uri", ""),
-                        status,
+                        status.removeprefix("UPLOAD_"),
                         created,
+                        info.get("name", ""),
+                        updated,
                         external,
                     )
 
@@ -235,6 +247,8 @@ class RestListing:
                         source,
                         begun,
                         ended,
+                        trace["trace_id"],
+                        trace.get("state", ""),
                     )
 
     def datasets(self, experiments: list[str]) -> Iterator[tuple[str, DatasetInput]]:

@@ -28,6 +28,7 @@ class ServerBackend(Backend):
     """A tracking server, asked over HTTP."""
 
     writes: ClassVar[bool] = True
+    keeps_journals: ClassVar[bool] = True
     _compared: list[tuple[ArtifactRoot, ...]] = field(default_factory=list, init=False, repr=False, compare=False)
     """Roots that were compared with what the server sees."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from abc import abstractmethod
 from collections import defaultdict
@@ -24,15 +23,28 @@ from mlflow_compliance.production.claims import (
 )
 from mlflow_compliance.production.marks import sought_folded
 from mlflow_compliance.settings.schema import Settings, folded
-from mlflow_compliance.snapshot.entities import ACTIVE, DELETED, DatasetInput, Experiment, LoggedModel, Run, StoreInfo
+from mlflow_compliance.snapshot.entities import (
+    ACTIVE,
+    DEFAULT,
+    DELETED,
+    DatasetInput,
+    Experiment,
+    LoggedModel,
+    Run,
+    StoreInfo,
+)
 from mlflow_compliance.snapshot.snapshot import Snapshot
+from mlflow_compliance.snapshot.standing import to_restore
 from mlflow_compliance.snapshot.tags import ASSESSED_RUN, COPY_STATE, MADE_BY_US, RETRACTED
 from mlflow_compliance.store.backends.base import Backend, Rows, fresh_since, workspace
 from mlflow_compliance.store.backends.sql_locations import rows_of
 from mlflow_compliance.store.backends.sql_schema import lost_rows, read_schema
+from mlflow_compliance.store.backends.sql_standing import StandingReader
 from mlflow_compliance.store.backends.sql_tables import RegistryReader, RunReader, Tables
 from mlflow_compliance.store.backends.sql_ties import TieReader
 from mlflow_compliance.store.backends.sql_times import newest_row
+from mlflow_compliance.store.backends.sql_unfinished import half_made, open_traces
+from mlflow_compliance.store.storage.parsing import parse_json
 
 
 @dataclass(frozen=True)
@@ -62,6 +74,14 @@ class SqlBackend(Backend):
     def counted(self, experiment_id: str) -> Experiment | None:
         with self.reading() as connection:
             return SqlReader(connection, workspace()).experiments().get(experiment_id)
+
+    def known_traces(self, ids: Collection[str]) -> Collection[str]:
+        with self.reading() as connection:
+            tables = Tables(connection, workspace())
+            if not tables.has("trace_info", "request_id"):
+                return ()
+            rows = tables.within("SELECT request_id FROM trace_info WHERE request_id IN :ids", ids)
+            return {trace_id for (trace_id,) in rows}
 
     def newest_row(self, before: int) -> int | None:
         with self.reading() as connection:
@@ -95,10 +115,14 @@ class SqlReader:
 
     def read(self, info: StoreInfo, settings: Settings, also: Collection[str] = ()) -> tuple[Snapshot, Rows]:
         """The store without its files, and where its rows say that the files lie: the only query whose answer grows
-        with the runs.
+        with the runs. The traces in progress are looked for among all of them.
         """
         snapshot = self.snapshot(info, settings, also)
-        return snapshot, rows_of(self.tables, snapshot, settings.store.resolved_relocate(settings.base))
+        since = fresh_since(settings, snapshot.taken_at)
+        found = open_traces(self.tables, snapshot.experiments, since)
+        return replace(snapshot, open_traces=found), rows_of(
+            self.tables, snapshot, settings.store.resolved_relocate(settings.base)
+        )
 
     def snapshot(self, info: StoreInfo, settings: Settings, also: Collection[str] = ()) -> Snapshot:
         """The store without its files. `also` are runs to bring in full besides those in scope."""
@@ -106,7 +130,9 @@ class SqlReader:
         experiments = self.experiments()
         registry = RegistryReader(self.tables).registered_models()
         wanted, claimed = self._scope(settings, experiments)
-        wanted |= served_runs(settings, registry) | set(also)
+        standing = StandingReader(self.tables)
+        behind, lost = standing.behind(registry), standing.lost_parents(experiments)
+        wanted |= served_runs(settings, registry) | to_restore(behind, lost, experiments) | set(also)
         runs = {key: run for key, run in self.full.runs(wanted).items() if run.experiment_id in experiments}
         models = self.full.logged_models(runs)
         may_go = retirable(settings, experiments, claimed)
@@ -127,6 +153,9 @@ class SqlReader:
             schema=schema,
             lost_rows=lost_rows(self.tables),
             other_workspaces=self._other_workspaces(),
+            behind_versions=behind,
+            lost_parents=lost,
+            half_made=half_made(self.tables, experiments, registry),
         )
 
     def _other_workspaces(self) -> tuple[str, ...]:
@@ -193,7 +222,7 @@ class SqlReader:
                 artifact_location=location or "",
                 tags=tags[key],
                 runs=counts[key],
-                deleted_runs=tuple(sorted(deleted[key])) if lifecycle == ACTIVE else (),
+                deleted_runs=tuple(sorted(deleted[key])) if lifecycle == ACTIVE or key == DEFAULT else (),
                 traces=traces.get(key, 0),
                 loose_models=loose.get(key, 0),
                 assessed_runs=assessed.get(key, 0),
@@ -356,6 +385,6 @@ def _like(value: str) -> str:
 
 def _source_run(metadata: str) -> str:
     try:
-        return str(json.loads(metadata).get(ASSESSED_RUN, ""))
+        return str(parse_json(metadata).get(ASSESSED_RUN, ""))
     except (ValueError, AttributeError):
         return ""

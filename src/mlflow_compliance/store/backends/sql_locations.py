@@ -16,6 +16,7 @@ from mlflow_compliance.store.backends.base import MODEL_HISTORY, Rows, model_pla
 from mlflow_compliance.store.backends.sql_tables import MODEL_STATUS, Tables
 from mlflow_compliance.store.backends.sql_times import newest_of_runs
 from mlflow_compliance.store.storage.locations import Resolver, is_file_place, respelled
+from mlflow_compliance.store.storage.parsing import parse_json
 
 
 def rows_of(tables: Tables, snapshot: Snapshot, relocate: Mapping[str, str]) -> Rows:
@@ -31,6 +32,7 @@ def rows_of(tables: Tables, snapshot: Snapshot, relocate: Mapping[str, str]) -> 
         tuple(reader.folders()),
         elsewhere,
         newest_of_runs(tables, int(time.time() * 1000)),
+        reader.deleted_runs(),
     )
 
 
@@ -109,6 +111,17 @@ class _Locations:
             home = homes.get(run_id) if key == MODEL_HISTORY else None
             if home:
                 yield from model_places(run_id, *home, value)
+
+    def deleted_runs(self) -> dict[str, int]:
+        """Soft-deleted run -> when it was deleted; 0 in a schema from before that was kept."""
+        since = "deleted_time" if self.tables.has("runs", "deleted_time") else "NULL"
+        return {
+            run_id: at or 0
+            for run_id, experiment, at in self.tables.all(
+                f"SELECT run_uuid, experiment_id, {since} FROM runs WHERE lifecycle_stage = 'deleted'"
+            )
+            if self._is_ours(str(experiment))
+        }
 
     def _note_lost(self, experiment_id: str, uri: str, tail: str) -> None:
         if experiment_id not in self.snapshot.experiments and uri.endswith(f"/{experiment_id}{tail}"):
@@ -274,7 +287,7 @@ def _moved(text: str, resolve: Resolver) -> tuple[str, str]:
 def _history(text: str, resolve: Resolver) -> tuple[str, str]:
     """As `_moved`, for a tag in JSON that may hold several places; those under one prefix change at a time."""
     try:
-        document = json.loads(text)
+        document = parse_json(text)
     except ValueError:
         return "", ""
     prefixes: list[str] = []

@@ -25,7 +25,8 @@ from mlflow_compliance.snapshot.entities import (
     Run,
 )
 from mlflow_compliance.snapshot.tags import COPY_STATE, EXTERNAL, RETRACTED, RUN_NAME
-from mlflow_compliance.store.backends.base import IS_PROMPT, home_of, sorted_points, sources_of
+from mlflow_compliance.snapshot.ties import sources_of
+from mlflow_compliance.store.backends.base import IS_PROMPT, home_of, sorted_points
 
 CHUNK = 500
 """Ids in one IN list: SQLite's oldest limit on parameters is 999."""
@@ -264,26 +265,28 @@ class RegistryReader:
         versions: dict[str, list[ModelVersion]] = defaultdict(list)
         for name, key, value in self.tables.all(
             "SELECT registered_models.name, registered_model_tags.key, value FROM "
-            f"{self._of_models('registered_model_tags')}",
+            f"{self.of_models('registered_model_tags')}",
             **here,
         ):
             tags[name][key] = value or ""
         if "registered_model_aliases" in self.tables.columns:
             for name, alias, version in self.tables.all(
-                f"SELECT registered_models.name, alias, version FROM {self._of_models('registered_model_aliases')}",
+                f"SELECT registered_models.name, alias, version FROM {self.of_models('registered_model_aliases')}",
                 **here,
             ):
                 aliases[name][alias] = str(version)
         for name, version, key, value in self.tables.all(
             "SELECT registered_models.name, version, model_version_tags.key, value FROM "
-            f"{self._of_models('model_version_tags')}",
+            f"{self.of_models('model_version_tags')}",
             **here,
         ):
             version_tags[name, str(version)][key] = value or ""
-        location = "storage_location" if self.tables.has("model_versions", "storage_location") else "NULL"
-        for name, version, run_id, source, stored, status, stage in self.tables.all(
-            f"SELECT registered_models.name, version, run_id, source, {location}, status, current_stage FROM "
-            f"{self._of_models('model_versions')} "
+        location, link = (
+            name if self.tables.has("model_versions", name) else "NULL" for name in ("storage_location", "run_link")
+        )
+        for name, version, run_id, source, stored, status, stage, linked in self.tables.all(
+            f"SELECT registered_models.name, version, run_id, source, {location}, status, current_stage, {link} FROM "
+            f"{self.of_models('model_versions')} "
             "AND current_stage <> 'Deleted_Internal' ORDER BY version",
             **here,
         ):
@@ -297,6 +300,7 @@ class RegistryReader:
                 status or "",
                 stage or "None",
                 tagged,
+                run_link=linked or "",
             )
             versions[name].append(facts)
         homes = self._homes(version for found in versions.values() for version in found)
@@ -320,7 +324,7 @@ class RegistryReader:
             if IS_PROMPT not in tags[name]
         }
 
-    def _of_models(self, table: str) -> str:
+    def of_models(self, table: str) -> str:
         """Rows of the workspace, each beside its model: MLflow writes whichever name it was called with, and MySQL
         takes `CREDIT` for `credit`.
         """

@@ -13,11 +13,12 @@ from mlflow_compliance.errors import ComplianceError
 from mlflow_compliance.executors import THREADS, executor_of, run
 from mlflow_compliance.progress import Progress
 from mlflow_compliance.settings.schema import ModelSettings, Product, Settings
-from mlflow_compliance.snapshot.evidence import Bundle, Computed, Probe, Scan, Source
+from mlflow_compliance.snapshot.evidence import Bundle, Computed, Probe, Scan, Scored, Source
 from mlflow_compliance.store.models.bundle import build, made_in
 from mlflow_compliance.store.models.probe import Sample, probe
 from mlflow_compliance.store.models.sandbox import Limits
 from mlflow_compliance.store.models.scan import could_run, scan_file, scan_model
+from mlflow_compliance.store.models.scoring import Scoring, score_apart
 from mlflow_compliance.store.storage.storages import Storages
 from mlflow_compliance.store.storage.transfer import Fetcher
 
@@ -33,10 +34,12 @@ class EvidenceCache:
 
     def __init__(self, settings: Settings, places: Storages, executor: str = THREADS) -> None:
         self.settings = settings
+        self.places = places
         self.here = Fetcher(places, self._new_folder)
         self._executor = executor
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._probes: dict[tuple[object, ...], Probe] = {}
+        self._scored: dict[tuple[object, ...], Scored] = {}
         self._sources: dict[tuple[object, ...], Source] = {}
         self._could_run: dict[tuple[object, ...], bool] = {}
 
@@ -98,6 +101,14 @@ class EvidenceCache:
             limits = Limits(models.time_limit, models.memory_limit)
             self._probes[key] = self._tried((folder, dict(scan.hashes), limits, sample))
         return self._probes[key]
+
+    def score(self, path: str, wanted: Scoring) -> Scored:
+        """The metrics that follow from a file of predictions."""
+        key = (_state(path), wanted)
+        if key not in self._scored:
+            models = self.settings.models
+            self._scored[key] = score_apart(path, wanted, Limits(models.time_limit, models.memory_limit))
+        return self._scored[key]
 
     def _tried(self, unit: _Trial) -> Probe:
         if self._executor == THREADS:

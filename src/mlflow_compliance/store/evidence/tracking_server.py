@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from typing import Any
 
-from mlflow_compliance.errors import StoreError
+from mlflow_compliance.errors import NotAskedError, StoreError
 from mlflow_compliance.safe_text import without_secrets
 from mlflow_compliance.store.backends.sqlite_file import reading_file
 
@@ -167,14 +167,14 @@ def _wait(process: subprocess.Popen[bytes], url: str, log: str, workspace: str) 
                 f"{url}/ajax-api/2.0/mlflow/experiments/search?max_results=1", headers=headers, timeout=_DEADLINE
             )
     except requests.Timeout:
-        raise StoreError(
+        raise NotAskedError(
             f"a tracking server did not answer within {_DEADLINE:.0f} s{_last_words(log)}: try again when there "
             "is less to do"
         ) from None
     except requests.ConnectionError:
         with suppress(subprocess.TimeoutExpired):
             process.wait(timeout=10)  # it says why while it ends
-        raise StoreError(
+        raise NotAskedError(
             f"a tracking server ended before it answered{_last_words(log)}: check the installed mlflow"
         ) from None
     if answer.status_code != requests.codes.ok:

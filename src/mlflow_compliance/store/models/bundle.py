@@ -20,7 +20,7 @@ from mlflow_compliance.store.models.mlmodel import read_card
 from mlflow_compliance.store.models.probe import Sample, probe
 from mlflow_compliance.store.models.sandbox import Limits, run_limited
 from mlflow_compliance.store.models.scan import scan_file, scan_model
-from mlflow_compliance.store.models.scoring import score
+from mlflow_compliance.store.models.scoring import Scoring, score_apart
 from mlflow_compliance.store.storage.atomic_write import create, write_bytes
 from mlflow_compliance.store.storage.safe_io import ChangedError, digest_of, opened, why_unread
 
@@ -139,14 +139,14 @@ class _Builder:
     def _scored(self) -> Scored:
         wanted = self.wanted
         assert wanted.threshold is not None
-        scored = score(
-            self.predictions,
-            target=wanted.target,
-            probability=wanted.probability,
-            threshold=wanted.threshold,
-            false_negative_cost=wanted.false_negative_cost,
-            false_positive_cost=wanted.false_positive_cost,
+        asked = Scoring(
+            wanted.target,
+            wanted.probability,
+            wanted.threshold,
+            wanted.false_negative_cost,
+            wanted.false_positive_cost,
         )
+        scored = score_apart(self.predictions, asked, self.limits)
         if scored.problem:
             raise ComplianceError(scored.problem)
         return replace(scored, path=self.paths["predictions"])

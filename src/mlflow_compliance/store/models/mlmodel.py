@@ -4,25 +4,22 @@ is looked at.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-import yaml
-from packaging.requirements import InvalidRequirement, Requirement
+from packaging.requirements import Requirement
 
 from mlflow_compliance.snapshot.evidence import ModelCard
 from mlflow_compliance.snapshot.files import MLMODEL, REQUIREMENTS, ArtifactFile, ModelFolder
 from mlflow_compliance.snapshot.refs import EntityRef
+from mlflow_compliance.store.storage.parsing import parse_json, parse_yaml
 from mlflow_compliance.store.storage.safe_io import opened
 
 LARGEST = 1 << 20
-_DEEPEST = 200
 _FILE_KEYS = ("data", "model_data", "model_path", "pickled_model", "python_model", "model_file", "code")
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 _OWN_LINE = re.compile(
     rb"^(?:run_id|model_id|model_uuid|utc_time_created|model_size_bytes): "
@@ -31,6 +28,7 @@ _OWN_LINE = re.compile(
 )
 """A line that tells a model from others of its kind, and is all of its entry."""
 LARGEST_KEPT = 1 << 16
+_LONGEST_REQUIREMENT = 4096
 
 
 class Description(NamedTuple):
@@ -167,28 +165,13 @@ def parse_mlmodel(raw: bytes) -> dict[Any, Any]:
 
 def _parse(text: str) -> dict[Any, Any]:
     try:
-        refuse_depth(text)
-        found = yaml.load(text, Loader=_LOADER)  # noqa: S506 - a safe loader, in C where there is one
-    except (yaml.YAMLError, ValueError, TypeError, OverflowError, RecursionError):
+        found = parse_yaml(text)
+    except ValueError as error:
         # The text itself stays out of the message: a link may have led to any file.
-        raise ValueError("MLmodel is not YAML") from None
+        raise ValueError(f"MLmodel {error}") from None
     if isinstance(found, dict):
         return found
     raise ValueError("MLmodel is not a mapping")
-
-
-def refuse_depth(text: str) -> None:
-    """The C loader recurses on the C stack: a file of brackets would end the process. Its event stream does not
-    recurse.
-    """
-    if text.count("[") + text.count("{") < _DEEPEST and max(map(len, text.split("\n"))) < _DEEPEST:
-        return
-    depth = 0
-    for event in yaml.parse(text, Loader=_LOADER):
-        depth += isinstance(event, yaml.CollectionStartEvent)
-        depth -= isinstance(event, yaml.CollectionEndEvent)
-        if depth > _DEEPEST:
-            raise ValueError("too deep")
 
 
 _COMMENT = re.compile(r"(^|\s)#.*$")
@@ -199,17 +182,21 @@ _ONE_CONTENT = re.compile(r"#(.*&)?sha(256|384|512)=[0-9a-f]{64,}|@[0-9a-f]{40}(
 
 def read_card(folder: str) -> ModelCard:
     """The card of a model folder. What its files do not say, or say so that it cannot be read, is empty."""
+    problem = ""
     try:
         document = read_mlmodel(os.path.join(folder, MLMODEL))
-    except (OSError, ValueError):
+    except OSError:
         document = {}
+    except ValueError as error:
+        document, problem = {}, str(error)
     signature = document.get("signature")
-    inputs = _columns(signature, "inputs")
+    (inputs, wrong_inputs), (outputs, wrong_outputs) = (_columns(signature, of) for of in ("inputs", "outputs"))
     requirements = tuple(_requirements(folder))
     flavors = document.get("flavors")
     return ModelCard(
-        inputs=tuple(str(column["name"]) for column in inputs if "name" in column),
-        signed=bool(inputs) and bool(_columns(signature, "outputs")),
+        inputs=tuple(str(column["name"]) for column in inputs if isinstance(column.get("name"), (str, int))),
+        signed=bool(inputs) and bool(outputs),
+        problem=problem or wrong_inputs or wrong_outputs,
         example=_example(folder, document.get("saved_input_example_info")),
         requirements=requirements,
         unpinned=tuple(line for line in requirements if not pinned(line)),
@@ -220,8 +207,10 @@ def read_card(folder: str) -> ModelCard:
 def pinned(line: str) -> bool:
     """Whether a requirement says one version: one '==' without a wildcard, or a URL with a hash of what lies there."""
     try:
-        requirement = Requirement(line)
-    except InvalidRequirement:
+        requirement = Requirement(line) if len(line) <= _LONGEST_REQUIREMENT else None
+    except (ValueError, RecursionError):  # no requirement, or one of a marker within markers
+        requirement = None
+    if requirement is None:
         return bool(_ONE_CONTENT.search(line))
     if requirement.url:
         return bool(_ONE_CONTENT.search(requirement.url))
@@ -229,14 +218,16 @@ def pinned(line: str) -> bool:
     return len(exact) == 1 and not exact[0].version.endswith("*")
 
 
-def _columns(signature: Any, of: str) -> list[dict[str, Any]]:
-    """MLflow writes the columns as JSON text inside the YAML."""
+def _columns(signature: Any, of: str) -> tuple[list[dict[str, Any]], str]:
+    """The columns, which MLflow writes as JSON text inside the YAML, and what is wrong with that text."""
     text = signature.get(of) if isinstance(signature, dict) else None
+    if not isinstance(text, str):
+        return [], ""
     try:
-        columns = json.loads(text) if isinstance(text, str) else None
-    except (ValueError, RecursionError):
-        return []
-    return [column for column in columns if isinstance(column, dict)] if isinstance(columns, list) else []
+        columns = parse_json(text)
+    except ValueError as error:
+        return [], f"the {of} of its signature in MLmodel cannot be read: the text {error}"
+    return ([column for column in columns if isinstance(column, dict)] if isinstance(columns, list) else []), ""
 
 
 def _example(folder: str, info: Any) -> str:

@@ -14,9 +14,10 @@ import yaml
 from mlflow_compliance.settings.schema import ModelSettings
 from mlflow_compliance.snapshot.tags import EXTERNAL
 from mlflow_compliance.store.models.allowlist import MADE, Name
-from mlflow_compliance.store.models.mlmodel import named_files, refuse_depth
+from mlflow_compliance.store.models.mlmodel import named_files
 from mlflow_compliance.store.models.problems import UNKNOWN, Problem, named_problems, shown
 from mlflow_compliance.store.models.skops_scan import trust_problems
+from mlflow_compliance.store.storage.parsing import refuse_costly_yaml
 
 _LARGEST = 1 << 20
 _MOST_ITEMS = 100_000
@@ -99,7 +100,7 @@ def _parsed(data: bytes) -> dict[Any, Any]:
     if len(data) > _LARGEST or data.count(b",") + data.count(b"\n") > _MOST_ITEMS:
         raise ValueError("too large")
     text = data.decode("utf-8")
-    refuse_depth(text)
+    refuse_costly_yaml(text)
     if any(sign in text for sign in ("<<", "!")) and any(map(_merges, yaml.parse(text, Loader=yaml.SafeLoader))):
         raise ValueError("merges mappings")  # merges of merges take exponential time
     # The very parser that MLflow uses: another one may read a crafted file differently.

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mlflow_compliance.snapshot.evidence import Probe
-from mlflow_compliance.store.models.sandbox import MOST_SAID, Limits, run_limited, temporary_folder
+from mlflow_compliance.store.models.sandbox import MOST_SAID, Limits, run_limited, temporary_folder, unconfined
 from mlflow_compliance.store.storage.atomic_write import create, write_bytes
 from mlflow_compliance.store.storage.safe_io import digest_of, opened, why_unread
 
@@ -46,8 +47,10 @@ def probe(folder: str, hashes: Mapping[str, str], limits: Limits, sample: Sample
             if sample
             else []
         )
-        problem = _copied(folder, hashes, model) or run_limited(_CHILD, [model, result, *wanted], place, limits)
-        return Probe(problem) if problem else _read(result)
+        if problem := _copied(folder, hashes, model):
+            return Probe(problem)
+        problem = run_limited(_CHILD, [model, result, *wanted], place, limits)
+        return replace(Probe(problem) if problem else _read(result), unconfined=unconfined())
 
 
 class _Result(BaseModel):

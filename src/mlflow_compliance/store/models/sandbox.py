@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import IO, NamedTuple, cast
 
 from mlflow_compliance.safe_text import without_secrets
+from mlflow_compliance.store.models.sandbox_child import landlock_version
+from mlflow_compliance.store.models.system_calls import filterable
 
 _START = """import site, sys
 sys.path.insert(0, sys.argv[1])
@@ -36,6 +38,7 @@ _SET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
     "MLFLOW_TRACKING_URI": "none://",  # refused at once; without one, ./mlruns would be made
+    "JOBLIB_MULTIPROCESSING": "0",  # a model with n_jobs computes by itself: it starts no processes
 }
 
 _LONGEST_WAIT = 2_000_000
@@ -62,13 +65,13 @@ def run_limited(module: str, arguments: Sequence[str], folder: str, limits: Limi
     threads, files left open).
 
     Always holds: none of our variables but a few harmless ones, memory and the size of files bounded, output discarded;
-    when the call returns, or
-    this process dies, the other one is gone with all that it started (unless it killed its supervisor first). Holds
-    where the kernel lets an
-    ordinary user have it: no network (namespaces, or Landlock for TCP), no file outside `folder`, HOME and /dev/shm
-    written or removed, no signal
-    to this process and no look into its variables (Landlock of Linux 6.12; less in older ones). Not held: it reads what
-    the user can read.
+    when the call returns, or this process dies, the other one is gone with all that it started (unless it killed its
+    supervisor first).
+    Holds where the kernel lets an ordinary user have it (`unconfined` says where not): no socket, no other process, so
+    that the limit of memory is that of all, no file's mode, time, owner or attributes changed, no other process
+    signalled or looked into (a filter of system calls); no file outside `folder` and HOME written or removed
+    (Landlock); no network and a small /dev/shm of its own (namespaces; without these it has no /dev/shm).
+    Not held: it reads what the user can read, and may fill the disk.
     """
     seconds = min(limits.seconds, _LONGEST_WAIT)
     with temporary_folder() as home:
@@ -93,6 +96,21 @@ def run_limited(module: str, arguments: Sequence[str], folder: str, limits: Limi
             return _outcome(process) if _ended(process, seconds) else f"did not finish within {limits.seconds:g} s"
         finally:
             _end(process)
+
+
+def unconfined() -> tuple[str, ...]:
+    """What a limited process cannot be kept from on this machine, a sentence without a subject each; nothing on a
+    Linux of today.
+    """
+    found = []
+    if not filterable():
+        found.append(
+            "could not be kept from UNIX sockets, from changing modes, times and attributes of your other files, and "
+            "from using its memory once for each process that it starts: this machine takes no filter of system calls"
+        )
+    if landlock_version() < 1:
+        found.append("could not be kept from writing to your other files and to /dev/shm: this kernel has no Landlock")
+    return tuple(found)
 
 
 def _ended(process: subprocess.Popen[bytes], seconds: float) -> bool:

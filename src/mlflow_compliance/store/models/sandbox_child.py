@@ -18,9 +18,14 @@ from typing import NoReturn
 
 from mlflow_compliance.errors import first_line
 from mlflow_compliance.safe_text import without_secrets
+from mlflow_compliance.store.models.system_calls import filter_calls
 
 _PARENT_DEATH, _SUBREAPER, _NO_NEW_PRIVILEGES = 1, 36, 38
-_NEW_USER, _NEW_NETWORK = 0x10000000, 0x40000000
+_NEW_USER, _NEW_NETWORK, _NEW_MOUNTS = 0x10000000, 0x40000000, 0x20000
+_PRIVATE, _PLAIN = 0x44000, 0x6
+"""Of mounts: this one and those below are nobody else's; no devices, no programs with another user's rights."""
+_SHARED_MEMORY = "/dev/shm"  # noqa: S108
+_MOST_SHARED = b"size=64m"
 _CAPABILITIES, _READ_ANY_FILE = (
     0x20080522,
     0b110,
@@ -28,6 +33,7 @@ _CAPABILITIES, _READ_ANY_FILE = (
 _LANDLOCK = (444, 445, 446)  # create a ruleset, add a rule, obey
 _WRITE_FILE, _WRITING, _MOVING, _TRUNCATING = 0x2, 0x1FF2, 0x2000, 0x4000
 _TCP, _SCOPES = 0x3, 0x3
+_MOST_FILES = 1024
 
 LONGEST_SENTENCE = 500
 """Characters of what an exception says."""
@@ -105,16 +111,19 @@ def _work(seconds: float, megabytes: int, home: str, module: str, arguments: Seq
 def _confine(seconds: float, megabytes: int, folders: Sequence[str]) -> None:
     """Take from this process for ever what it does not need."""
     libc = ctypes.CDLL(None)
-    _cut_network(libc)
+    own = [_SHARED_MEMORY] if _part(libc) and _has_shared_memory(libc) else []
     libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0)
     _drop_capabilities(libc)
-    _write_only_in(libc, (*folders, "/dev/shm"))  # noqa: S108  where locks between processes are made
+    _write_only_in(libc, (*folders, *own))
     # By the wall clock it is ended long before: for those that get away from it.
     processor = math.ceil(seconds) * (os.cpu_count() or 1) + 10
     _limit(resource.RLIMIT_CPU, processor)
     _limit(resource.RLIMIT_FSIZE, megabytes << 20)
     _limit(resource.RLIMIT_CORE, 0)
+    _limit(resource.RLIMIT_NOFILE, _MOST_FILES)  # what waits in pipes and sockets is memory, too
     _limit(resource.RLIMIT_AS, megabytes << 20)
+    # There is one process from here on, so that its limit of memory is that of all.
+    filter_calls()
 
 
 def _limit(kind: int, value: int) -> None:
@@ -123,16 +132,28 @@ def _limit(kind: int, value: int) -> None:
     resource.setrlimit(kind, (value, value))
 
 
-def _cut_network(libc: ctypes.CDLL) -> None:
-    """A network of its own with nothing in it, where the kernel gives one: to root at once, to others along with a
-    space of users of their own.
+def _part(libc: ctypes.CDLL) -> bool:
+    """A network with nothing in it and a view of mounts, of its own, where the kernel gives them: to root at once, to
+    others along with a space of users of their own. Whether it got both.
     """
-    uid, gid = os.getuid(), os.getgid()
-    if libc.unshare(_NEW_NETWORK) == 0 or libc.unshare(_NEW_USER | _NEW_NETWORK) != 0:
-        return
-    for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
-        with suppress(OSError), open(f"/proc/self/{name}", "w") as file:
-            file.write(text)
+    for wanted in (_NEW_NETWORK | _NEW_MOUNTS, _NEW_NETWORK):
+        uid, gid = os.getuid(), os.getgid()
+        if libc.unshare(wanted) == 0:
+            return wanted != _NEW_NETWORK
+        if libc.unshare(_NEW_USER | wanted) == 0:
+            for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
+                with suppress(OSError), open(f"/proc/self/{name}", "w") as file:
+                    file.write(text)
+            return wanted != _NEW_NETWORK
+    return False
+
+
+def _has_shared_memory(libc: ctypes.CDLL) -> bool:
+    """Give it a small /dev/shm that nobody else sees, for locks. Where that cannot be, it gets none."""
+    return bool(
+        libc.mount(None, b"/", None, _PRIVATE, None) == 0
+        and libc.mount(b"tmpfs", _SHARED_MEMORY.encode(), b"tmpfs", _PLAIN, _MOST_SHARED) == 0
+    )
 
 
 def _drop_capabilities(libc: ctypes.CDLL) -> None:
@@ -148,7 +169,7 @@ def _write_only_in(libc: ctypes.CDLL, folders: Sequence[str]) -> None:
     kernel's Landlock goes.
     """
     create, add, obey = map(ctypes.c_long, _LANDLOCK)
-    version = libc.syscall(create, None, ctypes.c_size_t(0), ctypes.c_uint32(1))
+    version = landlock_version()
     if version < 1:
         return
     writing = _WRITING | (_MOVING if version >= 2 else 0) | (_TRUNCATING if version >= 3 else 0)
@@ -165,6 +186,11 @@ def _write_only_in(libc: ctypes.CDLL, folders: Sequence[str]) -> None:
     os.close(rules)
 
 
+def landlock_version() -> int:
+    """What this kernel's Landlock can hold back; less than 1 where it has none."""
+    return int(ctypes.CDLL(None).syscall(ctypes.c_long(_LANDLOCK[0]), None, ctypes.c_size_t(0), ctypes.c_uint32(1)))
+
+
 def why(error: BaseException, step: str) -> str:
     """What an exception in a step ('loading') says about the model, in one sentence without a subject."""
     text = without_secrets(first_line(error))[:LONGEST_SENTENCE]
@@ -174,6 +200,8 @@ def why(error: BaseException, step: str) -> str:
         return f"a library that it needs is not installed here: {text}"
     if isinstance(error, SystemExit):
         return f"{step} called exit"
+    if isinstance(error, PermissionError):
+        text += " (here a model starts no processes, opens no sockets, and writes in its own folder alone)"
     return f"{step} failed: {text}"
 
 

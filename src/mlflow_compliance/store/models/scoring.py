@@ -5,13 +5,18 @@ from __future__ import annotations
 import errno
 import hashlib
 import io
+import json
 import math
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mlflow_compliance.errors import ComplianceError, first_line
 from mlflow_compliance.production.metrics import COST, cost_of
 from mlflow_compliance.snapshot.evidence import Scored
+from mlflow_compliance.store.models.sandbox import MOST_SAID, Limits, run_limited, temporary_folder
 from mlflow_compliance.store.storage.safe_io import opened, why_unread
 
 if TYPE_CHECKING:
@@ -20,6 +25,9 @@ if TYPE_CHECKING:
 
     Floats = npt.NDArray[np.float64]
 
+RESULT = "scored.json"
+_CHILD = "mlflow_compliance.store.models.scoring_child"
+_LARGEST_ANSWER = 1 << 20
 _PARQUET = b"PAR1"
 _BLOCK = 1 << 20
 
@@ -30,6 +38,51 @@ class Predictions(NamedTuple):
     sha256: str
     target: Floats
     probability: Floats
+
+
+class Scoring(NamedTuple):
+    """What is asked of a file of predictions: two columns, the threshold, and what a mistake of each kind costs."""
+
+    target: str
+    probability: str
+    threshold: float
+    false_negative_cost: float
+    false_positive_cost: float
+
+
+class _Answer(BaseModel):
+    """What the process that reads a file may answer."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+    path: str
+    sha256: str = Field(max_length=64)
+    rows: int = Field(ge=0)
+    threshold: float
+    values: dict[str, float]
+    problem: str = Field(max_length=MOST_SAID)
+    fault: str = Field(max_length=MOST_SAID)
+
+
+def score_apart(path: str, wanted: Scoring, limits: Limits) -> Scored:
+    """`score` in a process with limits: what a file holds may be far more than its size says."""
+    name, path = os.path.basename(path), os.path.abspath(path)
+    problem = ""
+    with suppress(OSError):  # the other process says why it cannot be read
+        if os.stat(path).st_size > limits.megabytes << 20:
+            problem = (
+                f"{name} is larger than the {limits.megabytes} MiB of memory that it may take (models.memory_limit)"
+            )
+    with temporary_folder() as place:
+        if not problem and (why := run_limited(_CHILD, [path, json.dumps(wanted._asdict())], place, limits)):
+            own = "models.memory_limit, models.time_limit"
+            problem = f"{name} cannot be scored: the process that reads it, which has limits ({own}), {why}"
+        if not problem:
+            try:
+                with opened(os.path.join(place, RESULT)) as file:
+                    return Scored(**_Answer.model_validate_json(os.read(file, _LARGEST_ANSWER)).model_dump())
+            except (OSError, ValidationError):
+                problem = f"{name} cannot be scored: the process that read it left no result that can be used"
+    return Scored(path, threshold=wanted.threshold, problem=problem)
 
 
 def score(

@@ -137,6 +137,7 @@ def _owned(artifacts: Artifacts, snapshot: Snapshot) -> dict[str, list[tuple[str
     Runs that are at work, or that a repair made, say nothing of the time that the rows are from.
     """
     left_out = {key for key, run in snapshot.runs.items() if _says_nothing(run)}
+    left_out |= {kept.run.key for kept in snapshot.journals.kept}
     found: dict[str, list[tuple[str, int]]] = defaultdict(list)
     for (kind, key), newest in sorted(artifacts.newest.items()):
         model = snapshot.logged_models.get(key)

@@ -101,10 +101,23 @@ class Ownership:
 
     def unreachable(self) -> tuple[Unreachable, ...]:
         """The rows that cannot be reached, by place and reason."""
+        roots = {told: self._root_of(path) for path, told in self.absent.values()}
         return tuple(
-            Unreachable(place, item.rows, item.example, tuple(sorted(item.experiments)), reason, item.why)
+            Unreachable(
+                place,
+                item.rows,
+                item.example,
+                tuple(sorted(item.experiments)),
+                reason,
+                item.why,
+                roots.get((place, reason), ""),
+            )
             for (place, reason), item in sorted(self.gone.items())
         )
+
+    def _root_of(self, path: str) -> str:
+        """The innermost root that a path lies in, '' where it is in none."""
+        return next((above for above in upwards(path) if above in self.roots), "")
 
 
 class Tree:

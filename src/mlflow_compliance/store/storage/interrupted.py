@@ -4,10 +4,11 @@ newer database.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from datetime import datetime, timezone
+
+from mlflow_compliance.store.storage.parsing import parse_json
 
 _NAME = re.compile(r"(\d{8}T\d{6}Z)-[0-9a-f]{6}\.jsonl")
 _LATER = 600_000
@@ -45,6 +46,6 @@ def _ended(path: str) -> bool:
         file.seek(max(0, os.fstat(file.fileno()).st_size - _END))
         lines = file.read().splitlines()
     try:
-        return bool(lines) and json.loads(lines[-1]).get("state") == "end"
+        return bool(lines) and parse_json(lines[-1]).get("state") == "end"
     except (ValueError, AttributeError):
         return False  # half a last line

@@ -20,6 +20,7 @@ from mlflow_compliance.store.storage.linking import (
     refuse_unless_file,
     take_over,
 )
+from mlflow_compliance.store.storage.parsing import LARGEST_METRIC, read_at_most
 from mlflow_compliance.store.storage.safe_io import opened
 
 Point = tuple[object, ...]
@@ -30,8 +31,10 @@ def read_repeated(folder: str) -> dict[str, RepeatedPoints]:
     found = {}
     for path, owner, metric in sorted(_metric_files(folder)):
         try:
-            with open(path, "rb") as file:
-                content = file.read()
+            with open(path, "rb", buffering=0) as file:
+                content = read_at_most(file.fileno(), LARGEST_METRIC)
+        except ValueError:
+            continue  # STO005 tells it: it cannot be read
         except OSError as error:
             raise StoreError(
                 f"the metric file {path} cannot be read: {(error.strerror or str(error)).lower()}"

@@ -12,8 +12,10 @@ from typing import NamedTuple
 
 from mlflow_compliance.snapshot.files import OWNER_NOTE
 from mlflow_compliance.store.storage.atomic_write import explained
+from mlflow_compliance.store.storage.parsing import parse_json, read_at_most
 from mlflow_compliance.store.storage.safe_io import opened
 
+_LARGEST = 1 << 20
 _WRITING = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -33,12 +35,12 @@ def read_note(root: str) -> OwnerNote | None:
     try:
         with opened(os.path.join(root, OWNER_NOTE)) as file:
             facts = os.fstat(file)
-            lines = _lines(os.pread(file, facts.st_size, 0))
+            lines = _lines(read_at_most(file, _LARGEST))
     except FileNotFoundError:
         return None
     if not lines:
         return None  # whoever made it was killed before anything was in it
-    found = json.loads(lines[-1])
+    found = parse_json(lines[-1])
     return OwnerNote(str(found["database"]), str(found["store"]), found["inode"] != facts.st_ino)
 
 

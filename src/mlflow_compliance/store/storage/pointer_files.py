@@ -17,6 +17,7 @@ from mlflow_compliance.snapshot.artifacts import Artifacts
 from mlflow_compliance.snapshot.files import Pointer
 from mlflow_compliance.store.storage.base import ObjectInfo, RemoteError
 from mlflow_compliance.store.storage.checksums import KIND, digest_of_listed
+from mlflow_compliance.store.storage.parsing import parse_json
 from mlflow_compliance.store.storage.s3 import Bucket
 from mlflow_compliance.store.storage.storages import Storages, put
 
@@ -180,10 +181,10 @@ def _parsed(text: bytes, path: str) -> Pointer | None:
     object.
     """
     try:
-        found: Any = json.loads(text)
+        found: Any = parse_json(text)
         pointer = Pointer(*(found[name] for name in Pointer._fields))
         own = found["pointer"] == 1 and found["path"] == path
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError):
         return None
     texts = (pointer.kept, pointer.checksum, pointer.quarantined, pointer.journal)
     due = (

@@ -1,34 +1,47 @@
-"""The hashes on record: what each file held when it was made to share a physical copy."""
+"""The hashes on record: what each file held when it was made to share a physical copy, or logged with a production
+run.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import threading
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import IO
 
 from mlflow_compliance.errors import StoreError
+from mlflow_compliance.store.storage.parsing import parse_json, read_at_most
 from mlflow_compliance.store.storage.safe_io import opened
 
 NAME = "hashes.jsonl"
+_LARGEST = 1 << 30
 _one_at_a_time = threading.Lock()
 
 
 def read_records(folder: str) -> dict[str, str]:
-    """Path -> SHA-256 (hex) on record; the last line about a path counts, an empty hash takes it off."""
+    """Path -> SHA-256 (hex) on record."""
+    return {path: digest for path, digest in read_lines(folder).items() if digest}
+
+
+def read_lines(folder: str) -> dict[str, str]:
+    """Path -> the SHA-256 (hex) that the last line about it says; an empty one took it off the record."""
     found: dict[str, str] = {}
     path = os.path.join(folder, NAME)
     try:
-        with opened(path) as file, open(file, encoding="utf-8", errors="surrogateescape", closefd=False) as reader:
-            lines = reader.readlines()
+        with opened(path) as file:
+            lines = [line.decode(errors="surrogateescape") for line in read_at_most(file, _LARGEST).splitlines()]
     except FileNotFoundError:
         return found
+    except ValueError as error:
+        raise StoreError(
+            f"the hashes on record in {path} cannot be read: it {error}; restore the file from its last good copy"
+        ) from None
     except OSError as error:
         raise StoreError(f"the hashes on record in {path} cannot be read: {error.strerror}") from error
     for number, line in enumerate(lines, 1):
         try:
-            record = json.loads(line)
+            record = parse_json(line)
             found[record["path"]] = record["sha256"]
         except (ValueError, KeyError, TypeError):
             if number < len(lines):
@@ -36,12 +49,18 @@ def read_records(folder: str) -> dict[str, str]:
                     f"line {number} of {path} is not a record of a hash: restore the file from its last good copy"
                 ) from None
             # A program that was killed leaves half a last line, and the change it speaks of was not yet made.
-    return {path: digest for path, digest in found.items() if digest}
+    return found
 
 
 def add_records(folder: str, sha256: str, *paths: str) -> None:
     """Put hashes on record, on disk before this returns; an empty hash takes the paths off."""
     append_lines(os.path.join(folder, NAME), [json.dumps({"path": path, "sha256": sha256}) for path in paths])
+
+
+def add_each(folder: str, found: Mapping[str, str]) -> None:
+    """Put the hashes of several files on record: path -> SHA-256 (hex)."""
+    lines = [json.dumps({"path": path, "sha256": sha256}) for path, sha256 in found.items()]
+    append_lines(os.path.join(folder, NAME), lines)
 
 
 def take_off(folder: str, places: Collection[str]) -> None:

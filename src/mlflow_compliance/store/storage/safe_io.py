@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from mlflow_compliance.store.storage.folder_scan import READING
 
 _BUFFER = 1 << 18
+_MOST_HOLES = 1 << 28
 _own = threading.local()
 
 
@@ -21,6 +22,14 @@ class ChangedError(OSError):
 
     def __init__(self, path: str) -> None:
         super().__init__(errno.EBUSY, "changed while it was read", path)
+
+
+class HolesError(OSError):
+    """A sparse file: its size is no measure of what is there, and reading it could take for ever."""
+
+    def __init__(self, path: str) -> None:
+        words = f"not hashed: a sparse file with more than {_MOST_HOLES:,} bytes of holes; write it anew without them"
+        super().__init__(errno.EFBIG, words, path)
 
 
 @contextmanager
@@ -35,9 +44,29 @@ def opened(path: str) -> Iterator[int]:
         os.close(file)
 
 
+def refuse_holes(file: int, facts: os.stat_result, path: str) -> None:
+    """Raise HolesError for an open file most of which was never written. What a file system compressed is no hole."""
+    holes = position = 0
+    if facts.st_size - facts.st_blocks * 512 <= _MOST_HOLES:
+        return
+    while position < facts.st_size:
+        try:
+            data = os.lseek(file, position, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno != errno.ENXIO:  # it cannot tell, and all of it counts as written
+                return
+            data = facts.st_size
+        holes += data - position
+        if holes > _MOST_HOLES:
+            raise HolesError(path)
+        position = os.lseek(file, data, os.SEEK_HOLE) if data < facts.st_size else data
+    os.lseek(file, 0, os.SEEK_SET)
+
+
 def digest_of(file: int, path: str) -> str:
     """SHA-256 (hex) of a whole open file; `ChangedError` where its size or time moved meanwhile."""
     before = os.fstat(file)
+    refuse_holes(file, before, path)
     if not hasattr(_own, "buffer"):
         _own.buffer = memoryview(bytearray(_BUFFER))
     buffer: memoryview = _own.buffer

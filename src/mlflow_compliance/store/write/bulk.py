@@ -30,6 +30,16 @@ def tracking_store(client: MlflowClient) -> Any:
     return store
 
 
+def registry_store(client: MlflowClient) -> Any:
+    """As `tracking_store`, for the model registry."""
+    from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
+
+    store = client._get_registry_client().store
+    if not isinstance(store, SqlAlchemyStore):
+        raise ChangeError("this store takes one call at a time")
+    return store
+
+
 @contextmanager
 def one_transaction(store: Any) -> Iterator[Any]:
     """Every call on the store joins one transaction, which is made whole at the end or not at all.
@@ -182,3 +192,21 @@ def set_tags(session: Any, run_ids: Collection[str], key: str, value: str) -> No
         update(SqlTag).where(SqlTag.key == key, SqlTag.run_uuid.in_(run_ids)).values(value=value)
     ).rowcount != len(run_ids):
         raise ChangeError("a run that is being copied was changed by somebody else meanwhile: run again to plan anew")
+
+
+def rename_row(session: Any, experiment_id: str, name: str) -> None:
+    """Another name for an experiment, and nothing else: not even its date, by which `mlflow gc` goes."""
+    from mlflow.store.tracking.dbmodels.models import SqlExperiment
+    from sqlalchemy import update
+
+    table = SqlExperiment.__table__
+    session.execute(update(table).where(table.c.experiment_id == int(experiment_id)).values(name=name))
+
+
+def add_alias(session: Any, store: Any, name: str, alias: str, version: int) -> None:
+    """An alias, whether or not its version is there."""
+    from mlflow.store.model_registry.dbmodels.models import SqlRegisteredModelAlias
+
+    model = store._get_registered_model(session, name)
+    own = {"workspace": model.workspace} if hasattr(model, "workspace") else {}  # from before workspaces
+    session.add(SqlRegisteredModelAlias(name=name, alias=alias, version=version, **own))

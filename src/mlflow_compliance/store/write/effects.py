@@ -23,6 +23,11 @@ class OpenStore:
     client: MlflowClient
     binding: dict[str, str]
 
+    @property
+    def in_tables(self) -> bool:
+        """Whether rows are written without a server in between."""
+        return not self.store.uri.startswith(("http:", "https:"))
+
     def bind(self, text: str) -> str:
         return bind(text, self.binding)
 

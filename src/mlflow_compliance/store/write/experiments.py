@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
-from mlflow_compliance.changes import DeleteExperiment, RenameExperiment, RestoreExperiment, SetExperimentTag
+from mlflow_compliance.changes import (
+    DeleteExperiment,
+    RenameDeletedExperiment,
+    RenameExperiment,
+    RestoreExperiment,
+    SetExperimentTag,
+)
 from mlflow_compliance.changes.base import still
 from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.snapshot.entities import ACTIVE, Experiment
 from mlflow_compliance.snapshot.tags import COPY_STATE, RETRACTED
 from mlflow_compliance.store.backends.listing import pages
+from mlflow_compliance.store.write.bulk import one_transaction, rename_row, tracking_store
 from mlflow_compliance.store.write.compare_copies import written_since_copied
 from mlflow_compliance.store.write.effects import OpenStore, inverse, write
 from mlflow_compliance.store.write.errors import one_sentence
@@ -117,7 +125,9 @@ def restore_experiment(change: RestoreExperiment, to: OpenStore) -> None:
 
 
 def _restore(to: OpenStore, experiment_id: str, deleted_runs: Sequence[str]) -> None:
-    with one_sentence(f"experiment {experiment_id} could not be restored"):
+    # One transaction where there are tables: nobody sees the runs that stay deleted come back in between.
+    whole = one_transaction(tracking_store(to.client)) if to.in_tables else nullcontext()
+    with one_sentence(f"experiment {experiment_id} could not be restored"), whole:
         to.client.restore_experiment(experiment_id)
         where = f"tags.`{COPY_STATE}` = '{RETRACTED}'"
         retracted = pages(to.client.search_runs, experiment_ids=[experiment_id], filter_string=where, max_results=1000)
@@ -128,3 +138,28 @@ def _restore(to: OpenStore, experiment_id: str, deleted_runs: Sequence[str]) -> 
 @inverse.register(RestoreExperiment)
 def undo_restore_experiment(change: RestoreExperiment, to: OpenStore) -> DeleteExperiment:
     return DeleteExperiment(change.experiment_id, sum(number for stage, _, number in change.counts if stage == ACTIVE))
+
+
+@write.register(RenameDeletedExperiment)
+def rename_deleted_experiment(change: RenameDeletedExperiment, to: OpenStore) -> None:
+    key = change.experiment_id
+    found = _counted(to, key)
+    still(found.name, change.before, f"the name of experiment {key}")
+    if found.active or found.count():
+        raise ChangeError(f"experiment {key} or some of its runs are not deleted by now: run again to plan anew")
+    with one_sentence(f"experiment {key} could not be renamed"):
+        if to.in_tables:
+            # MLflow renames no deleted experiment, and restoring it would show its runs for a moment.
+            with one_transaction(tracking_store(to.client)) as session:
+                rename_row(session, key, change.name)
+            return
+        to.client.restore_experiment(key)
+        try:
+            to.client.rename_experiment(key, change.name)
+        finally:
+            to.client.delete_experiment(key)
+
+
+@inverse.register(RenameDeletedExperiment)
+def undo_rename_deleted_experiment(change: RenameDeletedExperiment, to: OpenStore) -> RenameDeletedExperiment:
+    return RenameDeletedExperiment(change.experiment_id, change.before, change.name)

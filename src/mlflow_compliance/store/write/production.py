@@ -4,6 +4,7 @@ else was read back.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -17,12 +18,13 @@ from mlflow.tracking import MlflowClient
 from mlflow_compliance.changes import JOURNAL, LogProductionRun, RetractProductionRun, bind
 from mlflow_compliance.changes.production import Files
 from mlflow_compliance.errors import ChangeError
-from mlflow_compliance.production.metadata import problems_in
+from mlflow_compliance.production.metadata import MODEL_FILES, as_text, problems_in
 from mlflow_compliance.snapshot.files import METADATA, MLMODEL
 from mlflow_compliance.snapshot.tags import BUILD, BUILT_FOR, BUILT_IN, USER
 from mlflow_compliance.store.artifacts.duplicates import hash_file
 from mlflow_compliance.store.storage import files
 from mlflow_compliance.store.storage.locations import local_folder
+from mlflow_compliance.store.storage.recorded_hashes import add_each
 from mlflow_compliance.store.storage.storages import is_remote, put, remote_path
 from mlflow_compliance.store.storage.transfer import upload
 from mlflow_compliance.store.store import Store
@@ -83,9 +85,12 @@ class ProductionLogger:
             )
             made = {change.run_id: run_id, change.model_id: str(model.model_id)}
             self._log_rows(change, run_id, str(model.model_id))
-            self._place(change.bundle, "artifacts", change.files, self._folder(run.info.artifact_uri))
-            self._write_metadata(change, made, self._folder(run.info.artifact_uri))
-            self._place_model(change, run_id, model)
+            home, folder = self._folder(run.info.artifact_uri), self._folder(model.artifact_location)
+            self._place(change.bundle, "artifacts", change.files, home)
+            mlmodel = self._place_model(change, run_id, model, folder)
+            made[change.mlmodel_hash] = hashlib.sha256(mlmodel).hexdigest()
+            made[change.metadata_hash] = self._write_metadata(change, made, home, len(mlmodel))
+            self._put_on_record(change, made, home, folder)
             self.client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
             self.client.set_terminated(run_id, status="FINISHED", end_time=change.at)
             self._read_back(change, run_id)
@@ -133,21 +138,40 @@ class ProductionLogger:
             if hash_file(path) != digest:
                 raise ChangeError(f"{source} does not hold what was planned with any more: run again to plan anew")
 
-    def _place_model(self, change: LogProductionRun, run_id: str, model: Any) -> None:
-        folder = self._folder(model.artifact_location)
+    def _place_model(self, change: LogProductionRun, run_id: str, model: Any, folder: str) -> bytes:
+        """Gives back what was written to MLmodel."""
         self._place(change.bundle, "model", tuple(item for item in change.model_files if item[0] != MLMODEL), folder)
         # MLmodel names the run, the model and the place that it belongs to: known only now.
         described = Model.load(os.path.join(change.bundle, "model", MLMODEL))
         described.run_id, described.model_id, described.model_uuid = run_id, model.model_id, model.model_id
         described.artifact_path = model.artifact_location
-        self._write(os.path.join(folder, MLMODEL), described.to_yaml().encode())
+        content: bytes = described.to_yaml().encode()
+        self._write(os.path.join(folder, MLMODEL), content)
+        return content
 
-    def _write_metadata(self, change: LogProductionRun, made: Mapping[str, str], folder: str) -> None:
-        text = bind(change.metadata, {**self.binding, **made})
-        problems = problems_in(json.loads(text))
+    def _write_metadata(self, change: LogProductionRun, made: Mapping[str, str], home: str, size: int) -> str:
+        """Gives back its hash. `size` is that of MLmodel with the ids, in bytes."""
+        document = json.loads(bind(change.metadata, {**self.binding, **made}))
+        for item in document["artifacts"]:
+            if item["path"] == f"{MODEL_FILES}{MLMODEL}":
+                item["size"] = size
+        problems = problems_in(document)
         if problems:
             raise ChangeError(f"{METADATA} would not keep its own schema: {problems[0]}")
-        self._write(os.path.join(folder, METADATA), text.encode())
+        content = as_text(document).encode()
+        self._write(os.path.join(home, METADATA), content)
+        return hashlib.sha256(content).hexdigest()
+
+    def _put_on_record(self, change: LogProductionRun, made: Mapping[str, str], home: str, folder: str) -> None:
+        """The hash of every file beside the journals. Of objects the listing tells another digest."""
+        found = {f"{home}/{path}": digest for path, _, digest in change.files}
+        found |= {f"{folder}/{path}": digest for path, _, digest in change.model_files}
+        found |= {
+            f"{home}/{METADATA}": made[change.metadata_hash],
+            f"{folder}/{MLMODEL}": made[change.mlmodel_hash],
+        }
+        if not is_remote(home):
+            add_each(self.store.folder, found)
 
     def _write(self, path: str, content: bytes) -> None:
         if is_remote(path):

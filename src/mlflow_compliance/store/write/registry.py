@@ -8,8 +8,11 @@ from contextlib import contextmanager
 
 from mlflow.tracking._tracking_service.utils import _use_tracking_uri
 
-from mlflow_compliance.changes import RegisterVersion, RetractVersion, SetAlias
+from mlflow_compliance.changes import PutAliasBack, RegisterVersion, RetractVersion, SetAlias
 from mlflow_compliance.changes.base import still
+from mlflow_compliance.errors import ChangeError
+from mlflow_compliance.store.backends.listing import get_or_none
+from mlflow_compliance.store.write.bulk import add_alias, one_transaction, registry_store
 from mlflow_compliance.store.write.effects import OpenStore, inverse, write
 from mlflow_compliance.store.write.errors import one_sentence
 
@@ -78,7 +81,36 @@ def set_alias(change: SetAlias, to: OpenStore) -> None:
 
 
 @inverse.register(SetAlias)
-def undo_set_alias(change: SetAlias, to: OpenStore) -> SetAlias:
+def undo_set_alias(change: SetAlias, to: OpenStore) -> SetAlias | PutAliasBack:
+    if change.version is None and change.before is not None and not _is_there(to, change.name, change.before):
+        return PutAliasBack(change.name, change.alias, change.before)
     return SetAlias(
         change.name, change.alias, change.before, None if change.version is None else to.bind(change.version)
     )
+
+
+def _is_there(to: OpenStore, name: str, version: str) -> bool:
+    with one_sentence(f"version {version} of registered model {name!r} could not be read"):
+        return get_or_none(lambda key: to.client.get_model_version(name, key), version) is not None
+
+
+@write.register(PutAliasBack)
+def put_alias_back(change: PutAliasBack, to: OpenStore) -> None:
+    name, alias = change.name, change.alias
+    what = f"alias {alias!r} of registered model {name!r} could not be put back"
+    if not to.in_tables:
+        raise ChangeError(
+            f"{what}: a tracking server lets no alias name a version that is not there, as version {change.version}"
+        )
+    with one_sentence(what):
+        aliases = to.client.get_registered_model(name).aliases
+        if alias in aliases:
+            raise ChangeError(f"{what}: it names version {aliases[alias]} by now")
+        store = registry_store(to.client)
+        with to.naming(what, alias, aliases), one_transaction(store) as session:
+            add_alias(session, store, name, alias, int(change.version))
+
+
+@inverse.register(PutAliasBack)
+def undo_put_alias_back(change: PutAliasBack, to: OpenStore) -> SetAlias:
+    return SetAlias(change.name, change.alias, None, change.version)

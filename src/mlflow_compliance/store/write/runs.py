@@ -1,11 +1,12 @@
-"""The effects of changes on runs: tags, status and end."""
+"""The effects of changes on runs: tags, status and end, soft-deletion."""
 
 from __future__ import annotations
 
-from mlflow_compliance.changes import EndRun, ReopenRun, SetRunTag
+from mlflow_compliance.changes import DeleteRun, EndRun, ReopenRun, RestoreRun, SetRunTag
 from mlflow_compliance.changes.base import still
 from mlflow_compliance.errors import ChangeError
-from mlflow_compliance.snapshot.entities import ACTIVE
+from mlflow_compliance.snapshot.entities import ACTIVE, DELETED
+from mlflow_compliance.store.backends.listing import ClientListing
 from mlflow_compliance.store.write.bulk import end_runs, one_transaction, status_of, tracking_store
 from mlflow_compliance.store.write.effects import OpenStore, inverse, write
 from mlflow_compliance.store.write.errors import one_sentence
@@ -38,7 +39,7 @@ def end_run(change: EndRun, to: OpenStore) -> None:
     if (lifecycle, status) != (ACTIVE, change.before):
         raise ChangeError(f"run {run_id} is {lifecycle} and {status} by now: run again to plan anew")
     with one_sentence(f"run {run_id} could not be ended"):
-        if _in_tables(to):
+        if to.in_tables:  # MLflow's own call fails on a run without a start time
             _set_status(to, run_id, change.status, change.end_time)
         else:
             to.client.set_terminated(run_id, status=change.status, end_time=change.end_time)
@@ -52,7 +53,7 @@ def undo_end_run(change: EndRun, to: OpenStore) -> ReopenRun:
 @write.register(ReopenRun)
 def reopen_run(change: ReopenRun, to: OpenStore) -> None:
     with one_sentence(f"run {change.run_id} could not be set back to RUNNING"):
-        if _in_tables(to):
+        if to.in_tables:
             _set_status(to, change.run_id, "RUNNING", None)
         else:
             to.client.update_run(change.run_id, status="RUNNING")
@@ -63,15 +64,49 @@ def undo_reopen_run(change: ReopenRun, to: OpenStore) -> EndRun:
     return EndRun(change.run_id, change.experiment_id, change.status, change.end_time)
 
 
-def _in_tables(to: OpenStore) -> bool:
-    """Whether rows are written without a server in between: MLflow's own calls fail on a run without a start time."""
-    return not to.store.uri.startswith(("http:", "https:"))
+@write.register(RestoreRun)
+def restore_run(change: RestoreRun, to: OpenStore) -> None:
+    run_id, key = change.run_id, change.experiment_id
+    lifecycle, _ = _status(to, run_id)
+    with one_sentence(f"experiment {key} could not be read"):
+        home = to.client.get_experiment(key)
+    if (lifecycle, home.lifecycle_stage) != (DELETED, ACTIVE):
+        raise ChangeError(
+            f"run {run_id} is {lifecycle} and its experiment {home.lifecycle_stage} by now: run again to plan anew"
+        )
+    with one_sentence(f"run {run_id} could not be restored"):
+        to.client.restore_run(run_id)
+
+
+@inverse.register(RestoreRun)
+def undo_restore_run(change: RestoreRun, to: OpenStore) -> DeleteRun:
+    return DeleteRun(change.run_id, change.experiment_id)
+
+
+@write.register(DeleteRun)
+def delete_run(change: DeleteRun, to: OpenStore) -> None:
+    run_id = change.run_id
+    lifecycle, _ = _status(to, run_id)
+    if lifecycle != ACTIVE:
+        raise ChangeError(f"run {run_id} is {lifecycle} by now: run again to plan anew")
+    with one_sentence(f"run {run_id} could not be deleted"):
+        traces = ClientListing(to.client).traces([change.experiment_id])
+        if any(run_id in trace.assessed for trace in traces):
+            raise ChangeError(
+                f"run {run_id} has assessments by now: deleting it deletes them for good, so it is left as it is"
+            )
+        to.client.delete_run(run_id)
+
+
+@inverse.register(DeleteRun)
+def undo_delete_run(change: DeleteRun, to: OpenStore) -> RestoreRun:
+    return RestoreRun(change.run_id, change.experiment_id)
 
 
 def _status(to: OpenStore, run_id: str) -> tuple[str, str]:
     """Lifecycle and status of a run now."""
     with one_sentence(f"run {run_id} could not be read"):
-        if not _in_tables(to):
+        if not to.in_tables:
             info = to.client.get_run(run_id).info
             return info.lifecycle_stage, info.status
         with one_transaction(tracking_store(to.client)) as session:

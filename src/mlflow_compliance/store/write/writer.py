@@ -27,6 +27,7 @@ from mlflow_compliance.store.write import (  # noqa: F401  imported to be regist
     production,
     registry,
     runs,
+    signatures,
 )
 from mlflow_compliance.store.write.errors import one_sentence
 

@@ -1,0 +1,37 @@
+"""Restoring a soft-deleted run: what the remedies for versions and for children have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mlflow_compliance.api import DELETED, Change, Context, RestoreRun, Unfixable, production_runs, said_in
+
+
+def restore(run_id: str, context: Context) -> Iterator[Change]:
+    """The run as it was; nothing where it is active by now. Raises Unfixable where it would not be kept, or would
+    be one production run too many.
+    """
+    snapshot = context.snapshot
+    run, state, parent = snapshot.runs.get(run_id), snapshot.state_of(run_id), snapshot.lost_parents.get(run_id)
+    home = snapshot.experiments.get(state.experiment_id if state else parent.experiment_id if parent else "")
+    if state is not None and state.lifecycle != DELETED:
+        return
+    if home is None:
+        raise Unfixable(f"run {run_id} lies in another workspace: restore it there")
+    if not home.active:
+        raise Unfixable(f"its {home.ref} is deleted too: {way_back(home.experiment_id)}")
+    if run is None:
+        raise Unfixable(f"run {run_id} was not read in full: run --fix again, or restore it in MLflow")
+    marked = any(said_in(run.tags, context.settings))
+    if marked and any(production_runs(product, context) for product in context.settings.products):
+        raise Unfixable(
+            f"{run.ref} is marked as production, and there is a production run already: restore it in MLflow "
+            f"(`mlflow runs restore --run-id {run_id}`) and take its mark off"
+        )
+    yield RestoreRun(run_id, run.experiment_id)
+
+
+def way_back(experiment_id: str) -> str:
+    """How a person brings back a deleted experiment."""
+    command = f"mlflow experiments restore --experiment-id {experiment_id}"
+    return f"if it is to be kept, `{command}`, which brings all its runs back"

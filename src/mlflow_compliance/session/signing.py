@@ -1,0 +1,48 @@
+"""Signs the files of a report when they are complete: a detached signature beside each."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from mlflow_compliance.errors import ComplianceError
+from mlflow_compliance.session.collection import new_audit
+from mlflow_compliance.session.state import SUMMARY, audit_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def sign_reports(session: pytest.Session) -> None:
+    """Sign what pytest-html and JUnit wrote, where the settings name a key. Without it the run is no success."""
+    config = session.config
+    if hasattr(config, "workerinput") or SUMMARY not in config.stash:
+        return
+    try:
+        # The controller of pytest-xdist has no audit: it reads the settings for itself.
+        audit = audit_of(config) or new_audit(config)
+        paths = list(_reports(config))
+        if paths:
+            from mlflow_compliance.audit.signing import sign_files
+
+            sign_files(paths, audit.settings)
+    except ComplianceError as error:
+        reporter: Any = config.pluginmanager.getplugin("terminalreporter")
+        if reporter is not None:
+            reporter.write_line(f"ERROR: {error}", red=True)
+        if session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.USAGE_ERROR
+
+
+def _reports(config: pytest.Config) -> Iterator[str]:
+    """The files that were written for people and for CI."""
+    from _pytest.junitxml import xml_key
+
+    html = getattr(config.option, "htmlpath", None)
+    if html:  # as pytest-html reads it
+        yield os.path.abspath(os.path.expanduser(os.path.expandvars(html)))
+    xml = config.stash.get(xml_key, None)
+    if xml is not None:
+        yield xml.logfile
