@@ -15,7 +15,11 @@ numpy.random._pcg64 PCG64
 numpy.random.bit_generator SeedSequence
 scipy._lib.array_api_compat.numpy._aliases asarray
 scipy.interpolate._bsplines BSpline
-scipy.sparse._csr csr_matrix
+scipy.sparse._bsr _bsr_base bsr_array bsr_matrix
+scipy.sparse._coo _coo_base coo_array coo_matrix
+scipy.sparse._csc _csc_base csc_array csc_matrix
+scipy.sparse._csr _csr_base csr_array csr_matrix
+scipy.sparse._dia _dia_base dia_array dia_matrix
 sklearn._loss.link IdentityLink Interval LogLink LogitLink
 sklearn._loss.loss HalfBinomialLoss HalfGammaLoss HalfPoissonLoss HalfSquaredError HalfTweedieLossIdentity
 sklearn.calibration CalibratedClassifierCV _CalibratedClassifier _SigmoidCalibration
