@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from mlflow_compliance.api import (
     ArtifactRoot,
@@ -14,14 +14,19 @@ from mlflow_compliance.api import (
     Evidence,
     Product,
     Run,
+    Scan,
     Settings,
     Severity,
     Violations,
+    first_of,
     policy,
     production_models,
     production_runs,
+    quoted,
 )
 
+FEW = 5
+"""Models named in one finding of what may be allowed; of what may not, all are."""
 CLOSE = 1e-6
 """The largest difference between a served and a recorded probability: both come from the same trees, one perhaps
 through a file of text.
@@ -52,9 +57,8 @@ def without_model(
     "MOD002",
     "Models are safe to load",
     Severity.HIGH,
-    advice="log the model again as skops or in its native format; what you know to be harmless goes into [models] "
-    "allowed_globals, loaders or "
-    "allow_code",
+    advice="log the model again as skops or in its native format; what you know to be harmless goes into [models]: a "
+    "name into allowed_globals, a model as it is into allowed_models by its hash, else loaders or allow_code",
 )
 def test_models_are_safe_to_load(
     artifact_root: ArtifactRoot, artifacts: Artifacts, evidence: Evidence, settings: Settings, violations: Violations
@@ -62,14 +66,67 @@ def test_models_are_safe_to_load(
     """Loading a pickle runs what it says. What is not known to be harmless is not loaded, by this program or by
     anybody.
     """
+    scans = {path: scan for path, scan in sorted(evidence.scans.items()) if artifacts.root_of(path) == artifact_root}
+    lines = _allowing({artifacts.relative(path): scan for path, scan in evidence.scans.items()}, settings)
+    holding: dict[str, dict[str, str]] = {}
+    for path, scan in scans.items():
+        place = artifacts.relative(path)
+        if scan.allowed:
+            where = settings.origin("models.allowed_models")
+            violations.note(f"{place} is allowed as it is, by its hash ({where}): {first_of(scan.allowed, 1)}")
+        for problem in scan.problems:
+            if path not in artifacts.models and not scan.hashes:
+                violations.not_evaluated("not-known-to-be-safe", f"{place}: {problem}")  # it could not be opened
+            elif problem in scan.names:
+                holding.setdefault(scan.names[problem], {}).setdefault(path, problem)
+            else:
+                entity = EntityRef("model_folder", path, place)
+                violations.add(
+                    "not-known-to-be-safe", problem, entity=entity, expected=_expected([scan], settings), toml=lines
+                )
+    for name, problems in sorted(holding.items()):
+        models = [scans[path] for path in problems]
+        places = [artifacts.relative(path) for path in problems]
+        allowable = any(name in scan.allowable for scan in models)
+        violations.add(
+            "not-known-to-be-safe",
+            next(iter(problems.values())),
+            observed=f"in {_counted(places, FEW if allowable else len(places))}",
+            expected=_expected(models, settings),
+            toml=lines,
+            name=name,
+        )
+
+
+def _counted(places: Sequence[str], most: int) -> str:
+    """Models, counted where there are several."""
+    return places[0] if len(places) == 1 else f"{len(places)} models: {first_of(places, most)}"
+
+
+def _expected(models: Sequence[Scan], settings: Settings) -> str:
+    """What is known to be safe, and the line by which one model would be allowed as it is."""
     own = settings.origin("models.allowed_globals")
     more = "" if own == "built in" else f", and models.allowed_globals: {own}"
-    expected = f"only what is known to be safe (a built-in table{more})"
-    for path, scan in sorted(evidence.scans.items()):
-        if artifacts.root_of(path) == artifact_root:
-            for problem in scan.problems:
-                entity = EntityRef("model_folder", path, artifacts.relative(path))
-                violations.add("not-known-to-be-safe", problem, entity=entity, expected=expected)
+    known = f"only what is known to be safe (a built-in table{more})"
+    hashes = {scan.digest for scan in models}
+    alone = hashes.pop() if len(hashes) == 1 else ""
+    return f"{known}; as it is: allowed_models = [{quoted(alone)}]" if alone else known
+
+
+def _allowing(scans: Mapping[str, Scan], settings: Settings) -> str:
+    """Lines for the settings: the names that may be allowed, with those that are, and the hash of each model."""
+    found = {place: scan for place, scan in scans.items() if scan.problems}
+    names = sorted({*settings.models.allowed_globals, *(name for scan in found.values() for name in scan.allowable)})
+    table = ".".join(map(str, (*settings.prefix, "models")))
+    there = "models" in settings.model_fields_set
+    lines = [f"# into the table [{table}] that is there:" if there else f"[{table}]"]
+    if names:
+        listed = (f"    {quoted(name)}," for name in names)
+        lines += ["allowed_globals = [  # leave what you know to be harmless", *listed, "]"]
+    hashed = [f"#     {quoted(scan.digest)},  # {quoted(place)}" for place, scan in found.items() if scan.digest]
+    if hashed:
+        lines += ["# allowed_models = [  # whole models of which you know where they come from", *hashed, "# ]"]
+    return "\n".join(lines) if len(lines) > 1 else ""
 
 
 @policy("MOD003", "The production model loads and scores", Severity.CRITICAL)

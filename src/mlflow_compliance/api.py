@@ -79,7 +79,7 @@ from mlflow_compliance.snapshot.entities import (
     RegisteredModel,
     Run,
 )
-from mlflow_compliance.snapshot.evidence import Bundle, Evidence, Signed
+from mlflow_compliance.snapshot.evidence import Bundle, Evidence, Scan, Signed
 from mlflow_compliance.snapshot.files import (
     LINK,
     METADATA,
@@ -212,6 +212,7 @@ __all__ = [
     "RewriteLocations",
     "Rewriting",
     "Run",
+    "Scan",
     "Schema",
     "SchemaState",
     "SetAlias",

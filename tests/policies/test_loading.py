@@ -7,15 +7,17 @@ from __future__ import annotations
 import os
 import pickle
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 from producing import copied, model_folder, settings_for
-from repairs import EVERY, findings, plan_for, unfixed, verdict
+from repairs import EVERY, findings, notes, plan_for, unfixed, verdict
 from stores import Lab, model_files
 
 from mlflow_compliance.rules.outcome import Outcome
+from mlflow_compliance.store.store import open_store
 
 LabMaker = Callable[..., Lab]
 
@@ -53,6 +55,53 @@ def test_mod002_a_pickle_that_would_run_code_is_told_and_never_loaded(lab: Lab, 
     assert not marker.exists()
     pickle.loads(content)
     assert marker.exists()  # it would have
+
+
+def with_model(content: bytes) -> dict[str, bytes]:
+    return {f"model/{name}": body for name, body in model_files("", "", "model", {"model.pkl": content}).items()}
+
+
+def test_mod002_tells_a_name_once_with_the_models_that_hold_it_and_a_model_is_allowed_by_its_hash(
+    make_lab: LabMaker, tmp_path: Path
+) -> None:
+    loaders = ["mlflow.flavor0"]
+    lab = make_lab(models={"loaders": loaders})
+    key = lab.experiment("credit_delivery")
+    number, marker = pickle.dumps(Decimal(1)), tmp_path / "it ran"
+    for _ in range(3):
+        lab.run(key, files=with_model(number))
+    evil = lab.run(key, files={**with_model(pickle.dumps([Decimal(2), Hostile(marker)])), "table.csv": b"a,b\n1,2\n"})
+    lab.run(key, files={"preprocessor/prep": pickle.dumps(Hostile(marker)), "notes.txt": b"channels:\n- a\n"})
+    known, command = sorted(findings(lab, "MOD002"), key=lambda finding: finding.name)
+    assert (known.name, command.name) == ("decimal.Decimal", "posix.mkdir")
+    assert known.observed.startswith("in 4 models: ")
+    assert command.observed.startswith("in 2 models: ")
+    assert all(part in command.observed for part in (evil, "preprocessor/prep"))
+    assert 'allowed_globals = [  # leave what you know to be harmless\n    "decimal.Decimal",\n]' in known.toml
+    assert "mkdir" not in known.toml
+
+    allow(lab, loaders=loaders, allowed_globals=["decimal.Decimal"])
+    (command,) = findings(lab, "MOD002")
+    assert command.name == "posix.mkdir"
+    folder = next(Path(path) for path in lab.read().evidence.scans if evil in path)
+    digest = lab.read().evidence.scans[str(folder)].digest
+    assert digest in command.toml
+    allow(lab, loaders=loaders, allowed_globals=["decimal.Decimal"], allowed_models=[digest])
+    (command,) = findings(lab, "MOD002")
+    assert command.observed.endswith("preprocessor/prep")
+    assert any("is allowed as it is, by its hash" in note for note in notes(lab, "MOD002", "0"))
+
+    (folder / "more.txt").write_text("")
+    (command,) = findings(lab, "MOD002")
+    assert command.observed.startswith("in 2 models: ")  # any change withdraws it
+    assert not marker.exists()
+
+
+def allow(lab: Lab, **models: Any) -> None:
+    """Give a store other settings for models."""
+    own = lab.settings.model_dump(exclude_unset=True)
+    lab.settings = type(lab.settings).model_validate({**own, "models": models})
+    lab.store = open_store(lab.uri, lab.settings, str(lab.folder))
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,7 @@ facts = { threshold = ["t"] }
 decisions = { cost = "10" }
 [models]
 allowed_globals = ["own.Scaler"]
+allowed_models = ["sha256:0000000000000000000000000000000000000000000000000000000000000000"]
 loaders = ["own.flavor"]
 allow_code = true
 time_limit = 5
@@ -180,6 +181,7 @@ def test_every_key_is_read(folder: Path) -> None:
         "runs": {"running_max_hours": 0.5},
         "models": {
             "allowed_globals": ("own.Scaler",),
+            "allowed_models": ("sha256:0000000000000000000000000000000000000000000000000000000000000000",),
             "loaders": ("own.flavor",),
             "allow_code": True,
             "time_limit": 5.0,
@@ -249,6 +251,13 @@ class TestProblems:
             (
                 "products = [{ name = 'a', production = { treshold = 0.4 } }]",
                 "products[0].production.treshold: unknown key; did you mean 'threshold'?",
+            ),
+            (
+                "models.allowed_models = ['sha256:abc']",
+                (
+                    "models.allowed_models: must be hashes as MOD002 tells them, 'sha256:' and 64 hexadecimal digits, "
+                    "not 'sha256:abc'"
+                ),
             ),
             ("models.memory_limit = 1", "models.memory_limit: must be a whole number of at least 1024, not 1"),
             ("runs.running_max_hours = 0", "runs.running_max_hours: must be a number greater than 0, not 0"),

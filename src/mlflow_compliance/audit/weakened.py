@@ -57,6 +57,7 @@ LOOSER: Mapping[str, Looser] = {
     "experiments.lifecycle_values": _more,
     "runs.running_max_hours": _larger,
     "models.allowed_globals": _on,
+    "models.allowed_models": _on,
     "models.loaders": _on,
     "models.allow_code": _on,
     "models.time_limit": _larger,

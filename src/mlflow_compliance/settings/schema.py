@@ -56,6 +56,7 @@ _BARE_URIS = ("databricks", "databricks-uc", "uc")  # MLflow knows these words a
 Text = Annotated[str, Field(min_length=1)]
 # TOML has lists, a frozen model wants tuples: only here is a conversion allowed.
 Texts = Annotated[tuple[Text, ...], Field(strict=False)]
+_MODEL_HASH = re.compile(r"sha256:[0-9a-f]{64}")
 SEVERITIES = ("low", "medium", "high", "critical")
 Severities = Annotated[tuple[Literal["low", "medium", "high", "critical"], ...], Field(strict=False)]
 
@@ -199,16 +200,29 @@ class RunSettings(_Table):
 
 
 class ModelSettings(_Table):
-    """What a model may hold, how long it may be half made, and how it is tried out: `time_limit` in seconds,
-    `memory_limit` in MiB of address space.
+    """What models may hold, which ones are allowed as they are (by the hash of all their files), how long one may be
+    half made, and how they are tried out: `time_limit` in seconds, `memory_limit` in MiB of address space.
     """
 
     allowed_globals: Texts = ()
+    allowed_models: Texts = ()
     loaders: Texts = ()
     allow_code: bool = False
     half_made_max_days: float = Field(default=3.0, gt=0, allow_inf_nan=False, description="a number greater than 0")
     time_limit: float = Field(default=120.0, gt=0, allow_inf_nan=False, description="a number greater than 0")
     memory_limit: int = Field(default=4096, ge=1024, description="a whole number of at least 1024")
+
+    @field_validator("allowed_models")
+    @classmethod
+    def _are_hashes(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for text in value:
+            if not _MODEL_HASH.fullmatch(text):
+                raise PydanticCustomError(
+                    OWN,
+                    "must be hashes as MOD002 tells them, 'sha256:' and 64 hexadecimal digits, not {text}",
+                    {"text": repr(text)},
+                )
+        return value
 
 
 class DuplicateSettings(_Table):

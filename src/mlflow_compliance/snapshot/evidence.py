@@ -5,6 +5,8 @@ Every value here was computed from a file whose SHA-256 stands beside it; `probl
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import ChainMap
 from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -38,6 +40,21 @@ class Scan:
     """One a thing that is not known to be safe, naming the file: 'model.pkl: os.system would run on load'."""
     hashes: Mapping[str, str] = field(default_factory=dict)
     """Path relative to the folder -> SHA-256 (hex) of every file in it, as it was when it was scanned."""
+    names: Mapping[str, str] = field(default_factory=dict)
+    """Problem -> the name that would be imported, where that is what it is about."""
+    allowable: frozenset[str] = frozenset()
+    """Those of the names that the settings may allow."""
+    whole: bool = True
+    """Whether `hashes` has all that is in the folder: every file was read, and there are no links."""
+    allowed: tuple[str, ...] = ()
+    """What would be problems, had the settings not allowed this very folder."""
+
+    @property
+    def digest(self) -> str:
+        """One hash for all files and their names, as the settings allow a model by it; '' where not all was read."""
+        if not self.whole:
+            return ""
+        return f"sha256:{hashlib.sha256(json.dumps(sorted(self.hashes.items())).encode()).hexdigest()}"
 
 
 @dataclass(frozen=True)

@@ -188,7 +188,7 @@ WORKING: dict[str, tuple[str, Callable[[str], bytes]]] = {
         lambda marker: PROTO4 + call(stacked("tempfile", "_os.system"), command(marker)) + STOP,
     ),
     "_reconstructor": (
-        "copyreg._reconstructor would run",
+        "subprocess.Popen would run",
         lambda marker: (
             call(
                 name("copyreg._reconstructor"),
@@ -281,7 +281,9 @@ OTHERS: dict[str, tuple[str, bytes]] = {
     "a persistent id in text": ("asks whoever loads it", b"Pos.system\n."),
     "an extension code": ("asks whoever loads it", b"\x80\x02\x82\x01."),
     "a buffer from outside": ("asks whoever loads it", b"\x80\x05\x97."),
-    "gzip": ("is compressed, so what it does is not known", gzip.compress(pickle.dumps(1))),
+    "gzip": ("model.pkl: unpacked: posix.system would run", gzip.compress(b"cposix\nsystem\n(Vtrue\ntR.")),
+    "gzip that is cut off": ("is compressed and cut off, so", gzip.compress(pickle.dumps(1))[:-9]),
+    "gzip that is damaged": ("is compressed and damaged, so", gzip.compress(pickle.dumps(1))[:-9] + bytes(9)),
     "a pickle that joblib would unpack": ("is compressed", b"BZh9" + bytes(20)),
     "text": (UNREADABLE, b"no pickle at all"),
     "nothing": (UNREADABLE, b""),
@@ -1159,14 +1161,20 @@ def test_arrays_of_numbers_are_harmless(tmp_path: Path) -> None:
     assert told.startswith("a.npy: posix.system would run on load, and is known")
 
 
-def test_a_compressed_file_is_told(tmp_path: Path) -> None:
+def test_what_is_compressed_is_unpacked_and_looked_at(tmp_path: Path) -> None:
     folder = folder_of(
-        tmp_path / "model", FINE, **{"a.pkl.gz": gzip.compress(pickle.dumps(1)), "b.7z": b"7z\xbc\xaf\x27\x1c"}
+        tmp_path / "model",
+        FINE,
+        **{
+            "a.pkl.gz": gzip.compress(pickle.dumps(1)),
+            "b.csv.gz": gzip.compress(b"a,b\n1,2\n"),
+            "c.7z": b"7z\xbc\xaf\x27\x1c",
+            "d.gz": gzip.compress(EVIL),
+        },
     )
-    assert [problem.partition(", ")[0] for problem in scan_model(str(folder), STRICT).problems] == [
-        "a.pkl.gz: is compressed",
-        "b.7z: is compressed",
-    ]
+    seven, evil = scan_model(str(folder), STRICT).problems
+    assert seven.startswith("c.7z: is compressed in a way that is not looked into")
+    assert evil.startswith("d.gz: unpacked: os.system would run on load")
 
 
 def test_a_pickle_beyond_the_limit_is_not_read_into_memory(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from mlflow_compliance.snapshot.evidence import Bundle, Computed, Probe, Scan, S
 from mlflow_compliance.store.models.bundle import build, made_in
 from mlflow_compliance.store.models.probe import Sample, probe
 from mlflow_compliance.store.models.sandbox import Limits
-from mlflow_compliance.store.models.scan import scan_file, scan_model
+from mlflow_compliance.store.models.scan import could_run, scan_file, scan_model
 from mlflow_compliance.store.models.scoring import Scoring, score_apart
 from mlflow_compliance.store.storage.storages import Storages
 from mlflow_compliance.store.storage.transfer import Fetcher
@@ -41,6 +41,7 @@ class EvidenceCache:
         self._probes: dict[tuple[object, ...], Probe] = {}
         self._scored: dict[tuple[object, ...], Scored] = {}
         self._sources: dict[tuple[object, ...], Source] = {}
+        self._could_run: dict[tuple[object, ...], bool] = {}
 
     def sources(self, progress: Progress) -> Mapping[str, Source]:
         """Product -> its bundle, built when it is first asked for."""
@@ -64,6 +65,13 @@ class EvidenceCache:
             prefix="mlflow-compliance-", ignore_cleanup_errors=True
         )
         return tempfile.mkdtemp(dir=self._folder.name)
+
+    def could_run(self, path: str) -> bool:
+        """Whether a file of this machine is more than plain data, told by how it begins."""
+        state = _state(path)
+        if state not in self._could_run:
+            self._could_run[state] = could_run(path)
+        return self._could_run[state]
 
     def scan(self, path: str) -> Scan:
         """What loading a model folder, or one file that is none, could do."""
@@ -114,7 +122,7 @@ class EvidenceCache:
 
 
 def _scan(path: str, rules: ModelSettings) -> Scan:
-    return scan_file(path, rules) if os.path.isfile(path) else scan_model(path, rules)
+    return scan_file(path, rules, pickled=False) if os.path.isfile(path) else scan_model(path, rules)
 
 
 def _scan_all(unit: tuple[Sequence[str], ModelSettings]) -> dict[str, Scan]:

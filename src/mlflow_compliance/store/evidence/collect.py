@@ -31,21 +31,26 @@ from mlflow_compliance.snapshot.evidence import (
     Served,
     Signed,
 )
-from mlflow_compliance.snapshot.files import METADATA, in_folder, parent, upwards
+from mlflow_compliance.snapshot.files import LINK, METADATA, in_folder, parent, upwards
 from mlflow_compliance.snapshot.snapshot import Snapshot
 from mlflow_compliance.snapshot.tags import BUILT_IN, SHA256, SOURCE_RUN
 from mlflow_compliance.store.backends.sqlite_file import sqlite_path
 from mlflow_compliance.store.evidence.cache import EvidenceCache
 from mlflow_compliance.store.evidence.journalled import path_in, read_journal
+from mlflow_compliance.store.models.content import PICKLES
 from mlflow_compliance.store.models.mlmodel import read_card
 from mlflow_compliance.store.models.probe import Sample
 from mlflow_compliance.store.models.scoring import Scoring
 from mlflow_compliance.store.models.signatures import read_bundle
+from mlflow_compliance.store.models.skops_scan import SKOPS_SUFFIX
 from mlflow_compliance.store.storage.base import RemoteError
 from mlflow_compliance.store.storage.parsing import LARGEST_METADATA, parse_json, read_at_most
 from mlflow_compliance.store.storage.safe_io import digest_of, opened, why_unread
 
-_LOOSE = (".pkl", ".pickle", ".joblib", ".cloudpickle", ".skops")
+_FETCHED = (*PICKLES, SKOPS_SUFFIX)
+"""What is fetched from an object store to be looked at, where no model holds it: by its name, because its content is
+not here.
+"""
 _LOGGED_PREDICTIONS = re.compile(r"(?:predictions/[^/]+|predictions)\.(?:csv|parquet)", re.IGNORECASE)
 _FEW = 3
 """Names in one sentence."""
@@ -123,16 +128,22 @@ class _Reader:
         return Signed(path, verdict(bundle, folder, scan.hashes, key, names - scan.hashes.keys()))
 
     def _scanned(self) -> list[str]:
-        """Model folders, and pickles that somebody logged without one; one path for each physical copy."""
+        """Model folders, and files that somebody logged without one and that are more than plain data; one path for
+        each physical copy.
+        """
         artifacts = self.snapshot.artifacts
         if artifacts is None:
             return []
         found, seen = list(artifacts.models), set[str]()
-        pickles = sorted(path for path, file in artifacts.files.items() if path.endswith(_LOOSE) and file.logged)
-        for path in pickles:
-            copy = artifacts.files[path].copy
-            if copy not in seen and not any(above in artifacts.models for above in upwards(parent(path))):
-                seen.add(copy)
+        held = set(artifacts.models)
+        for path, file in sorted(artifacts.files.items()):
+            linked = file.copy.startswith(LINK) and file.owner is not None
+            if not (file.logged or linked) or file.copy in seen or not file.size:
+                continue
+            if any(above in held for above in upwards(parent(path))):
+                continue
+            seen.add(file.copy)
+            if self.evidence_cache.could_run(path) if in_folder(path) else path.lower().endswith(_FETCHED):
                 found.append(path)
         return found
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
+from mlflow_compliance.store.models.known_models import KNOWN
+
 
 class Name(NamedTuple):
     """Something in a module, as a pickle names it."""
@@ -20,6 +22,11 @@ def _names(table: Mapping[str, str]) -> frozenset[Name]:
     return frozenset(Name(module, name) for module, names in table.items() for name in names.split())
 
 
+_LOSSES = (
+    "CyAbsoluteError CyExponentialLoss CyHalfBinomialLoss CyHalfGammaLoss CyHalfMultinomialLoss CyHalfPoissonLoss "
+    "CyHalfSquaredError CyHalfTweedieLoss CyHalfTweedieLossIdentity CyHuberLoss CyPinballLoss"
+)
+
 CALLED = _names(
     {
         # Containers and numbers: they allocate, iterate and hash.
@@ -31,6 +38,7 @@ CALLED = _names(
         # Arrays, their types and single numbers, from bytes. NumPy 1 says core, NumPy 2 _core.
         "numpy": "dtype",
         "numpy.core.multiarray": "_reconstruct scalar",
+        "numpy.ma.core": "_mareconstruct",
         "numpy.core.numeric": "_frombuffer",
         "numpy._core.multiarray": "_reconstruct scalar",
         "numpy._core.numeric": "_frombuffer",
@@ -47,27 +55,34 @@ CALLED = _names(
         "pyarrow.lib": "_restore_array py_buffer type_for_alias",
         # Compiled objects of numbers: three arguments, or one, or none, all of them checked numbers and arrays.
         "sklearn.tree._tree": "Tree",
-        "sklearn._loss._loss": (
-            "CyAbsoluteError CyExponentialLoss CyHalfBinomialLoss CyHalfGammaLoss CyHalfMultinomialLoss "
-            "CyHalfPoissonLoss CyHalfSquaredError"
-            " CyHalfTweedieLoss CyHalfTweedieLossIdentity CyHuberLoss CyPinballLoss"
-        ),
+        "sklearn._loss._loss": _LOSSES,
+        "_loss": _LOSSES,  # how scikit-learn 1.6 and 1.7 spelled it
         "sklearn.linear_model._sgd_fast": (
             "EpsilonInsensitive Hinge Huber Log ModifiedHuber SquaredEpsilonInsensitive SquaredHinge SquaredLoss"
         ),
     }
 )
-"""May be called with any arguments: none of them imports, evaluates, opens or sends anything, or calls more than
-the pickle itself may call.
+"""May be called with the arguments that picklers give them (`call_rules`): none of them then imports, evaluates, opens
+or sends anything, or calls more than the pickle itself may call.
 """
 
 MADE = _names(
     {
         # Named as types of columns and arrays.
-        "builtins": "bool float int object str",
-        "numpy": "bool_ float32 float64 int32 int64 ndarray object_ str_",
+        "builtins": "bool dict float int list object str tuple",
+        "numpy": (
+            "bool bool_ float16 float32 float64 int16 int32 int64 int8 intp matrix memmap ndarray object_ str_ uint16 "
+            "uint32 uint64 uint8"
+        ),
+        "numpy.core.memmap": "memmap",
+        "numpy._core.memmap": "memmap",
+        "numpy.ma": "MaskedArray",
+        "numpy.ma.core": "MaskedArray",
+        "numpy.matrixlib.defmatrix": "matrix",
         "numpy.random._mt19937": "MT19937",
-        "numpy.random._pcg64": "PCG64",
+        "numpy.random._pcg64": "PCG64 PCG64DXSM",
+        "numpy.random._philox": "Philox",
+        "numpy.random._sfc64": "SFC64",
         "numpy.random.bit_generator": "SeedSequence",
         "pandas": "DataFrame Index RangeIndex Series",
         "pandas.arrays": "ArrowStringArray",
@@ -77,78 +92,53 @@ MADE = _names(
         "pandas.core.indexes.range": "RangeIndex",
         "pandas.core.internals.managers": "SingleBlockManager",
         "pandas.core.series": "Series",
-        # Boosters parse their model text or bytes, and open no file: that takes arguments.
-        "lightgbm.basic": "Booster",
-        "lightgbm.sklearn": "LGBMClassifier LGBMRanker LGBMRegressor",
-        "xgboost.core": "Booster",
-        "xgboost.sklearn": "XGBClassifier XGBRFClassifier XGBRFRegressor XGBRanker XGBRegressor",
-        # Estimators take their attributes as they are.
-        "sklearn._loss.link": "HalfLogitLink IdentityLink Interval LogLink LogitLink MultinomialLogit",
-        "sklearn._loss.loss": (
-            "AbsoluteError ExponentialLoss HalfBinomialLoss HalfGammaLoss HalfMultinomialLoss HalfPoissonLoss "
-            "HalfSquaredError"
-            " HalfTweedieLoss HalfTweedieLossIdentity HuberLoss PinballLoss"
-        ),
-        "sklearn.calibration": "CalibratedClassifierCV _CalibratedClassifier _SigmoidCalibration",
-        "sklearn.compose._column_transformer": "ColumnTransformer make_column_selector",
-        "sklearn.compose._target": "TransformedTargetRegressor",
-        "sklearn.decomposition._pca": "PCA",
-        "sklearn.dummy": "DummyClassifier DummyRegressor",
-        "sklearn.ensemble._bagging": "BaggingClassifier BaggingRegressor",
-        "sklearn.ensemble._forest": (
-            "ExtraTreesClassifier ExtraTreesRegressor RandomForestClassifier RandomForestRegressor"
-        ),
-        "sklearn.ensemble._gb": "GradientBoostingClassifier GradientBoostingRegressor",
-        "sklearn.ensemble._hist_gradient_boosting.binning": "_BinMapper",
-        "sklearn.ensemble._hist_gradient_boosting.gradient_boosting": (
-            "HistGradientBoostingClassifier HistGradientBoostingRegressor"
-        ),
-        "sklearn.ensemble._hist_gradient_boosting.predictor": "TreePredictor",
-        "sklearn.ensemble._iforest": "IsolationForest",
-        "sklearn.ensemble._stacking": "StackingClassifier StackingRegressor",
-        "sklearn.ensemble._voting": "VotingClassifier VotingRegressor",
-        "sklearn.ensemble._weight_boosting": "AdaBoostClassifier AdaBoostRegressor",
-        "sklearn.impute._base": "MissingIndicator SimpleImputer",
-        "sklearn.impute._knn": "KNNImputer",
-        "sklearn.isotonic": "IsotonicRegression",
-        "sklearn.linear_model._base": "LinearRegression",
-        "sklearn.linear_model._bayes": "ARDRegression BayesianRidge",
-        "sklearn.linear_model._coordinate_descent": "ElasticNet ElasticNetCV Lasso LassoCV",
-        "sklearn.linear_model._glm.glm": "GammaRegressor PoissonRegressor TweedieRegressor",
-        "sklearn.linear_model._huber": "HuberRegressor",
-        "sklearn.linear_model._logistic": "LogisticRegression LogisticRegressionCV",
-        "sklearn.linear_model._perceptron": "Perceptron",
-        "sklearn.linear_model._quantile": "QuantileRegressor",
-        "sklearn.linear_model._ridge": "Ridge RidgeCV RidgeClassifier RidgeClassifierCV",
-        "sklearn.linear_model._stochastic_gradient": "SGDClassifier SGDRegressor",
-        "sklearn.pipeline": "FeatureUnion Pipeline",
-        "sklearn.preprocessing._data": (
-            "Binarizer MaxAbsScaler MinMaxScaler Normalizer PowerTransformer QuantileTransformer RobustScaler "
-            "StandardScaler"
-        ),
-        "sklearn.preprocessing._discretization": "KBinsDiscretizer",
-        "sklearn.preprocessing._encoders": "OneHotEncoder OrdinalEncoder",
-        "sklearn.preprocessing._function_transformer": "FunctionTransformer",
-        "sklearn.preprocessing._label": "LabelBinarizer LabelEncoder MultiLabelBinarizer",
-        "sklearn.preprocessing._polynomial": "PolynomialFeatures",
-        "sklearn.preprocessing._target_encoder": "TargetEncoder",
-        "sklearn.svm._classes": "LinearSVC LinearSVR",
-        "sklearn.tree._classes": "DecisionTreeClassifier DecisionTreeRegressor ExtraTreeClassifier ExtraTreeRegressor",
-        "sklearn.utils._bunch": "Bunch",
     }
-)
+) | _names(dict(line.split(" ", 1) for line in KNOWN.strip().splitlines()))
 """May be named, made empty and given attributes, but not called with arguments: a Booster would open the file that
 it is given.
 """
 
 
-# Left out on purpose: copyreg._reconstructor calls the `__init__` of a class of the pickle's choice, and only protocols
-# 0 and 1 need it.
+MAKERS = _names(
+    {
+        "copyreg": "__newobj__ _reconstructor",
+        "sklearn.metrics._dist_metrics": "newObj",
+        "sklearn.neighbors._ball_tree": "newObj",
+        "sklearn.neighbors._dist_metrics": "newObj",
+        "sklearn.neighbors._kd_tree": "newObj",
+    }
+)
+"""May be called to make a known class empty, and with nothing else: `_reconstructor` would call the `__init__` of a
+base, `__newobj__` pass arguments on.
+"""
+
+_RENAMED = {
+    "gradient_boosting": "gb",
+    "hashing": "hash",
+    "hierarchical": "agglomerative",
+    "k_means": "kmeans",
+    "online_lda": "lda",
+    "voting_classifier": "voting",
+}
+"""Modules of scikit-learn before 0.22 whose names changed by more than an underscore."""
 
 
 def is_known(name: Name) -> bool:
-    """Whether a name stands in one of the tables."""
-    return name in CALLED or name in MADE
+    """Whether a name stands in one of the tables, be it by the module that it had in an earlier version."""
+    return name in CALLED or name in MADE or name in MAKERS or _current(name) in MADE
+
+
+def _current(name: Name) -> Name:
+    """What scikit-learn names today what it named like this before 0.22: the same, in a module with an underscore."""
+    parts = name.module.split(".")
+    if parts[0] != "sklearn" or len(parts) != 3:
+        return name
+    old = parts[2].strip("_")
+    new = "classes" if (parts[1], old) == ("tree", "tree") else _RENAMED.get(old, old)
+    return Name(f"sklearn.{parts[1]}._{new}", name.name)
+
+
+ALLOWABLE = "would run on load: name it in allowed_globals under [models] if you know that it is harmless"
 
 
 def objections(names: Collection[Name], allowed_globals: Collection[str]) -> dict[Name, str]:
@@ -161,8 +151,10 @@ def objections(names: Collection[Name], allowed_globals: Collection[str]) -> dic
         "would run on load, and is known to run commands or code or to reach files: it cannot be allowed",
     )
     for name in sorted(set(names) - dangerous):
-        if str(name) not in allowed_globals or "." in name.name:
-            found[name] = "would run on load: name it in allowed_globals under [models] if you know that it is harmless"
+        if "." in name.name:
+            found[name] = "would run on load, and is an attribute of something: it cannot be allowed"
+        elif str(name) not in allowed_globals:
+            found[name] = ALLOWABLE
     return found
 
 

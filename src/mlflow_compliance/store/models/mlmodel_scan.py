@@ -13,10 +13,10 @@ import yaml
 
 from mlflow_compliance.settings.schema import ModelSettings
 from mlflow_compliance.snapshot.tags import EXTERNAL
-from mlflow_compliance.store.models.allowlist import MADE, Name, objections
-from mlflow_compliance.store.models.archive_scan import trust_problems
+from mlflow_compliance.store.models.allowlist import MADE, Name
 from mlflow_compliance.store.models.mlmodel import named_files
-from mlflow_compliance.store.models.pickle_scan import UNKNOWN, shown
+from mlflow_compliance.store.models.problems import UNKNOWN, Problem, named_problems, shown
+from mlflow_compliance.store.models.skops_scan import trust_problems
 from mlflow_compliance.store.storage.parsing import refuse_costly_yaml
 
 _LARGEST = 1 << 20
@@ -35,6 +35,9 @@ _LOADERS = {
 """They read the files that MLmodel names, which are looked at one by one, and run no more than those hold."""
 _FLAVORS = {_PYFUNC, *(loader.removeprefix("mlflow.") for loader in _LOADERS)}
 _DATA = ("data", "model_data", "model_path", "pickled_model")
+_DEFAULTS = {"pmdarima": "model.pmd", "statsmodels": "model.statsmodels"}
+"""Flavors that unpickle, and the file that MLflow takes where they name none."""
+_PICKLED = {"lightgbm", "sklearn", *_DEFAULTS}
 _LOADERS_WAY_OUT = "in loaders under [models] if you know that it does"
 _BOOSTERS = {Name("xgboost.sklearn", "XGBModel")}
 
@@ -47,7 +50,7 @@ class Description:
     skops: set[str] = field(default_factory=set)
     code: set[str] = field(default_factory=set)
     """Files and folders of Python code."""
-    problems: list[str] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
 
     def add(self, other: Description) -> None:
         """What another MLmodel names, too."""
@@ -71,13 +74,13 @@ def describe(data: bytes, where: str, folders: Collection[str], rules: ModelSett
     try:
         document = _parsed(data)
     except Exception:  # noqa: BLE001 - PyYAML lets errors of many kinds through; a model that cannot be described cannot be judged
-        found.problems.append(f"{file}: cannot be read as an MLmodel, {UNKNOWN}")
+        found.problems.append(Problem(f"{file}: cannot be read as an MLmodel, {UNKNOWN}"))
         return found
     flavors, metadata = document.get("flavors"), document.get("metadata")
     if flavors == {} and isinstance(metadata, dict) and metadata.get(EXTERNAL) is True:
         return found  # it is hosted elsewhere: nothing is loaded
     if not isinstance(flavors, dict) or not flavors or not all(isinstance(item, dict) for item in flavors.values()):
-        found.problems.append(f"{file}: describes no flavors, {UNKNOWN}")
+        found.problems.append(Problem(f"{file}: describes no flavors, {UNKNOWN}"))
         return found
     folder = os.path.dirname(where)
     for name, flavor in flavors.items():
@@ -85,8 +88,9 @@ def describe(data: bytes, where: str, folders: Collection[str], rules: ModelSett
             (found.pickles if pickled else found.skops).add(os.path.normpath(os.path.join(folder, path)))
         code = (flavor.get("code"), flavor.get("model_code_path"))
         found.code |= {os.path.normpath(os.path.join(folder, path)) for path in code if isinstance(path, str)}
-    found.problems += (f"{file}: {problem}" for problem in _imports(flavors, rules))
-    found.problems += (f"{file}: {problem}" for problem in _paths(document, flavors, folder, folders, rules))
+    found.problems += _classes(flavors, file, rules)
+    found.problems += (Problem(f"{file}: {problem}") for problem in _imports(flavors, rules))
+    found.problems += (Problem(f"{file}: {problem}") for problem in _paths(document, flavors, folder, folders, rules))
     for flavor in flavors.values():
         found.problems += trust_problems(flavor.get("skops_trusted_types") or [], file, rules)
     return found
@@ -121,18 +125,20 @@ def _imports(flavors: dict[Any, dict[Any, Any]], rules: ModelSettings) -> Iterat
     if _PYFUNC in flavors and (not isinstance(loader, str) or loader not in {*_LOADERS, *rules.loaders}):
         told = loader if isinstance(loader, str) else "loader_module"
         yield f"{shown(told)} is not known to load data only: name it {_LOADERS_WAY_OUT}"
-    model_class = flavors.get("xgboost", {}).get("model_class", "xgboost.core.Booster")
-    module, _, short = model_class.rpartition(".") if isinstance(model_class, str) else ("", "", "model_class")
-    if Name(module, short) not in MADE | _BOOSTERS or not module.startswith("xgboost."):
-        yield from (
-            f"{shown(name)} {why}" for name, why in objections([Name(module, short)], rules.allowed_globals).items()
-        )
     onnx = flavors.get("onnx", {})
     options = onnx.get("onnx_session_options")
     if not _is_texts(onnx.get("providers") or []) or (
         options and (not isinstance(options, dict) or options.get("extra_session_config"))
     ):
         yield f"gives options to ONNX Runtime, which may name libraries that it would load, {UNKNOWN}"
+
+
+def _classes(flavors: dict[Any, dict[Any, Any]], file: str, rules: ModelSettings) -> Iterator[Problem]:
+    """Classes that MLflow would import and call because a flavor names them."""
+    model_class = flavors.get("xgboost", {}).get("model_class", "xgboost.core.Booster")
+    module, _, short = model_class.rpartition(".") if isinstance(model_class, str) else ("", "", "model_class")
+    if Name(module, short) not in MADE | _BOOSTERS or not module.startswith("xgboost."):
+        yield from named_problems([Name(module, short)], f"{file}: ", rules.allowed_globals)
 
 
 def _is_texts(value: Any) -> bool:
@@ -178,9 +184,12 @@ def _read_by(name: Any, flavor: dict[Any, Any], flavors: dict[Any, dict[Any, Any
         loader = flavor.get("loader_module")
         kind = loader.removeprefix("mlflow.") if isinstance(loader, str) else None
         conf = flavors.get(kind, {})
-    if kind not in ("lightgbm", "sklearn", "statsmodels"):
+    if kind not in _PICKLED:
         return
     if kind == "lightgbm" and conf.get("model_class", "lightgbm.basic.Booster") == "lightgbm.basic.Booster":
         return
-    pickled = kind == "statsmodels" or conf.get("serialization_format") != "skops"
-    yield from ((path, pickled) for path in map(flavor.get, _DATA) if isinstance(path, str))
+    pickled = kind in _DEFAULTS or conf.get("serialization_format") != "skops"
+    named = [path for path in map(flavor.get, _DATA) if isinstance(path, str)]
+    if not named and name != _PYFUNC and kind in _DEFAULTS:
+        named = [_DEFAULTS[kind]]
+    yield from ((path, pickled) for path in named)
