@@ -60,6 +60,7 @@ LOOSER: Mapping[str, Looser] = {
     "models.allowed_models": _on,
     "models.loaders": _on,
     "models.allow_code": _on,
+    "models.half_made_max_days": _larger,
     "models.time_limit": _larger,
     "models.memory_limit": _larger,
     "duplicates.min_size": _larger,

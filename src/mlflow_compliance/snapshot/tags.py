@@ -56,6 +56,8 @@ SHA256 = "compliance.sha256."
 """Before the role of a file that a production run was built from (model, predictions): its hash."""
 METADATA_HASH = f"{SHA256}model_metadata"
 """Tag of a run that --fix built: the hash of its model_metadata.json, which holds those of all its other files."""
+RETIRED_IN = "compliance.retired_in"
+"""Tag of an experiment that a repair retired: the journal of that repair."""
 
 KEPT_AS = "compliance.journals"
 """Tag of an experiment that a repair made to keep journals in: a mark, which the journals of this store carry too."""
