@@ -240,6 +240,8 @@ def test_no_other_alias_says_production(
     )
     spelled = {folded(item.production.alias) for item in settings.products}
     for alias, version in unseen_aliases(registered_model, settings):
+        if registered_model.version(version) is None:
+            continue  # it loads nothing: REG005 tells of it
         known = folded(alias) in spelled
         violations.add(
             "alias-of-no-product",

@@ -25,8 +25,8 @@ _PAIR_STATES = {Name("numpy.random._pickle", "__bit_generator_ctor")}
 `__class__` among them.
 """
 
-logging.getLogger("picklescan").addHandler(logging.NullHandler())
-logging.getLogger("picklescan").propagate = False  # it would print what is told here
+# It would print what is told here, and pytest shows what is logged wherever it was to go.
+logging.getLogger("picklescan").setLevel(logging.CRITICAL + 1)
 
 
 def is_pickle(data: bytes, budget: Budget) -> bool:
