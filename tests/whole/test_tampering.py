@@ -180,12 +180,12 @@ def model_metadata_and_tag_edited(store: Store) -> None:
 
 def every_record_edited(store: Store) -> None:
     """A file of the model, and all that was ever written down of it."""
-    before, file_before = metadata_hash(store), sha256((store.model / "requirements.txt").read_bytes()).hexdigest()
-    with (store.model / "requirements.txt").open("a") as file:
-        file.write("# more\n")
-    on_record_as_it_is(store, "requirements.txt")
+    before, file_before = metadata_hash(store), sha256((store.model / "python_env.yaml").read_bytes()).hexdigest()
+    with (store.model / "python_env.yaml").open("a") as file:
+        file.write("\n# more\n")
+    on_record_as_it_is(store, "python_env.yaml")
     tag(METADATA_HASH, metadata_hash(store))(store)
-    after, file_after = metadata_hash(store), sha256((store.model / "requirements.txt").read_bytes()).hexdigest()
+    after, file_after = metadata_hash(store), sha256((store.model / "python_env.yaml").read_bytes()).hexdigest()
     journals(lambda path: path.write_text(path.read_text().replace(before, after).replace(file_before, file_after)))(
         store
     )
