@@ -29,6 +29,9 @@ ON_ONE_WORKER = (
     "tests/whole/test_demo_store.py",
     "tests/repair/test_apply.py",
     "tests/session/test_option_executor.py",
+    "tests/whole/test_hostile_models.py",
+    "tests/whole/test_signing.py",
+    "tests/whole/test_tampering.py",
 )
 """Files with a fixture that takes long: under xdist each of them stays on one worker."""
 

@@ -153,7 +153,9 @@ def test_a_run_that_recorded_nothing_is_loaded_and_told(production: Production) 
 
 
 def test_a_run_that_was_built_with_metadata_is_not_loaded_without(production: Production) -> None:
-    production.lab.tag_run(production.logged.run_id, **{"compliance.build": "complete"})
+    digest = hashlib.sha256(production.notes.read_bytes()).hexdigest()
+    tags = {"compliance.build": "complete", "compliance.sha256.model_metadata": digest}
+    production.lab.tag_run(production.logged.run_id, **tags)
     production.load()
     production.notes.unlink()
     assert production.refused() == (

@@ -105,7 +105,7 @@ def test_a_switched_off_policy_is_shown_as_skipped_with_the_reason(gate: Gate, m
     gate.settings(messy.uri, "\n[policies]\nEXP002 = { enabled = false }\nRUN001 = { enabled = false }\n")
     result = gate("-rs", "--html=audit.html", "--self-contained-html")
     assert result.ret == 1
-    result.assert_outcomes(passed=14, failed=4, skipped=10)
+    result.assert_outcomes(passed=23, failed=4, skipped=10)
     text = told(result)
     assert re.search(r"SKIPPED \[5\] .*: EXP002 is switched off in the settings", text)
     assert re.search(r"SKIPPED \[5\] .*: RUN001 is switched off in the settings", text)

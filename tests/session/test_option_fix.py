@@ -43,7 +43,7 @@ def test_it_mends_what_the_gate_found_and_is_done_the_second_time(gate: Gate, me
     fixed = gate("--fix", "-v")
     text = told(fixed)
     assert fixed.ret == 0
-    fixed.assert_outcomes(passed=17)
+    fixed.assert_outcomes(passed=24)
     words = outcomes(fixed)
     assert {name for name, word in words.items() if word.startswith("FIXED")} == failed
     # The test experiment is gone, and its row stays.
@@ -87,8 +87,8 @@ def test_what_it_cannot_mend_still_fails_with_what_to_do(gate: Gate, messy: Lab)
 @pytest.mark.parametrize(
     ("selection", "mended", "deselected"),
     [
-        ("no_test_experiment", "test_experiment", 21),
-        ("is_classified", "credit_selection", 23),
+        ("no_test_experiment", "test_experiment", 30),
+        ("is_classified", "credit_selection", 33),
     ],
 )
 def test_the_selected_checks_say_what_is_mended(
@@ -146,7 +146,7 @@ def test_collect_only_writes_nothing(gate: Gate, messy: Lab) -> None:
     before = state(messy.folder)
     result = gate("--fix", "--collect-only", "-q")
     assert result.ret == 0
-    assert "29 tests collected" in told(result)
+    assert "39 tests collected" in told(result)
     assert state(messy.folder) == before
 
 
@@ -156,7 +156,7 @@ def test_a_collection_that_failed_writes_nothing(gate: Gate, messy: Lab, more: l
     before = state(messy.folder)
     result = gate("--fix", "test_broken.py", *more)
     assert result.ret != 0
-    result.assert_outcomes(errors=1, passed=22 if more else 0, failed=6 if more else 0)
+    result.assert_outcomes(errors=1, passed=31 if more else 0, failed=6 if more else 0)
     assert state(messy.folder) == before
 
 

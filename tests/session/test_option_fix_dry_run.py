@@ -14,7 +14,7 @@ def test_it_prints_the_plan_that_fix_carries_out_and_changes_nothing(gate: Gate,
 
     dry = gate("--fix-dry-run")
     assert dry.ret == 1
-    dry.assert_outcomes(passed=21, failed=7)
+    dry.assert_outcomes(passed=30, failed=7)
     assert "dry run: nothing was changed" in told(dry)
     assert "FIXED" not in told(dry)
     assert state(messy.folder) == before

@@ -16,7 +16,7 @@ def failed(result: pytest.RunResult) -> set[str]:
 def test_quiet(gate: Gate, messy: Lab) -> None:
     result = gate("-q", "--fix")
     assert result.ret == 0
-    assert "17 passed, 6 fixed" in told(result)
+    assert "24 passed, 6 fixed" in told(result)
 
 
 def test_without_the_terminal_reporter(gate: Gate, messy: Lab) -> None:
@@ -83,6 +83,6 @@ def test_workers_stop_as_one_where_the_store_cannot_be_read(gate: Gate) -> None:
 
 def test_the_progress_of_a_repair_reads_as_one_collection(gate: Gate, messy: Lab) -> None:
     result = gate("--fix", "-v")
-    assert "collected 29 items" in told(result)
+    assert "collected 39 items" in told(result)
     assert "collected 23 items" in told(result)
     assert "[100%]" in told(result)

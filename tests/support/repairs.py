@@ -204,4 +204,4 @@ def state(lab: Lab) -> dict[str, Any]:
 
 
 def without_ids(finding: Finding) -> str:
-    return re.sub(r"\b[0-9a-f]{32}\b", "…", str(finding))
+    return re.sub(r"\b(?:[0-9a-f]{32}|[0-9a-f]{64})\b", "…", str(finding))

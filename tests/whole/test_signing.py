@@ -163,21 +163,26 @@ def _appended(path: Path, text: str) -> None:
     path.write_text(path.read_text() + text)
 
 
+RECORDED = {"gone", "changed", "unreadable"}
+"""What ART004 says of hashes on record, signed or not."""
+
+
 @pytest.mark.parametrize("how", TAMPERED)
 def test_rule_and_loader_refuse_in_the_same_words(signed: Signed, how: str) -> None:
     code, tamper = TAMPERED[how]
     tamper(signed)
-    (found,) = findings(signed.lab, "ART004")
+    # What is on record of the files besides says so too.
+    (found,) = [item for item in findings(signed.lab, "ART004") if item.code not in RECORDED]
     assert (found.code, found.severity) == (code, "critical")
     assert found.message in signed.refused()
     # Whoever serves the model needs the public key alone.
     signed.name_keys(verify_with="key.pub")
     (signed.lab.folder / "key.pem").unlink()
     assert found.message in signed.refused()
-    assert signed.codes() == [code]
+    assert [found for found in signed.codes() if found not in RECORDED] == [code]
     # Without keys nothing of it is asked; what went on record still is.
     signed.name_keys()
-    assert signed.codes() in ([], ["gone"], ["changed"], ["unreadable"])
+    assert set(signed.codes()) <= RECORDED
 
 
 def test_the_model_and_what_its_run_records_of_it_changed_together(signed: Signed) -> None:
@@ -190,7 +195,7 @@ def test_the_model_and_what_its_run_records_of_it_changed_together(signed: Signe
             item.update(sha256=sha256(b"evil\n").hexdigest(), size=5)
     metadata.write_text(json.dumps(document))
     assert findings(signed.lab, "SRV001") == []
-    assert signed.codes() == ["signed-file-changed"]
+    assert "signed-file-changed" in signed.codes()
     assert "holds files that changed since it was signed: requirements.txt, so it was not loaded" in signed.refused()
 
 

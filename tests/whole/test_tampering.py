@@ -475,13 +475,15 @@ WAYS = (
     ),
     way("the record of the repair: deleted", lambda store: shutil.rmtree(store.folder / ".compliance"), "ART004"),
     way("the record of the repair: emptied", journals(lambda path: path.write_text("")), "ART004"),
-    way(
-        "the record of the repair: cut off", journals(lambda path: path.write_bytes(path.read_bytes()[:300])), "ART004"
-    ),
 )
 
 
 GREEN = (
+    way(
+        "the record of the repair: cut off after its first line",
+        journals(lambda path: path.write_bytes(path.read_bytes().partition(b"\n")[0] + b"\n")),
+        green="a repair that was killed leaves such a journal; metadata and the run's tags still hold the files",
+    ),
     way(
         "a file of the model, metadata, the run's tag and the journal together",
         every_record_edited,
