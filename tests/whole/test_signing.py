@@ -194,6 +194,8 @@ def test_the_model_and_what_its_run_records_of_it_changed_together(signed: Signe
         if item["path"] == "model/requirements.txt":
             item.update(sha256=sha256(b"evil\n").hexdigest(), size=5)
     metadata.write_text(json.dumps(document))
+    digest = sha256(metadata.read_bytes()).hexdigest()
+    signed.lab.tag_run(metadata.parents[1].name, **{"compliance.sha256.model_metadata": digest})
     assert findings(signed.lab, "SRV001") == []
     assert "signed-file-changed" in signed.codes()
     assert "holds files that changed since it was signed: requirements.txt, so it was not loaded" in signed.refused()
