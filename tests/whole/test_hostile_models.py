@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
+from uuid import uuid4
 
 import lightgbm as lgb
 import mlflow
@@ -27,7 +28,7 @@ POLICIES = Path(__file__).parents[2] / "policies"
 LOADING = (POLICIES / "test_loading.py",)
 OLDER = pytest.mark.skipif(not can_be_older(), reason="this machine cannot play an older one")
 HOSTILE = """
-    import ctypes, json, mlflow, os, signal, socket, subprocess, sys, threading, time
+    import ctypes, json, mlflow, os, resource, signal, socket, subprocess, sys, threading, time
 
     OUTSIDE, PARENT = {outside!r}, {parent}
     FILE = OUTSIDE + "/file"
@@ -80,7 +81,7 @@ HOSTILE = """
         "namespace": lambda: call(272, 0x10000000),
         "signal": lambda: os.kill(PARENT, 0),
         "group": lambda: os.kill(0, signal.SIGURG),
-        "limits": lambda: __import__("resource").prlimit(PARENT, 7, (64, 64)),
+        "limits": lambda: resource.prlimit(PARENT, 7, resource.prlimit(PARENT, 7)),
     }}
     PRETENDED = (
         lambda: os.chmod(FILE, 0o777),
@@ -137,14 +138,14 @@ HOSTILE = """
 @pytest.fixture
 def outside(tmp_path: Path) -> Iterator[tuple[Path, list[socket.socket]]]:
     """A folder of somebody else, with a server that listens in it."""
-    folder = tmp_path / "outside"
+    folder = tmp_path / f"outside-{uuid4().hex[:8]}"  # an abstract address is that of all on the machine
     folder.mkdir()
     (folder / "file").write_text("kept")
     os.chmod(folder / "file", 0o640)
     os.utime(folder / "file", (1_000_000_000, 1_000_000_000))
     addresses = [
         (socket.SOCK_STREAM, str(folder / "streams")),
-        (socket.SOCK_STREAM, "\0witness-outside"),
+        (socket.SOCK_STREAM, f"\0witness-{folder.name}"),
         (socket.SOCK_DGRAM, str(folder / "datagrams")),
     ]
     servers = []
@@ -242,7 +243,7 @@ def test_a_hostile_model_reaches_nothing_outside_and_honest_ones_are_tried(
     assert (facts.st_mode & 0o7777, facts.st_gid, facts.st_mtime) == (0o640, os.getegid(), 1_000_000_000)
     assert folder.stat().st_mode & 0o777 != 0o777
     assert os.listxattr(folder / "file") == []
-    shared = Path("/dev/shm/held-outside")
+    shared = Path(f"/dev/shm/held-{folder.name}")
     assert shared.exists() == (LANDLOCK in missing)
     shared.unlink(missing_ok=True)
     assert ("could not be kept from writing to your other files and to /dev/shm" in said) == (LANDLOCK in missing)
