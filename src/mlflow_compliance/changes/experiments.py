@@ -42,8 +42,8 @@ class SetExperimentTag(Change):
 
 
 @dataclass(frozen=True)
-class RenameExperiment(Change):
-    """Give an experiment another name."""
+class _Renaming:
+    """An experiment, the name that it gets, and the one that it had."""
 
     experiment_id: str
     name: str
@@ -53,6 +53,14 @@ class RenameExperiment(Change):
     def entity(self) -> EntityRef:
         return EntityRef("experiment", self.experiment_id, self.before)
 
+    def facts(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        return {"name": self.before}, {"name": self.name}
+
+
+@dataclass(frozen=True)
+class RenameExperiment(_Renaming, Change):
+    """Give an experiment another name."""
+
     def describe(self) -> str:
         return f"rename experiment {self.experiment_id} from {self.before!r} to {self.name!r}"
 
@@ -60,9 +68,6 @@ class RenameExperiment(Change):
         experiment = experiment_in(snapshot, self.experiment_id)
         refuse_taken(self.name, snapshot)
         return snapshot.with_experiment(replace(experiment, name=self.name))
-
-    def facts(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        return {"name": self.before}, {"name": self.name}
 
 
 @dataclass(frozen=True)
@@ -142,16 +147,8 @@ class RestoreExperiment(Change):
 
 
 @dataclass(frozen=True)
-class RenameDeletedExperiment(Change):
+class RenameDeletedExperiment(_Renaming, Change):
     """Give a soft-deleted experiment another name; it and its runs stay deleted."""
-
-    experiment_id: str
-    name: str
-    before: str
-
-    @property
-    def entity(self) -> EntityRef:
-        return EntityRef("experiment", self.experiment_id, self.before)
 
     def describe(self) -> str:
         return f"rename the deleted experiment {self.experiment_id} from {self.before!r} to {self.name!r}"
@@ -165,9 +162,6 @@ class RenameDeletedExperiment(Change):
             )
         refuse_taken(self.name, snapshot)
         return snapshot.with_experiment(replace(experiment, name=self.name))
-
-    def facts(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        return {"name": self.before}, {"name": self.name}
 
 
 def refuse_taken(name: str, snapshot: Snapshot) -> None:

@@ -59,18 +59,24 @@ def recount(experiment: Experiment, old: tuple[str, str] | None, new: tuple[str,
 
 
 @dataclass(frozen=True)
-class EndRun(Change):
-    """End a run that is stuck in RUNNING; `end_time` in milliseconds since the epoch."""
+class _OneRun:
+    """A run, and the experiment that it is in."""
 
     run_id: str
     experiment_id: str
-    status: str
-    end_time: int
-    before: str = "RUNNING"
 
     @property
     def entity(self) -> EntityRef:
         return EntityRef("run", self.run_id)
+
+
+@dataclass(frozen=True)
+class EndRun(_OneRun, Change):
+    """End a run that is stuck in RUNNING; `end_time` in milliseconds since the epoch."""
+
+    status: str
+    end_time: int
+    before: str = "RUNNING"
 
     def describe(self) -> str:
         return f"set run {self.run_id} from {self.before} to {self.status} with its last known time {self.end_time}"
@@ -87,17 +93,11 @@ class EndRun(Change):
 
 
 @dataclass(frozen=True)
-class ReopenRun(Change):
+class ReopenRun(_OneRun, Change):
     """Set a run that was ended back to RUNNING."""
 
-    run_id: str
-    experiment_id: str
     status: str
     end_time: int
-
-    @property
-    def entity(self) -> EntityRef:
-        return EntityRef("run", self.run_id)
 
     def describe(self) -> str:
         return f"set run {self.run_id} from {self.status} back to RUNNING"
@@ -114,15 +114,8 @@ class ReopenRun(Change):
 
 
 @dataclass(frozen=True)
-class RestoreRun(Change):
+class RestoreRun(_OneRun, Change):
     """Restore a soft-deleted run in an active experiment."""
-
-    run_id: str
-    experiment_id: str
-
-    @property
-    def entity(self) -> EntityRef:
-        return EntityRef("run", self.run_id)
 
     def describe(self) -> str:
         return f"restore run {self.run_id} of experiment {self.experiment_id}"
@@ -142,17 +135,10 @@ class RestoreRun(Change):
 
 
 @dataclass(frozen=True)
-class DeleteRun(Change):
+class DeleteRun(_OneRun, Change):
     """Soft-delete a run that a repair restored: only as its inverse. Which runs miss it as their parent then is not
     predicted.
     """
-
-    run_id: str
-    experiment_id: str
-
-    @property
-    def entity(self) -> EntityRef:
-        return EntityRef("run", self.run_id)
 
     def describe(self) -> str:
         return f"soft-delete run {self.run_id} of experiment {self.experiment_id} (it can be restored)"

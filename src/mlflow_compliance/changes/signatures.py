@@ -16,19 +16,11 @@ from mlflow_compliance.snapshot.snapshot import Snapshot
 
 
 @dataclass(frozen=True)
-class SignModel(Change):
-    """Write a bundle beside the model in `folder`, where none lies, with the key of a fingerprint.
-
-    `hashes` are the files that were looked at when it was planned, path -> SHA-256: others are not signed. MLmodel is
-    left out of a model that is not logged yet.
-    """
+class _BesideModel:
+    """The bundle beside the model in `folder`, below the artifact root `root`."""
 
     folder: str
     root: str
-    owner_kind: str
-    owner: str
-    fingerprint: str
-    hashes: Mapping[str, str]
 
     @property
     def entity(self) -> EntityRef:
@@ -36,8 +28,22 @@ class SignModel(Change):
 
     @property
     def path(self) -> str:
-        """Where the bundle goes."""
+        """Where the bundle lies, or goes."""
         return bundle_of(self.folder)
+
+
+@dataclass(frozen=True)
+class SignModel(_BesideModel, Change):
+    """Write a bundle beside the model in `folder`, where none lies, with the key of a fingerprint.
+
+    `hashes` are the files that were looked at when it was planned, path -> SHA-256: others are not signed. MLmodel is
+    left out of a model that is not logged yet.
+    """
+
+    owner_kind: str
+    owner: str
+    fingerprint: str
+    hashes: Mapping[str, str]
 
     def describe(self) -> str:
         return f"sign the model in {self.folder} with the key {self.fingerprint[:16]}: write {self.path}"
@@ -57,22 +63,11 @@ class SignModel(Change):
 
 
 @dataclass(frozen=True)
-class RetractSignature(Change):
+class RetractSignature(_BesideModel, Change):
     """Move the bundle that a journal wrote beside a model into the quarantine."""
 
-    folder: str
-    root: str
     fingerprint: str
     journal: str
-
-    @property
-    def entity(self) -> EntityRef:
-        return EntityRef("model_folder", self.folder)
-
-    @property
-    def path(self) -> str:
-        """Where the bundle is."""
-        return bundle_of(self.folder)
 
     def describe(self) -> str:
         return f"take back the bundle {self.path} that {self.journal} wrote"
