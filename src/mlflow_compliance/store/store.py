@@ -139,6 +139,7 @@ class Store:
         from mlflow_compliance.store.artifacts.remote_duplicates import hash_remote
         from mlflow_compliance.store.ownership.decide import with_ownership
         from mlflow_compliance.store.ownership.traces import lost_traces
+        from mlflow_compliance.store.storage.journals import with_lost
         from mlflow_compliance.store.storage.pointer_files import with_holding
         from mlflow_compliance.store.storage.recorded_hashes import read_lines
         from mlflow_compliance.store.storage.storages import is_remote, split
@@ -149,6 +150,7 @@ class Store:
             time.time_ns(),
             self.settings.duplicate_rules(),
         )
+        journals = with_lost(snapshot.journals)
         cache = HashCache(folder, f"{self.info.uri}\0{base}", rules, started) if folder else None
         own = [
             self.folder,
@@ -167,7 +169,7 @@ class Store:
             file_store=self.info.backend == "file",
             ready_models=rows.ready_models,
             folders=rows.folders,
-            recorded=snapshot.journals.on_record({} if snapshot.journals.unreadable else read_lines(self.folder)),
+            recorded=journals.on_record({} if journals.unreadable else read_lines(self.folder)),
             progress=progress,
             own=own,
             near=[self.backend.home] if self.backend.home else [],
@@ -187,7 +189,7 @@ class Store:
         found = replace(found, elsewhere=rows.elsewhere, newest_row=rows.newest, deleted_runs=rows.deleted_runs)
         found = replace(found, lost_traces=lost_traces(found, self.backend))
         found = with_ownership(found, snapshot, rows, self.backend, self.owned, journals=self.folder)
-        return replace(snapshot, artifacts=without_files(found, snapshot.journals))
+        return replace(snapshot, artifacts=without_files(found, journals), journals=journals)
 
     @cached_property
     def places(self) -> Storages:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections.abc import Collection
 from datetime import datetime
 from typing import Any
@@ -12,15 +11,15 @@ from typing import Any
 from mlflow_compliance.changes import JOURNAL, NOW, LogProductionRun, bind, load
 from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.snapshot.evidence import Journalled
+from mlflow_compliance.store.storage.journals import JOURNAL_NAME
 from mlflow_compliance.store.storage.parsing import parse_json
 from mlflow_compliance.store.storage.safe_io import opened
-
-_ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{1,8}")
 
 
 def path_in(folder: str, journal: str) -> str:
     """Where a journal lies in a folder; empty where its id is none: the tag that names it may be anybody's text."""
-    return os.path.join(folder, f"{journal}.jsonl") if _ID.fullmatch(journal) else ""
+    name = f"{journal}.jsonl"
+    return os.path.join(folder, name) if JOURNAL_NAME.fullmatch(name) else ""
 
 
 def read_journal(path: str, journal: str, run_ids: Collection[str]) -> Journalled:

@@ -5,12 +5,11 @@ newer database.
 from __future__ import annotations
 
 import os
-import re
 from datetime import datetime, timezone
 
+from mlflow_compliance.store.storage.journals import JOURNAL_NAME
 from mlflow_compliance.store.storage.parsing import parse_json
 
-_NAME = re.compile(r"(\d{8}T\d{6}Z)-[0-9a-f]{6}\.jsonl")
 _LATER = 600_000
 """Milliseconds after the last line of a journal in which what it had begun may have gone on."""
 _END = 4096
@@ -21,7 +20,7 @@ def broken_off(folder: str) -> list[tuple[int, int]]:
     be read.
     """
     try:
-        names = sorted(name for name in os.listdir(folder) if _NAME.fullmatch(name))
+        names = sorted(name for name in os.listdir(folder) if JOURNAL_NAME.fullmatch(name))
     except OSError:
         return []
     begun = [_begun(name) for name in names]

@@ -26,7 +26,7 @@ from mlflow_compliance.store.storage.parsing import parse_json
 from mlflow_compliance.store.storage.safe_io import opened, why_unread
 from mlflow_compliance.store.storage.storages import Storages, is_remote, place_name, remote_path
 
-JOURNAL = re.compile(r"(\d{8}T\d{6}Z-[0-9a-f]{6})\.jsonl")
+JOURNAL_NAME = re.compile(r"(\d{8}T\d{6}Z-[0-9a-f]{6})\.jsonl")
 """The name of a journal's file."""
 BROKEN_OFF = "the repair was broken off"
 """How the problem of a run begins that the next repair writes anew."""
@@ -120,7 +120,7 @@ class Finder:
 
 def _odd_rows(run: Run, *, has_models: bool) -> str:
     """What the rows of a run hold that those of a kept journal do not, empty where there is nothing."""
-    if not JOURNAL.fullmatch(f"{run.tags.get(KEPT_JOURNAL, '')}.jsonl") or not run.tags.get(KEPT_SHA256):
+    if not JOURNAL_NAME.fullmatch(f"{run.tags.get(KEPT_JOURNAL, '')}.jsonl") or not run.tags.get(KEPT_SHA256):
         return f"does not say in {KEPT_JOURNAL} and {KEPT_SHA256} which journal it keeps"
     if run.status != "FINISHED":
         return f"{BROKEN_OFF} while it wrote it (it is {run.status})"
@@ -162,25 +162,38 @@ def in_folder(folder: str, uri: str) -> Journals:
     """The journals in a folder that can be read as such; `uri` is the store whose own are wanted."""
     here, own = set[str](), dict[str, str]()
     try:
-        names = sorted(name for name in os.listdir(folder) if JOURNAL.fullmatch(name))
+        names = sorted(name for name in os.listdir(folder) if JOURNAL_NAME.fullmatch(name))
         for name in names:
             header = _header(os.path.join(folder, name))
             if header.get("journal") == name.removesuffix(".jsonl"):
                 here.add(header["journal"])
                 if header.get("store") == uri:
                     own[header["journal"]] = str(header.get("kept_as", ""))
-        records = os.path.join(folder, recorded_hashes.NAME)
-        if os.path.lexists(records):
-            with opened(records) as file:
-                empty = not os.fstat(file).st_size
-        else:
-            empty = True
-        lost = next((key for key in own if empty and _put_on_record(os.path.join(folder, f"{key}.jsonl"))), "")
     except FileNotFoundError:
         return Journals(folder)
     except OSError as error:
-        return Journals(folder, unreadable=f"{error.filename or folder} cannot be read ({why_unread(error)})")
-    return Journals(folder, frozenset(here), own, lost=lost)
+        return Journals(folder, unreadable=_unreadable(folder, error))
+    return Journals(folder, frozenset(here), own)
+
+
+def with_lost(found: Journals) -> Journals:
+    """Journals that also say whether hashes which they put on record are gone. Asked where files are looked at alone:
+    all of them may have to be read for it.
+    """
+    records = os.path.join(found.folder, recorded_hashes.NAME)
+    try:
+        if os.path.lexists(records):
+            with opened(records) as file:
+                if os.fstat(file).st_size:
+                    return found
+        paths = {key: os.path.join(found.folder, f"{key}.jsonl") for key in found.own}
+        return replace(found, lost=next((key for key, path in paths.items() if _put_on_record(path)), ""))
+    except OSError as error:
+        return replace(found, unreadable=_unreadable(found.folder, error))
+
+
+def _unreadable(folder: str, error: OSError) -> str:
+    return f"{error.filename or folder} cannot be read ({why_unread(error)})"
 
 
 def _header(path: str) -> dict[str, Any]:
