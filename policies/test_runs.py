@@ -160,16 +160,14 @@ def _held(artifacts: Artifacts) -> tuple[dict[str, int], int]:
     copies: dict[str, tuple[str, int]] = {}
     if not deleted:
         return {}, 0
-    files = artifacts.files.values()
-    for file in files:
+    others = set[str]()
+    for file in artifacts.files.values():
         if file.owner and file.owner.kind == "run" and file.owner.key in deleted:
             before = copies.get(file.copy, (file.owner.key, 0))[0]
             copies[file.copy] = max(before, file.owner.key, key=lambda key: (deleted[key], key)), file.size
-    others = {
-        file.copy
-        for file in files
-        if file.copy in copies and not (file.owner and file.owner.kind == "run" and file.owner.key in deleted)
-    } | (artifacts.linked_outside & copies.keys())
+        else:
+            others.add(file.copy)
+    others = (others | artifacts.linked_outside) & copies.keys()
     held: dict[str, int] = defaultdict(int)
     for copy, (run_id, size) in copies.items():
         if copy not in others:

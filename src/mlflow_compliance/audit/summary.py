@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 
 _FEW = 5
-PROGRAMS = ("pytest-mlflow-compliance", "mlflow", "pytest")
 """Names in one line of the head."""
+PROGRAMS = ("pytest-mlflow-compliance", "mlflow", "pytest")
+"""Distributions whose versions a verdict depends on."""
 
 
 def _counted(names: Sequence[str], what: str) -> str:

@@ -102,15 +102,14 @@ def _of_store(settings: Settings) -> Iterator[str]:
 
 def _of_products(products: Collection[Product], settings: Settings) -> Iterator[str]:
     for key, looser in OF_PRODUCT.items():
-        names: dict[str, list[str]] = {}
+        saying: dict[tuple[str, str], list[str]] = {}
         for product in products:
             found = _said(product, key)
             if found is not None and looser(*found):
-                shown = f"products.{key} = {_shown(found[0])}", f"built in: {_shown(found[1])}"
-                names.setdefault("\n".join(shown), []).append(f"{product.name}: {settings.origin(key, product)}")
-        for shown_both, of in names.items():
-            value, own = shown_both.split("\n")
-            yield f"{value} ({first_of(of, _FEW)}; {own})"
+                shown = _shown(found[0]), _shown(found[1])
+                saying.setdefault(shown, []).append(f"{product.name}: {settings.origin(key, product)}")
+        for (value, own), places in saying.items():
+            yield f"products.{key} = {value} ({first_of(places, _FEW)}; built in: {own})"
 
 
 def _lowered(settings: Settings, rules: Mapping[str, Policy]) -> Iterator[str]:
