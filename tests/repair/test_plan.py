@@ -95,7 +95,7 @@ def test_a_fixer_whose_finding_comes_back_is_named(lab: Lab, more: str, times: i
         nonlocal asked
         asked += 1
         before = context.snapshot.experiments[finding.entity.key].tags.get("tried")
-        yield SetExperimentTag(finding.entity.key, "tried", (before or "") + more, None)
+        yield SetExperimentTag(finding.entity.key, "tried", (before or "") + more, before)
 
     with pytest.raises(PlanError, match=r"EXP002 does not settle.*test_1"):
         plan_for(lab, "EXP002", others=with_remedy("EXP002", useless))
