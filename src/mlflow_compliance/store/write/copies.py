@@ -17,7 +17,18 @@ from mlflow_compliance.changes import JOURNAL, CopyRun, RetractCopy, bind, copy_
 from mlflow_compliance.changes.copies import planned_copy
 from mlflow_compliance.errors import ChangeError, StoreError
 from mlflow_compliance.snapshot.entities import TERMINAL_STATUSES, DatasetInput, LoggedModel, ModelMetric, Run
-from mlflow_compliance.snapshot.tags import COMPLETE, COPIED_BY, COPY_STATE, RETRACTED, SOURCE_MODEL, SOURCE_RUN
+from mlflow_compliance.snapshot.tags import (
+    COMPLETE,
+    COPIED_BY,
+    COPY_STATE,
+    RETRACTED,
+    SOURCE_DATASETS,
+    SOURCE_EXPERIMENT,
+    SOURCE_MODEL,
+    SOURCE_NAME,
+    SOURCE_RUN,
+    SOURCE_USER,
+)
 from mlflow_compliance.store.store import Store
 from mlflow_compliance.store.write.bulk import add_history, add_run, end_runs, one_transaction, set_tags, tracking_store
 from mlflow_compliance.store.write.copy_artifacts import copy_artifacts
@@ -29,6 +40,7 @@ from mlflow_compliance.store.write.retract import Made, retract
 from mlflow_compliance.store.write.taken_back import made_runs, new_folders, refuse_if_changed
 
 INCOMPLETE = "incomplete"
+_OF_A_COPY = {SOURCE_RUN, SOURCE_EXPERIMENT, SOURCE_NAME, SOURCE_USER, SOURCE_DATASETS}
 SIDE_BY_SIDE = 8
 """Runs whose files are copied at the same time: a file waits for the disk, and those that wait together wait once."""
 
@@ -69,8 +81,10 @@ def retract_copy(change: RetractCopy, to: OpenStore) -> None:
     with one_sentence(f"{what} could not be taken back"):
         for run in made_runs(to, change.experiment_id, where, what):
             sources: list[str] = []
-            if run.data.tags.get(COPY_STATE) not in (INCOMPLETE, RETRACTED):
-                refuse_if_changed(to, run, what, _changed_since(change, to, run))
+            state = run.data.tags.get(COPY_STATE)
+            if state not in (INCOMPLETE, RETRACTED):
+                changed = {*_changed_since(change, to, run), *(["tags"] if state != COMPLETE else [])}
+                refuse_if_changed(to, run, what, sorted(changed))
             found, models = to.store.details([change.run_id])
             if change.run_id in found:
                 sources = [found[change.run_id].artifact_uri, *(model.artifact_location for model in models.values())]
@@ -97,7 +111,7 @@ def _changed_since(change: RetractCopy, to: OpenStore, run: Any) -> list[str]:
     now[FILES] = files_of(to.store, own.items(), {new_id: change.run_id, **ids})
     then = dict(change.made)
     if not then:  # a journal of an older version
-        tags = {key: value for key, value in copy.tags.items() if key not in source.tags}
+        tags = {key: value for key, value in copy.tags.items() if key in _OF_A_COPY}
         then = rows_of(planned_copy(source, tags), models, {})
         del then["datasets"]
         then[FILES] = files_of(to.store, [(uri, uri) for uri in own.values()], {})
