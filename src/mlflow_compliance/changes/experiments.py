@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mlflow_compliance.changes.base import Change, experiment_in
+from mlflow_compliance.changes.base import Change, experiment_in, still
 from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.snapshot.entities import ACTIVE, DELETED, Experiment
 from mlflow_compliance.snapshot.refs import EntityRef
@@ -32,6 +32,7 @@ class SetExperimentTag(Change):
 
     def predict(self, snapshot: Snapshot) -> Snapshot:
         experiment = experiment_in(snapshot, self.experiment_id)
+        still(experiment.tags.get(self.key), self.before, f"tag {self.key} of experiment {self.experiment_id}")
         tags = {key: value for key, value in experiment.tags.items() if key != self.key}
         if self.value is not None:
             tags[self.key] = self.value
@@ -66,6 +67,7 @@ class RenameExperiment(_Renaming, Change):
 
     def predict(self, snapshot: Snapshot) -> Snapshot:
         experiment = experiment_in(snapshot, self.experiment_id)
+        still(experiment.name, self.before, f"the name of experiment {self.experiment_id}")
         refuse_taken(self.name, snapshot)
         return snapshot.with_experiment(replace(experiment, name=self.name))
 
@@ -188,6 +190,7 @@ class RenameDeletedExperiment(_Renaming, Change):
                 f"experiment {self.experiment_id} is not there, or it or some of its runs are not deleted: run again "
                 "to plan anew"
             )
+        still(experiment.name, self.before, f"the name of experiment {self.experiment_id}")
         refuse_taken(self.name, snapshot)
         return snapshot.with_experiment(replace(experiment, name=self.name))
 

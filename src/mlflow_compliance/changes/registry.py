@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mlflow_compliance.changes.base import Change
+from mlflow_compliance.changes.base import Change, still
 from mlflow_compliance.changes.symbols import JOURNAL
 from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.snapshot.entities import ModelVersion, RegisteredModel
@@ -149,6 +149,7 @@ class SetAlias(Change):
         registered = snapshot.registered_models.get(self.name)
         if registered is None or (self.version is not None and registered.version(self.version) is None):
             raise ChangeError(f"registered model {self.name!r} has no version {self.version}: run again to plan anew")
+        still(registered.aliases.get(self.alias), self.before, f"alias {self.alias} of registered model {self.name}")
         aliases = {key: value for key, value in registered.aliases.items() if key != self.alias}
         if self.version is not None:
             aliases[self.alias] = self.version

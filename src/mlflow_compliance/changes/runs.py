@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mlflow_compliance.changes.base import Change, experiment_in, run_in
+from mlflow_compliance.changes.base import Change, experiment_in, run_in, still
 from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.snapshot.entities import ACTIVE, DELETED, Experiment, Run
 from mlflow_compliance.snapshot.refs import EntityRef
@@ -41,6 +41,7 @@ class SetRunTag(Change):
 
     def predict(self, snapshot: Snapshot) -> Snapshot:
         run = run_in(snapshot, self.run_id)
+        still(run.tags.get(self.key), self.before, f"tag {self.key} of run {self.run_id}")
         tags = {key: value for key, value in run.tags.items() if key != self.key}
         if self.value is not None:
             tags[self.key] = self.value
@@ -87,6 +88,7 @@ class EndRun(_OneRun, Change):
 
     def predict(self, snapshot: Snapshot) -> Snapshot:
         run = run_in(snapshot, self.run_id)
+        still((run.lifecycle, run.status), (ACTIVE, self.before), f"what run {self.run_id} is")
         experiment = recount(
             experiment_in(snapshot, run.experiment_id), (run.lifecycle, run.status), (run.lifecycle, self.status)
         )
