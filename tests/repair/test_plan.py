@@ -85,7 +85,7 @@ def with_remedy(policy: str, remedy: Fixer) -> dict[str, Fixer]:
     return {**remedies(), policy: remedy}
 
 
-@pytest.mark.parametrize(("more", "times"), [("", 2), ("x", 10)], ids=["the same change", "another change each time"])
+@pytest.mark.parametrize(("more", "times"), [("", 3), ("x", 10)], ids=["the same change", "another change each time"])
 def test_a_fixer_whose_finding_comes_back_is_named(lab: Lab, more: str, times: int) -> None:
     """At once where it would do the same again; else it may be getting somewhere, for a while."""
     lab.experiment("test_1")

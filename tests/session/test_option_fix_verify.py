@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from gates import Gate, state, told
+from signing import write_keys
 from stores import Lab
 
 if TYPE_CHECKING:
@@ -118,3 +119,28 @@ def test_one_of_an_older_version_says_so(gate: Gate, written: Path) -> None:
     code, text = verify(gate)
     assert (code, "its lines carry no hashes of one another: an older version wrote it" in text) == (1, True)
     assert gate("--fix-undo=last", rules=()).ret == 0
+
+
+def test_the_end_is_signed_where_there_is_a_key(gate: Gate, messy: Lab) -> None:
+    write_keys(gate.folder)
+    write_keys(gate.folder, "other")
+    gate.settings(messy.uri, '[evidence]\nsign_with = "key.pem"\n')
+    gate("--fix")
+    code, text = verify(gate)
+    assert (code, "its end is signed with the key in force" in text) == (0, True)
+    (path,) = Path(messy.store.folder).glob("2*.jsonl")
+
+    gate.settings(messy.uri, '[evidence]\nverify_with = "other.pub"\n')
+    code, text = verify(gate)
+    assert (code, "the signature of its end is not of this key, or its end was changed" in text) == (1, True)
+    gate.settings(messy.uri, '[evidence]\nverify_with = "key.pub"\n')
+    assert verify(gate)[0] == 0
+    *lines, end = path.read_text().splitlines()
+    for name, sentence in (("applied", "the signature of its end is not of this key"), ("signature", "is not signed")):
+        changed = {key: value for key, value in json.loads(end).items() if key != name}
+        path.write_text("\n".join([*lines, json.dumps(changed)]) + "\n")
+        code, text = verify(gate)
+        assert (code, sentence in text) == (1, True)
+    path.write_text("\n".join(lines) + "\n")
+    code, text = verify(gate)
+    assert (code, "it has no end that could be signed" in text) == (1, True)
