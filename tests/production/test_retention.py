@@ -55,4 +55,4 @@ def test_a_hold_on_an_experiment_covers_what_is_in_it(lab: Lab) -> None:
         "model_version": {f"fraud/{version}"},
     }
     (why,) = retained(context)["logged_model", lost]
-    assert why == Retained("hold", f"legal hold on experiment Größe  fraud 2024 (case 7)", None)
+    assert why == Retained("hold", "legal hold on experiment Größe  fraud 2024 (case 7)", None)

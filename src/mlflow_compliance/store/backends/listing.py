@@ -58,6 +58,8 @@ class RunRow(NamedTuple):
     metrics: tuple[str, ...]
     at: int
     """The latest time that the row is dated, in milliseconds; 0 where it is not."""
+    begun: int = 0
+    """In milliseconds."""
 
 
 class ModelRow(NamedTuple):
@@ -148,6 +150,7 @@ class ClientListing:
                     names,
                     tuple(data.metrics),
                     at,
+                    info.start_time or 0,
                 )
 
     def models(self, experiments: list[str]) -> Iterator[ModelRow]:
@@ -275,7 +278,16 @@ def _run(run: dict[str, Any]) -> RunRow:
     at = _dated(*times, (int(item.get("timestamp", 0)) for item in data.get("metrics", ())))
     uri = info.get("artifact_uri", "")
     return RunRow(
-        info["run_id"], info["experiment_id"], info["lifecycle_stage"], info["status"], uri, tags, names, metrics, at
+        info["run_id"],
+        info["experiment_id"],
+        info["lifecycle_stage"],
+        info["status"],
+        uri,
+        tags,
+        names,
+        metrics,
+        at,
+        times[0],
     )
 
 

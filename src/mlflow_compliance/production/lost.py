@@ -1,0 +1,83 @@
+"""What is deleted although it must be kept, and was not put aside by a repair on purpose."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from mlflow_compliance.production.context import Context
+from mlflow_compliance.production.holds import holds_experiment, in_force, today
+from mlflow_compliance.production.retention import retained
+from mlflow_compliance.production.service import Retained
+from mlflow_compliance.snapshot.entities import DELETED, Experiment
+from mlflow_compliance.snapshot.row_facts import RowFacts
+from mlflow_compliance.snapshot.snapshot import Snapshot
+from mlflow_compliance.snapshot.tags import COMPLETE, COPY_STATE, SOURCE_RUN
+
+MOST = 500
+"""Deleted runs that are read in full at a time, to be restored."""
+
+
+@dataclass
+class Lost:
+    """What is deleted of what must be kept, in one experiment."""
+
+    experiment: Experiment
+    runs: list[RowFacts] = field(default_factory=list)
+    models: list[RowFacts] = field(default_factory=list)
+    why: list[Retained] = field(default_factory=list)
+    """Of each of these once."""
+
+
+def lost(context: Context) -> Mapping[str, Lost]:
+    """Experiment -> what is deleted in it, or it with all that is in it."""
+    return context.once(_lost)
+
+
+def _lost(context: Context) -> dict[str, Lost]:
+    snapshot, kept = context.snapshot, retained(context)
+    found: dict[str, Lost] = {}
+    for key, experiment in snapshot.experiments.items():
+        why = kept.get(("experiment", key), ())
+        if why and not experiment.active and not experiment.retired:
+            found[key] = Lost(experiment, why=list(why))
+    copied = set(_copied(snapshot))
+    for place in sorted(kept):
+        row = snapshot.row_facts.get(place)
+        home = snapshot.experiments.get(row.experiment_id) if row else None
+        if row is None or home is None or home.retired or not _is_missed(row, copied, snapshot):
+            continue
+        if row.kind == "logged_model" or home.active:
+            told = found.setdefault(home.experiment_id, Lost(home))
+            (told.runs if row.kind == "run" else told.models).append(row)
+            told.why += [why for why in kept[place] if why not in told.why]
+    return found
+
+
+def _is_missed(row: RowFacts, copied: set[str], snapshot: Snapshot) -> bool:
+    """Whether somebody else than a repair deleted it."""
+    known = snapshot.runs.get(row.key) if row.kind == "run" else None
+    if (known.lifecycle if known else row.lifecycle) != DELETED:
+        return False
+    run_id = row.key if row.kind == "run" else row.run_id
+    run = snapshot.row_facts.get(("run", run_id))
+    return run_id not in copied and not (run is not None and run.retracted)
+
+
+def _copied(snapshot: Snapshot) -> Iterator[str]:
+    """Ids of the runs that have a whole copy, which took their place."""
+    for run in snapshot.runs.values():
+        if run.active and run.tags.get(COPY_STATE) == COMPLETE and SOURCE_RUN in run.tags:
+            yield run.tags[SOURCE_RUN]
+
+
+def restorable(context: Context) -> set[str]:
+    """Ids of the deleted runs that a remedy may restore, at most so many."""
+    found = (row.key for told in lost(context).values() if told.experiment.active for row in told.runs)
+    return {key for key, _ in zip(found, range(MOST), strict=False)}
+
+
+def held_whole(experiment: Experiment, context: Context) -> bool:
+    """Whether a hold names an experiment itself: all its runs are under it."""
+    day = today(context.snapshot)
+    return any(holds_experiment(hold, experiment) for _, hold in in_force(context.settings, day))
