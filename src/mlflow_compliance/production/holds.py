@@ -24,10 +24,6 @@ class Matched(NamedTuple):
     models: tuple[str, ...]
     """Names of registered models, and ids of logged ones."""
 
-    @property
-    def nothing(self) -> bool:
-        return not any(self)
-
 
 def spelled(text: str) -> str:
     """A name as holds compare it: in any case, and whichever way its accents are written."""
@@ -96,3 +92,18 @@ def matched(hold: Hold, snapshot: Snapshot) -> Matched:
         tuple(sorted(key for key, names in runs.items() if matches(names, hold.runs))),
         tuple(sorted(key for key in {*snapshot.registered_models, *logged} if matches([key], hold.models))),
     )
+
+
+def unmatched(hold: Hold, snapshot: Snapshot) -> list[tuple[str, str]]:
+    """(key of the settings, pattern) of every pattern that matches nothing: a typing mistake, or something that is gone
+    for good.
+    """
+    return [
+        (key, pattern)
+        for key in ("experiments", "runs", "models")
+        for pattern in getattr(hold, key)
+        if not any(matched(hold.model_copy(update={**_NONE, key: (pattern,)}), snapshot))
+    ]
+
+
+_NONE: dict[str, tuple[str, ...]] = {"experiments": (), "runs": (), "models": ()}

@@ -12,7 +12,7 @@ from mlflow_compliance.production.service import Retained
 from mlflow_compliance.snapshot.entities import DELETED, Experiment
 from mlflow_compliance.snapshot.row_facts import RowFacts
 from mlflow_compliance.snapshot.snapshot import Snapshot
-from mlflow_compliance.snapshot.tags import COMPLETE, COPY_STATE, SOURCE_RUN
+from mlflow_compliance.snapshot.tags import COMPLETE, COPY_STATE, SOURCE_MODEL, SOURCE_RUN
 
 MOST = 500
 """Deleted runs that are read in full at a time, to be restored."""
@@ -59,16 +59,18 @@ def _is_missed(row: RowFacts, copied: set[str], snapshot: Snapshot) -> bool:
     known = snapshot.runs.get(row.key) if row.kind == "run" else None
     if (known.lifecycle if known else row.lifecycle) != DELETED:
         return False
-    run_id = row.key if row.kind == "run" else row.run_id
-    run = snapshot.row_facts.get(("run", run_id))
-    return run_id not in copied and not (run is not None and run.retracted)
+    run = row if row.kind == "run" else snapshot.row_facts.get(("run", row.run_id))
+    return row.key not in copied and not (run is not None and (run.key in copied or run.retracted))
 
 
 def _copied(snapshot: Snapshot) -> Iterator[str]:
-    """Ids of the runs that have a whole copy, which took their place."""
+    """Ids of the runs that have a whole copy, which took their place, and of models that were logged again."""
     for run in snapshot.runs.values():
         if run.active and run.tags.get(COPY_STATE) == COMPLETE and SOURCE_RUN in run.tags:
             yield run.tags[SOURCE_RUN]
+    for row in snapshot.row_facts.values():
+        if row.kind == "logged_model" and row.lifecycle != DELETED and SOURCE_MODEL in row.tags:
+            yield row.tags[SOURCE_MODEL]
 
 
 def restorable(context: Context) -> set[str]:

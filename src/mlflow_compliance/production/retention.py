@@ -13,7 +13,7 @@ from mlflow_compliance.settings.schema import Hold
 from mlflow_compliance.snapshot.entities import ModelVersion
 from mlflow_compliance.snapshot.refs import EntityRef
 from mlflow_compliance.snapshot.snapshot import Snapshot
-from mlflow_compliance.snapshot.tags import PARENT
+from mlflow_compliance.snapshot.tags import PARENT, SOURCE_MODEL
 from mlflow_compliance.snapshot.ties import How, is_model, named_in
 
 __all__ = ["Retained", "retained"]
@@ -82,6 +82,7 @@ class _Covering:
         self._written: dict[str, list[str]] = defaultdict(list)
         self._homes: dict[Place, str] = {}
         self._writers: dict[str, str] = {}
+        self._copies: dict[str, list[str]] = defaultdict(list)
         self._needs: dict[str, set[Place]] = defaultdict(set)
         self._versions: dict[str, list[ModelVersion]] = defaultdict(list)
         self._index()
@@ -94,6 +95,7 @@ class _Covering:
             self._homes[row.kind, row.key] = row.experiment_id
             if row.kind == "logged_model":
                 self._writers[row.key] = row.run_id
+                self._copies[row.tags.get(SOURCE_MODEL, "")].append(row.key)
             else:
                 self._needs[row.key] |= {("logged_model", key) for key in row.reads}
                 self._needs[row.key] |= {("run", row.tags[PARENT])} if PARENT in row.tags else set()
@@ -152,10 +154,14 @@ class _Covering:
             self._keep(kind, needed, why)
 
     def model(self, key: str, why: Retained) -> None:
-        """A logged model with the run that wrote it and the versions that were made from it."""
+        """A logged model with the run that wrote it, the versions that were made from it, and those that were logged
+        again in its place.
+        """
         if not self._follows("logged_model", key, why):
             return
         self._keep("run", self._writers.get(key, ""), why)
+        for copy in self._copies[key]:
+            self._keep("logged_model", copy, why)
         for version in self._versions[key]:
             self.version(version, why)
 

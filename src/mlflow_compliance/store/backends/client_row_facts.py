@@ -12,7 +12,7 @@ from mlflow_compliance.production.service import shows_service, tag_names
 from mlflow_compliance.settings.schema import Settings
 from mlflow_compliance.snapshot.entities import ACTIVE, DELETED, Experiment
 from mlflow_compliance.snapshot.row_facts import RowFacts
-from mlflow_compliance.snapshot.tags import RUN_NAME
+from mlflow_compliance.snapshot.tags import RUN_NAME, SOURCE_MODEL
 from mlflow_compliance.store.backends.listing import ModelRow, RunRow
 
 
@@ -50,6 +50,7 @@ class RowFactsListing:
         if (
             model.experiment_id in self._homes
             or ("run", model.source_run_id) in self.found
+            or model.source_model
             or holds_model(self.settings, model.model_id)
         ):
             row = RowFacts(
@@ -60,5 +61,6 @@ class RowFactsListing:
                 ACTIVE,
                 model.created,
                 run_id=model.source_run_id,
+                tags={SOURCE_MODEL: model.source_model} if model.source_model else {},
             )
             self.found[row.ref.place] = row

@@ -11,7 +11,7 @@ from mlflow_compliance.production.service import service_tags, shows_service, ta
 from mlflow_compliance.settings.schema import Settings
 from mlflow_compliance.snapshot.entities import DELETED, Experiment
 from mlflow_compliance.snapshot.row_facts import RowFacts
-from mlflow_compliance.snapshot.tags import RUN_NAME
+from mlflow_compliance.snapshot.tags import RUN_NAME, SOURCE_MODEL
 from mlflow_compliance.store.backends.sql_tables import Tables
 
 
@@ -102,6 +102,8 @@ def _models(
     if "logged_models" not in tables.columns:
         return []
     writers, read = {row.key for row in runs}, {key for row in runs for key in row.reads}
+    tagged = "SELECT model_id, tag_value FROM logged_model_tags WHERE tag_key = :source"
+    sources = {key: value or "" for key, value in tables.all(tagged, source=SOURCE_MODEL)}
     sql = (
         "SELECT model_id, experiment_id, name, lifecycle_stage, source_run_id, creation_timestamp_ms, "
         "last_updated_timestamp_ms FROM logged_models"
@@ -116,6 +118,7 @@ def _models(
             created or 0,
             (updated or 0) if lifecycle == DELETED else 0,
             run_id or "",
+            tags={SOURCE_MODEL: sources[key]} if key in sources else {},
         )
         for key, home, name, lifecycle, run_id, created, updated in tables.all(sql)
         if str(home) in experiments
