@@ -62,6 +62,8 @@ def restore_what_must_be_kept(finding: Finding, context: Context) -> Iterator[Ch
 
 def _experiment(experiment: Experiment, context: Context) -> Iterator[Change]:
     key = experiment.experiment_id
+    if experiment.active:
+        return  # another rule's remedy restored it in this very round
     if not held_whole(experiment, context) and key != DEFAULT:
         raise Unfixable(f"not all of it must be kept: {way_back(key)}; then run --fix again")
     active = replace(experiment, lifecycle=ACTIVE)

@@ -9,7 +9,7 @@ from mlflow_compliance.production.context import Context
 from mlflow_compliance.production.holds import holds_experiment, in_force, today
 from mlflow_compliance.production.retention import retained
 from mlflow_compliance.production.service import Retained
-from mlflow_compliance.snapshot.entities import DELETED, Experiment
+from mlflow_compliance.snapshot.entities import DEFAULT, DELETED, Experiment
 from mlflow_compliance.snapshot.row_facts import RowFacts
 from mlflow_compliance.snapshot.snapshot import Snapshot
 from mlflow_compliance.snapshot.tags import COMPLETE, COPY_STATE, SOURCE_MODEL, SOURCE_RUN
@@ -41,17 +41,20 @@ def _lost(context: Context) -> dict[str, Lost]:
         why = kept.get(("experiment", key), ())
         if why and not experiment.active and not experiment.retired:
             found[key] = Lost(experiment, why=list(why))
-    copied = set(_copied(snapshot))
-    for place in sorted(kept):
-        row = snapshot.row_facts.get(place)
-        home = snapshot.experiments.get(row.experiment_id) if row else None
-        if row is None or home is None or home.retired or not _is_missed(row, copied, snapshot):
-            continue
+    for row, home in context.once(_missed):
         if row.kind == "logged_model" or home.active:
             told = found.setdefault(home.experiment_id, Lost(home))
             (told.runs if row.kind == "run" else told.models).append(row)
-            told.why += [why for why in kept[place] if why not in told.why]
-    return found
+            told.why += [why for why in kept[row.ref.place] if why not in told.why]
+    return dict(sorted(found.items(), key=lambda item: (len(item[0]), item[0])))
+
+
+def _missed(context: Context) -> list[tuple[RowFacts, Experiment]]:
+    """Runs and logged models that are deleted and must be kept, each with its experiment, which may be deleted too."""
+    snapshot, copied = context.snapshot, set(_copied(context.snapshot))
+    rows = [row for place in sorted(retained(context)) if (row := snapshot.row_facts.get(place))]
+    homes = ((row, snapshot.experiments.get(row.experiment_id)) for row in rows if _is_missed(row, copied, snapshot))
+    return [(row, home) for row, home in homes if home is not None and not home.retired]
 
 
 def _is_missed(row: RowFacts, copied: set[str], snapshot: Snapshot) -> bool:
@@ -75,7 +78,12 @@ def _copied(snapshot: Snapshot) -> Iterator[str]:
 
 def restorable(context: Context) -> set[str]:
     """Ids of the deleted runs that a remedy may restore, at most so many."""
-    found = (row.key for told in lost(context).values() if told.experiment.active for row in told.runs)
+    # Default is restored without its runs first.
+    found = (
+        row.key
+        for row, home in context.once(_missed)
+        if row.kind == "run" and (home.active or home.experiment_id == DEFAULT)
+    )
     return {key for key, _ in zip(found, range(MOST), strict=False)}
 
 

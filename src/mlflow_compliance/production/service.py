@@ -141,11 +141,14 @@ def in_service(product: str, settings: Settings) -> Iterator[Retained]:
 def years_after(milliseconds: int, years: float) -> date | None:
     """The day so many years after a time; None where the calendar ends before."""
     start = datetime.fromtimestamp(milliseconds / 1000, timezone.utc).date()
-    whole = int(years)
+    year = start.year + int(years)
+    if year > date.max.year:
+        return None
     try:
-        # From 29 February a year leads to 1 March: never a day too early.
-        leap = (start.month, start.day) == (2, 29)
-        end = date(start.year + whole, 3, 1) if leap and whole % 4 else start.replace(year=start.year + whole)
-        return end + timedelta(days=math.ceil((years - whole) * _YEAR))
-    except (ValueError, OverflowError):
+        end = start.replace(year=year)
+    except ValueError:
+        end = date(year, 3, 1)  # from 29 February: never a day too early
+    try:
+        return end + timedelta(days=math.ceil((years - int(years)) * _YEAR))
+    except OverflowError:
         return None
