@@ -8,13 +8,15 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
+from databases import SERVERS
 from gates import POLICIES, Gate, told
 from living import ago
 from mlflow import MlflowClient
+from mlflow.entities import LoggedModelInput
 from places import Guest, Place
 from repairs import carry_out, findings, notes, plan_for, take_back, unfixed, verdict
 from servers import tracking_server
-from stores import START, Lab, there_and_back
+from stores import CREDIT, START, Lab, there_and_back
 
 from mlflow_compliance.changes import RenameExperiment, RestoreExperiment
 from mlflow_compliance.production.context import Context
@@ -25,6 +27,16 @@ from mlflow_compliance.settings.schema import Settings
 LabMaker = Callable[..., Lab]
 RULES = [POLICIES / "test_retention.py", POLICIES / "test_experiments.py"]
 HOLD = {"experiments": ["fraud"], "reason": "case 7"}
+KEPT = """
+[retention]
+deleted_days = 180
+production_years = 10
+superseded_years = 10
+[[retention.hold]]
+experiments = ["credit_scoring_final_delivery", "CREDIT_SCORING_model_selection"]
+reason = "case 7"
+until = 2099-12-31
+"""
 COPIED = {"compliance.copy": "complete", "compliance.source_run_id": ""}
 
 
@@ -258,7 +270,8 @@ def test_ret002_tells_what_is_older_than_the_settings_say(make_lab: LabMaker) ->
     assert notes(lab, "RET002", "") == [
         (
             "deleted more than 180 days ago (deleted_days: the settings), and neither a hold nor production keeps "
-            f"it: 2 runs and 1 logged model with {110 + files} bytes; --compliance-gc-preflight tells what else needs it"
+            f"it: 2 runs and 1 logged model with {110 + files} bytes; --compliance-gc-preflight tells what else needs "
+            "it"
         ),
         "deleted at a time that the store does not tell: 1 run with 10000 bytes",
     ]
@@ -336,6 +349,56 @@ def test_through_a_tracking_server(make_lab: LabMaker) -> None:
         assert {stage(lab, run) for run in runs} == {"active"}
         take_back(guest, done.lines)
         assert {stage(lab, run) for run in runs} == {"deleted"}
+
+
+def test_the_demo_store_is_repaired_as_without_it(demo: Lab) -> None:
+    """What the repair retires, copies and supersedes is its own doing: nothing of it is missed afterwards."""
+    ids = ("EXP001", "EXP002", "EXP003", "RUN001", "RET001")
+    before = plan_for(demo, *ids)
+    assert any(type(change).__name__ == "DeleteExperiment" for change in before.changes)
+    with (demo.folder / "compliance.toml").open("a") as settings:
+        settings.write(KEPT)
+    demo.reload()
+    assert plan_for(demo, *ids).changes == before.changes
+    assert carry_out(demo, plan_for(demo, *ids)).outcome.failed == []
+    assert findings(demo, *ids) == []
+    assert notes(demo, "RET001", "") == []
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_on_a_database_server(name: str, tmp_path: Path) -> None:
+    """Names, tags, models that a run read, times of deletion: every question that the tables are asked."""
+    holds = [{"runs": ["TRIAL"], "experiments": ["größe"], "models": ["Churn"], "reason": "case 7"}]
+    retention = {"deleted_days": 180, "production_years": 10, "hold": holds}
+    settings = Settings.model_validate({"products": [CREDIT], "retention": retention})
+    guest = Guest(Place(SERVERS[name]().store(f"{tmp_path}/mlruns"), f"{tmp_path}/mlruns"), tmp_path, settings)
+    whole, other, production = guest.experiment("Größe"), guest.experiment("other"), guest.experiment("credit_delivery")
+    trial, inside, marked = guest.run(other, "trial"), guest.run(whole), guest.run(production, stage="production")
+    base = guest.model(other, guest.run(other, "maker"), "base")
+    guest.client.log_inputs(trial, models=[LoggedModelInput(base)])
+    guest.registered("churn", f"models:/{base}")
+    lost = guest.model(whole, inside)
+    guest.client.delete_logged_model(lost)
+    for run_id in (trial, inside, marked):
+        guest.client.delete_run(run_id)
+    covered = retained(Context(guest.read(), settings))
+    wanted = {("run", trial), ("logged_model", base), ("model_version", "churn/1"), ("run", marked)}
+    assert wanted | {("logged_model", lost)} <= covered.keys()
+    assert all(row.deleted_at > START for row in guest.read().row_facts.values() if row.lifecycle == "deleted")
+    assert mended(guest) == [("model-deleted", "logged_model", lost)]
+    assert {stage(guest, run_id) for run_id in (trial, inside, marked)} == {"active"}
+
+
+def test_more_runs_than_are_read_at_a_time(make_lab: LabMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mlflow_compliance.production.lost.MOST", 1)
+    lab = make_lab(retention={"hold": [HOLD]})
+    key = lab.experiment("fraud")
+    runs = [deleted(lab, key) for _ in range(2)]
+    for left in (1, 0):
+        assert carry_out(lab, plan_for(lab, "RET001")).differing == []
+        assert [stage(lab, run) for run in runs].count("deleted") == left
+        assert ["run --fix again" in reason for reason in reasons(lab, "RET001")] == []
+    assert keys(lab) == []
 
 
 def test_a_file_store(tmp_path: Path, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
