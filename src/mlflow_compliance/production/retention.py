@@ -56,7 +56,10 @@ def _retained(context: Context) -> dict[Place, tuple[Retained, ...]]:
         if version is not None:
             for why in in_service(product.name, context.settings):
                 covering.version(version, why)
-    return {place: tuple(sorted(set(found), key=_worst_first)) for place, found in covering.found.items()}
+    return {
+        place: tuple(sorted(found, key=_worst_first) if len(found) > 1 else found)
+        for place, found in covering.found.items()
+    }
 
 
 def _of_hold(hold: Hold, on: EntityRef) -> Retained:
