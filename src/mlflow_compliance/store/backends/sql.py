@@ -21,6 +21,8 @@ from mlflow_compliance.production.claims import (
     runs_in_full,
     served_runs,
 )
+from mlflow_compliance.production.context import Context
+from mlflow_compliance.production.lost import restorable
 from mlflow_compliance.production.marks import sought_folded
 from mlflow_compliance.settings.schema import Settings, folded
 from mlflow_compliance.snapshot.entities import (
@@ -38,6 +40,7 @@ from mlflow_compliance.snapshot.standing import to_restore
 from mlflow_compliance.snapshot.tags import ASSESSED_RUN, COPY_STATE, MADE_BY_US, RETRACTED
 from mlflow_compliance.store.backends.base import Backend, Rows, fresh_since, workspace
 from mlflow_compliance.store.backends.sql_locations import rows_of
+from mlflow_compliance.store.backends.sql_row_facts import row_facts
 from mlflow_compliance.store.backends.sql_schema import lost_rows, read_schema
 from mlflow_compliance.store.backends.sql_standing import StandingReader
 from mlflow_compliance.store.backends.sql_tables import RegistryReader, RunReader, Tables
@@ -137,7 +140,7 @@ class SqlReader:
         models = self.full.logged_models(runs)
         may_go = retirable(settings, experiments, claimed)
         now = int(time.time() * 1000)
-        return Snapshot(
+        snapshot = Snapshot(
             info=replace(
                 info,
                 schema=",".join(schema.found),
@@ -156,7 +159,10 @@ class SqlReader:
             behind_versions=behind,
             lost_parents=lost,
             half_made=half_made(self.tables, experiments, registry),
+            row_facts=row_facts(self.tables, settings, experiments),
         )
+        held = restorable(Context(snapshot, settings)) - runs.keys()
+        return replace(snapshot, runs={**runs, **self.full.runs(held)}) if held else snapshot
 
     def _other_workspaces(self) -> tuple[str, ...]:
         """The workspaces that hold something and were not read."""
