@@ -105,7 +105,7 @@ class DeleteExperiment(Change):
         deleted = replace(experiment, lifecycle=DELETED, runs=counts)
         known = deleted.deleted_runs if deleted.keeps_deleted_ids else ()
         deleted = replace(deleted, deleted_runs=known)
-        return replace(snapshot.with_experiment(deleted), runs=runs)
+        return replace(snapshot.with_experiment(deleted), runs=runs).with_lifecycles(self.experiment_id, DELETED)
 
     def facts(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return {"lifecycle_stage": ACTIVE}, {"lifecycle_stage": DELETED}
@@ -140,7 +140,8 @@ class RestoreExperiment(Change):
         }
         counts = {(stage, status): number for stage, status, number in self.counts}
         restored = replace(experiment, lifecycle=ACTIVE, runs=counts, deleted_runs=tuple(sorted(self.deleted_runs)))
-        return replace(snapshot.with_experiment(restored), runs=runs)
+        after = replace(snapshot.with_experiment(restored), runs=runs)
+        return after.with_lifecycles(self.experiment_id, ACTIVE, self.deleted_runs)
 
     def facts(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return {"lifecycle_stage": DELETED}, {"lifecycle_stage": ACTIVE}

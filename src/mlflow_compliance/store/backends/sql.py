@@ -38,6 +38,7 @@ from mlflow_compliance.snapshot.standing import to_restore
 from mlflow_compliance.snapshot.tags import ASSESSED_RUN, COPY_STATE, MADE_BY_US, RETRACTED
 from mlflow_compliance.store.backends.base import Backend, Rows, fresh_since, workspace
 from mlflow_compliance.store.backends.sql_locations import rows_of
+from mlflow_compliance.store.backends.sql_row_facts import row_facts
 from mlflow_compliance.store.backends.sql_schema import lost_rows, read_schema
 from mlflow_compliance.store.backends.sql_standing import StandingReader
 from mlflow_compliance.store.backends.sql_tables import RegistryReader, RunReader, Tables
@@ -156,6 +157,7 @@ class SqlReader:
             behind_versions=behind,
             lost_parents=lost,
             half_made=half_made(self.tables, experiments, registry),
+            row_facts=row_facts(self.tables, settings, experiments),
         )
 
     def _other_workspaces(self) -> tuple[str, ...]:
