@@ -36,7 +36,20 @@ def _verify(audit: Audit, tell: Tell) -> int:
     return pytest.ExitCode.OK if well else pytest.ExitCode.TESTS_FAILED
 
 
-COMMANDS: Mapping[str, Callable[[Audit, Tell], int]] = {"journals": _journals, "verify": _verify}
+def _preflight(audit: Audit, tell: Tell) -> int:
+    from mlflow_compliance.audit.preflight import lines_of, preflight
+
+    found = preflight(audit)
+    for line, well in lines_of(found):
+        tell(line, well=well)
+    return pytest.ExitCode.TESTS_FAILED if any(item.needed for item in found) else pytest.ExitCode.OK
+
+
+COMMANDS: Mapping[str, Callable[[Audit, Tell], int]] = {
+    "journals": _journals,
+    "verify": _verify,
+    "gc_preflight": _preflight,
+}
 """Field of Flags -> what it does; its exit code is that of the session."""
 
 

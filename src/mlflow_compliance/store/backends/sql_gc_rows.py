@@ -1,0 +1,136 @@
+"""Which rows go when things are destroyed for good: by what MLflow's mappers cascade, by what its code names, and by
+what the database cascades itself.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from sqlalchemy import ColumnElement, Table, and_, func, inspect, select, tuple_
+from sqlalchemy import MetaData as Schema
+
+from mlflow_compliance.store.backends.sql_tables import CHUNK, Tables
+
+Key = tuple[Any, ...]
+
+
+class _Edge(NamedTuple):
+    """Rows of `child` go with the rows of `parent` whose `above` equal their `columns`."""
+
+    child: str
+    columns: tuple[str, ...]
+    parent: str
+    above: tuple[str, ...]
+
+
+def rows_going(tables: Tables, going: Mapping[str, Collection[Any]]) -> dict[str, int]:
+    """Table -> how many of its rows go with those of `going`: table -> its single keys."""
+    schema = Schema()
+    schema.reflect(bind=tables.connection, only=lambda name, _: name in tables.columns)
+    edges = {edge for edge in (*_mapped(), *_in_database(tables)) if _there(edge, schema)}
+    found: dict[str, set[Key]] = {table: {(key,) for key in keys} for table, keys in going.items() if keys}
+    counts = defaultdict[str, int](int)
+    waiting = [(table, set(keys)) for table, keys in found.items()]
+    while waiting:
+        table, keys = waiting.pop()
+        for edge in sorted(edge for edge in edges if edge.parent == table):
+            if _is_leaf(edge, edges):
+                counts[edge.child] += _count(tables, schema, edge, keys)
+                continue
+            new = _keys(tables, schema, edge, keys) - found.setdefault(edge.child, set())
+            if new:
+                found[edge.child] |= new
+                waiting.append((edge.child, new))
+    counts.update({table: len(keys) for table, keys in found.items()})
+    return {table: number for table, number in sorted(counts.items()) if number}
+
+
+def _is_leaf(edge: _Edge, edges: Collection[_Edge]) -> bool:
+    """Whether nothing goes with the rows of a table, and each goes with one other: then they are counted alone."""
+    return not any(other.parent == edge.child for other in edges) and [
+        other.columns for other in edges if other.child == edge.child
+    ] == [edge.columns]
+
+
+def _there(edge: _Edge, schema: Schema) -> bool:
+    return all(
+        table in schema.tables and name in schema.tables[table].columns
+        for table, names in ((edge.child, edge.columns), (edge.parent, edge.above))
+        for name in names
+    )
+
+
+def _mapped() -> Iterator[_Edge]:
+    """What SQLAlchemy deletes for MLflow, and what the code of its hard deletions names without a relation."""
+    import mlflow.store.tracking.sqlalchemy_store as module
+    from mlflow.store.tracking.dbmodels.models import SqlExperiment
+
+    for mapper in SqlExperiment.registry.mappers:
+        for relation in mapper.relationships:
+            if relation.cascade.delete and relation.direction.name == "ONETOMANY":
+                pairs = [(below.name, above.name) for above, below in relation.local_remote_pairs]
+                yield _Edge(
+                    relation.mapper.local_table.name,
+                    tuple(below for below, _ in pairs),
+                    mapper.local_table.name,
+                    tuple(above for _, above in pairs),
+                )
+    named = module.SqlAlchemyStore._hard_delete_experiment.__code__.co_names
+    for kind in (getattr(module, name, None) for name in named):
+        table = getattr(kind, "__table__", None)
+        if table is not None and "experiment_id" in table.columns and table.name != "experiments":
+            yield _Edge(table.name, ("experiment_id",), "experiments", ("experiment_id",))
+
+
+def _in_database(tables: Tables) -> Iterator[_Edge]:
+    for (_, child), keys in inspect(tables.connection).get_multi_foreign_keys().items():
+        for key in keys:
+            if key.get("options", {}).get("ondelete", "").upper() == "CASCADE":
+                yield _Edge(
+                    child, tuple(key["constrained_columns"]), key["referred_table"], tuple(key["referred_columns"])
+                )
+
+
+def _count(tables: Tables, schema: Schema, edge: _Edge, keys: Collection[Key]) -> int:
+    child = schema.tables[edge.child]
+    return sum(
+        tables.connection.execute(select(func.count()).select_from(child).where(condition)).scalar() or 0
+        for condition in _conditions(tables, schema, edge, keys)
+    )
+
+
+def _keys(tables: Tables, schema: Schema, edge: _Edge, keys: Collection[Key]) -> set[Key]:
+    child = schema.tables[edge.child]
+    own = list(child.primary_key.columns) or list(child.columns)
+    return {
+        tuple(row)
+        for condition in _conditions(tables, schema, edge, keys)
+        for row in tables.connection.execute(select(*own).where(condition))
+    }
+
+
+def _conditions(tables: Tables, schema: Schema, edge: _Edge, keys: Collection[Key]) -> Iterator[ColumnElement[bool]]:
+    """What the rows of a table meet that go with these of another, some at a time."""
+    child, parent = schema.tables[edge.child], schema.tables[edge.parent]
+    columns, own = [child.c[name] for name in edge.columns], list(parent.primary_key.columns)
+    values = keys if [column.name for column in own] == list(edge.above) else _values(tables, parent, edge, keys)
+    ordered = sorted(values, key=str)
+    for start in range(0, len(ordered), CHUNK // len(columns)):
+        some = ordered[start : start + CHUNK // len(columns)]
+        if len(columns) == 1:
+            yield columns[0].in_([value for (value,) in some])
+        else:
+            yield tuple_(*columns).in_(some)
+
+
+def _values(tables: Tables, parent: Table, edge: _Edge, keys: Collection[Key]) -> set[Key]:
+    """What the rows of a table hold in the columns that others refer to."""
+    own, above = list(parent.primary_key.columns), [parent.c[name] for name in edge.above]
+    ordered, found = sorted(keys, key=str), set[Key]()
+    for start in range(0, len(ordered), CHUNK // len(own)):
+        some = ordered[start : start + CHUNK // len(own)]
+        chosen = own[0].in_([value for (value,) in some]) if len(own) == 1 else tuple_(*own).in_(some)
+        found |= {tuple(row) for row in tables.connection.execute(select(*above).where(and_(chosen)))}
+    return {values for values in found if None not in values}
