@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
+import sys
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pytest
 from click.testing import CliRunner
 from sqlalchemy import MetaData, create_engine, exc, select
 
@@ -47,13 +47,16 @@ def gone(before: Rows, after: Rows) -> dict[str, int]:
     return {name: len(keys - after[name]) for name, keys in sorted(before.items()) if keys - after[name]}
 
 
-def collect(uri: str, *options: str, environment: Mapping[str, str] | None = None) -> str:
-    """Run the real `mlflow gc`; what it printed."""
+def collect(uri: str, *options: str, process: bool = False, **environment: str) -> str:
+    """Run the real `mlflow gc`; what it printed. In this process it takes a store that MLflow has open already."""
+    words = ["--backend-store-uri", uri, "--tracking-uri", uri, *options]
+    if process:
+        command = [sys.executable, "-m", "mlflow", "gc", *words]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **environment})
+        return f"{done.stdout}{done.stderr}"
     from mlflow.cli import gc
 
-    answer = CliRunner().invoke(
-        gc, ["--backend-store-uri", uri, "--tracking-uri", uri, *options], env=dict(environment or {})
-    )
+    answer = CliRunner().invoke(gc, words, env=environment)
     return f"{answer.output}{answer.exception or ''}"
 
 
@@ -68,10 +71,3 @@ def foretold(folder: Path, uri: str, **given: Any) -> list[Preflight]:
     """The preflight as a value, with the settings beside it."""
     audit = Audit(Options(rootdir=folder, workdir=folder, tracking_uri=uri, gc_preflight=True, **given), Silent)
     return preflight(audit)
-
-
-@pytest.fixture
-def without_workspace(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("MLFLOW_WORKSPACE", "MLFLOW_ENABLE_WORKSPACES"):
-        monkeypatch.delenv(name, raising=False)
-    assert "MLFLOW_WORKSPACE" not in os.environ

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,10 @@ import pytest
 from collecting import collect, destroyed, files_in, foretold, gone, rows_in
 from gates import Gate, state, told
 from living import scorer, traced
+from mlflow.entities import LoggedModelInput
+from mlflow.store.jobs.sqlalchemy_store import SqlAlchemyJobStore
 from stores import BIG, START, Lab
+from workspaces import give_away
 
 HOUR = 3_600_000
 
@@ -156,3 +160,134 @@ def test_what_cannot_be_asked(lab: Lab, gate: Gate, tmp_path: Path) -> None:
     result = gate("--compliance-gc-older-than=30d")
     assert result.ret == 4
     assert "are about --compliance-gc-preflight" in told(result)
+
+
+HOLD = """
+[retention]
+deleted_days = 20
+[[retention.hold]]
+runs = ["held*"]
+reason = "case 7"
+"""
+
+
+def test_what_is_still_needed_with_the_chain(lab: Lab, gate: Gate) -> None:
+    """Everything that may need a deleted thing, each beside its like that nothing needs; all deleted 40 days ago."""
+    client = lab.client
+    home = lab.experiment("credit_delivery", lifecycle="production")
+    lab.run(home, "champion", stage="production")
+    maker = lab.run(home, "maker", files={"model/model.pkl": BIG})
+    model = lab.model(home, maker, "sold", files={"model.pkl": BIG})
+    lab.registered("credit", f"models:/{model}", maker, alias="champion")
+    by_path = lab.run(home, "by path", files={"model/MLmodel": b"flavors: {}"})
+    lab.registered("other", str(lab.folder_of(by_path) / "model"))
+    parent, marked, held = (
+        lab.run(home, "parent"),
+        lab.run(home, "marked", Stage="Production "),
+        lab.run(home, "held 1"),
+    )
+    lab.run(home, "child", **{"mlflow.parentRunId": parent})
+    grand = lab.run(home, "grandparent")
+    lab.tag_run(parent, **{"mlflow.parentRunId": grand})
+    linked, free = lab.run(home, "linked", files={"x.bin": BIG + b"x"}), lab.run(home, "free", files={"y.bin": BIG})
+    reader = lab.run(home, "reader", files={"own.txt": b"own"})
+    (lab.folder_of(reader) / "x.bin").symlink_to(lab.folder_of(linked) / "x.bin")
+    shared = lab.run(home, "shared", files={"z.bin": BIG + b"z"})
+    twin = lab.run(home, "twin")
+    lab.sql("UPDATE runs SET artifact_uri = ? WHERE run_uuid = ?", str(lab.folder_of(shared)), twin)
+    base = lab.model(home, free, "base")
+    client.log_inputs(reader, models=[LoggedModelInput(base)])
+    unread = lab.model(home, free, "unread")
+    runs = (maker, by_path, parent, grand, marked, held, linked, free, shared)
+    for key in runs:
+        client.delete_run(key)
+    for key in (model, base, unread):
+        client.delete_logged_model(key)
+    aged(lab, 40, runs=runs, models=(model, base, unread))
+    fresh = lab.run(home, "fresh")
+    client.delete_run(fresh)
+    gate.settings(lab.uri, HOLD)
+    result = gate("--compliance-gc-preflight")
+    text = told(result)
+    assert result.ret == 1
+    needs = _needs(text)
+    for key, words in {
+        maker: "model_version credit version 1 relies on it (alias champion of credit -> version 1 -> run",
+        model: "model_version credit version 1 relies on it (alias champion of credit -> version 1 -> model",
+        by_path: f"other version 1 -> run {by_path}",
+        parent: "names it as its parent",
+        grand: "that relies on it is still needed",
+        marked: "its tag Stage=Production  says production",
+        held: "legal hold on run",
+        linked: "leads into it",
+        shared: f"files of run {twin} lie in its folder",
+        base: f"active run {reader} read it",
+        fresh: "it was deleted 0.0 days ago ([retention] deleted_days = 20)",
+    }.items():
+        assert any(words in line for line in needs[key]), (key, words, text)
+    assert needs[unread] == []
+    # The model that is read was written by it; the other one that it wrote is read by nobody.
+    assert [line for line in needs[free] if "model base that relies on it is still needed" in line]
+    assert "13 things" in text
+    assert "; 12 of them still needed" in text
+
+
+def _needs(text: str) -> dict[str, list[str]]:
+    """Id of each thing -> the lines that say why it is needed."""
+    found: dict[str, list[str]] = {}
+    key = ""
+    for line in text.splitlines():
+        if line.startswith(("run ", "logged model ", "experiment ")):
+            key = line.replace("logged model", "model").split()[1]
+            found[key] = []
+        elif line.startswith("    ") and key:
+            found[key].append(line)
+    return found
+
+
+def test_other_workspaces(lab: Lab, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_ENABLE_WORKSPACES", "false")  # gc sets it, and leaves it set
+    ours, theirs = lab.experiment("credit_delivery"), lab.experiment("theirs")
+    mine, other = lab.run(ours, "mine", files={"a": b"a"}), lab.run(theirs, "other", files={"b": b"bb"})
+    for key in (mine, other):
+        lab.client.delete_run(key)
+    give_away(lab, "team-b", [theirs])
+    gate.settings(lab.uri)
+    result = gate("--compliance-gc-preflight")
+    assert result.ret == 4
+    assert "mlflow gc refuses a store with several workspaces" in told(result)
+    assert "Cannot disable workspaces" in collect(lab.uri, process=True)
+    for options, taken in (("--workspace team-b", {other}), ("--all-workspaces", {mine, other})):
+        result = gate("--compliance-gc-preflight", f"--compliance-gc-options={options}")
+        assert result.ret == 0, told(result)
+        found = foretold(gate.folder, lab.uri, gc_options=options)
+        assert {key for item in found for _, key in item.doom.places} == taken
+    rows, files = rows_in(lab.uri), files_in(lab.folder)
+    said = collect(lab.uri, "--all-workspaces", process=True)
+    assert {key for _, key in destroyed(said)} == {mine, other}, said
+    assert sum((Counter(item.doom.rows) for item in found), Counter()) == Counter(gone(rows, rows_in(lab.uri)))
+    assert {path for item in found for path in item.files} == files - files_in(lab.folder)
+
+
+def test_jobs_and_single_ids(lab: Lab, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--run-ids X` takes every deleted experiment too, and says nothing of it."""
+    monkeypatch.setenv("MLFLOW_ENABLE_WORKSPACES", "false")  # gc sets it, and leaves it set
+    jobs = SqlAlchemyJobStore(lab.uri)
+    ended, waiting = (jobs.create_job("score", "{}") for _ in range(2))
+    jobs.start_job(ended.job_id)
+    jobs.finish_job(ended.job_id, "{}")
+    home, kept = lab.experiment("credit_gone"), lab.experiment("credit_delivery")
+    lab.run(home, "in it")
+    one, another = lab.run(kept, "one"), lab.run(kept, "another")
+    lab.client.delete_experiment(home)
+    for key in (one, another):
+        lab.client.delete_run(key)
+    gate.settings(lab.uri)
+    options = f"--run-ids {one} --jobs"
+    (found,) = foretold(gate.folder, lab.uri, gc_options=options)
+    rows = rows_in(lab.uri)
+    said = collect(lab.uri, *options.split())
+    assert destroyed(said) == {item.ref.place for item in found.doom.things if not item.along_with}
+    assert {("experiment", home), ("job", ended.job_id), ("run", one)} < destroyed(said)
+    assert not {another, waiting.job_id} & {key for _, key in destroyed(said)}
+    assert dict(found.doom.rows) == gone(rows, rows_in(lab.uri))

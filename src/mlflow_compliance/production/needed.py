@@ -58,6 +58,8 @@ class _Asking:
         self.context, self.snapshot, self.doom, self.folders = context, context.snapshot, doom, folders
         self.things = {item.ref.place: item for item in doom.things}
         self.found: dict[Place, list[Kept]] = defaultdict(list)
+        self._whole = set[Place]()
+        """Runs that are needed by themselves, and with that the models that they wrote."""
         self._copied = {
             run.tags[SOURCE_RUN]: run.run_id
             for run in self.snapshot.runs.values()
@@ -81,7 +83,9 @@ class _Asking:
             if kept:
                 yield tie.target.place, kept
         for item in self.doom.things:
-            for kept in (*self._by_itself(item), *self._by_law(item)):
+            own = [*self._by_itself(item)]
+            self._whole |= {item.ref.place} if own else set()
+            for kept in (*own, *self._by_law(item)):
                 yield item.ref.place, kept
         yield from self._by_records()
         yield from self._by_folders()
@@ -220,24 +224,23 @@ class _Asking:
         for item in self.doom.things:
             if item.ref.kind == "logged_model" and item.run_id:
                 models[item.run_id].append(item.ref.place)
-        waiting, seen = deque(self.found), set(self.found)
+        waiting = deque(self.found)
         while waiting:
             place = waiting.popleft()
             item, first = self.things[place], self.found[place][0]
-            for target in self._relied_on(item, models):
-                if target in self.things and target != place and target not in seen:
+            written = models.get(item.ref.key, ()) if place in self._whole else ()
+            for target in (*self._relied_on(item), *written):
+                if target in self.things and target not in self.found:
                     what = "in it" if target[0] == "experiment" else "that relies on it"
+                    what = "that wrote it" if target in written else what
                     chain = (*first.chain, word(self.things[target].ref))
                     self.keep(target, Kept(f"{word(item.ref)} {what} is still needed", chain, first.way_out))
-                    seen.add(target)
                     waiting.append(target)
 
-    def _relied_on(self, item: Doomed, models: Mapping[str, list[Place]]) -> Iterator[Place]:
+    def _relied_on(self, item: Doomed) -> Iterator[Place]:
         yield ("experiment", item.experiment_id)
         if item.parent:
             yield ("run", item.parent)
         if item.run_id:
             yield ("run", item.run_id)
         yield from (("logged_model", key) for key in item.reads)
-        if item.ref.kind == "run":
-            yield from models.get(item.ref.key, ())

@@ -22,8 +22,8 @@ class _Inode(NamedTuple):
 
 
 def folders_of(things: Iterable[Doomed], home: str | None) -> dict[Place, DoomedFolder]:
-    """(kind, key) of runs and models -> what lies in its place. A path, and bytes that several names share, count for the first thing
-    alone; they are freed where every name goes. `home` is what relative locations start from.
+    """(kind, key) of runs and models -> what lies in its place. A path, and bytes that several names share, count for
+    the first thing alone; they are freed where every name goes. `home` is what relative locations start from.
     """
     resolve = Resolver({}, home)  # gc knows nothing of [store.relocate]
     found: dict[Place, DoomedFolder] = {}
