@@ -78,10 +78,14 @@ def test_what_is_foretold_is_what_gc_destroys(
     assert dict(found.doom.rows) == gone(rows, rows_in(lab.uri))
     assert set(found.files) == files - files_in(folder)
     taken = {"rich", "old", "model", "with"} | (set() if older_than else {"minute"})
-    assert {key for _, key in destroyed(said)} == {full[name] for name in taken} | {full["gone"]}
+    ends = ("experiment", full["gone"]) in destroyed(said)  # older versions cannot delete one that has traces
+    assert {key for _, key in destroyed(said)} - {full["gone"]} == {full[name] for name in taken}
     for name in taken:
         assert f" {full[name]} " in text
     assert ("a minute ago" in text) is (older_than is None)
+    if not ends:
+        assert f"gc gives up at {full['gone']} (a row that stays refers to it" in text
+        return
     # What goes along, and what gc leaves behind.
     assert f"logged model {full['left']} 'left' of experiment {full['gone']}; goes with experiment" in text
     assert f"run {full['restored']} 'restored'" in text

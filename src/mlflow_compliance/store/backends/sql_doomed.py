@@ -17,8 +17,8 @@ from mlflow_compliance.snapshot.snapshot import Snapshot
 from mlflow_compliance.snapshot.tags import BUILD, BUILT_FOR, COPY_STATE, KEPT_JOURNAL, PARENT, RUN_NAME
 from mlflow_compliance.snapshot.ties import How, Tie, in_order
 from mlflow_compliance.store.backends.base import fresh_since
-from mlflow_compliance.store.backends.sql_gc_rows import rows_going
-from mlflow_compliance.store.backends.sql_gc_selection import Asked, select
+from mlflow_compliance.store.backends.sql_gc_rows import Going, rows_going
+from mlflow_compliance.store.backends.sql_gc_selection import Asked, Selected, select, without_refused
 from mlflow_compliance.store.backends.sql_tables import Tables
 from mlflow_compliance.store.backends.sql_ties import TieReader
 
@@ -37,25 +37,37 @@ class _Reader:
 
     def doom(self, asked: Asked, workspace: str) -> Doom:
         chosen = select(self.tables, asked, workspace, self.snapshot.taken_at)
-        homes = [int(key) for key in chosen.experiments]
-        runs = {*chosen.runs, *self._within("runs", "run_uuid", homes)}
-        models = {*chosen.models, *self._within("logged_models", "model_id", homes)}
+        going, rows = self._going(chosen)
+        if rows.refused:
+            chosen = without_refused(chosen, rows.refused)
+            going, rows = self._going(chosen)
+        runs, models, homes = going["runs"], going["logged_models"], going["experiments"]
         things = (
             *self._runs(runs, {*chosen.runs}, chosen.files_go),
             *self._models(models, {*chosen.models}, chosen.files_go),
             *self._experiments(chosen.experiments),
             *self._jobs(chosen.jobs),
         )
-        going = {"runs": runs, "logged_models": models, "experiments": homes, "jobs": chosen.jobs}
         return Doom(
             mlflow.__version__,
             workspace,
             things,
             chosen.stops,
-            rows_going(self.tables, going),
+            rows.counts,
             in_order(self._ties(runs, models, chosen.experiments)),
             self._reused(homes),
         )
+
+    def _going(self, chosen: Selected) -> tuple[dict[str, set[Any]], Going]:
+        """The runs, models, experiments and jobs whose rows go, by table, and what goes with them."""
+        homes = {int(key) for key in chosen.experiments}
+        found: dict[str, set[Any]] = {
+            "runs": {*chosen.runs, *self._within("runs", "run_uuid", homes)},
+            "logged_models": {*chosen.models, *self._within("logged_models", "model_id", homes)},
+            "experiments": homes,
+            "jobs": {*chosen.jobs},
+        }
+        return found, rows_going(self.tables, found)
 
     def _within(self, table: str, key: str, homes: Collection[int]) -> Iterator[str]:
         if table in self.tables.columns:

@@ -25,26 +25,47 @@ class _Edge(NamedTuple):
     above: tuple[str, ...]
 
 
-def rows_going(tables: Tables, going: Mapping[str, Collection[Any]]) -> dict[str, int]:
-    """Table -> how many of its rows go with those of `going`: table -> its single keys."""
+class Going(NamedTuple):
+    """Table -> how many of its rows go; and of runs, models and experiments the keys that cannot go, because a row that
+    stays refers to them: the database refuses that, and gc ends there.
+    """
+
+    counts: dict[str, int]
+    refused: dict[str, set[Any]]
+
+
+def rows_going(tables: Tables, going: Mapping[str, Collection[Any]]) -> Going:
+    """What goes with the rows of `going`: table -> its single keys."""
     schema = Schema()
     schema.reflect(bind=tables.connection, only=lambda name, _: name in tables.columns)
-    edges = {edge for edge in (*_mapped(), *_in_database(tables)) if _there(edge, schema)}
+    keys = [
+        (child, key)
+        for (_, child), found in inspect(tables.connection).get_multi_foreign_keys().items()
+        for key in found
+    ]
+    edges = {edge for edge in (*_mapped(), *_cascading(keys)) if _there(edge, schema)}
     found: dict[str, set[Key]] = {table: {(key,) for key in keys} for table, keys in going.items() if keys}
     counts = defaultdict[str, int](int)
     waiting = [(table, set(keys)) for table, keys in found.items()]
     while waiting:
-        table, keys = waiting.pop()
+        table, some = waiting.pop()
         for edge in sorted(edge for edge in edges if edge.parent == table):
             if _is_leaf(edge, edges):
-                counts[edge.child] += _count(tables, schema, edge, keys)
+                counts[edge.child] += _count(tables, schema, edge, some)
                 continue
-            new = _keys(tables, schema, edge, keys) - found.setdefault(edge.child, set())
+            new = _keys(tables, schema, edge, some) - found.setdefault(edge.child, set())
             if new:
                 found[edge.child] |= new
                 waiting.append((edge.child, new))
-    counts.update({table: len(keys) for table, keys in found.items()})
-    return {table: number for table, number in sorted(counts.items()) if number}
+    refused: dict[str, set[Any]] = defaultdict(set)
+    for edge in _refusing(keys) - edges:
+        if edge.parent in going and found.get(edge.parent) and _there(edge, schema):
+            staying = _keys(tables, schema, edge, found[edge.parent], also=edge.columns)
+            refused[edge.parent] |= {
+                key[-1] for key in staying if key[: -len(edge.columns)] not in found.get(edge.child, ())
+            }
+    counts.update({table: len(own) for table, own in found.items()})
+    return Going({table: number for table, number in sorted(counts.items()) if number}, dict(refused))
 
 
 def _is_leaf(edge: _Edge, edges: Collection[_Edge]) -> bool:
@@ -84,13 +105,34 @@ def _mapped() -> Iterator[_Edge]:
             yield _Edge(table.name, ("experiment_id",), "experiments", ("experiment_id",))
 
 
-def _in_database(tables: Tables) -> Iterator[_Edge]:
-    for (_, child), keys in inspect(tables.connection).get_multi_foreign_keys().items():
-        for key in keys:
-            if key.get("options", {}).get("ondelete", "").upper() == "CASCADE":
-                yield _Edge(
-                    child, tuple(key["constrained_columns"]), key["referred_table"], tuple(key["referred_columns"])
-                )
+def _cascading(keys: Collection[tuple[str, Any]]) -> Iterator[_Edge]:
+    """What the database deletes itself."""
+    return (_edge(child, key) for child, key in keys if _on_delete(key) == "CASCADE")
+
+
+def _refusing(keys: Collection[tuple[str, Any]]) -> set[_Edge]:
+    """Where the database lets no row go that another one refers to, and MLflow does not empty that reference."""
+    from mlflow.store.tracking.dbmodels.models import SqlExperiment
+
+    emptied = {
+        relation.mapper.local_table.name
+        for mapper in SqlExperiment.registry.mappers
+        for relation in mapper.relationships
+        if relation.direction.name == "ONETOMANY" and not relation.cascade.delete and not relation.viewonly
+    }
+    return {
+        _edge(child, key)
+        for child, key in keys
+        if _on_delete(key) not in ("CASCADE", "SET NULL", "SET DEFAULT") and child not in emptied
+    }
+
+
+def _on_delete(key: Any) -> str:
+    return str((key.get("options") or {}).get("ondelete") or "").upper()
+
+
+def _edge(child: str, key: Any) -> _Edge:
+    return _Edge(child, tuple(key["constrained_columns"]), key["referred_table"], tuple(key["referred_columns"]))
 
 
 def _count(tables: Tables, schema: Schema, edge: _Edge, keys: Collection[Key]) -> int:
@@ -101,9 +143,10 @@ def _count(tables: Tables, schema: Schema, edge: _Edge, keys: Collection[Key]) -
     )
 
 
-def _keys(tables: Tables, schema: Schema, edge: _Edge, keys: Collection[Key]) -> set[Key]:
+def _keys(tables: Tables, schema: Schema, edge: _Edge, keys: Collection[Key], also: Collection[str] = ()) -> set[Key]:
+    """The keys of the rows of a table that go with these of another, each followed by what it has in some columns."""
     child = schema.tables[edge.child]
-    own = list(child.primary_key.columns) or list(child.columns)
+    own = [*(list(child.primary_key.columns) or list(child.columns)), *(child.c[name] for name in also)]
     return {
         tuple(row)
         for condition in _conditions(tables, schema, edge, keys)

@@ -8,7 +8,7 @@ import inspect
 import os
 import re
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -62,10 +62,33 @@ class Selected(NamedTuple):
     runs: tuple[str, ...]
     models: tuple[str, ...]
     experiments: tuple[str, ...]
+    """In the order in which it comes to them."""
     jobs: tuple[str, ...]
     files_go: frozenset[tuple[str, str]]
     """(kind, key) of what loses its files too."""
     stops: tuple[Stop, ...]
+
+
+_BY_ROWS = "a row that stays refers to it, and the database refuses that"
+
+
+def without_refused(chosen: Selected, refused: Mapping[str, Collection[Any]]) -> Selected:
+    """What is left of a selection where the database refuses to let rows go: gc ends at the first one."""
+    runs, models, homes = (
+        {str(key) for key in refused.get(table, ())} for table in ("runs", "logged_models", "experiments")
+    )
+    first = next((key for key in chosen.experiments if key in homes), "")
+    ends = [*sorted(runs & {*chosen.runs}), *sorted(models & {*chosen.models})]
+    ends = ends or ([first] if first else [])
+    if not ends:
+        return chosen
+    return chosen._replace(
+        runs=tuple(key for key in chosen.runs if key not in runs),
+        models=() if runs & {*chosen.runs} else tuple(key for key in chosen.models if key not in models),
+        experiments=chosen.experiments[: chosen.experiments.index(first)] if ends == [first] else (),
+        jobs=(),
+        stops=(*chosen.stops, *(Stop(key, _BY_ROWS) for key in ends)),
+    )
 
 
 def asked_of_gc(options: str, older_than: str | None) -> Asked:
@@ -189,7 +212,7 @@ def select(tables: Tables, asked: Asked, workspace: str, now: int) -> Selected:
         return Selected(
             tuple(sorted(store.gone["run"])),
             () if at_a_run else tuple(sorted(store.gone["logged_model"])),
-            () if stops else tuple(sorted(store.gone["experiment"], key=int)),
+            () if stops else tuple(store.gone["experiment"]),
             tuple(_jobs(tables, asked, workspace, now)) if not stops else (),
             frozenset(store.files_gone),
             tuple(stops[key] for key in sorted(stops)),
@@ -250,7 +273,7 @@ class _StandIn:
         self._rows: Mapping[str, tuple[str, str]] | None = None
         self.at = ""
         """What it was last asked for."""
-        self.gone: dict[str, set[str]] = {"run": set(), "logged_model": set(), "experiment": set()}
+        self.gone: dict[str, list[str]] = {"run": [], "logged_model": [], "experiment": []}
         self.files_gone: set[tuple[str, str]] = set()
 
     def __getattr__(self, name: str) -> Any:
@@ -297,7 +320,7 @@ class _StandIn:
         return place
 
     def _note(self, kind: str, key: str) -> None:
-        self.gone[kind].add(key)
+        self.gone[kind].append(key)
         place = os.path.join(self._folder, re.sub(r"[^0-9A-Za-z_-]", "_", key))
         if kind != "experiment" and not os.path.exists(place):
             self.files_gone.add((kind, key))
