@@ -44,7 +44,10 @@ class LinkDuplicate(Change):
 
 @dataclass(frozen=True)
 class UnlinkDuplicate(Change):
-    """Make `path` a physical copy of its own again, with the mode and modification time (nanoseconds) that it had."""
+    """Make `path` a physical copy of its own again, with the mode and modification time (nanoseconds) that it had.
+
+    `recorded` says that its hash was on record before it came to share a copy: it stays there.
+    """
 
     path: str
     kept: str
@@ -52,6 +55,7 @@ class UnlinkDuplicate(Change):
     size: int
     mode: int
     mtime_ns: int
+    recorded: bool = False
 
     @property
     def entity(self) -> EntityRef:
@@ -63,7 +67,8 @@ class UnlinkDuplicate(Change):
     def predict(self, snapshot: Snapshot) -> Snapshot:
         artifacts = artifacts_in(snapshot)
         file = artifacts.files[self.path]._replace(copy=f"own:{self.path}")
-        recorded = {path: digest for path, digest in artifacts.recorded.items() if path != self.path}
+        gone = () if self.recorded else (self.path,)
+        recorded = {path: digest for path, digest in artifacts.recorded.items() if path not in gone}
         return replace(
             snapshot, artifacts=replace(artifacts, files={**artifacts.files, self.path: file}, recorded=recorded)
         )
@@ -114,6 +119,8 @@ class RestoreFromQuarantine(Change):
     root: str
     contents: tuple[tuple[str, int], ...]
     """(path, size in bytes) of every file, as they will stand again."""
+    sha256: str = ""
+    """The hash of what the manifest says of them, empty in journals of older versions."""
 
     @property
     def entity(self) -> EntityRef:
@@ -174,7 +181,14 @@ class GiveBack(_OwnedAgain, Change):
 
 @dataclass(frozen=True)
 class PutAsideAgain(_OwnedAgain, Change):
-    """Move what was given back to where it lay in quarantine; the manifest there still tells of it."""
+    """Move what was given back to where it lay in quarantine; the manifest there still tells of it.
+
+    `sha256` is the hash of what was given back, empty in journals of older versions; `folders` are those that were made
+    for it.
+    """
+
+    sha256: str = ""
+    folders: tuple[str, ...] = ()
 
     def describe(self) -> str:
         return f"move {self.path} to {self.source} again"

@@ -44,9 +44,12 @@ class ClaimRoot(Change):
 
 @dataclass(frozen=True)
 class ReleaseRoot(Change):
-    """Take back the last note in an artifact root; one that was there before it counts again."""
+    """Take back the last note in an artifact root, the one that a journal wrote (empty in journals of older versions);
+    one that was there before it counts again.
+    """
 
     root: str
+    journal: str = ""
 
     @property
     def entity(self) -> EntityRef:

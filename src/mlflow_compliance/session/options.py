@@ -84,8 +84,10 @@ def _check(flags: Flags, config: pytest.Config) -> None:
         raise ComplianceError("--fix-max takes a number of entities, 0 or more")
     if flags.limit is not None and not repairs:
         raise ComplianceError("--fix-max limits --fix or --fix-dry-run: give one of them")
-    if flags.owned_roots and not repairs:
-        raise ComplianceError("--fix-owned-root is about what --fix or --fix-dry-run may change: give one of them")
+    if flags.owned_roots and not repairs and flags.undo is None:
+        raise ComplianceError(
+            "--fix-owned-root is about what --fix, --fix-dry-run or --fix-undo may change: give one of them"
+        )
     if (flags.gc_options is not None or flags.gc_older_than is not None) and not flags.gc_preflight:
         raise ComplianceError(
             "--compliance-gc-older-than and --compliance-gc-options are about --compliance-gc-preflight: give it too"
