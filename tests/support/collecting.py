@@ -49,7 +49,7 @@ def gone(before: Rows, after: Rows) -> dict[str, int]:
 
 def collect(uri: str, *options: str, process: bool = False, **environment: str) -> str:
     """Run the real `mlflow gc`; what it printed. In this process it takes a store that MLflow has open already."""
-    words = ["--backend-store-uri", uri, "--tracking-uri", uri, *options]
+    words, environment = ["--backend-store-uri", uri, *options], {"MLFLOW_TRACKING_URI": uri, **environment}
     if process:
         command = [sys.executable, "-m", "mlflow", "gc", *words]
         done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **environment})

@@ -71,6 +71,7 @@ def test_what_is_foretold_is_what_gc_destroys(
     text = told(result)
     assert state(folder) == before, "not one byte is changed"
     assert result.ret == 1, text
+    assert "permanently" not in text, "nothing says that anything was deleted"
     (found,) = foretold(gate.folder, lab.uri, gc_older_than=older_than)
     rows, files = rows_in(lab.uri), files_in(folder)
     said = collect(lab.uri, *(["--older-than", older_than] if older_than else []))
@@ -234,6 +235,25 @@ def test_what_is_still_needed_with_the_chain(lab: Lab, gate: Gate) -> None:
     assert [line for line in needs[free] if "model base that relies on it is still needed" in line]
     assert "13 things" in text
     assert "; 12 of them still needed" in text
+
+
+def test_places_that_gc_cannot_clear(lab: Lab, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind a server that it is not told of, in a scheme that MLflow does not know, and where nothing is."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    home = lab.experiment("credit_delivery")
+    lab.client.delete_logged_model(lab.model(home, lab.run(home)))
+    served, odd, absent = (lab.run(home, name) for name in ("served", "odd", "absent"))
+    for key, uri in ((served, "mlflow-artifacts:/1/x"), (odd, "ftp2://host/x"), (absent, f"file://{lab.mlruns}/none")):
+        lab.sql("UPDATE runs SET artifact_uri = ? WHERE run_uuid = ?", uri, key)
+        lab.client.delete_run(key)
+    gate.settings(lab.uri)
+    text = told(gate("--compliance-gc-preflight"))
+    for key in (served, odd):
+        assert f"gc gives up at {key}" in text
+    (found,) = foretold(gate.folder, lab.uri)
+    assert found.doom.places == {("run", absent)}, "it never comes to the model"
+    said = collect(lab.uri)
+    assert destroyed(said) <= found.doom.places, said
 
 
 def _needs(text: str) -> dict[str, list[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Collection, Mapping
@@ -92,13 +93,16 @@ class SqlBackend(Backend):
             return newest_row(Tables(connection, workspace()), before)
 
     def doomed(self, options: str, older_than: str | None) -> list[Foretold]:
-        asked, found = asked_of_gc(options, older_than), []
-        with self.reading() as connection:
-            self._check(read_schema(Tables(connection, workspace())), "nothing is destroyed by mlflow gc either")
-            for name in workspaces_of_gc(asked, Tables(connection, workspace())):
-                reader = SqlReader(connection, name or workspace())
-                snapshot, rows = reader.read(self.info, self.settings, ())
-                found.append(Foretold(doom_of(reader.tables, asked, name, snapshot, self.settings), snapshot, rows))
+        found = []
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of SQLAlchemy, about MLflow's mappers and columns
+            asked = asked_of_gc(options, older_than)
+            with self.reading() as connection:
+                self._check(read_schema(Tables(connection, workspace())), "nothing is destroyed by mlflow gc either")
+                for name in workspaces_of_gc(asked, Tables(connection, workspace())):
+                    reader = SqlReader(connection, name or workspace())
+                    snapshot, rows = reader.read(self.info, self.settings, ())
+                    found.append(Foretold(doom_of(reader.tables, asked, name, snapshot, self.settings), snapshot, rows))
         return found
 
     def refuse_other_schema(self) -> None:

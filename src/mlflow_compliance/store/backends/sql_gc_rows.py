@@ -44,13 +44,14 @@ def rows_going(tables: Tables, going: Mapping[str, Collection[Any]]) -> Going:
         for key in found
     ]
     edges = {edge for edge in (*_mapped(), *_cascading(keys)) if _there(edge, schema)}
+    refusing = {edge for edge in _refusing(keys) - edges if _there(edge, schema)}
     found: dict[str, set[Key]] = {table: {(key,) for key in keys} for table, keys in going.items() if keys}
     counts = defaultdict[str, int](int)
     waiting = [(table, set(keys)) for table, keys in found.items()]
     while waiting:
         table, some = waiting.pop()
         for edge in sorted(edge for edge in edges if edge.parent == table):
-            if _is_leaf(edge, edges):
+            if _is_leaf(edge, edges, refusing):
                 counts[edge.child] += _count(tables, schema, edge, some)
                 continue
             new = _keys(tables, schema, edge, some) - found.setdefault(edge.child, set())
@@ -58,8 +59,8 @@ def rows_going(tables: Tables, going: Mapping[str, Collection[Any]]) -> Going:
                 found[edge.child] |= new
                 waiting.append((edge.child, new))
     refused: dict[str, set[Any]] = defaultdict(set)
-    for edge in _refusing(keys) - edges:
-        if edge.parent in going and found.get(edge.parent) and _there(edge, schema):
+    for edge in refusing:
+        if edge.parent in going and found.get(edge.parent):
             staying = _keys(tables, schema, edge, found[edge.parent], also=edge.columns)
             refused[edge.parent] |= {
                 key[-1] for key in staying if key[: -len(edge.columns)] not in found.get(edge.child, ())
@@ -68,11 +69,10 @@ def rows_going(tables: Tables, going: Mapping[str, Collection[Any]]) -> Going:
     return Going({table: number for table, number in sorted(counts.items()) if number}, dict(refused))
 
 
-def _is_leaf(edge: _Edge, edges: Collection[_Edge]) -> bool:
-    """Whether nothing goes with the rows of a table, and each goes with one other: then they are counted alone."""
-    return not any(other.parent == edge.child for other in edges) and [
-        other.columns for other in edges if other.child == edge.child
-    ] == [edge.columns]
+def _is_leaf(edge: _Edge, edges: Collection[_Edge], refusing: Collection[_Edge]) -> bool:
+    """Whether nothing goes with the rows of a table, and each refers to one other: then they are counted alone."""
+    others = {other for other in (*edges, *refusing) if other.child == edge.child}
+    return others == {edge} and not any(other.parent == edge.child for other in edges)
 
 
 def _there(edge: _Edge, schema: Schema) -> bool:

@@ -9,7 +9,8 @@ import os
 import re
 import shlex
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
+from io import StringIO
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
@@ -183,7 +184,12 @@ def select(tables: Tables, asked: Asked, workspace: str, now: int) -> Selected:
             f"mlflow gc of MLflow {mlflow.__version__} chooses in a way that this version does not know: what it would "
             "destroy cannot be told"
         )
-    with _as_workspace(workspace), TemporaryDirectory(prefix="mlflow-compliance-") as folder:
+    # It says that things are deleted, which they are not.
+    with (
+        _as_workspace(workspace),
+        TemporaryDirectory(prefix="mlflow-compliance-") as folder,
+        redirect_stdout(StringIO()),
+    ):
         stops: dict[str, Stop] = {}
         while True:
             store = _StandIn(tables, workspace, folder, frozenset(stops))
