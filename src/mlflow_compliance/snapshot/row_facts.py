@@ -27,7 +27,7 @@ class RowFacts:
     reads: tuple[str, ...] = ()
     """Of a run: the logged models that it read."""
     tags: Mapping[str, str] = field(default_factory=dict)
-    """Of a run: those that say whose child or copy it is, and what has to do with production."""
+    """Those that say whose child or copy it is, and, of a run, what has to do with production."""
 
     @property
     def ref(self) -> EntityRef:

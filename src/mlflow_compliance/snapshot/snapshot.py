@@ -116,12 +116,13 @@ class Snapshot:
         return bool(self.info.workspace) and self.info.backend in ("http", "https")
 
     def state_of(self, key: str) -> RowState | None:
-        """Whether a run or logged model that a version names is kept, None where it has no row."""
+        """Whether a run or logged model is kept; None where it has no row, or none that rules asked for."""
         if key in self.runs:
             return RowState(self.runs[key].lifecycle, self.runs[key].experiment_id)
         if key in self.logged_models:
             return RowState(self.logged_models[key].lifecycle, self.logged_models[key].experiment_id)
-        return self.behind_versions.get(key)
+        row = self.row_facts.get(("run", key)) or self.row_facts.get(("logged_model", key))
+        return RowState(row.lifecycle, row.experiment_id) if row else self.behind_versions.get(key)
 
     def models_of(self, run_id: str) -> list[LoggedModel]:
         """The active logged models that a run wrote, by id."""

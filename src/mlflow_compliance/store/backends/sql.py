@@ -22,6 +22,8 @@ from mlflow_compliance.production.claims import (
     runs_in_full,
     served_runs,
 )
+from mlflow_compliance.production.context import Context
+from mlflow_compliance.production.lost import restorable
 from mlflow_compliance.production.marks import sought_folded
 from mlflow_compliance.settings.schema import Settings, folded
 from mlflow_compliance.snapshot.entities import (
@@ -156,7 +158,7 @@ class SqlReader:
         models = self.full.logged_models(runs)
         may_go = retirable(settings, experiments, claimed)
         now = int(time.time() * 1000)
-        return Snapshot(
+        snapshot = Snapshot(
             info=replace(
                 info,
                 schema=",".join(schema.found),
@@ -177,6 +179,8 @@ class SqlReader:
             half_made=half_made(self.tables, experiments, registry),
             row_facts=row_facts(self.tables, settings, experiments),
         )
+        held = restorable(Context(snapshot, settings)) - runs.keys()
+        return replace(snapshot, runs={**runs, **self.full.runs(held)}) if held else snapshot
 
     def _other_workspaces(self) -> tuple[str, ...]:
         """The workspaces that hold something and were not read."""

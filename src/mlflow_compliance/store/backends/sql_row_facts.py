@@ -6,19 +6,12 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from mlflow_compliance.production.retention import (
-    held_homes,
-    holds_model,
-    holds_run,
-    names_runs,
-    service_tags,
-    shows_service,
-    tag_names,
-)
+from mlflow_compliance.production.holds import held_homes, holds_model, holds_run, names_runs
+from mlflow_compliance.production.service import service_tags, shows_service, tag_names
 from mlflow_compliance.settings.schema import Settings
 from mlflow_compliance.snapshot.entities import DELETED, Experiment
 from mlflow_compliance.snapshot.row_facts import RowFacts
-from mlflow_compliance.snapshot.tags import RUN_NAME
+from mlflow_compliance.snapshot.tags import RUN_NAME, SOURCE_MODEL
 from mlflow_compliance.store.backends.sql_tables import Tables
 
 
@@ -28,16 +21,17 @@ def row_facts(
     """Of the caller's workspace; nothing where the settings say nothing of retention."""
     if not settings.retention.says_anything:
         return {}
-    runs = _runs(tables, settings, experiments)
-    return {row.ref.place: row for row in (*runs, *_models(tables, settings, experiments, {row.key for row in runs}))}
+    # MLflow deletes the runs of an experiment with it and leaves its logged models active: the next gc takes both.
+    homes = held_homes(settings, experiments) | {key for key, item in experiments.items() if not item.active}
+    runs = _runs(tables, settings, experiments, homes)
+    return {row.ref.place: row for row in (*runs, *_models(tables, settings, experiments, homes, runs))}
 
 
-def _runs(tables: Tables, settings: Settings, experiments: Mapping[str, Experiment]) -> list[RowFacts]:
+def _runs(tables: Tables, settings: Settings, experiments: Collection[str], homes: Collection[str]) -> list[RowFacts]:
     since = "deleted_time" if tables.has("runs", "deleted_time") else "NULL"
     columns = f"SELECT run_uuid, experiment_id, name, lifecycle_stage, start_time, {since} FROM runs WHERE"
     found: dict[str, Any] = {row[0]: row for row in tables.all(f"{columns} lifecycle_stage = 'deleted'")}
-    held = sorted(held_homes(settings, experiments))
-    found.update({row[0]: row for row in tables.within(f"{columns} experiment_id IN :ids", map(int, held))})
+    found.update({row[0]: row for row in tables.within(f"{columns} experiment_id IN :ids", map(int, homes))})
     wanted = _in_service(tables, settings) | _named(tables, settings)
     found.update({row[0]: row for row in tables.within(f"{columns} run_uuid IN :ids", wanted - found.keys())})
     ids = [key for key, row in found.items() if str(row[1]) in experiments]
@@ -99,11 +93,17 @@ def _reads(tables: Tables, ids: Collection[str]) -> dict[str, list[str]]:
 
 
 def _models(
-    tables: Tables, settings: Settings, experiments: Mapping[str, Experiment], runs: set[str]
+    tables: Tables,
+    settings: Settings,
+    experiments: Collection[str],
+    homes: Collection[str],
+    runs: Collection[RowFacts],
 ) -> list[RowFacts]:
     if "logged_models" not in tables.columns:
         return []
-    held = held_homes(settings, experiments)
+    writers, read = {row.key for row in runs}, {key for row in runs for key in row.reads}
+    tagged = "SELECT model_id, tag_value FROM logged_model_tags WHERE tag_key = :source"
+    sources = {key: value or "" for key, value in tables.all(tagged, source=SOURCE_MODEL)}
     sql = (
         "SELECT model_id, experiment_id, name, lifecycle_stage, source_run_id, creation_timestamp_ms, "
         "last_updated_timestamp_ms FROM logged_models"
@@ -118,8 +118,11 @@ def _models(
             created or 0,
             (updated or 0) if lifecycle == DELETED else 0,
             run_id or "",
+            tags={SOURCE_MODEL: sources[key]} if key in sources else {},
         )
         for key, home, name, lifecycle, run_id, created, updated in tables.all(sql)
         if str(home) in experiments
-        and (lifecycle == DELETED or str(home) in held or run_id in runs or holds_model(settings, key))
+        and (
+            lifecycle == DELETED or str(home) in homes or run_id in writers or key in read or holds_model(settings, key)
+        )
     ]
