@@ -8,6 +8,7 @@ from mlflow_compliance.api import (
     JOURNAL,
     NOW,
     RETIRED_IN,
+    WHO,
     Change,
     Context,
     DeleteExperiment,
@@ -16,7 +17,6 @@ from mlflow_compliance.api import (
     SetExperimentTag,
     Unfixable,
     kept_by,
-    user_name,
 )
 
 
@@ -65,7 +65,7 @@ def retire(experiment: Experiment, reason: str, merged_into: str = "") -> Iterat
         {
             "compliance.retired_from": experiment.own_name,
             "compliance.retired_reason": reason,
-            "compliance.retired_by": user_name(),
+            "compliance.retired_by": WHO,
             "compliance.retired_at": NOW,
             RETIRED_IN: JOURNAL,
         },

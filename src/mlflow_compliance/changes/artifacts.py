@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mlflow_compliance.changes.base import Change, artifacts_in
+from mlflow_compliance.changes.base import Applicability, Change, artifacts_in
 from mlflow_compliance.changes.symbols import JOURNAL
 from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.snapshot.files import QUARANTINE, ArtifactFile, Ownerless, Pointer, Quarantined
@@ -19,6 +19,10 @@ class LinkDuplicate(Change):
     """Make `path` the same physical copy as `kept`: a copy-on-write clone where the file system has it, else a
     read-only hard link.
     """
+
+    applicability = Applicability.REVERSIBLE
+    counted = "file{s} shared"
+    by_itself = True
 
     path: str
     kept: str
@@ -45,6 +49,9 @@ class LinkDuplicate(Change):
 @dataclass(frozen=True)
 class UnlinkDuplicate(Change):
     """Make `path` a physical copy of its own again, with the mode and modification time (nanoseconds) that it had."""
+
+    applicability = Applicability.REVERSIBLE
+    counted = "file{s} parted"
 
     path: str
     kept: str
@@ -78,6 +85,9 @@ class MoveToQuarantine(Change):
     holds.
     """
 
+    applicability = Applicability.REVERSIBLE
+    counted = "orphan{s} moved aside"
+
     path: str
     root: str
     files: int
@@ -108,6 +118,9 @@ class MoveToQuarantine(Change):
 @dataclass(frozen=True)
 class RestoreFromQuarantine(Change):
     """Move something from the quarantine back to where it was."""
+
+    applicability = Applicability.REVERSIBLE
+    counted = "orphan{s} moved back"
 
     path: str
     source: str
@@ -159,6 +172,9 @@ class _OwnedAgain:
 class GiveBack(_OwnedAgain, Change):
     """Move what has an owner again from a quarantine to its former place."""
 
+    applicability = Applicability.REVERSIBLE
+    counted = "item{s} given back"
+
     def describe(self) -> str:
         return f"move {self.source} ({self.files} file{'s' * (self.files != 1)}, {self.size} bytes) back to {self.path}"
 
@@ -175,6 +191,9 @@ class GiveBack(_OwnedAgain, Change):
 @dataclass(frozen=True)
 class PutAsideAgain(_OwnedAgain, Change):
     """Move what was given back to where it lay in quarantine; the manifest there still tells of it."""
+
+    applicability = Applicability.REVERSIBLE
+    counted = "item{s} moved aside again"
 
     def describe(self) -> str:
         return f"move {self.path} to {self.source} again"
@@ -198,6 +217,10 @@ class PointToCopy(Change):
     """Write beside `path` that `kept` holds the same `size` bytes, and copy it into the quarantine of `root`. The
     object itself stays.
     """
+
+    applicability = Applicability.REVERSIBLE
+    counted = "pointer{s} written"
+    by_itself = True
 
     path: str
     root: str
@@ -240,6 +263,9 @@ class RetractPointer(Change):
     """Mark the pointer that a journal wrote beside `path` as taken back; it and the copy in the quarantine stay,
     since nothing is deleted.
     """
+
+    applicability = Applicability.REVERSIBLE
+    counted = "pointer{s} taken back"
 
     path: str
     root: str

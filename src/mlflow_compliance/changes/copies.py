@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mlflow_compliance.changes.base import Change, experiment_in, run_in
+from mlflow_compliance.changes.base import Applicability, Change, experiment_in, run_in
 from mlflow_compliance.changes.runs import recount, without_runs
 from mlflow_compliance.changes.symbols import JOURNAL, NOW, copy_of
 from mlflow_compliance.errors import ChangeError
@@ -59,6 +59,9 @@ class CopyRun(Change):
     the experiment has already, with another source, schema or profile: MLflow keeps the first, so the copy gets these
     and a tag with its own.
     """
+
+    applicability = Applicability.REVERSIBLE
+    counted = "run{s} copied"
 
     run_id: str
     experiment_id: str
@@ -143,6 +146,9 @@ class RetractCopy(Change):
     """Take back the copy of a run that one journal made: soft-delete it and its logged models. Its source was never
     changed.
     """
+
+    applicability = Applicability.REVERSIBLE
+    counted = "cop{y} of runs taken back"
 
     run_id: str
     experiment_id: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mlflow_compliance.changes.base import Change, experiment_in
+from mlflow_compliance.changes.base import Applicability, Change, experiment_in
 from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.snapshot.entities import ACTIVE, DELETED
 from mlflow_compliance.snapshot.refs import EntityRef
@@ -15,6 +15,9 @@ from mlflow_compliance.snapshot.snapshot import Snapshot
 @dataclass(frozen=True)
 class SetExperimentTag(Change):
     """Set a tag, or delete it where `value` is None; `before` is what it was, None where it was not set."""
+
+    applicability = Applicability.SAFE
+    counted = "tag{s} of experiments set"
 
     experiment_id: str
     key: str
@@ -61,6 +64,9 @@ class _Renaming:
 class RenameExperiment(_Renaming, Change):
     """Give an experiment another name."""
 
+    applicability = Applicability.REVERSIBLE
+    counted = "experiment{s} renamed"
+
     def describe(self) -> str:
         return f"rename experiment {self.experiment_id} from {self.before!r} to {self.name!r}"
 
@@ -76,6 +82,9 @@ class DeleteExperiment(Change):
 
     `merged_into` is the experiment that its runs were copied into: nothing may have come to them since.
     """
+
+    applicability = Applicability.REVERSIBLE
+    counted = "experiment{s} retired"
 
     experiment_id: str
     runs: int
@@ -117,6 +126,9 @@ class RestoreExperiment(Change):
     go again.
     """
 
+    applicability = Applicability.REVERSIBLE
+    counted = "experiment{s} restored"
+
     experiment_id: str
     deleted_runs: tuple[str, ...]
     counts: tuple[tuple[str, str, int], ...]
@@ -149,6 +161,9 @@ class RestoreExperiment(Change):
 @dataclass(frozen=True)
 class RenameDeletedExperiment(_Renaming, Change):
     """Give a soft-deleted experiment another name; it and its runs stay deleted."""
+
+    applicability = Applicability.REVERSIBLE
+    counted = "deleted experiment{s} renamed"
 
     def describe(self) -> str:
         return f"rename the deleted experiment {self.experiment_id} from {self.before!r} to {self.name!r}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mlflow_compliance.changes.base import Change
+from mlflow_compliance.changes.base import Applicability, Change
 from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.snapshot.entities import ModelVersion, RegisteredModel
 from mlflow_compliance.snapshot.refs import EntityRef
@@ -20,6 +20,9 @@ def version_of(model_id: str) -> str:
 @dataclass(frozen=True)
 class RegisterVersion(Change):
     """Register a logged model as a new version of a registered model, which is made where it is not there yet."""
+
+    applicability = Applicability.REVERSIBLE
+    counted = "version{s} registered"
 
     name: str
     model_id: str
@@ -85,6 +88,9 @@ class RegisterVersion(Change):
 class RetractVersion(Change):
     """Take a version back that a repair registered, and the registered model too where the repair made it."""
 
+    applicability = Applicability.REVERSIBLE
+    counted = "version{s} taken back"
+
     name: str
     model_id: str
     removes_model: bool
@@ -116,6 +122,9 @@ class SetAlias(Change):
     it was not there.
     """
 
+    applicability = Applicability.REVERSIBLE
+    counted = "alias{es} set"
+
     name: str
     alias: str
     version: str | None
@@ -146,6 +155,9 @@ class SetAlias(Change):
 @dataclass(frozen=True)
 class PutAliasBack(Change):
     """Let an alias name a version that is not there, as it did before a repair took it away."""
+
+    applicability = Applicability.REVERSIBLE
+    counted = "alias{es} put back"
 
     name: str
     alias: str

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mlflow_compliance.changes.base import Change, experiment_in, run_in
+from mlflow_compliance.changes.base import Applicability, Change, experiment_in, run_in
 from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.snapshot.entities import ACTIVE, DELETED, Experiment, Run
 from mlflow_compliance.snapshot.refs import EntityRef
@@ -18,6 +18,9 @@ from mlflow_compliance.snapshot.tags import PARENT
 @dataclass(frozen=True)
 class SetRunTag(Change):
     """Set a tag of a run, or delete it where `value` is None; `before` is what it was, None where it was not set."""
+
+    applicability = Applicability.SAFE
+    counted = "tag{s} of runs set"
 
     run_id: str
     key: str
@@ -74,6 +77,9 @@ class _OneRun:
 class EndRun(_OneRun, Change):
     """End a run that is stuck in RUNNING; `end_time` in milliseconds since the epoch."""
 
+    applicability = Applicability.REVERSIBLE
+    counted = "run{s} ended"
+
     status: str
     end_time: int
     before: str = "RUNNING"
@@ -96,6 +102,9 @@ class EndRun(_OneRun, Change):
 class ReopenRun(_OneRun, Change):
     """Set a run that was ended back to RUNNING."""
 
+    applicability = Applicability.REVERSIBLE
+    counted = "run{s} reopened"
+
     status: str
     end_time: int
 
@@ -116,6 +125,9 @@ class ReopenRun(_OneRun, Change):
 @dataclass(frozen=True)
 class RestoreRun(_OneRun, Change):
     """Restore a soft-deleted run in an active experiment."""
+
+    applicability = Applicability.REVERSIBLE
+    counted = "run{s} restored"
 
     def describe(self) -> str:
         return f"restore run {self.run_id} of experiment {self.experiment_id}"
@@ -139,6 +151,9 @@ class DeleteRun(_OneRun, Change):
     """Soft-delete a run that a repair restored: only as its inverse. Which runs miss it as their parent then is not
     predicted.
     """
+
+    applicability = Applicability.REVERSIBLE
+    counted = "run{s} soft-deleted"
 
     def describe(self) -> str:
         return f"soft-delete run {self.run_id} of experiment {self.experiment_id} (it can be restored)"

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 NOW = "⟨time of writing⟩"
 JOURNAL = "⟨journal⟩"
+WHO = "⟨who repairs⟩"
+"""The user who carries a plan out, who need not be the one who made it."""
 _SYMBOL = re.compile("⟨[^⟨⟩]*⟩")
 
 
