@@ -22,7 +22,7 @@ from repairs import findings, found_in, verdict
 from stores import BIG, Lab
 
 from mlflow_compliance.changes import SetExperimentTag
-from mlflow_compliance.repair.journal import Journal
+from mlflow_compliance.repair.journal import Heading, Journal
 from mlflow_compliance.rules.outcome import Outcome
 from mlflow_compliance.settings.schema import load_settings
 from mlflow_compliance.snapshot.journals import EXPERIMENT, Journals, KeptJournal
@@ -210,7 +210,7 @@ def test_a_journal_whose_place_is_away_is_not_judged_and_not_green(repaired: Gue
 @pytest.mark.parametrize("guest", ["postgresql"], indirect=True)
 def test_the_next_repair_keeps_what_a_killed_one_could_not(guest: Guest, gate: Gate) -> None:
     """It says that it was written for this store, and has no end."""
-    killed = Journal(guest.store.folder, datetime.now(timezone.utc), "0123456789abcdef")
+    killed = Journal(guest.store.folder, datetime.now(timezone.utc), Heading("0123456789abcdef"))
     killed.header(guest.store.info.uri, datetime.now(timezone.utc), 1)
     tag = SetExperimentTag("1", "a", "b", None)
     killed.begin_all("EXP003", [(1, tag, None)])
@@ -229,7 +229,7 @@ def test_the_next_repair_keeps_what_a_killed_one_could_not(guest: Guest, gate: G
 @pytest.mark.parametrize("guest", ["postgresql"], indirect=True)
 def test_stores_that_share_a_folder_keep_their_own_journals_alone(guest: Guest, gate: Gate) -> None:
     now = datetime.now(timezone.utc)
-    others = Journal(guest.store.folder, now, "0123456789abcdef")
+    others = Journal(guest.store.folder, now, Heading("0123456789abcdef"))
     others.header("postgresql://***@elsewhere/mlflow", now, 0)
     others.close(0, 0)
     assert KEPT in told(gate("--fix", owned(guest.place.artifacts)))

@@ -11,6 +11,7 @@ from mlflow_compliance.audit.snapshots import Alone, Sharing, SnapshotCache
 from mlflow_compliance.errors import ComplianceError, PlanError
 from mlflow_compliance.production.context import Context
 from mlflow_compliance.production.keys import keys_of
+from mlflow_compliance.repair.journal import Heading
 from mlflow_compliance.repair.plan import Plan, make_plan, not_now
 from mlflow_compliance.repair.run import Repair, carry_out
 from mlflow_compliance.rules.evaluation import cases, verdict_of
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from contextlib import AbstractContextManager
 
+    from mlflow_compliance.production.keys import SigningKey
     from mlflow_compliance.progress import Progress
     from mlflow_compliance.repair.apply import Writer
     from mlflow_compliance.snapshot.snapshot import Snapshot
@@ -322,7 +324,13 @@ class _Target:
 
         return StoreWriter(self._audit.store, binding)
 
-    def kept_as(self) -> str:
+    def heading(self, plan: str, undo_of: str = "") -> Heading:
+        return Heading(self._kept_as(), plan, self._audit.settings.fingerprint, undo_of)
+
+    def key(self) -> SigningKey | None:
+        return keys_of(self._audit.settings).signing
+
+    def _kept_as(self) -> str:
         from mlflow_compliance.store.storage.recorded_hashes import read_lines
 
         store, self._before = self._audit.store, self._audit.snapshot(artifacts=True)

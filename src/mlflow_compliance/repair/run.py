@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Protocol
 from mlflow_compliance.errors import ChangeError, StoreError
 from mlflow_compliance.repair.apply import apply_plan
 from mlflow_compliance.repair.expected import expected_after
-from mlflow_compliance.repair.journal import Journal, only_one
+from mlflow_compliance.repair.journal import Heading, Journal, only_one
 from mlflow_compliance.snapshot.diff import differences
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
+    from mlflow_compliance.production.keys import SigningKey
     from mlflow_compliance.progress import Progress
     from mlflow_compliance.repair.apply import Outcome, Writer
     from mlflow_compliance.repair.plan import Plan
@@ -39,8 +40,11 @@ class Target(Protocol):
     def writer(self, binding: dict[str, str]) -> Writer:
         """What carries changes out. Raises StoreError where it cannot be opened for writing."""
 
-    def kept_as(self) -> str:
-        """The mark of the journals that this store keeps itself, empty where it keeps none."""
+    def heading(self, plan: str, undo_of: str = "") -> Heading:
+        """What its journal says of itself, before anything is written."""
+
+    def key(self) -> SigningKey | None:
+        """What signs the journal's end, None where nothing does."""
 
     def recorded(self) -> Mapping[str, str]:
         """Path -> the hash that went on record since the plan was made, or that no journal in the store has yet."""
@@ -114,13 +118,13 @@ def carry_out(target: Target, plan: Callable[[], Plan], made: Callable[[Repair],
 def _write(repair: Repair, target: Target, progress: Progress) -> None:
     binding: dict[str, str] = {}
     writer = target.writer(binding)
-    kept_as = target.kept_as()
-    journal = Journal(target.folder, datetime.now(timezone.utc), kept_as, target.recorded)
+    heading = target.heading("")
+    journal = Journal(target.folder, datetime.now(timezone.utc), heading, target.recorded, target.key())
     repair.journal = journal.path
     progress.start("Repairing", len(repair.plan.changes))
     try:
         repair.outcome = apply_plan(repair.plan, writer, binding, journal, target.uri, lambda: progress.advance(1))
-        if kept_as:
+        if heading.kept_as:
             _keep(repair, target, writer)
     finally:
         progress.stop()

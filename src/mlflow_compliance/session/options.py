@@ -10,7 +10,7 @@ import pytest
 
 from mlflow_compliance.errors import ComplianceError
 from mlflow_compliance.session.packs import add_installed
-from mlflow_compliance.settings.flags import HELP, Flags, Spelling
+from mlflow_compliance.settings.flags import HELP, Flags, Spelling, commands_in
 
 
 def add_flags(group: pytest.OptionGroup) -> None:
@@ -57,9 +57,18 @@ def begin(config: pytest.Config) -> None:
         config.pluginmanager.register(HtmlReport(config), "mlflow_compliance.session.html")
 
 
+def _refuse_several(config: pytest.Config, *, repairs: bool) -> None:
+    """Each command does one thing, and none goes with a repair."""
+    asked = [spelling.name for _, spelling in commands_in(lambda dest: getattr(config.option, dest))]
+    asked += ["--fix"] if repairs and asked else []
+    if len(asked) > 1:
+        raise ComplianceError(f"{' and '.join(asked[:2])} exclude each other: give one of them")
+
+
 def _check(flags: Flags, config: pytest.Config) -> None:
     """Raise ComplianceError where flags do not go together, or one of them says nothing that can be done."""
     option, repairs = config.option, flags.fix or flags.fix_dry_run
+    _refuse_several(config, repairs=flags.fix)
     if repairs and (getattr(option, "numprocesses", None) or hasattr(config, "workerinput")):
         raise ComplianceError(
             "--fix and --fix-dry-run do not run under pytest-xdist: leave -n out (checks alone may run with it)"

@@ -4,7 +4,7 @@ imports next to nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ class Spelling(NamedTuple):
     type: Callable[[str], object] = str
     former: str = ""
     """An older name, which works on and is in no help."""
+    command: bool = False
+    """Whether it does one thing with the store, and no check is collected."""
 
     @property
     def dest(self) -> str:
@@ -39,8 +41,17 @@ def _flag(
     *,
     default: object = None,
     former: str = "",
+    command: bool = False,
 ) -> Any:
-    return field(default=default, metadata={HELP: Spelling(name, told, metavar, kind, former)})
+    return field(default=default, metadata={HELP: Spelling(name, told, metavar, kind, former, command)})
+
+
+def commands_in(given: Callable[[str], object]) -> list[tuple[str, Spelling]]:
+    """Field and spelling of every flag that is a command and was given; `given` tells the value of a `dest`."""
+    found = [(item.name, item.metadata[HELP]) for item in fields(Flags)]
+    return [
+        (name, spelling) for name, spelling in found if spelling.command and given(spelling.dest) not in (None, False)
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +92,18 @@ class Flags:
     fix: bool = _flag("--fix", "repair what can be repaired and undone, then audit again", default=False)
     fix_dry_run: bool = _flag(
         "--fix-dry-run", "print the plan that --fix would carry out and change nothing", default=False
+    )
+    journals: bool = _flag(
+        "--fix-journals",
+        "list the journals of repairs: when, who, how many changes, what became of them",
+        default=False,
+        command=True,
+    )
+    verify: str | None = _flag(
+        "--fix-verify",
+        "look for a changed, dropped or moved line in a journal: its path, its id, or 'last'",
+        "JOURNAL",
+        command=True,
     )
     limit: int | None = _flag("--fix-max", "refuse a plan that changes more than N entities", "N", int)
     owned_roots: tuple[str, ...] = _flag(

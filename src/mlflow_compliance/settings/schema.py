@@ -4,6 +4,8 @@ models.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
 from collections.abc import Collection, Iterable, Mapping
@@ -327,6 +329,12 @@ class Settings(_Table):
     def sha256(self) -> str:
         """Of the whole file that they came from (hex), empty for the defaults."""
         return self._source.sha256
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of what is in force, whichever file says it and in whatever order; credentials do not count."""
+        values = self.model_dump(mode="json", exclude={"store": {"tracking_uri"}})
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
     @property
     def base(self) -> Path:

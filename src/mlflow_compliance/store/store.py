@@ -27,6 +27,7 @@ from mlflow_compliance.store.backends.base import Backend, Rows
 
 if TYPE_CHECKING:
     from mlflow_compliance.store.evidence.cache import EvidenceCache
+    from mlflow_compliance.store.storage.journals import Finder
     from mlflow_compliance.store.storage.storages import Storages
 
 
@@ -111,11 +112,8 @@ class Store:
         apart.
         """
         from mlflow_compliance.snapshot.set_apart import set_apart
-        from mlflow_compliance.store.storage.journals import Finder
-        from mlflow_compliance.store.storage.locations import Resolver
 
-        resolve = Resolver(self.settings.store.resolved_relocate(self.settings.base), self.backend.home)
-        return set_apart(snapshot, Finder(self.info.uri, self.folder, self.places, resolve).journals(snapshot))
+        return set_apart(snapshot, self.finder.journals(snapshot))
 
     @without_collecting()
     def read_files(self, snapshot: Snapshot, rows: Rows, progress: Progress | None = None) -> Snapshot:
@@ -190,6 +188,15 @@ class Store:
         found = replace(found, lost_traces=lost_traces(found, self.backend))
         found = with_ownership(found, snapshot, rows, self.backend, self.owned, journals=self.folder)
         return replace(snapshot, artifacts=without_files(found, journals), journals=journals)
+
+    @property
+    def finder(self) -> Finder:
+        """Looks for this store's journals."""
+        from mlflow_compliance.store.storage.journals import Finder
+        from mlflow_compliance.store.storage.locations import Resolver
+
+        resolve = Resolver(self.settings.store.resolved_relocate(self.settings.base), self.backend.home)
+        return Finder(self.info.uri, self.folder, self.places, resolve)
 
     @cached_property
     def places(self) -> Storages:
