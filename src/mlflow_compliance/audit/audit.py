@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mlflow_compliance.audit.planning import Planning
 from mlflow_compliance.audit.snapshots import Alone, Sharing, SnapshotCache
 from mlflow_compliance.errors import ComplianceError, PlanError
 from mlflow_compliance.production.context import Context
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from mlflow_compliance.production.keys import SigningKey
     from mlflow_compliance.progress import Progress
     from mlflow_compliance.repair.apply import Writer
+    from mlflow_compliance.repair.limits import Limit
     from mlflow_compliance.snapshot.snapshot import Snapshot
     from mlflow_compliance.store.store import Store
 
@@ -64,6 +66,7 @@ class Audit:
         self.snapshots = SnapshotCache(sharing or Alone())
         self._remedies: Mapping[str, Fixer] | None = None
         self._context: Context | None = None
+        self.planning = Planning(options)
 
     @property
     def settings(self) -> Settings:
@@ -249,11 +252,15 @@ class Audit:
         rules = [rule for rule in self.policies.values() if rule.id in only and rule.evaluable]
         context = self.context(artifacts=True)
         kept = f"the journal will be kept in the store too, in experiment {EXPERIMENT!r}"
-        made = replace(
-            make_plan(rules, self.remedies, context, only),
-            note=kept if self.keeps_journals else "",
-            unasked=self._unasked(only, context),
-        )
+
+        def within(limit: Limit) -> Plan:
+            return replace(
+                make_plan(rules, self.remedies, context, only, limit),
+                note=kept if self.keeps_journals else "",
+                unasked=self._unasked(only, context),
+            )
+
+        made = self.planning.make(context.snapshot, self.settings, {rule.id for rule in rules}, within)
         limit = self.options.limit
         if limit is not None and len(made.entities) > limit:
             size = len(made.entities)
@@ -287,10 +294,13 @@ class Audit:
 
         def made(repair: Repair) -> None:
             self.repair = repair
+            repair.saved_from = self.planning.name
             tell(repair.plan)
 
         if not self.options.fix:
-            made(Repair(self.plan(only)))
+            dry = Repair(self.plan(only))
+            made(dry)
+            dry.saved_to = self.planning.save(dry.plan, self.settings)
             return
         from mlflow_compliance.store.store import refuse_writing
 

@@ -46,6 +46,9 @@ def begin(config: pytest.Config) -> None:
     """Check the flags against each other; add the packs of installed distributions; hook up the HTML report where
     pytest-html is used.
     """
+    option = config.option
+    # What says how to repair asks for it too.
+    option.fix = option.fix or (option.fix_safe and not option.fix_dry_run)
     try:
         _check(flags_of(config), config)
         add_installed(config)
@@ -84,6 +87,12 @@ def _check(flags: Flags, config: pytest.Config) -> None:
         raise ComplianceError("--fix-max takes a number of entities, 0 or more")
     if flags.limit is not None and not repairs:
         raise ComplianceError("--fix-max limits --fix or --fix-dry-run: give one of them")
+    if flags.plan is not None and not repairs:
+        raise ComplianceError(
+            "--fix-plan is written by --fix-dry-run and carried out by --fix: give one of them with it"
+        )
+    if flags.plan is not None and not flags.plan.strip():
+        raise ComplianceError("--fix-plan takes a file")
     if flags.owned_roots and not repairs:
         raise ComplianceError("--fix-owned-root is about what --fix or --fix-dry-run may change: give one of them")
     if flags.executor != Flags.executor:

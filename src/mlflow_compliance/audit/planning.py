@@ -1,0 +1,87 @@
+"""What the command line says of plans: which changes they are limited to, the file that one is kept in."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlflow_compliance.audit.plan_files import read_plan, refuse_to_replace, write_plan
+from mlflow_compliance.repair.journal import host_name, user_name, version_of
+from mlflow_compliance.repair.limits import All, Limit, SafeAlone
+from mlflow_compliance.repair.plan_document import Asked, Made, document_of, facts_of
+from mlflow_compliance.repair.saved_plan import Followed, refuse_other
+from mlflow_compliance.settings.errors import shown_path
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from mlflow_compliance.audit.audit import Options
+    from mlflow_compliance.repair.plan import Plan
+    from mlflow_compliance.repair.plan_document import SavedPlan
+    from mlflow_compliance.settings.schema import Settings
+    from mlflow_compliance.snapshot.snapshot import Snapshot
+
+_PROGRAMS = ("pytest-mlflow-compliance", "mlflow")
+"""Distributions that decide what a plan says and does."""
+
+
+class Planning:
+    """The plans of one session."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._saved: SavedPlan | None = None
+        self._versions = {name: version_of(name) for name in _PROGRAMS}
+
+    @property
+    def _path(self) -> Path | None:
+        named = self._options.plan
+        return None if named is None else self._options.workdir / Path(named).expanduser()
+
+    @property
+    def name(self) -> str:
+        """The file as people read it, '' where none is named."""
+        return shown_path(self._path) if self._path else ""
+
+    def check(self) -> None:
+        """Read the plan that is to be carried out; or see that one can be written. Raises PlanError."""
+        if self._path is None:
+            return
+        if self._options.fix:
+            self._saved = read_plan(self._path)
+        else:
+            refuse_to_replace(self._path)
+
+    def make(
+        self,
+        snapshot: Snapshot,
+        settings: Settings,
+        asked: Collection[str],
+        plan: Callable[[Limit], Plan],
+    ) -> Plan:
+        """A plan within its limits; `asked` are ids of rules. Raises PlanError where the saved one is not for this
+        store.
+        """
+        limits: list[Limit] = [SafeAlone()] if self._options.fix_safe else []
+        if self._saved is None:
+            made = plan(All(limits))
+            return replace(made, sha256=str(self._document(made, settings)["plan"]))
+        refuse_other(self._saved, facts_of(snapshot), settings.fingerprint, self._versions)
+        followed = Followed(self._saved)
+        made = plan(All([*limits, followed]))
+        return replace(made, sha256=self._saved.plan, fates=followed.fates(made, asked))
+
+    def save(self, plan: Plan, settings: Settings) -> str:
+        """Write a plan to the file that is named; its name, '' where none is. Raises PlanError."""
+        if self._path is not None:
+            write_plan(self._path, self._document(plan, settings))
+        return self.name
+
+    def _document(self, plan: Plan, settings: Settings) -> dict[str, Any]:
+        options = self._options
+        at = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        asked = Asked(rules=sorted(options.rules), safe_alone=options.fix_safe, not_asked=list(plan.unasked))
+        made = Made(at=at, by=user_name(), host=host_name())
+        return document_of(plan, made, self._versions, settings.fingerprint, asked)
