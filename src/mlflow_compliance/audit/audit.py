@@ -26,7 +26,7 @@ from mlflow_compliance.settings.schema import Settings, find_settings, load_sett
 from mlflow_compliance.snapshot.journals import EXPERIMENT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from mlflow_compliance.production.keys import SigningKey
@@ -66,7 +66,7 @@ class Audit:
         self.snapshots = SnapshotCache(sharing or Alone())
         self._remedies: Mapping[str, Fixer] | None = None
         self._context: Context | None = None
-        self.planning = Planning(options)
+        self.planning = Planning(options, options.workdir)
 
     @property
     def settings(self) -> Settings:
@@ -245,9 +245,9 @@ class Audit:
             return str(error)
         return ""
 
-    def plan(self, only: Mapping[str, frozenset[str]]) -> Plan:
-        """The plan for the findings of the collected cases. Raises PlanError where it is larger than --fix-max
-        allows.
+    def plan(self, only: Mapping[str, frozenset[str]], before: Callable[[], Collection[str]] = set) -> Plan:
+        """The plan for the findings of the collected cases; `before` gives the keys of what earlier repairs made.
+        Raises PlanError where it is larger than --fix-max allows.
         """
         rules = [rule for rule in self.policies.values() if rule.id in only and rule.evaluable]
         context = self.context(artifacts=True)
@@ -260,7 +260,7 @@ class Audit:
                 unasked=self._unasked(only, context),
             )
 
-        made = self.planning.make(context.snapshot, self.settings, {rule.id for rule in rules}, within)
+        made = self.planning.make(context.snapshot, self.settings, {rule.id for rule in rules}, within, before)
         limit = self.options.limit
         if limit is not None and len(made.entities) > limit:
             size = len(made.entities)
@@ -289,7 +289,12 @@ class Audit:
         backend = self.store.backend
         return backend.keeps_journals or (backend.rows and bool(self.snapshot(artifacts=True).journals.mark))
 
-    def carry_out(self, only: Mapping[str, frozenset[str]], tell: Callable[[Plan], None]) -> None:
+    def carry_out(
+        self,
+        only: Mapping[str, frozenset[str]],
+        tell: Callable[[Plan], None],
+        before: Callable[[], Collection[str]] = set,
+    ) -> None:
         """Plan, `tell` the plan, and with --fix carry it out and read the store anew."""
 
         def made(repair: Repair) -> None:
@@ -305,7 +310,7 @@ class Audit:
         from mlflow_compliance.store.store import refuse_writing
 
         refuse_writing(self.store, self.snapshot(artifacts=True))
-        carry_out(_Target(self), lambda: self.plan(only), made, self.progress())
+        carry_out(_Target(self), lambda: self.plan(only, before), made, self.progress())
 
 
 class _Target:

@@ -17,9 +17,9 @@ from mlflow_compliance.settings.errors import shown_path
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from mlflow_compliance.audit.audit import Options
     from mlflow_compliance.repair.plan import Plan
     from mlflow_compliance.repair.plan_document import SavedPlan
+    from mlflow_compliance.settings.flags import Flags
     from mlflow_compliance.settings.schema import Settings
     from mlflow_compliance.snapshot.snapshot import Snapshot
 
@@ -28,17 +28,18 @@ _PROGRAMS = ("pytest-mlflow-compliance", "mlflow")
 
 
 class Planning:
-    """The plans of one session."""
+    """The plans of one session; a file is named from the folder `base` on."""
 
-    def __init__(self, options: Options) -> None:
-        self._options = options
+    def __init__(self, flags: Flags, base: Path) -> None:
+        self._flags = flags
+        self._base = base
         self._saved: SavedPlan | None = None
         self._versions = {name: version_of(name) for name in _PROGRAMS}
 
     @property
     def _path(self) -> Path | None:
-        named = self._options.plan
-        return None if named is None else self._options.workdir / Path(named).expanduser()
+        named = self._flags.plan
+        return None if named is None else self._base / Path(named).expanduser()
 
     @property
     def name(self) -> str:
@@ -49,7 +50,7 @@ class Planning:
         """Read the plan that is to be carried out; or see that one can be written. Raises PlanError."""
         if self._path is None:
             return
-        if self._options.fix:
+        if self._flags.fix:
             self._saved = read_plan(self._path)
         else:
             refuse_to_replace(self._path)
@@ -60,18 +61,19 @@ class Planning:
         settings: Settings,
         asked: Collection[str],
         plan: Callable[[Limit], Plan],
+        before: Callable[[], Collection[str]],
     ) -> Plan:
-        """A plan within its limits; `asked` are ids of rules. Raises PlanError where the saved one is not for this
-        store.
+        """A plan within its limits; `asked` are ids of rules, `before` gives the keys of what earlier repairs made.
+        Raises PlanError where the saved one is not for this store.
         """
-        limits: list[Limit] = [SafeAlone()] if self._options.fix_safe else []
+        limits: list[Limit] = [SafeAlone()] if self._flags.fix_safe else []
         if self._saved is None:
             made = plan(All(limits))
             return replace(made, sha256=str(self._document(made, settings)["plan"]))
         refuse_other(self._saved, facts_of(snapshot), settings.fingerprint, self._versions)
         followed = Followed(self._saved)
         made = plan(All([*limits, followed]))
-        return replace(made, sha256=self._saved.plan, fates=followed.fates(made, asked))
+        return replace(made, sha256=self._saved.plan, fates=followed.fates(made, asked, before))
 
     def save(self, plan: Plan, settings: Settings) -> str:
         """Write a plan to the file that is named; its name, '' where none is. Raises PlanError."""
@@ -80,8 +82,7 @@ class Planning:
         return self.name
 
     def _document(self, plan: Plan, settings: Settings) -> dict[str, Any]:
-        options = self._options
         at = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        asked = Asked(rules=sorted(options.rules), safe_alone=options.fix_safe, not_asked=list(plan.unasked))
+        asked = Asked(rules=sorted(self._flags.rules), safe_alone=self._flags.fix_safe, not_asked=list(plan.unasked))
         made = Made(at=at, by=user_name(), host=host_name())
         return document_of(plan, made, self._versions, settings.fingerprint, asked)

@@ -58,8 +58,8 @@ class Fates:
 
     planned: int
     """How many there are."""
-    needless: int = 0
-    """Those whose finding is mended already."""
+    before: int = 0
+    """Those that an earlier repair made."""
     unasked: int = 0
     """Those of rules that are not asked, or not of everything."""
     refused: tuple[tuple[str, str], ...] = ()

@@ -91,7 +91,7 @@ class Repair:
         if fates is None:
             return
         made = len(self.outcome.applied) if self.outcome else 0
-        more = [f"{fates.needless} needed no more, what they mend is mended"] if fates.needless else []
+        more = [f"{fates.before} made before"] if fates.before else []
         more += [f"{fates.unasked} not asked for here"] if fates.unasked else []
         more += [f"{len(fates.refused)} refused"] if fates.refused else []
         rest = "".join(f"; {text}" for text in more)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from mlflow_compliance.changes import Change
-from mlflow_compliance.errors import PlanError
+from mlflow_compliance.changes import Change, load
+from mlflow_compliance.errors import ChangeError, PlanError
 from mlflow_compliance.repair.limits import Admitted
 from mlflow_compliance.repair.plan import Fates, Plan
 from mlflow_compliance.repair.plan_document import PlannedChange, PlannedStep, SavedPlan, StoreFacts, key_of, planned
@@ -15,6 +16,9 @@ from mlflow_compliance.rules.finding import CRASHED, Finding
 from mlflow_compliance.safe_text import first_of
 
 OTHERS = "it is not in the saved plan: make a new plan to have it mended"
+NOT_IN_IT = "what it is about has changed: the remedy of now has no such change"
+GONE = "its finding is gone: the store was changed since the plan was made"
+BUILDS_ON = "it builds on changes that are not made"
 _NEW_PLAN = "make a new plan with --fix-dry-run"
 _FEW = 3
 """Experiments in one line."""
@@ -45,6 +49,18 @@ def refuse_other(saved: SavedPlan, store: StoreFacts, settings: str, versions: M
         raise PlanError(f"the plan is for another store at {store.uri} ({told} here): {_NEW_PLAN}")
     if saved.settings != settings:
         raise PlanError(f"the settings in force are not those that the plan was made with: {_NEW_PLAN}, or use those")
+
+
+def keys_of(done: Iterable[Mapping[str, Any]]) -> set[str]:
+    """The keys of changes that journals hold as they were dumped."""
+    found = set()
+    for values in done:
+        kind = Change.kinds.get(str(values.get("kind")))
+        # What a kind leaves out of plans stands in its journal.
+        whole = kind is not None and kind.lasting is not Change.lasting
+        with suppress(ChangeError, ValueError):
+            found.add(key_of(load(values).lasting() if whole else values))
+    return found
 
 
 @dataclass
@@ -80,31 +96,36 @@ class Followed:
             return admitted, why
         return (), why
 
-    def fates(self, plan: Plan, asked: Collection[str]) -> Fates:
-        """What becomes of each change of the saved plan where `plan` is carried out; `asked` are the ids of rules."""
+    def fates(self, plan: Plan, asked: Collection[str], before: Callable[[], Collection[str]]) -> Fates:
+        """What becomes of each change of the saved plan where `plan` is carried out. `asked` are the ids of rules;
+        `before` gives the keys of what earlier repairs made, and is asked only where something is left.
+        """
         told = _Told(plan, self.saved)
         doing = {self._key(change) for change in plan.changes}
-        needless = unasked = 0
+        earlier = unasked = 0
         refused: list[tuple[str, str]] = []
+        made: Collection[str] | None = None
         for step in self.saved.steps:
             left = [change for change in step.changes if key_of(change.change) not in doing]
-            finding = step.finding
-            why = told.unfixed.get(finding.fingerprint)
-            if finding.policy not in asked:
+            found = step.finding.fingerprint
+            if left and found not in told.unfixed:
+                made = before() if made is None else made
+                again = [change for change in left if key_of(change.change) not in made]
+                earlier, left = earlier + len(left) - len(again), again
+            if step.finding.policy not in asked:
                 unasked += len(left)
-            elif why is not None:
-                refused += [(change.says, self._why(change, step, why)) for change in left]
-            elif finding.fingerprint in told.mended:
-                needless += len(left)
+            elif found in told.unfixed:
+                refused += [(change.says, self._why(change, step, told.unfixed[found])) for change in left]
+            elif found in told.mended:
+                refused += [(change.says, NOT_IN_IT) for change in left]
             elif unknown := told.unknown(step):
                 refused += [(change.says, unknown) for change in left]
-            elif finding.policy in plan.unasked:
+            elif step.finding.policy in plan.unasked:
                 unasked += len(left)
-            elif step.follows and refused:
-                refused += [(change.says, "it builds on changes that are not made") for change in left]
             else:
-                needless += len(left)
-        return Fates(len(self.saved.changes), needless, unasked, tuple(refused))
+                gone = BUILDS_ON if step.follows and refused else GONE
+                refused += [(change.says, gone) for change in left]
+        return Fates(len(self.saved.changes), earlier, unasked, tuple(refused))
 
     def _why(self, change: PlannedChange, step: PlannedStep, reason: str) -> str:
         """Why a change is not made although its finding is still there."""
@@ -115,13 +136,21 @@ class Followed:
         if key_of(change.change) in dict(by_now):
             return f"its remedy is another one by now, with: {others[0].describe()}"
         like = next((other for other in others if _same_thing(other.lasting(), change.change)), None)
-        return f"by now it would be: {like.describe()}" if like else "the remedy of now has no such change"
+        if like is None:
+            return NOT_IN_IT
+        now = like.lasting()
+        differing = ", ".join(
+            f"{name} {value!r} in place of {change.change.get(name)!r}"
+            for name, value in now.items()
+            if value != change.change.get(name) and not isinstance(value, dict | list)
+        )
+        return f"by now it would be another one: {differing or like.describe()}"
 
 
 def _same_thing(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two changes do the same kind of thing to the same entity: the first value names it."""
+    """Whether two changes do the same kind of thing to the same entity, which the value behind their kind names."""
     (_, kind), (name, value), *_ = one.items()
-    return other.get("kind") == kind and other.get(name) == value and one.get("key") == other.get("key")
+    return (kind, value, one.get("key")) == (other.get("kind"), other.get(name), other.get("key"))
 
 
 class _Told:
