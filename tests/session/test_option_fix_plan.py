@@ -84,7 +84,8 @@ def test_the_plan_that_was_saved_is_carried_out(gate: Gate, messy: Lab, tmp_path
     # The same store again: --fix alone does the same, and its journal names the same plan.
     shutil.rmtree(messy.folder)
     shutil.copytree(tmp_path / "as it was", messy.folder, symlinks=True)
-    assert gate("--fix").ret == 0
+    fixed = gate("--fix", process=True)  # MLflow keeps the database open that lay there
+    assert fixed.ret == 0, told(fixed)
     assert done(messy) == by_plan
     assert header(messy)["plan"] == found["plan"]
 
@@ -267,14 +268,12 @@ def test_hostile_names_steer_nobody(gate: Gate, messy: Lab) -> None:
     """What a store is named may hold escapes, directions of writing, quotes: a reader sees them, a plan keeps them."""
     name = 'test_\x1b[31m"\u202egnp.exe\u2028 ⟨journal⟩ größe'
     key = messy.experiment(name)
-    messy.client.set_experiment_tag(key, "evil\u200b", "x\u202e")
+    messy.client.set_experiment_tag(key, "evil", "x\u202e")
     found = saved(gate)
     text = (gate.folder / "plan.json").read_text("utf-8")
     assert all(char == "\n" or char.isprintable() for char in text)
     assert "größe" in text
-    assert name in [
-        change["change"].get("before") for step in found["steps"] for change in step["changes"]
-    ]
+    assert name in [change["change"].get("before") for step in found["steps"] for change in step["changes"]]
     made = gate("--fix", PLAN)
     assert made.ret == 0, told(made)
     assert names(messy)[key][1] == "deleted"
@@ -282,7 +281,10 @@ def test_hostile_names_steer_nobody(gate: Gate, messy: Lab) -> None:
 
 SPOILT: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing": (lambda path: path.unlink(), "there is no plan plan.json: make one with --fix-dry-run --fix-plan="),
-    "a folder": (lambda path: (path.unlink(), path.mkdir()), "the plan plan.json cannot be read (it is a folder)"),
+    "a folder": (
+        lambda path: (path.unlink(), path.mkdir()),
+        "the plan plan.json cannot be read (is not a regular file)",
+    ),
     "no JSON": (lambda path: path.write_text("{"), "plan.json is no plan: make one with --fix-dry-run"),
     "bytes": (lambda path: path.write_bytes(b"\xff\x00" * 9), "plan.json is no plan: make one with --fix-dry-run"),
     "brackets": (lambda path: path.write_text("[" * 200_000), "plan.json is no plan: make one with --fix-dry-run"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -101,7 +100,6 @@ def _explained(path: Path) -> Iterator[None]:
     except FileNotFoundError:
         raise PlanError(f"there is no plan {name}: make one with --fix-dry-run --fix-plan={name}") from None
     except OSError as error:
-        reason = "it is a folder" if error.errno == errno.EISDIR else error.strerror or str(error)
-        raise PlanError(f"the plan {name} cannot be read ({reason})") from None
+        raise PlanError(f"the plan {name} cannot be read ({error.strerror or error})") from None
     except ValueError as error:
         raise PlanError(f"the plan {name} {error}: {_OLDER}") from None
