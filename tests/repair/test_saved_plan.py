@@ -24,7 +24,16 @@ from mlflow_compliance.changes import (
     dump,
 )
 from mlflow_compliance.repair.plan import Plan, Step
-from mlflow_compliance.repair.plan_document import Asked, Made, SavedPlan, as_text, document_of, hash_of, is_whole
+from mlflow_compliance.repair.plan_document import (
+    Asked,
+    Made,
+    SavedPlan,
+    as_text,
+    document_of,
+    facts_of,
+    hash_of,
+    is_whole,
+)
 from mlflow_compliance.repair.saved_plan import Followed, keys_of
 from mlflow_compliance.rules.finding import Finding
 from mlflow_compliance.snapshot.entities import StoreInfo
@@ -38,7 +47,7 @@ EMPTY = Snapshot(StoreInfo("sqlite:///x.db", "sqlite"), 0, {}, {}, {}, {})
 
 
 def document(plan: Plan) -> dict[str, object]:
-    return document_of(plan, MADE, {"mlflow": "3"}, "0" * 64, ASKED)
+    return document_of(plan, MADE, {"mlflow": "3"}, facts_of(plan.start, ""), "0" * 64, ASKED)
 
 
 def plan_of(*remedies: tuple[Change, ...]) -> Plan:

@@ -154,7 +154,10 @@ def test_a_run_that_came_to_a_rival_leaves_it_as_it_is(gate: Gate, messy: Lab) -
     refused = not_done(text)
     assert len(refused) == 9
     assert f"its remedy is another one by now, with: copy run {late} into experiment 1" in refused[0]
-    assert "soft-delete experiment 2 with its runs (it can be restored): by now it would be another one: runs 2" in text
+    assert (
+        "soft-delete experiment 2 with its runs (it can be restored): by now it would be another one, with runs 2"
+        in text
+    )
     assert "plan.json: 13 of 22 planned changes made; 9 refused" in text
     found = names(messy)
     assert found["2"] == ("credit_production", "active")
@@ -180,13 +183,16 @@ def test_what_a_tag_says_by_now_is_not_written_over(gate: Gate, messy: Lab) -> N
 
 
 def test_what_somebody_mended_by_hand_is_told(gate: Gate, messy: Lab) -> None:
+    """The store keeps the rule, and yet not by what was reviewed."""
     saved(gate)
-    messy.client.set_experiment_tag("4", "lifecycle", "development")
-    messy.client.set_experiment_tag("4", "mlflow.note.content", "read by Ann")
-    gate.settings(messy.uri)
+    messy.client.set_experiment_tag("4", "lifecycle", "archived")
+    messy.client.set_experiment_tag("4", "mlflow.note.content", "ARCHIVED by Ann")
     made = gate("--fix", PLAN, "-k", "stuck or classified")
-    text = told(made)
-    assert "set tag lifecycle of experiment 4" in text
+    assert made.ret == 1
+    refused = not_done(told(made))
+    assert len(refused) == 2
+    assert all(line.endswith("its finding is gone: the store was changed since the plan was made") for line in refused)
+    assert "plan.json: 1 of 22 planned changes made; 19 not asked for here; 2 refused" in told(made)
 
 
 def test_a_run_that_is_alive_again_is_not_ended(gate: Gate, messy: Lab) -> None:
@@ -216,7 +222,7 @@ def test_guards_are_asked_on_what_is_done_and_not_on_what_was_planned(gate: Gate
     assert made.ret == 1
     text = told(made)
     assert f"set run {stuck} from RUNNING to KILLED with its last known time" in text
-    assert "by now it would be another one: end_time " in text
+    assert "by now it would be another one, with end_time " in text
     assert "1 of its runs have not ended: what they log next would be lost" in text
     assert names(messy)["3"] == ("test_experiment", "active")
     assert messy.client.get_run(stuck).info.status == "RUNNING"
@@ -397,6 +403,17 @@ def test_credentials_stand_in_no_plan(gate: Gate, messy: Lab) -> None:
     found = saved(gate)
     assert "secret" not in (gate.folder / "plan.json").read_text("utf-8")
     assert [item for item in found["left"] if item["finding"]["entity"]["key"] == key]
+
+
+def test_whoever_carries_it_out_is_named(gate: Gate, messy: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOGNAME", "ann")
+    assert saved(gate)["made"]["by"] == "ann"
+    monkeypatch.setenv("LOGNAME", "bob")
+    made = gate("--fix", PLAN)
+    assert made.ret == 0, told(made)
+    assert "plan.json: 22 of 22 planned changes made" in told(made)
+    assert header(messy)["user"] == "bob"
+    assert messy.client.get_experiment("3").tags["compliance.retired_by"] == "bob"
 
 
 def test_limits_of_both_count(gate: Gate, messy: Lab) -> None:

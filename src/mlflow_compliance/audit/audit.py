@@ -14,6 +14,7 @@ from mlflow_compliance.production.context import Context
 from mlflow_compliance.production.keys import keys_of
 from mlflow_compliance.repair.journal import Heading
 from mlflow_compliance.repair.plan import Plan, make_plan, not_now
+from mlflow_compliance.repair.plan_document import facts_of
 from mlflow_compliance.repair.run import Repair, carry_out
 from mlflow_compliance.rules.evaluation import cases, verdict_of
 from mlflow_compliance.rules.finding import Finding, Severity
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from mlflow_compliance.progress import Progress
     from mlflow_compliance.repair.apply import Writer
     from mlflow_compliance.repair.limits import Limit
+    from mlflow_compliance.repair.plan_document import StoreFacts
     from mlflow_compliance.snapshot.snapshot import Snapshot
     from mlflow_compliance.store.store import Store
 
@@ -260,7 +262,9 @@ class Audit:
                 unasked=self._unasked(only, context),
             )
 
-        made = self.planning.make(context.snapshot, self.settings, {rule.id for rule in rules}, within, before)
+        made = self.planning.make(
+            self._facts(context.snapshot), self.settings, {rule.id for rule in rules}, within, before
+        )
         limit = self.options.limit
         if limit is not None and len(made.entities) > limit:
             size = len(made.entities)
@@ -269,6 +273,9 @@ class Audit:
                 "or select with -k"
             )
         return made
+
+    def _facts(self, snapshot: Snapshot) -> StoreFacts:
+        return facts_of(snapshot, self.store.backend.home or "")
 
     def _unasked(self, only: Mapping[str, frozenset[str]], context: Context) -> tuple[str, ...]:
         """Ids of the rules that are not asked for a plan, or not of everything."""
@@ -305,7 +312,7 @@ class Audit:
         if not self.options.fix:
             dry = Repair(self.plan(only))
             made(dry)
-            dry.saved_to = self.planning.save(dry.plan, self.settings)
+            dry.saved_to = self.planning.save(dry.plan, self._facts(dry.plan.start), self.settings)
             return
         from mlflow_compliance.store.store import refuse_writing
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mlflow_compliance.audit.plan_files import read_plan, refuse_to_replace, write_plan
 from mlflow_compliance.repair.journal import host_name, user_name, version_of
 from mlflow_compliance.repair.limits import All, Limit, SafeAlone
-from mlflow_compliance.repair.plan_document import Asked, Made, document_of, facts_of
+from mlflow_compliance.repair.plan_document import Asked, Made, document_of
 from mlflow_compliance.repair.saved_plan import Followed, refuse_other
 from mlflow_compliance.settings.errors import shown_path
 
@@ -18,10 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from mlflow_compliance.repair.plan import Plan
-    from mlflow_compliance.repair.plan_document import SavedPlan
+    from mlflow_compliance.repair.plan_document import SavedPlan, StoreFacts
     from mlflow_compliance.settings.flags import Flags
     from mlflow_compliance.settings.schema import Settings
-    from mlflow_compliance.snapshot.snapshot import Snapshot
 
 _PROGRAMS = ("pytest-mlflow-compliance", "mlflow")
 """Distributions that decide what a plan says and does."""
@@ -57,7 +56,7 @@ class Planning:
 
     def make(
         self,
-        snapshot: Snapshot,
+        store: StoreFacts,
         settings: Settings,
         asked: Collection[str],
         plan: Callable[[Limit], Plan],
@@ -69,20 +68,20 @@ class Planning:
         limits: list[Limit] = [SafeAlone()] if self._flags.fix_safe else []
         if self._saved is None:
             made = plan(All(limits))
-            return replace(made, sha256=str(self._document(made, settings)["plan"]))
-        refuse_other(self._saved, facts_of(snapshot), settings.fingerprint, self._versions)
+            return replace(made, sha256=str(self._document(made, store, settings)["plan"]))
+        refuse_other(self._saved, store, settings.fingerprint, self._versions)
         followed = Followed(self._saved)
         made = plan(All([*limits, followed]))
         return replace(made, sha256=self._saved.plan, fates=followed.fates(made, asked, before))
 
-    def save(self, plan: Plan, settings: Settings) -> str:
+    def save(self, plan: Plan, store: StoreFacts, settings: Settings) -> str:
         """Write a plan to the file that is named; its name, '' where none is. Raises PlanError."""
         if self._path is not None:
-            write_plan(self._path, self._document(plan, settings))
+            write_plan(self._path, self._document(plan, store, settings))
         return self.name
 
-    def _document(self, plan: Plan, settings: Settings) -> dict[str, Any]:
+    def _document(self, plan: Plan, store: StoreFacts, settings: Settings) -> dict[str, Any]:
         at = datetime.now(timezone.utc).isoformat(timespec="seconds")
         asked = Asked(rules=sorted(self._flags.rules), safe_alone=self._flags.fix_safe, not_asked=list(plan.unasked))
         made = Made(at=at, by=user_name(), host=host_name())
-        return document_of(plan, made, self._versions, settings.fingerprint, asked)
+        return document_of(plan, made, self._versions, store, settings.fingerprint, asked)

@@ -52,7 +52,7 @@ class Made(_Part):
 class StoreFacts(_Part):
     """What tells the store from another one."""
 
-    uri: str = Field(description="without credentials")
+    uri: str = Field(description="without credentials; that of a file on its real path")
     backend: str
     database_schema: str = Field(description="revision, empty where there is none")
     workspace: str
@@ -161,12 +161,15 @@ class SavedPlan(_Part):
         return [change for step in self.steps for change in step.changes]
 
 
-def facts_of(snapshot: Snapshot) -> StoreFacts:
-    """What tells the store of a snapshot from another one."""
+def facts_of(snapshot: Snapshot, home: str) -> StoreFacts:
+    """What tells the store of a snapshot from another one; `home` is the folder that it lies in, '' for none."""
     oldest = sorted((found.created, key) for key, found in snapshot.experiments.items())[:_FIRST]
     info = snapshot.info
+    scheme, name = info.uri.partition(":")[0], info.uri.rpartition("/")[2]
+    slashes = "///" if scheme.startswith("sqlite") else "//"
     return StoreFacts(
-        uri=info.uri,
+        # A relative path means another store in another working folder.
+        uri=f"{scheme}:{slashes}{home}/{name}" if home else info.uri,
         backend=info.backend,
         database_schema=info.schema,
         workspace=info.workspace,
@@ -174,7 +177,9 @@ def facts_of(snapshot: Snapshot) -> StoreFacts:
     )
 
 
-def document_of(plan: Plan, made: Made, versions: Mapping[str, str], settings: str, asked: Asked) -> dict[str, Any]:
+def document_of(
+    plan: Plan, made: Made, versions: Mapping[str, str], store: StoreFacts, settings: str, asked: Asked
+) -> dict[str, Any]:
     """The document of a plan as JSON values, with its hashes."""
     told = {
         "summary": Summary(
@@ -187,7 +192,7 @@ def document_of(plan: Plan, made: Made, versions: Mapping[str, str], settings: s
         "schema": SCHEMA_ID,
         "made": made,
         "versions": dict(sorted(versions.items())),
-        "store": facts_of(plan.start),
+        "store": store,
         "settings": settings,
         "asked": asked,
         "steps": [

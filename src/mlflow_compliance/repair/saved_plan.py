@@ -140,11 +140,11 @@ class Followed:
             return NOT_IN_IT
         now = like.lasting()
         differing = ", ".join(
-            f"{name} {value!r} in place of {change.change.get(name)!r}"
+            f"other {name}" if isinstance(value, dict | list) else f"{name} {value!r} in place of {then!r}"
             for name, value in now.items()
-            if value != change.change.get(name) and not isinstance(value, dict | list)
+            if key_of({name: value}) != key_of({name: (then := change.change.get(name))})
         )
-        return f"by now it would be another one: {differing or like.describe()}"
+        return f"by now it would be another one, with {differing}"
 
 
 def _same_thing(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
