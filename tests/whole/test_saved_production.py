@@ -46,7 +46,7 @@ def test_it_is_built_anew_from_the_same_files(gate: Gate, make_lab: LabMaker, mo
     other = made(gate, lab, "--fix", PLAN)
     assert other.ret == 1
     assert "not done: log production run 'production_v2' into experiment 1" in told(other)
-    assert "by now it would be another one, with other files, " in told(other)
+    assert "by now it would be another one, with other tags, other files, " in told(other)
     assert [run.info.run_name for run in lab.runs("1")] == ["old"]
     assert lab.runs("1")[0].data.tags["stage"] == "production"
     assert not lab.read().registered_models
