@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from stores import BIG, START, Lab, differing, there_and_back
+from stores import BIG, START, Lab, copy_change, delete, differing, there_and_back
 
 from mlflow_compliance.changes import (
     Change,
@@ -64,11 +64,6 @@ from mlflow_compliance.store.storage.manifests import write_manifest
 from mlflow_compliance.store.write.writer import StoreWriter
 
 
-def copy_change(lab: Lab, run_id: str, source: str, target: str, parent: str | None = None) -> CopyRun:
-    found = lab.read([run_id])
-    return CopyRun(run_id, target, source, found.experiments[source].name, found.runs[run_id].user, parent)
-
-
 @pytest.fixture
 def scratch(lab: Lab) -> str:
     """An experiment with a tag, an active run and one that had been deleted by itself."""
@@ -92,10 +87,6 @@ def test_set_experiment_tag(lab: Lab, scratch: str, key: str, value: str | None,
 def test_rename_experiment(lab: Lab, scratch: str) -> None:
     between, _ = there_and_back(lab, RenameExperiment(scratch, "scratch ü/2", "scratch"))
     assert between.experiments[scratch].name == "scratch ü/2"
-
-
-def delete(lab: Lab, key: str) -> DeleteExperiment:
-    return DeleteExperiment(key, lab.read(artifacts=False).experiments[key].count())
 
 
 def test_deleting_refuses_runs_that_came_since_the_plan(lab: Lab, scratch: str) -> None:

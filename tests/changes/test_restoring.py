@@ -92,7 +92,7 @@ def test_rename_a_deleted_experiment(lab: Lab) -> None:
     with pytest.raises(ChangeError, match="is not there, or it or some of its runs are not deleted"):
         RenameDeletedExperiment(other, "free", "other").predict(lab.read())
     writer = StoreWriter(lab.store, {})
-    with pytest.raises(ChangeError, match="UNIQUE"):
+    with pytest.raises(ChangeError, match="'other' is taken by experiment 2 by now: experiment 1 stays 'churn'"):
         writer.write(RenameDeletedExperiment(key, "other", "churn"))
     with pytest.raises(ChangeError, match="is now 'churn' and was 'charm'"):
         writer.write(RenameDeletedExperiment(key, "free", "charm"))

@@ -19,7 +19,7 @@ def own_kinds() -> dict[str, type[Change]]:
 
 def test_every_kind_of_change_says_what_it_is() -> None:
     """What says nothing would count as reversible, and as 'other'."""
-    silent = [name for name, kind in own_kinds().items() if not {"applicability", "counted"} <= {*vars(kind)}]
+    silent = [name for name, kind in own_kinds().items() if not {"applicability", "in_total"} <= {*vars(kind)}]
     assert silent == []
     assert len(own_kinds()) > 25
     assert {name for name, kind in own_kinds().items() if kind.applicability is Applicability.SAFE} == SAFE
@@ -27,9 +27,9 @@ def test_every_kind_of_change_says_what_it_is() -> None:
 
 def test_every_kind_is_counted_in_words() -> None:
     for name, kind in own_kinds().items():
-        one, more = (kind.counted.format(s=s, es=es, y=y) for s, es, y in (("", "", "y"), ("s", "es", "ies")))
+        one, more = (kind.in_total.format(s=s, es=es, y=y) for s, es, y in (("", "", "y"), ("s", "es", "ies")))
         assert one != more, name
-    assert len({kind.counted for kind in own_kinds().values()}) == len(own_kinds())
+    assert len({kind.in_total for kind in own_kinds().values()}) == len(own_kinds())
 
 
 def test_thousands_are_told_apart_and_the_most_come_first(make_lab: LabMaker) -> None:

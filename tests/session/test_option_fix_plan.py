@@ -386,6 +386,7 @@ def test_nothing_but_a_plan_is_written_over(gate: Gate, messy: Lab) -> None:
         ([PLAN], "--fix-plan is written by --fix-dry-run and carried out by --fix: give one of them with it"),
         (["--fix-dry-run", "--fix-plan= "], "--fix-plan takes a file"),
         (["--fix-journals", "--fix-safe"], "--fix-journals and --fix exclude each other"),
+        (["--fix-undo=last", "--fix-dry-run", PLAN], "--fix-undo and --fix-plan exclude each other"),
     ],
 )
 def test_flags_that_do_not_go_together(gate: Gate, messy: Lab, arguments: list[str], said: str) -> None:

@@ -27,7 +27,7 @@ from mlflow.entities import (
 )
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-from mlflow_compliance.changes import JOURNAL, NOW, Change
+from mlflow_compliance.changes import JOURNAL, NOW, Change, CopyRun, DeleteExperiment
 from mlflow_compliance.repair.expected import expected_after
 from mlflow_compliance.settings.schema import Settings, load_settings
 from mlflow_compliance.snapshot.artifacts import Artifacts
@@ -296,6 +296,17 @@ def there_and_back(lab: Lab, *changes: Change) -> tuple[Snapshot, dict[str, str]
     assert differing(before, lab.read(tuple(before.runs))) == []
     assert differences(before, after) == []
     return between, binding
+
+
+def copy_change(lab: Lab, run_id: str, source: str, target: str, parent: str | None = None) -> CopyRun:
+    """The change that copies a run from one experiment into another."""
+    found = lab.read([run_id])
+    return CopyRun(run_id, target, source, found.experiments[source].name, found.runs[run_id].user, parent)
+
+
+def delete(lab: Lab, key: str) -> DeleteExperiment:
+    """The change that soft-deletes an experiment as it is now."""
+    return DeleteExperiment(key, lab.read(artifacts=False).experiments[key].count())
 
 
 def without_production(lab: Lab) -> Lab:

@@ -371,3 +371,22 @@ def test_the_latest_word_about_a_path_counts_wherever_it_stands() -> None:
     elsewhere = Journals(kept=(newer, older))
     assert elsewhere.on_record({}) == {"a": "1", "b": "3"}
     assert elsewhere.on_record({"b": ""}) == {"a": "1"}, "who has no journals takes a path off the record by hand"
+
+
+def test_a_repair_is_taken_back_from_another_folder_by_the_journal_in_the_store(repaired: Guest, gate: Gate) -> None:
+    (journal,) = Path(repaired.store.folder).glob("[0-9]*.jsonl")
+    shutil.rmtree(repaired.store.folder)
+    assert f"{journal.stem}  " in told(gate("--fix-journals", rules=()))
+    assert gate(f"--fix-verify={journal.stem}", rules=()).ret == 0
+    assert repaired.client.get_experiment("3").name == "test_experiment (retired 3)"
+    insisted = [owned(repaired.place.artifacts)] if repaired.local else []
+    text = told(gate("--fix-undo=last", *insisted, rules=()))
+    assert "verified: the store, read anew, is what was planned" in text, text
+    assert "! left:" not in text, text
+    assert KEPT in text
+    experiment = repaired.client.get_experiment("3")
+    assert (experiment.name, experiment.lifecycle_stage) == ("test_experiment", "active")
+    assert len(kept(repaired)[1]) == 2
+    assert gate().ret == 1
+    listed = told(gate("--fix-journals", rules=()))
+    assert f"takes back {journal.stem}, ended" in listed, listed

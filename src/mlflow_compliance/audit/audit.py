@@ -317,10 +317,10 @@ class Audit:
         from mlflow_compliance.store.store import refuse_writing
 
         refuse_writing(self.store, self.snapshot(artifacts=True))
-        carry_out(_Target(self), lambda: self.plan(only, before), made, self.progress())
+        carry_out(AuditTarget(self), lambda: self.plan(only, before), made, self.progress())
 
 
-class _Target:
+class AuditTarget:
     """The store of an audit, for a repair."""
 
     def __init__(self, audit: Audit) -> None:
@@ -346,8 +346,8 @@ class _Target:
 
         return StoreWriter(self._audit.store, binding)
 
-    def heading(self, plan: str, undo_of: str = "") -> Heading:
-        return Heading(self._kept_as(), plan, self._audit.settings.fingerprint, undo_of)
+    def heading(self, plan: str, undo_of: str = "", again: str = "") -> Heading:
+        return Heading(self._kept_as(), plan, self._audit.settings.fingerprint, undo_of, again)
 
     def key(self) -> SigningKey | None:
         return keys_of(self._audit.settings).signing

@@ -71,19 +71,11 @@ class Shelf:
         return found
 
     def undone(self, record: JournalRecord) -> set[int]:
-        """Numbers of the changes of a journal that stand taken back: those of every undo of it, less what an undo of
-        that one did again.
+        """Numbers of the changes of a journal that were taken back. What was done again after that is in the journal
+        of its own.
         """
-        found = set[int]()
-        for other in self.records.values():
-            if other.undo_of == record.id and other.id != record.id:
-                again = self.undone(other)
-                found |= {
-                    entry.takes_back
-                    for entry in other.done
-                    if entry.takes_back is not None and entry.number not in again
-                }
-        return found
+        undoes = [other for other in self.records.values() if other.undo_of == record.id]
+        return {entry.takes_back for other in undoes for entry in other.done if entry.takes_back is not None}
 
 
 def listed(audit: Audit) -> Iterator[str]:
@@ -103,13 +95,14 @@ def state_of(record: JournalRecord, shelf: Shelf) -> str:
     if record.problem:
         return f"not as it was written: {record.problem}"
     words = [f"takes back {record.undo_of}"] if record.undo_of else []
+    words += [f"does {record.text('again')} again"] if record.text("again") else []
     failed = sum(entry.state == "failed" for entry in record.entries)
     words += ["ended"] if record.ended else ["broken off"]
     words += [f"{failed} failed"] if failed else []
     back = shelf.undone(record)
     if back:
-        rest = len(record.done) - len(back)
-        words.append(f"taken back but for {rest}" if rest > 0 else "taken back")
+        whole = len(back) >= len(record.done)
+        words.append("taken back" if whole else f"{len(back)} of {len(record.done)} taken back")
     return ", ".join(words)
 
 

@@ -21,7 +21,7 @@ class LinkDuplicate(Change):
     """
 
     applicability = Applicability.REVERSIBLE
-    counted = "file{s} shared"
+    in_total = "file{s} shared"
     by_itself = True
 
     path: str
@@ -48,10 +48,13 @@ class LinkDuplicate(Change):
 
 @dataclass(frozen=True)
 class UnlinkDuplicate(Change):
-    """Make `path` a physical copy of its own again, with the mode and modification time (nanoseconds) that it had."""
+    """Make `path` a physical copy of its own again, with the mode and modification time (nanoseconds) that it had.
+
+    `recorded` says that its hash was on record before it came to share a copy: it stays there.
+    """
 
     applicability = Applicability.REVERSIBLE
-    counted = "file{s} parted"
+    in_total = "file{s} parted"
 
     path: str
     kept: str
@@ -59,6 +62,7 @@ class UnlinkDuplicate(Change):
     size: int
     mode: int
     mtime_ns: int
+    recorded: bool = False
 
     @property
     def entity(self) -> EntityRef:
@@ -70,7 +74,8 @@ class UnlinkDuplicate(Change):
     def predict(self, snapshot: Snapshot) -> Snapshot:
         artifacts = artifacts_in(snapshot)
         file = artifacts.files[self.path]._replace(copy=f"own:{self.path}")
-        recorded = {path: digest for path, digest in artifacts.recorded.items() if path != self.path}
+        gone = () if self.recorded else (self.path,)
+        recorded = {path: digest for path, digest in artifacts.recorded.items() if path not in gone}
         return replace(
             snapshot, artifacts=replace(artifacts, files={**artifacts.files, self.path: file}, recorded=recorded)
         )
@@ -86,7 +91,7 @@ class MoveToQuarantine(Change):
     """
 
     applicability = Applicability.REVERSIBLE
-    counted = "orphan{s} moved aside"
+    in_total = "orphan{s} moved aside"
 
     path: str
     root: str
@@ -120,13 +125,15 @@ class RestoreFromQuarantine(Change):
     """Move something from the quarantine back to where it was."""
 
     applicability = Applicability.REVERSIBLE
-    counted = "orphan{s} moved back"
+    in_total = "orphan{s} moved back"
 
     path: str
     source: str
     root: str
     contents: tuple[tuple[str, int], ...]
     """(path, size in bytes) of every file, as they will stand again."""
+    sha256: str = ""
+    """The hash of what the manifest says of them, empty in journals of older versions."""
 
     @property
     def entity(self) -> EntityRef:
@@ -173,7 +180,7 @@ class GiveBack(_OwnedAgain, Change):
     """Move what has an owner again from a quarantine to its former place."""
 
     applicability = Applicability.REVERSIBLE
-    counted = "item{s} given back"
+    in_total = "item{s} given back"
 
     def describe(self) -> str:
         return f"move {self.source} ({self.files} file{'s' * (self.files != 1)}, {self.size} bytes) back to {self.path}"
@@ -190,10 +197,17 @@ class GiveBack(_OwnedAgain, Change):
 
 @dataclass(frozen=True)
 class PutAsideAgain(_OwnedAgain, Change):
-    """Move what was given back to where it lay in quarantine; the manifest there still tells of it."""
+    """Move what was given back to where it lay in quarantine; the manifest there still tells of it.
+
+    `sha256` is the hash of what was given back, empty in journals of older versions; `folders` are those that were made
+    for it.
+    """
+
+    sha256: str = ""
+    folders: tuple[str, ...] = ()
 
     applicability = Applicability.REVERSIBLE
-    counted = "item{s} moved aside again"
+    in_total = "item{s} moved aside again"
 
     def describe(self) -> str:
         return f"move {self.path} to {self.source} again"
@@ -219,7 +233,7 @@ class PointToCopy(Change):
     """
 
     applicability = Applicability.REVERSIBLE
-    counted = "pointer{s} written"
+    in_total = "pointer{s} written"
     by_itself = True
 
     path: str
@@ -265,7 +279,7 @@ class RetractPointer(Change):
     """
 
     applicability = Applicability.REVERSIBLE
-    counted = "pointer{s} taken back"
+    in_total = "pointer{s} taken back"
 
     path: str
     root: str

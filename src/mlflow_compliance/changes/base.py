@@ -36,7 +36,7 @@ class Change(ABC):
     kinds: ClassVar[dict[str, type[Change]]] = {}
     applicability: ClassVar[Applicability] = Applicability.REVERSIBLE
     """Each kind says it; what does not is not called safe."""
-    counted: ClassVar[str] = "other change{s}"
+    in_total: ClassVar[str] = "other change{s}"
     """What a plan says of so many of this kind; {s}, {es} and {y} are the endings for one and for several."""
     by_itself: ClassVar[bool] = False
     """Whether it does good whatever comes of the changes beside it in a remedy."""
@@ -91,19 +91,19 @@ def holds_secrets(change: Change) -> bool:
     """Whether a journal of the change would hold a password or token: what is to be brought back must be written
     down as it is.
     """
-    return any(without_secrets(text, sure=True) != text for text in _texts(dump(change)))
+    return any(without_secrets(text, sure=True) != text for text in texts_in(dump(change)))
 
 
-def _texts(value: object) -> Iterator[str]:
+def texts_in(value: object) -> Iterator[str]:
     """Every text in JSON values, keys too."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
         for item in chain(value.keys(), value.values()):
-            yield from _texts(item)
+            yield from texts_in(item)
     elif isinstance(value, list):
         for item in value:
-            yield from _texts(item)
+            yield from texts_in(item)
 
 
 def load(data: Mapping[str, Any]) -> Change:

@@ -45,7 +45,7 @@ class RewriteLocations(Change):
     """
 
     applicability = Applicability.REVERSIBLE
-    counted = "place{s} in rows rewritten"
+    in_total = "place{s} in rows rewritten"
 
     prefix: str
     folder: str

@@ -20,7 +20,7 @@ class RemoveRepeatedPoints(Change):
     """
 
     applicability = Applicability.REVERSIBLE
-    counted = "metric file{s} cleared of repeats"
+    in_total = "metric file{s} cleared of repeats"
 
     path: str
     owner_kind: str
@@ -59,7 +59,7 @@ class RestoreMetricFile(Change):
     """
 
     applicability = Applicability.REVERSIBLE
-    counted = "metric file{s} put back"
+    in_total = "metric file{s} put back"
 
     path: str
     owner_kind: str

@@ -20,7 +20,7 @@ class ClaimRoot(Change):
     """
 
     applicability = Applicability.REVERSIBLE
-    counted = "artifact root{s} noted as owned"
+    in_total = "artifact root{s} noted as owned"
 
     root: str
     insisted: bool = False
@@ -47,12 +47,15 @@ class ClaimRoot(Change):
 
 @dataclass(frozen=True)
 class ReleaseRoot(Change):
-    """Take back the last note in an artifact root; one that was there before it counts again."""
+    """Take back the last note in an artifact root, the one that a journal wrote (empty in journals of older versions);
+    one that was there before it counts again.
+    """
 
     applicability = Applicability.REVERSIBLE
-    counted = "note{s} in artifact roots taken back"
+    in_total = "note{s} in artifact roots taken back"
 
     root: str
+    journal: str = ""
 
     @property
     def entity(self) -> EntityRef:

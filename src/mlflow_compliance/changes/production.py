@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mlflow_compliance.changes.base import Applicability, Change, dump, experiment_in
-from mlflow_compliance.changes.runs import recount, without_runs
+from mlflow_compliance.changes.runs import Digests, recount, without_runs
 from mlflow_compliance.changes.symbols import JOURNAL
 from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.production.metadata import MODEL_FILES
@@ -62,7 +62,7 @@ class LogProductionRun(Change):
     """
 
     applicability = Applicability.REVERSIBLE
-    counted = "production run{s} logged"
+    in_total = "production run{s} logged"
 
     product: str
     name: str
@@ -119,8 +119,8 @@ class LogProductionRun(Change):
     def points(self) -> dict[str, tuple[MetricPoint, ...]]:
         return {key: (MetricPoint(value, self.at, 0),) for key, value in self.metrics.items()}
 
-    def predict(self, snapshot: Snapshot) -> Snapshot:
-        target = experiment_in(snapshot, self.experiment_id)
+    def made_in(self, location: str) -> tuple[Run, LoggedModel]:
+        """The run and its model in an experiment at a location."""
         run = Run(
             run_id=self.run_id,
             experiment_id=self.experiment_id,
@@ -130,7 +130,7 @@ class LogProductionRun(Change):
             start_time=self.at,
             end_time=self.at,
             user=self.user,
-            artifact_uri=f"{target.artifact_location}/{self.run_id}/artifacts",
+            artifact_uri=f"{location}/{self.run_id}/artifacts",
             params=self.params,
             tags=self.all_tags(),
             metrics=self.points(),
@@ -144,13 +144,18 @@ class LogProductionRun(Change):
             lifecycle=ACTIVE,
             status="READY",
             source_run_id=self.run_id,
-            artifact_location=f"{target.artifact_location}/models/{self.model_id}/artifacts",
+            artifact_location=f"{location}/models/{self.model_id}/artifacts",
             params=self.params,
             tags={BUILT_IN: JOURNAL},
             metrics=tuple(
                 ModelMetric(key, value, self.at, 0, *self.measured_on()) for key, value in sorted(self.metrics.items())
             ),
         )
+        return run, model
+
+    def predict(self, snapshot: Snapshot) -> Snapshot:
+        target = experiment_in(snapshot, self.experiment_id)
+        run, model = self.made_in(target.artifact_location)
         after = snapshot.with_experiment(recount(target, None, (ACTIVE, run.status))).with_run(run)
         after = replace(after, logged_models={**after.logged_models, model.model_id: model})
         if after.artifacts is None:
@@ -225,14 +230,19 @@ class LogProductionRun(Change):
 class RetractProductionRun(Change):
     """Take back the production run that one journal built: soft-delete it and its model. What it was built from was
     never changed.
+
+    `made` is what the run held when it was made, a digest for each part (none in journals of older versions);
+    `folders` are those that were made for it.
     """
 
     applicability = Applicability.REVERSIBLE
-    counted = "production run{s} taken back"
+    in_total = "production run{s} taken back"
 
     product: str
     experiment_id: str
     journal: str
+    made: Digests = ()
+    folders: tuple[str, ...] = ()
 
     @property
     def entity(self) -> EntityRef:

@@ -42,7 +42,7 @@ class SignModel(_BesideModel, Change):
     """
 
     applicability = Applicability.REVERSIBLE
-    counted = "model{s} signed"
+    in_total = "model{s} signed"
 
     owner_kind: str
     owner: str
@@ -77,7 +77,7 @@ class RetractSignature(_BesideModel, Change):
     """Move the bundle that a journal wrote beside a model into the quarantine."""
 
     applicability = Applicability.REVERSIBLE
-    counted = "signature{s} taken back"
+    in_total = "signature{s} taken back"
 
     fingerprint: str
     journal: str

@@ -90,6 +90,7 @@ def _bound_model(model: RegisteredModel, own: Callable[[str], str]) -> Registere
         replace(
             version,
             version=own(version.version),
+            tags={tag: own(value) for tag, value in version.tags.items()},
             run_id=own(version.run_id) if version.run_id else None,
             source=own(version.source),
             location=own(version.location),

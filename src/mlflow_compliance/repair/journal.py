@@ -56,7 +56,9 @@ class Heading(NamedTuple):
     settings: str = ""
     """SHA-256 (hex) of the settings in force."""
     undo_of: str = ""
-    """Id of the journal whose repair is taken back."""
+    """Id of the journal that is taken back."""
+    again: str = ""
+    """Id of the journal whose repair is done again by that: the other one was its undo."""
 
 
 class Journal:

@@ -56,7 +56,13 @@ class JournalRecord:
 
     @property
     def undo_of(self) -> str:
-        return str(self.header.get("undo_of", ""))
+        """Id of the journal that it takes back, empty where it is a plan's own."""
+        return self.text("undo_of")
+
+    @property
+    def is_undo(self) -> bool:
+        """Whether it takes a repair back; one that takes an undo back is a repair again, with ids of its own."""
+        return bool(self.undo_of) and not self.text("again")
 
     @property
     def done(self) -> list[Entry]:

@@ -40,7 +40,7 @@ class Target(Protocol):
     def writer(self, binding: dict[str, str]) -> Writer:
         """What carries changes out. Raises StoreError where it cannot be opened for writing."""
 
-    def heading(self, plan: str, undo_of: str = "") -> Heading:
+    def heading(self, plan: str, undo_of: str = "", again: str = "") -> Heading:
         """What its journal says of itself, before anything is written."""
 
     def key(self) -> SigningKey | None:

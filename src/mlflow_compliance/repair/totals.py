@@ -23,7 +23,7 @@ def totals(changes: Sequence[Change], start: Snapshot) -> str:
 def _counted(changes: Sequence[Change]) -> Iterator[str]:
     numbers: Counter[str] = Counter()
     for change in changes:
-        numbers[change.counted] += change.number
+        numbers[change.in_total] += change.number
     for words, number in sorted(numbers.items(), key=lambda item: (-item[1], item[0])):
         one = number == 1
         told = words.format(s="" if one else "s", es="" if one else "es", y="y" if one else "ies")

@@ -14,6 +14,7 @@ from mlflow_compliance.settings.flags import commands_in
 
 if TYPE_CHECKING:
     from mlflow_compliance.audit.audit import Audit
+    from mlflow_compliance.repair.undo import UndoPlan
 
 Tell = Callable[..., None]
 """Shows one line; `well=False` where something is wrong with it."""
@@ -36,7 +37,20 @@ def _verify(audit: Audit, tell: Tell) -> int:
     return pytest.ExitCode.OK if well else pytest.ExitCode.TESTS_FAILED
 
 
-COMMANDS: Mapping[str, Callable[[Audit, Tell], int]] = {"journals": _journals, "verify": _verify}
+def _undo(audit: Audit, tell: Tell) -> int:
+    from mlflow_compliance.audit.undo import take_back
+
+    def planned(plan: UndoPlan) -> None:
+        for line in plan.lines():
+            tell(line)
+
+    undo = take_back(audit, audit.options.undo or "", planned, dry_run=audit.options.fix_dry_run)
+    for line, well in undo.lines():
+        tell(line, well=well)
+    return pytest.ExitCode.OK if undo.well else pytest.ExitCode.TESTS_FAILED
+
+
+COMMANDS: Mapping[str, Callable[[Audit, Tell], int]] = {"journals": _journals, "undo": _undo, "verify": _verify}
 """Field of Flags -> what it does; its exit code is that of the session."""
 
 

@@ -60,10 +60,11 @@ def begin(config: pytest.Config) -> None:
         config.pluginmanager.register(HtmlReport(config), "mlflow_compliance.session.html")
 
 
-def _refuse_several(config: pytest.Config, *, repairs: bool) -> None:
-    """Each command does one thing, and none goes with a repair."""
+def _refuse_several(config: pytest.Config, flags: Flags) -> None:
+    """Each command does one thing, and none goes with a repair, or with what narrows one."""
+    of_repairs = {"--fix": flags.fix, "--fix-safe": flags.fix_safe, "--fix-plan": flags.plan is not None}
     asked = [spelling.name for _, spelling in commands_in(lambda dest: getattr(config.option, dest))]
-    asked += ["--fix"] if repairs and asked else []
+    asked += [name for name, given in of_repairs.items() if given and asked]
     if len(asked) > 1:
         raise ComplianceError(f"{' and '.join(asked[:2])} exclude each other: give one of them")
 
@@ -71,7 +72,7 @@ def _refuse_several(config: pytest.Config, *, repairs: bool) -> None:
 def _check(flags: Flags, config: pytest.Config) -> None:
     """Raise ComplianceError where flags do not go together, or one of them says nothing that can be done."""
     option, repairs = config.option, flags.fix or flags.fix_dry_run
-    _refuse_several(config, repairs=flags.fix)
+    _refuse_several(config, flags)
     if repairs and (getattr(option, "numprocesses", None) or hasattr(config, "workerinput")):
         raise ComplianceError(
             "--fix and --fix-dry-run do not run under pytest-xdist: leave -n out (checks alone may run with it)"
@@ -93,8 +94,10 @@ def _check(flags: Flags, config: pytest.Config) -> None:
         )
     if flags.plan is not None and not flags.plan.strip():
         raise ComplianceError("--fix-plan takes a file")
-    if flags.owned_roots and not repairs:
-        raise ComplianceError("--fix-owned-root is about what --fix or --fix-dry-run may change: give one of them")
+    if flags.owned_roots and not repairs and flags.undo is None:
+        raise ComplianceError(
+            "--fix-owned-root is about what --fix, --fix-dry-run or --fix-undo may change: give one of them"
+        )
     if flags.executor != Flags.executor:
         from mlflow_compliance.executors import check_executor
 

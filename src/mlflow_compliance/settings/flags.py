@@ -109,6 +109,12 @@ class Flags:
         default=False,
         command=True,
     )
+    undo: str | None = _flag(
+        "--fix-undo",
+        "take a repair back: the path or id of its journal, or 'last'; --fix-dry-run shows what that would do",
+        "JOURNAL",
+        command=True,
+    )
     verify: str | None = _flag(
         "--fix-verify",
         "look for a changed, dropped or moved line in a journal: its path, its id, or 'last'",

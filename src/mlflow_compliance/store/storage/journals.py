@@ -141,10 +141,10 @@ def _verified(content: bytes, journal: str, sha256: str, mark: str) -> tuple[str
     if hashlib.sha256(content).hexdigest() != sha256:
         return f"its bytes are not those whose hash stands in {KEPT_SHA256}", {}
     found = read_journal(content)
+    if found.id not in ("", journal):
+        return f"its file is the journal {found.id}", {}
     if found.problem:
         return f"its file cannot be read as a journal: {found.problem}", {}
-    if found.id != journal:
-        return f"its file is the journal {found.id}", {}
     return ("", dict(found.hashes)) if found.text("kept_as") == mark else ("its file is a journal of another store", {})
 
 
