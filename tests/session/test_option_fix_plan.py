@@ -406,6 +406,18 @@ def test_credentials_stand_in_no_plan(gate: Gate, messy: Lab) -> None:
     assert [item for item in found["left"] if item["finding"]["entity"]["key"] == key]
 
 
+def test_a_plan_can_be_carried_out_again_when_it_was_taken_back(gate: Gate, messy: Lab) -> None:
+    found = saved(gate)
+    assert gate("--fix", PLAN).ret == 0
+    back = gate("--fix-undo=last")
+    assert back.ret == 0, told(back)
+    again = gate("--fix", PLAN)
+    assert again.ret == 0, told(again)
+    assert "plan.json: 22 of 22 planned changes made" in told(again)
+    assert names(messy)["3"][1] == "deleted"
+    assert document(gate) == found  # nobody writes to it
+
+
 def test_whoever_carries_it_out_is_named(gate: Gate, messy: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOGNAME", "ann")
     assert saved(gate)["made"]["by"] == "ann"
