@@ -51,10 +51,14 @@ def not_done(text: str) -> list[str]:
 
 
 def sealed(found: dict[str, Any]) -> str:
-    """A document whose hash fits, made without the program."""
-    rest = {name: value for name, value in found.items() if name != "sha256"}
-    text = json.dumps(rest, sort_keys=True, separators=(",", ":"))
-    return json.dumps({**rest, "sha256": hashlib.sha256(text.encode()).hexdigest()})
+    """A document whose hashes fit, made without the program."""
+
+    def hashed(*without: str) -> str:
+        rest = {name: value for name, value in found.items() if name not in without}
+        return hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+    found = {**found, "plan": hashed("summary", "made", "plan", "sha256")}
+    return json.dumps({**found, "sha256": hashed("sha256")})
 
 
 def names(lab: Lab) -> dict[str, tuple[str, str]]:

@@ -76,7 +76,7 @@ def write_plan(path: Path, document: Mapping[str, Any]) -> None:
 
 
 def _document(path: Path) -> dict[str, Any]:
-    with opened(str(path.resolve())) as file:
+    with opened(os.path.realpath(path)) as file:
         content = read_at_most(file, _LARGEST)
     found: Any = {}
     with suppress(UnicodeDecodeError, json.JSONDecodeError, RecursionError):

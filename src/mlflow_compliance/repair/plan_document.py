@@ -13,7 +13,7 @@ from mlflow_compliance.changes import Change
 from mlflow_compliance.repair.plan import Plan
 from mlflow_compliance.repair.totals import totals
 from mlflow_compliance.rules.finding import Finding
-from mlflow_compliance.safe_text import WHOLE, printable, without_secrets
+from mlflow_compliance.safe_text import without_secrets
 from mlflow_compliance.snapshot.refs import EntityRef
 from mlflow_compliance.snapshot.snapshot import Snapshot
 
@@ -187,7 +187,7 @@ def document_of(
             changes=len(plan.changes),
             entities=len(plan.entities),
             left=len(plan.unfixed),
-            lines=[printable(line, WHOLE) for line in plan.lines()],
+            lines=[_clean(line) for line in plan.lines()],
         ),
         "schema": SCHEMA_ID,
         "made": made,
@@ -209,7 +209,7 @@ def document_of(
         ],
     }
     document = {name: _plain(value) for name, value in told.items()}
-    document["plan"] = hash_of({name: value for name, value in document.items() if name not in _ASIDE})
+    document["plan"] = _hash_of_plan(document)
     document["sha256"] = hash_of(document)
     return document
 
@@ -217,7 +217,7 @@ def document_of(
 def planned(change: Change) -> PlannedChange:
     """A change as the document holds it."""
     return PlannedChange(
-        applicability=change.applicability.value, says=printable(change.describe(), WHOLE), change=change.lasting()
+        applicability=change.applicability.value, says=_clean(change.describe()), change=change.lasting()
     )
 
 
@@ -232,9 +232,13 @@ def hash_of(document: Mapping[str, Any]) -> str:
 
 
 def is_whole(document: Mapping[str, Any]) -> bool:
-    """Whether a document is as it was written."""
+    """Whether a document is as it was written, by both of its hashes."""
     rest = {name: value for name, value in document.items() if name != "sha256"}
-    return document.get("sha256") == hash_of(rest)
+    return (document.get("sha256"), document.get("plan")) == (hash_of(rest), _hash_of_plan(document))
+
+
+def _hash_of_plan(document: Mapping[str, Any]) -> str:
+    return hash_of({name: value for name, value in document.items() if name not in _ASIDE})
 
 
 def as_text(document: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ from mlflow_compliance.changes import Change, load
 from mlflow_compliance.errors import ChangeError, PlanError
 from mlflow_compliance.repair.limits import Admitted
 from mlflow_compliance.repair.plan import Fates, Plan
-from mlflow_compliance.repair.plan_document import PlannedChange, PlannedStep, SavedPlan, StoreFacts, key_of, planned
+from mlflow_compliance.repair.plan_document import PlannedChange, PlannedStep, SavedPlan, StoreFacts, key_of
 from mlflow_compliance.rules.finding import CRASHED, Finding
 from mlflow_compliance.safe_text import first_of
 
@@ -75,7 +75,7 @@ class Followed:
         self._wanted = {key_of(change.change) for change in self.saved.changes}
 
     def _key(self, change: Change) -> str:
-        return key_of(planned(change).change)
+        return key_of(change.lasting())
 
     def admit(self, finding: Finding, changes: tuple[Change, ...]) -> Admitted:
         """What of a remedy the saved plan holds, whichever finding it has it for: findings move when others are mended.
