@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from evidence import contents_of, differing, files_of, lost, rows_of, standing_in
+from evidence import STANDING, contents_of, differing, files_of, lost, new_paths, rows_of
 from forks import WELL, Bench, forget_connections
 from gates import SETTINGS, make_messy
 from stores import Lab
@@ -44,7 +44,7 @@ class Look:
 
     def __init__(self, folder: Path) -> None:
         self.rows = rows_of(folder / "mlflow.db")
-        self.standing = standing_in(folder / "mlflow.db")
+        self.standing = rows_of(folder / "mlflow.db", STANDING)
         self.files = files_of(folder / "mlruns")
         self.contents = contents_of(folder / "mlruns")
 
@@ -58,13 +58,12 @@ class Look:
 
     def unlike(self, folder: Path) -> list[str]:
         """Where the store differs from it, but for what is soft-deleted and in quarantine."""
-        rows, standing = rows_of(folder / "mlflow.db"), standing_in(folder / "mlflow.db")
+        rows, standing = rows_of(folder / "mlflow.db"), rows_of(folder / "mlflow.db", STANDING)
         files = files_of(folder / "mlruns")
         found = [f"lost rows of {name}: {gone}" for name, gone in lost(self.rows, rows).items()]
         found += [f"more rows of {name}: {more}" for name, more in lost(standing, self.standing).items()]
         found += [f"file {name}: {facts}" for name, facts in differing(self.files, files).items()]
-        more = [name for name in files.keys() - self.files.keys() if not name.startswith(".quarantine")]
-        return found + [f"more files: {name}" for name in sorted(more)]
+        return found + [f"more files: {name}" for name in new_paths(self.files, files)]
 
 
 @pytest.fixture(scope="module")
@@ -143,8 +142,7 @@ def test_a_repair_that_is_killed_is_finished_or_taken_back(
         wrong[moment] += [] if code == WELL else [f"the next repair: {code} {bench.said}"]
         wrong[moment] += [f"the next repair leaves: {line}" for line in before.lost_since(bench.folder)]
         wrong[moment] += taken_back(bench, before)
-    print(f"\n{len(moments)} moments of a repair")
-    assert {moment: lines for moment, lines in wrong.items() if lines} == {}
+    assert [f"{moment}: {line}" for moment, lines in wrong.items() for line in lines] == []
 
 
 def taken_back(bench: Bench, before: Look) -> list[str]:
@@ -170,5 +168,4 @@ def test_an_undo_that_is_killed_is_finished_by_the_next_one(
         if number % 2:
             tear(bench)
         wrong[moment] += taken_back(bench, before)
-    print(f"\n{len(moments)} moments of an undo")
-    assert {moment: lines for moment, lines in wrong.items() if lines} == {}
+    assert [f"{moment}: {line}" for moment, lines in wrong.items() for line in lines] == []

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 _ID = re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
 _IDS = re.compile(r"(m-)?[0-9a-f]{32}")
-_NO_WAY_BACK = "its journal holds nothing that takes it back"
 
 
 @dataclass(frozen=True)
@@ -69,6 +68,8 @@ class UndoPlan:
     start: Snapshot
     steps: tuple[Back, ...]
     left: tuple[tuple[str, str], ...]
+    stay: tuple[str, ...] = ()
+    """What nobody wants back: a copy that was broken off and cleared away."""
 
     @property
     def title(self) -> str:
@@ -81,6 +82,8 @@ class UndoPlan:
         yield self.title
         for step in self.steps:
             yield f"    - {step.change.describe()}"
+        for what in self.stay:
+            yield f"    . stays: {what}"
         for what, reason in self.left:
             yield f"    ! left: {what}: {reason}"
         if not (self.steps or self.left):
@@ -136,9 +139,12 @@ def plan_undo(past: Past, snapshot: Snapshot) -> UndoPlan:
     """The plan that takes back what a journal says was done, or may have been. Nothing is written on top of what
     somebody changed since.
     """
-    now, steps, left = snapshot, [], []
+    now, steps, left, stay = snapshot, list[Back](), list[tuple[str, str]](), list[str]()
     for entry in reversed(past.record.entries):
         if entry.state == FAILED or entry.number in past.undone:
+            continue
+        if entry.undo is None:
+            stay.append(_told(entry, past.record))
             continue
         sure = entry.state != BEGUN and entry.number not in past.begun
         try:
@@ -146,15 +152,14 @@ def plan_undo(past: Past, snapshot: Snapshot) -> UndoPlan:
             now = change.predict(now)
         except ChangeError as error:
             if sure or not _is_back(entry, past, now):
-                left.append((_told(entry), str(error)))
+                left.append((_told(entry, past.record), str(error)))
             continue
         steps.append(Back(entry, change, sure))
-    return UndoPlan(past, snapshot, tuple(steps), tuple(left))
+    return UndoPlan(past, snapshot, tuple(steps), tuple(left), tuple(stay))
 
 
 def _inverse_of(entry: Entry, known: Mapping[str, str]) -> Change:
-    if entry.undo is None:
-        raise ChangeError(_NO_WAY_BACK)
+    assert entry.undo is not None
     return load(_with_ids(entry.undo, known))
 
 
@@ -167,9 +172,10 @@ def _with_ids(value: Any, known: Mapping[str, str]) -> Any:
     return [_with_ids(item, known) for item in value] if isinstance(value, list) else value
 
 
-def _told(entry: Entry) -> str:
+def _told(entry: Entry, record: JournalRecord) -> str:
+    """What a change did, with what its symbols stood for."""
     try:
-        return load(entry.do).describe()
+        return bind(load(entry.do).describe(), record.bound)
     except ChangeError:
         return f"change {entry.number}"
 
@@ -178,9 +184,8 @@ def _is_back(entry: Entry, past: Past, snapshot: Snapshot) -> bool:
     """Whether a change is surely not there: it could be made as it was, which would change something, and taking it
     back would change nothing.
     """
-    made = {symbol: key for other in past.record.done for symbol, key in other.bound.items()}
     try:
-        again = load(_with_ids(entry.do, {**past.known, **made})).predict(snapshot)
+        again = load(_with_ids(entry.do, {**past.known, **past.record.bound})).predict(snapshot)
     except ChangeError:
         return False
     if not differences(again, snapshot):
@@ -225,6 +230,11 @@ def _write(undo: Undo, target: Target, progress: Progress) -> None:
                 undo.kept = target.keep(writer)
             except (ChangeError, StoreError) as error:
                 undo.not_kept = str(error)
+    except StoreError as gone:
+        raise StoreError(
+            f"the undo stopped after {len(undo.done)} of {len(undo.plan.steps)} changes (journal: {journal.path}): give "
+            f"the same --fix-undo again to finish it; {gone}"
+        ) from gone
     finally:
         progress.stop()
         target.forget()
@@ -242,25 +252,13 @@ def _take_back(number: int, step: Back, undo: Undo, writer: Writer, binding: dic
     except ChangeError as error:
         journal.failed(number, str(error))
         if step.sure or not _is_back(step.entry, undo.plan.past, undo.plan.start):
-            undo.failed.append((_told(step.entry), str(error)))
+            undo.failed.append((_told(step.entry, undo.plan.past.record), str(error)))
         else:
-            undo.absent.append(_told(step.entry))
-        try:
-            writer.reach()
-        except StoreError as gone:
-            raise _stopped(undo, gone) from gone
+            undo.absent.append(_told(step.entry, undo.plan.past.record))
+        writer.reach()
         return
-    except StoreError as gone:
-        raise _stopped(undo, gone) from gone
     journal.done_all([(number, {key: value for key, value in binding.items() if key not in known})])
     undo.done.append(step)
-
-
-def _stopped(undo: Undo, gone: StoreError) -> StoreError:
-    return StoreError(
-        f"the undo stopped after {len(undo.done)} of {len(undo.plan.steps)} changes (journal: {undo.journal}): give the "
-        f"same --fix-undo again to finish it; {gone}"
-    )
 
 
 def _compare(undo: Undo, target: Target, binding: Mapping[str, str]) -> None:
