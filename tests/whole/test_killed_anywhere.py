@@ -57,13 +57,15 @@ class Look:
         return gone + [f"rows of {name}: {rows}" for name, rows in lost(self.rows, now).items() if name not in changed]
 
     def unlike(self, folder: Path) -> list[str]:
-        """Where the store differs from it, but for what is soft-deleted and in quarantine."""
+        """Where the store differs from it, but for what is soft-deleted and in quarantine, and empty folders: whose
+        those are nobody knows any more.
+        """
         rows, standing = rows_of(folder / "mlflow.db"), rows_of(folder / "mlflow.db", STANDING)
         files = files_of(folder / "mlruns")
         found = [f"lost rows of {name}: {gone}" for name, gone in lost(self.rows, rows).items()]
         found += [f"more rows of {name}: {more}" for name, more in lost(standing, self.standing).items()]
         found += [f"file {name}: {facts}" for name, facts in differing(self.files, files).items()]
-        return found + [f"more files: {name}" for name in new_paths(self.files, files)]
+        return found + [f"more files: {name}" for name in new_paths(self.files, files) if files[name][0]]
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +54,8 @@ class Back:
     change: Change
     sure: bool
     """Whether it was surely made, and surely not taken back yet."""
+    already: bool = False
+    """Whether an undo that was broken off got there: it is told of in the journal, and nothing is written."""
 
     @property
     def original(self) -> Change:
@@ -81,7 +83,7 @@ class UndoPlan:
         """The plan for people: the same text whether it is carried out or not."""
         yield self.title
         for step in self.steps:
-            yield f"    - {step.change.describe()}"
+            yield f"    - {step.change.describe()}{' (was taken back already)' if step.already else ''}"
         for what in self.stay:
             yield f"    . stays: {what}"
         for what, reason in self.left:
@@ -153,6 +155,8 @@ def plan_undo(past: Past, snapshot: Snapshot) -> UndoPlan:
         except ChangeError as error:
             if sure or not _is_back(entry, past, now):
                 left.append((_told(entry, past.record), str(error)))
+            elif entry.state != BEGUN:
+                steps.append(Back(entry, change, sure, already=True))
             continue
         steps.append(Back(entry, change, sure))
     return UndoPlan(past, snapshot, tuple(steps), tuple(left), tuple(stay))
@@ -242,21 +246,28 @@ def _write(undo: Undo, target: Target, progress: Progress) -> None:
 
 
 def _take_back(number: int, step: Back, undo: Undo, writer: Writer, binding: dict[str, str], journal: Journal) -> None:
-    known = set(binding)
-    again = undo.plan.past.record.is_undo
+    known, begun = set(binding), False
+    again, record = undo.plan.past.record.is_undo, undo.plan.past.record
     try:
         # What is done again is another thing than before, with an inverse of its own.
-        inverse = writer.inverse(step.change) if again else step.original
+        inverse = writer.inverse(step.change) if again and not step.already else step.original
         journal.begin_all(step.entry.policy, [(number, step.change, inverse)], takes_back=step.entry.number)
-        writer.write(step.change)
+        begun = True
+        if not step.already:
+            writer.write(step.change)
     except ChangeError as error:
-        journal.failed(number, str(error))
-        if step.sure or not _is_back(step.entry, undo.plan.past, undo.plan.start):
-            undo.failed.append((_told(step.entry, undo.plan.past.record), str(error)))
+        there = step.sure or not _is_back(step.entry, undo.plan.past, undo.plan.start)
+        if begun and not there and step.entry.state != BEGUN:
+            step = replace(step, already=True)
         else:
-            undo.absent.append(_told(step.entry, undo.plan.past.record))
-        writer.reach()
-        return
+            journal.failed(number, str(error))
+            told = _told(step.entry, record)
+            if there:
+                undo.failed.append((told, str(error)))
+            else:
+                undo.absent.append(told)
+            writer.reach()
+            return
     journal.done_all([(number, {key: value for key, value in binding.items() if key not in known})])
     undo.done.append(step)
 
@@ -266,7 +277,7 @@ def _compare(undo: Undo, target: Target, binding: Mapping[str, str]) -> None:
     now = undo.plan.start
     try:
         for step in undo.done:
-            now = step.change.predict(now)
+            now = now if step.already else step.change.predict(now)
     except ChangeError as error:
         undo.differing = [f"what the store must be now cannot be told: {error}"]
         return
