@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Hashable
+from collections.abc import Collection, Hashable
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,10 @@ WRITING = "last_update_time"
 """The one column that says when a row was written to."""
 
 
-def rows_of(database: Path | str) -> dict[str, Counter[tuple[Any, ...]]]:
-    """Table -> its rows, and how often each is there; of a file of SQLite, or of a database by its URI."""
+def rows_of(database: Path | str, without: Collection[str] = ()) -> dict[str, Counter[tuple[Any, ...]]]:
+    """Table -> its rows, and how often each is there, `without` some columns; of a file of SQLite, or of a database by
+    its URI.
+    """
     uri = database if isinstance(database, str) else f"sqlite:///file:{database}?mode=ro&uri=true"
     engine = create_engine(uri, poolclass=NullPool)
     quoted = engine.dialect.identifier_preparer.quote
@@ -25,7 +27,7 @@ def rows_of(database: Path | str) -> dict[str, Counter[tuple[Any, ...]]]:
     with engine.connect() as connection:
         for table in inspect(connection).get_table_names():
             names = [column["name"] for column in inspect(connection).get_columns(table)]
-            columns = ", ".join(quoted(name) for name in names if name != WRITING)
+            columns = ", ".join(quoted(name) for name in names if name not in (WRITING, *without))
             rows = connection.exec_driver_sql(f"SELECT {columns} FROM {quoted(table)}")
             found[table] = Counter(tuple(map(_plain, row)) for row in rows)
     engine.dispose()
