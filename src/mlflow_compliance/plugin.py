@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mlflow_compliance.session.collection import collected, cover, name, parametrize
+from mlflow_compliance.session.commands import run_command
 from mlflow_compliance.session.first_checks import lead, remember
 from mlflow_compliance.session.options import add_flags, begin
 from mlflow_compliance.session.outcomes import (
@@ -43,6 +44,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
     begin(config)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> int | None:
+    return run_command(config)
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from stores import BIG, START, Lab, differing, there_and_back
+from stores import BIG, START, Lab, copy_change, delete, differing, there_and_back
 
 from mlflow_compliance.changes import (
     Change,
@@ -64,11 +65,6 @@ from mlflow_compliance.store.storage.manifests import write_manifest
 from mlflow_compliance.store.write.writer import StoreWriter
 
 
-def copy_change(lab: Lab, run_id: str, source: str, target: str, parent: str | None = None) -> CopyRun:
-    found = lab.read([run_id])
-    return CopyRun(run_id, target, source, found.experiments[source].name, found.runs[run_id].user, parent)
-
-
 @pytest.fixture
 def scratch(lab: Lab) -> str:
     """An experiment with a tag, an active run and one that had been deleted by itself."""
@@ -92,10 +88,6 @@ def test_set_experiment_tag(lab: Lab, scratch: str, key: str, value: str | None,
 def test_rename_experiment(lab: Lab, scratch: str) -> None:
     between, _ = there_and_back(lab, RenameExperiment(scratch, "scratch ü/2", "scratch"))
     assert between.experiments[scratch].name == "scratch ü/2"
-
-
-def delete(lab: Lab, key: str) -> DeleteExperiment:
-    return DeleteExperiment(key, lab.read(artifacts=False).experiments[key].count())
 
 
 def test_deleting_refuses_runs_that_came_since_the_plan(lab: Lab, scratch: str) -> None:
@@ -493,6 +485,53 @@ EVERY_CHANGE: dict[str, st.SearchStrategy[Change]] = {
 
 def test_every_kind_of_change_is_held_to_the_laws_here() -> None:
     assert EVERY_CHANGE.keys() == Change.kinds.keys()
+
+
+THERE_AND_BACK: dict[str, tuple[str, str]] = {
+    # the test that makes it, takes it back, makes it again and takes it back again: its inverse is held there too
+    "SetExperimentTag": ("SetExperimentTag", "changes/test_laws.py::test_set_experiment_tag"),
+    "RenameExperiment": ("RenameExperiment", "changes/test_laws.py::test_rename_experiment"),
+    "DeleteExperiment": (
+        "RestoreExperiment",
+        "changes/test_laws.py::test_trap_21_restoring_leaves_deleted_what_had_been_deleted_before",
+    ),
+    "RestoreExperiment": ("DeleteExperiment", "changes/test_restoring.py::test_restore_default_without_its_runs"),
+    "RenameDeletedExperiment": (
+        "RenameDeletedExperiment",
+        "changes/test_restoring.py::test_rename_a_deleted_experiment",
+    ),
+    "RestoreRun": ("DeleteRun", "changes/test_restoring.py::test_restore_a_run"),
+    "EndRun": ("ReopenRun", "changes/test_laws.py::test_end_and_reopen_run"),
+    "SetRunTag": ("SetRunTag", "changes/test_registry.py::test_set_run_tag"),
+    "CopyRun": ("RetractCopy", "changes/test_laws.py::test_copy_run_copies_everything_and_retracts_it"),
+    "RegisterVersion": ("RetractVersion", "changes/test_registry.py::test_register_and_alias"),
+    "SetAlias": ("PutAliasBack", "changes/test_restoring.py::test_an_alias_of_a_version_that_is_not_there"),
+    "LogProductionRun": ("RetractProductionRun", "changes/test_production.py::test_there_and_back"),
+    "RewriteLocations": ("RewriteLocations", "changes/test_locations.py::test_the_laws_hold_whatever_moved"),
+    "SignModel": ("RetractSignature", "changes/test_signatures.py::test_signed_and_taken_back"),
+    "LinkDuplicate": ("UnlinkDuplicate", "changes/test_laws.py::test_link_and_unlink_duplicate"),
+    "MoveToQuarantine": ("RestoreFromQuarantine", "changes/test_laws.py::test_quarantine_and_restore"),
+    "GiveBack": ("PutAsideAgain", "changes/test_laws.py::test_given_back_and_put_aside_again"),
+    "ClaimRoot": ("ReleaseRoot", "changes/test_laws.py::test_claim_and_release"),
+    "PointToCopy": (
+        "RetractPointer",
+        "store/storage/test_buckets.py::test_pointers_keep_the_laws_and_settle_duplicates",
+    ),
+    "RemoveRepeatedPoints": (
+        "RestoreMetricFile",
+        "store/storage/test_metric_files.py::test_the_change_keeps_the_laws_and_refuses_a_file_that_changed",
+    ),
+}
+"""Change -> its inverse, and where both are held to the law, twice."""
+
+
+def test_every_kind_of_change_is_made_and_taken_back_twice_somewhere() -> None:
+    assert {*THERE_AND_BACK, *(inverse for inverse, _ in THERE_AND_BACK.values())} == Change.kinds.keys()
+    for kind, (_, place) in THERE_AND_BACK.items():
+        path, _, name = place.partition("::")
+        text = (Path(__file__).parents[1] / path).read_text("utf-8")
+        (body,) = re.findall(rf"^def {name}\(.*?(?=^def |^@|\Z)", text, re.DOTALL | re.MULTILINE)
+        assert "there_and_back(" in body, kind
 
 
 @pytest.mark.parametrize("kind", EVERY_CHANGE)

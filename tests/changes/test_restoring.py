@@ -44,6 +44,9 @@ def test_restore_a_run(lab: Lab) -> None:
     assert between.lost_parents == change.predict(before).lost_parents == {above: LostParent(key, {key: 1})}
     assert between.experiments[key].deleted_runs == tuple(sorted([above, other]))
     assert stages(lab, key)[sweep] == "deleted"
+    back = StoreWriter(lab.store, {}).inverse(change)
+    assert isinstance(back, DeleteRun)
+    assert back.predict(between).lost_parents == before.lost_parents
     assert lab.read().lost_parents == before.lost_parents
 
 
@@ -92,7 +95,7 @@ def test_rename_a_deleted_experiment(lab: Lab) -> None:
     with pytest.raises(ChangeError, match="is not there, or it or some of its runs are not deleted"):
         RenameDeletedExperiment(other, "free", "other").predict(lab.read())
     writer = StoreWriter(lab.store, {})
-    with pytest.raises(ChangeError, match="UNIQUE"):
+    with pytest.raises(ChangeError, match="'other' is taken by experiment 2 by now: experiment 1 stays 'churn'"):
         writer.write(RenameDeletedExperiment(key, "other", "churn"))
     with pytest.raises(ChangeError, match="is now 'churn' and was 'charm'"):
         writer.write(RenameDeletedExperiment(key, "free", "charm"))

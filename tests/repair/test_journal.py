@@ -38,7 +38,7 @@ def test_each_change_is_written_down_before_and_after(lab: Lab) -> None:
     assert head["changes"] == len(plan.changes)
     assert head["store"] == lab.store.info.uri
     assert set(head["versions"]) == {"pytest-mlflow-compliance", "mlflow"}
-    assert end == {"state": "end", "applied": len(plan.changes), "failed": 0}
+    assert (end["state"], end["applied"], end["failed"]) == ("end", len(plan.changes), 0)
     for number, (change, begin, done) in enumerate(zip(plan.changes, between[::2], between[1::2], strict=True), 1):
         assert (begin["change"], begin["state"], done["change"], done["state"]) == (number, "begin", number, "done")
         assert load(begin["do"]) == change

@@ -85,7 +85,7 @@ def with_remedy(policy: str, remedy: Fixer) -> dict[str, Fixer]:
     return {**remedies(), policy: remedy}
 
 
-@pytest.mark.parametrize(("more", "times"), [("", 2), ("x", 10)], ids=["the same change", "another change each time"])
+@pytest.mark.parametrize(("more", "times"), [("", 3), ("x", 10)], ids=["the same change", "another change each time"])
 def test_a_fixer_whose_finding_comes_back_is_named(lab: Lab, more: str, times: int) -> None:
     """At once where it would do the same again; else it may be getting somewhere, for a while."""
     lab.experiment("test_1")
@@ -95,7 +95,7 @@ def test_a_fixer_whose_finding_comes_back_is_named(lab: Lab, more: str, times: i
         nonlocal asked
         asked += 1
         before = context.snapshot.experiments[finding.entity.key].tags.get("tried")
-        yield SetExperimentTag(finding.entity.key, "tried", (before or "") + more, None)
+        yield SetExperimentTag(finding.entity.key, "tried", (before or "") + more, before)
 
     with pytest.raises(PlanError, match=r"EXP002 does not settle.*test_1"):
         plan_for(lab, "EXP002", others=with_remedy("EXP002", useless))

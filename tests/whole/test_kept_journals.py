@@ -22,7 +22,7 @@ from repairs import findings, found_in, verdict
 from stores import BIG, Lab
 
 from mlflow_compliance.changes import SetExperimentTag
-from mlflow_compliance.repair.journal import Journal
+from mlflow_compliance.repair.journal import Heading, Journal
 from mlflow_compliance.rules.outcome import Outcome
 from mlflow_compliance.settings.schema import load_settings
 from mlflow_compliance.snapshot.journals import EXPERIMENT, Journals, KeptJournal
@@ -210,7 +210,7 @@ def test_a_journal_whose_place_is_away_is_not_judged_and_not_green(repaired: Gue
 @pytest.mark.parametrize("guest", ["postgresql"], indirect=True)
 def test_the_next_repair_keeps_what_a_killed_one_could_not(guest: Guest, gate: Gate) -> None:
     """It says that it was written for this store, and has no end."""
-    killed = Journal(guest.store.folder, datetime.now(timezone.utc), "0123456789abcdef")
+    killed = Journal(guest.store.folder, datetime.now(timezone.utc), Heading("0123456789abcdef"))
     killed.header(guest.store.info.uri, datetime.now(timezone.utc), 1)
     tag = SetExperimentTag("1", "a", "b", None)
     killed.begin_all("EXP003", [(1, tag, None)])
@@ -229,7 +229,7 @@ def test_the_next_repair_keeps_what_a_killed_one_could_not(guest: Guest, gate: G
 @pytest.mark.parametrize("guest", ["postgresql"], indirect=True)
 def test_stores_that_share_a_folder_keep_their_own_journals_alone(guest: Guest, gate: Gate) -> None:
     now = datetime.now(timezone.utc)
-    others = Journal(guest.store.folder, now, "0123456789abcdef")
+    others = Journal(guest.store.folder, now, Heading("0123456789abcdef"))
     others.header("postgresql://***@elsewhere/mlflow", now, 0)
     others.close(0, 0)
     assert KEPT in told(gate("--fix", owned(guest.place.artifacts)))
@@ -371,3 +371,22 @@ def test_the_latest_word_about_a_path_counts_wherever_it_stands() -> None:
     elsewhere = Journals(kept=(newer, older))
     assert elsewhere.on_record({}) == {"a": "1", "b": "3"}
     assert elsewhere.on_record({"b": ""}) == {"a": "1"}, "who has no journals takes a path off the record by hand"
+
+
+def test_a_repair_is_taken_back_from_another_folder_by_the_journal_in_the_store(repaired: Guest, gate: Gate) -> None:
+    (journal,) = Path(repaired.store.folder).glob("[0-9]*.jsonl")
+    shutil.rmtree(repaired.store.folder)
+    assert f"{journal.stem}  " in told(gate("--fix-journals", rules=()))
+    assert gate(f"--fix-verify={journal.stem}", rules=()).ret == 0
+    assert repaired.client.get_experiment("3").name == "test_experiment (retired 3)"
+    insisted = [owned(repaired.place.artifacts)] if repaired.local else []
+    text = told(gate("--fix-undo=last", *insisted, rules=()))
+    assert "verified: the store, read anew, is what was planned" in text, text
+    assert "! left:" not in text, text
+    assert KEPT in text
+    experiment = repaired.client.get_experiment("3")
+    assert (experiment.name, experiment.lifecycle_stage) == ("test_experiment", "active")
+    assert len(kept(repaired)[1]) == 2
+    assert gate().ret == 1
+    listed = told(gate("--fix-journals", rules=()))
+    assert f"takes back {journal.stem}, ended" in listed, listed

@@ -432,7 +432,7 @@ class TestOtherDatabases:
         [
             (
                 ["--fix-owned-root=."],
-                "--fix-owned-root is about what --fix or --fix-dry-run may change: give one of them",
+                "--fix-owned-root is about what --fix, --fix-dry-run or --fix-undo may change: give one of them",
             ),
             (["--fix", "--fix-owned-root=no-such-folder"], "which is no artifact root of the store"),
             (["--fix-dry-run", "--fix-owned-root=."], "which is no artifact root of the store"),

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mlflow_compliance.changes.base import Change, artifacts_in
+from mlflow_compliance.changes.base import Applicability, Change, artifacts_in
 from mlflow_compliance.changes.symbols import JOURNAL
 from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.snapshot.files import QUARANTINE, ArtifactFile, Ownerless, Pointer, Quarantined
@@ -19,6 +19,10 @@ class LinkDuplicate(Change):
     """Make `path` the same physical copy as `kept`: a copy-on-write clone where the file system has it, else a
     read-only hard link.
     """
+
+    applicability = Applicability.REVERSIBLE
+    in_total = "file{s} shared"
+    by_itself = True
 
     path: str
     kept: str
@@ -44,7 +48,13 @@ class LinkDuplicate(Change):
 
 @dataclass(frozen=True)
 class UnlinkDuplicate(Change):
-    """Make `path` a physical copy of its own again, with the mode and modification time (nanoseconds) that it had."""
+    """Make `path` a physical copy of its own again, with the mode and modification time (nanoseconds) that it had.
+
+    `recorded` says that its hash was on record before it came to share a copy: it stays there.
+    """
+
+    applicability = Applicability.REVERSIBLE
+    in_total = "file{s} parted"
 
     path: str
     kept: str
@@ -52,6 +62,7 @@ class UnlinkDuplicate(Change):
     size: int
     mode: int
     mtime_ns: int
+    recorded: bool = False
 
     @property
     def entity(self) -> EntityRef:
@@ -63,7 +74,8 @@ class UnlinkDuplicate(Change):
     def predict(self, snapshot: Snapshot) -> Snapshot:
         artifacts = artifacts_in(snapshot)
         file = artifacts.files[self.path]._replace(copy=f"own:{self.path}")
-        recorded = {path: digest for path, digest in artifacts.recorded.items() if path != self.path}
+        gone = () if self.recorded else (self.path,)
+        recorded = {path: digest for path, digest in artifacts.recorded.items() if path not in gone}
         return replace(
             snapshot, artifacts=replace(artifacts, files={**artifacts.files, self.path: file}, recorded=recorded)
         )
@@ -77,6 +89,9 @@ class MoveToQuarantine(Change):
     """Move what no row owns into its root's quarantine, with a manifest; `files` and `size` (bytes) are what it
     holds.
     """
+
+    applicability = Applicability.REVERSIBLE
+    in_total = "orphan{s} moved aside"
 
     path: str
     root: str
@@ -109,11 +124,16 @@ class MoveToQuarantine(Change):
 class RestoreFromQuarantine(Change):
     """Move something from the quarantine back to where it was."""
 
+    applicability = Applicability.REVERSIBLE
+    in_total = "orphan{s} moved back"
+
     path: str
     source: str
     root: str
     contents: tuple[tuple[str, int], ...]
     """(path, size in bytes) of every file, as they will stand again."""
+    sha256: str = ""
+    """The hash of what the manifest says of them, empty in journals of older versions."""
 
     @property
     def entity(self) -> EntityRef:
@@ -159,6 +179,9 @@ class _OwnedAgain:
 class GiveBack(_OwnedAgain, Change):
     """Move what has an owner again from a quarantine to its former place."""
 
+    applicability = Applicability.REVERSIBLE
+    in_total = "item{s} given back"
+
     def describe(self) -> str:
         return f"move {self.source} ({self.files} file{'s' * (self.files != 1)}, {self.size} bytes) back to {self.path}"
 
@@ -174,7 +197,17 @@ class GiveBack(_OwnedAgain, Change):
 
 @dataclass(frozen=True)
 class PutAsideAgain(_OwnedAgain, Change):
-    """Move what was given back to where it lay in quarantine; the manifest there still tells of it."""
+    """Move what was given back to where it lay in quarantine; the manifest there still tells of it.
+
+    `sha256` is the hash of what was given back, empty in journals of older versions; `folders` are those that were made
+    for it.
+    """
+
+    sha256: str = ""
+    folders: tuple[str, ...] = ()
+
+    applicability = Applicability.REVERSIBLE
+    in_total = "item{s} moved aside again"
 
     def describe(self) -> str:
         return f"move {self.path} to {self.source} again"
@@ -198,6 +231,10 @@ class PointToCopy(Change):
     """Write beside `path` that `kept` holds the same `size` bytes, and copy it into the quarantine of `root`. The
     object itself stays.
     """
+
+    applicability = Applicability.REVERSIBLE
+    in_total = "pointer{s} written"
+    by_itself = True
 
     path: str
     root: str
@@ -240,6 +277,9 @@ class RetractPointer(Change):
     """Mark the pointer that a journal wrote beside `path` as taken back; it and the copy in the quarantine stay,
     since nothing is deleted.
     """
+
+    applicability = Applicability.REVERSIBLE
+    in_total = "pointer{s} taken back"
 
     path: str
     root: str

@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mlflow_compliance.changes.base import Change, experiment_in
-from mlflow_compliance.changes.runs import recount, without_runs
+from mlflow_compliance.changes.base import Applicability, Change, dump, experiment_in
+from mlflow_compliance.changes.runs import Digests, recount, without_runs
 from mlflow_compliance.changes.symbols import JOURNAL
 from mlflow_compliance.errors import ChangeError
+from mlflow_compliance.production.metadata import MODEL_FILES
 from mlflow_compliance.snapshot.artifacts import Artifacts
 from mlflow_compliance.snapshot.entities import (
     ACTIVE,
@@ -24,7 +25,15 @@ from mlflow_compliance.snapshot.entities import (
     Run,
 )
 from mlflow_compliance.snapshot.evidence import Digest
-from mlflow_compliance.snapshot.files import METADATA, MLMODEL, UNKNOWN_SIZE, ArtifactFile, ModelFolder, in_folder
+from mlflow_compliance.snapshot.files import (
+    METADATA,
+    MLMODEL,
+    UNKNOWN_SIZE,
+    WRITTEN_ANEW,
+    ArtifactFile,
+    ModelFolder,
+    in_folder,
+)
 from mlflow_compliance.snapshot.refs import EntityRef
 from mlflow_compliance.snapshot.snapshot import Snapshot
 from mlflow_compliance.snapshot.tags import (
@@ -33,6 +42,7 @@ from mlflow_compliance.snapshot.tags import (
     BUILT_IN,
     COMPLETE_BUILD,
     DATA_CONTEXT,
+    GIT_COMMIT,
     METADATA_HASH,
     RUN_NAME,
     USER,
@@ -50,6 +60,9 @@ class LogProductionRun(Change):
     `at` is its start, end and the time of its metrics, in milliseconds; `metadata` the text of its model_metadata.json,
     which may hold symbols.
     """
+
+    applicability = Applicability.REVERSIBLE
+    in_total = "production run{s} logged"
 
     product: str
     name: str
@@ -106,8 +119,8 @@ class LogProductionRun(Change):
     def points(self) -> dict[str, tuple[MetricPoint, ...]]:
         return {key: (MetricPoint(value, self.at, 0),) for key, value in self.metrics.items()}
 
-    def predict(self, snapshot: Snapshot) -> Snapshot:
-        target = experiment_in(snapshot, self.experiment_id)
+    def made_in(self, location: str) -> tuple[Run, LoggedModel]:
+        """The run and its model in an experiment at a location."""
         run = Run(
             run_id=self.run_id,
             experiment_id=self.experiment_id,
@@ -117,7 +130,7 @@ class LogProductionRun(Change):
             start_time=self.at,
             end_time=self.at,
             user=self.user,
-            artifact_uri=f"{target.artifact_location}/{self.run_id}/artifacts",
+            artifact_uri=f"{location}/{self.run_id}/artifacts",
             params=self.params,
             tags=self.all_tags(),
             metrics=self.points(),
@@ -131,13 +144,18 @@ class LogProductionRun(Change):
             lifecycle=ACTIVE,
             status="READY",
             source_run_id=self.run_id,
-            artifact_location=f"{target.artifact_location}/models/{self.model_id}/artifacts",
+            artifact_location=f"{location}/models/{self.model_id}/artifacts",
             params=self.params,
             tags={BUILT_IN: JOURNAL},
             metrics=tuple(
                 ModelMetric(key, value, self.at, 0, *self.measured_on()) for key, value in sorted(self.metrics.items())
             ),
         )
+        return run, model
+
+    def predict(self, snapshot: Snapshot) -> Snapshot:
+        target = experiment_in(snapshot, self.experiment_id)
+        run, model = self.made_in(target.artifact_location)
         after = snapshot.with_experiment(recount(target, None, (ACTIVE, run.status))).with_run(run)
         after = replace(after, logged_models={**after.logged_models, model.model_id: model})
         if after.artifacts is None:
@@ -186,6 +204,19 @@ class LogProductionRun(Change):
         found = artifacts.with_files(files, hashes)
         return replace(found, locations=locations, models={**artifacts.models, folder: card}), folder
 
+    def lasting(self) -> dict[str, Any]:
+        """Without its moment, its bundle's folder, the commit, and the hashes of the files that saving the same model
+        gives others each time; what they are made from has its hash among the others.
+        """
+        plain = {key: value for key, value in dump(self).items() if key not in ("at", "bundle")}
+        plain["tags"] = {key: value for key, value in self.tags.items() if key != GIT_COMMIT}
+        plain["model_files"] = [[path] if path in WRITTEN_ANEW else [path, *facts] for path, *facts in self.model_files]
+        document = json.loads(self.metadata)
+        for item in document["artifacts"]:
+            if item["path"].removeprefix(MODEL_FILES) in WRITTEN_ANEW and item["path"].startswith(MODEL_FILES):
+                item.update(sha256="", size=0)
+        return {**plain, "metadata": document}
+
     def facts(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return {}, {
             "run_id": self.run_id,
@@ -199,11 +230,19 @@ class LogProductionRun(Change):
 class RetractProductionRun(Change):
     """Take back the production run that one journal built: soft-delete it and its model. What it was built from was
     never changed.
+
+    `made` is what the run held when it was made, a digest for each part (none in journals of older versions);
+    `folders` are those that were made for it.
     """
+
+    applicability = Applicability.REVERSIBLE
+    in_total = "production run{s} taken back"
 
     product: str
     experiment_id: str
     journal: str
+    made: Digests = ()
+    folders: tuple[str, ...] = ()
 
     @property
     def entity(self) -> EntityRef:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mlflow_compliance.changes.base import Change
+from mlflow_compliance.changes.base import Applicability, Change, still
+from mlflow_compliance.changes.symbols import JOURNAL
 from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.snapshot.entities import ModelVersion, RegisteredModel
 from mlflow_compliance.snapshot.refs import EntityRef
 from mlflow_compliance.snapshot.snapshot import Snapshot
+from mlflow_compliance.snapshot.tags import BUILT_IN
 
 
 def version_of(model_id: str) -> str:
@@ -20,6 +23,9 @@ def version_of(model_id: str) -> str:
 @dataclass(frozen=True)
 class RegisterVersion(Change):
     """Register a logged model as a new version of a registered model, which is made where it is not there yet."""
+
+    applicability = Applicability.REVERSIBLE
+    in_total = "version{s} registered"
 
     name: str
     model_id: str
@@ -59,6 +65,7 @@ class RegisterVersion(Change):
             model.artifact_location,
             "READY",
             stage,
+            {BUILT_IN: JOURNAL},
             experiment_id=self.experiment_id,
         )
         after = snapshot.with_registered(replace(registered, versions=(*registered.versions, version)))
@@ -83,11 +90,19 @@ class RegisterVersion(Change):
 
 @dataclass(frozen=True)
 class RetractVersion(Change):
-    """Take a version back that a repair registered, and the registered model too where the repair made it."""
+    """Take a version back that a repair registered, and the registered model too where the repair made it.
+
+    The version is known by the model that it was made of, and by the tag with the journal of that repair (none in
+    journals of older versions).
+    """
+
+    applicability = Applicability.REVERSIBLE
+    in_total = "version{s} taken back"
 
     name: str
     model_id: str
     removes_model: bool
+    journal: str = ""
 
     @property
     def entity(self) -> EntityRef:
@@ -97,14 +112,20 @@ class RetractVersion(Change):
         return f"take the version of registered model {self.name!r} that was made of {self.model_id} back"
 
     def predict(self, snapshot: Snapshot) -> Snapshot:
-        registered = snapshot.registered_models[self.name]
-        left = tuple(version for version in registered.versions if version.source != f"models:/{self.model_id}")
+        registered = snapshot.registered_models.get(self.name)
+        if registered is None:
+            return snapshot
+        left = tuple(version for version in registered.versions if not self.made(version.source, version.tags))
         if self.removes_model and not left:
             return replace(
                 snapshot,
                 registered_models={key: item for key, item in snapshot.registered_models.items() if key != self.name},
             )
         return snapshot.with_registered(replace(registered, versions=left))
+
+    def made(self, source: str, tags: Mapping[str, str]) -> bool:
+        """Whether it is the version, by its source and tags."""
+        return source == f"models:/{self.model_id}" and self.journal in ("", tags.get(BUILT_IN))
 
     def facts(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return {"registered_model": self.name, "model_id": self.model_id}, {}
@@ -115,6 +136,9 @@ class SetAlias(Change):
     """Let an alias name a version, or take it away where `version` is None; `before` is what it named, None where
     it was not there.
     """
+
+    applicability = Applicability.REVERSIBLE
+    in_total = "alias{es} set"
 
     name: str
     alias: str
@@ -134,6 +158,7 @@ class SetAlias(Change):
         registered = snapshot.registered_models.get(self.name)
         if registered is None or (self.version is not None and registered.version(self.version) is None):
             raise ChangeError(f"registered model {self.name!r} has no version {self.version}: run again to plan anew")
+        still(registered.aliases.get(self.alias), self.before, f"alias {self.alias} of registered model {self.name}")
         aliases = {key: value for key, value in registered.aliases.items() if key != self.alias}
         if self.version is not None:
             aliases[self.alias] = self.version
@@ -146,6 +171,9 @@ class SetAlias(Change):
 @dataclass(frozen=True)
 class PutAliasBack(Change):
     """Let an alias name a version that is not there, as it did before a repair took it away."""
+
+    applicability = Applicability.REVERSIBLE
+    in_total = "alias{es} put back"
 
     name: str
     alias: str

@@ -7,17 +7,24 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mlflow_compliance.changes.base import Change, experiment_in, run_in
+from mlflow_compliance.changes.base import Applicability, Change, experiment_in, run_in, still
 from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.snapshot.entities import ACTIVE, DELETED, Experiment, Run
 from mlflow_compliance.snapshot.refs import EntityRef
 from mlflow_compliance.snapshot.snapshot import Snapshot
+from mlflow_compliance.snapshot.standing import LostParent
 from mlflow_compliance.snapshot.tags import PARENT
+
+Digests = tuple[tuple[str, str], ...]
+"""(part, digest) of what a run holds."""
 
 
 @dataclass(frozen=True)
 class SetRunTag(Change):
     """Set a tag of a run, or delete it where `value` is None; `before` is what it was, None where it was not set."""
+
+    applicability = Applicability.SAFE
+    in_total = "tag{s} of runs set"
 
     run_id: str
     key: str
@@ -37,6 +44,7 @@ class SetRunTag(Change):
 
     def predict(self, snapshot: Snapshot) -> Snapshot:
         run = run_in(snapshot, self.run_id)
+        still(run.tags.get(self.key), self.before, f"tag {self.key} of run {self.run_id}")
         tags = {key: value for key, value in run.tags.items() if key != self.key}
         if self.value is not None:
             tags[self.key] = self.value
@@ -74,6 +82,9 @@ class _OneRun:
 class EndRun(_OneRun, Change):
     """End a run that is stuck in RUNNING; `end_time` in milliseconds since the epoch."""
 
+    applicability = Applicability.REVERSIBLE
+    in_total = "run{s} ended"
+
     status: str
     end_time: int
     before: str = "RUNNING"
@@ -83,6 +94,7 @@ class EndRun(_OneRun, Change):
 
     def predict(self, snapshot: Snapshot) -> Snapshot:
         run = run_in(snapshot, self.run_id)
+        still((run.lifecycle, run.status), (ACTIVE, self.before), f"what run {self.run_id} is")
         experiment = recount(
             experiment_in(snapshot, run.experiment_id), (run.lifecycle, run.status), (run.lifecycle, self.status)
         )
@@ -94,28 +106,42 @@ class EndRun(_OneRun, Change):
 
 @dataclass(frozen=True)
 class ReopenRun(_OneRun, Change):
-    """Set a run that was ended back to RUNNING."""
+    """Set a run that was ended back to RUNNING, as it was `before`; `before_end` is the end that its row named then,
+    which one that goes on may name.
+    """
+
+    applicability = Applicability.REVERSIBLE
+    in_total = "run{s} reopened"
 
     status: str
     end_time: int
+    before: str = "RUNNING"
+    before_end: int | None = None
 
     def describe(self) -> str:
-        return f"set run {self.run_id} from {self.status} back to RUNNING"
+        return f"set run {self.run_id} from {self.status} back to {self.before}"
 
     def predict(self, snapshot: Snapshot) -> Snapshot:
         run = run_in(snapshot, self.run_id)
+        if run.status == self.before:
+            return snapshot
+        if (run.lifecycle, run.status, run.end_time) != (ACTIVE, self.status, self.end_time):
+            raise ChangeError(f"run {self.run_id} is {run.lifecycle} and {run.status} by now: it is left as it is")
         experiment = recount(
-            experiment_in(snapshot, run.experiment_id), (run.lifecycle, run.status), (run.lifecycle, "RUNNING")
+            experiment_in(snapshot, run.experiment_id), (run.lifecycle, run.status), (run.lifecycle, self.before)
         )
-        return snapshot.with_experiment(experiment).with_run(replace(run, status="RUNNING", end_time=None))
+        return snapshot.with_experiment(experiment).with_run(replace(run, status=self.before, end_time=None))
 
     def facts(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        return {"status": self.status}, {"status": "RUNNING"}
+        return {"status": self.status}, {"status": self.before}
 
 
 @dataclass(frozen=True)
 class RestoreRun(_OneRun, Change):
     """Restore a soft-deleted run in an active experiment."""
+
+    applicability = Applicability.REVERSIBLE
+    in_total = "run{s} restored"
 
     def describe(self) -> str:
         return f"restore run {self.run_id} of experiment {self.experiment_id}"
@@ -136,15 +162,42 @@ class RestoreRun(_OneRun, Change):
 
 @dataclass(frozen=True)
 class DeleteRun(_OneRun, Change):
-    """Soft-delete a run that a repair restored: only as its inverse. Which runs miss it as their parent then is not
-    predicted.
+    """Soft-delete a run that a repair restored: only as its inverse.
+
+    `children` are the active runs that named it as their parent, counted by experiment; `deleted_at` is when it had
+    been deleted, in milliseconds; `made` is what it held when it was restored, a digest for each part.
     """
+
+    applicability = Applicability.REVERSIBLE
+    in_total = "run{s} soft-deleted"
+
+    children: tuple[tuple[str, int], ...] = ()
+    deleted_at: int | None = None
+    made: Digests = ()
 
     def describe(self) -> str:
         return f"soft-delete run {self.run_id} of experiment {self.experiment_id} (it can be restored)"
 
     def predict(self, snapshot: Snapshot) -> Snapshot:
-        return _moved(snapshot, self.run_id, ACTIVE, DELETED)
+        run = run_in(snapshot, self.run_id)
+        if run.lifecycle == DELETED and experiment_in(snapshot, run.experiment_id):
+            return snapshot
+        after, above = _moved(snapshot, self.run_id, ACTIVE, DELETED), run.tags.get(PARENT, "")
+        lost = dict(after.lost_parents)
+        if self.children:
+            lost[self.run_id] = LostParent(self.experiment_id, dict(self.children))
+        parent = after.runs.get(above)
+        if above in lost:
+            number = lost[above].children.get(self.experiment_id, 0) - 1
+            rest = {key: count for key, count in lost[above].children.items() if key != self.experiment_id}
+            rest |= {self.experiment_id: number} if number > 0 else {}
+            lost[above] = lost[above]._replace(children=dict(sorted(rest.items())))
+            below = (after.runs[key].tags.get(PARENT) for key in lost if key in after.runs)
+            if not rest and above not in below:
+                del lost[above]
+        elif self.children and parent is not None and not parent.active:
+            lost[above] = LostParent(parent.experiment_id, {})
+        return replace(after, lost_parents=lost)
 
     def facts(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return {"lifecycle_stage": ACTIVE}, {"lifecycle_stage": DELETED}

@@ -157,6 +157,14 @@ def verdict(
     )
 
 
+def signed_with(bundle: bytes) -> str:
+    """The fingerprint of the key that a bundle says it was signed with; empty where it says none."""
+    try:
+        return str(json.loads(bundle)["verificationMaterial"]["publicKey"]["hint"])
+    except _MALFORMED:
+        return ""
+
+
 def _opened(bundle: bytes, key: PublicKey) -> _Content:
     """What was signed. Raises _NoBundle."""
     try:

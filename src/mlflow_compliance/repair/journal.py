@@ -1,18 +1,27 @@
-"""The journal of a repair: one JSON line before and one after every change, on disk before the next step is taken."""
+"""The journal of a repair: one JSON line before and one after every change, on disk before the next step is taken. Each
+line carries the hash of the one before it.
+"""
 
 from __future__ import annotations
 
+import base64
 import getpass
+import hashlib
 import json
 import os
+import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, NamedTuple
 
-from mlflow_compliance.changes import Change, dump
+from mlflow_compliance.changes import JOURNAL, NOW, WHO, Change, dump
 from mlflow_compliance.errors import StoreError
+from mlflow_compliance.production.keys import SigningKey
+
+CHAIN = "sha256"
+"""What the header of a journal calls the hash that each line carries of the one before it."""
 
 
 def user_name() -> str:
@@ -21,6 +30,11 @@ def user_name() -> str:
         return getpass.getuser()
     except (OSError, KeyError):
         return "unknown"
+
+
+def host_name() -> str:
+    """What this machine calls itself; 'unknown' where it has no name."""
+    return socket.gethostname() or "unknown"
 
 
 def version_of(distribution: str) -> str:
@@ -32,18 +46,40 @@ def version_of(distribution: str) -> str:
         return "unknown"
 
 
+class Heading(NamedTuple):
+    """What the header of a journal says beside its store."""
+
+    kept_as: str = ""
+    """The mark of the store that will keep a copy of it."""
+    plan: str = ""
+    """SHA-256 (hex) of the plan that is carried out."""
+    settings: str = ""
+    """SHA-256 (hex) of the settings in force."""
+    undo_of: str = ""
+    """Id of the journal that is taken back."""
+    again: str = ""
+    """Id of the journal whose repair is done again by that: the other one was its undo."""
+
+
 class Journal:
     """An append-only file `<id>.jsonl` in a folder that belongs to the store.
 
-    `kept_as` is the mark of the store that will keep a copy of it; `recorded` gives the hashes that the repair put on
-    record, when it ends.
+    `recorded` gives the hashes that the repair put on record, when it ends; `key` signs the end.
     """
 
     def __init__(
-        self, folder: str, at: datetime, kept_as: str = "", recorded: Callable[[], Mapping[str, str]] = dict
+        self,
+        folder: str,
+        at: datetime,
+        heading: Heading = Heading(),  # noqa: B008  a frozen value
+        recorded: Callable[[], Mapping[str, str]] = dict,
+        key: SigningKey | None = None,
     ) -> None:
-        self._kept_as = kept_as
+        self._heading = heading
         self._recorded = recorded
+        self._key = key
+        self._before = ""
+        """Hash of the line that was written last."""
         try:
             os.makedirs(folder, exist_ok=True)
             while True:
@@ -68,23 +104,33 @@ class Journal:
                 "journal": self.id,
                 "store": store,
                 "user": user_name(),
+                "host": host_name(),
                 "at": at.isoformat(),
                 "changes": changes,
                 "versions": versions,
-                **({"kept_as": self._kept_as} if self._kept_as else {}),
+                **{name: value for name, value in self._heading._asdict().items() if value},
+                "chain": CHAIN,
             }
         )
 
-    def begin_all(self, policy: str, changes: Sequence[tuple[int, Change, Change | None]]) -> None:
+    def symbols(self, at: datetime) -> dict[str, str]:
+        """What symbols stand for in every change of this journal."""
+        return {JOURNAL: self.id, NOW: at.isoformat(timespec="seconds"), WHO: user_name()}
+
+    def begin_all(
+        self, policy: str, changes: Sequence[tuple[int, Change, Change | None]], takes_back: int | None = None
+    ) -> None:
         """Before changes that are made together: a line for each, on disk before the first of them is made.
 
-        It says what the change is, what it touches and how it is taken back.
+        It says what the change is, what it touches and how it is taken back; `takes_back` is the number of the change
+        in the other journal that an undo is at.
         """
         lines = []
         for number, change, inverse in changes:
             before, after = change.facts()
             facts = {
                 "policy": policy,
+                **({} if takes_back is None else {"takes_back": takes_back}),
                 "before": before,
                 "after": after,
                 "do": dump(change),
@@ -105,12 +151,24 @@ class Journal:
         hashes = self._recorded()
         if hashes:
             self._write({"state": "recorded", "hashes": dict(hashes)})
-        self._write({"state": "end", "applied": applied, "failed": failed})
+        end: dict[str, Any] = {"state": "end", "applied": applied, "failed": failed}
+        if self._key is not None:
+            end["key"] = self._key.public.fingerprint
+        self._write(end, signed=True)
         self._file.close()
 
-    def _write(self, *lines: dict[str, Any]) -> None:
+    def _chained(self, line: dict[str, Any], *, signed: bool) -> str:
+        """The text of a line, with the hash of the one before it; `signed` where there is a key."""
+        whole = {**line, "prev": self._before} if self._before else line
+        if signed and self._key is not None:
+            whole["signature"] = base64.b64encode(self._key.sign(json.dumps(whole).encode(), plain=True)).decode()
+        text = json.dumps(whole)
+        self._before = hashlib.sha256(text.encode()).hexdigest()
+        return f"{text}\n"
+
+    def _write(self, *lines: dict[str, Any], signed: bool = False) -> None:
         try:
-            self._file.write("".join(json.dumps(line) + "\n" for line in lines))
+            self._file.write("".join(self._chained(line, signed=signed) for line in lines))
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError as error:

@@ -4,7 +4,7 @@ imports next to nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ class Spelling(NamedTuple):
     type: Callable[[str], object] = str
     former: str = ""
     """An older name, which works on and is in no help."""
+    command: bool = False
+    """Whether it does one thing with the store, and no check is collected."""
 
     @property
     def dest(self) -> str:
@@ -39,8 +41,17 @@ def _flag(
     *,
     default: object = None,
     former: str = "",
+    command: bool = False,
 ) -> Any:
-    return field(default=default, metadata={HELP: Spelling(name, told, metavar, kind, former)})
+    return field(default=default, metadata={HELP: Spelling(name, told, metavar, kind, former, command)})
+
+
+def commands_in(given: Callable[[str], object]) -> list[tuple[str, Spelling]]:
+    """Field and spelling of every flag that is a command and was given; `given` tells the value of a `dest`."""
+    found = [(item.name, item.metadata[HELP]) for item in fields(Flags)]
+    return [
+        (name, spelling) for name, spelling in found if spelling.command and given(spelling.dest) not in (None, False)
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +92,48 @@ class Flags:
     fix: bool = _flag("--fix", "repair what can be repaired and undone, then audit again", default=False)
     fix_dry_run: bool = _flag(
         "--fix-dry-run", "print the plan that --fix would carry out and change nothing", default=False
+    )
+    fix_safe: bool = _flag(
+        "--fix-safe",
+        "repair what setting tags and descriptions repairs, nothing else; with --fix-dry-run: print that plan",
+        default=False,
+    )
+    plan: str | None = _flag(
+        "--fix-plan",
+        "with --fix-dry-run: write the plan to FILE; with --fix: carry out what that plan holds, and nothing else",
+        "FILE",
+    )
+    journals: bool = _flag(
+        "--fix-journals",
+        "list the journals of repairs: when, who, how many changes, what became of them",
+        default=False,
+        command=True,
+    )
+    undo: str | None = _flag(
+        "--fix-undo",
+        "take a repair back: the path or id of its journal, or 'last'; --fix-dry-run shows what that would do",
+        "JOURNAL",
+        command=True,
+    )
+    verify: str | None = _flag(
+        "--fix-verify",
+        "look for a changed, dropped or moved line in a journal: its path, its id, or 'last'",
+        "JOURNAL",
+        command=True,
+    )
+    gc_preflight: bool = _flag(
+        "--compliance-gc-preflight",
+        "list what `mlflow gc` of the installed MLflow would destroy, and what of that is still needed; change nothing",
+        default=False,
+        command=True,
+    )
+    gc_older_than: str | None = _flag(
+        "--compliance-gc-older-than", "the preflight of `mlflow gc --older-than AGE`, such as 30d", "AGE"
+    )
+    gc_options: str | None = _flag(
+        "--compliance-gc-options",
+        "the preflight of `mlflow gc OPTIONS`: --run-ids, --jobs, --all-workspaces or whatever the installed one takes",
+        "OPTIONS",
     )
     limit: int | None = _flag("--fix-max", "refuse a plan that changes more than N entities", "N", int)
     owned_roots: tuple[str, ...] = _flag(

@@ -5,6 +5,8 @@ models.
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
+import json
 import os
 import re
 from collections.abc import Collection, Iterable, Mapping
@@ -389,6 +391,15 @@ class Settings(_Table):
     def sha256(self) -> str:
         """Of the whole file that they came from (hex), empty for the defaults."""
         return self._source.sha256
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of what is in force, whichever file says it and in whatever order; credentials do not count.
+        What is said counts apart from what is built in: a repair acts on some of it only where it is said.
+        """
+        uri = {"store": {"tracking_uri"}}
+        values = [self.model_dump(mode="json", exclude=uri, exclude_unset=said) for said in (False, True)]
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
     @property
     def base(self) -> Path:

@@ -7,11 +7,11 @@ from __future__ import annotations
 import gc
 import os
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from mlflow_compliance.errors import StoreError
@@ -20,6 +20,7 @@ from mlflow_compliance.progress import Progress, Silent
 from mlflow_compliance.safe_text import without_secrets
 from mlflow_compliance.settings.schema import Settings
 from mlflow_compliance.snapshot.artifacts import Artifacts
+from mlflow_compliance.snapshot.doomed import Doom, DoomedFolder
 from mlflow_compliance.snapshot.entities import LoggedModel, Run, StoreInfo
 from mlflow_compliance.snapshot.files import JOURNALS, in_folder
 from mlflow_compliance.snapshot.snapshot import Snapshot
@@ -27,6 +28,7 @@ from mlflow_compliance.store.backends.base import Backend, Rows
 
 if TYPE_CHECKING:
     from mlflow_compliance.store.evidence.cache import EvidenceCache
+    from mlflow_compliance.store.storage.journals import Finder
     from mlflow_compliance.store.storage.storages import Storages
 
 
@@ -47,6 +49,14 @@ def without_collecting() -> Iterator[None]:
                 gc.freeze()
                 gc.unfreeze()
             gc.enable()
+
+
+class Condemned(NamedTuple):
+    """What gc would destroy in one workspace: the rows, the store around them, and what lies in each thing's place."""
+
+    doom: Doom
+    snapshot: Snapshot
+    folders: Mapping[tuple[str, str], DoomedFolder]
 
 
 @dataclass(frozen=True)
@@ -106,16 +116,23 @@ class Store:
         finally:
             progress.stop()
 
+    def doomed(self, options: str, older_than: str | None, progress: Progress) -> list[Condemned]:
+        """What `mlflow gc` with these options would destroy, with the files that it would find."""
+        from mlflow_compliance.store.artifacts.gc_files import folders_of
+
+        found = []
+        for doom, snapshot, rows in self.backend.doomed(options, older_than):
+            whole = self.with_evidence(self.walk(self._with_journals(snapshot), rows, progress), progress)
+            found.append(Condemned(doom, whole, folders_of(doom.things, self.backend.home)))
+        return found
+
     def _with_journals(self, snapshot: Snapshot) -> Snapshot:
         """A snapshot that knows the journals of its store, and from which those that the store itself keeps are set
         apart.
         """
         from mlflow_compliance.snapshot.set_apart import set_apart
-        from mlflow_compliance.store.storage.journals import Finder
-        from mlflow_compliance.store.storage.locations import Resolver
 
-        resolve = Resolver(self.settings.store.resolved_relocate(self.settings.base), self.backend.home)
-        return set_apart(snapshot, Finder(self.info.uri, self.folder, self.places, resolve).journals(snapshot))
+        return set_apart(snapshot, self.finder.journals(snapshot))
 
     @without_collecting()
     def read_files(self, snapshot: Snapshot, rows: Rows, progress: Progress | None = None) -> Snapshot:
@@ -190,6 +207,15 @@ class Store:
         found = replace(found, lost_traces=lost_traces(found, self.backend))
         found = with_ownership(found, snapshot, rows, self.backend, self.owned, journals=self.folder)
         return replace(snapshot, artifacts=without_files(found, journals), journals=journals)
+
+    @property
+    def finder(self) -> Finder:
+        """Looks for this store's journals."""
+        from mlflow_compliance.store.storage.journals import Finder
+        from mlflow_compliance.store.storage.locations import Resolver
+
+        resolve = Resolver(self.settings.store.resolved_relocate(self.settings.base), self.backend.home)
+        return Finder(self.info.uri, self.folder, self.places, resolve)
 
     @cached_property
     def places(self) -> Storages:

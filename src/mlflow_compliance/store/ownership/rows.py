@@ -182,7 +182,8 @@ def read_ownership(
     wanted = [location for location in locations if scheme_of(location.uri) not in NOT_FILES]
     reader.ownership.proofs += [*recorded, *reader.proofs(wanted)]
     order = {"experiment": 0, "model_version": 2, "run_model": 2, "skill_version": 2}
-    for location in sorted(wanted, key=lambda location: order.get(location.owner.kind, 1)):
+    # Whatever the order of the rows: a folder of another name is a root of its own only where no other root holds it.
+    for location in sorted(wanted, key=lambda location: (order.get(location.owner.kind, 1), not _is_by_id(location))):
         reader.add(location)
     for location in folders:
         path = reader.ground.real(reader.resolve(location.uri).path or "/")
@@ -386,6 +387,11 @@ class _Reader:
             self.add_root(real)
         self._bases[base, experiment_id] = real
         return real
+
+
+def _is_by_id(location: Location) -> bool:
+    """Whether an experiment lies in a folder that has its id for a name, as MLflow places it."""
+    return location.owner.kind != "experiment" or location.uri.rstrip("/").endswith(f"/{location.experiment_id}")
 
 
 def own_folder(path: str, key: str) -> str:

@@ -8,12 +8,12 @@ import hashlib
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mlflow_compliance.errors import StoreError
+from mlflow_compliance.repair.reading import read_journal
 from mlflow_compliance.snapshot.entities import Run
 from mlflow_compliance.snapshot.journals import Journals, KeptJournal, holds_nothing_else, keeps_journals
 from mlflow_compliance.snapshot.litter import is_litter
@@ -81,7 +81,7 @@ class Finder:
                 return replace(
                     found, problem=f"holds {', '.join(sorted(files))}" if files else f"its file {name} is gone"
                 )
-            content = self._content(path)
+            content = self.content(path)
         except (StoreError, OSError) as error:
             why = str(error) if isinstance(error, StoreError) else why_unread(error)
             return replace(found, unknown=f"its file {name} could not be read: {why}")
@@ -111,7 +111,8 @@ class Finder:
             found = [os.path.join(above, name) for above, _, names in os.walk(folder) for name in names]
         return {path[len(folder) + 1 :]: path for path in found if not is_litter(os.path.basename(path))}
 
-    def _content(self, path: str) -> bytes:
+    def content(self, path: str) -> bytes:
+        """The bytes of a journal, wherever it lies. Raises StoreError and OSError."""
         if is_remote(path):
             return self.places.of(path).read(path, _LARGEST)
         with opened(path) as file, open(file, "rb", closefd=False) as reader:
@@ -139,23 +140,12 @@ def _verified(content: bytes, journal: str, sha256: str, mark: str) -> tuple[str
         return f"its file has more than {_LARGEST} bytes", {}
     if hashlib.sha256(content).hexdigest() != sha256:
         return f"its bytes are not those whose hash stands in {KEPT_SHA256}", {}
-    try:
-        # A program that was killed leaves half a last line.
-        lines = [parse_json(line) for line in content.split(b"\n")[:-1]]
-        header, *others = lines
-        named, kept_as = header["journal"], header["kept_as"]
-        hashes = {
-            str(path): str(digest) for line in others if line["state"] == "recorded" for path, digest in _pairs(line)
-        }
-    except (ValueError, TypeError, KeyError, AttributeError):
-        return "its file cannot be read as a journal", {}
-    if named != journal:
-        return f"its file is the journal {named}", {}
-    return ("", hashes) if kept_as == mark else ("its file is a journal of another store", {})
-
-
-def _pairs(line: Mapping[str, Any]) -> Iterable[tuple[Any, Any]]:
-    return line["hashes"].items()  # type: ignore[no-any-return]
+    found = read_journal(content)
+    if found.id not in ("", journal):
+        return f"its file is the journal {found.id}", {}
+    if found.problem:
+        return f"its file cannot be read as a journal: {found.problem}", {}
+    return ("", dict(found.hashes)) if found.text("kept_as") == mark else ("its file is a journal of another store", {})
 
 
 def in_folder(folder: str, uri: str) -> Journals:

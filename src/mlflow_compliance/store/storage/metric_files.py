@@ -21,7 +21,7 @@ from mlflow_compliance.store.storage.linking import (
     take_over,
 )
 from mlflow_compliance.store.storage.parsing import LARGEST_METRIC, read_at_most
-from mlflow_compliance.store.storage.safe_io import opened
+from mlflow_compliance.store.storage.safe_io import digest_of, opened
 
 Point = tuple[object, ...]
 
@@ -140,8 +140,11 @@ def remove_repeats(path: str, sha256: str, kept: str) -> None:
 
 
 def restore_metric_file(path: str, now: str, sha256: str, kept: str) -> None:
-    """The inverse: the bytes as they were."""
+    """The inverse: the bytes as they were, where they are not again already."""
     refuse_unless_file(path)
+    with explained(path, "could not be read"), opened(path) as file:
+        if digest_of(file, path) == sha256:
+            return
     with explained(path), verified(kept, sha256) as (source, _), verified(path, now) as (file, here):
         refuse_if_written_to(file, path)
         _put(path, _content(source), here)

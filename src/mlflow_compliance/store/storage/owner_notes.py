@@ -10,6 +10,7 @@ import json
 import os
 from typing import NamedTuple
 
+from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.snapshot.files import OWNER_NOTE
 from mlflow_compliance.store.storage.atomic_write import explained
 from mlflow_compliance.store.storage.parsing import parse_json, read_at_most
@@ -68,19 +69,37 @@ def add_note(root: str, database: str, store: str, journal: str) -> None:
             os.close(file)
 
 
-def drop_note(root: str) -> None:
-    """Take back the last note; the file goes with the only one."""
+def drop_note(root: str, journal: str) -> None:
+    """Take back the last note, where a journal wrote it (whoever did, where none is named); the file goes with the only
+    one. Raises ChangeError where somebody wrote another one since.
+    """
     path = os.path.join(root, OWNER_NOTE)
     with explained(path, "could not be taken back"):
-        file = os.open(path, _WRITING & ~os.O_CREAT)
         try:
-            kept = b"".join(_lines(os.pread(file, os.fstat(file).st_size, 0))[:-1])
+            file = os.open(path, _WRITING & ~os.O_CREAT)
+        except FileNotFoundError:
+            return
+        try:
+            lines = _lines(os.pread(file, os.fstat(file).st_size, 0))
+            mine = [number for number, line in enumerate(lines, 1) if journal and _journal_of(line) == journal]
+            if journal and not mine:
+                return
+            if mine and mine[-1] != len(lines):
+                raise ChangeError(f"{path} got another note since {journal} wrote one: both are left as they are")
+            kept = b"".join(lines[:-1])
             os.ftruncate(file, len(kept))
             os.fsync(file)
         finally:
             os.close(file)
         if not kept:
             os.unlink(path)
+
+
+def _journal_of(line: bytes) -> str:
+    try:
+        return str(parse_json(line)["journal"])
+    except (ValueError, TypeError, KeyError):
+        return ""
 
 
 def _lines(content: bytes) -> list[bytes]:

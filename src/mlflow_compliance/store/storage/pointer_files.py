@@ -120,12 +120,20 @@ def write_pointer(places: Storages, path: str, pointer: Pointer) -> None:
         raise ChangeError(str(error)) from error
 
 
-def retract_pointer(places: Storages, path: str, journal: str) -> None:
-    """Mark a pointer as taken back. It stays, as does the copy in the quarantine."""
+def retract_pointer(places: Storages, path: str, journal: str, told: tuple[str, str, int]) -> None:
+    """Mark a pointer as taken back, where it is not yet. It stays, as does the copy in the quarantine. `told` is what
+    it said: the kept object, its checksum and its size.
+    """
     written = pointer_path(path, journal)
     try:
-        if _bucket(places, path).found(written) is None:
+        place = _bucket(places, path)
+        if place.found(written.removesuffix("json") + "retracted") is not None:
+            return
+        if place.found(written) is None:
             raise ChangeError(f"{written} is not there any more: there is nothing to take back")
+        now = _parsed(place.read(written, LARGEST), path)
+        if now is None or (now.kept, now.checksum, now.size) != told:
+            raise ChangeError(f"{written} does not say any more what was written into it: it is left as it is")
         put(places, written.removesuffix("json") + "retracted", b"the pointer of this name was taken back\n")
     except RemoteError as error:
         raise ChangeError(str(error)) from error

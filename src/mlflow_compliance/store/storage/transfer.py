@@ -61,8 +61,10 @@ def upload(places: Storages, source: str, path: str) -> None:
 
 
 def put_aside(places: Storages, folder: str, journal: str) -> None:
-    """Mark a row's folder as taken back. Its objects stay where they are: nothing is deleted."""
+    """Mark a row's folder as taken back, where it is not yet. Its objects stay where they are: nothing is deleted."""
     try:
+        if any(item.path == f"{folder}/{RETRACTED}" for item in places.of(folder).listed(folder)):
+            return
         put(places, f"{folder}/{RETRACTED}", f"a copy that the repair {journal} made and took back\n".encode())
     except RemoteError as error:
         raise ChangeError(str(error)) from error

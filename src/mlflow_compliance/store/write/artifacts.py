@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mlflow.entities import ViewType
@@ -26,9 +28,17 @@ from mlflow_compliance.store.storage import files, pointer_files
 from mlflow_compliance.store.storage.locations import local_folder
 from mlflow_compliance.store.storage.manifests import write_manifest
 from mlflow_compliance.store.storage.recorded_hashes import add_records
+from mlflow_compliance.store.storage.shared_copies import (
+    add_shared,
+    copy_of_file,
+    give_back,
+    on_record,
+    refuse_unless_shared,
+)
 from mlflow_compliance.store.storage.storages import is_remote
 from mlflow_compliance.store.write.effects import OpenStore, inverse, write
 from mlflow_compliance.store.write.errors import one_sentence
+from mlflow_compliance.store.write.retract import not_there, remove_empty
 
 
 @write.register(LinkDuplicate)
@@ -36,7 +46,7 @@ def link_duplicate(change: LinkDuplicate, to: OpenStore) -> None:
     path, kept = to.bind(change.path), to.bind(change.kept)
     # On record first: should the program die in between, the record is still true of both files.
     with one_sentence(f"the hash of {path} could not go on record"):
-        add_records(to.store.folder, change.sha256, path, kept)
+        add_shared(to.store.folder, change.sha256, kept, path)
     files.share(kept, path, change.sha256)
 
 
@@ -45,16 +55,23 @@ def undo_link_duplicate(change: LinkDuplicate, to: OpenStore) -> UnlinkDuplicate
     path, kept = to.bind(change.path), to.bind(change.kept)
     with one_sentence(f"{path} could not be read"):
         state = os.lstat(path)
-    return UnlinkDuplicate(
-        path, kept, change.sha256, change.size, mode=state.st_mode & 0o7777, mtime_ns=state.st_mtime_ns
-    )
+        recorded = bool(on_record(to.store.folder, path))
+    return UnlinkDuplicate(path, kept, change.sha256, change.size, state.st_mode & 0o7777, state.st_mtime_ns, recorded)
 
 
 @write.register(UnlinkDuplicate)
 def unlink_duplicate(change: UnlinkDuplicate, to: OpenStore) -> None:
-    files.unshare(change.path, change.mode, change.mtime_ns, change.sha256)
-    with one_sentence(f"the hash of {change.path} could not be taken off the record"):
-        add_records(to.store.folder, "", change.path)
+    path, kept = change.path, change.kept
+    with one_sentence(f"{path} could not be read"):
+        copy = copy_of_file(path)
+    if refuse_unless_shared(path, kept, change.sha256, (change.mode, change.mtime_ns)):
+        files.unshare(path, change.mode, change.mtime_ns, change.sha256)
+    with one_sentence(f"the hash of {path} could not be taken off the record"):
+        if not change.recorded:
+            add_records(to.store.folder, "", path)
+        # It may have been kept for a path that was itself parted meanwhile: then the copy is another file's.
+        others = () if os.path.lexists(kept) and copy_of_file(kept) == copy else (copy,)
+        give_back(to.store.folder, (kept,), others)
 
 
 @inverse.register(UnlinkDuplicate)
@@ -102,15 +119,37 @@ def _owner_by_now(to: OpenStore, path: str) -> str:
 def undo_move_to_quarantine(change: MoveToQuarantine, to: OpenStore) -> RestoreFromQuarantine:
     path = change.path
     with one_sentence(f"{path} could not be read"):
-        contents = tuple(
-            (os.path.normpath(os.path.join(path, item["path"])), item["size"]) for item in files.manifest_of(path)
-        )
-    return RestoreFromQuarantine(path, to.bind(change.target), change.root, contents)
+        listed = files.manifest_of(path)
+    contents = tuple((os.path.normpath(os.path.join(path, item["path"])), item["size"]) for item in listed)
+    return RestoreFromQuarantine(path, to.bind(change.target), change.root, contents, _hash_of(listed))
+
+
+def _hash_of(listed: Sequence[Mapping[str, Any]]) -> str:
+    """One hash of the files that a manifest lists."""
+    facts = repr([(item["path"], item["size"], item["sha256"]) for item in listed])
+    return hashlib.sha256(facts.encode(errors="surrogateescape")).hexdigest()
+
+
+def _is_still(path: str, sha256: str) -> bool:
+    """Whether what lies at a path is what it was; where nothing was noted of it nobody can tell."""
+    with one_sentence(f"{path} could not be read"):
+        return not sha256 or _hash_of(files.manifest_of(path)) == sha256
 
 
 @write.register(RestoreFromQuarantine)
+def restore_from_quarantine(change: RestoreFromQuarantine, to: OpenStore) -> None:
+    path, source = change.path, change.source
+    if not os.path.lexists(source) and os.path.lexists(path) and change.sha256 and _is_still(path, change.sha256):
+        return
+    if os.path.lexists(path):
+        raise ChangeError(f"something new lies at {path}: {source} stays in quarantine")
+    if not _is_still(source, change.sha256):
+        raise ChangeError(f"{source} is not what was put aside any more: it stays in quarantine")
+    files.restore(source, path)
+
+
 @write.register(GiveBack)
-def move_back(change: RestoreFromQuarantine | GiveBack, to: OpenStore) -> None:
+def give_back_what_is_owned(change: GiveBack, to: OpenStore) -> None:
     files.restore(change.source, change.path)
 
 
@@ -121,12 +160,21 @@ def undo_restore_from_quarantine(change: RestoreFromQuarantine, to: OpenStore) -
 
 @inverse.register(GiveBack)
 def undo_give_back(change: GiveBack, to: OpenStore) -> PutAsideAgain:
-    return PutAsideAgain(change.path, change.source, change.root, change.files, change.size)
+    with one_sentence(f"{change.source} could not be read"):
+        sha256 = _hash_of(files.manifest_of(change.source))
+    folders = not_there([os.path.dirname(change.path)])
+    return PutAsideAgain(change.path, change.source, change.root, change.files, change.size, sha256, folders)
 
 
 @write.register(PutAsideAgain)
 def put_aside_again(change: PutAsideAgain, to: OpenStore) -> None:
-    files.quarantine(change.path, change.source)
+    path, source = change.path, change.source
+    if not os.path.lexists(path) and os.path.lexists(source) and change.sha256 and _is_still(source, change.sha256):
+        return
+    if not _is_still(path, change.sha256):
+        raise ChangeError(f"{path} is not what was given back any more: it is left where it is")
+    files.quarantine(path, source)
+    remove_empty(change.folders)
 
 
 @inverse.register(PutAsideAgain)
@@ -152,7 +200,9 @@ def undo_point_to_copy(change: PointToCopy, to: OpenStore) -> RetractPointer:
 
 @write.register(RetractPointer)
 def retract_pointer(change: RetractPointer, to: OpenStore) -> None:
-    pointer_files.retract_pointer(to.store.places, change.path, change.journal)
+    pointer_files.retract_pointer(
+        to.store.places, change.path, change.journal, (change.kept, change.checksum, change.size)
+    )
 
 
 @inverse.register(RetractPointer)

@@ -15,7 +15,7 @@ from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import SQLAlchemyError
 
 from mlflow_compliance.errors import ChangeError, first_line
-from mlflow_compliance.snapshot.entities import ACTIVE, Run
+from mlflow_compliance.snapshot.entities import ACTIVE, DELETED, Run
 
 
 def tracking_store(client: MlflowClient) -> Any:
@@ -158,15 +158,42 @@ def add_history(
             session.execute(table.__table__.insert(), rows)
 
 
-def status_of(session: Any, run_id: str) -> tuple[str, str] | None:
-    """Lifecycle and status of a run, None where it is not there. MLflow's own call fails on a run without a start
+def status_of(session: Any, run_id: str) -> tuple[str, str, int | None] | None:
+    """Lifecycle, status and end of a run, None where it is not there. MLflow's own call fails on a run without a start
     time.
     """
     from mlflow.store.tracking.dbmodels.models import SqlRun
     from sqlalchemy import select
 
-    found = session.execute(select(SqlRun.lifecycle_stage, SqlRun.status).where(SqlRun.run_uuid == run_id)).first()
-    return (found[0], found[1]) if found else None
+    asked = select(SqlRun.lifecycle_stage, SqlRun.status, SqlRun.end_time).where(SqlRun.run_uuid == run_id)
+    found = session.execute(asked).first()
+    return (found[0], found[1], found[2]) if found else None
+
+
+def deletion_times(session: Any, run_ids: Collection[str] | None = None, experiment_id: str = "") -> dict[str, int]:
+    """When runs that are deleted were, in milliseconds: these, or all of an experiment."""
+    from mlflow.store.tracking.dbmodels.models import SqlRun
+    from sqlalchemy import select
+
+    asked = select(SqlRun.run_uuid, SqlRun.deleted_time).where(SqlRun.lifecycle_stage == DELETED)
+    own = SqlRun.experiment_id == int(experiment_id) if run_ids is None else SqlRun.run_uuid.in_(sorted(run_ids))
+    return {key: time for key, time in session.execute(asked.where(own)) if time is not None}
+
+
+def put_deletion_times(session: Any, times: Mapping[str, int]) -> None:
+    """Let runs that are deleted say when they were first: MLflow dates them anew with their experiment."""
+    from mlflow.store.tracking.dbmodels.models import SqlRun
+    from sqlalchemy import bindparam
+
+    if times:
+        session.flush()
+        table = SqlRun.__table__
+        statement = (
+            table.update()
+            .where(table.c.run_uuid == bindparam("own"), table.c.lifecycle_stage == DELETED)
+            .values(deleted_time=bindparam("at"))
+        )
+        session.execute(statement, [{"own": key, "at": time} for key, time in times.items()])
 
 
 def end_runs(session: Any, runs: Mapping[str, tuple[str, int | None]]) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,18 +15,32 @@ from mlflow.tracking import MlflowClient
 
 from mlflow_compliance.changes import JOURNAL, CopyRun, RetractCopy, bind, copy_of
 from mlflow_compliance.changes.copies import planned_copy
-from mlflow_compliance.errors import ChangeError
+from mlflow_compliance.errors import ChangeError, StoreError
 from mlflow_compliance.snapshot.entities import TERMINAL_STATUSES, DatasetInput, LoggedModel, ModelMetric, Run
-from mlflow_compliance.snapshot.tags import COMPLETE, COPIED_BY, COPY_STATE, SOURCE_MODEL, SOURCE_RUN
+from mlflow_compliance.snapshot.tags import (
+    COMPLETE,
+    COPIED_BY,
+    COPY_STATE,
+    RETRACTED,
+    SOURCE_DATASETS,
+    SOURCE_EXPERIMENT,
+    SOURCE_MODEL,
+    SOURCE_NAME,
+    SOURCE_RUN,
+    SOURCE_USER,
+)
 from mlflow_compliance.store.store import Store
 from mlflow_compliance.store.write.bulk import add_history, add_run, end_runs, one_transaction, set_tags, tracking_store
 from mlflow_compliance.store.write.copy_artifacts import copy_artifacts
 from mlflow_compliance.store.write.effects import OpenStore, inverse, write
 from mlflow_compliance.store.write.errors import one_sentence
+from mlflow_compliance.store.write.made import FILES, files_of, rows_of
 from mlflow_compliance.store.write.mlflow_values import BATCH, in_rounds, inputs_of, log_params, metrics_of
-from mlflow_compliance.store.write.retract import retract
+from mlflow_compliance.store.write.retract import Made, retract
+from mlflow_compliance.store.write.taken_back import made_runs, new_folders, refuse_if_changed
 
 INCOMPLETE = "incomplete"
+_OF_A_COPY = {SOURCE_RUN, SOURCE_EXPERIMENT, SOURCE_NAME, SOURCE_USER, SOURCE_DATASETS}
 SIDE_BY_SIDE = 8
 """Runs whose files are copied at the same time: a file waits for the disk, and those that wait together wait once."""
 
@@ -42,7 +57,16 @@ def copy_run(change: CopyRun, to: OpenStore) -> None:
 
 @inverse.register(CopyRun)
 def undo_copy_run(change: CopyRun, to: OpenStore) -> RetractCopy:
-    return RetractCopy(change.run_id, change.experiment_id, to.bind(JOURNAL))
+    made: dict[str, str] = {}
+    folders: tuple[str, ...] = ()
+    # What cannot be read is not copied either, and the copying says why.
+    with suppress(ChangeError, StoreError, OSError):
+        source, models = RunCopier(to.client, to.store).details(change.run_id)
+        made = rows_of(planned_copy(source, change.new_tags(), change.datasets), models, {})
+        uris = [source.artifact_uri, *(model.artifact_location for model in models)]
+        made[FILES] = files_of(to.store, [(uri, uri) for uri in uris], {})
+        folders = new_folders(to, change.experiment_id)
+    return RetractCopy(change.run_id, change.experiment_id, to.bind(JOURNAL), tuple(made.items()), folders)
 
 
 def new_tags(change: CopyRun, to: OpenStore) -> dict[str, str]:
@@ -53,9 +77,45 @@ def new_tags(change: CopyRun, to: OpenStore) -> dict[str, str]:
 @write.register(RetractCopy)
 def retract_copy(change: RetractCopy, to: OpenStore) -> None:
     where = f"tags.`{SOURCE_RUN}` = '{change.run_id}' AND tags.`{COPIED_BY}` = '{change.journal}'"
-    with one_sentence(f"the copy of run {change.run_id} could not be taken back"):
-        for run in to.client.search_runs([change.experiment_id], filter_string=where):
-            retract(to.client, to.store, run, change.journal, SOURCE_MODEL)
+    what = f"the copy of run {change.run_id} that {change.journal} made"
+    with one_sentence(f"{what} could not be taken back"):
+        for run in made_runs(to, change.experiment_id, where, what):
+            sources: list[str] = []
+            state = run.data.tags.get(COPY_STATE)
+            if state not in (INCOMPLETE, RETRACTED):
+                changed = {*_changed_since(change, to, run), *(["tags"] if state != COMPLETE else [])}
+                refuse_if_changed(to, run, what, sorted(changed))
+            found, models = to.store.details([change.run_id])
+            if change.run_id in found:
+                sources = [found[change.run_id].artifact_uri, *(model.artifact_location for model in models.values())]
+            retract(to.client, to.store, run, Made(change.journal, SOURCE_MODEL, change.folders, sources))
+
+
+def _changed_since(change: RetractCopy, to: OpenStore, run: Any) -> list[str]:
+    """What is other about a copy than when it was made, in a word each. Raises ChangeError where it is all that there
+    is of its source.
+    """
+    copier, new_id = RunCopier(to.client, to.store), run.info.run_id
+    try:
+        source, models = copier.details(change.run_id)
+    except ChangeError:
+        source, models = None, []
+    if source is None or not source.active:
+        raise ChangeError(f"run {change.run_id} is deleted or gone, so its copy {new_id} stays")
+    copy, copied = copier.details(new_id)
+    ids = {model.model_id: model.tags.get(SOURCE_MODEL, model.model_id) for model in copied}
+    places = {model.model_id: model.artifact_location for model in models}
+    own = {copy.artifact_uri: source.artifact_uri}
+    own |= {model.artifact_location: places.get(ids[model.model_id], "") for model in copied}
+    now = rows_of(copy, copied, ids)
+    now[FILES] = files_of(to.store, own.items(), {new_id: change.run_id, **ids})
+    then = dict(change.made)
+    if not then:  # a journal of an older version
+        tags = {key: value for key, value in copy.tags.items() if key in _OF_A_COPY}
+        then = rows_of(planned_copy(source, tags), models, {})
+        del then["datasets"]
+        then[FILES] = files_of(to.store, [(uri, uri) for uri in own.values()], {})
+    return sorted(name for name, known in then.items() if now.get(name) != known)
 
 
 @inverse.register(RetractCopy)
@@ -99,7 +159,7 @@ class RunCopier:
         """Copy a run and return symbol -> id for the run and its models. A failure soft-deletes what was begun and
         raises.
         """
-        source, models = self._details(run_id)
+        source, models = self.details(run_id)
         planned = planned_copy(source, tags, datasets)
         new = self.create_run(planned, experiment_id)
         try:
@@ -109,7 +169,7 @@ class RunCopier:
             self._count(begun, *self.store.details([begun.new_id]))
             self.client.set_tag(begun.new_id, COPY_STATE, COMPLETE)
         except BaseException:
-            retract(self.client, self.store, new, tags.get(COPIED_BY, new.info.run_id), SOURCE_MODEL)
+            retract(self.client, self.store, new, self._made(tags.get(COPIED_BY, new.info.run_id), source, models))
             raise
         return begun.bound
 
@@ -154,9 +214,14 @@ class RunCopier:
                 set_tags(session, [item.new_id for item in begun], COPY_STATE, COMPLETE)
         except BaseException:
             for item in begun:
-                retract(self.client, self.store, item.new, item.planned.tags.get(COPIED_BY, item.new_id), SOURCE_MODEL)
+                journal = item.planned.tags.get(COPIED_BY, item.new_id)
+                retract(self.client, self.store, item.new, self._made(journal, item.source, item.models))
             raise
         return [item.bound for item in begun]
+
+    def _made(self, journal: str, source: Run, models: list[LoggedModel]) -> Made:
+        sources = (source.artifact_uri, *(model.artifact_location for model in models))
+        return Made(journal, SOURCE_MODEL, sources=sources)
 
     def create_run(self, planned: Run, experiment_id: str) -> Any:
         """The row of a copy, marked as incomplete."""
@@ -193,7 +258,7 @@ class RunCopier:
             if model.status in ("READY", "FAILED"):
                 self.client.finalize_logged_model(begun.ids[model.model_id], LoggedModelStatus(model.status))
 
-    def _details(self, run_id: str) -> tuple[Run, list[LoggedModel]]:
+    def details(self, run_id: str) -> tuple[Run, list[LoggedModel]]:
         return self._in(self.store.details([run_id]), run_id)
 
     def _in(self, details: tuple[dict[str, Run], dict[str, LoggedModel]], run_id: str) -> tuple[Run, list[LoggedModel]]:

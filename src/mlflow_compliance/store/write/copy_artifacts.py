@@ -15,7 +15,7 @@ from mlflow_compliance.snapshot.files import MLMODEL, DuplicateRules
 from mlflow_compliance.store.artifacts.duplicates import hash_file
 from mlflow_compliance.store.storage import files
 from mlflow_compliance.store.storage.locations import local_folder
-from mlflow_compliance.store.storage.recorded_hashes import add_records
+from mlflow_compliance.store.storage.shared_copies import add_shared
 from mlflow_compliance.store.storage.storages import is_remote
 from mlflow_compliance.store.storage.transfer import copy_folder
 from mlflow_compliance.store.store import Store
@@ -59,7 +59,7 @@ def _copy_local(store: Store, old: str, target: str, names: Mapping[str, str]) -
                     files.write_new(new, _renamed(file.read(), names))
             elif rules.apply_to(path, length):
                 digest = hash_file(path)
-                add_records(store.folder, digest, path, new)
+                add_shared(store.folder, digest, path, new)
                 files.place_shared(path, new, digest)
             else:
                 files.place(path, new)

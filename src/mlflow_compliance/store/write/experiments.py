@@ -18,7 +18,13 @@ from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.snapshot.entities import ACTIVE, Experiment
 from mlflow_compliance.snapshot.tags import COPY_STATE, RETRACTED
 from mlflow_compliance.store.backends.listing import pages
-from mlflow_compliance.store.write.bulk import one_transaction, rename_row, tracking_store
+from mlflow_compliance.store.write.bulk import (
+    deletion_times,
+    one_transaction,
+    put_deletion_times,
+    rename_row,
+    tracking_store,
+)
 from mlflow_compliance.store.write.compare_copies import written_since_copied
 from mlflow_compliance.store.write.effects import OpenStore, inverse, write
 from mlflow_compliance.store.write.errors import one_sentence
@@ -61,9 +67,22 @@ def undo_set_experiment_tag(change: SetExperimentTag, to: OpenStore) -> SetExper
 
 @write.register(RenameExperiment)
 def rename_experiment(change: RenameExperiment, to: OpenStore) -> None:
-    still(_now(to, change.experiment_id).name, change.before, f"the name of experiment {change.experiment_id}")
+    found = _now(to, change.experiment_id)
+    still(found.name, change.before, f"the name of experiment {change.experiment_id}")
+    _refuse_taken(to, change)
     with one_sentence(f"experiment {change.experiment_id} could not be renamed"):
         to.client.rename_experiment(change.experiment_id, change.name)
+
+
+def _refuse_taken(to: OpenStore, change: RenameExperiment | RenameDeletedExperiment) -> None:
+    with one_sentence(f"the name {change.name!r} could not be looked for"):
+        other = to.client.get_experiment_by_name(change.name)
+    if other is not None and other.experiment_id != change.experiment_id:
+        deleted = "" if other.lifecycle_stage == ACTIVE else "deleted "
+        raise ChangeError(
+            f"the name {change.name!r} is taken by {deleted}experiment {other.experiment_id} by now: experiment "
+            f"{change.experiment_id} stays {change.before!r}"
+        )
 
 
 @inverse.register(RenameExperiment)
@@ -88,7 +107,13 @@ def delete_experiment(change: DeleteExperiment, to: OpenStore) -> None:
             f"experiment {key} got traces, models, runs at work or the like meanwhile: run again to plan anew"
         )
     with one_sentence(f"experiment {key} could not be deleted"):
-        to.client.delete_experiment(key)
+        if to.in_tables:
+            with one_transaction(tracking_store(to.client)) as session:
+                times = deletion_times(session, experiment_id=key)
+                to.client.delete_experiment(key)
+                put_deletion_times(session, times)
+        else:
+            to.client.delete_experiment(key)
     after = _counted(to, key)
     try:
         _refuse_what_came_meanwhile(change, to, before, after)
@@ -116,23 +141,33 @@ def _refuse_what_came_meanwhile(change: DeleteExperiment, to: OpenStore, before:
 def undo_delete_experiment(change: DeleteExperiment, to: OpenStore) -> RestoreExperiment:
     before = _counted(to, change.experiment_id)
     counts = tuple((stage, status, number) for (stage, status), number in sorted(before.runs.items()))
-    return RestoreExperiment(change.experiment_id, before.deleted_runs, counts)
+    return RestoreExperiment(change.experiment_id, before.deleted_runs, counts, before.name)
 
 
 @write.register(RestoreExperiment)
 def restore_experiment(change: RestoreExperiment, to: OpenStore) -> None:
+    found = _counted(to, change.experiment_id)
+    why = change.refused(found)
+    if why:
+        raise ChangeError(why)
+    if found.active:
+        return
     _restore(to, change.experiment_id, change.deleted_runs)
 
 
 def _restore(to: OpenStore, experiment_id: str, deleted_runs: Sequence[str]) -> None:
     # One transaction where there are tables: nobody sees the runs that stay deleted come back in between.
     whole = one_transaction(tracking_store(to.client)) if to.in_tables else nullcontext()
-    with one_sentence(f"experiment {experiment_id} could not be restored"), whole:
+    with one_sentence(f"experiment {experiment_id} could not be restored"), whole as session:
+        times = deletion_times(session, experiment_id=experiment_id) if session else {}
         to.client.restore_experiment(experiment_id)
         where = f"tags.`{COPY_STATE}` = '{RETRACTED}'"
         retracted = pages(to.client.search_runs, experiment_ids=[experiment_id], filter_string=where, max_results=1000)
-        for run_id in [*deleted_runs, *(run.info.run_id for run in retracted)]:
+        gone = [*deleted_runs, *(run.info.run_id for run in retracted)]
+        for run_id in gone:
             to.client.delete_run(run_id)
+        if session:
+            put_deletion_times(session, {run_id: times[run_id] for run_id in gone if run_id in times})
 
 
 @inverse.register(RestoreExperiment)
@@ -147,6 +182,7 @@ def rename_deleted_experiment(change: RenameDeletedExperiment, to: OpenStore) ->
     still(found.name, change.before, f"the name of experiment {key}")
     if found.active or found.count():
         raise ChangeError(f"experiment {key} or some of its runs are not deleted by now: run again to plan anew")
+    _refuse_taken(to, change)
     with one_sentence(f"experiment {key} could not be renamed"):
         if to.in_tables:
             # MLflow renames no deleted experiment, and restoring it would show its runs for a moment.

@@ -66,6 +66,8 @@ class _Rows:
         """Compared before, so that nothing that came meanwhile is written over, and after, under the locks that
         writing takes.
         """
+        if dict(self._found([item.key for item in items], lock=False)) == {item.key: item.after for item in items}:
+            return  # as it is to be
         self._refuse_what_is_too_long(items)
         self._compare({item.key: item.before for item in items}, lock=True)
         own = [key == bindparam(f"own_{number}") for number, key in enumerate(self.keys)]

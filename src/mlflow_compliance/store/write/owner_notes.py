@@ -17,12 +17,12 @@ def claim_root(change: ClaimRoot, to: OpenStore) -> None:
 
 @inverse.register(ClaimRoot)
 def undo_claim_root(change: ClaimRoot, to: OpenStore) -> ReleaseRoot:
-    return ReleaseRoot(change.root)
+    return ReleaseRoot(change.root, to.bind(JOURNAL))
 
 
 @write.register(ReleaseRoot)
 def release_root(change: ReleaseRoot, to: OpenStore) -> None:
-    drop_note(change.root)
+    drop_note(change.root, change.journal)
 
 
 @inverse.register(ReleaseRoot)

@@ -7,7 +7,7 @@ import os
 from mlflow_compliance.changes import JOURNAL, RetractSignature, SignModel
 from mlflow_compliance.errors import ChangeError, SettingsError
 from mlflow_compliance.production.keys import keys_of
-from mlflow_compliance.production.signature import bundle_of, made_bundle, verdict
+from mlflow_compliance.production.signature import LARGEST, bundle_of, made_bundle, signed_with, verdict
 from mlflow_compliance.snapshot.files import MLMODEL, QUARANTINE
 from mlflow_compliance.store.artifacts.quarantined import RETRACTED
 from mlflow_compliance.store.models.scan import scan_model
@@ -15,6 +15,7 @@ from mlflow_compliance.store.storage import files
 from mlflow_compliance.store.storage.manifests import write_manifest
 from mlflow_compliance.store.storage.recorded_hashes import add_records
 from mlflow_compliance.store.storage.safe_io import digest_of, opened
+from mlflow_compliance.store.storage.shared_copies import on_record
 from mlflow_compliance.store.write.effects import OpenStore, inverse, write
 from mlflow_compliance.store.write.errors import one_sentence
 
@@ -55,6 +56,14 @@ def undo_sign_model(change: SignModel, to: OpenStore) -> RetractSignature:
 def retract_signature(change: RetractSignature, to: OpenStore) -> None:
     path, root = change.path, change.root
     target = os.path.join(root, QUARANTINE, f"{change.journal}{RETRACTED}", os.path.relpath(path, root))
+    if not os.path.lexists(path) and os.path.lexists(target):
+        return
+    with one_sentence(f"{path} could not be read"), opened(path) as file:
+        content, known = os.pread(file, LARGEST, 0), on_record(to.store.folder, path)
+        # Whoever has the records elsewhere asks the bundle which key signed it.
+        own = digest_of(file, path) == known if known else signed_with(content) == change.fingerprint
+    if not own:
+        raise ChangeError(f"{path} is not the bundle that {change.journal} wrote any more: it is left as it is")
     write_manifest(path, target, root)
     files.quarantine(path, target)
     with one_sentence(f"the hash of {path} could not be taken off the record"):

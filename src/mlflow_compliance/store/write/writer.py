@@ -12,8 +12,10 @@ from collections.abc import Sequence
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from mlflow_compliance.changes import Change, CopyRun
-from mlflow_compliance.errors import StoreError
+from mlflow_compliance.changes import Change, CopyRun, LogProductionRun, RewriteLocations, dump
+from mlflow_compliance.changes.base import texts_in
+from mlflow_compliance.changes.symbols import unmade
+from mlflow_compliance.errors import ChangeError, StoreError
 from mlflow_compliance.store.storage.http_errors import refusal
 from mlflow_compliance.store.store import Store
 from mlflow_compliance.store.write import (  # noqa: F401  imported to be registered
@@ -63,6 +65,10 @@ class StoreWriter(effects.OpenStore):
         self.store.backend.reach()
 
     def write(self, change: Change) -> None:
+        if not isinstance(change, LogProductionRun | RewriteLocations):  # it makes all of its own; it holds none
+            missing = unmade(texts_in(dump(change)), self.binding)
+            if missing:
+                raise ChangeError(f"it builds on the {missing.strip('⟨⟩')}, which was not made")
         effects.write(change, self)
 
     def inverse(self, change: Change) -> Change | None:

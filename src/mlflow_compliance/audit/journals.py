@@ -1,0 +1,122 @@
+"""The journals of one store for people: which there are, what became of each, whether one is as it was written."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from mlflow_compliance.errors import StoreError
+from mlflow_compliance.production.keys import keys_of
+from mlflow_compliance.repair.reading import JournalRecord, read_journal
+
+if TYPE_CHECKING:
+    from mlflow_compliance.audit.audit import Audit
+    from mlflow_compliance.snapshot.journals import Journals
+    from mlflow_compliance.store.store import Store
+
+LAST = "last"
+_OLDER = "its lines carry no hashes of one another: an older version wrote it"
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """The journals of one store: those in its folder, and those that the store keeps itself and the folder has not."""
+
+    store: Store
+
+    @cached_property
+    def records(self) -> dict[str, JournalRecord]:
+        """Id -> journal, in the order of time. Raises StoreError where one cannot be read."""
+        found = {key: self._read(os.path.join(self.store.folder, f"{key}.jsonl")) for key in self._here.own}
+        for kept in self._here.whole:
+            if kept.journal not in found:
+                found[kept.journal] = self._read(kept.path)
+        return dict(sorted(found.items()))
+
+    @cached_property
+    def _here(self) -> Journals:
+        found = self.store.read(artifacts=False).journals
+        if found.unreadable:
+            raise StoreError(f"{found.unreadable}: make it readable, then run again")
+        return found
+
+    def _read(self, path: str) -> JournalRecord:
+        try:
+            return read_journal(self.store.finder.content(path))
+        except OSError as error:
+            raise StoreError(f"the journal {path} cannot be read ({error.strerror}): make it readable") from error
+
+    def named(self, name: str) -> JournalRecord:
+        """A journal by its path, its id, or 'last' for the newest one. Raises StoreError where there is none."""
+        if name == LAST:
+            if not self.records:
+                raise StoreError(f"no journal of {self.store.info.uri} is in {self.store.folder}: nothing was repaired")
+            return self.records[max(self.records)]
+        if name in self.records:
+            return self.records[name]
+        path = os.path.expanduser(name)
+        if not os.path.isfile(path):
+            raise StoreError(
+                f"{name} is neither a file nor a journal of {self.store.info.uri}: --fix-journals lists them"
+            )
+        found = self._read(os.path.abspath(path))
+        own = found.text("store") in ("", self.store.info.uri)
+        if not own and found.text("kept_as") not in {self._here.mark, *self._here.own.values()} - {""}:
+            raise StoreError(
+                f"{name} is a journal of {found.text('store')}, not of {self.store.info.uri}: give --tracking-uri"
+            )
+        return found
+
+    def undone(self, record: JournalRecord) -> set[int]:
+        """Numbers of the changes of a journal that were taken back. What was done again after that is in the journal
+        of its own.
+        """
+        undoes = [other for other in self.records.values() if other.undo_of == record.id]
+        return {entry.takes_back for other in undoes for entry in other.done if entry.takes_back is not None}
+
+
+def listed(audit: Audit) -> Iterator[str]:
+    """The journals of a store, oldest first, in lines for people."""
+    shelf = Shelf(audit.store)
+    if not shelf.records:
+        yield f"no journals of {audit.store.info.uri} in {audit.store.folder}"
+    for record in shelf.records.values():
+        yield (
+            f"{record.id}  {record.text('at')[:19]}  by {record.text('user')}@{record.text('host') or '?'}  "
+            f"{len(record.done)} of {record.text('changes')} changes  {state_of(record, shelf)}"
+        )
+
+
+def state_of(record: JournalRecord, shelf: Shelf) -> str:
+    """What became of a repair, in words."""
+    if record.problem:
+        return f"not as it was written: {record.problem}"
+    words = [f"takes back {record.undo_of}"] if record.undo_of else []
+    words += [f"does {record.text('again')} again"] if record.text("again") else []
+    failed = sum(entry.state == "failed" for entry in record.entries)
+    words += ["ended"] if record.ended else ["broken off"]
+    words += [f"{failed} failed"] if failed else []
+    back = shelf.undone(record)
+    if back:
+        whole = len(back) >= len(record.done)
+        words.append("taken back" if whole else f"{len(back)} of {len(record.done)} taken back")
+    return ", ".join(words)
+
+
+def verified(audit: Audit, name: str) -> tuple[list[str], bool]:
+    """What is to be said of a journal as evidence, and whether all is well with it."""
+    record = Shelf(audit.store).named(name)
+    if record.problem:
+        return [f"journal {record.id or name}: {record.problem}"], False
+    what = f"journal {record.id}: {len(record.entries)} changes, {len(record.done)} of them done"
+    lines = [f"{what}; every line follows the one before it" if record.chained else f"{what}; {_OLDER}"]
+    lines += [] if record.ended else ["it has no end: the repair was broken off, or the end was cut off"]
+    key, well = keys_of(audit.settings).judging, record.chained
+    if key is not None:
+        wrong = record.signed(key)
+        lines.append(wrong or "its end is signed with the key in force")
+        well = well and not wrong
+    return lines, well

@@ -1,0 +1,79 @@
+"""The undo of an audit's store: which journal, what of it stands taken back already, and whether it may be believed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mlflow_compliance.audit.audit import Audit, AuditTarget
+from mlflow_compliance.audit.journals import LAST, Shelf
+from mlflow_compliance.errors import StoreError
+from mlflow_compliance.repair.reading import BEGUN, JournalRecord
+from mlflow_compliance.repair.undo import Past, Undo, UndoPlan, carry_out_undo, plan_undo
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def take_back(audit: Audit, name: str, tell: Callable[[UndoPlan], None], *, dry_run: bool) -> Undo:
+    """Take back the repair of a journal (a path, an id, or 'last'); with `dry_run` only say what that would do.
+
+    Raises StoreError where there is no such journal, or where it is not as it was written.
+    """
+    from mlflow_compliance.store.store import refuse_writing
+
+    target = AuditTarget(audit)
+
+    def plan() -> UndoPlan:
+        past = _past(Shelf(audit.store), name)
+        return plan_undo(past, target.read_anew(tuple(sorted(past.ids))))
+
+    if dry_run:
+        undo = Undo(plan())
+        tell(undo.plan)
+        return undo
+    refuse_writing(audit.store, audit.snapshot(artifacts=True))
+    return carry_out_undo(target, plan, tell, audit.progress())
+
+
+def _past(shelf: Shelf, name: str) -> Past:
+    record = _last(shelf) if name == LAST else shelf.named(name)
+    if record.problem:
+        raise StoreError(
+            f"the journal {record.id or name} is not as it was written ({record.problem}): nothing is taken back by "
+            "it; a copy that the store or a backup keeps may be whole"
+        )
+    undone, undoes = shelf.undone(record), [other for other in shelf.records.values() if other.undo_of == record.id]
+    begun = {
+        entry.takes_back
+        for other in undoes
+        for entry in other.entries
+        if entry.state == BEGUN and entry.takes_back is not None
+    }
+    return Past(record, undone, begun - undone, _known(shelf, record, undone))
+
+
+def _last(shelf: Shelf) -> JournalRecord:
+    """The newest repair of which something still stands; an undo is taken back by its id alone."""
+    for key in sorted(shelf.records, reverse=True):
+        record = shelf.records[key]
+        if not record.is_undo and (record.problem or _stands(record, shelf)):
+            return record
+    raise StoreError(
+        f"no repair of {shelf.store.info.uri} is left that could be taken back: --fix-journals lists them all"
+    )
+
+
+def _stands(record: JournalRecord, shelf: Shelf) -> bool:
+    left = {entry.number for entry in record.entries if entry.state != "failed"} - shelf.undone(record)
+    return bool(left)
+
+
+def _known(shelf: Shelf, record: JournalRecord, undone: set[int]) -> dict[str, str]:
+    """The ids of what a repair had made and an undo of it had left, for what is done again beside it."""
+    original = shelf.records.get(record.undo_of)
+    if original is None:
+        return {}
+    again = {entry.takes_back for entry in record.entries if entry.number not in undone}
+    return {
+        symbol: value for entry in original.done if entry.number not in again for symbol, value in entry.bound.items()
+    }

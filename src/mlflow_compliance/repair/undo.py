@@ -1,0 +1,253 @@
+"""Takes a repair back: the inverse of each of its changes, the last one first, each only where the thing is still as
+the repair left it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from mlflow_compliance.changes import Change, bind, load
+from mlflow_compliance.errors import ChangeError, StoreError
+from mlflow_compliance.repair.expected import bound
+from mlflow_compliance.repair.journal import Journal, only_one
+from mlflow_compliance.repair.reading import BEGUN, FAILED, Entry, JournalRecord
+from mlflow_compliance.snapshot.diff import differences
+
+if TYPE_CHECKING:
+    from mlflow_compliance.progress import Progress
+    from mlflow_compliance.repair.apply import Writer
+    from mlflow_compliance.repair.run import Target
+    from mlflow_compliance.snapshot.snapshot import Snapshot
+
+_ID = re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
+_IDS = re.compile(r"(m-)?[0-9a-f]{32}")
+_NO_WAY_BACK = "its journal holds nothing that takes it back"
+
+
+@dataclass(frozen=True)
+class Past:
+    """What an undo is told of the journal that it takes back."""
+
+    record: JournalRecord
+    undone: Collection[int] = ()
+    """Numbers of its changes that stand taken back already."""
+    begun: Collection[int] = ()
+    """Numbers of those that an undo which was broken off had begun: nobody knows whether it got there."""
+    known: Mapping[str, str] = field(default_factory=dict)
+    """Symbol -> id, from what is not done again."""
+
+    @property
+    def ids(self) -> set[str]:
+        """Everything in it that may be the id of a run."""
+        texts = [entry.do for entry in self.record.entries] + [entry.undo for entry in self.record.entries]
+        return set(_ID.findall(repr(texts))) | set(_ID.findall(repr([item.bound for item in self.record.entries])))
+
+
+@dataclass(frozen=True)
+class Back:
+    """One change that is taken back: what it was, and by what."""
+
+    entry: Entry
+    change: Change
+    sure: bool
+    """Whether it was surely made, and surely not taken back yet."""
+
+    @property
+    def original(self) -> Change:
+        return load(self.entry.do)
+
+
+@dataclass(frozen=True)
+class UndoPlan:
+    """What an undo will do, exactly, and what it leaves with the reason."""
+
+    past: Past
+    start: Snapshot
+    steps: tuple[Back, ...]
+    left: tuple[tuple[str, str], ...]
+
+    @property
+    def title(self) -> str:
+        record = self.past.record
+        what = f"the undo of {record.undo_of}" if record.is_undo else "the repair"
+        return f"undo of {record.id}: {what} by {record.text('user')} at {record.text('at')[:19]}"
+
+    def lines(self) -> Iterator[str]:
+        """The plan for people: the same text whether it is carried out or not."""
+        yield self.title
+        for step in self.steps:
+            yield f"    - {step.change.describe()}"
+        for what, reason in self.left:
+            yield f"    ! left: {what}: {reason}"
+        if not (self.steps or self.left):
+            yield "nothing of it is left that could be taken back"
+            return
+        rest = f"; {len(self.left)} are left" if self.left else ""
+        yield f"{len(self.steps)} of {len(self.steps) + len(self.left)} changes can be taken back{rest}"
+
+
+@dataclass
+class Undo:
+    """What --fix-undo did, or would do."""
+
+    plan: UndoPlan
+    journal: str = ""
+    done: list[Back] = field(default_factory=list)
+    failed: list[tuple[str, str]] = field(default_factory=list)
+    kept: str = ""
+    not_kept: str = ""
+    differing: list[str] = field(default_factory=list)
+
+    @property
+    def well(self) -> bool:
+        return not (self.plan.left or self.failed or self.differing or self.not_kept)
+
+    def lines(self) -> Iterator[tuple[str, bool]]:
+        """What was done, in lines for people, each with whether all is well with it."""
+        if not self.journal:
+            return
+        yield f"taken back: {len(self.done)} of {len(self.plan.steps)} changes; journal: {self.journal}", True
+        if self.kept:
+            yield f"the journal is kept in the store too: {self.kept}", True
+        if self.not_kept:
+            yield f"the journal is not kept in the store, only in the folder above: {self.not_kept}", False
+        if made := [key for step in self.done for key in step.entry.bound.values() if _IDS.fullmatch(key)]:
+            yield f"made by the repair and soft-deleted now: {', '.join(made)}", True
+        for what, reason in self.failed:
+            yield f"left: {what}: {reason}", False
+        if not self.differing:
+            yield "verified: the store, read anew, is what was planned", True
+        for line in self.differing:
+            yield f"not as planned: {line}", False
+
+
+def plan_undo(past: Past, snapshot: Snapshot) -> UndoPlan:
+    """The plan that takes back what a journal says was done, or may have been. Nothing is written on top of what
+    somebody changed since.
+    """
+    now, steps, left = snapshot, [], []
+    for entry in reversed(past.record.entries):
+        if entry.state == FAILED or entry.number in past.undone:
+            continue
+        sure = entry.state != BEGUN and entry.number not in past.begun
+        try:
+            change = _inverse_of(entry, past.known)
+            now = change.predict(now)
+        except ChangeError as error:
+            if sure or not _is_back(entry, now):
+                left.append((_told(entry), str(error)))
+            continue
+        steps.append(Back(entry, change, sure))
+    return UndoPlan(past, snapshot, tuple(steps), tuple(left))
+
+
+def _inverse_of(entry: Entry, known: Mapping[str, str]) -> Change:
+    if entry.undo is None:
+        raise ChangeError(_NO_WAY_BACK)
+    return load(_with_ids(entry.undo, known))
+
+
+def _with_ids(value: Any, known: Mapping[str, str]) -> Any:
+    """JSON values with the ids that symbols in their texts stand for, as far as they are known."""
+    if isinstance(value, str):
+        return bind(value, known)
+    if isinstance(value, Mapping):
+        return {key: _with_ids(item, known) for key, item in value.items()}
+    return [_with_ids(item, known) for item in value] if isinstance(value, list) else value
+
+
+def _told(entry: Entry) -> str:
+    try:
+        return load(entry.do).describe()
+    except ChangeError:
+        return f"change {entry.number}"
+
+
+def _is_back(entry: Entry, snapshot: Snapshot) -> bool:
+    """Whether a change could be made (again) as it was: then it is not there."""
+    try:
+        load(entry.do).predict(snapshot)
+    except ChangeError:
+        return False
+    return True
+
+
+def carry_out_undo(
+    target: Target, plan: Callable[[], UndoPlan], tell: Callable[[UndoPlan], None], progress: Progress
+) -> Undo:
+    """Plan under the lock, `tell` the plan, carry it out, read the store anew and compare. Raises StoreError."""
+    with only_one(target.folder), target.lock():
+        target.forget()
+        undo = Undo(plan())
+        tell(undo.plan)
+        if undo.plan.steps:
+            _write(undo, target, progress)
+    return undo
+
+
+def _write(undo: Undo, target: Target, progress: Progress) -> None:
+    binding: dict[str, str] = {}
+    writer = target.writer(binding)
+    at = datetime.now(timezone.utc)
+    record = undo.plan.past.record
+    heading = target.heading("", record.id, record.undo_of if record.is_undo else "")
+    journal = Journal(target.folder, at, heading, target.recorded, target.key())
+    undo.journal = journal.path
+    binding |= journal.symbols(at)
+    progress.start("Taking back", len(undo.plan.steps))
+    try:
+        journal.header(target.uri, at, len(undo.plan.steps))
+        for number, step in enumerate(undo.plan.steps, 1):
+            progress.advance(1)
+            _take_back(number, step, undo, writer, binding, journal)
+        journal.close(len(undo.done), len(undo.failed))
+        if heading.kept_as:
+            try:
+                undo.kept = target.keep(writer)
+            except (ChangeError, StoreError) as error:
+                undo.not_kept = str(error)
+    finally:
+        progress.stop()
+        target.forget()
+    _compare(undo, target, binding)
+
+
+def _take_back(number: int, step: Back, undo: Undo, writer: Writer, binding: dict[str, str], journal: Journal) -> None:
+    known = set(binding)
+    again = undo.plan.past.record.is_undo
+    try:
+        # What is done again is another thing than before, with an inverse of its own.
+        inverse = writer.inverse(step.change) if again else step.original
+        journal.begin_all(step.entry.policy, [(number, step.change, inverse)], takes_back=step.entry.number)
+        writer.write(step.change)
+    except ChangeError as error:
+        journal.failed(number, str(error))
+        if step.sure or not _is_back(step.entry, undo.plan.start):
+            undo.failed.append((_told(step.entry), str(error)))
+        try:
+            writer.reach()
+        except StoreError as gone:
+            raise StoreError(
+                f"the store went away during the undo ({len(undo.done)} of {len(undo.plan.steps)} changes were taken "
+                f"back, journal: {journal.path}): bring it back, then give the same --fix-undo again to finish; {gone}"
+            ) from gone
+        return
+    journal.done_all([(number, {key: value for key, value in binding.items() if key not in known})])
+    undo.done.append(step)
+
+
+def _compare(undo: Undo, target: Target, binding: Mapping[str, str]) -> None:
+    """The store, read anew, with what was planned of the changes that were carried out."""
+    now = undo.plan.start
+    try:
+        for step in undo.done:
+            now = step.change.predict(now)
+    except ChangeError as error:
+        undo.differing = [f"what the store must be now cannot be told: {error}"]
+        return
+    expected = bound(now, binding)
+    undo.differing = differences(expected, target.read_anew(tuple(expected.runs)))
