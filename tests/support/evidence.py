@@ -65,3 +65,30 @@ def lost(before: dict[str, Counter[Any]], after: dict[str, Counter[Any]]) -> dic
 def differing(before: dict[str, Any], after: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """What stands under the same name as something else, or is not there any more."""
     return {name: (item, after.get(name)) for name, item in before.items() if after.get(name) != item}
+
+
+STANDING = {
+    "experiments": "1",
+    "experiment_tags": "1",
+    "runs": "lifecycle_stage = 'active'",
+    "tags": "run_uuid IN (SELECT run_uuid FROM runs WHERE lifecycle_stage = 'active')",
+    "logged_models": "lifecycle_stage <> 'deleted'",
+    "registered_models": "1",
+    "registered_model_aliases": "1",
+    "model_versions": "1",
+}
+"""Table -> which of its rows a user sees without asking for what is deleted."""
+
+
+def standing_in(database: Path) -> dict[str, Counter[tuple[Any, ...]]]:
+    """Table -> the rows that stand in it; experiments are all of them, deleted ones too."""
+    with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as connection:
+        return {
+            name: Counter(connection.execute(f"SELECT {_columns(connection, name)} FROM {name} WHERE {where}"))
+            for name, where in STANDING.items()
+        }
+
+
+def contents_of(folder: Path) -> set[str]:
+    """The SHA-256 of every file below a folder."""
+    return {digest for digest, _ in files_of(folder).values() if digest}
