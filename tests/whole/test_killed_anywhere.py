@@ -143,7 +143,7 @@ def test_a_repair_that_is_killed_is_finished_or_taken_back(
         wrong[moment] += [] if code == WELL else [f"the next repair: {code} {bench.said}"]
         wrong[moment] += [f"the next repair leaves: {line}" for line in before.lost_since(bench.folder)]
         wrong[moment] += taken_back(bench, before)
-    print(f"\n{len(moments)} moments of a repair")
+    print(f"\n{len(moments)} moments of a repair")  # noqa: T201
     assert {moment: lines for moment, lines in wrong.items() if lines} == {}
 
 
@@ -170,5 +170,5 @@ def test_an_undo_that_is_killed_is_finished_by_the_next_one(
         if number % 2:
             tear(bench)
         wrong[moment] += taken_back(bench, before)
-    print(f"\n{len(moments)} moments of an undo")
+    print(f"\n{len(moments)} moments of an undo")  # noqa: T201
     assert {moment: lines for moment, lines in wrong.items() if lines} == {}

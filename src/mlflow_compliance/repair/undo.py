@@ -258,8 +258,8 @@ def _take_back(number: int, step: Back, undo: Undo, writer: Writer, binding: dic
 
 def _stopped(undo: Undo, gone: StoreError) -> StoreError:
     return StoreError(
-        f"the undo stopped after {len(undo.done)} of {len(undo.plan.steps)} changes (journal: {undo.journal}): give the "
-        f"same --fix-undo again to finish it; {gone}"
+        f"the undo stopped after {len(undo.done)} of {len(undo.plan.steps)} changes (journal: {undo.journal}): give "
+        f"the same --fix-undo again to finish it; {gone}"
     )
 
 
