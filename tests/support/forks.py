@@ -42,7 +42,7 @@ def forked(call: Callable[[], int], log: Path) -> int:
         code = CRASHED
         try:
             code = call()
-        except Exception:  # noqa: BLE001  whatever it is, it is told, and this process must end here
+        except BaseException:  # noqa: BLE001  it ends here, whatever it is
             with log.open("a") as file:
                 traceback.print_exc(file=file)
         finally:

@@ -144,6 +144,7 @@ def test_a_repair_that_is_killed_is_finished_or_taken_back(
         wrong[moment] += [] if code == WELL else [f"the next repair: {code} {bench.said}"]
         wrong[moment] += [f"the next repair leaves: {line}" for line in before.lost_since(bench.folder)]
         wrong[moment] += taken_back(bench, before)
+    print(f"\n{len(moments)} moments of a repair")  # noqa: T201
     assert [f"{moment}: {line}" for moment, lines in wrong.items() for line in lines] == []
 
 
@@ -170,4 +171,5 @@ def test_an_undo_that_is_killed_is_finished_by_the_next_one(
         if number % 2:
             tear(bench)
         wrong[moment] += taken_back(bench, before)
+    print(f"\n{len(moments)} moments of an undo")  # noqa: T201
     assert [f"{moment}: {line}" for moment, lines in wrong.items() for line in lines] == []
