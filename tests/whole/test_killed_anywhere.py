@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from evidence import STANDING, contents_of, differing, files_of, lost, new_paths, rows_of
+from evidence import contents_of, differing, files_of, lost, new_paths, rows_of, standing_in
 from forks import WELL, Bench, forget_connections
 from gates import SETTINGS, make_messy
 from stores import Lab
@@ -44,7 +44,7 @@ class Look:
 
     def __init__(self, folder: Path) -> None:
         self.rows = rows_of(folder / "mlflow.db")
-        self.standing = rows_of(folder / "mlflow.db", STANDING)
+        self.standing = standing_in(folder / "mlflow.db")
         self.files = files_of(folder / "mlruns")
         self.contents = contents_of(folder / "mlruns")
 
@@ -60,7 +60,7 @@ class Look:
         """Where the store differs from it, but for what is soft-deleted and in quarantine, and empty folders: whose
         those are nobody knows any more.
         """
-        rows, standing = rows_of(folder / "mlflow.db"), rows_of(folder / "mlflow.db", STANDING)
+        rows, standing = rows_of(folder / "mlflow.db"), standing_in(folder / "mlflow.db")
         files = files_of(folder / "mlruns")
         found = [f"lost rows of {name}: {gone}" for name, gone in lost(self.rows, rows).items()]
         found += [f"more rows of {name}: {more}" for name, more in lost(standing, self.standing).items()]

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
 from evidence import differing, files_of, lost, new_paths, rows_of
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from repairs import carry_out, findings, found_in, plan_for, without_ids
 from stores import BIG, Lab

@@ -236,8 +236,8 @@ def _write(undo: Undo, target: Target, progress: Progress) -> None:
                 undo.not_kept = str(error)
     except StoreError as gone:
         raise StoreError(
-            f"the undo stopped after {len(undo.done)} of {len(undo.plan.steps)} changes (journal: {journal.path}): give "
-            f"the same --fix-undo again to finish it; {gone}"
+            f"the undo stopped after {len(undo.done)} of {len(undo.plan.steps)} changes (journal: {journal.path}): "
+            f"give the same --fix-undo again to finish it; {gone}"
         ) from gone
     finally:
         progress.stop()
