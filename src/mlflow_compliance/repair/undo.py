@@ -55,7 +55,9 @@ class Back:
     sure: bool
     """Whether it was surely made, and surely not taken back yet."""
     already: bool = False
-    """Whether an undo that was broken off got there: it is told of in the journal, and nothing is written."""
+    """Whether it is as it was already, by an undo that was broken off or by somebody: it is told of in the journal, and
+    nothing is written.
+    """
 
     @property
     def original(self) -> Change:
@@ -89,7 +91,7 @@ class UndoPlan:
                 f"{record.text('changes')} changes; what it does not tell of stays)"
             )
         for step in self.steps:
-            yield f"    - {step.change.describe()}{' (was taken back already)' if step.already else ''}"
+            yield f"    - {step.change.describe()}{' (is so already)' if step.already else ''}"
         for what in self.stay:
             yield f"    . stays: {what}"
         for what, reason in self.left:
@@ -159,7 +161,7 @@ def plan_undo(past: Past, snapshot: Snapshot) -> UndoPlan:
             change = _inverse_of(entry, past.known)
             now = change.predict(now)
         except ChangeError as error:
-            if sure or not _is_back(entry, past, now):
+            if not _is_back(entry, past, now):
                 left.append((_told(entry, past.record), str(error)))
             elif entry.state != BEGUN:
                 steps.append(Back(entry, change, sure, already=True))
