@@ -116,7 +116,7 @@ class DeleteExperiment(Change):
         deleted = replace(experiment, lifecycle=DELETED, runs=counts)
         known = deleted.deleted_runs if deleted.keeps_deleted_ids else ()
         deleted = replace(deleted, deleted_runs=known)
-        return replace(snapshot.with_experiment(deleted), runs=runs)
+        return replace(snapshot.with_experiment(deleted), runs=runs).with_lifecycles(self.experiment_id, DELETED)
 
     def facts(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return {"lifecycle_stage": ACTIVE}, {"lifecycle_stage": DELETED}
@@ -162,7 +162,8 @@ class RestoreExperiment(Change):
         }
         counts = self.counted
         restored = replace(experiment, lifecycle=ACTIVE, runs=counts, deleted_runs=tuple(sorted(self.deleted_runs)))
-        return replace(snapshot.with_experiment(restored), runs=runs)
+        after = replace(snapshot.with_experiment(restored), runs=runs)
+        return after.with_lifecycles(self.experiment_id, ACTIVE, self.deleted_runs)
 
     @property
     def counted(self) -> dict[tuple[str, str], int]:

@@ -98,6 +98,10 @@ def _check(flags: Flags, config: pytest.Config) -> None:
         raise ComplianceError(
             "--fix-owned-root is about what --fix, --fix-dry-run or --fix-undo may change: give one of them"
         )
+    if (flags.gc_options is not None or flags.gc_older_than is not None) and not flags.gc_preflight:
+        raise ComplianceError(
+            "--compliance-gc-older-than and --compliance-gc-options are about --compliance-gc-preflight: give it too"
+        )
     if flags.executor != Flags.executor:
         from mlflow_compliance.executors import check_executor
 

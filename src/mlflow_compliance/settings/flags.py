@@ -121,6 +121,20 @@ class Flags:
         "JOURNAL",
         command=True,
     )
+    gc_preflight: bool = _flag(
+        "--compliance-gc-preflight",
+        "list what `mlflow gc` of the installed MLflow would destroy, and what of that is still needed; change nothing",
+        default=False,
+        command=True,
+    )
+    gc_older_than: str | None = _flag(
+        "--compliance-gc-older-than", "the preflight of `mlflow gc --older-than AGE`, such as 30d", "AGE"
+    )
+    gc_options: str | None = _flag(
+        "--compliance-gc-options",
+        "the preflight of `mlflow gc OPTIONS`: --run-ids, --jobs, --all-workspaces or whatever the installed one takes",
+        "OPTIONS",
+    )
     limit: int | None = _flag("--fix-max", "refuse a plan that changes more than N entities", "N", int)
     owned_roots: tuple[str, ...] = _flag(
         "--fix-owned-root",
