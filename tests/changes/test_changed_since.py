@@ -14,7 +14,9 @@ from evidence import differing as unlike
 from evidence import files_of
 from living import traced
 from mlflow.entities import AssessmentSource, Feedback, LoggedModelInput
+from repairs import carry_out, plan_for
 from stores import BIG, START, Lab, copy_change, delete, differing
+from undoing import undo
 
 from mlflow_compliance.changes import (
     Change,
@@ -34,6 +36,7 @@ from mlflow_compliance.changes import (
     load,
 )
 from mlflow_compliance.errors import ChangeError
+from mlflow_compliance.snapshot.diff import differences
 from mlflow_compliance.store.storage.manifests import write_manifest
 from mlflow_compliance.store.write.registry import default_store
 from mlflow_compliance.store.write.writer import StoreWriter
@@ -385,6 +388,27 @@ def test_a_mode_that_somebody_gave_the_kept_file_stays(lab: Lab, three: list[Pat
     for inverse in reversed(inverses):
         StoreWriter(lab.store, {}).write(inverse)
     assert three[0].stat().st_mode & 0o777 == 0o660
+
+
+@pytest.mark.parametrize("linked", [(1, 2), (2, 3), (1, 2, 3)], ids=str)
+def test_files_that_a_user_had_linked_are_one_file_again(lab: Lab, linked: tuple[int, ...]) -> None:
+    """Whether all of them came to share the kept copy, which they do one after the other, or none yet."""
+    key = lab.experiment("dev")
+    paths = sorted(lab.folder_of(lab.run(key, files={"same.bin": BIG})) / "same.bin" for _ in range(4))
+    for number in linked[1:]:
+        paths[number].unlink()
+        os.link(paths[linked[0]], paths[number])
+    before, files = lab.everything(), files_of(lab.mlruns)
+    plan = plan_for(lab, "ART001")
+    done = carry_out(lab, plan)
+    assert (done.differing, done.outcome.failed) == ([], [])
+    assert len({path.stat().st_ino for path in paths}) == 1 or os.stat(paths[0]).st_nlink == 1
+    assert undo(lab, done.lines) == []
+    after = lab.read(tuple(before.runs))
+    assert differences(before, after) == []
+    assert differing(before, after) == []
+    assert unlike(files, files_of(lab.mlruns)) == {}
+    assert len({paths[number].stat().st_ino for number in linked}) == 1
 
 
 def in_place(path: Path) -> None:

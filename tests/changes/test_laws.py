@@ -415,15 +415,15 @@ EVERY_CHANGE: dict[str, st.SearchStrategy[Change]] = {
     ),
     "RenameDeletedExperiment": st.builds(RenameDeletedExperiment, TEXT, TEXT, TEXT),
     "RestoreRun": st.builds(RestoreRun, TEXT, TEXT),
-    "DeleteRun": st.builds(DeleteRun, TEXT, TEXT),
+    "DeleteRun": st.builds(DeleteRun, TEXT, TEXT, st.tuples(st.tuples(TEXT, NUMBERS)), st.none() | NUMBERS, PAIRS),
     "PutAliasBack": st.builds(PutAliasBack, TEXT, TEXT, TEXT),
     "EndRun": st.builds(EndRun, TEXT, TEXT, TEXT, NUMBERS, TEXT),
-    "ReopenRun": st.builds(ReopenRun, TEXT, TEXT, TEXT, NUMBERS),
+    "ReopenRun": st.builds(ReopenRun, TEXT, TEXT, TEXT, NUMBERS, TEXT, st.none() | NUMBERS),
     "CopyRun": st.builds(CopyRun, TEXT, TEXT, TEXT, TEXT, TEXT, st.none() | TEXT),
-    "RetractCopy": st.builds(RetractCopy, TEXT, TEXT, TEXT),
+    "RetractCopy": st.builds(RetractCopy, TEXT, TEXT, TEXT, PAIRS, st.tuples(PATHS)),
     "SetRunTag": st.builds(SetRunTag, TEXT, TEXT, st.none() | TEXT, st.none() | TEXT),
     "RegisterVersion": st.builds(RegisterVersion, TEXT, TEXT, TEXT, TEXT, st.booleans()),
-    "RetractVersion": st.builds(RetractVersion, TEXT, TEXT, st.booleans()),
+    "RetractVersion": st.builds(RetractVersion, TEXT, TEXT, st.booleans(), TEXT),
     "SetAlias": st.builds(SetAlias, TEXT, TEXT, st.none() | TEXT, st.none() | TEXT),
     "LogProductionRun": st.builds(
         LogProductionRun,
@@ -461,13 +461,15 @@ EVERY_CHANGE: dict[str, st.SearchStrategy[Change]] = {
         ).map(tuple),
         st.booleans(),
     ),
-    "RetractProductionRun": st.builds(RetractProductionRun, TEXT, TEXT, TEXT),
+    "RetractProductionRun": st.builds(RetractProductionRun, TEXT, TEXT, TEXT, PAIRS, st.tuples(PATHS)),
     "SignModel": st.builds(SignModel, PATHS, PATHS, TEXT, TEXT, DIGESTS, st.dictionaries(TEXT, DIGESTS, max_size=2)),
     "RetractSignature": st.builds(RetractSignature, PATHS, PATHS, DIGESTS, TEXT),
     "LinkDuplicate": st.builds(LinkDuplicate, PATHS, PATHS, DIGESTS, NUMBERS),
-    "UnlinkDuplicate": st.builds(UnlinkDuplicate, PATHS, PATHS, DIGESTS, NUMBERS, NUMBERS, NUMBERS),
+    "UnlinkDuplicate": st.builds(
+        UnlinkDuplicate, PATHS, PATHS, DIGESTS, NUMBERS, NUMBERS, NUMBERS, st.booleans(), st.tuples(PATHS)
+    ),
     "ClaimRoot": st.builds(ClaimRoot, PATHS, st.booleans()),
-    "ReleaseRoot": st.builds(ReleaseRoot, PATHS),
+    "ReleaseRoot": st.builds(ReleaseRoot, PATHS, TEXT),
     "MoveToQuarantine": st.builds(MoveToQuarantine, PATHS, PATHS, NUMBERS, NUMBERS),
     "PointToCopy": st.builds(PointToCopy, PATHS, PATHS, PATHS, DIGESTS, NUMBERS),
     "RetractPointer": st.builds(RetractPointer, PATHS, PATHS, PATHS, DIGESTS, NUMBERS, TEXT),
@@ -476,7 +478,7 @@ EVERY_CHANGE: dict[str, st.SearchStrategy[Change]] = {
         RestoreMetricFile, PATHS, TEXT, TEXT, TEXT, NUMBERS, TEXT, DIGESTS, NUMBERS, DIGESTS, NUMBERS
     ),
     "GiveBack": st.builds(GiveBack, PATHS, PATHS, PATHS, NUMBERS, NUMBERS),
-    "PutAsideAgain": st.builds(PutAsideAgain, PATHS, PATHS, PATHS, NUMBERS, NUMBERS),
+    "PutAsideAgain": st.builds(PutAsideAgain, PATHS, PATHS, PATHS, NUMBERS, NUMBERS, DIGESTS, st.tuples(PATHS)),
     "RestoreFromQuarantine": st.builds(
         RestoreFromQuarantine, PATHS, PATHS, PATHS, st.lists(st.tuples(PATHS, NUMBERS), max_size=2).map(tuple)
     ),

@@ -98,6 +98,8 @@ class Undo:
     journal: str = ""
     done: list[Back] = field(default_factory=list)
     failed: list[tuple[str, str]] = field(default_factory=list)
+    absent: list[str] = field(default_factory=list)
+    """Changes that a repair which was broken off had begun, and that are not there."""
     kept: str = ""
     not_kept: str = ""
     differing: list[str] = field(default_factory=list)
@@ -117,10 +119,15 @@ class Undo:
             yield f"the journal is not kept in the store, only in the folder above: {self.not_kept}", False
         if made := [key for step in self.done for key in step.entry.bound.values() if _IDS.fullmatch(key)]:
             yield f"made by the repair and soft-deleted now: {', '.join(made)}", True
+        for what in self.absent:
+            yield f"was not there: {what}", True
         for what, reason in self.failed:
             yield f"left: {what}: {reason}", False
+        if left := len(self.plan.left) + len(self.failed):
+            yield f"not taken back: {left} of the changes, each with its reason above", False
         if not self.differing:
-            yield "verified: the store, read anew, is what was planned", True
+            rest = "the rest of the store" if left else "the store"
+            yield f"verified: {rest}, read anew, is what was planned", True
         for line in self.differing:
             yield f"not as planned: {line}", False
 
@@ -138,7 +145,7 @@ def plan_undo(past: Past, snapshot: Snapshot) -> UndoPlan:
             change = _inverse_of(entry, past.known)
             now = change.predict(now)
         except ChangeError as error:
-            if sure or not _is_back(entry, now):
+            if sure or not _is_back(entry, past, now):
                 left.append((_told(entry), str(error)))
             continue
         steps.append(Back(entry, change, sure))
@@ -167,13 +174,21 @@ def _told(entry: Entry) -> str:
         return f"change {entry.number}"
 
 
-def _is_back(entry: Entry, snapshot: Snapshot) -> bool:
-    """Whether a change could be made (again) as it was: then it is not there."""
+def _is_back(entry: Entry, past: Past, snapshot: Snapshot) -> bool:
+    """Whether a change is surely not there: it could be made as it was, which would change something, and taking it
+    back would change nothing.
+    """
+    made = {symbol: key for other in past.record.done for symbol, key in other.bound.items()}
     try:
-        load(entry.do).predict(snapshot)
+        again = load(_with_ids(entry.do, {**past.known, **made})).predict(snapshot)
     except ChangeError:
         return False
-    return True
+    if not differences(again, snapshot):
+        return False
+    try:
+        return not differences(_inverse_of(entry, past.known).predict(snapshot), snapshot)
+    except ChangeError:
+        return True
 
 
 def carry_out_undo(
@@ -226,18 +241,26 @@ def _take_back(number: int, step: Back, undo: Undo, writer: Writer, binding: dic
         writer.write(step.change)
     except ChangeError as error:
         journal.failed(number, str(error))
-        if step.sure or not _is_back(step.entry, undo.plan.start):
+        if step.sure or not _is_back(step.entry, undo.plan.past, undo.plan.start):
             undo.failed.append((_told(step.entry), str(error)))
+        else:
+            undo.absent.append(_told(step.entry))
         try:
             writer.reach()
         except StoreError as gone:
-            raise StoreError(
-                f"the store went away during the undo ({len(undo.done)} of {len(undo.plan.steps)} changes were taken "
-                f"back, journal: {journal.path}): bring it back, then give the same --fix-undo again to finish; {gone}"
-            ) from gone
+            raise _stopped(undo, gone) from gone
         return
+    except StoreError as gone:
+        raise _stopped(undo, gone) from gone
     journal.done_all([(number, {key: value for key, value in binding.items() if key not in known})])
     undo.done.append(step)
+
+
+def _stopped(undo: Undo, gone: StoreError) -> StoreError:
+    return StoreError(
+        f"the undo stopped after {len(undo.done)} of {len(undo.plan.steps)} changes (journal: {undo.journal}): give "
+        f"the same --fix-undo again to finish it; {gone}"
+    )
 
 
 def _compare(undo: Undo, target: Target, binding: Mapping[str, str]) -> None:
