@@ -35,6 +35,7 @@ from mlflow_compliance.api import (
     is_archived,
     is_model,
     left_behind,
+    lost,
     own_datasets,
     primary_of,
     quoted,
@@ -257,6 +258,9 @@ def free_name(finding: Finding, context: Context) -> Iterator[Change]:
             f"it is the primary experiment of product {primary_of[0]}: {way_back(experiment.experiment_id)}; or name "
             "another one in compliance.toml"
         )
+    missed = lost(context).get(experiment.experiment_id)
+    if missed:
+        raise Unfixable(f"it is to be restored, under its own name: {missed.why[0].why}, see RET001")
     for key, state in snapshot.behind_versions.items():
         if state.experiment_id == experiment.experiment_id:
             raise Unfixable(

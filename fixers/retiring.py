@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from mlflow_compliance.api import (
+    HOLD,
     JOURNAL,
     NOW,
     RETIRED_IN,
+    WHO,
     Change,
     Context,
     DeleteExperiment,
@@ -16,7 +18,7 @@ from mlflow_compliance.api import (
     SetExperimentTag,
     Unfixable,
     kept_by,
-    user_name,
+    retained,
 )
 
 
@@ -31,6 +33,12 @@ def set_tags(experiment: Experiment, tags: dict[str, str]) -> Iterator[Change]:
 def refuse_what_is_relied_on(experiment: Experiment, context: Context) -> None:
     """Raise Unfixable where a clean-up would touch what something else reaches, or what could not be brought back."""
     key = experiment.experiment_id
+    holds = [item.why for item in retained(context).get(experiment.ref.place, ()) if item.rule == HOLD]
+    if holds:
+        raise Unfixable(
+            f"{holds[0]} covers it or something in it: it is retired when the hold has ended, or was taken out of "
+            "[[retention.hold]]"
+        )
     if key == "0":
         raise Unfixable("MLflow's Default experiment cannot be retired: move its runs to an experiment of their own")
     primary_of = [product.name for product in context.settings.products if product.primary == experiment.name]
@@ -65,7 +73,7 @@ def retire(experiment: Experiment, reason: str, merged_into: str = "") -> Iterat
         {
             "compliance.retired_from": experiment.own_name,
             "compliance.retired_reason": reason,
-            "compliance.retired_by": user_name(),
+            "compliance.retired_by": WHO,
             "compliance.retired_at": NOW,
             RETIRED_IN: JOURNAL,
         },

@@ -11,11 +11,13 @@ from mlflow_compliance.api import (
     Context,
     EntityRef,
     Experiment,
+    Place,
     Product,
     Settings,
     Severity,
     Snapshot,
     Violations,
+    bytes_alone,
     current_run,
     is_archived,
     last_sign,
@@ -138,7 +140,7 @@ def test_what_deleted_runs_hold_is_told(store: Snapshot, artifacts: Artifacts, v
     take.
     """
     deleted = artifacts.deleted_runs
-    held, shared = _held(artifacts)
+    held, shared = bytes_alone(artifacts, {("run", key): at for key, at in deleted.items()})
     if held:
         violations.note(f"deleted runs hold {sum(held.values())} bytes: {_by_age(held, deleted, store.taken_at)}")
     if shared:
@@ -152,33 +154,10 @@ def test_what_deleted_runs_hold_is_told(store: Snapshot, artifacts: Artifacts, v
         )
 
 
-def _held(artifacts: Artifacts) -> tuple[dict[str, int], int]:
-    """Deleted run -> the bytes that nothing else holds; and how many bytes something else holds too. One copy of
-    several deleted runs is the last one's.
-    """
-    deleted = artifacts.deleted_runs
-    copies: dict[str, tuple[str, int]] = {}
-    if not deleted:
-        return {}, 0
-    others = set[str]()
-    for file in artifacts.files.values():
-        if file.owner and file.owner.kind == "run" and file.owner.key in deleted:
-            before = copies.get(file.copy, (file.owner.key, 0))[0]
-            copies[file.copy] = max(before, file.owner.key, key=lambda key: (deleted[key], key)), file.size
-        else:
-            others.add(file.copy)
-    others = (others | artifacts.linked_outside) & copies.keys()
-    held: dict[str, int] = defaultdict(int)
-    for copy, (run_id, size) in copies.items():
-        if copy not in others:
-            held[run_id] += size
-    return held, sum(copies[copy][1] for copy in others)
-
-
-def _by_age(held: dict[str, int], deleted: Mapping[str, int], now: int) -> str:
+def _by_age(held: Mapping[Place, int], deleted: Mapping[str, int], now: int) -> str:
     """Bytes of deleted runs, by when they were deleted, in words."""
     found: dict[str, list[int]] = defaultdict(list)
-    for run_id, size in held.items():
+    for (_, run_id), size in held.items():
         days = (now - deleted[run_id]) / (24 * HOUR)
         when = next(words for limit, words in AGES if limit is None or days < limit) if deleted[run_id] else UNDATED
         found[when].append(size)

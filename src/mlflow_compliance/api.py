@@ -3,6 +3,7 @@
 from mlflow_compliance.changes import (
     JOURNAL,
     NOW,
+    WHO,
     Change,
     ClaimRoot,
     CopyRun,
@@ -38,6 +39,7 @@ from mlflow_compliance.production.candidates import as_toml, candidates, counted
 from mlflow_compliance.production.claims import (
     By,
     claimed_by,
+    claims,
     claims_in,
     current_run,
     guessed_by,
@@ -49,6 +51,9 @@ from mlflow_compliance.production.claims import (
 )
 from mlflow_compliance.production.context import Context
 from mlflow_compliance.production.facts import FactValue, fact_values, in_run, number
+from mlflow_compliance.production.file_sizes import bytes_alone
+from mlflow_compliance.production.holds import in_force, today, unmatched
+from mlflow_compliance.production.lost import Lost, held_whole, lost
 from mlflow_compliance.production.marks import said_in, unseen_aliases, unseen_marks
 from mlflow_compliance.production.metadata import as_text as metadata_text
 from mlflow_compliance.production.metadata import differing_files, recorded_files
@@ -57,6 +62,8 @@ from mlflow_compliance.production.metrics import agree, differs
 from mlflow_compliance.production.reachability import Kept, Sign, kept_by, last_sign, last_written
 from mlflow_compliance.production.records import hashes_on_record, held, runs_on_record, without_hash
 from mlflow_compliance.production.resolution import Resolution, SnapshotLookup, folder_of, resolve
+from mlflow_compliance.production.retention import Place, Retained, retained
+from mlflow_compliance.production.service import HOLD, Service, kept_for, services
 from mlflow_compliance.production.signature import NOT_SIGNED, bundle_of, models_in_production
 from mlflow_compliance.repair.journal import user_name
 from mlflow_compliance.rules.finding import Cause, Finding, Severity, Violations
@@ -96,6 +103,7 @@ from mlflow_compliance.snapshot.moved import HISTORY, Moved, PlaceInRow
 from mlflow_compliance.snapshot.ownership import Doubt, Outdated, as_time
 from mlflow_compliance.snapshot.presence import Presence, Unknown, Why
 from mlflow_compliance.snapshot.refs import EntityRef
+from mlflow_compliance.snapshot.row_facts import RowFacts
 from mlflow_compliance.snapshot.schema import LostRows, Schema, SchemaState
 from mlflow_compliance.snapshot.set_apart import named_journals
 from mlflow_compliance.snapshot.snapshot import Snapshot
@@ -108,6 +116,7 @@ from mlflow_compliance.snapshot.tags import (
     COPIED_BY,
     COPY_STATE,
     DATA_CONTEXT,
+    GIT_COMMIT,
     KEPT_JOURNAL,
     KEPT_SHA256,
     METADATA_HASH,
@@ -136,7 +145,9 @@ __all__ = [
     "DATA_CONTEXT",
     "DEFAULT",
     "DELETED",
+    "GIT_COMMIT",
     "HISTORY",
+    "HOLD",
     "JOURNAL",
     "KEPT_JOURNAL",
     "KEPT_SHA256",
@@ -157,6 +168,7 @@ __all__ = [
     "SUPERSEDED",
     "SUPERSEDED_BY",
     "TERMINAL_STATUSES",
+    "WHO",
     "ArtifactRoot",
     "Artifacts",
     "Bundle",
@@ -186,6 +198,7 @@ __all__ = [
     "LinkDuplicate",
     "LogProductionRun",
     "LoggedModel",
+    "Lost",
     "LostRows",
     "LostTraces",
     "ModelVersion",
@@ -193,6 +206,7 @@ __all__ = [
     "Moved",
     "OpenTraces",
     "Outdated",
+    "Place",
     "PlaceInRow",
     "PointToCopy",
     "Presence",
@@ -207,14 +221,17 @@ __all__ = [
     "Resolution",
     "RestoreExperiment",
     "RestoreRun",
+    "Retained",
     "RetractCopy",
     "RetractProductionRun",
     "RewriteLocations",
     "Rewriting",
+    "RowFacts",
     "Run",
     "Scan",
     "Schema",
     "SchemaState",
+    "Service",
     "SetAlias",
     "SetExperimentTag",
     "SetRunTag",
@@ -235,8 +252,10 @@ __all__ = [
     "as_time",
     "as_toml",
     "bundle_of",
+    "bytes_alone",
     "candidates",
     "claimed_by",
+    "claims",
     "claims_in",
     "contradictions",
     "copy_of",
@@ -252,16 +271,20 @@ __all__ = [
     "guessed_by",
     "hashes_on_record",
     "held",
+    "held_whole",
     "ids_in",
     "in_folder",
+    "in_force",
     "in_run",
     "is_archived",
     "is_model",
     "is_planned",
     "kept_by",
+    "kept_for",
     "last_sign",
     "last_written",
     "left_behind",
+    "lost",
     "metadata_document",
     "metadata_text",
     "models_in_production",
@@ -276,10 +299,14 @@ __all__ = [
     "quoted",
     "recorded_files",
     "resolve",
+    "retained",
     "runs_on_record",
     "said_in",
+    "services",
     "sources_of",
     "standing",
+    "today",
+    "unmatched",
     "unseen_aliases",
     "unseen_marks",
     "upwards",

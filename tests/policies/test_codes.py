@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 RECORDS = {"violations.add", "violations.offer", "violations.not_evaluated"}
 """What a check records by: methods of Violations that take a code first."""
 
-NOTES = {"RUN004"}
+NOTES = {"RET002", "RUN004"}
 """Rules that only tell a reader something, and never fail."""
 CODES = {
     "ART001": ["duplicate", "equal-archives", "not-compared"],
@@ -87,6 +87,7 @@ CODES = {
     "REG004": ["experiment-deleted", "model-deleted", "run-deleted", "run-gone"],
     "REG005": ["alias-without-version"],
     "REG006": ["alias-of-no-product"],
+    "RET001": ["experiment-deleted", "model-deleted", "models-not-shown", "run-deleted"],
     "RUN001": ["stuck"],
     "RUN002": ["no-production-run", "not-finished", "production-in-archive", "several-production-runs"],
     "RUN003": ["parent-deleted", "parent-gone"],

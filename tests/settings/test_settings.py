@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import json
 import os
 import subprocess
@@ -21,7 +22,9 @@ from mlflow_compliance.settings.toml import line_of, parse
 from mlflow_compliance.snapshot.entities import Experiment
 from mlflow_compliance.snapshot.files import DuplicateRules
 
-TABLES = "artifacts, duplicates, evidence, experiments, gate, journal, models, policies, products, runs, store"
+TABLES = (
+    "artifacts, duplicates, evidence, experiments, gate, journal, models, policies, products, retention, runs, store"
+)
 EVERYTHING = """
 [store]
 tracking_uri = "sqlite:///mlflow.db"
@@ -91,6 +94,16 @@ verify_with = "key.pub"
 folder = ".compliance"
 [gate]
 require_evidence = "high"
+[retention]
+deleted_days = 180
+production_years = 10
+superseded_years = 2.5
+[[retention.hold]]
+experiments = ["fraud *"]
+runs = ["0123"]
+models = ["fraud"]
+reason = "case 7"
+until = 2031-12-31
 [policies.EXP002]
 enabled = false
 severity = "low"
@@ -199,6 +212,20 @@ def test_every_key_is_read(folder: Path) -> None:
         "journal": {"folder": ".compliance"},
         "evidence": {"sign_with": "key.pem", "verify_with": "key.pub"},
         "gate": {"require_evidence": ("high", "critical")},
+        "retention": {
+            "deleted_days": 180.0,
+            "production_years": 10.0,
+            "superseded_years": 2.5,
+            "hold": (
+                {
+                    "experiments": ("fraud *",),
+                    "runs": ("0123",),
+                    "models": ("fraud",),
+                    "reason": "case 7",
+                    "until": dt.date(2031, 12, 31),
+                },
+            ),
+        },
         "policies": {"EXP002": {"enabled": False, "severity": "low"}},
     }
     assert settings.duplicate_rules() == DuplicateRules(1, ("*.yaml",), 1000)
@@ -281,6 +308,32 @@ class TestProblems:
                     "gate.require_evidence: must be one of low, medium, high, critical or never, or a list of "
                     "severities, not hgih"
                 ),
+            ),
+            ("retention.deleted_days = 0", "retention.deleted_days: must be a number greater than 0, not 0"),
+            ("retention.production_years = nan", "retention.production_years: must be a finite number, not nan"),
+            (
+                "retention.superseded_years = '10'",
+                "retention.superseded_years: must be a number greater than 0, not '10'",
+            ),
+            ("retention.holds = []", "retention.holds: unknown key; did you mean 'hold'?"),
+            ("retention.hold = {}", "retention.hold: must be a list, not a table"),
+            ("retention.hold = [{runs = ['x']}]", "retention.hold[0].reason: is required"),
+            ("retention.hold = [{runs = ['x'], reason = ' '}]", "retention.hold[0].reason: must say why it is held"),
+            (
+                "retention.hold = [{reason = 'case 7', runs = []}]",
+                "retention.hold[0]: names nothing: give it patterns of experiments, runs or models",
+            ),
+            *(
+                (
+                    f"retention.hold = [{{runs = ['x'], reason = 'y', until = {given}}}]",
+                    f"retention.hold[0].until: must be a date without quotes and time, such as 2031-12-31, not {shown}",
+                )
+                for given, shown in (
+                    ("'2027-01-01'", "'2027-01-01'"),
+                    ("2027-01-01T12:00:00", "2027-01-01T12:00:00"),
+                    ("12:00:00", "12:00:00"),
+                    ("2027", "2027"),
+                )
             ),
             ("journal.where = 'x'", "journal.where: unknown key; known here: folder"),
             ("path = 'x'", f"path: unknown key; known here: {TABLES}"),

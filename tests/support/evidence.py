@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Collection, Hashable
+from collections.abc import Collection, Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +16,23 @@ WRITING = "last_update_time"
 """The one column that says when a row was written to."""
 
 
-def rows_of(database: Path | str, without: Collection[str] = ()) -> dict[str, Counter[tuple[Any, ...]]]:
-    """Table -> its rows, and how often each is there, `without` some columns; of a file of SQLite, or of a database by
-    its URI.
+def rows_of(
+    database: Path | str, without: Collection[str] = (), where: Mapping[str, str] | None = None
+) -> dict[str, Counter[tuple[Any, ...]]]:
+    """Table -> its rows, and how often each is there, `without` some columns, of all tables or of those with a
+    condition in `where`; of a file of SQLite, or of a database by its URI.
     """
     uri = database if isinstance(database, str) else f"sqlite:///file:{database}?mode=ro&uri=true"
     engine = create_engine(uri, poolclass=NullPool)
     quoted = engine.dialect.identifier_preparer.quote
     found = {}
     with engine.connect() as connection:
-        for table in inspect(connection).get_table_names():
+        for table in where or inspect(connection).get_table_names():
             names = [column["name"] for column in inspect(connection).get_columns(table)]
             columns = ", ".join(quoted(name) for name in names if name not in (WRITING, *without))
-            rows = connection.exec_driver_sql(f"SELECT {columns} FROM {quoted(table)}")
+            rows = connection.exec_driver_sql(
+                f"SELECT {columns} FROM {quoted(table)} WHERE {(where or {}).get(table, '1 = 1')}"
+            )
             found[table] = Counter(tuple(map(_plain, row)) for row in rows)
     engine.dispose()
     return found
@@ -65,3 +69,26 @@ def lost(before: dict[str, Counter[Any]], after: dict[str, Counter[Any]]) -> dic
 def differing(before: dict[str, Any], after: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """What stands under the same name as something else, or is not there any more."""
     return {name: (item, after.get(name)) for name, item in before.items() if after.get(name) != item}
+
+
+STANDING = {
+    "experiments": "1",
+    "experiment_tags": "1",
+    "runs": "lifecycle_stage = 'active'",
+    "tags": "run_uuid IN (SELECT run_uuid FROM runs WHERE lifecycle_stage = 'active')",
+    "logged_models": "lifecycle_stage <> 'deleted'",
+    "registered_models": "1",
+    "registered_model_aliases": "1",
+    "model_versions": "1",
+}
+"""Table -> which of its rows a user sees without asking for what is deleted."""
+
+
+def standing_in(database: Path) -> dict[str, Counter[tuple[Any, ...]]]:
+    """Table -> the rows that stand in it; experiments are all of them, deleted ones too."""
+    return rows_of(database, where=STANDING)
+
+
+def contents_of(folder: Path) -> set[str]:
+    """The SHA-256 of every file below a folder."""
+    return {digest for digest, *_ in files_of(folder).values() if digest}

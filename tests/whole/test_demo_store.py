@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from evidence import differing, files_of, lost, rows_of
 from gates import CHECKOUT
 from mlflow.entities import ViewType
 from stores import Lab
@@ -126,7 +127,8 @@ class Story(NamedTuple):
 def story(demo_built: Path, tmp_path_factory: pytest.TempPathFactory) -> Story:
     demo = Lab.moved(demo_built, tmp_path_factory.mktemp("story") / "demo")
     before, surviving = contents(demo.mlruns), [run for key in "1234" for run in demo.runs(key)]
-    first, dry, after_dry = gate(demo), gate(demo, "--fix-dry-run"), contents(demo.mlruns)
+    plan = f"--fix-plan={demo.folder / 'plan.json'}"
+    first, dry, after_dry = gate(demo), gate(demo, "--fix-dry-run", plan), contents(demo.mlruns)
     return Story(demo, before, surviving, first, dry, after_dry, gate(demo, "--fix"), gate(demo, "--fix"))
 
 
@@ -139,6 +141,10 @@ def test_the_whole_path(story: Story) -> None:
     assert plan_in(story.dry[2]) == plan_in(story.fix[2])
     assert story.again[:2] == (0, set())
     assert "0 changes to 0 entities" in story.again[2]
+    # What was reviewed is what was done, though the production run was built anew.
+    reviewed = json.loads((demo.folder / "plan.json").read_text("utf-8"))
+    (journal,) = (demo.folder / ".compliance").glob("2*.jsonl")
+    assert json.loads(journal.read_text().splitlines()[0])["plan"] == reviewed["plan"]
 
     experiments = {item.experiment_id: item for item in demo.client.search_experiments(view_type=ViewType.ALL)}
     assert [experiments[key].tags.get("lifecycle") for key in "1234"] == ["archived"] * 3 + ["production"]
@@ -263,7 +269,9 @@ print(json.dumps({"code": code, "files": len(there), "same": kept == there, "rep
 
 
 def test_the_demo_keeps_the_store_as_it_was(tmp_path: Path) -> None:
-    """What lies in `before` is what the repair found, byte for byte."""
+    """What lies in `before` is what the repair found, byte for byte, and what taking it back brings again: each row,
+    path, byte and mode.
+    """
     example = CHECKOUT / "examples" / "credit_scoring"
     done = subprocess.run(
         [sys.executable, "-c", SPY, str(tmp_path / "demo")],
@@ -275,3 +283,13 @@ def test_the_demo_keeps_the_store_as_it_was(tmp_path: Path) -> None:
     told = json.loads(done.stdout.splitlines()[-1])
     assert told.pop("files") > 90, done.stderr
     assert told == {"code": 0, "same": True, "repaired": True}, done.stdout
+    store = tmp_path / "demo"
+    rows, files = rows_of(store / "before" / "mlflow.db"), files_of(store / "before" / "mlruns")
+    assert lost(rows, rows_of(store / "mlflow.db"))
+    undone = subprocess.run(
+        [sys.executable, "-m", "pytest", "--fix-undo=last"], cwd=store, capture_output=True, text=True, check=False
+    )
+    assert undone.returncode == 0, undone.stdout + undone.stderr
+    assert re.search(r"taken back: (\d+) of \1 changes", undone.stdout)
+    assert lost(rows, rows_of(store / "mlflow.db")) == {}
+    assert differing(files, files_of(store / "mlruns")) == {}

@@ -6,11 +6,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from enum import Enum
 from functools import cache
 from itertools import chain
 from typing import Any, ClassVar
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.safe_text import without_secrets
@@ -20,10 +21,25 @@ from mlflow_compliance.snapshot.refs import EntityRef
 from mlflow_compliance.snapshot.snapshot import Snapshot
 
 
+class Applicability(str, Enum):
+    """How far a kind of change reaches. Both can be undone."""
+
+    SAFE = "safe"
+    """Tags and descriptions: everything stays where it is, and as it is called."""
+    REVERSIBLE = "reversible"
+    """Names, lifecycles, places, files, aliases."""
+
+
 class Change(ABC):
     """One change. Subclasses are frozen dataclasses of plain values, so that a journal can hold them."""
 
     kinds: ClassVar[dict[str, type[Change]]] = {}
+    applicability: ClassVar[Applicability] = Applicability.REVERSIBLE
+    """Each kind says it; what does not is not called safe."""
+    in_total: ClassVar[str] = "other change{s}"
+    """What a plan says of so many of this kind; {s}, {es} and {y} are the endings for one and for several."""
+    by_itself: ClassVar[bool] = False
+    """Whether it does good whatever comes of the changes beside it in a remedy."""
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -39,6 +55,11 @@ class Change(ABC):
         """All that is changed; the limit of --fix-max counts these."""
         return (self.entity,)
 
+    @property
+    def number(self) -> int:
+        """How many of what is counted it is."""
+        return 1
+
     @abstractmethod
     def describe(self) -> str:
         """One line for people."""
@@ -50,6 +71,10 @@ class Change(ABC):
     @abstractmethod
     def facts(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """The facts that it touches, before and after, for the journal."""
+
+    def lasting(self) -> dict[str, Any]:
+        """As JSON values, without what is made anew each time that the same change is planned."""
+        return dump(self)
 
 
 @cache
@@ -82,7 +107,7 @@ def texts_in(value: object) -> Iterator[str]:
 
 
 def load(data: Mapping[str, Any]) -> Change:
-    """The change that `dump` wrote. Raises ChangeError for a kind that this version does not know."""
+    """The change that `dump` wrote. Raises ChangeError for a kind, or fields, that this version does not know."""
     fields = dict(data)
     kind = Change.kinds.get(fields.pop("kind", ""))
     if kind is None:
@@ -90,7 +115,12 @@ def load(data: Mapping[str, Any]) -> Change:
             f"the journal holds a change of kind {data.get('kind')!r}, which this version does not know: use the "
             "version that wrote it"
         )
-    loaded: Change = _values(kind).validate_python(fields)
+    try:
+        loaded: Change = _values(kind).validate_python(fields)
+    except ValidationError as error:
+        raise ChangeError(
+            f"the journal holds a {kind.__name__} that this version cannot read: use the version that wrote it"
+        ) from error
     return loaded
 
 

@@ -35,8 +35,8 @@ _WAYS_OUT = {
     How.SCORER: "register it elsewhere first, or delete it",
 }
 _UNLINK = "put the files themselves where the link, pointer or row leads from first"
-_NAMED = (How.DATASET, How.PROMPT, How.ENDPOINT, How.SCORER)
-_CONTENT = {
+NAMED = (How.DATASET, How.PROMPT, How.ENDPOINT, How.SCORER)
+CONTENT = {
     How.DATASET: "belongs to it",
     How.PROMPT: "is linked to it",
     How.ENDPOINT: "logs its usage to it",
@@ -74,7 +74,7 @@ def last_sign(context: Context, run: Run) -> Sign:
     children, made = context.once(_children), context.once(_made_for)
     best = Sign(0, ())
     for key, at, chain in _below(context.snapshot, run, children):
-        for found, source in [(at, ""), *((tie.at, _word(tie.source)) for tie in made.get(key, ()))]:
+        for found, source in [(at, ""), *((tie.at, word(tie.source)) for tie in made.get(key, ()))]:
             if found > best.at:
                 best = Sign(found, (source, *chain) if source else chain)
     return best
@@ -114,14 +114,15 @@ def kept_by(context: Context, experiment: Experiment) -> Kept | None:
         seen.add(source.place)
         for target, home in leads.get(source.place, ()):
             way_out = _UNLINK if target.kind == "artifact" else start.way_out
-            told = start._replace(chain=(*start.chain, _word(target)), way_out=way_out)
+            told = start._replace(chain=(*start.chain, word(target)), way_out=way_out)
             if home == key:
                 return told._replace(chain=(*told.chain, f"experiment {key}"))
             waiting.append((target, told))
     return None
 
 
-def _word(ref: EntityRef) -> str:
+def word(ref: EntityRef) -> str:
+    """An entity as chains name it."""
     return str(EntityRef("model" if ref.kind == "logged_model" else ref.kind.replace("_", " "), ref.key, ref.label))
 
 
@@ -204,7 +205,7 @@ def _roots(context: Context, experiment: Experiment) -> Iterator[tuple[EntityRef
     key = experiment.experiment_id
     for name in sorted(context.snapshot.registered_models):
         for version in context.snapshot.registered_models[name].versions:
-            chain = _named_by(context.snapshot, version)
+            chain = named_by(context.snapshot, version)
             start = Kept(
                 f"{version.ref} relies on a run or model in it", chain, "register the version from elsewhere first"
             )
@@ -235,7 +236,7 @@ def _of(tie: Tie, key: str, snapshot: Snapshot, since: float) -> Kept | None:
         return None
     ends = () if tie.target.kind == "experiment" else (f"experiment {key}",)
     chain, way_out = (
-        (_word(tie.source), _word(EntityRef(tie.target.kind, tie.target.key)), *ends),
+        (word(tie.source), word(EntityRef(tie.target.kind, tie.target.key)), *ends),
         _WAYS_OUT.get(tie.how, ""),
     )
     if tie.how is How.USED and tie.experiment_id != key:
@@ -247,12 +248,13 @@ def _of(tie: Tie, key: str, snapshot: Snapshot, since: float) -> Kept | None:
         return Kept(f"traces are being logged for {what}", chain, way_out)
     if tie.how is How.MADE and tie.target.kind == "experiment" and tie.at > since:
         return Kept("a logged model is being made in it", chain, way_out)
-    if tie.how in _NAMED:
-        return Kept(f"{_word(tie.source)} {_CONTENT[tie.how]}", chain, way_out)
+    if tie.how in NAMED:
+        return Kept(f"{word(tie.source)} {CONTENT[tie.how]}", chain, way_out)
     return None
 
 
-def _named_by(snapshot: Snapshot, version: ModelVersion) -> tuple[str, ...]:
+def named_by(snapshot: Snapshot, version: ModelVersion) -> tuple[str, ...]:
+    """How a chain begins that a version is the root of: with the aliases that lead to it."""
     registered = snapshot.registered_models[version.name]
     aliases = sorted(alias for alias, number in registered.aliases.items() if number == version.version)
     if not aliases:

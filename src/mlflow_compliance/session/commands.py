@@ -37,6 +37,15 @@ def _verify(audit: Audit, tell: Tell) -> int:
     return pytest.ExitCode.OK if well else pytest.ExitCode.TESTS_FAILED
 
 
+def _preflight(audit: Audit, tell: Tell) -> int:
+    from mlflow_compliance.audit.preflight import lines_of, preflight
+
+    found = preflight(audit)
+    for line, well in lines_of(found):
+        tell(line, well=well)
+    return pytest.ExitCode.TESTS_FAILED if any(item.needed for item in found) else pytest.ExitCode.OK
+
+
 def _undo(audit: Audit, tell: Tell) -> int:
     from mlflow_compliance.audit.undo import take_back
 
@@ -50,7 +59,12 @@ def _undo(audit: Audit, tell: Tell) -> int:
     return pytest.ExitCode.OK if undo.well else pytest.ExitCode.TESTS_FAILED
 
 
-COMMANDS: Mapping[str, Callable[[Audit, Tell], int]] = {"journals": _journals, "undo": _undo, "verify": _verify}
+COMMANDS: Mapping[str, Callable[[Audit, Tell], int]] = {
+    "journals": _journals,
+    "undo": _undo,
+    "verify": _verify,
+    "gc_preflight": _preflight,
+}
 """Field of Flags -> what it does; its exit code is that of the session."""
 
 

@@ -93,6 +93,16 @@ class Flags:
     fix_dry_run: bool = _flag(
         "--fix-dry-run", "print the plan that --fix would carry out and change nothing", default=False
     )
+    fix_safe: bool = _flag(
+        "--fix-safe",
+        "repair what setting tags and descriptions repairs, nothing else; with --fix-dry-run: print that plan",
+        default=False,
+    )
+    plan: str | None = _flag(
+        "--fix-plan",
+        "with --fix-dry-run: write the plan to FILE; with --fix: carry out what that plan holds, and nothing else",
+        "FILE",
+    )
     journals: bool = _flag(
         "--fix-journals",
         "list the journals of repairs: when, who, how many changes, what became of them",
@@ -110,6 +120,20 @@ class Flags:
         "look for a changed, dropped or moved line in a journal: its path, its id, or 'last'",
         "JOURNAL",
         command=True,
+    )
+    gc_preflight: bool = _flag(
+        "--compliance-gc-preflight",
+        "list what `mlflow gc` of the installed MLflow would destroy, and what of that is still needed; change nothing",
+        default=False,
+        command=True,
+    )
+    gc_older_than: str | None = _flag(
+        "--compliance-gc-older-than", "the preflight of `mlflow gc --older-than AGE`, such as 30d", "AGE"
+    )
+    gc_options: str | None = _flag(
+        "--compliance-gc-options",
+        "the preflight of `mlflow gc OPTIONS`: --run-ids, --jobs, --all-workspaces or whatever the installed one takes",
+        "OPTIONS",
     )
     limit: int | None = _flag("--fix-max", "refuse a plan that changes more than N entities", "N", int)
     owned_roots: tuple[str, ...] = _flag(

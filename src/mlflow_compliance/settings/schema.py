@@ -4,6 +4,7 @@ models.
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 import json
 import os
@@ -16,6 +17,7 @@ from urllib.parse import unquote
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     PrivateAttr,
@@ -37,11 +39,13 @@ __all__ = [
     "EvidenceSettings",
     "ExperimentSettings",
     "GateSettings",
+    "Hold",
     "JournalSettings",
     "ModelSettings",
     "PolicySettings",
     "Product",
     "ProductionSettings",
+    "RetentionSettings",
     "RunSettings",
     "Settings",
     "StoreSettings",
@@ -305,6 +309,63 @@ class GateSettings(_Table):
         return () if value == "never" else SEVERITIES[SEVERITIES.index(value) :]
 
 
+def _day(value: Any) -> Any:
+    """TOML has dates, and dates with times: on which side of such a day a hold ends is then a matter of time zones."""
+    if isinstance(value, dt.datetime) or not isinstance(value, dt.date):
+        shown = value.isoformat() if isinstance(value, dt.datetime | dt.time) else repr(value)
+        raise PydanticCustomError(
+            OWN, "must be a date without quotes and time, such as 2031-12-31, not {value}", {"value": shown}
+        )
+    return value
+
+
+class Hold(_Table):
+    """A legal hold: what these patterns cover is kept until the end of the day `until`, without one for good."""
+
+    experiments: Texts = ()
+    runs: Texts = ()
+    models: Texts = ()
+    reason: Text
+    until: Annotated[dt.date | None, BeforeValidator(_day)] = None
+
+    @field_validator("reason")
+    @classmethod
+    def _says_something(cls, value: str) -> str:
+        if not value.strip():
+            raise PydanticCustomError(OWN, "must say why it is held")
+        return value
+
+    @model_validator(mode="after")
+    def _holds_something(self) -> Hold:
+        if not (self.experiments or self.runs or self.models):
+            raise PydanticCustomError(OWN, "names nothing: give it patterns of experiments, runs or models")
+        return self
+
+
+class RetentionSettings(_Table):
+    """How long things are kept: what is not said limits nothing. Days count from a deletion, years from when a model
+    went into production, or was superseded.
+    """
+
+    deleted_days: float | None = Field(default=None, gt=0, allow_inf_nan=False, description="a number greater than 0")
+    production_years: float | None = Field(
+        default=None, gt=0, allow_inf_nan=False, description="a number greater than 0"
+    )
+    superseded_years: float | None = Field(
+        default=None, gt=0, allow_inf_nan=False, description="a number greater than 0"
+    )
+    hold: Annotated[tuple[Hold, ...], Field(strict=False)] = ()
+
+    @property
+    def keeps(self) -> bool:
+        """Whether they say that anything is to be kept."""
+        return bool(self.hold or self.production_years or self.superseded_years)
+
+    @property
+    def says_anything(self) -> bool:
+        return self.keeps or self.deleted_days is not None
+
+
 class Settings(_Table):
     """All settings. `path` is the file that they came from, None for the defaults. What they do not say is built in."""
 
@@ -318,6 +379,7 @@ class Settings(_Table):
     journal: JournalSettings = JournalSettings()
     evidence: EvidenceSettings = EvidenceSettings()
     gate: GateSettings = GateSettings()
+    retention: RetentionSettings = RetentionSettings()
     policies: dict[str, PolicySettings] = {}
     _source: SettingsFile = PrivateAttr(default_factory=SettingsFile)
 
@@ -332,8 +394,11 @@ class Settings(_Table):
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 (hex) of what is in force, whichever file says it and in whatever order; credentials do not count."""
-        values = self.model_dump(mode="json", exclude={"store": {"tracking_uri"}})
+        """SHA-256 (hex) of what is in force, whichever file says it and in whatever order; credentials do not count.
+        What is said counts apart from what is built in: a repair acts on some of it only where it is said.
+        """
+        uri = {"store": {"tracking_uri"}}
+        values = [self.model_dump(mode="json", exclude=uri, exclude_unset=said) for said in (False, True)]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
     @property
@@ -363,6 +428,10 @@ class Settings(_Table):
                 return BUILT_IN
             table = getattr(table, part)
         return self._source.line((*start, *parts))
+
+    def origin_of_hold(self, number: int) -> str:
+        """The file and line of a hold, by its number from 0."""
+        return self._source.line(("retention", "hold", number))
 
     def is_test(self, experiment: Experiment) -> bool:
         """Whether the settings say that an experiment is a test one, by name (in any case) or by tag."""

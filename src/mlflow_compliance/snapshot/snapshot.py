@@ -6,7 +6,7 @@ something builds a new value.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -25,6 +25,7 @@ from mlflow_compliance.snapshot.entities import (
 from mlflow_compliance.snapshot.files import WRITTEN_BY_MLFLOW
 from mlflow_compliance.snapshot.journals import Journals
 from mlflow_compliance.snapshot.presence import Unknown, Why
+from mlflow_compliance.snapshot.row_facts import RowFacts
 from mlflow_compliance.snapshot.schema import LostRows, Schema
 from mlflow_compliance.snapshot.standing import LostParent, RowState
 
@@ -79,6 +80,10 @@ class Snapshot:
     """By kind and id."""
     open_traces: tuple[OpenTraces, ...] = ()
     """By experiment. Surely there where files are: a database has no index to find them by."""
+    row_facts: Mapping[tuple[str, str], RowFacts] = field(default_factory=dict, compare=False)
+    """(kind, key) of runs and logged models -> what their rows say: of all that are deleted, and of those that
+    retention may cover. Only read where the settings speak of retention.
+    """
     journals: Journals = field(default_factory=Journals, compare=False)
     """The journals that were found. What keeps them in the store itself is in none of the other fields."""
 
@@ -111,12 +116,13 @@ class Snapshot:
         return bool(self.info.workspace) and self.info.backend in ("http", "https")
 
     def state_of(self, key: str) -> RowState | None:
-        """Whether a run or logged model that a version names is kept, None where it has no row."""
+        """Whether a run or logged model is kept; None where it has no row, or none that rules asked for."""
         if key in self.runs:
             return RowState(self.runs[key].lifecycle, self.runs[key].experiment_id)
         if key in self.logged_models:
             return RowState(self.logged_models[key].lifecycle, self.logged_models[key].experiment_id)
-        return self.behind_versions.get(key)
+        row = self.row_facts.get(("run", key)) or self.row_facts.get(("logged_model", key))
+        return RowState(row.lifecycle, row.experiment_id) if row else self.behind_versions.get(key)
 
     def models_of(self, run_id: str) -> list[LoggedModel]:
         """The active logged models that a run wrote, by id."""
@@ -165,6 +171,20 @@ class Snapshot:
     def with_experiment(self, experiment: Experiment) -> Snapshot:
         """This snapshot with one experiment put in the place of the one with its id."""
         return replace(self, experiments={**self.experiments, experiment.experiment_id: experiment})
+
+    def with_lifecycles(self, experiment_id: str, lifecycle: str, but: Collection[str] = ()) -> Snapshot:
+        """This snapshot with what the rows of an experiment's runs say of their lives, as MLflow deletes or restores
+        them with it, but for some.
+        """
+        if not self.row_facts:
+            return self
+        found = {
+            place: replace(row, lifecycle=lifecycle)
+            if row.kind == "run" and row.experiment_id == experiment_id and row.key not in but
+            else row
+            for place, row in self.row_facts.items()
+        }
+        return replace(self, row_facts=found)
 
     def with_registered(self, model: RegisteredModel) -> Snapshot:
         """This snapshot with one registered model put in the place of the one with its name."""

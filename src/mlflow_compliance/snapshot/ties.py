@@ -21,6 +21,10 @@ class How(str, Enum):
 
     CHILD = "child runs"
     """The source is a run that names the target as its parent."""
+    PARENT = "parents at work"
+    """The source is a run at work that the target, a run that is deleted, names as its parent. Asked for what is to be
+    destroyed alone.
+    """
     TRACE = "traces"
     """Traces of the source's experiment were logged for the target, a run or an experiment."""
     MADE = "logged models"

@@ -7,11 +7,11 @@ from __future__ import annotations
 import gc
 import os
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from mlflow_compliance.errors import StoreError
@@ -20,6 +20,7 @@ from mlflow_compliance.progress import Progress, Silent
 from mlflow_compliance.safe_text import without_secrets
 from mlflow_compliance.settings.schema import Settings
 from mlflow_compliance.snapshot.artifacts import Artifacts
+from mlflow_compliance.snapshot.doomed import Doom, DoomedFolder
 from mlflow_compliance.snapshot.entities import LoggedModel, Run, StoreInfo
 from mlflow_compliance.snapshot.files import JOURNALS, in_folder
 from mlflow_compliance.snapshot.snapshot import Snapshot
@@ -48,6 +49,14 @@ def without_collecting() -> Iterator[None]:
                 gc.freeze()
                 gc.unfreeze()
             gc.enable()
+
+
+class Condemned(NamedTuple):
+    """What gc would destroy in one workspace: the rows, the store around them, and what lies in each thing's place."""
+
+    doom: Doom
+    snapshot: Snapshot
+    folders: Mapping[tuple[str, str], DoomedFolder]
 
 
 @dataclass(frozen=True)
@@ -106,6 +115,16 @@ class Store:
             return self._with_journals(snapshot), rows
         finally:
             progress.stop()
+
+    def doomed(self, options: str, older_than: str | None, progress: Progress) -> list[Condemned]:
+        """What `mlflow gc` with these options would destroy, with the files that it would find."""
+        from mlflow_compliance.store.artifacts.gc_files import folders_of
+
+        found = []
+        for doom, snapshot, rows in self.backend.doomed(options, older_than):
+            whole = self.with_evidence(self.walk(self._with_journals(snapshot), rows, progress), progress)
+            found.append(Condemned(doom, whole, folders_of(doom.things, self.backend.home)))
+        return found
 
     def _with_journals(self, snapshot: Snapshot) -> Snapshot:
         """A snapshot that knows the journals of its store, and from which those that the store itself keeps are set

@@ -14,6 +14,7 @@ from mlflow_compliance.errors import StoreError
 from mlflow_compliance.safe_text import without_secrets
 from mlflow_compliance.settings.schema import Settings
 from mlflow_compliance.snapshot.artifacts import Artifacts
+from mlflow_compliance.snapshot.doomed import Doom
 from mlflow_compliance.snapshot.entities import (
     Experiment,
     LoggedModel,
@@ -102,8 +103,8 @@ class Backend(ABC):
         """
         return None
 
-    def reach(self) -> None:  # noqa: B027  a file does not go away
-        """Raise StoreError where a server that keeps the rows does not answer."""
+    def reach(self) -> None:  # noqa: B027  a file store does not go away
+        """Raise StoreError where a server that keeps the rows does not answer, or a file that does takes no writing."""
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -124,6 +125,16 @@ class Backend(ABC):
     def counted(self, experiment_id: str) -> Experiment | None:
         """One experiment as it is now, its runs counted; None where it is not there."""
         return self.read_metadata(())[0].experiments.get(experiment_id)
+
+    def doomed(self, options: str, older_than: str | None) -> list[Foretold]:
+        """What `mlflow gc` with these options would destroy, in each workspace that it goes through. Raises StoreError
+        where that cannot be told.
+        """
+        raise StoreError(
+            f"what mlflow gc would destroy is read from the tables of a database, and {self.info.uri} is "
+            f"{'a tracking server' if self.info.backend in ('http', 'https') else 'none'}: give the URI of the "
+            "database (--tracking-uri)"
+        )
 
     def refuse_writing(self) -> None:
         """Raise StoreError for a store that this version only audits."""
@@ -157,6 +168,14 @@ class Rows(NamedTuple):
     """The latest time that a run or model is dated, in milliseconds; 0 where none is."""
     deleted_runs: Mapping[str, int] = {}
     """Id of a run that is soft-deleted -> when it was, in milliseconds; 0 where the store does not say."""
+
+
+class Foretold(NamedTuple):
+    """What gc would destroy in one workspace, and the store at that moment."""
+
+    doom: Doom
+    snapshot: Snapshot
+    rows: Rows
 
 
 MODEL_HISTORY = "mlflow.log-model.history"

@@ -22,6 +22,8 @@ from mlflow_compliance.production.claims import (
     runs_in_full,
     served_runs,
 )
+from mlflow_compliance.production.context import Context
+from mlflow_compliance.production.lost import restorable
 from mlflow_compliance.production.marks import sought_folded
 from mlflow_compliance.settings.schema import Settings, folded
 from mlflow_compliance.snapshot.entities import (
@@ -56,6 +58,7 @@ from mlflow_compliance.store.backends.base import (
     model_places,
     sorted_points,
 )
+from mlflow_compliance.store.backends.client_row_facts import RowFactsListing
 from mlflow_compliance.store.backends.client_ties import ObjectInfo, TieAsker
 from mlflow_compliance.store.backends.client_unfinished import half_made_model, half_made_version, open_traces
 from mlflow_compliance.store.backends.listing import PAGE, ClientListing, Listing, ModelRow, RunRow, get_or_none, pages
@@ -134,7 +137,9 @@ class ClientReader:
         tally.wanted |= served_runs(settings, registry)
         needs = runs_in_full(settings, experiments, ())
         asked, marks = set(also), sought_folded(settings)
+        facts = RowFactsListing(settings, experiments)
         for run in self.listing.runs(ids):
+            facts.run(run)
             self._count(run, tally, assessing, models, locations=locations)
             if run.lifecycle == DELETED and run.tags.get(COPY_STATE) == RETRACTED:
                 continue
@@ -148,6 +153,9 @@ class ClientReader:
                 }
                 if _in_scope(run, marks, needs.get(run.experiment_id)):
                     tally.wanted.add(run.run_id)
+        for written_by in models.values():
+            for model in written_by:
+                facts.model(model)
         # An experiment may have shown itself to be production by a run in it: its other runs have passed by already.
         more = runs_in_full(settings, experiments, tally.tagged)
         again = sorted(key for key, need in more.items() if need != needs.get(key))
@@ -198,7 +206,10 @@ class ClientReader:
             lost_parents=lost,
             half_made=tuple(sorted(half_made)),
             open_traces=open_traces(traces, since),
+            row_facts=facts.found,
         )
+        held = restorable(Context(snapshot, settings)) - runs.keys()
+        snapshot = replace(snapshot, runs={**runs, **self._full(held)}) if held else snapshot
         places = [
             Location(item.ref, key, item.artifact_location) for key, item in experiments.items()
         ] + tally.locations
@@ -369,7 +380,13 @@ def _lost_parents(tally: _Tally) -> dict[str, LostParent]:
 
 def _experiment(item: Any) -> Experiment:
     return Experiment(
-        item.experiment_id, item.name, item.lifecycle_stage, item.artifact_location or "", dict(item.tags), {}
+        item.experiment_id,
+        item.name,
+        item.lifecycle_stage,
+        item.artifact_location or "",
+        dict(item.tags),
+        {},
+        created=item.creation_time or 0,
     )
 
 

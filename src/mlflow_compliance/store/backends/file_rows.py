@@ -12,8 +12,10 @@ from typing import Any
 import yaml
 
 from mlflow_compliance.snapshot.damage import DamagedFile
+from mlflow_compliance.snapshot.entities import DELETED
 from mlflow_compliance.snapshot.files import JOURNALS, META, QUARANTINE, TRASH
 from mlflow_compliance.snapshot.refs import EntityRef
+from mlflow_compliance.snapshot.row_facts import RowFacts
 from mlflow_compliance.store.storage.parsing import LARGEST_METRIC, parse_yaml, read_at_most
 
 REGISTRY = "models"
@@ -43,6 +45,8 @@ class FileRows:
     """Path -> what the copy has there."""
     deleted_runs: dict[str, int] = field(default_factory=dict)
     """Soft-deleted run -> when it was deleted, in milliseconds, where its meta.yaml says so."""
+    deleted_models: list[RowFacts] = field(default_factory=list)
+    """The logged models that are soft-deleted, which MLflow shows nobody."""
     owners: dict[str, EntityRef] = field(default_factory=dict)
     """Folder -> the row that it is, though that cannot be read."""
 
@@ -139,6 +143,12 @@ def _owner(folder: str, found: FileRows, kind: str, experiment_id: str, needed: 
         return
     if kind == "run" and isinstance(document.get("deleted_time"), int):
         found.deleted_runs[key] = document["deleted_time"]
+    if kind == "logged_model" and document.get("lifecycle_stage") == DELETED:
+        begun, updated = (document[name] if isinstance(document[name], int) else 0 for name in _MODEL[-2:])
+        writer = str(document.get("source_run_id") or "")
+        found.deleted_models.append(
+            RowFacts(kind, key, str(document["name"]), experiment_id, DELETED, begun, updated, writer)
+        )
     for name in ("params", "tags"):
         _values(os.path.join(folder, name), found, f"a {name.removesuffix('s')} of {what}")
     for path in _files(os.path.join(folder, "metrics")):

@@ -8,16 +8,17 @@ import glob
 import os
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from mlflow_compliance.errors import StoreError, first_line
 from mlflow_compliance.safe_text import without_secrets
-from mlflow_compliance.snapshot.entities import StoreInfo
+from mlflow_compliance.snapshot.entities import DELETED, StoreInfo
 from mlflow_compliance.snapshot.files import JOURNALS, META, QUARANTINE, TRASH
 from mlflow_compliance.snapshot.refs import Location
+from mlflow_compliance.snapshot.row_facts import RowFacts
 from mlflow_compliance.snapshot.snapshot import Snapshot
 from mlflow_compliance.store.backends.base import Backend, Rows
 from mlflow_compliance.store.backends.file_rows import FileRows, read_file_rows
@@ -65,7 +66,13 @@ class FileBackend(Backend):
         # Its own folder is an experiment's, wherever that keeps its artifacts: its runs' rows lie there.
         homes = {os.path.join(folder, key): item.ref for key, item in snapshot.experiments.items()}
         folders = tuple(Location(owner, "", path) for path, owner in {**homes, **found.owners}.items())
-        return replace(snapshot, repeated_points=read_repeated(folder), damaged=tuple(found.damaged)), rows._replace(
+        snapshot = replace(
+            snapshot,
+            repeated_points=read_repeated(folder),
+            damaged=tuple(found.damaged),
+            row_facts=_with_deletions(snapshot.row_facts, found) if self.settings.retention.says_anything else {},
+        )
+        return snapshot, rows._replace(
             folders=folders,
             deleted_runs={key: found.deleted_runs.get(key, at) for key, at in rows.deleted_runs.items()},
         )
@@ -91,6 +98,16 @@ class FileBackend(Backend):
                 "MLFLOW_ALLOW_FILE_STORE=true, or migrate it"
             )
         return folder
+
+
+def _with_deletions(known: Mapping[tuple[str, str], RowFacts], found: FileRows) -> dict[tuple[str, str], RowFacts]:
+    """What the client said, and what it does not know: the logged models that are deleted, and when runs were."""
+    models = {row.ref.place: row for row in found.deleted_models}
+    runs = {
+        place: replace(row, deleted_at=found.deleted_runs.get(row.key, 0)) if row.lifecycle == DELETED else row
+        for place, row in known.items()
+    }
+    return {**models, **runs}
 
 
 @contextmanager

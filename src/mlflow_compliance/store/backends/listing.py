@@ -14,7 +14,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from mlflow_compliance.snapshot.entities import DatasetInput, latest_time, says_external
-from mlflow_compliance.snapshot.tags import ASSESSED_RUN, MADE_BY_US
+from mlflow_compliance.snapshot.tags import ASSESSED_RUN, MADE_BY_US, SOURCE_MODEL
 from mlflow_compliance.store.backends.rest import SEARCH_MODELS, SEARCH_RUNS, SEARCH_TRACES, Rest
 
 
@@ -58,6 +58,8 @@ class RunRow(NamedTuple):
     metrics: tuple[str, ...]
     at: int
     """The latest time that the row is dated, in milliseconds; 0 where it is not."""
+    begun: int = 0
+    """In milliseconds."""
 
 
 class ModelRow(NamedTuple):
@@ -74,6 +76,8 @@ class ModelRow(NamedTuple):
     updated: int = 0
     """In milliseconds."""
     external: bool = False
+    source_model: str = ""
+    """The logged model that it says it is a copy of."""
 
 
 class TraceRow(NamedTuple):
@@ -148,13 +152,14 @@ class ClientListing:
                     names,
                     tuple(data.metrics),
                     at,
+                    info.start_time or 0,
                 )
 
     def models(self, experiments: list[str]) -> Iterator[ModelRow]:
         for chunk in chunks(experiments):
             for model in pages(self.client.search_logged_models, experiment_ids=chunk, max_results=PAGE):
                 source, created = model.source_run_id or "", model.creation_timestamp or 0
-                external = says_external(model.tags or {})
+                tags = model.tags or {}
                 yield ModelRow(
                     model.model_id,
                     model.experiment_id,
@@ -164,7 +169,8 @@ class ClientListing:
                     created,
                     model.name,
                     model.last_updated_timestamp or 0,
-                    external,
+                    says_external(tags),
+                    tags.get(SOURCE_MODEL, ""),
                 )
 
     def traces(self, experiments: list[str]) -> Iterator[TraceRow]:
@@ -217,7 +223,7 @@ class RestListing:
                 for model in page.get("models", ()):
                     info = model["info"]
                     status = info.get("status", "").removeprefix("LOGGED_MODEL_")
-                    external = says_external({item["key"]: item.get("value", "") for item in info.get("tags", ())})
+                    tags = {item["key"]: item.get("value", "") for item in info.get("tags", ())}
                     source, created = info.get("source_run_id", ""), int(info.get("creation_timestamp_ms", 0))
                     updated = int(info.get("last_updated_timestamp_ms", 0))
                     yield ModelRow(
@@ -229,7 +235,8 @@ class RestListing:
                         created,
                         info.get("name", ""),
                         updated,
-                        external,
+                        says_external(tags),
+                        tags.get(SOURCE_MODEL, ""),
                     )
 
     def traces(self, experiments: list[str]) -> Iterator[TraceRow]:
@@ -275,7 +282,16 @@ def _run(run: dict[str, Any]) -> RunRow:
     at = _dated(*times, (int(item.get("timestamp", 0)) for item in data.get("metrics", ())))
     uri = info.get("artifact_uri", "")
     return RunRow(
-        info["run_id"], info["experiment_id"], info["lifecycle_stage"], info["status"], uri, tags, names, metrics, at
+        info["run_id"],
+        info["experiment_id"],
+        info["lifecycle_stage"],
+        info["status"],
+        uri,
+        tags,
+        names,
+        metrics,
+        at,
+        times[0],
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Collection, Mapping
@@ -21,6 +22,8 @@ from mlflow_compliance.production.claims import (
     runs_in_full,
     served_runs,
 )
+from mlflow_compliance.production.context import Context
+from mlflow_compliance.production.lost import restorable
 from mlflow_compliance.production.marks import sought_folded
 from mlflow_compliance.settings.schema import Settings, folded
 from mlflow_compliance.snapshot.entities import (
@@ -33,11 +36,15 @@ from mlflow_compliance.snapshot.entities import (
     Run,
     StoreInfo,
 )
+from mlflow_compliance.snapshot.schema import Schema
 from mlflow_compliance.snapshot.snapshot import Snapshot
 from mlflow_compliance.snapshot.standing import to_restore
 from mlflow_compliance.snapshot.tags import ASSESSED_RUN, COPY_STATE, MADE_BY_US, RETRACTED
-from mlflow_compliance.store.backends.base import Backend, Rows, fresh_since, workspace
+from mlflow_compliance.store.backends.base import Backend, Foretold, Rows, fresh_since, workspace
+from mlflow_compliance.store.backends.sql_doomed import doom_of
+from mlflow_compliance.store.backends.sql_gc_selection import asked_of_gc, workspaces_of_gc
 from mlflow_compliance.store.backends.sql_locations import rows_of
+from mlflow_compliance.store.backends.sql_row_facts import row_facts
 from mlflow_compliance.store.backends.sql_schema import lost_rows, read_schema
 from mlflow_compliance.store.backends.sql_standing import StandingReader
 from mlflow_compliance.store.backends.sql_tables import RegistryReader, RunReader, Tables
@@ -87,14 +94,28 @@ class SqlBackend(Backend):
         with self.reading() as connection:
             return newest_row(Tables(connection, workspace()), before)
 
+    def doomed(self, options: str, older_than: str | None) -> list[Foretold]:
+        found = []
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of SQLAlchemy, about MLflow's mappers and columns
+            asked = asked_of_gc(options, older_than)
+            with self.reading() as connection:
+                self._check(read_schema(Tables(connection, workspace())), "nothing is destroyed by mlflow gc either")
+                for name in workspaces_of_gc(asked, Tables(connection, workspace())):
+                    reader = SqlReader(connection, name or workspace())
+                    snapshot, rows = reader.read(self.info, self.settings, ())
+                    found.append(Foretold(doom_of(reader.tables, asked, name, snapshot, self.settings), snapshot, rows))
+        return found
+
     def refuse_other_schema(self) -> None:
         """Of an old store that lacks some tables, opening it would migrate it."""
         with self.reading() as connection:
             schema = read_schema(Tables(connection, workspace()))  # raises StoreError where this is no store at all
+        self._check(schema, "nothing was changed")
+
+    def _check(self, schema: Schema, ending: str) -> None:
         if schema.problem:
-            raise StoreError(
-                f"the database {self.name} {schema.problem}: {schema.way_out(self.info.uri)}; nothing was changed"
-            )
+            raise StoreError(f"the database {self.name} {schema.problem}: {schema.way_out(self.info.uri)}; {ending}")
 
     @property
     @abstractmethod
@@ -137,7 +158,7 @@ class SqlReader:
         models = self.full.logged_models(runs)
         may_go = retirable(settings, experiments, claimed)
         now = int(time.time() * 1000)
-        return Snapshot(
+        snapshot = Snapshot(
             info=replace(
                 info,
                 schema=",".join(schema.found),
@@ -156,7 +177,10 @@ class SqlReader:
             behind_versions=behind,
             lost_parents=lost,
             half_made=half_made(self.tables, experiments, registry),
+            row_facts=row_facts(self.tables, settings, experiments),
         )
+        held = restorable(Context(snapshot, settings)) - runs.keys()
+        return replace(snapshot, runs={**runs, **self.full.runs(held)}) if held else snapshot
 
     def _other_workspaces(self) -> tuple[str, ...]:
         """The workspaces that hold something and were not read."""
@@ -209,8 +233,9 @@ class SqlReader:
             self._belongings(),
         )
         found = {}
-        for experiment_id, name, location, lifecycle in self.tables.all(
-            "SELECT experiment_id, name, artifact_location, lifecycle_stage FROM experiments WHERE "
+        dated = "creation_time" if self.tables.has("experiments", "creation_time") else "0"
+        for experiment_id, name, location, lifecycle, created in self.tables.all(
+            f"SELECT experiment_id, name, artifact_location, lifecycle_stage, {dated} FROM experiments WHERE "
             f"{self.tables.here('experiments')}",
             workspace=self.tables.workspace,
         ):
@@ -227,6 +252,7 @@ class SqlReader:
                 loose_models=loose.get(key, 0),
                 assessed_runs=assessed.get(key, 0),
                 dependents=tuple(dependents[key]),
+                created=created or 0,
             )
         return found
 

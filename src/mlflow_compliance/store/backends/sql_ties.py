@@ -54,6 +54,14 @@ class TieReader:
             ties += [*self._used(retirable), *self._versions(registry), *self._belonging(retirable)]
         return in_order(ties)
 
+    def ending_in(
+        self, runs: Collection[str], homes: Collection[str], registry: Mapping[str, RegisteredModel]
+    ) -> Iterator[Tie]:
+        """What versions name; and what traces or people have to do with some runs and experiments, deleted or not."""
+        yield from self._versions(registry)
+        yield from (tie for tie in self._traces(runs) if tie.target.key in {*runs, *homes} and tie.at > self.since)
+        yield from self._belonging(homes)
+
     def _lineage(
         self,
         working: Collection[str],

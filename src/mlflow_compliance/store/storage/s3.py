@@ -47,7 +47,7 @@ class Bucket(Place):
         try:
             return S3ArtifactRepository(self.root)._get_s3_client()
         except (BotoCoreError, ValueError) as error:
-            raise RemoteError(f"{self.root} cannot be asked: {_why(error)}") from error
+            raise RemoteError(f"{self.root} cannot be asked: {why_s3(error)}") from error
 
     @cached_property
     def _owner(self) -> dict[str, str]:
@@ -135,7 +135,7 @@ class Bucket(Place):
         try:
             yield from body.iter_chunks(_CHUNK)
         except (BotoCoreError, OSError) as error:
-            raise RemoteError(f"{path} cannot be read: {_why(error)}") from error
+            raise RemoteError(f"{path} cannot be read: {why_s3(error)}") from error
         finally:
             body.close()
 
@@ -199,7 +199,7 @@ class Bucket(Place):
             return getattr(client, method)(**request)
         except (BotoCoreError, ClientError, Boto3Error, OSError) as error:
             subject = what if what.startswith("s3://") else f"{self.root} {what}"
-            raise RemoteError(f"{subject}: {_why(error)}") from error
+            raise RemoteError(f"{subject}: {why_s3(error)}") from error
 
 
 def _page(content: bytes, root: str) -> tuple[list[ObjectInfo], str]:
@@ -233,7 +233,7 @@ def _moment(text: str) -> int:
     return int(datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp() * 1000)
 
 
-def _why(error: Exception) -> str:
+def why_s3(error: Exception) -> str:
     """The reason in a few words, without anything secret: messages of signature errors quote what was signed."""
     cause: BaseException | None = error
     while cause is not None:
