@@ -78,8 +78,10 @@ def delete_what_is_needed(guest: Guest) -> None:
         guest.client.delete_experiment(key)
 
 
-def test_gate_plan_repair_and_the_way_back(guest: Guest, gate: Gate, request: pytest.FixtureRequest) -> None:
-    kind = request.node.callspec.params["guest"]
+def test_gate_plan_repair_and_the_way_back(
+    guest: Guest, gate: Gate, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    plan, kind = tmp_path / "plan.json", request.node.callspec.params["guest"]
     wrong = EVERY_RULE | {"EXP004", "EXP005", "RUN003"}
     wrong -= set() if guest.local else {"ART002"}
     files = Path(guest.place.artifacts) if guest.local else gate.folder
@@ -93,14 +95,14 @@ def test_gate_plan_repair_and_the_way_back(guest: Guest, gate: Gate, request: py
     insisted = [owned(guest.place.artifacts)] if strange else []
     if strange:
         assert "insist with --fix-owned-root=" in told(audited)
-    planned = gate("--fix-dry-run", "--fix-plan=plan.json", *insisted)
+    planned = gate("--fix-dry-run", f"--fix-plan={plan}", *insisted)
     assert planned.ret == 1
     assert differing(before, guest.everything()) == []
     assert state(files) == untouched
     assert not (gate.folder / ".compliance").exists()
 
     # What was reviewed is carried out: all that --fix alone would do.
-    fixed = gate("--fix", "--fix-plan=plan.json", *insisted)
+    fixed = gate("--fix", f"--fix-plan={plan}", *insisted)
     left = LEFT.get(kind, set())
     assert (fixed.ret, broken(fixed)) == (int(bool(left)), left), told(fixed)
     assert "verified: the store, read anew, is what was planned" in told(fixed)
@@ -110,13 +112,13 @@ def test_gate_plan_repair_and_the_way_back(guest: Guest, gate: Gate, request: py
         kind in POINTING
     )
 
-    reviewed = json.loads((gate.folder / "plan.json").read_text("utf-8"))
+    reviewed = json.loads(plan.read_text("utf-8"))
     (journal,) = Path(guest.store.folder).glob("[0-9]*.jsonl")
     assert json.loads(journal.read_text().splitlines()[0])["plan"] == reviewed["plan"]
     made = reviewed["summary"]["changes"]
-    assert f"plan.json: {made} of {made} planned changes made" in told(fixed)
-    second = gate("--fix", "--fix-plan=plan.json")
-    assert f"plan.json: 0 of {made} planned changes made; {made} made before" in told(second)
+    assert f"{plan}: {made} of {made} planned changes made" in told(fixed)
+    second = gate("--fix", f"--fix-plan={plan}")
+    assert f"{plan}: 0 of {made} planned changes made; {made} made before" in told(second)
     assert (second.ret, broken(second)) == (fixed.ret, left)
     assert plan_in(second)[-1].startswith("0 changes to 0 entities"), told(second)
 
