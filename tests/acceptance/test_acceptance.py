@@ -78,10 +78,8 @@ def delete_what_is_needed(guest: Guest) -> None:
         guest.client.delete_experiment(key)
 
 
-def test_gate_plan_repair_and_the_way_back(
-    guest: Guest, gate: Gate, request: pytest.FixtureRequest, tmp_path: Path
-) -> None:
-    plan, kind = tmp_path / "plan.json", request.node.callspec.params["guest"]
+def test_gate_plan_repair_and_the_way_back(guest: Guest, gate: Gate, request: pytest.FixtureRequest) -> None:
+    kind = request.node.callspec.params["guest"]
     wrong = EVERY_RULE | {"EXP004", "EXP005", "RUN003"}
     wrong -= set() if guest.local else {"ART002"}
     files = Path(guest.place.artifacts) if guest.local else gate.folder
@@ -95,6 +93,7 @@ def test_gate_plan_repair_and_the_way_back(
     insisted = [owned(guest.place.artifacts)] if strange else []
     if strange:
         assert "insist with --fix-owned-root=" in told(audited)
+    plan = gate.folder.with_suffix(".json")  # beside all that is looked at
     planned = gate("--fix-dry-run", f"--fix-plan={plan}", *insisted)
     assert planned.ret == 1
     assert differing(before, guest.everything()) == []

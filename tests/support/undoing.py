@@ -1,4 +1,4 @@
-"""Takes repairs back and makes them again from what their journals say, without the command."""
+"""Takes repairs back and makes them again: by the program, and from what their journals say without it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ from typing import Any
 
 from stores import Lab
 
+from mlflow_compliance.audit.audit import Audit, Options
+from mlflow_compliance.audit.undo import take_back as of_audit
 from mlflow_compliance.changes import JOURNAL, NOW, dump, load
 from mlflow_compliance.errors import ChangeError
+from mlflow_compliance.progress import Silent
+from mlflow_compliance.repair.undo import Undo
 from mlflow_compliance.store.write.writer import StoreWriter
 
 Line = Mapping[str, Any]
@@ -25,6 +29,13 @@ def undo(lab: Lab, lines: Sequence[Line]) -> list[str]:
             except ChangeError as told:
                 left.append(str(told))
     return left
+
+
+def take_back(lab: Lab, name: str = "last") -> Undo:
+    """What --fix-undo does with a journal of a store."""
+    audit = Audit(Options(rootdir=lab.folder, workdir=lab.folder, undo=name), Silent)
+    audit._settings, audit._store = lab.settings, lab.store
+    return of_audit(audit, name, lambda _plan: None, dry_run=False)
 
 
 def redo(lab: Lab, lines: Sequence[Line], journal: str = "20250602T000000Z-abcdef") -> list[dict[str, Any]]:

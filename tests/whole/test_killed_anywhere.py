@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from evidence import contents_of, differing, files_of, lost, rows_of, standing_in
+from evidence import contents_of, differing, files_of, lost, new_paths, rows_of, standing_in
 from forks import WELL, Bench, forget_connections
 from gates import SETTINGS, make_messy
 from stores import Lab
@@ -57,14 +57,15 @@ class Look:
         return gone + [f"rows of {name}: {rows}" for name, rows in lost(self.rows, now).items() if name not in changed]
 
     def unlike(self, folder: Path) -> list[str]:
-        """Where the store differs from it, but for what is soft-deleted and in quarantine."""
+        """Where the store differs from it, but for what is soft-deleted and in quarantine, and empty folders: whose
+        those are nobody knows any more.
+        """
         rows, standing = rows_of(folder / "mlflow.db"), standing_in(folder / "mlflow.db")
         files = files_of(folder / "mlruns")
         found = [f"lost rows of {name}: {gone}" for name, gone in lost(self.rows, rows).items()]
         found += [f"more rows of {name}: {more}" for name, more in lost(standing, self.standing).items()]
         found += [f"file {name}: {facts}" for name, facts in differing(self.files, files).items()]
-        more = [name for name in files.keys() - self.files.keys() if not name.startswith(".quarantine")]
-        return found + [f"more files: {name}" for name in sorted(more)]
+        return found + [f"more files: {name}" for name in new_paths(self.files, files) if files[name][0]]
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +145,7 @@ def test_a_repair_that_is_killed_is_finished_or_taken_back(
         wrong[moment] += [f"the next repair leaves: {line}" for line in before.lost_since(bench.folder)]
         wrong[moment] += taken_back(bench, before)
     print(f"\n{len(moments)} moments of a repair")  # noqa: T201
-    assert {moment: lines for moment, lines in wrong.items() if lines} == {}
+    assert [f"{moment}: {line}" for moment, lines in wrong.items() for line in lines] == []
 
 
 def taken_back(bench: Bench, before: Look) -> list[str]:
@@ -171,4 +172,4 @@ def test_an_undo_that_is_killed_is_finished_by_the_next_one(
             tear(bench)
         wrong[moment] += taken_back(bench, before)
     print(f"\n{len(moments)} moments of an undo")  # noqa: T201
-    assert {moment: lines for moment, lines in wrong.items() if lines} == {}
+    assert [f"{moment}: {line}" for moment, lines in wrong.items() for line in lines] == []

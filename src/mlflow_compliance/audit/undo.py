@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from mlflow_compliance.audit.audit import Audit, AuditTarget
 from mlflow_compliance.audit.journals import LAST, Shelf
 from mlflow_compliance.errors import StoreError
-from mlflow_compliance.repair.reading import BEGUN, JournalRecord
+from mlflow_compliance.repair.reading import BEGUN, FAILED, JournalRecord
 from mlflow_compliance.repair.undo import Past, Undo, UndoPlan, carry_out_undo, plan_undo
 
 if TYPE_CHECKING:
@@ -68,8 +68,8 @@ def _standing(shelf: Shelf) -> Iterator[JournalRecord]:
 
 
 def _stands(record: JournalRecord, shelf: Shelf) -> bool:
-    left = {entry.number for entry in record.entries if entry.state != "failed"} - shelf.undone(record)
-    return bool(left)
+    kept = {entry.number for entry in record.entries if entry.state != FAILED and entry.undo is not None}
+    return bool(kept - shelf.undone(record))
 
 
 def _known(shelf: Shelf, record: JournalRecord, undone: set[int]) -> dict[str, str]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 _ID = re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
 _IDS = re.compile(r"(m-)?[0-9a-f]{32}")
-_NO_WAY_BACK = "its journal holds nothing that takes it back"
 
 
 @dataclass(frozen=True)
@@ -55,6 +54,8 @@ class Back:
     change: Change
     sure: bool
     """Whether it was surely made, and surely not taken back yet."""
+    already: bool = False
+    """Whether an undo that was broken off got there: it is told of in the journal, and nothing is written."""
 
     @property
     def original(self) -> Change:
@@ -69,6 +70,8 @@ class UndoPlan:
     start: Snapshot
     steps: tuple[Back, ...]
     left: tuple[tuple[str, str], ...]
+    stay: tuple[str, ...] = ()
+    """What nobody wants back: a copy that was broken off and cleared away."""
 
     @property
     def title(self) -> str:
@@ -80,7 +83,9 @@ class UndoPlan:
         """The plan for people: the same text whether it is carried out or not."""
         yield self.title
         for step in self.steps:
-            yield f"    - {step.change.describe()}"
+            yield f"    - {step.change.describe()}{' (was taken back already)' if step.already else ''}"
+        for what in self.stay:
+            yield f"    . stays: {what}"
         for what, reason in self.left:
             yield f"    ! left: {what}: {reason}"
         if not (self.steps or self.left):
@@ -136,9 +141,12 @@ def plan_undo(past: Past, snapshot: Snapshot) -> UndoPlan:
     """The plan that takes back what a journal says was done, or may have been. Nothing is written on top of what
     somebody changed since.
     """
-    now, steps, left = snapshot, [], []
+    now, steps, left, stay = snapshot, list[Back](), list[tuple[str, str]](), list[str]()
     for entry in reversed(past.record.entries):
         if entry.state == FAILED or entry.number in past.undone:
+            continue
+        if entry.undo is None:
+            stay.append(_told(entry, past.record))
             continue
         sure = entry.state != BEGUN and entry.number not in past.begun
         try:
@@ -146,15 +154,16 @@ def plan_undo(past: Past, snapshot: Snapshot) -> UndoPlan:
             now = change.predict(now)
         except ChangeError as error:
             if sure or not _is_back(entry, past, now):
-                left.append((_told(entry), str(error)))
+                left.append((_told(entry, past.record), str(error)))
+            elif entry.state != BEGUN:
+                steps.append(Back(entry, change, sure, already=True))
             continue
         steps.append(Back(entry, change, sure))
-    return UndoPlan(past, snapshot, tuple(steps), tuple(left))
+    return UndoPlan(past, snapshot, tuple(steps), tuple(left), tuple(stay))
 
 
 def _inverse_of(entry: Entry, known: Mapping[str, str]) -> Change:
-    if entry.undo is None:
-        raise ChangeError(_NO_WAY_BACK)
+    assert entry.undo is not None
     return load(_with_ids(entry.undo, known))
 
 
@@ -167,9 +176,10 @@ def _with_ids(value: Any, known: Mapping[str, str]) -> Any:
     return [_with_ids(item, known) for item in value] if isinstance(value, list) else value
 
 
-def _told(entry: Entry) -> str:
+def _told(entry: Entry, record: JournalRecord) -> str:
+    """What a change did, with what its symbols stood for."""
     try:
-        return load(entry.do).describe()
+        return bind(load(entry.do).describe(), record.bound)
     except ChangeError:
         return f"change {entry.number}"
 
@@ -178,9 +188,8 @@ def _is_back(entry: Entry, past: Past, snapshot: Snapshot) -> bool:
     """Whether a change is surely not there: it could be made as it was, which would change something, and taking it
     back would change nothing.
     """
-    made = {symbol: key for other in past.record.done for symbol, key in other.bound.items()}
     try:
-        again = load(_with_ids(entry.do, {**past.known, **made})).predict(snapshot)
+        again = load(_with_ids(entry.do, {**past.known, **past.record.bound})).predict(snapshot)
     except ChangeError:
         return False
     if not differences(again, snapshot):
@@ -225,6 +234,11 @@ def _write(undo: Undo, target: Target, progress: Progress) -> None:
                 undo.kept = target.keep(writer)
             except (ChangeError, StoreError) as error:
                 undo.not_kept = str(error)
+    except StoreError as gone:
+        raise StoreError(
+            f"the undo stopped after {len(undo.done)} of {len(undo.plan.steps)} changes (journal: {journal.path}): "
+            f"give the same --fix-undo again to finish it; {gone}"
+        ) from gone
     finally:
         progress.stop()
         target.forget()
@@ -232,35 +246,30 @@ def _write(undo: Undo, target: Target, progress: Progress) -> None:
 
 
 def _take_back(number: int, step: Back, undo: Undo, writer: Writer, binding: dict[str, str], journal: Journal) -> None:
-    known = set(binding)
-    again = undo.plan.past.record.is_undo
+    known, begun = set(binding), False
+    again, record = undo.plan.past.record.is_undo, undo.plan.past.record
     try:
         # What is done again is another thing than before, with an inverse of its own.
-        inverse = writer.inverse(step.change) if again else step.original
+        inverse = writer.inverse(step.change) if again and not step.already else step.original
         journal.begin_all(step.entry.policy, [(number, step.change, inverse)], takes_back=step.entry.number)
-        writer.write(step.change)
+        begun = True
+        if not step.already:
+            writer.write(step.change)
     except ChangeError as error:
-        journal.failed(number, str(error))
-        if step.sure or not _is_back(step.entry, undo.plan.past, undo.plan.start):
-            undo.failed.append((_told(step.entry), str(error)))
+        there = step.sure or not _is_back(step.entry, undo.plan.past, undo.plan.start)
+        if begun and not there and step.entry.state != BEGUN:
+            step = replace(step, already=True)
         else:
-            undo.absent.append(_told(step.entry))
-        try:
+            journal.failed(number, str(error))
+            told = _told(step.entry, record)
+            if there:
+                undo.failed.append((told, str(error)))
+            else:
+                undo.absent.append(told)
             writer.reach()
-        except StoreError as gone:
-            raise _stopped(undo, gone) from gone
-        return
-    except StoreError as gone:
-        raise _stopped(undo, gone) from gone
+            return
     journal.done_all([(number, {key: value for key, value in binding.items() if key not in known})])
     undo.done.append(step)
-
-
-def _stopped(undo: Undo, gone: StoreError) -> StoreError:
-    return StoreError(
-        f"the undo stopped after {len(undo.done)} of {len(undo.plan.steps)} changes (journal: {undo.journal}): give "
-        f"the same --fix-undo again to finish it; {gone}"
-    )
 
 
 def _compare(undo: Undo, target: Target, binding: Mapping[str, str]) -> None:
@@ -268,7 +277,7 @@ def _compare(undo: Undo, target: Target, binding: Mapping[str, str]) -> None:
     now = undo.plan.start
     try:
         for step in undo.done:
-            now = step.change.predict(now)
+            now = now if step.already else step.change.predict(now)
     except ChangeError as error:
         undo.differing = [f"what the store must be now cannot be told: {error}"]
         return
