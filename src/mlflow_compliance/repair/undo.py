@@ -82,6 +82,12 @@ class UndoPlan:
     def lines(self) -> Iterator[str]:
         """The plan for people: the same text whether it is carried out or not."""
         yield self.title
+        if not self.past.record.ended:
+            record = self.past.record
+            yield (
+                f"    (its journal has no end: it was broken off, or was cut off after {len(record.entries)} of "
+                f"{record.text('changes')} changes; what it does not tell of stays)"
+            )
         for step in self.steps:
             yield f"    - {step.change.describe()}{' (was taken back already)' if step.already else ''}"
         for what in self.stay:
