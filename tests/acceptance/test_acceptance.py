@@ -93,13 +93,15 @@ def test_gate_plan_repair_and_the_way_back(guest: Guest, gate: Gate, request: py
     insisted = [owned(guest.place.artifacts)] if strange else []
     if strange:
         assert "insist with --fix-owned-root=" in told(audited)
-    planned = gate("--fix-dry-run", "--fix-plan=plan.json", *insisted)
+    plan = gate.folder.with_suffix(".json")  # beside all that is looked at
+    planned = gate("--fix-dry-run", f"--fix-plan={plan}", *insisted)
     assert planned.ret == 1
     assert differing(before, guest.everything()) == []
     assert state(files) == untouched
     assert not (gate.folder / ".compliance").exists()
 
-    fixed = gate("--fix", *insisted)
+    # What was reviewed is carried out: all that --fix alone would do.
+    fixed = gate("--fix", f"--fix-plan={plan}", *insisted)
     left = LEFT.get(kind, set())
     assert (fixed.ret, broken(fixed)) == (int(bool(left)), left), told(fixed)
     assert "verified: the store, read anew, is what was planned" in told(fixed)
@@ -109,12 +111,13 @@ def test_gate_plan_repair_and_the_way_back(guest: Guest, gate: Gate, request: py
         kind in POINTING
     )
 
-    reviewed = json.loads((gate.folder / "plan.json").read_text("utf-8"))
+    reviewed = json.loads(plan.read_text("utf-8"))
     (journal,) = Path(guest.store.folder).glob("[0-9]*.jsonl")
     assert json.loads(journal.read_text().splitlines()[0])["plan"] == reviewed["plan"]
-    second = gate("--fix", "--fix-plan=plan.json")
     made = reviewed["summary"]["changes"]
-    assert f"plan.json: 0 of {made} planned changes made; {made} made before" in told(second)
+    assert f"{plan}: {made} of {made} planned changes made" in told(fixed)
+    second = gate("--fix", f"--fix-plan={plan}")
+    assert f"{plan}: 0 of {made} planned changes made; {made} made before" in told(second)
     assert (second.ret, broken(second)) == (fixed.ret, left)
     assert plan_in(second)[-1].startswith("0 changes to 0 entities"), told(second)
 

@@ -99,7 +99,7 @@ class UndoPlan:
         if not (self.steps or self.left):
             yield "nothing of it is left that could be taken back"
             return
-        rest = f"; {len(self.left)} are left" if self.left else ""
+        rest = f"; left: {len(self.left)}" if self.left else ""
         yield f"{len(self.steps)} of {len(self.steps) + len(self.left)} changes can be taken back{rest}"
 
 
@@ -159,6 +159,10 @@ def plan_undo(past: Past, snapshot: Snapshot) -> UndoPlan:
         sure = entry.state != BEGUN and entry.number not in past.begun
         try:
             change = _inverse_of(entry, past.known)
+        except ChangeError as error:
+            left.append((_told(entry, past.record), str(error)))
+            continue
+        try:
             now = change.predict(now)
         except ChangeError as error:
             if not _is_back(entry, past, now):
