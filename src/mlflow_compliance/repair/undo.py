@@ -198,18 +198,24 @@ def _told(entry: Entry, record: JournalRecord) -> str:
 
 def _is_back(entry: Entry, past: Past, snapshot: Snapshot) -> bool:
     """Whether a change is surely not there: it could be made as it was, which would change something, and taking it
-    back would change nothing.
+    back would change nothing, or nothing else than that.
     """
     try:
+        inverse = _inverse_of(entry, past.known)
         again = load(_with_ids(entry.do, {**past.known, **past.record.bound})).predict(snapshot)
     except ChangeError:
         return False
     if not differences(again, snapshot):
         return False
     try:
-        return not differences(_inverse_of(entry, past.known).predict(snapshot), snapshot)
+        return not differences(inverse.predict(snapshot), snapshot)
     except ChangeError:
-        return True
+        pass
+    try:
+        # That a copy could be made once more does not say that the first one is gone.
+        return not differences(inverse.predict(again), snapshot)
+    except ChangeError:
+        return False
 
 
 def carry_out_undo(
