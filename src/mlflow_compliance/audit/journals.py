@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from mlflow_compliance.errors import StoreError
 from mlflow_compliance.production.keys import keys_of
-from mlflow_compliance.repair.reading import JournalRecord, read_journal
+from mlflow_compliance.repair.reading import NOT_THERE, JournalRecord, read_journal
 
 if TYPE_CHECKING:
     from mlflow_compliance.audit.audit import Audit
@@ -86,6 +86,12 @@ class Shelf:
         """
         undoes = [other for other in self.records.values() if other.undo_of == record.id]
         return {entry.takes_back for other in undoes for entry in other.done if entry.takes_back is not None}
+
+    def absent(self, record: JournalRecord) -> set[int]:
+        """Numbers of the changes of a repair that was broken off that an undo looked for in vain."""
+        undoes = [other for other in self.records.values() if other.undo_of == record.id]
+        tried = [entry for other in undoes for entry in other.entries if entry.reason == NOT_THERE]
+        return {entry.takes_back for entry in tried if entry.takes_back is not None}
 
 
 def listed(audit: Audit) -> Iterator[str]:

@@ -69,7 +69,7 @@ def _standing(shelf: Shelf) -> Iterator[JournalRecord]:
 
 def _stands(record: JournalRecord, shelf: Shelf) -> bool:
     kept = {entry.number for entry in record.entries if entry.state != FAILED and entry.undo is not None}
-    return bool(kept - shelf.undone(record))
+    return bool(kept - shelf.undone(record) - shelf.absent(record))
 
 
 def _known(shelf: Shelf, record: JournalRecord, undone: set[int]) -> dict[str, str]:

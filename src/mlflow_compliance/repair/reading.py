@@ -16,6 +16,8 @@ from mlflow_compliance.production.keys import PublicKey
 from mlflow_compliance.repair.journal import CHAIN
 
 BEGUN, DONE, FAILED = "begin", "done", "failed"
+NOT_THERE = "it was begun and is not there: nothing is to be taken back"
+"""The reason that an undo gives where it looked for a change in vain."""
 _LONGEST = 1 << 26
 """Bytes of one line that are parsed."""
 

@@ -14,7 +14,7 @@ from mlflow_compliance.changes import Change, bind, load
 from mlflow_compliance.errors import ChangeError, StoreError
 from mlflow_compliance.repair.expected import bound
 from mlflow_compliance.repair.journal import Journal, only_one
-from mlflow_compliance.repair.reading import BEGUN, FAILED, Entry, JournalRecord
+from mlflow_compliance.repair.reading import BEGUN, FAILED, NOT_THERE, Entry, JournalRecord
 from mlflow_compliance.snapshot.diff import differences
 
 if TYPE_CHECKING:
@@ -278,7 +278,7 @@ def _take_back(number: int, step: Back, undo: Undo, writer: Writer, binding: dic
         if begun and not there and step.entry.state != BEGUN:
             step = replace(step, already=True)
         else:
-            journal.failed(number, str(error))
+            journal.failed(number, str(error) if there else NOT_THERE)
             told = _told(step.entry, record)
             if there:
                 undo.failed.append((told, str(error)))
