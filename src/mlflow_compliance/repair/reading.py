@@ -7,11 +7,14 @@ import binascii
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property
 from typing import Any
 
 from mlflow_compliance.changes import JOURNAL, NOW
+from mlflow_compliance.changes.symbols import WHO
 from mlflow_compliance.production.keys import PublicKey
 from mlflow_compliance.repair.journal import CHAIN
 
@@ -75,7 +78,10 @@ class JournalRecord:
     @cached_property
     def bound(self) -> dict[str, str]:
         """Symbol -> what it stood for."""
-        own = {JOURNAL: self.id, NOW: self.text("at")[:19]}
+        at = self.text("at")
+        with suppress(ValueError):
+            at = datetime.fromisoformat(at).isoformat(timespec="seconds")
+        own = {JOURNAL: self.id, NOW: at, WHO: self.text("user")}
         return own | {symbol: key for entry in self.done for symbol, key in entry.bound.items()}
 
     def text(self, name: str) -> str:
