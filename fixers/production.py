@@ -16,6 +16,7 @@ from mlflow_compliance.api import (
     BUILT_IN,
     COMPLETE_BUILD,
     DATA_CONTEXT,
+    GIT_COMMIT,
     JOURNAL,
     METADATA,
     MLMODEL,
@@ -25,6 +26,7 @@ from mlflow_compliance.api import (
     SHA256,
     SUPERSEDED,
     SUPERSEDED_BY,
+    WHO,
     Bundle,
     Change,
     Context,
@@ -50,7 +52,6 @@ from mlflow_compliance.api import (
     primary_of,
     production_runs,
     standing,
-    user_name,
 )
 
 from .recording import Fact, facts_of
@@ -208,7 +209,7 @@ def _planned(
         "status": "deployed",
         DESCRIPTION: description,
         NOTE: description,
-        **({"mlflow.source.git.commit": bundle.commit} if bundle.commit else {}),
+        **({GIT_COMMIT: bundle.commit} if bundle.commit else {}),
         **digests,
     }
     change = LogProductionRun(
@@ -216,7 +217,7 @@ def _planned(
         name=wanted.run_name,
         experiment_id=primary.experiment_id,
         at=context.snapshot.taken_at,
-        user=user_name(),
+        user=WHO,
         params=params,
         metrics=dict(proved.scored.values),
         tags=tags,

@@ -9,6 +9,7 @@ from mlflow_compliance.api import (
     JOURNAL,
     NOW,
     RETIRED_IN,
+    WHO,
     Change,
     Context,
     DeleteExperiment,
@@ -18,7 +19,6 @@ from mlflow_compliance.api import (
     Unfixable,
     kept_by,
     retained,
-    user_name,
 )
 
 
@@ -73,7 +73,7 @@ def retire(experiment: Experiment, reason: str, merged_into: str = "") -> Iterat
         {
             "compliance.retired_from": experiment.own_name,
             "compliance.retired_reason": reason,
-            "compliance.retired_by": user_name(),
+            "compliance.retired_by": WHO,
             "compliance.retired_at": NOW,
             RETIRED_IN: JOURNAL,
         },

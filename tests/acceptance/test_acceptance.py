@@ -4,6 +4,7 @@ way back.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from importlib import import_module
@@ -88,7 +89,7 @@ def test_gate_plan_repair_and_the_way_back(guest: Guest, gate: Gate, request: py
     insisted = [owned(guest.place.artifacts)] if strange else []
     if strange:
         assert "insist with --fix-owned-root=" in told(audited)
-    planned = gate("--fix-dry-run", *insisted)
+    planned = gate("--fix-dry-run", "--fix-plan=plan.json", *insisted)
     assert planned.ret == 1
     assert differing(before, guest.everything()) == []
     assert state(files) == untouched
@@ -104,11 +105,15 @@ def test_gate_plan_repair_and_the_way_back(guest: Guest, gate: Gate, request: py
         kind in POINTING
     )
 
-    second = gate("--fix")
+    reviewed = json.loads((gate.folder / "plan.json").read_text("utf-8"))
+    (journal,) = Path(guest.store.folder).glob("[0-9]*.jsonl")
+    assert json.loads(journal.read_text().splitlines()[0])["plan"] == reviewed["plan"]
+    second = gate("--fix", "--fix-plan=plan.json")
+    made = reviewed["summary"]["changes"]
+    assert f"plan.json: 0 of {made} planned changes made; {made} made before" in told(second)
     assert (second.ret, broken(second)) == (fixed.ret, left)
     assert plan_in(second)[-1].startswith("0 changes to 0 entities"), told(second)
 
-    (journal,) = Path(guest.store.folder).glob("[0-9]*.jsonl")
     take_back(guest, lines_of(journal))
     after = guest.read(tuple(before.runs))
     assert differing(before, after) == []

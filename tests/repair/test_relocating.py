@@ -122,7 +122,7 @@ def test_a_moved_store_is_found_told_rewritten_and_green_again(
     assert "--fix rewrites them" in told(reading)
     assert places(lab) == moved, "an audit writes nothing"
     dry = gate("--fix-dry-run", *only)
-    assert "+ let rows name" in told(dry)
+    assert "+ reversible  let rows name" in told(dry)
     assert places(lab) == moved
     result = gate("--fix", *only)
     assert result.ret == 0
@@ -168,7 +168,7 @@ def test_the_rewriting_is_alone_in_its_plan_and_the_next_repair_does_the_rest(ga
     first = told(gate("--fix", rules=RULES))
     changes = [line for line in first.splitlines() if line.startswith("    + ")]
     assert len(changes) == 1
-    assert changes[0].startswith("    + let rows name")
+    assert changes[0].startswith("    + reversible  let rows name")
     assert (
         "! not fixed: its rows are read through [store.relocate] and are rewritten first (ART003): run --fix again"
         in first

@@ -175,7 +175,7 @@ def test_of_a_store_read_elsewhere_only_the_rows_are_rewritten(gate: Gate, messy
     result = gate("--fix")
     assert result.ret == 1
     assert [line for line in plan_in(result) if line.startswith("    + ")] == [
-        f"    + let rows name {messy.mlruns} in the place of file:///D:/code/mlruns (6 runs)"
+        f"    + reversible  let rows name {messy.mlruns} in the place of file:///D:/code/mlruns (6 runs)"
     ]
     assert state(messy.mlruns) == files
 

@@ -21,7 +21,7 @@ def test_it_prints_the_plan_that_fix_carries_out_and_changes_nothing(gate: Gate,
 
     fixed = gate("--fix")
     assert plan_in(fixed) == plan_in(dry)
-    assert any(line.startswith("    + copy run") for line in plan_in(dry))
+    assert any(line.startswith("    + reversible  copy run") for line in plan_in(dry))
     assert any(line.startswith("    ! not fixed") for line in plan_in(dry))
     assert state(messy.folder) != before
 
@@ -39,7 +39,7 @@ def test_a_store_in_order_has_an_empty_plan(gate: Gate, messy: Lab) -> None:
 
 def test_the_selection_is_the_plan(gate: Gate, messy: Lab) -> None:
     dry = gate("--fix-dry-run", "-k", "is_stuck")
-    assert [line[:8] for line in plan_in(dry)] == ["RUN001  ", "    + se", "1 change"]
+    assert [line[:8] for line in plan_in(dry)] == ["RUN001  ", "    + re", "totals: ", "1 change"]
 
 
 def test_a_store_that_fix_refuses_can_still_be_planned(gate: Gate, messy: Lab) -> None:

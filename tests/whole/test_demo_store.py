@@ -126,7 +126,8 @@ class Story(NamedTuple):
 def story(demo_built: Path, tmp_path_factory: pytest.TempPathFactory) -> Story:
     demo = Lab.moved(demo_built, tmp_path_factory.mktemp("story") / "demo")
     before, surviving = contents(demo.mlruns), [run for key in "1234" for run in demo.runs(key)]
-    first, dry, after_dry = gate(demo), gate(demo, "--fix-dry-run"), contents(demo.mlruns)
+    plan = f"--fix-plan={demo.folder / 'plan.json'}"
+    first, dry, after_dry = gate(demo), gate(demo, "--fix-dry-run", plan), contents(demo.mlruns)
     return Story(demo, before, surviving, first, dry, after_dry, gate(demo, "--fix"), gate(demo, "--fix"))
 
 
@@ -139,6 +140,10 @@ def test_the_whole_path(story: Story) -> None:
     assert plan_in(story.dry[2]) == plan_in(story.fix[2])
     assert story.again[:2] == (0, set())
     assert "0 changes to 0 entities" in story.again[2]
+    # What was reviewed is what was done, though the production run was built anew.
+    reviewed = json.loads((demo.folder / "plan.json").read_text("utf-8"))
+    (journal,) = (demo.folder / ".compliance").glob("2*.jsonl")
+    assert json.loads(journal.read_text().splitlines()[0])["plan"] == reviewed["plan"]
 
     experiments = {item.experiment_id: item for item in demo.client.search_experiments(view_type=ViewType.ALL)}
     assert [experiments[key].tags.get("lifecycle") for key in "1234"] == ["archived"] * 3 + ["production"]

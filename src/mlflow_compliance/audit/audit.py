@@ -7,12 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mlflow_compliance.audit.planning import Planning
 from mlflow_compliance.audit.snapshots import Alone, Sharing, SnapshotCache
 from mlflow_compliance.errors import ComplianceError, PlanError
 from mlflow_compliance.production.context import Context
 from mlflow_compliance.production.keys import keys_of
 from mlflow_compliance.repair.journal import Heading
 from mlflow_compliance.repair.plan import Plan, make_plan, not_now
+from mlflow_compliance.repair.plan_document import facts_of
 from mlflow_compliance.repair.run import Repair, carry_out
 from mlflow_compliance.rules.evaluation import cases, verdict_of
 from mlflow_compliance.rules.finding import Finding, Severity
@@ -25,12 +27,14 @@ from mlflow_compliance.settings.schema import Settings, find_settings, load_sett
 from mlflow_compliance.snapshot.journals import EXPERIMENT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from mlflow_compliance.production.keys import SigningKey
     from mlflow_compliance.progress import Progress
     from mlflow_compliance.repair.apply import Writer
+    from mlflow_compliance.repair.limits import Limit
+    from mlflow_compliance.repair.plan_document import StoreFacts
     from mlflow_compliance.snapshot.snapshot import Snapshot
     from mlflow_compliance.store.store import Store
 
@@ -64,6 +68,7 @@ class Audit:
         self.snapshots = SnapshotCache(sharing or Alone())
         self._remedies: Mapping[str, Fixer] | None = None
         self._context: Context | None = None
+        self.planning = Planning(options, options.workdir)
 
     @property
     def settings(self) -> Settings:
@@ -242,17 +247,23 @@ class Audit:
             return str(error)
         return ""
 
-    def plan(self, only: Mapping[str, frozenset[str]]) -> Plan:
-        """The plan for the findings of the collected cases. Raises PlanError where it is larger than --fix-max
-        allows.
+    def plan(self, only: Mapping[str, frozenset[str]], before: Callable[[], Collection[str]] = set) -> Plan:
+        """The plan for the findings of the collected cases; `before` gives the keys of what earlier repairs made.
+        Raises PlanError where it is larger than --fix-max allows.
         """
         rules = [rule for rule in self.policies.values() if rule.id in only and rule.evaluable]
         context = self.context(artifacts=True)
         kept = f"the journal will be kept in the store too, in experiment {EXPERIMENT!r}"
-        made = replace(
-            make_plan(rules, self.remedies, context, only),
-            note=kept if self.keeps_journals else "",
-            unasked=self._unasked(only, context),
+
+        def within(limit: Limit) -> Plan:
+            return replace(
+                make_plan(rules, self.remedies, context, only, limit),
+                note=kept if self.keeps_journals else "",
+                unasked=self._unasked(only, context),
+            )
+
+        made = self.planning.make(
+            self._facts(context.snapshot), self.settings, {rule.id for rule in rules}, within, before
         )
         limit = self.options.limit
         if limit is not None and len(made.entities) > limit:
@@ -262,6 +273,9 @@ class Audit:
                 "or select with -k"
             )
         return made
+
+    def _facts(self, snapshot: Snapshot) -> StoreFacts:
+        return facts_of(snapshot, self.store.backend.home or "")
 
     def _unasked(self, only: Mapping[str, frozenset[str]], context: Context) -> tuple[str, ...]:
         """Ids of the rules that are not asked for a plan, or not of everything."""
@@ -282,20 +296,28 @@ class Audit:
         backend = self.store.backend
         return backend.keeps_journals or (backend.rows and bool(self.snapshot(artifacts=True).journals.mark))
 
-    def carry_out(self, only: Mapping[str, frozenset[str]], tell: Callable[[Plan], None]) -> None:
+    def carry_out(
+        self,
+        only: Mapping[str, frozenset[str]],
+        tell: Callable[[Plan], None],
+        before: Callable[[], Collection[str]] = set,
+    ) -> None:
         """Plan, `tell` the plan, and with --fix carry it out and read the store anew."""
 
         def made(repair: Repair) -> None:
             self.repair = repair
+            repair.saved_from = self.planning.name
             tell(repair.plan)
 
         if not self.options.fix:
-            made(Repair(self.plan(only)))
+            dry = Repair(self.plan(only))
+            made(dry)
+            dry.saved_to = self.planning.save(dry.plan, self._facts(dry.plan.start), self.settings)
             return
         from mlflow_compliance.store.store import refuse_writing
 
         refuse_writing(self.store, self.snapshot(artifacts=True))
-        carry_out(AuditTarget(self), lambda: self.plan(only), made, self.progress())
+        carry_out(AuditTarget(self), lambda: self.plan(only, before), made, self.progress())
 
 
 class AuditTarget:

@@ -42,14 +42,16 @@ def _repair_of(audit: Audit) -> Iterator[Line]:
     made = audit.repair
     if made is None:
         return
+    told = [*made.lines(), *made.of_saved_plan()]
     if made.outcome is not None:
-        yield from (Line(text, well) for text, well in made.lines())
+        yield from (Line(text, well) for text, well in told)
         return
     run = "repair" if audit.options.fix else "dry run"
     yield Line(f"{run}: nothing was changed" if made.plan.changes else f"{run}: nothing to change")
     refusal = audit.refusal() if made.plan.changes and not audit.options.fix else ""
     if refusal:
         yield Line(f"--fix would not carry this plan out: {refusal}", ok=False)
+    yield from (Line(text, well) for text, well in told)
 
 
 def _keys(audit: Audit) -> Iterator[str]:

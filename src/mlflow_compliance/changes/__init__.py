@@ -10,7 +10,7 @@ from mlflow_compliance.changes.artifacts import (
     RetractPointer,
     UnlinkDuplicate,
 )
-from mlflow_compliance.changes.base import Change, dump, holds_secrets, load
+from mlflow_compliance.changes.base import Applicability, Change, dump, holds_secrets, load
 from mlflow_compliance.changes.copies import CopyRun, RetractCopy
 from mlflow_compliance.changes.experiments import (
     DeleteExperiment,
@@ -26,11 +26,13 @@ from mlflow_compliance.changes.production import LogProductionRun, RetractProduc
 from mlflow_compliance.changes.registry import PutAliasBack, RegisterVersion, RetractVersion, SetAlias
 from mlflow_compliance.changes.runs import DeleteRun, EndRun, ReopenRun, RestoreRun, SetRunTag
 from mlflow_compliance.changes.signatures import RetractSignature, SignModel
-from mlflow_compliance.changes.symbols import JOURNAL, NOW, bind, copy_of
+from mlflow_compliance.changes.symbols import JOURNAL, NOW, WHO, bind, copy_of
 
 __all__ = [
     "JOURNAL",
     "NOW",
+    "WHO",
+    "Applicability",
     "Change",
     "ClaimRoot",
     "CopyRun",

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mlflow_compliance.changes.base import Change, artifacts_in
+from mlflow_compliance.changes.base import Applicability, Change, artifacts_in
 from mlflow_compliance.changes.symbols import JOURNAL
 from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.snapshot.files import QUARANTINE, ArtifactFile, Ownerless, Pointer, Quarantined
@@ -19,6 +19,10 @@ class LinkDuplicate(Change):
     """Make `path` the same physical copy as `kept`: a copy-on-write clone where the file system has it, else a
     read-only hard link.
     """
+
+    applicability = Applicability.REVERSIBLE
+    in_total = "file{s} shared"
+    by_itself = True
 
     path: str
     kept: str
@@ -48,6 +52,9 @@ class UnlinkDuplicate(Change):
 
     `recorded` says that its hash was on record before it came to share a copy: it stays there.
     """
+
+    applicability = Applicability.REVERSIBLE
+    in_total = "file{s} parted"
 
     path: str
     kept: str
@@ -83,6 +90,9 @@ class MoveToQuarantine(Change):
     holds.
     """
 
+    applicability = Applicability.REVERSIBLE
+    in_total = "orphan{s} moved aside"
+
     path: str
     root: str
     files: int
@@ -113,6 +123,9 @@ class MoveToQuarantine(Change):
 @dataclass(frozen=True)
 class RestoreFromQuarantine(Change):
     """Move something from the quarantine back to where it was."""
+
+    applicability = Applicability.REVERSIBLE
+    in_total = "orphan{s} moved back"
 
     path: str
     source: str
@@ -166,6 +179,9 @@ class _OwnedAgain:
 class GiveBack(_OwnedAgain, Change):
     """Move what has an owner again from a quarantine to its former place."""
 
+    applicability = Applicability.REVERSIBLE
+    in_total = "item{s} given back"
+
     def describe(self) -> str:
         return f"move {self.source} ({self.files} file{'s' * (self.files != 1)}, {self.size} bytes) back to {self.path}"
 
@@ -190,6 +206,9 @@ class PutAsideAgain(_OwnedAgain, Change):
     sha256: str = ""
     folders: tuple[str, ...] = ()
 
+    applicability = Applicability.REVERSIBLE
+    in_total = "item{s} moved aside again"
+
     def describe(self) -> str:
         return f"move {self.path} to {self.source} again"
 
@@ -212,6 +231,10 @@ class PointToCopy(Change):
     """Write beside `path` that `kept` holds the same `size` bytes, and copy it into the quarantine of `root`. The
     object itself stays.
     """
+
+    applicability = Applicability.REVERSIBLE
+    in_total = "pointer{s} written"
+    by_itself = True
 
     path: str
     root: str
@@ -254,6 +277,9 @@ class RetractPointer(Change):
     """Mark the pointer that a journal wrote beside `path` as taken back; it and the copy in the quarantine stay,
     since nothing is deleted.
     """
+
+    applicability = Applicability.REVERSIBLE
+    in_total = "pointer{s} taken back"
 
     path: str
     root: str

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from enum import Enum
 from functools import cache
 from itertools import chain
 from typing import Any, ClassVar
@@ -20,10 +21,25 @@ from mlflow_compliance.snapshot.refs import EntityRef
 from mlflow_compliance.snapshot.snapshot import Snapshot
 
 
+class Applicability(str, Enum):
+    """How far a kind of change reaches. Both can be undone."""
+
+    SAFE = "safe"
+    """Tags and descriptions: everything stays where it is, and as it is called."""
+    REVERSIBLE = "reversible"
+    """Names, lifecycles, places, files, aliases."""
+
+
 class Change(ABC):
     """One change. Subclasses are frozen dataclasses of plain values, so that a journal can hold them."""
 
     kinds: ClassVar[dict[str, type[Change]]] = {}
+    applicability: ClassVar[Applicability] = Applicability.REVERSIBLE
+    """Each kind says it; what does not is not called safe."""
+    in_total: ClassVar[str] = "other change{s}"
+    """What a plan says of so many of this kind; {s}, {es} and {y} are the endings for one and for several."""
+    by_itself: ClassVar[bool] = False
+    """Whether it does good whatever comes of the changes beside it in a remedy."""
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -39,6 +55,11 @@ class Change(ABC):
         """All that is changed; the limit of --fix-max counts these."""
         return (self.entity,)
 
+    @property
+    def number(self) -> int:
+        """How many of what is counted it is."""
+        return 1
+
     @abstractmethod
     def describe(self) -> str:
         """One line for people."""
@@ -50,6 +71,10 @@ class Change(ABC):
     @abstractmethod
     def facts(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """The facts that it touches, before and after, for the journal."""
+
+    def lasting(self) -> dict[str, Any]:
+        """As JSON values, without what is made anew each time that the same change is planned."""
+        return dump(self)
 
 
 @cache

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mlflow_compliance.changes.base import Change, experiment_in, run_in
+from mlflow_compliance.changes.base import Applicability, Change, experiment_in, run_in
 from mlflow_compliance.changes.runs import Digests, recount, without_runs
 from mlflow_compliance.changes.symbols import JOURNAL, NOW, copy_of
 from mlflow_compliance.errors import ChangeError
@@ -59,6 +59,9 @@ class CopyRun(Change):
     the experiment has already, with another source, schema or profile: MLflow keeps the first, so the copy gets these
     and a tag with its own.
     """
+
+    applicability = Applicability.REVERSIBLE
+    in_total = "run{s} copied"
 
     run_id: str
     experiment_id: str
@@ -146,6 +149,9 @@ class RetractCopy(Change):
     `made` is what the copy held when it was made, a digest for each part (none in journals of older versions: then it
     is compared with its source); `folders` are those that were made for it.
     """
+
+    applicability = Applicability.REVERSIBLE
+    in_total = "cop{y} of runs taken back"
 
     run_id: str
     experiment_id: str

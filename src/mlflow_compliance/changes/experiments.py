@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mlflow_compliance.changes.base import Change, experiment_in, still
+from mlflow_compliance.changes.base import Applicability, Change, experiment_in, still
 from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.snapshot.entities import ACTIVE, DELETED, Experiment
 from mlflow_compliance.snapshot.refs import EntityRef
@@ -15,6 +15,9 @@ from mlflow_compliance.snapshot.snapshot import Snapshot
 @dataclass(frozen=True)
 class SetExperimentTag(Change):
     """Set a tag, or delete it where `value` is None; `before` is what it was, None where it was not set."""
+
+    applicability = Applicability.SAFE
+    in_total = "tag{s} of experiments set"
 
     experiment_id: str
     key: str
@@ -62,6 +65,9 @@ class _Renaming:
 class RenameExperiment(_Renaming, Change):
     """Give an experiment another name."""
 
+    applicability = Applicability.REVERSIBLE
+    in_total = "experiment{s} renamed"
+
     def describe(self) -> str:
         return f"rename experiment {self.experiment_id} from {self.before!r} to {self.name!r}"
 
@@ -78,6 +84,9 @@ class DeleteExperiment(Change):
 
     `merged_into` is the experiment that its runs were copied into: nothing may have come to them since.
     """
+
+    applicability = Applicability.REVERSIBLE
+    in_total = "experiment{s} retired"
 
     experiment_id: str
     runs: int
@@ -118,6 +127,9 @@ class RestoreExperiment(Change):
     """Restore a soft-deleted experiment as it was: MLflow also revives the runs deleted one by one before, so those
     go again. `name` is the one that it was deleted under, empty where nobody asks.
     """
+
+    applicability = Applicability.REVERSIBLE
+    in_total = "experiment{s} restored"
 
     experiment_id: str
     deleted_runs: tuple[str, ...]
@@ -180,6 +192,9 @@ class RestoreExperiment(Change):
 @dataclass(frozen=True)
 class RenameDeletedExperiment(_Renaming, Change):
     """Give a soft-deleted experiment another name; it and its runs stay deleted."""
+
+    applicability = Applicability.REVERSIBLE
+    in_total = "deleted experiment{s} renamed"
 
     def describe(self) -> str:
         return f"rename the deleted experiment {self.experiment_id} from {self.before!r} to {self.name!r}"

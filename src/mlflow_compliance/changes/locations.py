@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from mlflow_compliance.changes.base import Change, artifacts_in, still
+from mlflow_compliance.changes.base import Applicability, Change, artifacts_in, still
 from mlflow_compliance.snapshot.artifacts import Artifacts
 from mlflow_compliance.snapshot.entities import ModelVersion, RegisteredModel, Run
 from mlflow_compliance.snapshot.moved import HISTORY, PlaceInRow
@@ -44,6 +44,9 @@ class RewriteLocations(Change):
     `rows` is how many rows are read by that prefix. `restores` says that the rows name it again afterwards.
     """
 
+    applicability = Applicability.REVERSIBLE
+    in_total = "place{s} in rows rewritten"
+
     prefix: str
     folder: str
     rows: int
@@ -58,6 +61,10 @@ class RewriteLocations(Change):
     def entities(self) -> tuple[EntityRef, ...]:
         owners = {"version_source": "model_version", HISTORY: "run", "trace_archive": "trace"}
         return tuple(EntityRef(owners.get(item.kind, item.kind), "/".join(item.key)) for item in self.rewritings)
+
+    @property
+    def number(self) -> int:
+        return len(self.rewritings)
 
     def describe(self) -> str:
         counts = Counter(item.kind for item in self.rewritings)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mlflow_compliance.changes.base import Change
+from mlflow_compliance.changes.base import Applicability, Change
 from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.snapshot.entities import RepeatedPoints
 from mlflow_compliance.snapshot.refs import EntityRef
@@ -18,6 +18,9 @@ class RemoveRepeatedPoints(Change):
     """Leave out what a metric file holds more than once; `sha256` and `size` (bytes) are the file's before and
     after.
     """
+
+    applicability = Applicability.REVERSIBLE
+    in_total = "metric file{s} cleared of repeats"
 
     path: str
     owner_kind: str
@@ -54,6 +57,9 @@ class RestoreMetricFile(Change):
     """Put a metric file back as it was: `sha256` and `before` (bytes) then, `now` its hash and `after` its bytes
     until this.
     """
+
+    applicability = Applicability.REVERSIBLE
+    in_total = "metric file{s} put back"
 
     path: str
     owner_kind: str

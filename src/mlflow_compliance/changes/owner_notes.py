@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mlflow_compliance.changes.base import Change, artifacts_in
+from mlflow_compliance.changes.base import Applicability, Change, artifacts_in
 from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.snapshot.files import OWNER_NOTE
 from mlflow_compliance.snapshot.refs import EntityRef
@@ -18,6 +18,9 @@ class ClaimRoot(Change):
     """Note in an artifact root that this store owns it, before the first change of what lies there; `insisted`
     where the user said so.
     """
+
+    applicability = Applicability.REVERSIBLE
+    in_total = "artifact root{s} noted as owned"
 
     root: str
     insisted: bool = False
@@ -47,6 +50,9 @@ class ReleaseRoot(Change):
     """Take back the last note in an artifact root, the one that a journal wrote (empty in journals of older versions);
     one that was there before it counts again.
     """
+
+    applicability = Applicability.REVERSIBLE
+    in_total = "note{s} in artifact roots taken back"
 
     root: str
     journal: str = ""

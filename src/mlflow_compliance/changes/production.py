@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mlflow_compliance.changes.base import Change, experiment_in
+from mlflow_compliance.changes.base import Applicability, Change, dump, experiment_in
 from mlflow_compliance.changes.runs import Digests, recount, without_runs
 from mlflow_compliance.changes.symbols import JOURNAL
 from mlflow_compliance.errors import ChangeError
+from mlflow_compliance.production.metadata import MODEL_FILES
 from mlflow_compliance.snapshot.artifacts import Artifacts
 from mlflow_compliance.snapshot.entities import (
     ACTIVE,
@@ -24,7 +25,15 @@ from mlflow_compliance.snapshot.entities import (
     Run,
 )
 from mlflow_compliance.snapshot.evidence import Digest
-from mlflow_compliance.snapshot.files import METADATA, MLMODEL, UNKNOWN_SIZE, ArtifactFile, ModelFolder, in_folder
+from mlflow_compliance.snapshot.files import (
+    METADATA,
+    MLMODEL,
+    UNKNOWN_SIZE,
+    WRITTEN_ANEW,
+    ArtifactFile,
+    ModelFolder,
+    in_folder,
+)
 from mlflow_compliance.snapshot.refs import EntityRef
 from mlflow_compliance.snapshot.snapshot import Snapshot
 from mlflow_compliance.snapshot.tags import (
@@ -33,6 +42,7 @@ from mlflow_compliance.snapshot.tags import (
     BUILT_IN,
     COMPLETE_BUILD,
     DATA_CONTEXT,
+    GIT_COMMIT,
     METADATA_HASH,
     RUN_NAME,
     USER,
@@ -50,6 +60,9 @@ class LogProductionRun(Change):
     `at` is its start, end and the time of its metrics, in milliseconds; `metadata` the text of its model_metadata.json,
     which may hold symbols.
     """
+
+    applicability = Applicability.REVERSIBLE
+    in_total = "production run{s} logged"
 
     product: str
     name: str
@@ -191,6 +204,19 @@ class LogProductionRun(Change):
         found = artifacts.with_files(files, hashes)
         return replace(found, locations=locations, models={**artifacts.models, folder: card}), folder
 
+    def lasting(self) -> dict[str, Any]:
+        """Without its moment, its bundle's folder, the commit, and the hashes of the files that saving the same model
+        gives others each time; what they are made from has its hash among the others.
+        """
+        plain = {key: value for key, value in dump(self).items() if key not in ("at", "bundle")}
+        plain["tags"] = {key: value for key, value in self.tags.items() if key != GIT_COMMIT}
+        plain["model_files"] = [[path] if path in WRITTEN_ANEW else [path, *facts] for path, *facts in self.model_files]
+        document = json.loads(self.metadata)
+        for item in document["artifacts"]:
+            if item["path"].removeprefix(MODEL_FILES) in WRITTEN_ANEW and item["path"].startswith(MODEL_FILES):
+                item.update(sha256="", size=0)
+        return {**plain, "metadata": document}
+
     def facts(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return {}, {
             "run_id": self.run_id,
@@ -208,6 +234,9 @@ class RetractProductionRun(Change):
     `made` is what the run held when it was made, a digest for each part (none in journals of older versions);
     `folders` are those that were made for it.
     """
+
+    applicability = Applicability.REVERSIBLE
+    in_total = "production run{s} taken back"
 
     product: str
     experiment_id: str

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mlflow_compliance.changes.base import Change, still
+from mlflow_compliance.changes.base import Applicability, Change, still
 from mlflow_compliance.changes.symbols import JOURNAL
 from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.snapshot.entities import ModelVersion, RegisteredModel
@@ -23,6 +23,9 @@ def version_of(model_id: str) -> str:
 @dataclass(frozen=True)
 class RegisterVersion(Change):
     """Register a logged model as a new version of a registered model, which is made where it is not there yet."""
+
+    applicability = Applicability.REVERSIBLE
+    in_total = "version{s} registered"
 
     name: str
     model_id: str
@@ -93,6 +96,9 @@ class RetractVersion(Change):
     journals of older versions).
     """
 
+    applicability = Applicability.REVERSIBLE
+    in_total = "version{s} taken back"
+
     name: str
     model_id: str
     removes_model: bool
@@ -131,6 +137,9 @@ class SetAlias(Change):
     it was not there.
     """
 
+    applicability = Applicability.REVERSIBLE
+    in_total = "alias{es} set"
+
     name: str
     alias: str
     version: str | None
@@ -162,6 +171,9 @@ class SetAlias(Change):
 @dataclass(frozen=True)
 class PutAliasBack(Change):
     """Let an alias name a version that is not there, as it did before a repair took it away."""
+
+    applicability = Applicability.REVERSIBLE
+    in_total = "alias{es} put back"
 
     name: str
     alias: str

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mlflow_compliance.changes.base import Change, experiment_in, run_in, still
+from mlflow_compliance.changes.base import Applicability, Change, experiment_in, run_in, still
 from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.snapshot.entities import ACTIVE, DELETED, Experiment, Run
 from mlflow_compliance.snapshot.refs import EntityRef
@@ -22,6 +22,9 @@ Digests = tuple[tuple[str, str], ...]
 @dataclass(frozen=True)
 class SetRunTag(Change):
     """Set a tag of a run, or delete it where `value` is None; `before` is what it was, None where it was not set."""
+
+    applicability = Applicability.SAFE
+    in_total = "tag{s} of runs set"
 
     run_id: str
     key: str
@@ -79,6 +82,9 @@ class _OneRun:
 class EndRun(_OneRun, Change):
     """End a run that is stuck in RUNNING; `end_time` in milliseconds since the epoch."""
 
+    applicability = Applicability.REVERSIBLE
+    in_total = "run{s} ended"
+
     status: str
     end_time: int
     before: str = "RUNNING"
@@ -103,6 +109,9 @@ class ReopenRun(_OneRun, Change):
     """Set a run that was ended back to RUNNING, as it was `before`; `before_end` is the end that its row named then,
     which one that goes on may name.
     """
+
+    applicability = Applicability.REVERSIBLE
+    in_total = "run{s} reopened"
 
     status: str
     end_time: int
@@ -131,6 +140,9 @@ class ReopenRun(_OneRun, Change):
 class RestoreRun(_OneRun, Change):
     """Restore a soft-deleted run in an active experiment."""
 
+    applicability = Applicability.REVERSIBLE
+    in_total = "run{s} restored"
+
     def describe(self) -> str:
         return f"restore run {self.run_id} of experiment {self.experiment_id}"
 
@@ -155,6 +167,9 @@ class DeleteRun(_OneRun, Change):
     `children` are the active runs that named it as their parent, counted by experiment; `deleted_at` is when it had
     been deleted, in milliseconds; `made` is what it held when it was restored, a digest for each part.
     """
+
+    applicability = Applicability.REVERSIBLE
+    in_total = "run{s} soft-deleted"
 
     children: tuple[tuple[str, int], ...] = ()
     deleted_at: int | None = None

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mlflow_compliance.changes.base import Change, artifacts_in
+from mlflow_compliance.changes.base import Applicability, Change, artifacts_in, dump
+from mlflow_compliance.changes.symbols import is_planned
 from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.production.signature import NOT_SIGNED, bundle_of
 from mlflow_compliance.snapshot.evidence import Signed
-from mlflow_compliance.snapshot.files import UNKNOWN_SIZE, ArtifactFile
+from mlflow_compliance.snapshot.files import UNKNOWN_SIZE, WRITTEN_ANEW, ArtifactFile
 from mlflow_compliance.snapshot.refs import EntityRef
 from mlflow_compliance.snapshot.snapshot import Snapshot
 
@@ -40,6 +41,9 @@ class SignModel(_BesideModel, Change):
     left out of a model that is not logged yet.
     """
 
+    applicability = Applicability.REVERSIBLE
+    in_total = "model{s} signed"
+
     owner_kind: str
     owner: str
     fingerprint: str
@@ -61,10 +65,19 @@ class SignModel(_BesideModel, Change):
     def facts(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return {"bundle": ""}, {"bundle": self.path, "key": self.fingerprint, "files": len(self.hashes)}
 
+    def lasting(self) -> dict[str, Any]:
+        """Without the hashes of what saving a model that is only planned gives others each time."""
+        anew = WRITTEN_ANEW if is_planned(self.folder) else frozenset()
+        hashes = {path: digest for path, digest in self.hashes.items() if path not in anew}
+        return {**dump(self), "hashes": hashes}
+
 
 @dataclass(frozen=True)
 class RetractSignature(_BesideModel, Change):
     """Move the bundle that a journal wrote beside a model into the quarantine."""
+
+    applicability = Applicability.REVERSIBLE
+    in_total = "signature{s} taken back"
 
     fingerprint: str
     journal: str

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 
 NOW = "⟨time of writing⟩"
 JOURNAL = "⟨journal⟩"
+WHO = "⟨who repairs⟩"
+"""The user who carries a plan out, who need not be the one who made it."""
 _SYMBOL = re.compile("⟨[^⟨⟩]*⟩")
 _MADE = re.compile(
     "⟨(?:copy of (?:run|logged model)|production (?:run|model) of|version of logged model|sha256 of) [^⟨⟩]*⟩"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Protocol
 
-from mlflow_compliance.changes import JOURNAL, NOW, Change, CopyRun
+from mlflow_compliance.changes import Change, CopyRun
 from mlflow_compliance.errors import ChangeError, StoreError
 from mlflow_compliance.repair.journal import Journal
 from mlflow_compliance.repair.plan import Plan, Step, batches
@@ -60,8 +60,7 @@ def apply_plan(
     steps go on.
     """
     at = datetime.now(timezone.utc)
-    binding[JOURNAL] = journal.id
-    binding[NOW] = at.isoformat(timespec="seconds")
+    binding |= journal.symbols(at)
     journal.header(store, at, len(plan.changes))
     outcome, number, lost = Outcome(), 0, set[EntityRef]()
     for step in plan.steps:

@@ -34,6 +34,7 @@ def bound(snapshot: Snapshot, binding: Mapping[str, str]) -> Snapshot:
         own(key): replace(
             run,
             run_id=own(run.run_id),
+            user=own(run.user),
             artifact_uri=own(run.artifact_uri),
             tags={tag: own(value) for tag, value in run.tags.items()},
             models=tuple(sorted(link._replace(model_id=own(link.model_id)) for link in run.models)),

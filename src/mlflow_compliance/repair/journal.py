@@ -16,7 +16,7 @@ from datetime import datetime, timedelta, timezone
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NamedTuple
 
-from mlflow_compliance.changes import Change, dump
+from mlflow_compliance.changes import JOURNAL, NOW, WHO, Change, dump
 from mlflow_compliance.errors import StoreError
 from mlflow_compliance.production.keys import SigningKey
 
@@ -112,6 +112,10 @@ class Journal:
                 "chain": CHAIN,
             }
         )
+
+    def symbols(self, at: datetime) -> dict[str, str]:
+        """What symbols stand for in every change of this journal."""
+        return {JOURNAL: self.id, NOW: at.isoformat(timespec="seconds"), WHO: user_name()}
 
     def begin_all(
         self, policy: str, changes: Sequence[tuple[int, Change, Change | None]], takes_back: int | None = None

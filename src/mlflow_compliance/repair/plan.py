@@ -8,12 +8,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from mlflow_compliance.changes import Change, CopyRun, LogProductionRun, RewriteLocations
+from mlflow_compliance.changes import Applicability, Change, CopyRun, LogProductionRun, RewriteLocations
 from mlflow_compliance.errors import ChangeError, PlanError
 from mlflow_compliance.production.context import Context
+from mlflow_compliance.repair.limits import All, Limit
+from mlflow_compliance.repair.totals import totals
 from mlflow_compliance.rules.evaluation import Verdict, cases, verdict_of
 from mlflow_compliance.rules.finding import CRASHED, Finding
 from mlflow_compliance.rules.fixer import Fixer, comes_last, propose
+from mlflow_compliance.rules.outcome import Unevaluated
 from mlflow_compliance.rules.policy import Policy
 from mlflow_compliance.safe_text import first_of
 from mlflow_compliance.snapshot.refs import EntityRef
@@ -24,6 +27,9 @@ ROUNDS = 10
 
 _FEW = 8
 """Ids of rules in one line."""
+_LONG = 50
+"""Lines: the totals of a longer plan stand above it too."""
+_WIDTH = max(len(item.value) for item in Applicability)
 MEND_THE_POLICY = "its rule crashed: mend the policy, then run --fix again"
 REWRITTEN_FIRST = "its rows are read through [store.relocate] and are rewritten first (ART003): run --fix again"
 
@@ -34,6 +40,8 @@ class Step:
 
     finding: Finding
     changes: tuple[Change, ...]
+    follows: bool = False
+    """Whether the finding only comes up when earlier steps are done."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +50,20 @@ class Unfixed:
 
     finding: Finding
     reason: str
+
+
+@dataclass(frozen=True)
+class Fates:
+    """What became of the changes of a saved plan, when the store was planned anew."""
+
+    planned: int
+    """How many there are."""
+    before: int = 0
+    """Those that an earlier repair made."""
+    unasked: int = 0
+    """Those of rules that are not asked, or not of everything."""
+    refused: tuple[tuple[str, str], ...] = ()
+    """What a change says, and why it is not made."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +80,12 @@ class Plan:
     """Ids of rules that were not asked, or not of everything."""
     note: str = ""
     """What else carrying it out will do."""
+    not_judged: tuple[Unevaluated, ...] = ()
+    """What could not be judged in the store as it is."""
+    sha256: str = ""
+    """Of the document that it makes, '' where nobody asked for it."""
+    fates: Fates | None = None
+    """Of a plan that carries a saved one out."""
 
     @property
     def changes(self) -> tuple[Change, ...]:
@@ -77,17 +105,22 @@ class Plan:
 
     def lines(self) -> Iterator[str]:
         """The plan for people: the same text whether it is carried out or not."""
+        told, sums = list(self._told()), totals(self.changes, self.start)
+        summed = [f"totals: {sums}"] if sums else []
+        yield from (*(summed if len(told) > _LONG else ()), *told, *summed)
+        yield f"{len(self.changes)} changes to {len(self.entities)} entities; {self._left()}"
+
+    def _told(self) -> Iterator[str]:
         for step in self.steps:
             yield f"{step.finding.policy}  {step.finding.entity}: {step.finding.message}"
             for change in step.changes:
-                yield f"    + {change.describe()}"
+                yield f"    + {change.applicability.value:<{_WIDTH}}  {change.describe()}"
         for refusal in self.unfixed:
             yield f"{refusal.finding.policy}  {refusal.finding.entity}: {refusal.finding.message}"
             yield f"    ! not fixed: {refusal.reason}"
             yield from (f"      {line}" for line in refusal.finding.toml.splitlines())
         if self.steps and self.note:
             yield self.note
-        yield f"{len(self.changes)} changes to {len(self.entities)} entities; {self._left()}"
 
     def _left(self) -> str:
         """What stays as it is: 'none' may be said of what was asked alone."""
@@ -120,14 +153,18 @@ def make_plan(
     remedies: Mapping[str, Fixer],
     context: Context,
     only: Mapping[str, frozenset[str]] | None = None,
+    limit: Limit | None = None,
 ) -> Plan:
     """The plan that mends what can be mended. Raises PlanError, naming the culprits, where remedies do not settle."""
-    now = context
+    now, limit = context, limit or All()
     advice = {rule.id: rule.advice for rule in policies}
     steps: list[Step] = []
     mended: dict[str, list[Change]] = defaultdict(list)
-    for _ in range(ROUNDS):
-        verdicts = list(_verdicts(policies, now, only))
+    verdicts = list(_verdicts(policies, now, only))
+    at_first = {item.fingerprint for verdict in verdicts for item in (*verdict.findings, *verdict.offers)}
+    not_judged = tuple(item for verdict in verdicts for item in verdict.unevaluated)
+    for number in range(ROUNDS):
+        verdicts = list(_verdicts(policies, now, only)) if number else verdicts
         # What a rule had found before it crashed is told and not acted on.
         unfixed = [
             Unfixed(item, MEND_THE_POLICY)
@@ -146,6 +183,10 @@ def make_plan(
                 if not changes or reason:
                     unfixed.append(Unfixed(finding, reason or "its fixer proposes nothing"))
                     continue
+                changes, left = limit.admit(finding, changes)
+                if not changes:
+                    unfixed.append(Unfixed(finding, left))
+                    continue
                 earlier = mended[finding.fingerprint]
                 if any(change in earlier for change in changes):
                     raise _unsettled(finding)
@@ -158,10 +199,12 @@ def make_plan(
                     continue
                 now, progressed = after, True
                 earlier += changes
-                steps.append(Step(finding, changes))
+                steps.append(Step(finding, changes, finding.fingerprint not in at_first))
         if not progressed:
             unevaluated = sum(bool(verdict.unevaluated) for verdict in verdicts)
-            return Plan(context.snapshot, tuple(steps), tuple(unfixed), now.snapshot, unevaluated)
+            return Plan(
+                context.snapshot, tuple(steps), tuple(unfixed), now.snapshot, unevaluated, not_judged=not_judged
+            )
     if back:
         raise _unsettled(back[0])
     names = sorted({step.finding.policy for step in steps[-len(policies) :]})

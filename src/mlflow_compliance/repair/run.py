@@ -72,6 +72,32 @@ class Repair:
     """Why it does not although it should."""
     differing: list[str] = field(default_factory=list)
     """Where the store read afterwards differs from the plan. Anything here fails the run."""
+    saved_to: str = ""
+    """The file that the plan was written to."""
+    saved_from: str = ""
+    """The file of the plan that is carried out."""
+
+    @property
+    def went_wrong(self) -> bool:
+        """Whether it is no success whatever the checks say now."""
+        refused = self.plan.fates is not None and self.plan.fates.refused
+        return bool(self.differing or self.plan.crashed or refused or (self.outcome and self.outcome.failed))
+
+    def of_saved_plan(self) -> Iterator[tuple[str, bool]]:
+        """What became of a plan that was written, or carried out, in lines for people."""
+        if self.saved_to:
+            yield f"the plan is in {self.saved_to}, sha256 {self.plan.sha256}: --fix --fix-plan carries it out", True
+        fates = self.plan.fates
+        if fates is None:
+            return
+        made = len(self.outcome.applied) if self.outcome else 0
+        more = [f"{fates.before} made before"] if fates.before else []
+        more += [f"{fates.unasked} not asked for here"] if fates.unasked else []
+        more += [f"{len(fates.refused)} refused"] if fates.refused else []
+        rest = "".join(f"; {text}" for text in more)
+        yield f"{self.saved_from}: {made} of {fates.planned} planned changes made{rest}", True
+        for says, why in fates.refused:
+            yield f"not done: {says}: {why}", False
 
     def lines(self) -> Iterator[tuple[str, bool]]:
         """What was done, in lines for people, each with whether all is well with it; none where nothing was carried
@@ -118,7 +144,7 @@ def carry_out(target: Target, plan: Callable[[], Plan], made: Callable[[Repair],
 def _write(repair: Repair, target: Target, progress: Progress) -> None:
     binding: dict[str, str] = {}
     writer = target.writer(binding)
-    heading = target.heading("")
+    heading = target.heading(repair.plan.sha256)
     journal = Journal(target.folder, datetime.now(timezone.utc), heading, target.recorded, target.key())
     repair.journal = journal.path
     progress.start("Repairing", len(repair.plan.changes))

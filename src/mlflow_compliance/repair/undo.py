@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from mlflow_compliance.changes import JOURNAL, NOW, Change, bind, load
+from mlflow_compliance.changes import Change, bind, load
 from mlflow_compliance.errors import ChangeError, StoreError
 from mlflow_compliance.repair.expected import bound
 from mlflow_compliance.repair.journal import Journal, only_one
@@ -197,7 +197,7 @@ def _write(undo: Undo, target: Target, progress: Progress) -> None:
     heading = target.heading("", record.id, record.undo_of if record.is_undo else "")
     journal = Journal(target.folder, at, heading, target.recorded, target.key())
     undo.journal = journal.path
-    binding[JOURNAL], binding[NOW] = journal.id, at.isoformat(timespec="seconds")
+    binding |= journal.symbols(at)
     progress.start("Taking back", len(undo.plan.steps))
     try:
         journal.header(target.uri, at, len(undo.plan.steps))

@@ -151,6 +151,7 @@ def collected(session: pytest.Session, items: list[pytest.Item]) -> None:
             )  # here, that a store whose files cannot be read stops the session as any other
         if session.config.option.fix or session.config.option.fix_dry_run:
             audit.remedies  # noqa: B018  a broken fixer is told before anything is read or written
+            audit.planning.check()
     except ComplianceError as error:
         if not hasattr(session.config, "workerinput"):
             session.config.stash[STOPPED] = str(error)

@@ -46,6 +46,9 @@ def begin(config: pytest.Config) -> None:
     """Check the flags against each other; add the packs of installed distributions; hook up the HTML report where
     pytest-html is used.
     """
+    option = config.option
+    # What says how to repair asks for it too.
+    option.fix = option.fix or (option.fix_safe and not option.fix_dry_run)
     try:
         _check(flags_of(config), config)
         add_installed(config)
@@ -57,10 +60,11 @@ def begin(config: pytest.Config) -> None:
         config.pluginmanager.register(HtmlReport(config), "mlflow_compliance.session.html")
 
 
-def _refuse_several(config: pytest.Config, *, repairs: bool) -> None:
-    """Each command does one thing, and none goes with a repair."""
+def _refuse_several(config: pytest.Config, flags: Flags) -> None:
+    """Each command does one thing, and none goes with a repair, or with what narrows one."""
+    of_repairs = {"--fix": flags.fix, "--fix-safe": flags.fix_safe, "--fix-plan": flags.plan is not None}
     asked = [spelling.name for _, spelling in commands_in(lambda dest: getattr(config.option, dest))]
-    asked += ["--fix"] if repairs and asked else []
+    asked += [name for name, given in of_repairs.items() if given and asked]
     if len(asked) > 1:
         raise ComplianceError(f"{' and '.join(asked[:2])} exclude each other: give one of them")
 
@@ -68,7 +72,7 @@ def _refuse_several(config: pytest.Config, *, repairs: bool) -> None:
 def _check(flags: Flags, config: pytest.Config) -> None:
     """Raise ComplianceError where flags do not go together, or one of them says nothing that can be done."""
     option, repairs = config.option, flags.fix or flags.fix_dry_run
-    _refuse_several(config, repairs=flags.fix)
+    _refuse_several(config, flags)
     if repairs and (getattr(option, "numprocesses", None) or hasattr(config, "workerinput")):
         raise ComplianceError(
             "--fix and --fix-dry-run do not run under pytest-xdist: leave -n out (checks alone may run with it)"
@@ -84,6 +88,12 @@ def _check(flags: Flags, config: pytest.Config) -> None:
         raise ComplianceError("--fix-max takes a number of entities, 0 or more")
     if flags.limit is not None and not repairs:
         raise ComplianceError("--fix-max limits --fix or --fix-dry-run: give one of them")
+    if flags.plan is not None and not repairs:
+        raise ComplianceError(
+            "--fix-plan is written by --fix-dry-run and carried out by --fix: give one of them with it"
+        )
+    if flags.plan is not None and not flags.plan.strip():
+        raise ComplianceError("--fix-plan takes a file")
     if flags.owned_roots and not repairs and flags.undo is None:
         raise ComplianceError(
             "--fix-owned-root is about what --fix, --fix-dry-run or --fix-undo may change: give one of them"

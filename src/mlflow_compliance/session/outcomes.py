@@ -288,9 +288,5 @@ def finish(session: pytest.Session) -> None:
         summary = session.config.stash[SUMMARY] = told_as_partial(summary, session)
         tell_junit(summary, session.config)
     made = audit.repair if audit else None
-    if (
-        made is not None
-        and (made.differing or made.plan.crashed or (made.outcome and made.outcome.failed))
-        and session.exitstatus == pytest.ExitCode.OK
-    ):
+    if made is not None and made.went_wrong and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

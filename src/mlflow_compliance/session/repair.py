@@ -32,6 +32,8 @@ def repair(session: pytest.Session) -> None:
         return
     if audit is None:
         raise pytest.UsageError("--fix needs policies: none was collected here")
+    from mlflow_compliance.audit.made_before import made_before
+
     selected = _cases(session.items)
     cases: dict[str, set[str]] = {}
     for policy_id, key in selected.values():
@@ -40,7 +42,7 @@ def repair(session: pytest.Session) -> None:
     reporter = session.config.pluginmanager.getplugin("terminalreporter")
     try:
         before = audit.findings_by_case(only)
-        audit.carry_out(only, lambda plan: _tell(reporter, plan))
+        audit.carry_out(only, lambda plan: _tell(reporter, plan), lambda: made_before(audit.store))
     except ComplianceError as error:
         session.config.stash[STOPPED] = str(error)
         raise pytest.UsageError(str(error)) from error

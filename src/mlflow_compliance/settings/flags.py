@@ -93,6 +93,16 @@ class Flags:
     fix_dry_run: bool = _flag(
         "--fix-dry-run", "print the plan that --fix would carry out and change nothing", default=False
     )
+    fix_safe: bool = _flag(
+        "--fix-safe",
+        "repair what setting tags and descriptions repairs, nothing else; with --fix-dry-run: print that plan",
+        default=False,
+    )
+    plan: str | None = _flag(
+        "--fix-plan",
+        "with --fix-dry-run: write the plan to FILE; with --fix: carry out what that plan holds, and nothing else",
+        "FILE",
+    )
     journals: bool = _flag(
         "--fix-journals",
         "list the journals of repairs: when, who, how many changes, what became of them",

@@ -394,8 +394,11 @@ class Settings(_Table):
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 (hex) of what is in force, whichever file says it and in whatever order; credentials do not count."""
-        values = self.model_dump(mode="json", exclude={"store": {"tracking_uri"}})
+        """SHA-256 (hex) of what is in force, whichever file says it and in whatever order; credentials do not count.
+        What is said counts apart from what is built in: a repair acts on some of it only where it is said.
+        """
+        uri = {"store": {"tracking_uri"}}
+        values = [self.model_dump(mode="json", exclude=uri, exclude_unset=said) for said in (False, True)]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
     @property

@@ -94,6 +94,8 @@ class Experiment:
     """What else is tied to it and not to its runs (issues, review queues, ...), as people call it, and how many: a
     copy leaves it behind.
     """
+    created: int = 0
+    """When it was made, in milliseconds; 0 where its row does not say."""
 
     @property
     def active(self) -> bool:

@@ -16,6 +16,8 @@ MLMODEL = "MLmodel"
 WRITTEN_BY_MLFLOW = frozenset({MLMODEL, "registered_model_meta"})
 """Files of a model folder that MLflow writes for the place that it lies in: the second one into a local store, when
 somebody loads a model by its name."""
+WRITTEN_ANEW = frozenset({MLMODEL, "model.skops", "model.pkl"})
+"""Files of a model folder that differ each time that the same model is saved: times, ids, addresses in memory."""
 REQUIREMENTS = "requirements.txt"
 """File of a model folder with the packages that it needs."""
 META = "meta.yaml"

@@ -380,7 +380,13 @@ def _lost_parents(tally: _Tally) -> dict[str, LostParent]:
 
 def _experiment(item: Any) -> Experiment:
     return Experiment(
-        item.experiment_id, item.name, item.lifecycle_stage, item.artifact_location or "", dict(item.tags), {}
+        item.experiment_id,
+        item.name,
+        item.lifecycle_stage,
+        item.artifact_location or "",
+        dict(item.tags),
+        {},
+        created=item.creation_time or 0,
     )
 
 

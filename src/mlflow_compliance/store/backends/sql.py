@@ -233,8 +233,9 @@ class SqlReader:
             self._belongings(),
         )
         found = {}
-        for experiment_id, name, location, lifecycle in self.tables.all(
-            "SELECT experiment_id, name, artifact_location, lifecycle_stage FROM experiments WHERE "
+        dated = "creation_time" if self.tables.has("experiments", "creation_time") else "0"
+        for experiment_id, name, location, lifecycle, created in self.tables.all(
+            f"SELECT experiment_id, name, artifact_location, lifecycle_stage, {dated} FROM experiments WHERE "
             f"{self.tables.here('experiments')}",
             workspace=self.tables.workspace,
         ):
@@ -251,6 +252,7 @@ class SqlReader:
                 loose_models=loose.get(key, 0),
                 assessed_runs=assessed.get(key, 0),
                 dependents=tuple(dependents[key]),
+                created=created or 0,
             )
         return found
 

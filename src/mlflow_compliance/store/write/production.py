@@ -134,7 +134,12 @@ class ProductionLogger:
         raises.
         """
         journal = self.binding[JOURNAL]
-        tags = {USER: change.user, BUILT_FOR: change.product, BUILT_IN: journal, BUILD: "incomplete"}
+        tags = {
+            USER: bind(change.user, self.binding),
+            BUILT_FOR: change.product,
+            BUILT_IN: journal,
+            BUILD: "incomplete",
+        }
         run = self.client.create_run(change.experiment_id, start_time=change.at, run_name=change.name, tags=tags)
         run_id = str(run.info.run_id)
         try:

@@ -1,0 +1,105 @@
+"""Files of saved plans: written whole or not at all, and read only as they were written."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from mlflow_compliance.errors import ChangeError, PlanError
+from mlflow_compliance.repair.plan_document import FAMILY, SCHEMA_ID, SavedPlan, as_text, is_whole
+from mlflow_compliance.settings.errors import shown_path
+from mlflow_compliance.store.storage.atomic_write import create, explained, staged, write_bytes
+from mlflow_compliance.store.storage.parsing import read_at_most
+from mlflow_compliance.store.storage.safe_io import opened
+
+_LARGEST = 1 << 28
+"""Bytes: a plan of 200,000 changes is smaller."""
+_OLDER = "make a new plan with --fix-dry-run"
+
+
+def read_plan(path: Path) -> SavedPlan:
+    """The plan in a file. Raises PlanError with one sentence for anything else."""
+    with _explained(path):
+        document = _document(path)
+        name = shown_path(path)
+        schema = document.get("schema")
+        if not isinstance(schema, str) or not schema.startswith(FAMILY):
+            raise PlanError(f"{name} is no plan: make one with --fix-dry-run --fix-plan={name}")
+        if schema != SCHEMA_ID:
+            raise PlanError(f"{name} is a plan of another version ({schema}, here {SCHEMA_ID}): {_OLDER}")
+        if not is_whole(document):
+            raise PlanError(f"{name} was changed after it was written (its hash does not fit): {_OLDER}")
+        try:
+            return SavedPlan.model_validate(document)
+        except ValidationError as error:
+            where = ".".join(map(str, error.errors(include_url=False)[0]["loc"]))
+            raise PlanError(
+                f"{name} is no plan that this version can read (at {where or 'its top'}): {_OLDER}"
+            ) from None
+
+
+def refuse_to_replace(path: Path) -> None:
+    """Raise PlanError where a plan cannot be written to a file: something else lies there, or its folder does not."""
+    name = shown_path(path)
+    if not os.path.lexists(path):
+        if not path.parent.is_dir():
+            raise PlanError(f"there is no folder {shown_path(path.parent)} to write the plan to: make it first")
+        return
+    try:
+        is_plan = str(_document(path).get("schema", "")).startswith(FAMILY)
+    except (OSError, ValueError, PlanError):
+        is_plan = False
+    if not is_plan:
+        raise PlanError(
+            f"{name} is there and is no plan: nothing is written over it; name another file, or move it away"
+        )
+
+
+def write_plan(path: Path, document: Mapping[str, Any]) -> None:
+    """Write a plan, in the place of an older one where one lies there. Raises PlanError."""
+    refuse_to_replace(path)
+    target = os.path.realpath(path)
+    try:
+        with explained(str(path), "could not be written"), staged(target) as temporary:
+            with create(temporary) as file:
+                write_bytes(file, as_text(document).encode())
+                os.fsync(file)
+            os.replace(temporary, target)
+    except ChangeError as error:
+        raise PlanError(str(error)) from error
+
+
+def _document(path: Path) -> dict[str, Any]:
+    with opened(os.path.realpath(path)) as file:
+        content = read_at_most(file, _LARGEST)
+    found: Any = {}
+    with suppress(UnicodeDecodeError, json.JSONDecodeError, RecursionError):
+        found = json.loads(content.decode(), object_pairs_hook=_once)
+    return found if isinstance(found, dict) else {}
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A table whose keys stand there once each: of two values a reader may see one, and a program take the other."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("holds a key twice")
+    return found
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    name = shown_path(path)
+    try:
+        yield
+    except FileNotFoundError:
+        raise PlanError(f"there is no plan {name}: make one with --fix-dry-run --fix-plan={name}") from None
+    except OSError as error:
+        raise PlanError(f"the plan {name} cannot be read ({error.strerror or error})") from None
+    except ValueError as error:
+        raise PlanError(f"the plan {name} {error}: {_OLDER}") from None
