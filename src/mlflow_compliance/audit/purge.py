@@ -44,6 +44,7 @@ class Purge:
 def plan_purge(audit: Audit) -> Purge:
     """Say what a purge would destroy, and write that to a file where one is named. Changes nothing."""
     path = _path(audit)
+    audit.store.backend.refuse_purge()
     if path is not None:
         refuse_to_replace(path)
     found = purgeable(audit, proven(audit))
@@ -63,6 +64,7 @@ def carry_out_purge(audit: Audit, confirm: Callable[[list[str], int], bool]) -> 
     """
     from mlflow_compliance.store.store import refuse_writing
 
+    audit.store.backend.refuse_purge()
     path, target = _path(audit), AuditTarget(audit)
     saved = read_purge(path) if path is not None else None
     refuse_writing(audit.store, audit.snapshot(artifacts=True))

@@ -107,6 +107,9 @@ class SqlBackend(Backend):
                     found.append(Foretold(doom_of(reader.tables, asked, name, snapshot, self.settings), snapshot, rows))
         return found
 
+    def refuse_purge(self) -> None:
+        self.refuse_other_schema()
+
     def left_by_repairs(self, homes: Collection[str]) -> Foretold:
         with warnings.catch_warnings(), self.reading() as connection:
             warnings.simplefilter("ignore")
