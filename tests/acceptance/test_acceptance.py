@@ -5,7 +5,6 @@ way back.
 from __future__ import annotations
 
 import json
-import json
 import re
 from collections.abc import Iterator
 from importlib import import_module

@@ -169,10 +169,8 @@ class _Carrying:
     def _measured(self, items: list[PurgeItem], before: Mapping[str, int]) -> None:
         planned = sum(item.freed for item in items)
         grown = sum(after - before[place] for place, after in _free(items).items() if place in before)
-        self.purge.tell(
-            f"{planned} bytes by the plan; {self.freed} bytes of blocks were given back, and the file systems have "
-            f"{grown} more free"
-        )
+        more = f"{abs(grown)} bytes {'more' if grown >= 0 else 'less'} are free on disk, where others write too"
+        self.purge.tell(f"{planned} bytes by the plan, {self.freed} by the blocks of the files; {more}")
 
 
 def _own(item: PurgeItem) -> str:
