@@ -79,7 +79,12 @@ def share(finding: Finding, context: Context) -> Iterator[Change]:
         raise Unfixable("its copies lie on different file systems, which cannot share bytes")
     yield from claim_roots(artifacts, (kept, *extras))
     for path in extras:
-        yield LinkDuplicate(path, kept, group.sha256, group.size)
+        mates = tuple(
+            other
+            for other in group.paths
+            if artifacts.files[other].copy == artifacts.files[path].copy and other != path
+        )
+        yield LinkDuplicate(path, kept, group.sha256, group.size, mates)
 
 
 def _pointed(group: DuplicateGroup, artifacts: Artifacts, snapshot: Snapshot) -> Iterator[Change]:

@@ -82,7 +82,7 @@ def _experiment(experiment: Experiment, context: Context) -> Iterator[Change]:
         place = (stage if key == DEFAULT else ACTIVE, status)
         counts[place] = counts.get(place, 0) + number
     told = tuple((stage, status, number) for (stage, status), number in sorted(counts.items()))
-    yield RestoreExperiment(key, deleted, told)
+    yield RestoreExperiment(key, deleted, told, experiment.name)
     taken = any(other.name == experiment.own_name for other in context.snapshot.experiments.values())
     if experiment.name == experiment.retired_name and not taken:
         yield RenameExperiment(key, experiment.own_name, experiment.name)

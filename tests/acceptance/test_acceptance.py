@@ -10,14 +10,18 @@ from collections.abc import Iterator
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 from buckets import s3_client
 from collecting import collect, destroyed, files_in, foretold, gone, rows_in
+from evidence import differing as unlike
+from evidence import files_of, lost, new_paths, rows_of
 from gates import EVERY_RULE, Gate, make_messy, owned, plan_in, state, told
 from places import Guest, Kind
-from repairs import lines_of, take_back
+from repairs import lines_of
 from stores import BIG, differing
+from undoing import taken_back
 
 from mlflow_compliance.settings.schema import load_settings
 from mlflow_compliance.snapshot.diff import differences
@@ -79,7 +83,7 @@ def test_gate_plan_repair_and_the_way_back(guest: Guest, gate: Gate, request: py
     wrong = EVERY_RULE | {"EXP004", "EXP005", "RUN003"}
     wrong -= set() if guest.local else {"ART002"}
     files = Path(guest.place.artifacts) if guest.local else gate.folder
-    before, untouched = guest.everything(), state(files)
+    before, untouched, rows, objects = guest.everything(), state(files), held_rows(guest), held_by(guest)
 
     audited = gate()
     assert (audited.ret, broken(audited)) == (1, wrong), told(audited)
@@ -89,13 +93,15 @@ def test_gate_plan_repair_and_the_way_back(guest: Guest, gate: Gate, request: py
     insisted = [owned(guest.place.artifacts)] if strange else []
     if strange:
         assert "insist with --fix-owned-root=" in told(audited)
-    planned = gate("--fix-dry-run", "--fix-plan=plan.json", *insisted)
+    plan = gate.folder.with_suffix(".json")  # beside all that is looked at
+    planned = gate("--fix-dry-run", f"--fix-plan={plan}", *insisted)
     assert planned.ret == 1
     assert differing(before, guest.everything()) == []
     assert state(files) == untouched
     assert not (gate.folder / ".compliance").exists()
 
-    fixed = gate("--fix", *insisted)
+    # What was reviewed is carried out: all that --fix alone would do.
+    fixed = gate("--fix", f"--fix-plan={plan}", *insisted)
     left = LEFT.get(kind, set())
     assert (fixed.ret, broken(fixed)) == (int(bool(left)), left), told(fixed)
     assert "verified: the store, read anew, is what was planned" in told(fixed)
@@ -105,19 +111,58 @@ def test_gate_plan_repair_and_the_way_back(guest: Guest, gate: Gate, request: py
         kind in POINTING
     )
 
-    reviewed = json.loads((gate.folder / "plan.json").read_text("utf-8"))
+    reviewed = json.loads(plan.read_text("utf-8"))
     (journal,) = Path(guest.store.folder).glob("[0-9]*.jsonl")
     assert json.loads(journal.read_text().splitlines()[0])["plan"] == reviewed["plan"]
-    second = gate("--fix", "--fix-plan=plan.json")
     made = reviewed["summary"]["changes"]
-    assert f"plan.json: 0 of {made} planned changes made; {made} made before" in told(second)
+    assert f"{plan}: {made} of {made} planned changes made" in told(fixed)
+    second = gate("--fix", f"--fix-plan={plan}")
+    assert f"{plan}: 0 of {made} planned changes made; {made} made before" in told(second)
     assert (second.ret, broken(second)) == (fixed.ret, left)
     assert plan_in(second)[-1].startswith("0 changes to 0 entities"), told(second)
 
-    take_back(guest, lines_of(journal))
+    undone = gate("--fix-undo=last", rules=())
+    assert undone.ret == 0, told(undone)
+    assert "verified: the store, read anew, is what was planned" in told(undone)
+    assert lost(rows, held_rows(guest)) == {}
+    held = held_by(guest)
+    assert unlike(objects, held) == {}
+    if guest.local:
+        keeps = guest.client.get_experiment_by_name("compliance-journals")
+        journals = keeps.experiment_id if keeps else "none"
+        assert [path for path in new_paths(objects, held) if path.split("/")[0] != journals] == []
     after = guest.read(tuple(before.runs))
     assert differing(before, after) == []
     assert differences(before, after) == []
+    made = {entry for line in lines_of(journal) for entry in line.get("bound", {}).values()}
+    assert set(taken_back(guest)) & made
+    assert set(taken_back(guest)) <= made
+
+    (undoing,) = {*Path(guest.store.folder).glob("[0-9]*.jsonl")} - {journal}
+    redone = gate(f"--fix-undo={undoing.stem}", rules=())
+    assert redone.ret == 0, told(redone)
+    assert "verified: the store, read anew, is what was planned" in told(redone)
+    again = gate()
+    assert (again.ret, broken(again)) == (fixed.ret, left), told(again)
+
+
+def held_rows(guest: Guest) -> dict[str, Any]:
+    """Every row of its database. Through a server nobody can take an end from a run, nor say when one was deleted."""
+    place = guest.place
+    return rows_of(place.database, ("end_time", "deleted_time")) if place.database else rows_of(place.uri)
+
+
+def held_by(guest: Guest) -> dict[str, Any]:
+    """Every file or object where its artifacts lie."""
+    place = guest.place
+    if guest.local or place.kept:
+        return dict(files_of(place.kept or Path(place.artifacts)))
+    if not place.artifacts:
+        return {}
+    bucket, _, prefix = place.artifacts.removeprefix("s3://").partition("/")
+    client = s3_client(place.environment["MLFLOW_S3_ENDPOINT_URL"])
+    pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+    return {item["Key"]: (item["Size"], item["ETag"]) for page in pages for item in page.get("Contents", ())}
 
 
 def broken(result: pytest.RunResult) -> set[str]:

@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from evidence import differing as unlike
+from evidence import files_of
 from living import traced
 from mlflow.entities import AssessmentSource, Feedback, LoggedModelInput
+from repairs import carry_out, plan_for
 from stores import BIG, START, Lab, copy_change, delete, differing
-from undoing import files_in, lost_files
+from undoing import undo
 
 from mlflow_compliance.changes import (
     Change,
@@ -33,6 +36,7 @@ from mlflow_compliance.changes import (
     load,
 )
 from mlflow_compliance.errors import ChangeError
+from mlflow_compliance.snapshot.diff import differences
 from mlflow_compliance.store.storage.manifests import write_manifest
 from mlflow_compliance.store.write.registry import default_store
 from mlflow_compliance.store.write.writer import StoreWriter
@@ -43,11 +47,11 @@ Meanwhile = Callable[[Lab, str], Any]
 
 def told(lab: Lab, inverse: Change) -> str:
     """Why a change is not taken back; the store stays as it is."""
-    before, files = lab.everything(), files_in(lab.mlruns)
+    before, files = lab.everything(), files_of(lab.mlruns)
     with pytest.raises(ChangeError) as error:
         StoreWriter(lab.store, {}).write(load(dump(inverse)))
     assert differing(before, lab.read(tuple(before.runs))) == []
-    assert lost_files(files, files_in(lab.mlruns)) == []
+    assert unlike(files, files_of(lab.mlruns)) == {}
     return str(error.value)
 
 
@@ -362,7 +366,7 @@ def links(lab: Lab, paths: list[Path]) -> list[Change]:
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=["first to last", "last to first"])
 def test_the_kept_file_gets_its_mode_back_with_the_last_link(lab: Lab, three: list[Path], order: Any) -> None:
-    files, records = files_in(lab.mlruns), lab.read().artifacts
+    files, records = files_of(lab.mlruns), lab.read().artifacts
     inverses = links(lab, three)
     assert [path.stat().st_mode & 0o222 for path in three] == [0, 0, 0] or os.stat(three[0]).st_nlink == 1
     writer = StoreWriter(lab.store, {})
@@ -371,7 +375,7 @@ def test_the_kept_file_gets_its_mode_back_with_the_last_link(lab: Lab, three: li
     # A partial undo opens nothing that is still shared.
     assert (three[0].stat().st_mode & 0o777) == (0o444 if shared else 0o644)
     writer.write(inverses[order[1]])
-    assert lost_files(files, files_in(lab.mlruns)) == []
+    assert unlike(files, files_of(lab.mlruns)) == {}
     after = lab.read().artifacts
     assert after is not None
     assert records is not None
@@ -384,6 +388,27 @@ def test_a_mode_that_somebody_gave_the_kept_file_stays(lab: Lab, three: list[Pat
     for inverse in reversed(inverses):
         StoreWriter(lab.store, {}).write(inverse)
     assert three[0].stat().st_mode & 0o777 == 0o660
+
+
+@pytest.mark.parametrize("linked", [(1, 2), (2, 3), (1, 2, 3)], ids=str)
+def test_files_that_a_user_had_linked_are_one_file_again(lab: Lab, linked: tuple[int, ...]) -> None:
+    """Whether all of them came to share the kept copy, which they do one after the other, or none yet."""
+    key = lab.experiment("dev")
+    paths = sorted(lab.folder_of(lab.run(key, files={"same.bin": BIG})) / "same.bin" for _ in range(4))
+    for number in linked[1:]:
+        paths[number].unlink()
+        os.link(paths[linked[0]], paths[number])
+    before, files = lab.everything(), files_of(lab.mlruns)
+    plan = plan_for(lab, "ART001")
+    done = carry_out(lab, plan)
+    assert (done.differing, done.outcome.failed) == ([], [])
+    assert len({path.stat().st_ino for path in paths}) == 1 or os.stat(paths[0]).st_nlink == 1
+    assert undo(lab, done.lines) == []
+    after = lab.read(tuple(before.runs))
+    assert differences(before, after) == []
+    assert differing(before, after) == []
+    assert unlike(files, files_of(lab.mlruns)) == {}
+    assert len({paths[number].stat().st_ino for number in linked}) == 1
 
 
 def in_place(path: Path) -> None:
@@ -431,14 +456,14 @@ def test_the_source_of_a_copy_gets_its_mode_back(lab: Lab) -> None:
     """Where files cannot be cloned the copy is a hard link, which nobody may write to."""
     source, target = lab.experiment("credit_production"), lab.experiment("credit_delivery")
     run_id = lab.rich_run(source)
-    files = files_in(lab.mlruns)
+    files = files_of(lab.mlruns)
     first = write(lab, copy_change(lab, run_id, source, target))[0]
     elsewhere = lab.experiment("credit_other")
     second = write(lab, copy_change(lab, run_id, source, elsewhere))[0]
     StoreWriter(lab.store, {}).write(first)
     assert isinstance(second, RetractCopy)
     StoreWriter(lab.store, {}).write(second)
-    assert lost_files(files, files_in(lab.mlruns)) == []
+    assert unlike(files, files_of(lab.mlruns)) == {}
     after = lab.read().artifacts
     assert after is not None
     assert after.recorded == {}
@@ -497,14 +522,14 @@ def test_what_was_given_back_and_is_used_again_stays(lab: Lab) -> None:
     target.parent.mkdir(parents=True)
     folder.rename(target)
     folder.parent.rmdir()
-    files = files_in(lab.mlruns)
+    files = files_of(lab.mlruns)
     inverse, _ = write(lab, GiveBack(str(folder), str(target), str(lab.mlruns), 1, len(BIG)))
     late = folder / "artifacts" / "late.txt"
     late.write_bytes(b"x")
     assert "is not what was given back any more" in told(lab, inverse)
     late.unlink()
     StoreWriter(lab.store, {}).write(inverse)
-    assert files_in(lab.mlruns).keys() == files.keys()
+    assert files_of(lab.mlruns).keys() == files.keys()
 
 
 def test_a_note_that_somebody_wrote_after_ours_stays(lab: Lab) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -414,15 +415,15 @@ EVERY_CHANGE: dict[str, st.SearchStrategy[Change]] = {
     ),
     "RenameDeletedExperiment": st.builds(RenameDeletedExperiment, TEXT, TEXT, TEXT),
     "RestoreRun": st.builds(RestoreRun, TEXT, TEXT),
-    "DeleteRun": st.builds(DeleteRun, TEXT, TEXT),
+    "DeleteRun": st.builds(DeleteRun, TEXT, TEXT, st.tuples(st.tuples(TEXT, NUMBERS)), st.none() | NUMBERS, PAIRS),
     "PutAliasBack": st.builds(PutAliasBack, TEXT, TEXT, TEXT),
     "EndRun": st.builds(EndRun, TEXT, TEXT, TEXT, NUMBERS, TEXT),
-    "ReopenRun": st.builds(ReopenRun, TEXT, TEXT, TEXT, NUMBERS),
+    "ReopenRun": st.builds(ReopenRun, TEXT, TEXT, TEXT, NUMBERS, TEXT, st.none() | NUMBERS),
     "CopyRun": st.builds(CopyRun, TEXT, TEXT, TEXT, TEXT, TEXT, st.none() | TEXT),
-    "RetractCopy": st.builds(RetractCopy, TEXT, TEXT, TEXT),
+    "RetractCopy": st.builds(RetractCopy, TEXT, TEXT, TEXT, PAIRS, st.tuples(PATHS)),
     "SetRunTag": st.builds(SetRunTag, TEXT, TEXT, st.none() | TEXT, st.none() | TEXT),
     "RegisterVersion": st.builds(RegisterVersion, TEXT, TEXT, TEXT, TEXT, st.booleans()),
-    "RetractVersion": st.builds(RetractVersion, TEXT, TEXT, st.booleans()),
+    "RetractVersion": st.builds(RetractVersion, TEXT, TEXT, st.booleans(), TEXT),
     "SetAlias": st.builds(SetAlias, TEXT, TEXT, st.none() | TEXT, st.none() | TEXT),
     "LogProductionRun": st.builds(
         LogProductionRun,
@@ -460,13 +461,15 @@ EVERY_CHANGE: dict[str, st.SearchStrategy[Change]] = {
         ).map(tuple),
         st.booleans(),
     ),
-    "RetractProductionRun": st.builds(RetractProductionRun, TEXT, TEXT, TEXT),
+    "RetractProductionRun": st.builds(RetractProductionRun, TEXT, TEXT, TEXT, PAIRS, st.tuples(PATHS)),
     "SignModel": st.builds(SignModel, PATHS, PATHS, TEXT, TEXT, DIGESTS, st.dictionaries(TEXT, DIGESTS, max_size=2)),
     "RetractSignature": st.builds(RetractSignature, PATHS, PATHS, DIGESTS, TEXT),
     "LinkDuplicate": st.builds(LinkDuplicate, PATHS, PATHS, DIGESTS, NUMBERS),
-    "UnlinkDuplicate": st.builds(UnlinkDuplicate, PATHS, PATHS, DIGESTS, NUMBERS, NUMBERS, NUMBERS),
+    "UnlinkDuplicate": st.builds(
+        UnlinkDuplicate, PATHS, PATHS, DIGESTS, NUMBERS, NUMBERS, NUMBERS, st.booleans(), st.tuples(PATHS)
+    ),
     "ClaimRoot": st.builds(ClaimRoot, PATHS, st.booleans()),
-    "ReleaseRoot": st.builds(ReleaseRoot, PATHS),
+    "ReleaseRoot": st.builds(ReleaseRoot, PATHS, TEXT),
     "MoveToQuarantine": st.builds(MoveToQuarantine, PATHS, PATHS, NUMBERS, NUMBERS),
     "PointToCopy": st.builds(PointToCopy, PATHS, PATHS, PATHS, DIGESTS, NUMBERS),
     "RetractPointer": st.builds(RetractPointer, PATHS, PATHS, PATHS, DIGESTS, NUMBERS, TEXT),
@@ -475,7 +478,7 @@ EVERY_CHANGE: dict[str, st.SearchStrategy[Change]] = {
         RestoreMetricFile, PATHS, TEXT, TEXT, TEXT, NUMBERS, TEXT, DIGESTS, NUMBERS, DIGESTS, NUMBERS
     ),
     "GiveBack": st.builds(GiveBack, PATHS, PATHS, PATHS, NUMBERS, NUMBERS),
-    "PutAsideAgain": st.builds(PutAsideAgain, PATHS, PATHS, PATHS, NUMBERS, NUMBERS),
+    "PutAsideAgain": st.builds(PutAsideAgain, PATHS, PATHS, PATHS, NUMBERS, NUMBERS, DIGESTS, st.tuples(PATHS)),
     "RestoreFromQuarantine": st.builds(
         RestoreFromQuarantine, PATHS, PATHS, PATHS, st.lists(st.tuples(PATHS, NUMBERS), max_size=2).map(tuple)
     ),
@@ -484,6 +487,53 @@ EVERY_CHANGE: dict[str, st.SearchStrategy[Change]] = {
 
 def test_every_kind_of_change_is_held_to_the_laws_here() -> None:
     assert EVERY_CHANGE.keys() == Change.kinds.keys()
+
+
+THERE_AND_BACK: dict[str, tuple[str, str]] = {
+    # the test that makes it, takes it back, makes it again and takes it back again: its inverse is held there too
+    "SetExperimentTag": ("SetExperimentTag", "changes/test_laws.py::test_set_experiment_tag"),
+    "RenameExperiment": ("RenameExperiment", "changes/test_laws.py::test_rename_experiment"),
+    "DeleteExperiment": (
+        "RestoreExperiment",
+        "changes/test_laws.py::test_trap_21_restoring_leaves_deleted_what_had_been_deleted_before",
+    ),
+    "RestoreExperiment": ("DeleteExperiment", "changes/test_restoring.py::test_restore_default_without_its_runs"),
+    "RenameDeletedExperiment": (
+        "RenameDeletedExperiment",
+        "changes/test_restoring.py::test_rename_a_deleted_experiment",
+    ),
+    "RestoreRun": ("DeleteRun", "changes/test_restoring.py::test_restore_a_run"),
+    "EndRun": ("ReopenRun", "changes/test_laws.py::test_end_and_reopen_run"),
+    "SetRunTag": ("SetRunTag", "changes/test_registry.py::test_set_run_tag"),
+    "CopyRun": ("RetractCopy", "changes/test_laws.py::test_copy_run_copies_everything_and_retracts_it"),
+    "RegisterVersion": ("RetractVersion", "changes/test_registry.py::test_register_and_alias"),
+    "SetAlias": ("PutAliasBack", "changes/test_restoring.py::test_an_alias_of_a_version_that_is_not_there"),
+    "LogProductionRun": ("RetractProductionRun", "changes/test_production.py::test_there_and_back"),
+    "RewriteLocations": ("RewriteLocations", "changes/test_locations.py::test_the_laws_hold_whatever_moved"),
+    "SignModel": ("RetractSignature", "changes/test_signatures.py::test_signed_and_taken_back"),
+    "LinkDuplicate": ("UnlinkDuplicate", "changes/test_laws.py::test_link_and_unlink_duplicate"),
+    "MoveToQuarantine": ("RestoreFromQuarantine", "changes/test_laws.py::test_quarantine_and_restore"),
+    "GiveBack": ("PutAsideAgain", "changes/test_laws.py::test_given_back_and_put_aside_again"),
+    "ClaimRoot": ("ReleaseRoot", "changes/test_laws.py::test_claim_and_release"),
+    "PointToCopy": (
+        "RetractPointer",
+        "store/storage/test_buckets.py::test_pointers_keep_the_laws_and_settle_duplicates",
+    ),
+    "RemoveRepeatedPoints": (
+        "RestoreMetricFile",
+        "store/storage/test_metric_files.py::test_the_change_keeps_the_laws_and_refuses_a_file_that_changed",
+    ),
+}
+"""Change -> its inverse, and where both are held to the law, twice."""
+
+
+def test_every_kind_of_change_is_made_and_taken_back_twice_somewhere() -> None:
+    assert {*THERE_AND_BACK, *(inverse for inverse, _ in THERE_AND_BACK.values())} == Change.kinds.keys()
+    for kind, (_, place) in THERE_AND_BACK.items():
+        path, _, name = place.partition("::")
+        text = (Path(__file__).parents[1] / path).read_text("utf-8")
+        (body,) = re.findall(rf"^def {name}\(.*?(?=^def |^@|\Z)", text, re.DOTALL | re.MULTILINE)
+        assert "there_and_back(" in body, kind
 
 
 @pytest.mark.parametrize("kind", EVERY_CHANGE)

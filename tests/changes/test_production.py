@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -57,6 +59,85 @@ def test_there_and_back(lab: Lab) -> None:
     (change,) = logged(lab)
     between, binding = there_and_back(lab, change)
     assert between.runs[binding[change.run_id]].tags["stage"] == "production"
+
+
+def of_model(lab: Lab, run_id: str, name: str) -> Path:
+    (model,) = lab.client.search_logged_models(["1"], filter_string=f"source_run_id = '{run_id}'")
+    return lab.location_of(model.model_id) / name
+
+
+SINCE: dict[str, tuple[Callable[[Lab, str], object], str]] = {
+    # what somebody did to the run: what the sentence says
+    "a metric": (lambda lab, run_id: lab.client.log_metric(run_id, "late", 1.0), "got other metrics since"),
+    "a tag": (lambda lab, run_id: lab.client.set_tag(run_id, "mine", "1"), "got other tags since"),
+    "a file": (lambda lab, run_id: (lab.folder_of(run_id) / "a.txt").write_bytes(b"a"), "got other artifacts since"),
+    "metadata": (
+        lambda lab, run_id: (lab.folder_of(run_id) / "model_metadata.json").write_bytes(b"{}"),
+        "got other artifacts since",
+    ),
+    "the model": (lambda lab, run_id: of_model(lab, run_id, "more").write_bytes(b"a"), "got other artifacts since"),
+    "MLmodel": (lambda lab, run_id: of_model(lab, run_id, "MLmodel").write_bytes(b"a: 1"), "got other artifacts since"),
+    "a child": (
+        lambda lab, run_id: lab.run("1", "child", **{"mlflow.parentRunId": run_id}),
+        "names it as its parent",
+    ),
+}
+
+
+def test_what_somebody_went_on_with_stays(lab: Lab) -> None:
+    """One store for all: each of them is enough."""
+    (change,) = logged(lab)
+    inverses, _, binding = lab.carry_out(change)
+    run_id, writer = binding[change.run_id], StoreWriter(lab.store, {})
+    kept = {path: path.read_bytes() for path in lab.mlruns.rglob("*") if path.is_file()}
+    for meanwhile, sentence in SINCE.values():
+        state = lab.database.read_bytes()
+        meanwhile(lab, run_id)
+        with pytest.raises(ChangeError, match=f"{run_id}.* {sentence}"):
+            writer.write(inverses[0])
+        assert lab.client.get_run(run_id).info.lifecycle_stage == "active"
+        # As it was, for the next one.
+        lab.database.write_bytes(state)
+        for path in [path for path in lab.mlruns.rglob("*") if path.is_file()]:
+            if path in kept:
+                path.write_bytes(kept[path])
+            else:
+                path.unlink()
+    writer.write(inverses[0])
+    assert lab.client.get_run(run_id).info.lifecycle_stage == "deleted"
+
+
+@pytest.mark.parametrize("gone", [False, True], ids=["its bundle is there", "its bundle is gone"])
+def test_logged_again_after_it_was_taken_back(lab: Lab, gone: bool) -> None:
+    (change,) = logged(lab)
+    _, binding = there_and_back(lab, change)
+    if gone:
+        shutil.rmtree(change.bundle)
+    _, after, again = lab.carry_out(change)
+    first, second = binding[change.run_id], again[change.run_id]
+    assert first != second
+    assert after.runs[second].params == change.params
+    held = {path: sha256 for path, _, sha256 in (*change.files, *change.model_files) if path != "MLmodel"}
+    found = {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for folder in (lab.folder_of(second), of_model(lab, second, "MLmodel").parent)
+        for path in folder.rglob("*")
+        if path.is_file() and path.name not in ("MLmodel", "model_metadata.json")
+    }
+    assert found == held
+    assert f"run_id: {second}\n" in of_model(lab, second, "MLmodel").read_text()
+    assert [found for found in findings(lab, "MOD001", "PRD009") if found.entity.key == second] == []
+
+
+def test_what_it_was_built_from_is_gone_altogether(lab: Lab) -> None:
+    (change,) = logged(lab)
+    there_and_back(lab, change)
+    shutil.rmtree(change.bundle)
+    (aside,) = lab.mlruns.glob(".quarantine/*-retracted/1/*/artifacts/model.pkl")
+    aside.unlink()
+    with pytest.raises(ChangeError, match="is gone: its bundle, and what was taken back of it; run --fix"):
+        lab.carry_out(change)
+    assert [run.info.run_name for run in production(lab)] == ["old"]
 
 
 def test_its_metadata_keeps_the_schema_and_names_the_run(produced_built: Lab) -> None:

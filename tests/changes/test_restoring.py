@@ -44,6 +44,9 @@ def test_restore_a_run(lab: Lab) -> None:
     assert between.lost_parents == change.predict(before).lost_parents == {above: LostParent(key, {key: 1})}
     assert between.experiments[key].deleted_runs == tuple(sorted([above, other]))
     assert stages(lab, key)[sweep] == "deleted"
+    back = StoreWriter(lab.store, {}).inverse(change)
+    assert isinstance(back, DeleteRun)
+    assert back.predict(between).lost_parents == before.lost_parents
     assert lab.read().lost_parents == before.lost_parents
 
 

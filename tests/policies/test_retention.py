@@ -121,6 +121,7 @@ def test_runs_and_experiments_come_back(make_lab: LabMaker) -> None:
     assert line.message == "3 of its runs are deleted and must be kept"
     assert line.observed == ", ".join(sorted(several))
     assert "case 8" in line.expected
+    assert plan_for(lab, "RET001").unfixed == (), "what came back with its experiment is missed no more"
     assert mended(lab) == []
     assert {stage(lab, run_id) for run_id in (single, *several, *inside)} == {"active"}
     assert stage(lab, rest) == "deleted"
@@ -148,7 +149,8 @@ def test_an_experiment_comes_back_under_its_own_name(make_lab: LabMaker) -> None
 
 def test_what_is_for_people(make_lab: LabMaker) -> None:
     """An experiment with something held in it, a logged model, a second production experiment."""
-    holds = [{"runs": ["lonely"], "reason": "case 7"}, {"experiments": ["fraud", "credit_*"], "reason": "case 8"}]
+    held = ["fraud", "credit_production"]
+    holds = [{"runs": ["lonely"], "reason": "case 7"}, {"experiments": held, "reason": "case 8"}]
     lab = make_lab(retention={"hold": holds})
     away, fraud, production = lab.experiment("away"), lab.experiment("fraud"), lab.experiment("credit_delivery")
     rival = lab.experiment("credit_production")
@@ -172,9 +174,10 @@ def test_what_is_for_people(make_lab: LabMaker) -> None:
     )
     assert "a second production experiment of product credit" in second
     assert "MLflow cannot restore a logged model" in third
-    lab.model(fraud, lab.run(fraud), "again", **{"compliance.source_model_id": lost})
+    again = lab.model(production, lab.run(production), "again", **{"compliance.source_model_id": lost})
     lab.client.restore_experiment(away)
     assert keys(lab) == [("experiment-deleted", "experiment", rival)]
+    assert ("logged_model", again) in retained(Context(lab.read(), lab.settings)), "it is kept in the other one's place"
 
 
 def test_production_that_was_deleted(make_lab: LabMaker) -> None:

@@ -205,6 +205,8 @@ class TestProduction:
         assert rules(on(context, ended), new) == dict.fromkeys(wanted)
         assert rules(context, overruled) == {}
         assert rules(on(context, date(2099, 1, 1)), old) == {}
+        lab.client.delete_run(old)  # later than that
+        assert rules(on(with_retention(lab, production_years=1, superseded_years=2), ended), old) == wanted
 
     def test_a_built_one_went_into_service_when_it_was_built(self, lab: Lab) -> None:
         key = lab.experiment("credit_delivery")

@@ -13,6 +13,15 @@ import socket
 import time
 from typing import Any
 
+import pytest
+
+from mlflow_compliance.settings.flags import commands_in
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if commands_in(lambda dest: getattr(config.option, dest, None)):
+        arm(os.environ["KILL_AT"])  # nothing will be collected
+
 
 def pytest_collection_finish() -> None:
     arm(os.environ["KILL_AT"])

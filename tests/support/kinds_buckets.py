@@ -62,7 +62,8 @@ def served(folder: Path, destination: str = "", variables: Mapping[str, str] | N
     settings = {**serving_artifacts(uri, destination or folder / "kept"), **(variables or {})}
     server = Server(folder / "server", "uvicorn", "mlflow.server.fastapi_app:app", "--log-level", "warning", **settings)
     try:
-        yield Place(server.start().wait().url, "", {"MLFLOW_TRACKING_URI": server.url})
+        url, kept = server.start().wait().url, None if destination else folder / "kept"
+        yield Place(url, "", {"MLFLOW_TRACKING_URI": server.url}, database=uri, kept=kept)
     finally:
         server.stop()
 

@@ -17,7 +17,7 @@ def http(folder: Path, users: str = "") -> Iterator[Place]:
     SqlAlchemyStore(uri, str(artifacts)).engine.dispose()
     with tracking_server(folder, uri, artifacts, users=users) as server:
         environment = {"MLFLOW_TRACKING_USERNAME": ADMIN, "MLFLOW_TRACKING_PASSWORD": PASSWORD} if users else {}
-        yield Place(server.url, str(artifacts), environment)
+        yield Place(server.url, str(artifacts), environment, database=uri)
 
 
 @contextmanager

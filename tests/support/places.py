@@ -29,6 +29,10 @@ class Place:
     """Variables that the client needs."""
     settings: str = ""
     """What compliance.toml says beside what it says for every kind."""
+    database: str = ""
+    """The database behind a server."""
+    kept: Path | None = None
+    """The folder in which a server keeps the artifacts that it serves."""
 
 
 Kind = Callable[[Path], AbstractContextManager[Place]]

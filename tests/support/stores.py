@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import pickle
@@ -27,7 +28,7 @@ from mlflow.entities import (
 )
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-from mlflow_compliance.changes import JOURNAL, NOW, Change, CopyRun, DeleteExperiment
+from mlflow_compliance.changes import JOURNAL, NOW, Change, CopyRun, DeleteExperiment, dump, load
 from mlflow_compliance.repair.expected import expected_after
 from mlflow_compliance.settings.schema import Settings, load_settings
 from mlflow_compliance.snapshot.artifacts import Artifacts
@@ -267,12 +268,12 @@ class Lab:
         self.client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
 
     def carry_out(
-        self, *changes: Change, start: Snapshot | None = None
+        self, *changes: Change, start: Snapshot | None = None, journal: str = "20250601T000000Z-abcdef"
     ) -> tuple[list[Change], Snapshot, dict[str, str]]:
         """Write changes, hold each to the law `read(write(store)) == on(read(store))`; their inverses, the store
         after, the binding.
         """
-        binding = {JOURNAL: "20250601T000000Z-abcdef", NOW: "2025-06-01T00:00:00+00:00"}
+        binding = {JOURNAL: journal, NOW: "2025-06-01T00:00:00+00:00"}
         before = start or self.everything()
         writer = StoreWriter(self.store, binding)
         inverses = []
@@ -288,14 +289,23 @@ class Lab:
 
 
 def there_and_back(lab: Lab, *changes: Change) -> tuple[Snapshot, dict[str, str]]:
-    """Carry changes out and take them back, both under the law; the store in between."""
-    before = lab.everything()
-    inverses, between, binding = lab.carry_out(*changes)
-    assert differing(before, between), "the change changed nothing, so nothing was shown"
-    _, after, _ = lab.carry_out(*reversed(inverses))
-    assert differing(before, lab.read(tuple(before.runs))) == []
-    assert differences(before, after) == []
-    return between, binding
+    """Carry changes out and take them back, twice, all of it under the law: what is done again has a journal and ids
+    of its own. The store after the first time, and its binding.
+    """
+    before, found = lab.everything(), []
+    for journal in ("20250601T000000Z-abcdef", "20250602T000000Z-abcdef"):
+        inverses, between, binding = lab.carry_out(*map(read_back, changes), journal=journal)
+        assert differing(before, between), "the change changed nothing, so nothing was shown"
+        _, after, _ = lab.carry_out(*map(read_back, reversed(inverses)))
+        assert differing(before, lab.read(tuple(before.runs))) == []
+        assert differences(before, after) == []
+        found.append((between, binding))
+    return found[0]
+
+
+def read_back(change: Change) -> Change:
+    """A change as a journal gives it back."""
+    return load(json.loads(json.dumps(dump(change))))
 
 
 def copy_change(lab: Lab, run_id: str, source: str, target: str, parent: str | None = None) -> CopyRun:

@@ -1,28 +1,20 @@
-"""Takes repairs back and makes them again from what their journals say, and tells by means of its own what a store
-holds: rows by SQL, files by a walk.
-"""
+"""Takes repairs back and makes them again: by the program, and from what their journals say without it."""
 
 from __future__ import annotations
 
-import hashlib
-import os
-import stat
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from sqlalchemy import MetaData, create_engine, select
-from sqlalchemy.pool import NullPool
 from stores import Lab
 
-from mlflow_compliance.changes import JOURNAL, NOW, load
+from mlflow_compliance.audit.audit import Audit, Options
+from mlflow_compliance.audit.undo import take_back as of_audit
+from mlflow_compliance.changes import JOURNAL, NOW, dump, load
 from mlflow_compliance.errors import ChangeError
+from mlflow_compliance.progress import Silent
+from mlflow_compliance.repair.undo import Undo
 from mlflow_compliance.store.write.writer import StoreWriter
 
-RENEWED = {"last_update_time", "last_updated_time", "last_updated_timestamp", "last_updated_timestamp_ms"}
-"""Columns with the time of the last change, which nobody can put back."""
-
-Rows = dict[str, dict[tuple[Any, ...], dict[str, Any]]]
 Line = Mapping[str, Any]
 
 
@@ -39,6 +31,13 @@ def undo(lab: Lab, lines: Sequence[Line]) -> list[str]:
     return left
 
 
+def take_back(lab: Lab, name: str = "last") -> Undo:
+    """What --fix-undo does with a journal of a store."""
+    audit = Audit(Options(rootdir=lab.folder, workdir=lab.folder, undo=name), Silent)
+    audit._settings, audit._store = lab.settings, lab.store
+    return of_audit(audit, name, lambda _plan: None, dry_run=False)
+
+
 def redo(lab: Lab, lines: Sequence[Line], journal: str = "20250602T000000Z-abcdef") -> list[dict[str, Any]]:
     """Carry out again what a journal says was done, under another journal; its lines, with the inverses of now."""
     done = {line["change"] for line in lines if line.get("state") == "done"}
@@ -49,69 +48,8 @@ def redo(lab: Lab, lines: Sequence[Line], journal: str = "20250602T000000Z-abcde
             change = load(line["do"])
             inverse = writer.inverse(change)
             writer.write(change)
-            found += [{**line, "undo": inverse and dumped(inverse)}, {"change": line["change"], "state": "done"}]
+            found += [{**line, "undo": inverse and dump(inverse)}, {"change": line["change"], "state": "done"}]
     return found
-
-
-def dumped(change: Any) -> dict[str, Any]:
-    from mlflow_compliance.changes import dump
-
-    return dump(change)
-
-
-def rows_in(uri: str) -> Rows:
-    """Table -> key of a row -> the row, of every table of a database, without the times of the last change."""
-    engine = create_engine(uri, poolclass=NullPool)
-    tables = MetaData()
-    tables.reflect(engine)
-    found: Rows = {}
-    with engine.connect() as connection:
-        for table in tables.tables.values():
-            names = [column.name for column in table.primary_key] or [column.name for column in table.columns]
-            for row in connection.execute(select(table)).mappings():
-                kept = {name: value for name, value in row.items() if name not in RENEWED}
-                key = tuple(str(row[name]) for name in names)
-                found.setdefault(table.name, {})[key] = kept
-    engine.dispose()
-    return found
-
-
-def lost_rows(before: Rows, after: Rows) -> list[str]:
-    """Where a row that was there is not, or says something else."""
-    return [
-        f"{table} {key}: {row} is now {after.get(table, {}).get(key)}"
-        for table, rows in before.items()
-        for key, row in rows.items()
-        if after.get(table, {}).get(key) != row
-    ]
-
-
-def files_in(folder: Path) -> dict[str, tuple[Any, ...]]:
-    """Path below a folder -> what it holds, its mode and the time of writing; of folders the mode alone. Databases and
-    the folder of the journals are left out.
-    """
-    found: dict[str, tuple[Any, ...]] = {}
-    for place, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if name != ".compliance"]
-        for name in folders:
-            path = os.path.join(place, name)
-            found[os.path.relpath(path, folder)] = ("folder", stat.S_IMODE(os.lstat(path).st_mode))
-        for name in names:
-            path, facts = os.path.join(place, name), os.lstat(os.path.join(place, name))
-            if not name.startswith("mlflow.db"):
-                digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
-                found[os.path.relpath(path, folder)] = (digest, stat.S_IMODE(facts.st_mode), facts.st_mtime_ns)
-    return found
-
-
-def new_paths(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """What is there now and was not, but for what lies in a quarantine."""
-    return sorted(path for path in after.keys() - before.keys() if ".quarantine" not in path.split(os.sep))
-
-
-def lost_files(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """Where a file or folder that was there is not, or is other than it was."""
-    return [f"{path}: {facts} is now {after.get(path)}" for path, facts in before.items() if after.get(path) != facts]
 
 
 def taken_back(lab: Lab) -> list[str]:

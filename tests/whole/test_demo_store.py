@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from evidence import differing, files_of, lost, rows_of
 from gates import CHECKOUT
 from mlflow.entities import ViewType
 from stores import Lab
@@ -268,7 +269,9 @@ print(json.dumps({"code": code, "files": len(there), "same": kept == there, "rep
 
 
 def test_the_demo_keeps_the_store_as_it_was(tmp_path: Path) -> None:
-    """What lies in `before` is what the repair found, byte for byte."""
+    """What lies in `before` is what the repair found, byte for byte, and what taking it back brings again: each row,
+    path, byte and mode.
+    """
     example = CHECKOUT / "examples" / "credit_scoring"
     done = subprocess.run(
         [sys.executable, "-c", SPY, str(tmp_path / "demo")],
@@ -280,3 +283,13 @@ def test_the_demo_keeps_the_store_as_it_was(tmp_path: Path) -> None:
     told = json.loads(done.stdout.splitlines()[-1])
     assert told.pop("files") > 90, done.stderr
     assert told == {"code": 0, "same": True, "repaired": True}, done.stdout
+    store = tmp_path / "demo"
+    rows, files = rows_of(store / "before" / "mlflow.db"), files_of(store / "before" / "mlruns")
+    assert lost(rows, rows_of(store / "mlflow.db"))
+    undone = subprocess.run(
+        [sys.executable, "-m", "pytest", "--fix-undo=last"], cwd=store, capture_output=True, text=True, check=False
+    )
+    assert undone.returncode == 0, undone.stdout + undone.stderr
+    assert re.search(r"taken back: (\d+) of \1 changes", undone.stdout)
+    assert lost(rows, rows_of(store / "mlflow.db")) == {}
+    assert differing(files, files_of(store / "mlruns")) == {}

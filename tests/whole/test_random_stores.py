@@ -7,22 +7,33 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from evidence import differing, files_of, lost, new_paths, rows_of
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from repairs import carry_out, found_in, plan_for
+from repairs import carry_out, findings, found_in, plan_for, without_ids
 from stores import BIG, Lab
+from undoing import take_back
 
+from mlflow_compliance.changes import SetExperimentTag
 from mlflow_compliance.errors import StoreError
+from mlflow_compliance.snapshot.diff import differences
 from mlflow_compliance.store.store import refuse_writing
 
-EXAMPLES = 200 if os.environ.get("MLFLOW_COMPLIANCE_TESTS_LONG") else 12
-"""Stores in one run; `tox run -e long` asks for the many."""
+LONG = bool(os.environ.get("MLFLOW_COMPLIANCE_TESTS_LONG"))
+EXAMPLES = 200 if LONG else 12
+"""Stores in one run; `tox run -e prove` asks for the many."""
+TAKEN_BACK = 250 if LONG else 4
+"""Stores whose repair is taken back, made again and taken back again."""
+MANY = 10_000
+"""Changes that the many stores carry out and take back, in all, at least."""
+NAMES = ("work {}", "test_{}", "credit_{}_production", "scratch_{}_test")
 ABSENT = {"no-model", "missing", "gone", "files-missing", "nothing-loads", "incomplete"}
 """Codes of findings that say that something is not there."""
 KINDS = ("plain", "nested", "relative", "served", "moved", "outside")
@@ -47,6 +58,8 @@ class StorePlan:
     shared: bool
     database_copied: bool
     unmounted: bool
+    names: tuple[str, ...] = ()
+    """Patterns of the experiments' names, in turn; all of the first kind where there is none."""
 
     @property
     def ordinary(self) -> bool:
@@ -83,7 +96,8 @@ class Grown:
         self.folder = folder
         self.lab = Lab.new(folder / "store", empty, {})
         for number, (kind, runs) in enumerate(plan.experiments):
-            self._experiment(kind, f"work {number}", runs)
+            names = plan.names or NAMES[:1]
+            self._experiment(kind, names[number % len(names)].format(number), runs)
         if plan.orphan:
             left = self.lab.stray("77", {f"{'ab' * 16}/artifacts/left.bin": b"left behind" * 200})
             for path in (*left.rglob("*"), left):
@@ -108,7 +122,8 @@ class Grown:
         lab, client = self.lab, self.lab.client
         number = str(max(map(int, lab.read(artifacts=False).experiments)) + 1)
         home = self._home(kind, number)
-        key = client.create_experiment(name, artifact_location=str(home), tags={"lifecycle": "reference"})
+        tags = {} if self.plan.names else {"lifecycle": "reference"}
+        key = client.create_experiment(name, artifact_location=str(home), tags=tags)
         for index, run in enumerate(runs):
             files = {f"part{part}.bin": BIG + bytes([part]) for part in run.files}
             run_id = lab.run(key, f"run {index}", status=run.status, files=files)
@@ -142,6 +157,13 @@ class Grown:
             "theirs", artifact_location=str(self.folder / "elsewhere" / "mlruns" / "90")
         )
         other.run(key, "their run", files={"theirs.bin": BIG + b"theirs"})
+
+    def held(self) -> tuple[Any, Any]:
+        """Every row, and every file with its bytes, mode and time."""
+        found = {}
+        for root in (self.lab.mlruns, self.folder / "elsewhere"):
+            found |= {f"{root.name}/{path}": facts for path, facts in files_of(root).items()}
+        return rows_of(self.lab.database), found
 
     def meant(self) -> dict[Path, tuple[str, int]]:
         """Every file that a row of some database means -> its hash and inode; the orphan alone is nobody's."""
@@ -199,3 +221,95 @@ def test_a_repair_touches_no_file_that_a_row_can_mean(
     left = lab.mlruns / "77"
     assert left.exists() is False, "what is surely nobody's is moved aside"
     assert plan_for(lab).changes == (), "a second repair finds nothing to do"
+
+
+BUSY = st.builds(
+    StorePlan,
+    experiments=st.lists(
+        st.tuples(st.sampled_from(KINDS[:2]), st.lists(RUNS, min_size=1, max_size=3).map(tuple)), min_size=3, max_size=6
+    ).map(tuple),
+    orphan=st.booleans(),
+    shared=st.just(False),
+    database_copied=st.just(False),
+    unmounted=st.just(False),
+    names=st.permutations(NAMES).map(tuple),
+)
+COUNTED: Counter[str] = Counter()
+"""What the stores of this session came to."""
+
+
+@settings(
+    max_examples=TAKEN_BACK,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
+    phases=[Phase.explicit, Phase.generate],
+)
+@given(plan=BUSY, choice=st.integers(0, 1000))
+def test_what_a_repair_did_is_taken_back_and_made_again(
+    plan: StorePlan, choice: int, folders: Iterator[Path], empty_store: bytes
+) -> None:
+    grown = Grown(plan, next(folders), empty_store)
+    lab, before, start = grown.lab, grown.held(), grown.lab.everything()
+    done = carry_out(lab, plan_for(lab))
+    assert (done.differing, done.outcome.failed) == ([], [])
+    number = len(done.outcome.applied)
+    if not number:
+        return
+    repaired = findings(lab)
+
+    def as_before() -> None:
+        now = grown.held()
+        assert lost(before[0], now[0]) == {}
+        assert differing(before[1], now[1]) == {}
+        assert new_paths(before[1], now[1]) == []
+        assert differences(start, lab.read(tuple(start.runs))) == []
+        COUNTED["changes taken back"] += number
+
+    undo = take_back(lab)
+    assert [line for line, well in undo.lines() if not well] == []
+    assert len(undo.done) == number
+    as_before()
+
+    # Somebody does something that has nothing to do with it: it stays, and the undo is taken back all the same.
+    other = lab.client.create_experiment("unrelated", tags={"lifecycle": "reference"})
+    again = take_back(lab, Path(undo.journal).stem)
+    assert [line for line, well in again.lines() if not well] == []
+    assert sorted(map(without_ids, findings(lab))) == sorted(map(without_ids, repaired))
+    COUNTED["changes made"] += 2 * number
+
+    # And something that has: that alone is left.
+    tags = [
+        step.change
+        for step in again.done
+        if isinstance(step.change, SetExperimentTag)
+        and step.change.value
+        and lab.client.get_experiment(step.change.experiment_id).lifecycle_stage == "active"
+    ]
+    touched = tags[choice % len(tags)] if tags else None
+    if touched:
+        lab.client.set_experiment_tag(touched.experiment_id, touched.key, "what somebody wrote")
+    undo = take_back(lab)
+    assert len(undo.plan.left) + len(undo.failed) == bool(touched)
+    assert undo.differing == []
+    if touched:
+        kept = lab.client.get_experiment(touched.experiment_id).tags
+        assert kept[touched.key] == "what somebody wrote"
+        if touched.before is None:
+            lab.client.delete_experiment_tag(touched.experiment_id, touched.key)
+        else:
+            lab.client.set_experiment_tag(touched.experiment_id, touched.key, touched.before)
+    assert lab.client.get_experiment(other).lifecycle_stage == "active"
+    lab.sql("DELETE FROM experiment_tags WHERE experiment_id = ?", int(other))
+    lab.sql("DELETE FROM experiments WHERE experiment_id = ?", int(other))
+    as_before()
+    COUNTED["stores"] += 1
+
+
+def test_so_many_changes_were_made_and_taken_back(request: pytest.FixtureRequest) -> None:
+    reporter = request.config.pluginmanager.getplugin("terminalreporter")
+    assert reporter is not None
+    reporter.write_line(", ".join(f"{number} {what}" for what, number in sorted(COUNTED.items())))
+    if not COUNTED:
+        pytest.skip("the stores were built by another process, or not at all")
+    if LONG:
+        assert COUNTED["changes made"] + COUNTED["changes taken back"] >= MANY

@@ -8,27 +8,29 @@ import shutil
 from collections import Counter
 
 import pytest
+from evidence import differing as unlike
+from evidence import files_of, lost, new_paths, rows_of
 from repairs import EVERY, carry_out, hashes, plan_for
 from stores import Lab, differing
-from undoing import files_in, lost_files, lost_rows, new_paths, redo, rows_in, taken_back, undo
+from undoing import redo, taken_back, undo
 
 from mlflow_compliance.snapshot.diff import differences
 
 
 @pytest.mark.slow
 def test_the_demo_store_there_and_back_twice(demo: Lab) -> None:
-    before, rows, files = demo.everything(), rows_in(demo.uri), files_in(demo.folder)
+    before, rows, files = demo.everything(), rows_of(demo.database), files_of(demo.mlruns)
     contents = hashes(demo.folder)
     done = carry_out(demo, plan_for(demo, EVERY))
     assert (done.differing, done.outcome.failed) == ([], [])
-    assert lost_rows(rows, rows_in(demo.uri)), "nothing was changed, so nothing was shown"
-    assert lost_files(files, files_in(demo.folder))
+    assert lost(rows, rows_of(demo.database)), "nothing was changed, so nothing was shown"
+    assert unlike(files, files_of(demo.mlruns))
 
     def as_before() -> None:
         after = demo.read(tuple(before.runs))
-        assert lost_rows(rows, rows_in(demo.uri)) == []
-        assert lost_files(files, files_in(demo.folder)) == []
-        assert new_paths(files, files_in(demo.folder)) == []
+        assert lost(rows, rows_of(demo.database)) == {}
+        assert unlike(files, files_of(demo.mlruns)) == {}
+        assert new_paths(files, files_of(demo.mlruns)) == []
         assert differences(before, after) == []
         assert differing(before, after) == []
 

@@ -100,10 +100,9 @@ def state_of(record: JournalRecord, shelf: Shelf) -> str:
     failed = sum(entry.state == "failed" for entry in record.entries)
     words += ["ended"] if record.ended else ["broken off"]
     words += [f"{failed} failed"] if failed else []
-    back = shelf.undone(record)
-    if back:
-        whole = len(back) >= len(record.done)
-        words.append("taken back" if whole else f"{len(back)} of {len(record.done)} taken back")
+    done = {entry.number for entry in record.done if entry.undo is not None}
+    if back := shelf.undone(record):
+        words.append("taken back" if back >= done else f"{len(back & done)} of {len(done)} taken back")
     return ", ".join(words)
 
 

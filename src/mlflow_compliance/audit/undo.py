@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 from mlflow_compliance.audit.audit import Audit, AuditTarget
 from mlflow_compliance.audit.journals import LAST, Shelf
 from mlflow_compliance.errors import StoreError
-from mlflow_compliance.repair.reading import BEGUN, JournalRecord
+from mlflow_compliance.repair.reading import BEGUN, FAILED, JournalRecord
 from mlflow_compliance.repair.undo import Past, Undo, UndoPlan, carry_out_undo, plan_undo
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 
 def take_back(audit: Audit, name: str, tell: Callable[[UndoPlan], None], *, dry_run: bool) -> Undo:
@@ -24,8 +24,16 @@ def take_back(audit: Audit, name: str, tell: Callable[[UndoPlan], None], *, dry_
     target = AuditTarget(audit)
 
     def plan() -> UndoPlan:
-        past = _past(Shelf(audit.store), name)
-        return plan_undo(past, target.read_anew(tuple(sorted(past.ids))))
+        shelf = Shelf(audit.store)
+        for record in _standing(shelf) if name == LAST else [shelf.named(name)]:
+            past = _past(shelf, record, name)
+            made = plan_undo(past, target.read_anew(tuple(sorted(past.ids))))
+            # A repair that was broken off may have begun a change that it did not make: the one before it is meant.
+            if made.steps or made.left or name != LAST:
+                return made
+        raise StoreError(
+            f"no repair of {shelf.store.info.uri} is left that could be taken back: --fix-journals lists them all"
+        )
 
     if dry_run:
         undo = Undo(plan())
@@ -35,8 +43,7 @@ def take_back(audit: Audit, name: str, tell: Callable[[UndoPlan], None], *, dry_
     return carry_out_undo(target, plan, tell, audit.progress())
 
 
-def _past(shelf: Shelf, name: str) -> Past:
-    record = _last(shelf) if name == LAST else shelf.named(name)
+def _past(shelf: Shelf, record: JournalRecord, name: str) -> Past:
     if record.problem:
         raise StoreError(
             f"the journal {record.id or name} is not as it was written ({record.problem}): nothing is taken back by "
@@ -54,20 +61,17 @@ def _past(shelf: Shelf, name: str) -> Past:
     return Past(record, undone, begun - undone, _known(shelf, record, undone))
 
 
-def _last(shelf: Shelf) -> JournalRecord:
-    """The newest repair of which something still stands; an undo is taken back by its id alone."""
+def _standing(shelf: Shelf) -> Iterator[JournalRecord]:
+    """The repairs of which something may still stand, the newest first; an undo is taken back by its id alone."""
     for key in sorted(shelf.records, reverse=True):
         record = shelf.records[key]
         if not record.is_undo and not record.is_purge and (record.problem or _stands(record, shelf)):
-            return record
-    raise StoreError(
-        f"no repair of {shelf.store.info.uri} is left that could be taken back: --fix-journals lists them all"
-    )
+            yield record
 
 
 def _stands(record: JournalRecord, shelf: Shelf) -> bool:
-    left = {entry.number for entry in record.entries if entry.state != "failed"} - shelf.undone(record)
-    return bool(left)
+    kept = {entry.number for entry in record.entries if entry.state != FAILED and entry.undo is not None}
+    return bool(kept - shelf.undone(record))
 
 
 def _known(shelf: Shelf, record: JournalRecord, undone: set[int]) -> dict[str, str]:

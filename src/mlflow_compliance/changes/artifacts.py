@@ -17,7 +17,7 @@ from mlflow_compliance.snapshot.snapshot import Snapshot
 @dataclass(frozen=True)
 class LinkDuplicate(Change):
     """Make `path` the same physical copy as `kept`: a copy-on-write clone where the file system has it, else a
-    read-only hard link.
+    read-only hard link. `mates` are paths that share a copy with `path` until then.
     """
 
     applicability = Applicability.REVERSIBLE
@@ -28,6 +28,7 @@ class LinkDuplicate(Change):
     kept: str
     sha256: str
     size: int
+    mates: tuple[str, ...] = ()
 
     @property
     def entity(self) -> EntityRef:
@@ -50,7 +51,8 @@ class LinkDuplicate(Change):
 class UnlinkDuplicate(Change):
     """Make `path` a physical copy of its own again, with the mode and modification time (nanoseconds) that it had.
 
-    `recorded` says that its hash was on record before it came to share a copy: it stays there.
+    `recorded` says that its hash was on record before it came to share a copy: it stays there. `mates` were one file
+    with it: it becomes one with those again that do not share the copy of `kept` (any more).
     """
 
     applicability = Applicability.REVERSIBLE
@@ -63,6 +65,7 @@ class UnlinkDuplicate(Change):
     mode: int
     mtime_ns: int
     recorded: bool = False
+    mates: tuple[str, ...] = ()
 
     @property
     def entity(self) -> EntityRef:
@@ -73,7 +76,12 @@ class UnlinkDuplicate(Change):
 
     def predict(self, snapshot: Snapshot) -> Snapshot:
         artifacts = artifacts_in(snapshot)
-        file = artifacts.files[self.path]._replace(copy=f"own:{self.path}")
+        if self.path not in artifacts.files:
+            raise ChangeError(f"{self.path} is not there any more")
+        file, kept = artifacts.files[self.path], artifacts.files.get(self.kept)
+        copies = [artifacts.files[mate].copy for mate in self.mates if mate in artifacts.files]
+        copies = [copy for copy in copies if copy not in (file.copy, kept and kept.copy)]
+        file = file._replace(copy=copies[0] if copies else f"own:{self.path}")
         gone = () if self.recorded else (self.path,)
         recorded = {path: digest for path, digest in artifacts.recorded.items() if path not in gone}
         return replace(

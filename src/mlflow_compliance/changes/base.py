@@ -11,7 +11,7 @@ from functools import cache
 from itertools import chain
 from typing import Any, ClassVar
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.safe_text import without_secrets
@@ -107,7 +107,7 @@ def texts_in(value: object) -> Iterator[str]:
 
 
 def load(data: Mapping[str, Any]) -> Change:
-    """The change that `dump` wrote. Raises ChangeError for a kind that this version does not know."""
+    """The change that `dump` wrote. Raises ChangeError for a kind, or fields, that this version does not know."""
     fields = dict(data)
     kind = Change.kinds.get(fields.pop("kind", ""))
     if kind is None:
@@ -115,7 +115,12 @@ def load(data: Mapping[str, Any]) -> Change:
             f"the journal holds a change of kind {data.get('kind')!r}, which this version does not know: use the "
             "version that wrote it"
         )
-    loaded: Change = _values(kind).validate_python(fields)
+    try:
+        loaded: Change = _values(kind).validate_python(fields)
+    except ValidationError as error:
+        raise ChangeError(
+            f"the journal holds a {kind.__name__} that this version cannot read: use the version that wrote it"
+        ) from error
     return loaded
 
 

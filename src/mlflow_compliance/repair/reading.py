@@ -8,8 +8,10 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
+from mlflow_compliance.changes import JOURNAL, NOW
 from mlflow_compliance.production.keys import PublicKey
 from mlflow_compliance.repair.journal import CHAIN
 
@@ -72,6 +74,12 @@ class JournalRecord:
     @property
     def done(self) -> list[Entry]:
         return [entry for entry in self.entries if entry.state == DONE]
+
+    @cached_property
+    def bound(self) -> dict[str, str]:
+        """Symbol -> what it stood for."""
+        own = {JOURNAL: self.id, NOW: self.text("at")[:19]}
+        return own | {symbol: key for entry in self.done for symbol, key in entry.bound.items()}
 
     def text(self, name: str) -> str:
         """A value of the header as text, empty where it is not there."""

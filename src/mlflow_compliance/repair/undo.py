@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 _ID = re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
 _IDS = re.compile(r"(m-)?[0-9a-f]{32}")
-_NO_WAY_BACK = "its journal holds nothing that takes it back"
 
 
 @dataclass(frozen=True)
@@ -55,6 +54,8 @@ class Back:
     change: Change
     sure: bool
     """Whether it was surely made, and surely not taken back yet."""
+    already: bool = False
+    """Whether an undo that was broken off got there: it is told of in the journal, and nothing is written."""
 
     @property
     def original(self) -> Change:
@@ -69,6 +70,8 @@ class UndoPlan:
     start: Snapshot
     steps: tuple[Back, ...]
     left: tuple[tuple[str, str], ...]
+    stay: tuple[str, ...] = ()
+    """What nobody wants back: a copy that was broken off and cleared away."""
 
     @property
     def title(self) -> str:
@@ -80,7 +83,9 @@ class UndoPlan:
         """The plan for people: the same text whether it is carried out or not."""
         yield self.title
         for step in self.steps:
-            yield f"    - {step.change.describe()}"
+            yield f"    - {step.change.describe()}{' (was taken back already)' if step.already else ''}"
+        for what in self.stay:
+            yield f"    . stays: {what}"
         for what, reason in self.left:
             yield f"    ! left: {what}: {reason}"
         if not (self.steps or self.left):
@@ -98,6 +103,8 @@ class Undo:
     journal: str = ""
     done: list[Back] = field(default_factory=list)
     failed: list[tuple[str, str]] = field(default_factory=list)
+    absent: list[str] = field(default_factory=list)
+    """Changes that a repair which was broken off had begun, and that are not there."""
     kept: str = ""
     not_kept: str = ""
     differing: list[str] = field(default_factory=list)
@@ -117,10 +124,15 @@ class Undo:
             yield f"the journal is not kept in the store, only in the folder above: {self.not_kept}", False
         if made := [key for step in self.done for key in step.entry.bound.values() if _IDS.fullmatch(key)]:
             yield f"made by the repair and soft-deleted now: {', '.join(made)}", True
+        for what in self.absent:
+            yield f"was not there: {what}", True
         for what, reason in self.failed:
             yield f"left: {what}: {reason}", False
+        if left := len(self.plan.left) + len(self.failed):
+            yield f"not taken back: {left} of the changes, each with its reason above", False
         if not self.differing:
-            yield "verified: the store, read anew, is what was planned", True
+            rest = "the rest of the store" if left else "the store"
+            yield f"verified: {rest}, read anew, is what was planned", True
         for line in self.differing:
             yield f"not as planned: {line}", False
 
@@ -129,25 +141,29 @@ def plan_undo(past: Past, snapshot: Snapshot) -> UndoPlan:
     """The plan that takes back what a journal says was done, or may have been. Nothing is written on top of what
     somebody changed since.
     """
-    now, steps, left = snapshot, [], []
+    now, steps, left, stay = snapshot, list[Back](), list[tuple[str, str]](), list[str]()
     for entry in reversed(past.record.entries):
         if entry.state == FAILED or entry.number in past.undone:
+            continue
+        if entry.undo is None:
+            stay.append(_told(entry, past.record))
             continue
         sure = entry.state != BEGUN and entry.number not in past.begun
         try:
             change = _inverse_of(entry, past.known)
             now = change.predict(now)
         except ChangeError as error:
-            if sure or not _is_back(entry, now):
-                left.append((_told(entry), str(error)))
+            if sure or not _is_back(entry, past, now):
+                left.append((_told(entry, past.record), str(error)))
+            elif entry.state != BEGUN:
+                steps.append(Back(entry, change, sure, already=True))
             continue
         steps.append(Back(entry, change, sure))
-    return UndoPlan(past, snapshot, tuple(steps), tuple(left))
+    return UndoPlan(past, snapshot, tuple(steps), tuple(left), tuple(stay))
 
 
 def _inverse_of(entry: Entry, known: Mapping[str, str]) -> Change:
-    if entry.undo is None:
-        raise ChangeError(_NO_WAY_BACK)
+    assert entry.undo is not None
     return load(_with_ids(entry.undo, known))
 
 
@@ -160,20 +176,28 @@ def _with_ids(value: Any, known: Mapping[str, str]) -> Any:
     return [_with_ids(item, known) for item in value] if isinstance(value, list) else value
 
 
-def _told(entry: Entry) -> str:
+def _told(entry: Entry, record: JournalRecord) -> str:
+    """What a change did, with what its symbols stood for."""
     try:
-        return load(entry.do).describe()
+        return bind(load(entry.do).describe(), record.bound)
     except ChangeError:
         return f"change {entry.number}"
 
 
-def _is_back(entry: Entry, snapshot: Snapshot) -> bool:
-    """Whether a change could be made (again) as it was: then it is not there."""
+def _is_back(entry: Entry, past: Past, snapshot: Snapshot) -> bool:
+    """Whether a change is surely not there: it could be made as it was, which would change something, and taking it
+    back would change nothing.
+    """
     try:
-        load(entry.do).predict(snapshot)
+        again = load(_with_ids(entry.do, {**past.known, **past.record.bound})).predict(snapshot)
     except ChangeError:
         return False
-    return True
+    if not differences(again, snapshot):
+        return False
+    try:
+        return not differences(_inverse_of(entry, past.known).predict(snapshot), snapshot)
+    except ChangeError:
+        return True
 
 
 def carry_out_undo(
@@ -210,6 +234,11 @@ def _write(undo: Undo, target: Target, progress: Progress) -> None:
                 undo.kept = target.keep(writer)
             except (ChangeError, StoreError) as error:
                 undo.not_kept = str(error)
+    except StoreError as gone:
+        raise StoreError(
+            f"the undo stopped after {len(undo.done)} of {len(undo.plan.steps)} changes (journal: {journal.path}): "
+            f"give the same --fix-undo again to finish it; {gone}"
+        ) from gone
     finally:
         progress.stop()
         target.forget()
@@ -217,25 +246,28 @@ def _write(undo: Undo, target: Target, progress: Progress) -> None:
 
 
 def _take_back(number: int, step: Back, undo: Undo, writer: Writer, binding: dict[str, str], journal: Journal) -> None:
-    known = set(binding)
-    again = undo.plan.past.record.is_undo
+    known, begun = set(binding), False
+    again, record = undo.plan.past.record.is_undo, undo.plan.past.record
     try:
         # What is done again is another thing than before, with an inverse of its own.
-        inverse = writer.inverse(step.change) if again else step.original
+        inverse = writer.inverse(step.change) if again and not step.already else step.original
         journal.begin_all(step.entry.policy, [(number, step.change, inverse)], takes_back=step.entry.number)
-        writer.write(step.change)
+        begun = True
+        if not step.already:
+            writer.write(step.change)
     except ChangeError as error:
-        journal.failed(number, str(error))
-        if step.sure or not _is_back(step.entry, undo.plan.start):
-            undo.failed.append((_told(step.entry), str(error)))
-        try:
+        there = step.sure or not _is_back(step.entry, undo.plan.past, undo.plan.start)
+        if begun and not there and step.entry.state != BEGUN:
+            step = replace(step, already=True)
+        else:
+            journal.failed(number, str(error))
+            told = _told(step.entry, record)
+            if there:
+                undo.failed.append((told, str(error)))
+            else:
+                undo.absent.append(told)
             writer.reach()
-        except StoreError as gone:
-            raise StoreError(
-                f"the store went away during the undo ({len(undo.done)} of {len(undo.plan.steps)} changes were taken "
-                f"back, journal: {journal.path}): bring it back, then give the same --fix-undo again to finish; {gone}"
-            ) from gone
-        return
+            return
     journal.done_all([(number, {key: value for key, value in binding.items() if key not in known})])
     undo.done.append(step)
 
@@ -245,7 +277,7 @@ def _compare(undo: Undo, target: Target, binding: Mapping[str, str]) -> None:
     now = undo.plan.start
     try:
         for step in undo.done:
-            now = step.change.predict(now)
+            now = now if step.already else step.change.predict(now)
     except ChangeError as error:
         undo.differing = [f"what the store must be now cannot be told: {error}"]
         return

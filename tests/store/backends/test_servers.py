@@ -302,7 +302,7 @@ def test_a_server_that_is_killed_in_the_middle_of_a_repair(tmp_path: Path, empty
             assert result.ret == 4, text
             assert "Traceback" not in text
             (line,) = {line for line in text.splitlines() if "is gone" in line}
-            assert "run --fix again when the server answers" in line
+            assert "give the same command again when the server answers" in line
             journal = max((gate.folder / ".compliance").glob("[0-9]*.jsonl"), key=lambda path: path.stat().st_mtime_ns)
             assert [json.loads(text) for text in journal.read_text().splitlines()][-1].get("state") in (
                 "begin",

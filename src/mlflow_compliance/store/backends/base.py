@@ -103,8 +103,8 @@ class Backend(ABC):
         """
         return None
 
-    def reach(self) -> None:  # noqa: B027  a file does not go away
-        """Raise StoreError where a server that keeps the rows does not answer."""
+    def reach(self) -> None:  # noqa: B027  a file store does not go away
+        """Raise StoreError where a server that keeps the rows does not answer, or a file that does takes no writing."""
 
     @contextmanager
     def lock(self) -> Iterator[None]:

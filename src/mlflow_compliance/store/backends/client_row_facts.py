@@ -26,8 +26,7 @@ class RowFactsListing:
     _homes: set[str] = field(init=False)
 
     def __post_init__(self) -> None:
-        deleted = {key for key, item in self.experiments.items() if not item.active}
-        self._homes = held_homes(self.settings, self.experiments) | deleted
+        self._homes = held_homes(self.settings, self.experiments)
 
     def run(self, run: RunRow) -> None:
         """Before the models."""

@@ -21,8 +21,7 @@ def row_facts(
     """Of the caller's workspace; nothing where the settings say nothing of retention."""
     if not settings.retention.says_anything:
         return {}
-    # MLflow deletes the runs of an experiment with it and leaves its logged models active: the next gc takes both.
-    homes = held_homes(settings, experiments) | {key for key, item in experiments.items() if not item.active}
+    homes = held_homes(settings, experiments)
     runs = _runs(tables, settings, experiments, homes)
     return {row.ref.place: row for row in (*runs, *_models(tables, settings, experiments, homes, runs))}
 
@@ -123,6 +122,11 @@ def _models(
         for key, home, name, lifecycle, run_id, created, updated in tables.all(sql)
         if str(home) in experiments
         and (
-            lifecycle == DELETED or str(home) in homes or run_id in writers or key in read or holds_model(settings, key)
+            lifecycle == DELETED
+            or str(home) in homes
+            or run_id in writers
+            or key in read
+            or key in sources
+            or holds_model(settings, key)
         )
     ]

@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 
 from mlflow_compliance.snapshot.entities import StoreInfo
 from mlflow_compliance.store.backends.sql import SqlBackend
-from mlflow_compliance.store.backends.sqlite_file import reading, sqlite_path
+from mlflow_compliance.store.backends.sqlite_file import reading, refuse_unwritable, sqlite_path
 
 
 @dataclass(frozen=True)
@@ -43,3 +43,6 @@ class SqliteBackend(SqlBackend):
 
     def reading(self) -> AbstractContextManager[Connection]:
         return reading(self.uri, self.settings.store.busy_timeout)
+
+    def reach(self) -> None:
+        refuse_unwritable(self.path, self.settings.store.busy_timeout)

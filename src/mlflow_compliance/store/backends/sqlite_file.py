@@ -9,7 +9,7 @@ import sqlite3
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from urllib.parse import quote, unquote
 
 from sqlalchemy import Connection, create_engine, exc
@@ -63,6 +63,22 @@ def reading_file(path: str, busy_timeout: float) -> Iterator[Connection]:
                 yield connection
         except (exc.DBAPIError, sqlite3.Error) as error:
             raise StoreError(_sentence(path, error)) from error
+
+
+def refuse_unwritable(path: str, busy_timeout: float) -> None:
+    """Raise StoreError where a transaction that writes cannot be begun; `busy_timeout` in seconds."""
+    folder = os.path.dirname(path)
+    read_only = next((place for place in (path, folder) if not os.access(place, os.W_OK)), "")
+    if read_only:
+        raise StoreError(
+            f"the database {path} cannot be written ({read_only} is read-only here): run as the user who owns it"
+        )
+    try:
+        with closing(_connect(f"file:{quote(path)}?mode=rw", busy_timeout)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("ROLLBACK")
+    except sqlite3.Error as error:
+        raise StoreError(_sentence(path, error)) from error
 
 
 def _connect(source: str, busy_timeout: float) -> sqlite3.Connection:

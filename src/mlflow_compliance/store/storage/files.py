@@ -31,7 +31,7 @@ from mlflow_compliance.store.storage.linking import (
 from mlflow_compliance.store.storage.quarantine import manifest_of, quarantine, restore
 from mlflow_compliance.store.storage.safe_io import digest_of, opened
 
-__all__ = ["manifest_of", "place", "place_shared", "quarantine", "restore", "share", "unshare", "write_new"]
+__all__ = ["manifest_of", "place", "place_shared", "quarantine", "rejoin", "restore", "share", "unshare", "write_new"]
 
 
 def share(kept: str, path: str, sha256: str) -> str:
@@ -79,6 +79,22 @@ def unshare(path: str, mode: int, mtime_ns: int, sha256: str) -> None:
         os.utime(temporary, ns=(here.st_atime_ns, mtime_ns))
         refuse_if_changed(path, here)
         os.replace(temporary, path)
+
+
+def rejoin(mate: str, path: str, sha256: str) -> bool:
+    """Make `path` one file with `mate` again, as it was before it came to share another copy; False where that holds
+    something else by now, or lies elsewhere.
+    """
+    with explained(path), opened(mate) as file, verified(path, sha256) as (_, here):
+        there = os.fstat(file)
+        if digest_of(file, mate) != sha256 or there.st_dev != here.st_dev:
+            return False
+        with staged(path) as temporary:
+            os.link(mate, temporary, follow_symlinks=False)
+            refuse_if_changed(mate, there)
+            refuse_if_changed(path, here)
+            os.replace(temporary, path)
+            return True
 
 
 def place(source: str, target: str) -> None:

@@ -32,6 +32,7 @@ from mlflow_compliance.store.storage.shared_copies import (
     add_shared,
     copy_of_file,
     give_back,
+    is_shared,
     on_record,
     refuse_unless_shared,
 )
@@ -56,7 +57,13 @@ def undo_link_duplicate(change: LinkDuplicate, to: OpenStore) -> UnlinkDuplicate
     with one_sentence(f"{path} could not be read"):
         state = os.lstat(path)
         recorded = bool(on_record(to.store.folder, path))
-    return UnlinkDuplicate(path, kept, change.sha256, change.size, state.st_mode & 0o7777, state.st_mtime_ns, recorded)
+        mates = tuple(mate for mate in map(to.bind, change.mates) if _is_one_file(path, mate))
+    mode, mtime = state.st_mode & 0o7777, state.st_mtime_ns
+    return UnlinkDuplicate(path, kept, change.sha256, change.size, mode, mtime, recorded, mates)
+
+
+def _is_one_file(path: str, other: str) -> bool:
+    return os.path.lexists(path) and os.path.lexists(other) and copy_of_file(path) == copy_of_file(other)
 
 
 @write.register(UnlinkDuplicate)
@@ -65,7 +72,9 @@ def unlink_duplicate(change: UnlinkDuplicate, to: OpenStore) -> None:
     with one_sentence(f"{path} could not be read"):
         copy = copy_of_file(path)
     if refuse_unless_shared(path, kept, change.sha256, (change.mode, change.mtime_ns)):
-        files.unshare(path, change.mode, change.mtime_ns, change.sha256)
+        mate = next((other for other in change.mates if os.path.isfile(other) and not is_shared(other, path)), None)
+        if mate is None or not files.rejoin(mate, path, change.sha256):
+            files.unshare(path, change.mode, change.mtime_ns, change.sha256)
     with one_sentence(f"the hash of {path} could not be taken off the record"):
         if not change.recorded:
             add_records(to.store.folder, "", path)
@@ -76,7 +85,7 @@ def unlink_duplicate(change: UnlinkDuplicate, to: OpenStore) -> None:
 
 @inverse.register(UnlinkDuplicate)
 def undo_unlink_duplicate(change: UnlinkDuplicate, to: OpenStore) -> LinkDuplicate:
-    return LinkDuplicate(change.path, change.kept, change.sha256, change.size)
+    return LinkDuplicate(change.path, change.kept, change.sha256, change.size, change.mates)
 
 
 @write.register(MoveToQuarantine)

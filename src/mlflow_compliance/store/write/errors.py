@@ -23,10 +23,10 @@ def one_sentence(what: str) -> Iterator[None]:
         yield
     except (MlflowException, StoreError, OSError) as error:
         if is_gone(error):
-            way = "the repair stopped here, its journal says how far it came; run --fix again when the server answers"
+            way = "it stopped here, its journal says how far; give the same command again when the server answers"
             raise StoreError(f"{what}, because the tracking server is gone: {way}") from error
         if locked_out(error):
-            way = f"the repair stopped here, its journal says how far it came; {CREDENTIALS}, then run --fix again"
+            way = f"it stopped here, its journal says how far; {CREDENTIALS}, then give the same command again"
             raise StoreError(
                 f"{what}, because the tracking server does not accept the credentials any more (HTTP 401): {way}"
             ) from error

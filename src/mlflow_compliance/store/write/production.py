@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric, RunTag
@@ -60,7 +60,8 @@ def undo_log_production_run(change: LogProductionRun, to: OpenStore) -> RetractP
     folders: tuple[str, ...] = ()
     with suppress(ChangeError, StoreError, MlflowException):  # the logging itself says what is wrong
         folders = new_folders(to, change.experiment_id)
-    run, model = change.made_in("")
+    # Who carries it out is a symbol in the plan.
+    run, model = replace(change, user=to.bind(change.user)).made_in("")
     made = {**rows_of(run, [model], {}), FILES: _planned_files(change)}
     return RetractProductionRun(change.product, change.experiment_id, to.bind(JOURNAL), tuple(made.items()), folders)
 

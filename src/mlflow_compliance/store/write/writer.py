@@ -48,6 +48,7 @@ class StoreWriter(effects.OpenStore):
         self.binding = binding
         if not store.backend.rows:
             return
+        self.reach()
         try:
             with warnings.catch_warnings():
                 # MLflow's own models make SQLAlchemy warn; a user can do nothing about it.
@@ -61,7 +62,7 @@ class StoreWriter(effects.OpenStore):
             ) from error
 
     def reach(self) -> None:
-        """Raise StoreError where the store cannot be reached any more."""
+        """Raise StoreError where the store cannot be reached, or not be written to."""
         self.store.backend.reach()
 
     def write(self, change: Change) -> None:
