@@ -1,4 +1,4 @@
-"""Writes the JSON Schemas of saved plans (schemas/plan.schema.json, purge.schema.json) from the models that read them."""
+"""Writes the JSON Schemas of saved plans (schemas/plan.schema.json, purge.schema.json) from their models."""
 
 from __future__ import annotations
 

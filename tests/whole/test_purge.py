@@ -9,12 +9,15 @@ import pty
 import shutil
 import subprocess
 import sys
+from importlib import resources
 from pathlib import Path
+from runpy import run_path
 from typing import Any
 
 import killing
 from collecting import files_in, rows_in
-from gates import POLICIES, Gate, LabMaker, state, told
+from gates import CHECKOUT, POLICIES, Gate, LabMaker, state, told
+from jsonschema import Draft202012Validator
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as RegistryStore
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as TrackingStore
 from stores import BIG, Lab, differing
@@ -53,6 +56,9 @@ def test_what_repairs_left_goes_and_the_gate_stays_green(messy: Lab, gate: Gate)
     stays, untouched = hashes_in(lab.folder), state(lab.mlruns)
     document = plan_of(gate)
     assert state(lab.mlruns) == untouched, "a plan changes nothing"
+    schema = json.loads(resources.files("mlflow_compliance").joinpath("schemas/purge.schema.json").read_text("utf-8"))
+    Draft202012Validator(schema).validate(document)
+    assert schema == json.loads(run_path(str(CHECKOUT / ".ci" / "plan_schema.py"))["text"]("purge.schema.json"))
     going = {item["key"] for item in document["items"]}
     assert {item["kind"] for item in document["items"]} >= {"run", "quarantined"}
     assert dropped not in going, "what a person deleted is not this program's to destroy"
