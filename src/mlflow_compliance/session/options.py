@@ -98,7 +98,7 @@ def _check(flags: Flags, config: pytest.Config) -> None:
         )
     if flags.plan is not None and not flags.plan.strip():
         raise ComplianceError("--fix-plan takes a file")
-    if flags.owned_roots and not repairs and flags.undo is None:
+    if flags.owned_roots and not (repairs or flags.purge) and flags.undo is None:
         raise ComplianceError(
             "--fix-owned-root is about what --fix, --fix-dry-run or --fix-undo may change: give one of them"
         )
