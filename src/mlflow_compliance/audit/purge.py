@@ -18,6 +18,7 @@ from mlflow_compliance.repair.plan_document import Made, facts_of
 from mlflow_compliance.repair.purge_document import PurgeItem, PurgePlan, lines_of, purge_document, word_of
 from mlflow_compliance.repair.saved_plan import refuse_other
 from mlflow_compliance.settings.errors import shown_path
+from mlflow_compliance.snapshot.files import QUARANTINE
 from mlflow_compliance.store.storage.recorded_hashes import take_off
 from mlflow_compliance.store.write.purging import destroy_files, destroy_row, is_there
 
@@ -175,7 +176,7 @@ class _Carrying:
 
 def _own(item: PurgeItem) -> str:
     """The innermost folder above its files that goes with them when it is empty."""
-    return item.key if item.kind != "quarantined" else ".quarantine"
+    return item.key if item.kind != "quarantined" else QUARANTINE
 
 
 def _free(items: list[PurgeItem]) -> dict[str, int]:
