@@ -126,7 +126,7 @@ def test_logged_again_after_it_was_taken_back(lab: Lab, gone: bool) -> None:
     }
     assert found == held
     assert f"run_id: {second}\n" in of_model(lab, second, "MLmodel").read_text()
-    assert [found for found in findings(lab, "MOD001", "PRD009") if found.entity.key == second] == []
+    assert [found for found in findings(lab, "MOD001") if found.entity.key == second] == []
 
 
 def test_what_it_was_built_from_is_gone_altogether(lab: Lab) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -147,3 +148,33 @@ def test_two_repairs_are_taken_back_the_newer_one_first(gate: Gate, messy: Lab) 
     assert lost(rows, now) == {}
     assert differing(files, there) == {}
     assert first != now
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "why"),
+    [
+        (
+            '"kind": "RestoreExperiment"',
+            '"kind": "Nonsense"',
+            "the journal holds a change of kind 'Nonsense', which this version does not know",
+        ),
+        (
+            '"deleted_runs": [',
+            '"deleted_runs": 7, "more": [',
+            "the journal holds a RestoreExperiment that this version cannot",
+        ),
+    ],
+)
+def test_a_change_that_cannot_be_read_is_told_and_the_rest_goes_on(
+    gate: Gate, messy: Lab, was: str, now: str, why: str
+) -> None:
+    """In a journal of an older version, whose lines do not hold each other."""
+    gate("--fix")
+    path = Path(messy.store.folder, f"{journal(messy)}.jsonl")
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    plain = [{key: value for key, value in line.items() if key not in ("chain", "prev")} for line in lines]
+    path.write_text("".join(json.dumps(line) + "\n" for line in plain).replace(was, now))
+    code, text = undo(gate)
+    assert code == 1
+    assert f"! left: soft-delete experiment 3 with its runs (it can be restored): {why}" in text
+    assert messy.client.get_experiment("4").tags.get("lifecycle") is None

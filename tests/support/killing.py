@@ -1,7 +1,8 @@
 """A pytest plugin for a process that is to die at the n-th call of one function of the program, given as
 KILL_AT=module:function:n.
 
-With KILL_SERVER=pid:signal:port that server dies in its stead, and the call goes on once nobody answers at the port.
+With KILL_WITH=SIGINT it is interrupted there. With KILL_SERVER=pid:signal:port that server dies in its stead, and the
+call goes on once nobody answers at the port.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def arm(moment: str) -> None:
             if "KILL_SERVER" in os.environ:
                 _end(*map(int, os.environ["KILL_SERVER"].split(":")))
             else:
-                os.kill(os.getpid(), signal.SIGKILL)
+                os.kill(os.getpid(), signal.Signals[os.environ.get("KILL_WITH", "SIGKILL")])
         return real(*arguments, **named)
 
     setattr(owner, name, dying)

@@ -16,7 +16,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from gates import CHECKOUT, RULES, Gate, plan_in, state, told
+from evidence import contents_of, differing, files_of, lost, rows_of
+from gates import CHECKOUT, RULES, Gate, make_messy, plan_in, state, told
 from repairs import chosen, plan_for, remedies
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
@@ -291,6 +292,77 @@ def test_a_folder_that_cannot_be_written_to_is_audited_and_not_repaired(
     assert state(messy.folder) == before
 
 
+def test_an_undo_that_may_not_write_says_what_is_in_its_way(
+    messy: Lab, gate: Gate, unprivileged: Callable[..., pytest.RunResult]
+) -> None:
+    rows, files = rows_of(messy.database), files_of(messy.mlruns)
+    assert gate("--fix").ret == 0
+    repaired = rows_of(messy.database), contents_of(messy.mlruns)
+    journals = Path(messy.store.folder)
+    for path, mode, said in (
+        (journals, 0o555, f"no journal can be written in {journals} (Permission denied): nothing was changed"),
+        (messy.database, 0o444, f"{messy.database} cannot be written ({messy.database} is read-only here)"),
+        (messy.folder, 0o555, f"{messy.database} cannot be written ({messy.folder} is read-only here)"),
+    ):
+        before = path.stat().st_mode
+        path.chmod(mode)
+        result = unprivileged("--fix-undo=last")
+        path.chmod(before)
+        assert result.ret == 4
+        assert said in told(result)
+        assert (rows_of(messy.database), contents_of(messy.mlruns)) == repaired
+
+    folders = [messy.mlruns, *(path for path in messy.mlruns.rglob("*") if path.is_dir())]
+    modes = {folder: folder.stat().st_mode for folder in folders}
+    for folder in folders:
+        folder.chmod(0o555)
+    result = unprivileged("--fix-undo=last")
+    for folder, mode in modes.items():
+        folder.chmod(mode)
+    text = told(result)
+    assert result.ret == 1
+    assert text.count("ermission denied") >= 3
+    assert "not taken back: " in text
+    assert "verified: the store," not in text
+    assert told(gate("--fix-undo=last", rules=())).count("verified: the store, read anew, is what was planned") == 1
+    assert lost(rows, rows_of(messy.database)) == {}
+    assert differing(files, files_of(messy.mlruns)) == {}
+
+
+def test_neither_a_repair_nor_an_undo_begins_while_somebody_holds_the_database(messy: Lab, gate: Gate) -> None:
+    for command in ((*RULES, "--fix"), ("--fix-undo=last",)):
+        before = rows_of(messy.database), contents_of(messy.mlruns)
+        with closing(sqlite3.connect(messy.database, isolation_level=None)) as holder:
+            holder.execute("BEGIN IMMEDIATE")
+            result = gate(*command, rules=())
+        assert result.ret == 4
+        assert "is locked by another process: try again when it is done" in told(result)
+        assert (rows_of(messy.database), contents_of(messy.mlruns)) == before
+        assert gate(*command, rules=()).ret == 0
+
+
+@pytest.mark.parametrize("call", [2, 9])
+def test_an_undo_that_is_interrupted_is_finished_by_the_next_one(
+    messy: Lab, gate: Gate, monkeypatch: pytest.MonkeyPatch, call: int
+) -> None:
+    rows, files = rows_of(messy.database), files_of(messy.mlruns)
+    assert gate("--fix").ret == 0
+    monkeypatch.setenv("PYTHONPATH", str(CHECKOUT / "tests" / "support"))
+    monkeypatch.setenv("KILL_WITH", "SIGINT")
+    monkeypatch.setenv("KILL_AT", f"mlflow_compliance.store.write.writer:StoreWriter.write:{call}")
+    result = gate("--fix-undo=last", "-p", "killing", rules=(), process=True)
+    assert result.ret == 4
+    assert "interrupted: what was done by then stands in its journal" in told(result)
+    text = told(gate("--fix-undo=last", rules=()))
+    assert "verified: the store, read anew, is what was planned" in text
+    assert lost(rows, rows_of(messy.database)) == {}
+    assert differing(files, files_of(messy.mlruns)) == {}
+    listed = [line for line in told(gate("--fix-journals", rules=())).splitlines() if " changes  " in line]
+    assert len(listed) == 3
+    assert listed[0].endswith("22 of 22 changes  ended, taken back")
+    assert "broken off" in listed[1]
+
+
 def test_files_that_cannot_be_read_are_told_and_not_repaired(
     messy: Lab, unprivileged: Callable[..., pytest.RunResult]
 ) -> None:
@@ -380,6 +452,30 @@ def test_a_full_disk_stops_a_repair_and_loses_nothing(
     assert again.ret == 0
     assert "findings are left for people" not in plan_in(again)[-1]
     assert set(contents.values()) <= set(_contents(lab.mlruns).values())
+
+
+@pytest.mark.parametrize("left", [0, 20_000])
+def test_a_full_disk_stops_an_undo_and_loses_nothing(
+    gate: Gate, empty_store: bytes, small_disk: Path, left: int
+) -> None:
+    lab = Lab.new(small_disk / "lab", empty_store, {})
+    make_messy(lab)
+    lab.stray("26", {"left.bin": b"left behind" * 200})
+    gate.settings(lab.uri)
+    rows, files, contents = rows_of(lab.database), files_of(lab.mlruns), contents_of(lab.mlruns)
+    assert gate("--fix").ret == 0
+    room = os.statvfs(small_disk)
+    (small_disk / "ballast").write_bytes(bytes(room.f_bavail * room.f_frsize - left))
+    result = gate("--fix-undo=last", rules=())
+    text = told(result)
+    assert result.ret in {1, 4}
+    assert "No space left on device" in text or "disk is full" in text or "disk I/O error" in text
+    assert not contents - contents_of(lab.mlruns)
+
+    (small_disk / "ballast").unlink()
+    assert gate("--fix-undo=last", rules=()).ret == 0
+    assert lost(rows, rows_of(lab.database)) == {}
+    assert differing(files, files_of(lab.mlruns)) == {}
 
 
 def test_equal_files_on_a_file_system_that_is_mounted_below_a_root(

@@ -206,6 +206,8 @@ def test_what_a_purge_leaves_alone(make_lab: LabMaker, gate: Gate) -> None:
     sold = lab.run(gone, "sold", files={"model/MLmodel": b"flavors: {}"})
     model = lab.model(gone, sold, files={"model.pkl": BIG + b"m"})
     restored = lab.run(used, "restored", files={"r.bin": BIG + b"r"})
+    by_hand = lab.run(gone, "deleted by hand", files={"d.bin": BIG + b"d"})
+    lab.client.delete_run(by_hand)
     home = lab.experiment("credit_delivery", lifecycle="production")
     champion = lab.run(home, "champion", stage="production", files={"own.txt": b"own"})
     gate.settings(lab.uri)
@@ -216,6 +218,7 @@ def test_what_a_purge_leaves_alone(make_lab: LabMaker, gate: Gate) -> None:
     gate.settings(lab.uri, '\n[[retention.hold]]\nruns = ["held*"]\nreason = "case 7"\n')
     document = plan_of(gate)
     stays = {item["key"]: item["why"] for item in document["kept"]}
+    assert by_hand not in {item["key"] for item in (*document["items"], *document["kept"])}
     assert "legal hold" in stays[held]
     assert "leads into it" in stays[free]
     assert "relies on it" in stays[model]
@@ -228,7 +231,7 @@ def test_what_a_purge_leaves_alone(make_lab: LabMaker, gate: Gate) -> None:
     assert result.ret == 1
     assert f"stays: run {edited} 'edited' of experiment {gone}: its files are not those of the plan any more" in text
     assert f"stays: run {restored} 'restored' of experiment {used}: it is not what repairs left behind any more" in text
-    for key, name in ((held, "h.bin"), (free, "f.bin"), (edited, "e.bin"), (restored, "r.bin")):
+    for key, name in ((held, "h.bin"), (free, "f.bin"), (edited, "e.bin"), (restored, "r.bin"), (by_hand, "d.bin")):
         assert (lab.folder_of(key) / name).exists()
     assert (lab.folder_of(champion) / "l.bin").read_bytes() == BIG + b"l"
     assert {run.info.run_id for run in lab.runs(gone)} >= {held, free, edited}

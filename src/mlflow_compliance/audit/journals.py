@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -32,8 +32,12 @@ class Shelf:
         """Id -> journal, in the order of time. Raises StoreError where one cannot be read."""
         found = {key: self._read(os.path.join(self.store.folder, f"{key}.jsonl")) for key in self._here.own}
         for kept in self._here.whole:
-            if kept.journal not in found:
-                found[kept.journal] = self._read(kept.path)
+            own, other = found.get(kept.journal), self._read(kept.path)
+            if own is None or (other.ended and not (own.ended or own.problem)):
+                found[kept.journal] = other  # what lies in the folder is cut off, or of before its end
+            elif own != other and not own.problem:
+                what = f"it is not what the copy that the store keeps says ({kept.path})"
+                found[kept.journal] = replace(own, problem=what)
         return dict(sorted(found.items()))
 
     @cached_property
@@ -63,6 +67,12 @@ class Shelf:
                 f"{name} is neither a file nor a journal of {self.store.info.uri}: --fix-journals lists them"
             )
         found = self._read(os.path.abspath(path))
+        known = self.records.get(found.id)
+        if known and not known.problem and known != found and (known.ended or not found.ended):
+            raise StoreError(
+                f"{name} says something else than the journal {found.id} of this store: give that id, or move the one "
+                "that is wrong away"
+            )
         own = found.text("store") in ("", self.store.info.uri)
         if not own and found.text("kept_as") not in {self._here.mark, *self._here.own.values()} - {""}:
             raise StoreError(

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mlflow_compliance.changes.base import Applicability, Change, experiment_in, run_in
-from mlflow_compliance.changes.runs import Digests, recount, without_runs
+from mlflow_compliance.changes.made import Digests, changed_rows, got_other, version_made_of
+from mlflow_compliance.changes.runs import recount, without_runs
 from mlflow_compliance.changes.symbols import JOURNAL, NOW, copy_of
 from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.snapshot.artifacts import Artifacts
@@ -33,7 +34,9 @@ from mlflow_compliance.snapshot.tags import (
     COPIED_AT,
     COPIED_BY,
     COPY_STATE,
+    INCOMPLETE,
     PARENT,
+    RETRACTED,
     RUN_NAME,
     SOURCE_DATASETS,
     SOURCE_EXPERIMENT,
@@ -172,7 +175,29 @@ class RetractCopy(Change):
             for run in snapshot.runs_of(self.experiment_id)
             if run.tags.get(SOURCE_RUN) == self.run_id and run.tags.get(COPIED_BY) == self.journal
         ]
+        for copy in copies:
+            self._refuse_changed(copy, snapshot)
         return without_runs(snapshot, copies)
+
+    def _refuse_changed(self, copy: Run, snapshot: Snapshot) -> None:
+        """Raise ChangeError where the rows say that somebody went on with the copy, or that it is all that is left of
+        its source.
+        """
+        state = copy.tags.get(COPY_STATE)
+        if state in (INCOMPLETE, RETRACTED):
+            return  # it was broken off, as its making or as its taking back
+        source = snapshot.runs.get(self.run_id)
+        if source is None or not source.active:
+            raise ChangeError(f"run {self.run_id} is deleted or gone, so its copy {copy.run_id} stays")
+        models = snapshot.models_of(copy.run_id)
+        ids = {model.model_id: model.tags.get(SOURCE_MODEL, model.model_id) for model in models}
+        changed = {*changed_rows(self.made, copy, models, ids), *(["tags"] if state != COMPLETE else [])}
+        what = f"the copy of run {self.run_id} that {self.journal} made"
+        if changed:
+            raise ChangeError(got_other(what, copy.run_id, sorted(changed)))
+        relied = version_made_of(snapshot, copy.run_id, models)
+        if relied:
+            raise ChangeError(f"{what}, run {copy.run_id}, stays: {relied}")
 
     def facts(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return {"source_run_id": self.run_id}, {}

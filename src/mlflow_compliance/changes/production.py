@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mlflow_compliance.changes.base import Applicability, Change, dump, experiment_in
-from mlflow_compliance.changes.runs import Digests, recount, without_runs
+from mlflow_compliance.changes.made import Digests, changed_rows, got_other, version_made_of
+from mlflow_compliance.changes.runs import recount, without_runs
 from mlflow_compliance.changes.symbols import JOURNAL
 from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.production.metadata import MODEL_FILES
@@ -41,9 +42,11 @@ from mlflow_compliance.snapshot.tags import (
     BUILT_FOR,
     BUILT_IN,
     COMPLETE_BUILD,
+    COPY_STATE,
     DATA_CONTEXT,
     GIT_COMMIT,
     METADATA_HASH,
+    RETRACTED,
     RUN_NAME,
     USER,
 )
@@ -260,7 +263,24 @@ class RetractProductionRun(Change):
             for run in snapshot.runs_of(self.experiment_id)
             if run.tags.get(BUILT_IN) == self.journal and run.tags.get(BUILT_FOR) == self.product
         ]
+        for run in built:
+            self._refuse_changed(run, snapshot)
         return without_runs(snapshot, built)
+
+    def _refuse_changed(self, run: Run, snapshot: Snapshot) -> None:
+        """Raise ChangeError where the rows say that somebody went on with the run."""
+        if run.tags.get(BUILD) != COMPLETE_BUILD or run.tags.get(COPY_STATE) == RETRACTED:
+            return  # it was broken off, as its making or as its taking back
+        models = snapshot.models_of(run.run_id)
+        symbol = f"⟨production model of {self.product}⟩"
+        ids = {model.model_id: symbol for model in models if BUILT_IN in model.tags}
+        changed = changed_rows(self.made, run, models, ids)
+        what = f"the production run of {self.product} that {self.journal} built"
+        if changed:
+            raise ChangeError(got_other(what, run.run_id, changed))
+        relied = version_made_of(snapshot, run.run_id, models)
+        if relied:
+            raise ChangeError(f"{what}, run {run.run_id}, stays: {relied}")
 
     def facts(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return {"product": self.product, "journal": self.journal}, {}

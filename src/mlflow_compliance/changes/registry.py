@@ -115,7 +115,22 @@ class RetractVersion(Change):
         registered = snapshot.registered_models.get(self.name)
         if registered is None:
             return snapshot
-        left = tuple(version for version in registered.versions if not self.made(version.source, version.tags))
+        made = [version for version in registered.versions if self.made(version.source, version.tags)]
+        for version in made:
+            used = [f"the alias {alias!r}" for alias, other in registered.aliases.items() if other == version.version]
+            used += [f"the tag {key!r}" for key in sorted(version.tags) if key != BUILT_IN]
+            used += [f"the stage {version.stage}"] if version.stage not in ("", "None") else []
+            if used:
+                raise ChangeError(
+                    f"the version of registered model {self.name!r} that was made of {self.model_id}, version "
+                    f"{version.version}, got {', '.join(used)} since: it is left as it is"
+                )
+        left = tuple(version for version in registered.versions if version not in made)
+        if self.removes_model and not left and (registered.tags or registered.aliases):
+            raise ChangeError(
+                f"registered model {self.name!r} got a description, tags or aliases since a repair made it: it is "
+                "left as it is, with its version"
+            )
         if self.removes_model and not left:
             return replace(
                 snapshot,

@@ -8,15 +8,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mlflow_compliance.changes.base import Applicability, Change, experiment_in, run_in, still
+from mlflow_compliance.changes.made import Digests, changed_rows
 from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.snapshot.entities import ACTIVE, DELETED, Experiment, Run
 from mlflow_compliance.snapshot.refs import EntityRef
 from mlflow_compliance.snapshot.snapshot import Snapshot
 from mlflow_compliance.snapshot.standing import LostParent
 from mlflow_compliance.snapshot.tags import PARENT
-
-Digests = tuple[tuple[str, str], ...]
-"""(part, digest) of what a run holds."""
 
 
 @dataclass(frozen=True)
@@ -182,6 +180,11 @@ class DeleteRun(_OneRun, Change):
         run = run_in(snapshot, self.run_id)
         if run.lifecycle == DELETED and experiment_in(snapshot, run.experiment_id):
             return snapshot
+        changed = changed_rows(self.made, run, snapshot.models_of(self.run_id), {})
+        if changed:
+            raise ChangeError(
+                f"run {self.run_id} got other {', '.join(sorted(changed))} since it was restored: it stays"
+            )
         after, above = _moved(snapshot, self.run_id, ACTIVE, DELETED), run.tags.get(PARENT, "")
         lost = dict(after.lost_parents)
         if self.children:

@@ -82,6 +82,12 @@ class UndoPlan:
     def lines(self) -> Iterator[str]:
         """The plan for people: the same text whether it is carried out or not."""
         yield self.title
+        if not self.past.record.ended:
+            record = self.past.record
+            yield (
+                f"    (its journal has no end: it was broken off, or was cut off after {len(record.entries)} of "
+                f"{record.text('changes')} changes; what it does not tell of stays)"
+            )
         for step in self.steps:
             yield f"    - {step.change.describe()}{' (was taken back already)' if step.already else ''}"
         for what in self.stay:
@@ -91,7 +97,7 @@ class UndoPlan:
         if not (self.steps or self.left):
             yield "nothing of it is left that could be taken back"
             return
-        rest = f"; {len(self.left)} are left" if self.left else ""
+        rest = f"; left: {len(self.left)}" if self.left else ""
         yield f"{len(self.steps)} of {len(self.steps) + len(self.left)} changes can be taken back{rest}"
 
 
@@ -151,6 +157,10 @@ def plan_undo(past: Past, snapshot: Snapshot) -> UndoPlan:
         sure = entry.state != BEGUN and entry.number not in past.begun
         try:
             change = _inverse_of(entry, past.known)
+        except ChangeError as error:
+            left.append((_told(entry, past.record), str(error)))
+            continue
+        try:
             now = change.predict(now)
         except ChangeError as error:
             if sure or not _is_back(entry, past, now):

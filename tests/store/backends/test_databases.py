@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from databases import PASSWORD, QUOTED, SERVERS, Server
+from evidence import lost, rows_of
 from gates import EVERY_RULE, POLICIES, RULES, Gate, make_messy, owned, told
 from places import Guest, Place
 from repairs import carry_out, lines_of, plan_for, take_back
@@ -80,7 +81,7 @@ def test_what_cannot_be_read_is_told_in_one_sentence(
         assert f"pip install 'pytest-mlflow-compliance[{extra}]'" in refused(gate, f"{driver}://alice:x@127.0.0.1:9/x")
 
 
-def fixing(gate: Gate, kill: str, server: Server, artifacts: str) -> subprocess.CompletedProcess[str]:
+def fixing(gate: Gate, kill: str, server: Server, *command: object) -> subprocess.CompletedProcess[str]:
     """A user's own command, in which the server goes away at some call."""
     assert server.process is not None
     environment = {
@@ -92,9 +93,7 @@ def fixing(gate: Gate, kill: str, server: Server, artifacts: str) -> subprocess.
     words = [
         f"--rootdir={gate.folder}",
         f"-c={gate.folder}/pytest.ini",
-        *map(str, RULES),
-        "--fix",
-        owned(artifacts),
+        *map(str, command),
         "-p",
         "killing",
     ]
@@ -119,7 +118,8 @@ def test_the_next_repair_finishes_what_a_lost_server_broke_off(
     ids = make_messy(guest)
     guest.rich_run(ids["credit_production"], base_in="0")
     before = guest.everything()
-    broken_off = fixing(gate, GONE.get(kind, BETWEEN_CHANGES), server, guest.place.artifacts)
+    command = (*RULES, "--fix", owned(guest.place.artifacts))
+    broken_off = fixing(gate, GONE.get(kind, BETWEEN_CHANGES), server, *command)
     server.stop()
     server.start()
     text = broken_off.stdout + broken_off.stderr
@@ -137,6 +137,32 @@ def test_the_next_repair_finishes_what_a_lost_server_broke_off(
         key for key, run in before.runs.items() if run.experiment_id == ids["credit_production"]
     )
     assert plan_for(guest, *EVERY_RULE).steps == ()
+
+
+@pytest.mark.parametrize("kind", SERVERS)
+def test_an_undo_that_a_lost_server_broke_off_is_finished_from_another_folder(
+    guest_on: Callable[..., Guest], gate: Gate, kind: str
+) -> None:
+    """By the journal that the store keeps: neither the first one nor that of the undo lies there."""
+    server = SERVERS[kind]()
+    guest = guest_on(server)
+    make_messy(guest)
+    before = rows_of(guest.uri)
+    assert gate("--fix", owned(guest.place.artifacts)).ret == 0
+    broken_off = fixing(gate, BETWEEN_CHANGES, server, "--fix-undo=last")
+    server.stop()
+    server.start()
+    text = broken_off.stdout + broken_off.stderr
+    assert broken_off.returncode == 4
+    assert "Traceback" not in text
+    assert "the undo stopped after 2 of " in text
+    assert "give the same --fix-undo again to finish it" in text
+    folder = Path(guest.store.folder)
+    folder.rename(folder.with_name("on another machine"))
+    undo = gate("--fix-undo=last", rules=())
+    assert "verified: " in told(undo)
+    assert {name: rows for name, rows in lost(before, rows_of(guest.uri)).items() if name != "alembic_version"} == {}
+    folder.with_name("on another machine").rename(folder.with_name("again"))
 
 
 def test_one_repair_at_a_time_from_any_machine(server: Server, guest_on: Callable[..., Guest], gate: Gate) -> None:

@@ -15,12 +15,14 @@ from mlflow.tracking import MlflowClient
 
 from mlflow_compliance.changes import JOURNAL, CopyRun, RetractCopy, bind, copy_of
 from mlflow_compliance.changes.copies import planned_copy
+from mlflow_compliance.changes.made import rows_of
 from mlflow_compliance.errors import ChangeError, StoreError
 from mlflow_compliance.snapshot.entities import TERMINAL_STATUSES, DatasetInput, LoggedModel, ModelMetric, Run
 from mlflow_compliance.snapshot.tags import (
     COMPLETE,
     COPIED_BY,
     COPY_STATE,
+    INCOMPLETE,
     RETRACTED,
     SOURCE_DATASETS,
     SOURCE_EXPERIMENT,
@@ -34,12 +36,11 @@ from mlflow_compliance.store.write.bulk import add_history, add_run, end_runs, o
 from mlflow_compliance.store.write.copy_artifacts import copy_artifacts
 from mlflow_compliance.store.write.effects import OpenStore, inverse, write
 from mlflow_compliance.store.write.errors import one_sentence
-from mlflow_compliance.store.write.made import FILES, files_of, rows_of
+from mlflow_compliance.store.write.made import FILES, files_of
 from mlflow_compliance.store.write.mlflow_values import BATCH, in_rounds, inputs_of, log_params, metrics_of
 from mlflow_compliance.store.write.retract import Made, retract
 from mlflow_compliance.store.write.taken_back import made_runs, new_folders, refuse_if_changed
 
-INCOMPLETE = "incomplete"
 _OF_A_COPY = {SOURCE_RUN, SOURCE_EXPERIMENT, SOURCE_NAME, SOURCE_USER, SOURCE_DATASETS}
 SIDE_BY_SIDE = 8
 """Runs whose files are copied at the same time: a file waits for the disk, and those that wait together wait once."""

@@ -18,6 +18,7 @@ from mlflow.models import Model
 from mlflow.tracking import MlflowClient
 
 from mlflow_compliance.changes import JOURNAL, LogProductionRun, RetractProductionRun, bind
+from mlflow_compliance.changes.made import hash_of, rows_of
 from mlflow_compliance.changes.production import Files
 from mlflow_compliance.errors import ChangeError, StoreError
 from mlflow_compliance.production.metadata import MODEL_FILES, as_text, problems_in
@@ -43,7 +44,7 @@ from mlflow_compliance.store.store import Store
 from mlflow_compliance.store.write.built import built
 from mlflow_compliance.store.write.effects import OpenStore, inverse, write
 from mlflow_compliance.store.write.errors import one_sentence
-from mlflow_compliance.store.write.made import FILES, hash_of, rows_of
+from mlflow_compliance.store.write.made import FILES, objects_in
 from mlflow_compliance.store.write.mlflow_values import inputs_of, log_params
 from mlflow_compliance.store.write.retract import Made, retract
 from mlflow_compliance.store.write.taken_back import made_runs, new_folders, refuse_if_changed
@@ -109,7 +110,7 @@ def _hashes(store: Store, folder: str) -> dict[str, str]:
         return {str(item["path"]): str(item["sha256"]) for item in files.manifest_of(folder)}
     place = store.places.of(folder)
     found = {}
-    for item in place.listed(folder):
+    for item in objects_in(store, folder):
         held = hashlib.sha256()
         for chunk in place.chunks(item.path, item.etag):
             held.update(chunk)

@@ -6,6 +6,7 @@ from collections import Counter
 
 from mlflow_compliance.changes import DeleteRun, EndRun, ReopenRun, RestoreRun, SetRunTag
 from mlflow_compliance.changes.base import still
+from mlflow_compliance.changes.made import rows_of
 from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.snapshot.entities import ACTIVE, DELETED
 from mlflow_compliance.snapshot.tags import PARENT
@@ -20,7 +21,7 @@ from mlflow_compliance.store.write.bulk import (
 )
 from mlflow_compliance.store.write.effects import OpenStore, inverse, write
 from mlflow_compliance.store.write.errors import one_sentence
-from mlflow_compliance.store.write.made import FILES, files_of, rows_of
+from mlflow_compliance.store.write.made import FILES, files_of
 
 
 @write.register(SetRunTag)

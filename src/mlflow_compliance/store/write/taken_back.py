@@ -7,6 +7,7 @@ from typing import Any
 
 from mlflow.entities import ViewType
 
+from mlflow_compliance.changes.made import got_other
 from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.snapshot.tags import COPY_STATE, RETRACTED
 from mlflow_compliance.store.backends.listing import pages
@@ -43,7 +44,7 @@ def refuse_if_changed(to: OpenStore, run: Any, what: str, changed: Sequence[str]
     """Raise ChangeError where a run is not as it was made, or where something relies on it or its models by now."""
     run_id, experiment_id = run.info.run_id, run.info.experiment_id
     if changed:
-        raise ChangeError(f"{what}, run {run_id}, got other {', '.join(changed)} since: it stays")
+        raise ChangeError(got_other(what, run_id, changed))
     models = pages(
         to.client.search_logged_models,
         experiment_ids=[experiment_id],
