@@ -20,7 +20,7 @@ from mlflow_compliance.repair.saved_plan import refuse_other
 from mlflow_compliance.settings.errors import shown_path
 from mlflow_compliance.snapshot.files import QUARANTINE
 from mlflow_compliance.store.storage.recorded_hashes import take_off
-from mlflow_compliance.store.write.purging import destroy_files, destroy_row, is_there
+from mlflow_compliance.store.write.purging import destroy_files, destroy_row, is_there, refuse_what_is_back
 
 if TYPE_CHECKING:
     from mlflow_compliance.audit.audit import Audit
@@ -160,11 +160,14 @@ class _Carrying:
         """Files first: what has a row is found again by whoever goes on with this."""
         planned = {file.path: (file.size, file.sha256) for file in item.files}
         begun = self._key(item) in self.known.begun
+        has_row = item.kind != "quarantined" and (not begun or is_there(item.kind, item.key, writer))
+        if has_row:
+            refuse_what_is_back(item.kind, item.key, writer)
         if planned:
             take_off(self.target.folder, [item.place])
         freed = destroy_files(item.place, planned, begun=begun, own=_own(item)) if item.place else 0
-        if item.kind != "quarantined" and (not begun or is_there(item.kind, item.key, writer)):
-            destroy_row(item.kind, item.key, item.deleted_at, writer)
+        if has_row:
+            destroy_row(item.kind, item.key, writer)
         return freed
 
     def _measured(self, items: list[PurgeItem], before: Mapping[str, int]) -> None:

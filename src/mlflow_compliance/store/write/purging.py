@@ -5,6 +5,10 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Mapping
+from typing import Any
+
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
 from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.snapshot.entities import DELETED
@@ -12,6 +16,8 @@ from mlflow_compliance.store.storage.safe_io import digest_of, opened
 from mlflow_compliance.store.write.bulk import tracking_store
 from mlflow_compliance.store.write.effects import OpenStore
 from mlflow_compliance.store.write.errors import one_sentence
+
+_ABSENT = ErrorCode.Name(RESOURCE_DOES_NOT_EXIST)
 
 
 def files_at(place: str) -> dict[str, tuple[int, str]]:
@@ -78,33 +84,44 @@ def _prune(place: str, own: str) -> None:
         above = os.path.dirname(above)
 
 
-def destroy_row(kind: str, key: str, deleted_at: int, to: OpenStore) -> None:
-    """Remove the row of a run or logged model for good, as MLflow itself does. Raises ChangeError where it is not
-    deleted any more, or was deleted at another time.
-    """
+def refuse_what_is_back(kind: str, key: str, to: OpenStore) -> None:
+    """Raise ChangeError where a run or logged model was restored, by itself or with its experiment."""
+    store = tracking_store(to.client)
+    with one_sentence(f"{kind.replace('_', ' ')} {key} could not be looked up"):
+        if kind == "run":
+            back = store.get_run(key).info.lifecycle_stage != DELETED
+        else:
+            home = store.get_logged_model(key, allow_deleted=True).experiment_id
+            back = _is_active(store, key) and store.get_experiment(home).lifecycle_stage != DELETED
+    if back:
+        raise ChangeError("it is not deleted any more: nothing of it was removed")
+
+
+def _is_active(store: Any, model_id: str) -> bool:
+    try:
+        store.get_logged_model(model_id)
+    except MlflowException as error:
+        if error.error_code == _ABSENT:
+            return False
+        raise
+    return True
+
+
+def destroy_row(kind: str, key: str, to: OpenStore) -> None:
+    """Remove the row of a run or logged model for good, as MLflow itself does."""
     store = tracking_store(to.client)
     with one_sentence(f"the row of {kind.replace('_', ' ')} {key} could not be removed"):
-        if kind == "run":
-            if store.get_run(key).info.lifecycle_stage != DELETED:
-                raise ChangeError(f"run {key} is not deleted any more: it stays")
-            store._hard_delete_run(key)
-        else:
-            model = store.get_logged_model(key, allow_deleted=True)
-            if deleted_at < model.creation_timestamp:
-                raise ChangeError(f"logged model {key} is younger than its deletion: it stays")
-            store._hard_delete_logged_model(key)
+        (store._hard_delete_run if kind == "run" else store._hard_delete_logged_model)(key)
 
 
 def is_there(kind: str, key: str, to: OpenStore) -> bool:
     """Whether a run or logged model has a row, deleted or not."""
-    from mlflow.exceptions import MlflowException
-    from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
-
     store = tracking_store(to.client)
-    try:
-        store.get_run(key) if kind == "run" else store.get_logged_model(key, allow_deleted=True)
-    except MlflowException as error:
-        if error.error_code == ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
-            return False
-        raise
+    with one_sentence(f"{kind.replace('_', ' ')} {key} could not be looked up"):
+        try:
+            store.get_run(key) if kind == "run" else store.get_logged_model(key, allow_deleted=True)
+        except MlflowException as error:
+            if error.error_code == _ABSENT:
+                return False
+            raise
     return True
