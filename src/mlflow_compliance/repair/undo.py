@@ -55,7 +55,9 @@ class Back:
     sure: bool
     """Whether it was surely made, and surely not taken back yet."""
     already: bool = False
-    """Whether an undo that was broken off got there: it is told of in the journal, and nothing is written."""
+    """Whether it is as it was already, by an undo that was broken off or by somebody: it is told of in the journal, and
+    nothing is written.
+    """
 
     @property
     def original(self) -> Change:
@@ -89,7 +91,7 @@ class UndoPlan:
                 f"{record.text('changes')} changes; what it does not tell of stays)"
             )
         for step in self.steps:
-            yield f"    - {step.change.describe()}{' (was taken back already)' if step.already else ''}"
+            yield f"    - {step.change.describe()}{' (is so already)' if step.already else ''}"
         for what in self.stay:
             yield f"    . stays: {what}"
         for what, reason in self.left:
@@ -163,7 +165,7 @@ def plan_undo(past: Past, snapshot: Snapshot) -> UndoPlan:
         try:
             now = change.predict(now)
         except ChangeError as error:
-            if sure or not _is_back(entry, past, now):
+            if not _is_back(entry, past, now):
                 left.append((_told(entry, past.record), str(error)))
             elif entry.state != BEGUN:
                 steps.append(Back(entry, change, sure, already=True))
@@ -196,18 +198,24 @@ def _told(entry: Entry, record: JournalRecord) -> str:
 
 def _is_back(entry: Entry, past: Past, snapshot: Snapshot) -> bool:
     """Whether a change is surely not there: it could be made as it was, which would change something, and taking it
-    back would change nothing.
+    back would change nothing, or nothing else than that.
     """
     try:
+        inverse = _inverse_of(entry, past.known)
         again = load(_with_ids(entry.do, {**past.known, **past.record.bound})).predict(snapshot)
     except ChangeError:
         return False
     if not differences(again, snapshot):
         return False
     try:
-        return not differences(_inverse_of(entry, past.known).predict(snapshot), snapshot)
+        return not differences(inverse.predict(snapshot), snapshot)
     except ChangeError:
-        return True
+        pass
+    try:
+        # That a copy could be made once more does not say that the first one is gone.
+        return not differences(inverse.predict(again), snapshot)
+    except ChangeError:
+        return False
 
 
 def carry_out_undo(
