@@ -204,6 +204,31 @@ def test_gc_is_foretold(guest: Guest, gate: Gate) -> None:
     assert sum(found.files.values()) > len(BIG)
 
 
+@pytest.mark.parametrize("guest", DATABASES, indirect=True)
+def test_a_purge_and_the_gate_after_it(guest: Guest, gate: Gate) -> None:
+    """Rows by MLflow's own means; what lies in a bucket stays, and says so."""
+    strange = guest.local and guest.store.backend.home is None
+    gate("--fix", *([owned(guest.place.artifacts)] if strange else []))
+    green, before, rows = gate(), things_in(guest), rows_in(guest.uri)
+    planned = gate("--fix-purge", "--fix-dry-run", "--fix-plan=purge.json")
+    assert planned.ret == 0, told(planned)
+    document = json.loads((gate.folder / "purge.json").read_text())
+    result = gate("--fix-purge", "--fix-plan=purge.json")
+    text = told(result)
+    assert result.ret == 0, text
+    assert (gate().ret, broken(gate())) == (green.ret, broken(green))
+    gone = {key for (key,) in rows["runs"] - rows_in(guest.uri)["runs"]}
+    assert gone == {item["key"] for item in document["items"] if item["kind"] == "run"}
+    if guest.local:
+        assert gone
+        assert len(before - things_in(guest)) == sum(len(item["files"]) for item in document["items"])
+    else:
+        assert all("nothing is deleted from a bucket" in item["why"] for item in document["kept"])
+        assert before <= things_in(guest)
+    if guest.store.backend.keeps_journals and guest.local:
+        assert "that is kept in the store too" in text
+
+
 def things_in(guest: Guest) -> set[str]:
     """Every file of a store, or every object in its bucket."""
     if guest.local:

@@ -110,7 +110,8 @@ def state_of(record: JournalRecord, shelf: Shelf) -> str:
     """What became of a repair, in words."""
     if record.problem:
         return f"not as it was written: {record.problem}"
-    words = [f"takes back {record.undo_of}"] if record.undo_of else []
+    words = ["a purge"] if record.is_purge else []
+    words += [f"takes back {record.undo_of}"] if record.undo_of else []
     words += [f"does {record.text('again')} again"] if record.text("again") else []
     failed = sum(entry.state == "failed" for entry in record.entries)
     words += ["ended"] if record.ended else ["broken off"]

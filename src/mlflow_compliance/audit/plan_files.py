@@ -7,12 +7,13 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from mlflow_compliance.errors import ChangeError, PlanError
 from mlflow_compliance.repair.plan_document import FAMILY, SCHEMA_ID, SavedPlan, as_text, is_whole
+from mlflow_compliance.repair.purge_document import PURGE_ID, PurgePlan
 from mlflow_compliance.settings.errors import shown_path
 from mlflow_compliance.store.storage.atomic_write import create, explained, staged, write_bytes
 from mlflow_compliance.store.storage.parsing import read_at_most
@@ -20,28 +21,39 @@ from mlflow_compliance.store.storage.safe_io import opened
 
 _LARGEST = 1 << 28
 """Bytes: a plan of 200,000 changes is smaller."""
-_OLDER = "make a new plan with --fix-dry-run"
+_Kind = TypeVar("_Kind", bound=BaseModel)
 
 
 def read_plan(path: Path) -> SavedPlan:
-    """The plan in a file. Raises PlanError with one sentence for anything else."""
-    with _explained(path):
+    """The plan of a repair in a file. Raises PlanError with one sentence for anything else."""
+    return _read(path, SavedPlan, SCHEMA_ID, "--fix-dry-run")
+
+
+def read_purge(path: Path) -> PurgePlan:
+    """The plan of a purge in a file. Raises PlanError with one sentence for anything else."""
+    return _read(path, PurgePlan, PURGE_ID, "--fix-purge --fix-dry-run")
+
+
+def _read(path: Path, kind: type[_Kind], wanted: str, maker: str) -> _Kind:
+    with _explained(path, maker):
         document = _document(path)
         name = shown_path(path)
         schema = document.get("schema")
+        way = f"make a new plan with {maker}"
         if not isinstance(schema, str) or not schema.startswith(FAMILY):
-            raise PlanError(f"{name} is no plan: make one with --fix-dry-run --fix-plan={name}")
-        if schema != SCHEMA_ID:
-            raise PlanError(f"{name} is a plan of another version ({schema}, here {SCHEMA_ID}): {_OLDER}")
+            raise PlanError(f"{name} is no plan: make one with {maker} --fix-plan={name}")
+        if schema != wanted and PURGE_ID in (schema, wanted):
+            other = "a purge" if schema == PURGE_ID else "a repair"
+            raise PlanError(f"{name} is the plan of {other}: {way}")
+        if schema != wanted:
+            raise PlanError(f"{name} is a plan of another version ({schema}, here {wanted}): {way}")
         if not is_whole(document):
-            raise PlanError(f"{name} was changed after it was written (its hash does not fit): {_OLDER}")
+            raise PlanError(f"{name} was changed after it was written (its hash does not fit): {way}")
         try:
-            return SavedPlan.model_validate(document)
+            return kind.model_validate(document)
         except ValidationError as error:
             where = ".".join(map(str, error.errors(include_url=False)[0]["loc"]))
-            raise PlanError(
-                f"{name} is no plan that this version can read (at {where or 'its top'}): {_OLDER}"
-            ) from None
+            raise PlanError(f"{name} is no plan that this version can read (at {where or 'its top'}): {way}") from None
 
 
 def refuse_to_replace(path: Path) -> None:
@@ -93,13 +105,13 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def _explained(path: Path, maker: str) -> Iterator[None]:
     name = shown_path(path)
     try:
         yield
     except FileNotFoundError:
-        raise PlanError(f"there is no plan {name}: make one with --fix-dry-run --fix-plan={name}") from None
+        raise PlanError(f"there is no plan {name}: make one with {maker} --fix-plan={name}") from None
     except OSError as error:
         raise PlanError(f"the plan {name} cannot be read ({error.strerror or error})") from None
     except ValueError as error:
-        raise PlanError(f"the plan {name} {error}: {_OLDER}") from None
+        raise PlanError(f"the plan {name} {error}: make a new plan with {maker}") from None

@@ -49,6 +49,8 @@ def _past(shelf: Shelf, record: JournalRecord, name: str) -> Past:
             f"the journal {record.id or name} is not as it was written ({record.problem}): nothing is taken back by "
             "it; a copy that the store or a backup keeps may be whole"
         )
+    if record.is_purge:
+        raise StoreError(f"journal {record.id} is that of a purge: what it destroyed cannot be brought back")
     undone, undoes = shelf.undone(record), [other for other in shelf.records.values() if other.undo_of == record.id]
     begun = {
         entry.takes_back
@@ -63,7 +65,7 @@ def _standing(shelf: Shelf) -> Iterator[JournalRecord]:
     """The repairs of which something may still stand, the newest first; an undo is taken back by its id alone."""
     for key in sorted(shelf.records, reverse=True):
         record = shelf.records[key]
-        if not record.is_undo and (record.problem or _stands(record, shelf)):
+        if not record.is_undo and not record.is_purge and (record.problem or _stands(record, shelf)):
             yield record
 
 

@@ -59,6 +59,8 @@ class Heading(NamedTuple):
     """Id of the journal that is taken back."""
     again: str = ""
     """Id of the journal whose repair is done again by that: the other one was its undo."""
+    purge: str = ""
+    """'yes' where it is the record of a purge: nothing in it can be taken back, and nothing removes it."""
 
 
 class Journal:
@@ -138,6 +140,11 @@ class Journal:
             }
             lines.append({"change": number, "state": "begin", **facts})
         self._write(*lines)
+
+    def begin_purge(self, number: int, item: Mapping[str, Any]) -> None:
+        """Before one thing is destroyed for good: all that will be known of it afterwards, on disk."""
+        facts = {"policy": "PURGE", "before": dict(item), "after": {}, "do": {"kind": "Purge", **item}, "undo": None}
+        self._write({"change": number, "state": "begin", **facts})
 
     def done_all(self, changes: Sequence[tuple[int, dict[str, str]]]) -> None:
         """After changes that were made together: the ids that MLflow made for the symbols of each."""

@@ -25,13 +25,13 @@ _ASIDE = {"summary", "made", "plan", "sha256"}
 """What two plans of the same store may differ in."""
 
 
-class _Part(BaseModel):
+class Part(BaseModel):
     """Part of the document; nothing else stands in it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Summary(_Part):
+class Summary(Part):
     """The plan for people; nothing is read from it."""
 
     totals: str
@@ -41,7 +41,7 @@ class Summary(_Part):
     lines: list[str] = Field(description="as the terminal shows it")
 
 
-class Made(_Part):
+class Made(Part):
     """When, by whom and where it was made."""
 
     at: str
@@ -49,7 +49,7 @@ class Made(_Part):
     host: str
 
 
-class StoreFacts(_Part):
+class StoreFacts(Part):
     """What tells the store from another one."""
 
     uri: str = Field(description="without credentials; that of a file on its real path")
@@ -61,7 +61,7 @@ class StoreFacts(_Part):
     )
 
 
-class Asked(_Part):
+class Asked(Part):
     """What was asked for on the command line."""
 
     rules: list[str] = Field(description="--compliance-rules, empty for every rule")
@@ -69,7 +69,7 @@ class Asked(_Part):
     not_asked: list[str] = Field(description="ids of rules that were not asked, or not of everything")
 
 
-class Entity(_Part):
+class Entity(Part):
     """An experiment, a run, a file, ..."""
 
     kind: str
@@ -78,10 +78,10 @@ class Entity(_Part):
 
     @classmethod
     def of(cls, ref: EntityRef) -> Entity:
-        return cls(kind=ref.kind, key=_clean(ref.key), label=_clean(ref.label))
+        return cls(kind=ref.kind, key=clean(ref.key), label=clean(ref.label))
 
 
-class PlannedFinding(_Part):
+class PlannedFinding(Part):
     """What is wrong."""
 
     policy: str
@@ -96,12 +96,12 @@ class PlannedFinding(_Part):
             policy=found.policy,
             code=found.code,
             entity=Entity.of(found.entity),
-            message=_clean(found.message),
+            message=clean(found.message),
             fingerprint=found.fingerprint,
         )
 
 
-class PlannedChange(_Part):
+class PlannedChange(Part):
     """One change."""
 
     applicability: Literal["safe", "reversible"]
@@ -111,7 +111,7 @@ class PlannedChange(_Part):
     )
 
 
-class PlannedStep(_Part):
+class PlannedStep(Part):
     """A finding and the changes that mend it, in order."""
 
     finding: PlannedFinding
@@ -119,7 +119,7 @@ class PlannedStep(_Part):
     changes: list[PlannedChange]
 
 
-class Left(_Part):
+class Left(Part):
     """A finding that stays, with advice or the reason."""
 
     finding: PlannedFinding
@@ -127,7 +127,7 @@ class Left(_Part):
     reason: str
 
 
-class NotEvaluated(_Part):
+class NotEvaluated(Part):
     """What a rule could not judge."""
 
     policy: str
@@ -135,7 +135,7 @@ class NotEvaluated(_Part):
     code: str
 
 
-class SavedPlan(_Part):
+class SavedPlan(Part):
     """A plan of pytest-mlflow-compliance: what --fix-dry-run planned and --fix carries out."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, title="Plan of a repair")
@@ -187,7 +187,7 @@ def document_of(
             changes=len(plan.changes),
             entities=len(plan.entities),
             left=len(plan.unfixed),
-            lines=[_clean(line) for line in plan.lines()],
+            lines=[clean(line) for line in plan.lines()],
         ),
         "schema": SCHEMA_ID,
         "made": made,
@@ -203,13 +203,13 @@ def document_of(
             )
             for step in plan.steps
         ],
-        "left": [Left(finding=PlannedFinding.of(item.finding), reason=_clean(item.reason)) for item in plan.unfixed],
+        "left": [Left(finding=PlannedFinding.of(item.finding), reason=clean(item.reason)) for item in plan.unfixed],
         "not_evaluated": [
             NotEvaluated(policy=item.policy, entity=Entity.of(item.entity), code=item.code) for item in plan.not_judged
         ],
     }
-    document = {name: _plain(value) for name, value in told.items()}
-    document["plan"] = _hash_of_plan(document)
+    document = {name: plain(value) for name, value in told.items()}
+    document["plan"] = hash_of_plan(document)
     document["sha256"] = hash_of(document)
     return document
 
@@ -217,7 +217,7 @@ def document_of(
 def planned(change: Change) -> PlannedChange:
     """A change as the document holds it."""
     return PlannedChange(
-        applicability=change.applicability.value, says=_clean(change.describe()), change=change.lasting()
+        applicability=change.applicability.value, says=clean(change.describe()), change=change.lasting()
     )
 
 
@@ -234,10 +234,11 @@ def hash_of(document: Mapping[str, Any]) -> str:
 def is_whole(document: Mapping[str, Any]) -> bool:
     """Whether a document is as it was written, by both of its hashes."""
     rest = {name: value for name, value in document.items() if name != "sha256"}
-    return (document.get("sha256"), document.get("plan")) == (hash_of(rest), _hash_of_plan(document))
+    return (document.get("sha256"), document.get("plan")) == (hash_of(rest), hash_of_plan(document))
 
 
-def _hash_of_plan(document: Mapping[str, Any]) -> str:
+def hash_of_plan(document: Mapping[str, Any]) -> str:
+    """SHA-256 (hex) of what a plan does: of all but who made it, how it is told, and the hashes themselves."""
     return hash_of({name: value for name, value in document.items() if name not in _ASIDE})
 
 
@@ -251,13 +252,13 @@ def _visible(char: str) -> str:
     return char if char.isprintable() else json.dumps(char)[1:-1]
 
 
-def _clean(text: str) -> str:
+def clean(text: str) -> str:
     """A text that a store brought along, without secrets; names of files may hold bytes that are no text."""
     return without_secrets(text).encode(errors="backslashreplace").decode()
 
 
-def _plain(value: object) -> Any:
-    """As JSON values alone, so that a hash is the same before and after a way through a file."""
+def plain(value: object) -> Any:
+    """A value as JSON values alone, so that a hash is the same before and after a way through a file."""
     if isinstance(value, list):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     return json.loads(json.dumps(value.model_dump() if isinstance(value, BaseModel) else value))

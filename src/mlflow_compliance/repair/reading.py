@@ -72,6 +72,11 @@ class JournalRecord:
         return bool(self.undo_of) and not self.text("again")
 
     @property
+    def is_purge(self) -> bool:
+        """Whether it is the record of what was destroyed for good."""
+        return bool(self.text("purge"))
+
+    @property
     def done(self) -> list[Entry]:
         return [entry for entry in self.entries if entry.state == DONE]
 

@@ -12,6 +12,7 @@ from mlflow_compliance.errors import ChangeError, PlanError
 from mlflow_compliance.repair.limits import Admitted
 from mlflow_compliance.repair.plan import Fates, Plan
 from mlflow_compliance.repair.plan_document import PlannedChange, PlannedStep, SavedPlan, StoreFacts, key_of
+from mlflow_compliance.repair.purge_document import PurgePlan
 from mlflow_compliance.rules.finding import CRASHED, Finding
 from mlflow_compliance.safe_text import first_of
 
@@ -24,7 +25,7 @@ _FEW = 3
 """Experiments in one line."""
 
 
-def refuse_other(saved: SavedPlan, store: StoreFacts, settings: str, versions: Mapping[str, str]) -> None:
+def refuse_other(saved: SavedPlan | PurgePlan, store: StoreFacts, settings: str, versions: Mapping[str, str]) -> None:
     """Raise PlanError for a plan that was made for another store, other settings or other programs."""
     for name, version in versions.items():
         if saved.versions.get(name) != version:

@@ -59,11 +59,51 @@ def _undo(audit: Audit, tell: Tell) -> int:
     return pytest.ExitCode.OK if undo.well else pytest.ExitCode.TESTS_FAILED
 
 
+def _purge(audit: Audit, tell: Tell) -> int:
+    from mlflow_compliance.audit.purge import carry_out_purge, plan_purge
+
+    def confirm(lines: list[str], things: int) -> bool:
+        for line in lines:
+            tell(line)
+        return typed(str(things))
+
+    if audit.options.fix_dry_run:
+        done = plan_purge(audit)
+    elif audit.options.plan is None and not on_a_terminal():
+        raise ComplianceError(
+            "--fix-purge destroys for good: write a plan (--fix-purge --fix-dry-run --fix-plan=FILE), read it, and "
+            "carry it out (--fix-purge --fix-plan=FILE); or run it on a terminal, where it asks"
+        )
+    else:
+        done = carry_out_purge(audit, confirm)
+    for line, well in done.lines:
+        tell(line, well=well)
+    return pytest.ExitCode.OK if done.well else pytest.ExitCode.TESTS_FAILED
+
+
+def on_a_terminal() -> bool:
+    """Whether a person can be asked."""
+    streams = (sys.__stdin__, sys.__stdout__)
+    return all(stream is not None and stream.isatty() for stream in streams)
+
+
+def typed(wanted: str) -> bool:
+    """Whether somebody types the number of things that are to be destroyed."""
+    assert sys.__stdin__ is not None
+    assert sys.__stdout__ is not None
+    sys.__stdout__.write(
+        f"this cannot be taken back: type {wanted} to destroy them, anything else to leave all as it is: "
+    )
+    sys.__stdout__.flush()
+    return sys.__stdin__.readline().strip() == wanted
+
+
 COMMANDS: Mapping[str, Callable[[Audit, Tell], int]] = {
     "journals": _journals,
     "undo": _undo,
     "verify": _verify,
     "gc_preflight": _preflight,
+    "purge": _purge,
 }
 """Field of Flags -> what it does; its exit code is that of the session."""
 
@@ -74,6 +114,9 @@ def run_command(config: pytest.Config) -> int | None:
     if not asked:
         return None
     config._do_configure()
+    capture: Any = config.pluginmanager.getplugin("capturemanager")
+    if capture is not None:
+        capture.suspend_global_capture(in_=True)  # a person may be asked
     try:
         return int(COMMANDS[asked[0][0]](new_audit(config), _teller(config)))
     except ComplianceError as error:

@@ -62,7 +62,11 @@ def begin(config: pytest.Config) -> None:
 
 def _refuse_several(config: pytest.Config, flags: Flags) -> None:
     """Each command does one thing, and none goes with a repair, or with what narrows one."""
-    of_repairs = {"--fix": flags.fix, "--fix-safe": flags.fix_safe, "--fix-plan": flags.plan is not None}
+    of_repairs = {
+        "--fix": flags.fix,
+        "--fix-safe": flags.fix_safe,
+        "--fix-plan": flags.plan is not None and not flags.purge,
+    }
     asked = [spelling.name for _, spelling in commands_in(lambda dest: getattr(config.option, dest))]
     asked += [name for name, given in of_repairs.items() if given and asked]
     if len(asked) > 1:
@@ -88,13 +92,13 @@ def _check(flags: Flags, config: pytest.Config) -> None:
         raise ComplianceError("--fix-max takes a number of entities, 0 or more")
     if flags.limit is not None and not repairs:
         raise ComplianceError("--fix-max limits --fix or --fix-dry-run: give one of them")
-    if flags.plan is not None and not repairs:
+    if flags.plan is not None and not repairs and not flags.purge:
         raise ComplianceError(
             "--fix-plan is written by --fix-dry-run and carried out by --fix: give one of them with it"
         )
     if flags.plan is not None and not flags.plan.strip():
         raise ComplianceError("--fix-plan takes a file")
-    if flags.owned_roots and not repairs and flags.undo is None:
+    if flags.owned_roots and not (repairs or flags.purge) and flags.undo is None:
         raise ComplianceError(
             "--fix-owned-root is about what --fix, --fix-dry-run or --fix-undo may change: give one of them"
         )

@@ -121,6 +121,13 @@ class Flags:
         "JOURNAL",
         command=True,
     )
+    purge: bool = _flag(
+        "--fix-purge",
+        "destroy for good what repairs retired, took back or put aside and nothing needs: by a plan that was read "
+        "(--fix-plan), else asked on the terminal; with --fix-dry-run only say it, or write the plan",
+        default=False,
+        command=True,
+    )
     gc_preflight: bool = _flag(
         "--compliance-gc-preflight",
         "list what `mlflow gc` of the installed MLflow would destroy, and what of that is still needed; change nothing",

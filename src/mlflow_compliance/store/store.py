@@ -20,11 +20,11 @@ from mlflow_compliance.progress import Progress, Silent
 from mlflow_compliance.safe_text import without_secrets
 from mlflow_compliance.settings.schema import Settings
 from mlflow_compliance.snapshot.artifacts import Artifacts
-from mlflow_compliance.snapshot.doomed import Doom, DoomedFolder
+from mlflow_compliance.snapshot.doomed import Doom, Doomed, DoomedFolder
 from mlflow_compliance.snapshot.entities import LoggedModel, Run, StoreInfo
 from mlflow_compliance.snapshot.files import JOURNALS, in_folder
 from mlflow_compliance.snapshot.snapshot import Snapshot
-from mlflow_compliance.store.backends.base import Backend, Rows
+from mlflow_compliance.store.backends.base import Backend, Foretold, Rows
 
 if TYPE_CHECKING:
     from mlflow_compliance.store.evidence.cache import EvidenceCache
@@ -118,13 +118,22 @@ class Store:
 
     def doomed(self, options: str, older_than: str | None, progress: Progress) -> list[Condemned]:
         """What `mlflow gc` with these options would destroy, with the files that it would find."""
+        return [self._condemned(item, progress) for item in self.backend.doomed(options, older_than)]
+
+    def left_by_repairs(self, homes: Collection[str], more: Iterable[Doomed], progress: Progress) -> Condemned:
+        """What repairs left to be purged: see `Backend.left_by_repairs`; `more` lies in quarantines."""
+        from mlflow_compliance.store.artifacts.gc_files import put_aside
+
+        found = self.backend.left_by_repairs(homes)
+        things = (*put_aside(found.doom.things, self.backend.home), *more)
+        return self._condemned(found._replace(doom=replace(found.doom, things=things)), progress)
+
+    def _condemned(self, found: Foretold, progress: Progress) -> Condemned:
         from mlflow_compliance.store.artifacts.gc_files import folders_of
 
-        found = []
-        for doom, snapshot, rows in self.backend.doomed(options, older_than):
-            whole = self.with_evidence(self.walk(self._with_journals(snapshot), rows, progress), progress)
-            found.append(Condemned(doom, whole, folders_of(doom.things, self.backend.home)))
-        return found
+        doom, snapshot, rows = found
+        whole = self.with_evidence(self.walk(self._with_journals(snapshot), rows, progress), progress)
+        return Condemned(doom, whole, folders_of(doom.things, self.backend.home))
 
     def _with_journals(self, snapshot: Snapshot) -> Snapshot:
         """A snapshot that knows the journals of its store, and from which those that the store itself keeps are set

@@ -6,9 +6,13 @@ import os
 import stat
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 from mlflow_compliance.snapshot.doomed import Doomed, DoomedFile, DoomedFolder
+from mlflow_compliance.snapshot.files import QUARANTINE, upwards
+from mlflow_compliance.snapshot.tags import COPIED_BY, COPY_STATE, RETRACTED
+from mlflow_compliance.store.artifacts.quarantined import RETRACTED as ASIDE
 from mlflow_compliance.store.storage.base import RemoteError
 from mlflow_compliance.store.storage.locations import Resolved, Resolver, scheme_of
 from mlflow_compliance.store.storage.s3_deletions import deleted_objects
@@ -42,6 +46,34 @@ def folders_of(things: Iterable[Doomed], home: str | None) -> dict[Place, Doomed
             for path in fresh.keys() & facts.keys():
                 names[facts[path][0]] += 1
     return _freed(found, facts, names, things)
+
+
+def put_aside(things: Iterable[Doomed], home: str | None) -> list[Doomed]:
+    """The same, with the places in the quarantine that the files of copies have since a repair took those back."""
+    resolve, ordered = Resolver({}, home), list(things)
+    by = {
+        item.ref.key: item.tags.get(COPIED_BY, "")
+        for item in ordered
+        if item.ref.kind == "run" and item.tags.get(COPY_STATE) == RETRACTED
+    }
+    return [
+        replace(item, uri=_aside(resolve(item.uri).path, journal) or item.uri)
+        if (journal := by.get(item.ref.key) or by.get(item.run_id))
+        else item
+        for item in ordered
+    ]
+
+
+def _aside(place: str, journal: str) -> str:
+    """Where the folder that holds a copy's artifacts was moved to; empty where it was not."""
+    own = os.path.dirname(place)
+    if not place or os.path.lexists(place):
+        return ""
+    for above in upwards(os.path.dirname(own)):
+        moved = os.path.join(above, QUARANTINE, f"{journal}{ASIDE}", os.path.relpath(own, above))
+        if os.path.lexists(moved):
+            return moved
+    return ""
 
 
 def _freed(

@@ -136,6 +136,20 @@ class Backend(ABC):
             "database (--tracking-uri)"
         )
 
+    def left_by_repairs(self, homes: Collection[str]) -> Foretold:
+        """What lies in experiments that repairs retired, and the copies that repairs took back. Raises StoreError where
+        the store has no tables that can be asked.
+        """
+        raise AssertionError(f"{self.info.uri} was to be refused before: {len(homes)} experiments")
+
+    def refuse_purge(self) -> None:
+        """Raise StoreError where the store has no tables of its own that can be asked and written to."""
+        raise StoreError(
+            f"a purge needs the tables of a database, and {self.info.uri} is "
+            f"{'a tracking server' if self.info.backend in ('http', 'https') else 'none'}: give the URI of the "
+            "database (--tracking-uri); nothing was changed"
+        )
+
     def refuse_writing(self) -> None:
         """Raise StoreError for a store that this version only audits."""
         if not self.writes:

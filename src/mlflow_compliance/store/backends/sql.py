@@ -41,7 +41,7 @@ from mlflow_compliance.snapshot.snapshot import Snapshot
 from mlflow_compliance.snapshot.standing import to_restore
 from mlflow_compliance.snapshot.tags import ASSESSED_RUN, COPY_STATE, MADE_BY_US, RETRACTED
 from mlflow_compliance.store.backends.base import Backend, Foretold, Rows, fresh_since, workspace
-from mlflow_compliance.store.backends.sql_doomed import doom_of
+from mlflow_compliance.store.backends.sql_doomed import doom_of, doom_of_repairs
 from mlflow_compliance.store.backends.sql_gc_selection import asked_of_gc, workspaces_of_gc
 from mlflow_compliance.store.backends.sql_locations import rows_of
 from mlflow_compliance.store.backends.sql_row_facts import row_facts
@@ -106,6 +106,18 @@ class SqlBackend(Backend):
                     snapshot, rows = reader.read(self.info, self.settings, ())
                     found.append(Foretold(doom_of(reader.tables, asked, name, snapshot, self.settings), snapshot, rows))
         return found
+
+    def refuse_purge(self) -> None:
+        self.refuse_other_schema()
+
+    def left_by_repairs(self, homes: Collection[str]) -> Foretold:
+        with warnings.catch_warnings(), self.reading() as connection:
+            warnings.simplefilter("ignore")
+            self._check(read_schema(Tables(connection, workspace())), "nothing was changed")
+            reader = SqlReader(connection, workspace())
+            snapshot, rows = reader.read(self.info, self.settings, ())
+            ours = [key for key in homes if key in snapshot.experiments]
+            return Foretold(doom_of_repairs(reader.tables, ours, snapshot, self.settings), snapshot, rows)
 
     def refuse_other_schema(self) -> None:
         """Of an old store that lacks some tables, opening it would migrate it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 from typing import Any
 
 import mlflow
@@ -14,7 +15,17 @@ from mlflow_compliance.snapshot.doomed import Doom, Doomed
 from mlflow_compliance.snapshot.entities import ACTIVE, DELETED
 from mlflow_compliance.snapshot.refs import EntityRef
 from mlflow_compliance.snapshot.snapshot import Snapshot
-from mlflow_compliance.snapshot.tags import BUILD, BUILT_FOR, COPY_STATE, KEPT_JOURNAL, PARENT, RUN_NAME
+from mlflow_compliance.snapshot.tags import (
+    BUILD,
+    BUILT_FOR,
+    COPIED_BY,
+    COPY_STATE,
+    KEPT_JOURNAL,
+    PARENT,
+    RETRACTED,
+    RUN_NAME,
+    SOURCE_RUN,
+)
 from mlflow_compliance.snapshot.ties import How, Tie, in_order
 from mlflow_compliance.store.backends.base import fresh_since
 from mlflow_compliance.store.backends.sql_gc_rows import Going, rows_going
@@ -23,11 +34,20 @@ from mlflow_compliance.store.backends.sql_tables import Tables
 from mlflow_compliance.store.backends.sql_ties import TieReader
 
 _WORKING = "RUNNING"
+_TOGETHER = 60_000
+"""Milliseconds within which a copy and its models are taken back."""
 
 
 def doom_of(tables: Tables, asked: Asked, workspace: str, snapshot: Snapshot, settings: Settings) -> Doom:
     """What gc would destroy, with a snapshot of the same moment."""
     return _Reader(tables, snapshot, settings).doom(asked, workspace)
+
+
+def doom_of_repairs(tables: Tables, homes: Collection[str], snapshot: Snapshot, settings: Settings) -> Doom:
+    """What lies in experiments that repairs retired and went with them, and the copies that repairs took back, with
+    their logged models.
+    """
+    return _Reader(tables, snapshot, settings).doom_of_repairs(homes)
 
 
 class _Reader:
@@ -57,6 +77,69 @@ class _Reader:
             in_order(self._ties(runs, models, chosen.experiments)),
             self._reused(homes),
         )
+
+    def doom_of_repairs(self, homes: Collection[str]) -> Doom:
+        since = {key: at for key, at in self._retired(homes) if at}
+        runs, models = dict[str, int](), dict[str, int]()
+        for run_id, home, at in self.tables.within(
+            "SELECT run_uuid, experiment_id, deleted_time FROM runs WHERE lifecycle_stage = 'deleted' AND "
+            "experiment_id IN :ids",
+            map(int, since),
+        ):
+            # What somebody had deleted before is not this program's to destroy.
+            if (at or 0) >= since[str(home)]:
+                runs[run_id] = at
+        for run_id, key, value, at in self.tables.within(
+            "SELECT runs.run_uuid, tags.key, tags.value, runs.deleted_time FROM tags JOIN runs ON runs.run_uuid = "
+            "tags.run_uuid WHERE runs.lifecycle_stage = 'deleted' AND tags.key IN :ids",
+            [COPY_STATE],
+        ):
+            if (key, value) == (COPY_STATE, RETRACTED):
+                runs[run_id] = at or 0
+        for model_id, home, stage, at in self._models_in(since):
+            if stage == ACTIVE or (at or 0) >= since[str(home)]:
+                models[model_id] = since[str(home)]
+        if "logged_models" in self.tables.columns:
+            for model_id, run_id, at in self.tables.within(
+                "SELECT model_id, source_run_id, last_updated_timestamp_ms FROM logged_models WHERE lifecycle_stage = "
+                "'deleted' AND source_run_id IN :ids",
+                runs,
+            ):
+                if runs[run_id] and abs((at or 0) - runs[run_id]) < _TOGETHER:
+                    models.setdefault(model_id, at)
+        going = {"runs": runs.keys(), "logged_models": models.keys()}
+        rows = rows_going(self.tables, going)
+        every = {("run", key) for key in runs} | {("logged_model", key) for key in models}
+        things = [*self._runs(runs, runs, every), *self._models(models, models, every)]
+        things = [
+            replace(item, deleted_at=models.get(item.ref.key, item.deleted_at), active=False)
+            if item.ref.kind == "logged_model"
+            else item
+            for item in things
+        ]
+        return Doom(
+            mlflow.__version__,
+            "",
+            tuple(things),
+            rows=rows.counts,
+            ties=in_order(self._ties(runs, models, ())),
+        )
+
+    def _retired(self, homes: Collection[str]) -> Iterator[tuple[str, int]]:
+        """Deleted experiment -> when it was."""
+        sql = (
+            "SELECT experiment_id, last_update_time FROM experiments WHERE lifecycle_stage = 'deleted' AND "
+            "experiment_id IN :ids"
+        )
+        return ((str(key), at or 0) for key, at in self.tables.within(sql, map(int, homes)))
+
+    def _models_in(self, homes: Collection[str]) -> Iterator[Any]:
+        if "logged_models" in self.tables.columns:
+            yield from self.tables.within(
+                "SELECT model_id, experiment_id, lifecycle_stage, last_updated_timestamp_ms FROM logged_models WHERE "
+                "experiment_id IN :ids",
+                map(int, homes),
+            )
 
     def _going(self, chosen: Selected) -> tuple[dict[str, set[Any]], Going]:
         """The runs, models, experiments and jobs whose rows go, by table, and what goes with them."""
@@ -115,7 +198,7 @@ class _Reader:
         found: dict[str, dict[str, str]] = defaultdict(dict)
         marks = {key for key, _ in sought_folded(self.settings)}
         spelled = [key for (key,) in self.tables.all("SELECT DISTINCT tags.key FROM tags") if folded(key) in marks]
-        named = {PARENT, RUN_NAME, BUILD, BUILT_FOR, COPY_STATE, KEPT_JOURNAL, *spelled}
+        named = {PARENT, RUN_NAME, BUILD, BUILT_FOR, COPIED_BY, COPY_STATE, KEPT_JOURNAL, SOURCE_RUN, *spelled}
         names = {f"n{number}": name for number, name in enumerate(sorted(named))}
         listed = ", ".join(f":{name}" for name in names)
         sql = f"SELECT run_uuid, tags.key, value FROM tags WHERE tags.key IN ({listed}) AND run_uuid IN :ids"
