@@ -119,6 +119,10 @@ def test_a_journal_of_another_store_is_refused(gate: Gate, messy: Lab, make_lab:
     code, text = undo(gate, f"--fix-undo={path}", f"--tracking-uri={other.uri}")
     assert code == 4
     assert f"is a journal of {messy.store.info.uri}, not of {other.store.info.uri}" in text
+    Path(other.store.folder).mkdir()
+    (Path(other.store.folder) / path.name).write_bytes(path.read_bytes())
+    listed = told(gate("--fix-journals", f"--tracking-uri={other.uri}", rules=()))
+    assert f"journals there of other stores, or of this one at another place: {path.stem}" in listed
 
 
 @pytest.mark.parametrize("other", ["--fix", "--fix-journals", "--fix-verify=last"])

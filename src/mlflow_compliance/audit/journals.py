@@ -47,6 +47,11 @@ class Shelf:
             raise StoreError(f"{found.unreadable}: make it readable, then run again")
         return found
 
+    @property
+    def others(self) -> frozenset[str]:
+        """Ids of the journals in its folder that were written for another store."""
+        return self._here.here - self._here.own.keys()
+
     def _read(self, path: str) -> JournalRecord:
         try:
             return read_journal(self.store.finder.content(path))
@@ -99,6 +104,8 @@ def listed(audit: Audit) -> Iterator[str]:
     shelf = Shelf(audit.store)
     if not shelf.records:
         yield f"no journals of {audit.store.info.uri} in {audit.store.folder}"
+    if shelf.others:
+        yield f"journals there of other stores, or of this one at another place: {', '.join(sorted(shelf.others))}"
     for record in shelf.records.values():
         yield (
             f"{record.id}  {record.text('at')[:19]}  by {record.text('user')}@{record.text('host') or '?'}  "

@@ -23,18 +23,23 @@ def take_back(audit: Audit, name: str, tell: Callable[[UndoPlan], None], *, dry_
 
     target = AuditTarget(audit)
 
-    def plan() -> UndoPlan:
+    def pasts() -> Iterator[Past]:
         shelf = Shelf(audit.store)
-        for record in _standing(shelf) if name == LAST else [shelf.named(name)]:
-            past = _past(shelf, record, name)
+        return (_past(shelf, record, name) for record in (_standing(shelf) if name == LAST else [shelf.named(name)]))
+
+    def plan() -> UndoPlan:
+        for past in pasts():
             made = plan_undo(past, target.read_anew(tuple(sorted(past.ids))))
             # A repair that was broken off may have begun a change that it did not make: the one before it is meant.
             if made.steps or made.left or name != LAST:
                 return made
-        raise StoreError(
-            f"no repair of {shelf.store.info.uri} is left that could be taken back: --fix-journals lists them all"
-        )
+        raise nothing_left
 
+    nothing_left = StoreError(
+        f"no repair of {audit.store.info.uri} is left that could be taken back: --fix-journals lists them all"
+    )
+    if next(pasts(), None) is None:  # before the lock, which makes the folder of the journals
+        raise nothing_left
     if dry_run:
         undo = Undo(plan())
         tell(undo.plan)
