@@ -134,7 +134,7 @@ def test_a_policy_of_a_user_that_hands_names_on_is_text(opened: Callable[..., An
 def test_a_row_says_policy_severity_entity_and_outcome(opened: Callable[..., Any], gate: Gate, messy: Lab) -> None:
     page = opened()
     table = rows(page)
-    assert len(table) == 39
+    assert len(table) == 41
     assert list(table[0])[:5] == ["Gate", "Policy", "Severity", "Entity", "Outcome"]
     row = next(row for row in table if row["Policy"] == "EXP002" and row["Gate"] == "Failed")
     assert row["Severity"] == "high"

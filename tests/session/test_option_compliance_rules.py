@@ -21,7 +21,7 @@ def test_ids_and_patterns(gate: Gate, messy: Lab) -> None:
     result = gate("--compliance-rules=EXP001,ART*")
     assert (result.ret, ids(result)) == (1, {"EXP001", "ART001", "ART002"})
     outcomes = result.parseoutcomes()
-    assert (outcomes["failed"], outcomes["deselected"]) == (3, 15)
+    assert (outcomes["failed"], outcomes["deselected"]) == (3, 17)
     assert "limited by --compliance-rules to EXP001, ART*" in told(result)
 
 

@@ -114,7 +114,7 @@ class TestOrdinaryStores:
         lines = [
             line.strip() for line in plan_in(gate("--fix", "-k", "ART001 or ART002")) if line.lstrip().startswith("+")
         ]
-        assert [line.split()[1] for line in lines] == ["note", "store", "move"]
+        assert [line.split()[2] for line in lines] == ["note", "store", "move"]
 
     def test_no_note_where_nothing_in_the_root_changes(self, lab: Lab, gate: Gate) -> None:
         lab.run(lab.experiment("credit_selection"), files={"a.bin": BIG})

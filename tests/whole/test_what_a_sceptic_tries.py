@@ -277,7 +277,7 @@ def test_a_copy_is_taken_back_with_all_its_models(lab: Lab, monkeypatch: pytest.
     carry_out(lab, plan_for(lab, "EXP001"))
     (copy,) = lab.runs(target)
     assert len(lab.client.search_logged_models([target])) == 3
-    retract.retract(lab.client, lab.store, copy, "journal", SOURCE_MODEL)
+    retract.retract(lab.client, lab.store, copy, retract.Made("journal", SOURCE_MODEL))
     assert len(lab.client.search_logged_models([target])) == 0
     assert not list((lab.mlruns / target).glob("models/m-*"))
 

@@ -7,8 +7,6 @@ from collections.abc import Collection, Iterator
 from dataclasses import replace
 from typing import Any
 
-import mlflow
-
 from mlflow_compliance.production.marks import sought_folded
 from mlflow_compliance.settings.schema import Settings, folded
 from mlflow_compliance.snapshot.doomed import Doom, Doomed
@@ -50,6 +48,12 @@ def doom_of_repairs(tables: Tables, homes: Collection[str], snapshot: Snapshot, 
     return _Reader(tables, snapshot, settings).doom_of_repairs(homes)
 
 
+def _version_of_mlflow() -> str:
+    import mlflow  # an audit of rows alone does not need it
+
+    return str(mlflow.__version__)
+
+
 class _Reader:
     def __init__(self, tables: Tables, snapshot: Snapshot, settings: Settings) -> None:
         self.tables, self.snapshot, self.settings = tables, snapshot, settings
@@ -69,7 +73,7 @@ class _Reader:
             *self._jobs(chosen.jobs),
         )
         return Doom(
-            mlflow.__version__,
+            _version_of_mlflow(),
             workspace,
             things,
             chosen.stops,
@@ -118,7 +122,7 @@ class _Reader:
             for item in things
         ]
         return Doom(
-            mlflow.__version__,
+            _version_of_mlflow(),
             "",
             tuple(things),
             rows=rows.counts,
