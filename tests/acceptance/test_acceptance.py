@@ -40,7 +40,7 @@ LEFT: dict[str, set[str]] = {
 POINTING = {"postgresql-s3 with pointers"}
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture
 def guest(
     request: pytest.FixtureRequest,
     gate: Gate,
@@ -78,6 +78,7 @@ def delete_what_is_needed(guest: Guest) -> None:
         guest.client.delete_experiment(key)
 
 
+@pytest.mark.parametrize("guest", list(KINDS), indirect=True)
 def test_gate_plan_repair_and_the_way_back(guest: Guest, gate: Gate, request: pytest.FixtureRequest) -> None:
     kind = request.node.callspec.params["guest"]
     wrong = EVERY_RULE | {"EXP004", "EXP005", "RUN003"}
