@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from mlflow_compliance.errors import StoreError
 from mlflow_compliance.production.keys import keys_of
-from mlflow_compliance.repair.reading import NOT_THERE, JournalRecord, read_journal
+from mlflow_compliance.repair.reading import BEGUN, DONE, NOT_THERE, Entry, JournalRecord, read_journal
 
 if TYPE_CHECKING:
     from mlflow_compliance.audit.audit import Audit
@@ -89,14 +89,21 @@ class Shelf:
         """Numbers of the changes of a journal that were taken back. What was done again after that is in the journal
         of its own.
         """
-        undoes = [other for other in self.records.values() if other.undo_of == record.id]
-        return {entry.takes_back for other in undoes for entry in other.done if entry.takes_back is not None}
+        return {number for number, entry in self._tried(record) if entry.state == DONE}
 
     def absent(self, record: JournalRecord) -> set[int]:
         """Numbers of the changes of a repair that was broken off that an undo looked for in vain."""
-        undoes = [other for other in self.records.values() if other.undo_of == record.id]
-        tried = [entry for other in undoes for entry in other.entries if entry.reason == NOT_THERE]
-        return {entry.takes_back for entry in tried if entry.takes_back is not None}
+        return {number for number, entry in self._tried(record) if entry.reason == NOT_THERE}
+
+    def begun(self, record: JournalRecord) -> set[int]:
+        """Numbers of the changes that an undo which was broken off had begun to take back, and none took back."""
+        return {number for number, entry in self._tried(record) if entry.state == BEGUN} - self.undone(record)
+
+    def _tried(self, record: JournalRecord) -> Iterator[tuple[int, Entry]]:
+        """Number of a change of a journal -> what an undo wrote down of it, from every undo of that journal."""
+        for other in self.records.values():
+            if other.undo_of == record.id:
+                yield from ((entry.takes_back, entry) for entry in other.entries if entry.takes_back is not None)
 
 
 def listed(audit: Audit) -> Iterator[str]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from mlflow_compliance.audit.audit import Audit, AuditTarget
 from mlflow_compliance.audit.journals import LAST, Shelf
 from mlflow_compliance.errors import StoreError
-from mlflow_compliance.repair.reading import BEGUN, FAILED, JournalRecord
+from mlflow_compliance.repair.reading import FAILED, JournalRecord
 from mlflow_compliance.repair.undo import Past, Undo, UndoPlan, carry_out_undo, plan_undo
 
 if TYPE_CHECKING:
@@ -56,14 +56,8 @@ def _past(shelf: Shelf, record: JournalRecord, name: str) -> Past:
         )
     if record.is_purge:
         raise StoreError(f"journal {record.id} is that of a purge: what it destroyed cannot be brought back")
-    undone, undoes = shelf.undone(record), [other for other in shelf.records.values() if other.undo_of == record.id]
-    begun = {
-        entry.takes_back
-        for other in undoes
-        for entry in other.entries
-        if entry.state == BEGUN and entry.takes_back is not None
-    }
-    return Past(record, undone, begun - undone, _known(shelf, record, undone))
+    undone = shelf.undone(record)
+    return Past(record, undone, shelf.begun(record), _known(shelf, record, undone))
 
 
 def _standing(shelf: Shelf) -> Iterator[JournalRecord]:

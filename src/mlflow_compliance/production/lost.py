@@ -12,7 +12,7 @@ from mlflow_compliance.production.service import Retained
 from mlflow_compliance.snapshot.entities import DEFAULT, DELETED, Experiment
 from mlflow_compliance.snapshot.row_facts import RowFacts
 from mlflow_compliance.snapshot.snapshot import Snapshot
-from mlflow_compliance.snapshot.tags import COMPLETE, COPY_STATE, SOURCE_MODEL, SOURCE_RUN
+from mlflow_compliance.snapshot.tags import SOURCE_MODEL
 
 MOST = 500
 """Deleted runs that are read in full at a time, to be restored."""
@@ -68,9 +68,7 @@ def _is_missed(row: RowFacts, copied: set[str], snapshot: Snapshot) -> bool:
 
 def _copied(snapshot: Snapshot) -> Iterator[str]:
     """Ids of the runs that have a whole copy, which took their place, and of models that were logged again."""
-    for run in snapshot.runs.values():
-        if run.active and run.tags.get(COPY_STATE) == COMPLETE and SOURCE_RUN in run.tags:
-            yield run.tags[SOURCE_RUN]
+    yield from snapshot.whole_copies()
     for row in snapshot.row_facts.values():
         if row.kind == "logged_model" and row.lifecycle != DELETED and SOURCE_MODEL in row.tags:
             yield row.tags[SOURCE_MODEL]

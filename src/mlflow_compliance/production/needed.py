@@ -19,13 +19,11 @@ from mlflow_compliance.snapshot.refs import EntityRef
 from mlflow_compliance.snapshot.tags import (
     BUILD,
     BUILT_FOR,
-    COMPLETE,
     COMPLETE_BUILD,
     COPY_STATE,
     KEPT_AS,
     KEPT_JOURNAL,
     RETRACTED,
-    SOURCE_RUN,
 )
 from mlflow_compliance.snapshot.ties import How, Tie
 
@@ -60,11 +58,7 @@ class _Asking:
         self.found: dict[Place, list[Kept]] = defaultdict(list)
         self._whole = set[Place]()
         """Runs that are needed by themselves, and with that the models that they wrote."""
-        self._copied = {
-            run.tags[SOURCE_RUN]: run.run_id
-            for run in self.snapshot.runs.values()
-            if run.active and SOURCE_RUN in run.tags and run.tags.get(COPY_STATE) == COMPLETE
-        }
+        self._copied = self.snapshot.whole_copies()
 
     def keep(self, place: Place, kept: Kept) -> None:
         if place in self.things and kept not in self.found[place]:
@@ -153,7 +147,7 @@ class _Asking:
         """What the metadata of production runs names. A copy stands for what it was copied from."""
         found = self.snapshot.evidence.metadata if self.snapshot.evidence else {}
         for run_id, metadata in found.items() if {kind for kind, _ in self.things} & {"run", "logged_model"} else ():
-            for key in set(_ID.findall(json.dumps(metadata.document, default=str))) - {*self._copied}:
+            for key in set(_ID.findall(json.dumps(metadata.document, default=str))) - self._copied.keys():
                 record = f"model_metadata.json of run {run_id}"
                 for place in (("run", key), ("logged_model", key)):
                     if place in self.things:

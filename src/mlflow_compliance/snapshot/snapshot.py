@@ -28,6 +28,7 @@ from mlflow_compliance.snapshot.presence import Unknown, Why
 from mlflow_compliance.snapshot.row_facts import RowFacts
 from mlflow_compliance.snapshot.schema import LostRows, Schema
 from mlflow_compliance.snapshot.standing import LostParent, RowState
+from mlflow_compliance.snapshot.tags import COMPLETE, COPY_STATE, SOURCE_RUN
 
 if TYPE_CHECKING:
     from mlflow_compliance.snapshot.artifacts import Artifacts
@@ -102,6 +103,14 @@ class Snapshot:
     def runs_of(self, experiment_id: str, lifecycle: str = ACTIVE) -> list[Run]:
         """The detailed runs of one experiment, oldest first."""
         return list(self._runs_by_experiment.get((experiment_id, lifecycle), ()))
+
+    def whole_copies(self) -> dict[str, str]:
+        """Run -> the active run that is a whole copy of it, made by a repair, and stands for it."""
+        return {
+            run.tags[SOURCE_RUN]: run.run_id
+            for run in self.runs.values()
+            if run.active and SOURCE_RUN in run.tags and run.tags.get(COPY_STATE) == COMPLETE
+        }
 
     @cached_property
     def _runs_by_experiment(self) -> dict[tuple[str, str], list[Run]]:
