@@ -22,7 +22,7 @@ from mlflow_compliance.store.models.mlmodel import judge, read_description
 from mlflow_compliance.store.ownership.rows import OwnedPlace, Ownership, own_folder
 from mlflow_compliance.store.storage.manifests import NAME
 from mlflow_compliance.store.storage.parsing import parse_json
-from mlflow_compliance.store.storage.safe_io import opened
+from mlflow_compliance.store.storage.safe_io import opened, raise_it
 
 RETRACTED = "-retracted"
 """How the folder of a journal ends for what was taken back: its rows are deleted and still name it."""
@@ -212,7 +212,7 @@ def _files(lies: str, place: str) -> dict[str, os.stat_result]:
     if not os.path.isdir(lies):
         return {place: _ordinary(lies)}
     found = {}
-    for folder, folders, names in os.walk(lies, onerror=_raise):
+    for folder, folders, names in os.walk(lies, onerror=raise_it):
         for name in (*names, *(name for name in folders if os.path.islink(os.path.join(folder, name)))):
             path = os.path.join(folder, name)
             found[place + path[len(lies) :]] = _ordinary(path)
@@ -224,10 +224,6 @@ def _ordinary(path: str) -> os.stat_result:
     if not stat.S_ISREG(facts.st_mode):
         raise ValueError(f"{path} is no ordinary file: look at it by hand")
     return facts
-
-
-def _raise(error: OSError) -> None:
-    raise error
 
 
 def _model(folder: str, lies: str, owner: EntityRef | None, files: Mapping[str, ArtifactFile]) -> ModelFolder:

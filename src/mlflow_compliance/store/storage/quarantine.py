@@ -9,7 +9,7 @@ from typing import Any
 from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.snapshot.files import QUARANTINE
 from mlflow_compliance.store.storage.atomic_write import TEMPORARY, explained
-from mlflow_compliance.store.storage.safe_io import digest_of, opened
+from mlflow_compliance.store.storage.safe_io import digest_of, opened, raise_it
 
 
 def quarantine(path: str, target: str) -> None:
@@ -31,7 +31,7 @@ def manifest_of(path: str) -> list[dict[str, Any]]:
         if not stat.S_ISDIR(os.lstat(path).st_mode):
             return [_line(path, os.curdir)]
         found = []
-        for folder, _, names in os.walk(path, onerror=_raise):
+        for folder, _, names in os.walk(path, onerror=raise_it):
             for name in names:
                 if not name.startswith(TEMPORARY):
                     file = os.path.join(folder, name)
@@ -43,10 +43,6 @@ def _line(path: str, relative: str) -> dict[str, Any]:
     with opened(path) as file:
         facts = os.fstat(file)
         return {"path": relative, "size": facts.st_size, "sha256": digest_of(file, path), "mtime_ns": facts.st_mtime_ns}
-
-
-def _raise(error: OSError) -> None:
-    raise error
 
 
 def _move(source: str, target: str) -> None:

@@ -32,6 +32,11 @@ class HolesError(OSError):
         super().__init__(errno.EFBIG, words, path)
 
 
+def raise_it(error: OSError) -> None:
+    """For os.walk: a folder that cannot be listed would be missing without a word."""
+    raise error
+
+
 @contextmanager
 def opened(path: str) -> Iterator[int]:
     """A regular file, open for reading."""

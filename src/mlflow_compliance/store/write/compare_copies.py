@@ -12,9 +12,9 @@ from mlflow_compliance.snapshot.files import MLMODEL
 from mlflow_compliance.snapshot.tags import COMPLETE, COPY_STATE, SOURCE_EXPERIMENT, SOURCE_MODEL, SOURCE_RUN
 from mlflow_compliance.store.backends.listing import pages
 from mlflow_compliance.store.storage.locations import local_folder
+from mlflow_compliance.store.storage.safe_io import raise_it
 from mlflow_compliance.store.storage.storages import is_remote
 from mlflow_compliance.store.store import Store
-from mlflow_compliance.store.write.copy_artifacts import raise_it
 from mlflow_compliance.store.write.effects import OpenStore
 from mlflow_compliance.store.write.errors import one_sentence
 

@@ -15,6 +15,7 @@ from mlflow_compliance.snapshot.files import MLMODEL, DuplicateRules
 from mlflow_compliance.store.artifacts.duplicates import hash_file
 from mlflow_compliance.store.storage import files
 from mlflow_compliance.store.storage.locations import local_folder
+from mlflow_compliance.store.storage.safe_io import raise_it
 from mlflow_compliance.store.storage.shared_copies import add_shared
 from mlflow_compliance.store.storage.storages import is_remote
 from mlflow_compliance.store.storage.transfer import copy_folder
@@ -68,11 +69,6 @@ def _copy_local(store: Store, old: str, target: str, names: Mapping[str, str]) -
         raise ChangeError(
             f"of {count} files ({size} bytes) in {old} not all arrived in {target}: the copy was taken back"
         )
-
-
-def raise_it(error: OSError) -> None:
-    """A folder that cannot be listed would be missing in the copy without a word."""
-    raise error
 
 
 def _renamed(content: bytes, names: Mapping[str, str]) -> bytes:

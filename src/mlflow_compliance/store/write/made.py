@@ -8,30 +8,28 @@ from collections.abc import Iterable, Mapping
 from mlflow_compliance.changes.copies import renamed
 from mlflow_compliance.changes.made import hash_of
 from mlflow_compliance.snapshot.files import METADATA, MLMODEL
-from mlflow_compliance.store.artifacts.duplicates import hash_file
 from mlflow_compliance.store.storage.atomic_write import TEMPORARY
 from mlflow_compliance.store.storage.base import ObjectInfo
 from mlflow_compliance.store.storage.locations import local_folder
 from mlflow_compliance.store.storage.pointer_files import pointed
 from mlflow_compliance.store.storage.storages import is_remote, remote_path
 from mlflow_compliance.store.store import Store
-from mlflow_compliance.store.write.copy_artifacts import raise_it
 
 FILES = "artifacts"
 """The part that is compared in folders and object stores."""
 
 
-def files_of(store: Store, places: Iterable[tuple[str, str]], names: Mapping[str, str], *, read: bool = False) -> str:
+def files_of(store: Store, places: Iterable[tuple[str, str]], names: Mapping[str, str]) -> str:
     """A digest of the files at some locations, each given with the one that stands for it; `names` leads from ids to
-    those that stand for them. Their contents count by size and time, where they are `read` by their hash.
+    those that stand for them. Their contents count by size and time.
 
     Of objects the size counts, and of an MLmodel there its name: it holds the ids.
     """
     in_order = sorted(places, key=lambda place: place[1])
-    return hash_of([_listed(store, uri, {**names, uri: former}, read=read) for uri, former in in_order])
+    return hash_of([_listed(store, uri, {**names, uri: former}) for uri, former in in_order])
 
 
-def _listed(store: Store, uri: str, names: Mapping[str, str], *, read: bool) -> list[tuple[object, ...]]:
+def _listed(store: Store, uri: str, names: Mapping[str, str]) -> list[tuple[object, ...]]:
     if is_remote(uri):
         folder = remote_path(uri)
         return sorted(
@@ -41,7 +39,7 @@ def _listed(store: Store, uri: str, names: Mapping[str, str], *, read: bool) -> 
         )
     folder = local_folder(uri, store.backend.home) or ""
     return sorted(
-        (os.path.relpath(path, folder), *_content(path, names, read=read))
+        (os.path.relpath(path, folder), *_content(path, names))
         for here, _, filenames in os.walk(folder, onerror=_raise_unless_gone)
         for filename in filenames
         if not filename.startswith(TEMPORARY)
@@ -58,14 +56,12 @@ def objects_in(store: Store, folder: str) -> list[ObjectInfo]:
 
 def _raise_unless_gone(error: OSError) -> None:
     if not isinstance(error, FileNotFoundError):
-        raise_it(error)
+        raise error
 
 
-def _content(path: str, names: Mapping[str, str], *, read: bool) -> tuple[object, ...]:
+def _content(path: str, names: Mapping[str, str]) -> tuple[object, ...]:
     if os.path.basename(path) == MLMODEL:
         with open(path, "rb") as file:
             return (hash_of(renamed(file.read().decode(errors="surrogateescape"), names)),)
-    if read:
-        return () if os.path.basename(path) == METADATA else (hash_file(path),)
     facts = os.lstat(path)
     return facts.st_size, facts.st_mtime_ns

@@ -5,19 +5,15 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Mapping
-from typing import Any
-
-from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
+from functools import partial
 
 from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.snapshot.entities import DELETED
-from mlflow_compliance.store.storage.safe_io import digest_of, opened
+from mlflow_compliance.store.backends.listing import get_or_none
+from mlflow_compliance.store.storage.safe_io import digest_of, opened, raise_it
 from mlflow_compliance.store.write.bulk import tracking_store
 from mlflow_compliance.store.write.effects import OpenStore
 from mlflow_compliance.store.write.errors import one_sentence
-
-_ABSENT = ErrorCode.Name(RESOURCE_DOES_NOT_EXIST)
 
 
 def files_at(place: str) -> dict[str, tuple[int, str]]:
@@ -30,7 +26,7 @@ def files_at(place: str) -> dict[str, tuple[int, str]]:
             return found
         if not stat.S_ISDIR(os.lstat(place).st_mode):
             return {os.curdir: _ordinary(place)}
-        for folder, folders, names in os.walk(place, onerror=_raise):
+        for folder, folders, names in os.walk(place, onerror=raise_it):
             for name in (*names, *(name for name in folders if os.path.islink(os.path.join(folder, name)))):
                 path = os.path.join(folder, name)
                 found[os.path.relpath(path, place)] = _ordinary(path)
@@ -42,10 +38,6 @@ def _ordinary(path: str) -> tuple[int, str]:
         raise ChangeError(f"{path} is no ordinary file: see to it by hand")
     with opened(path) as file:
         return os.fstat(file).st_size, digest_of(file, path)
-
-
-def _raise(error: OSError) -> None:
-    raise error
 
 
 def destroy_files(place: str, planned: Mapping[str, tuple[int, str]], *, begun: bool, own: str) -> int:
@@ -92,19 +84,12 @@ def refuse_what_is_back(kind: str, key: str, to: OpenStore) -> None:
             back = store.get_run(key).info.lifecycle_stage != DELETED
         else:
             home = store.get_logged_model(key, allow_deleted=True).experiment_id
-            back = _is_active(store, key) and store.get_experiment(home).lifecycle_stage != DELETED
+            back = (
+                get_or_none(store.get_logged_model, key) is not None
+                and store.get_experiment(home).lifecycle_stage != DELETED
+            )
     if back:
         raise ChangeError("it is not deleted any more: nothing of it was removed")
-
-
-def _is_active(store: Any, model_id: str) -> bool:
-    try:
-        store.get_logged_model(model_id)
-    except MlflowException as error:
-        if error.error_code == _ABSENT:
-            return False
-        raise
-    return True
 
 
 def destroy_row(kind: str, key: str, to: OpenStore) -> None:
@@ -118,10 +103,5 @@ def is_there(kind: str, key: str, to: OpenStore) -> bool:
     """Whether a run or logged model has a row, deleted or not."""
     store = tracking_store(to.client)
     with one_sentence(f"{kind.replace('_', ' ')} {key} could not be looked up"):
-        try:
-            store.get_run(key) if kind == "run" else store.get_logged_model(key, allow_deleted=True)
-        except MlflowException as error:
-            if error.error_code == _ABSENT:
-                return False
-            raise
-    return True
+        get = store.get_run if kind == "run" else partial(store.get_logged_model, allow_deleted=True)
+        return get_or_none(get, key) is not None
