@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from stores import Lab
+from undoing import undo
 
-from mlflow_compliance.changes import load
 from mlflow_compliance.production.context import Context
 from mlflow_compliance.repair.apply import Outcome, apply_plan
 from mlflow_compliance.repair.expected import expected_after
@@ -143,11 +143,7 @@ def lines_of(journal: Path) -> list[dict[str, Any]]:
 
 def take_back(lab: Lab, lines: Sequence[dict[str, Any]]) -> None:
     """Apply the inverses of what a journal says was done, backwards."""
-    done = {line["change"] for line in lines if line.get("state") == "done"}
-    writer = StoreWriter(lab.store, {})
-    for line in reversed(lines):
-        if line.get("state") == "begin" and line["change"] in done and line["undo"]:
-            writer.write(load(line["undo"]))
+    assert undo(lab, lines) == []
 
 
 def hashes(folder: Path) -> Counter[str]:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlflow_compliance.audit.plan_files import read_plan, refuse_to_replace, write_plan
-from mlflow_compliance.repair.journal import host_name, user_name, version_of
+from mlflow_compliance.repair.journal import versions
 from mlflow_compliance.repair.limits import All, Limit, SafeAlone
 from mlflow_compliance.repair.plan_document import Asked, Made, document_of
 from mlflow_compliance.repair.saved_plan import Followed, refuse_other
@@ -22,9 +21,6 @@ if TYPE_CHECKING:
     from mlflow_compliance.settings.flags import Flags
     from mlflow_compliance.settings.schema import Settings
 
-_PROGRAMS = ("pytest-mlflow-compliance", "mlflow")
-"""Distributions that decide what a plan says and does."""
-
 
 class Planning:
     """The plans of one session; a file is named from the folder `base` on."""
@@ -33,7 +29,7 @@ class Planning:
         self._flags = flags
         self._base = base
         self._saved: SavedPlan | None = None
-        self._versions = {name: version_of(name) for name in _PROGRAMS}
+        self._versions = versions()
 
     @property
     def _path(self) -> Path | None:
@@ -81,7 +77,5 @@ class Planning:
         return self.name
 
     def _document(self, plan: Plan, store: StoreFacts, settings: Settings) -> dict[str, Any]:
-        at = datetime.now(timezone.utc).isoformat(timespec="seconds")
         asked = Asked(rules=sorted(self._flags.rules), safe_alone=self._flags.fix_safe, not_asked=list(plan.unasked))
-        made = Made(at=at, by=user_name(), host=host_name())
-        return document_of(plan, made, self._versions, store, settings.fingerprint, asked)
+        return document_of(plan, Made.now(), self._versions, store, settings.fingerprint, asked)

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 from mlflow_compliance.audit.audit import AuditTarget
 from mlflow_compliance.audit.plan_files import read_purge, refuse_to_replace, write_plan
 from mlflow_compliance.audit.purge_plan import NO_LIMIT, Proven, Purgeable, proven, purgeable
-from mlflow_compliance.errors import ChangeError, StoreError
-from mlflow_compliance.repair.journal import Journal, host_name, only_one, user_name, version_of
+from mlflow_compliance.errors import ChangeError
+from mlflow_compliance.repair.journal import only_one, versions
 from mlflow_compliance.repair.plan_document import Made, facts_of
 from mlflow_compliance.repair.purge_document import PurgeItem, PurgePlan, lines_of, purge_document, word_of
+from mlflow_compliance.repair.run import keep_journal, open_journal
 from mlflow_compliance.repair.saved_plan import refuse_other
 from mlflow_compliance.settings.errors import shown_path
 from mlflow_compliance.snapshot.files import QUARANTINE
@@ -25,8 +26,6 @@ from mlflow_compliance.store.write.purging import destroy_files, destroy_row, is
 if TYPE_CHECKING:
     from mlflow_compliance.audit.audit import Audit
     from mlflow_compliance.store.write.effects import OpenStore
-
-_PROGRAMS = ("pytest-mlflow-compliance", "mlflow")
 
 
 @dataclass
@@ -81,9 +80,8 @@ def carry_out_purge(audit: Audit, confirm: Callable[[list[str], int], bool]) -> 
                 return Purge([("nothing was destroyed", True)])
             saved = PurgePlan.model_validate(document)
         else:
-            versions = {name: version_of(name) for name in _PROGRAMS}
             home = audit.store.backend.home or ""
-            refuse_other(saved, facts_of(found.snapshot, home), audit.settings.fingerprint, versions)
+            refuse_other(saved, facts_of(found.snapshot, home), audit.settings.fingerprint, versions())
         return _Carrying(audit, target, saved, known, found).run()
 
 
@@ -93,7 +91,10 @@ class _Carrying:
         self.now = {(item.kind, item.key): item for item in found.items}
         self.kept = {(item.kind, item.key): item.why for item in found.kept}
         self.purge = Purge()
+        self.gone = 0
+        """Things that were destroyed."""
         self.freed = 0
+        """Bytes of the blocks of their files."""
 
     def run(self) -> Purge:
         todo = [item for item in self.saved.items if self._key(item) not in self.known.done]
@@ -102,10 +103,8 @@ class _Carrying:
         if ready:
             self._destroy(ready)
         more = f"; {before} by an earlier purge of this plan" if before else ""
-        self.purge.lines.insert(0, (f"purge: {self._gone} of {len(self.saved.items)} things destroyed{more}", True))
+        self.purge.lines.insert(0, (f"purge: {self.gone} of {len(self.saved.items)} things destroyed{more}", True))
         return self.purge
-
-    _gone = 0
 
     def _key(self, item: PurgeItem) -> tuple[str, str, str]:
         return self.saved.plan, item.kind, item.key
@@ -130,7 +129,7 @@ class _Carrying:
         assert isinstance(writer, StoreWriter)
         heading = self.target.heading(self.saved.plan)._replace(purge="yes")
         at = datetime.now(timezone.utc)
-        journal = Journal(self.target.folder, at, heading, self.target.recorded, self.target.key())
+        journal = open_journal(self.target, heading, at)
         free = _free(items)
         failed = 0
         journal.header(self.target.uri, at, len(items))
@@ -144,16 +143,16 @@ class _Carrying:
                 self.purge.tell(f"stays: {word_of(item)}: {error}", well=False)
                 continue
             journal.done_all([(number, {})])
-            self._gone += 1
+            self.gone += 1
             self.purge.tell(f"destroyed: {word_of(item)}, {len(item.files)} files")
-        journal.close(self._gone, failed)
+        journal.close(self.gone, failed)
         self._measured(items, free)
         self.purge.tell(f"what it was is in {journal.path}, which stays")
-        if heading.kept_as:
-            try:
-                self.purge.tell(f"that is kept in the store too: {self.target.keep(writer)}")
-            except (ChangeError, StoreError) as error:
-                self.purge.tell(f"that is not kept in the store: {error}", well=False)
+        kept, not_kept = keep_journal(self.target, heading, writer)
+        if kept:
+            self.purge.tell(f"that is kept in the store too: {kept}")
+        if not_kept:
+            self.purge.tell(f"that is not kept in the store: {not_kept}", well=False)
         self.target.forget()
 
     def _one(self, item: PurgeItem, writer: OpenStore) -> int:
@@ -170,7 +169,7 @@ class _Carrying:
             destroy_row(item.kind, item.key, writer)
         return freed
 
-    def _measured(self, items: list[PurgeItem], before: Mapping[str, int]) -> None:
+    def _measured(self, items: list[PurgeItem], before: Mapping[int, int]) -> None:
         planned = sum(item.freed for item in items)
         grown = sum(after - before[place] for place, after in _free(items).items() if place in before)
         more = f"{abs(grown)} bytes {'more' if grown >= 0 else 'less'} are free on disk, where others write too"
@@ -182,9 +181,9 @@ def _own(item: PurgeItem) -> str:
     return item.key if item.kind != "quarantined" else QUARANTINE
 
 
-def _free(items: list[PurgeItem]) -> dict[str, int]:
-    """Root of a file system -> the bytes that are free on it."""
-    found: dict[int, tuple[str, int]] = {}
+def _free(items: list[PurgeItem]) -> dict[int, int]:
+    """Device of a file system -> the bytes that are free on it."""
+    found: dict[int, int] = {}
     for item in items:
         folder = item.place
         while folder and not os.path.isdir(folder):
@@ -193,8 +192,8 @@ def _free(items: list[PurgeItem]) -> dict[str, int]:
             device = os.stat(folder).st_dev
             if device not in found:
                 facts = os.statvfs(folder)
-                found[device] = (str(device), facts.f_bfree * facts.f_frsize)
-    return dict(found.values())
+                found[device] = facts.f_bfree * facts.f_frsize
+    return found
 
 
 def _tombstone(item: PurgeItem) -> dict[str, Any]:
@@ -218,8 +217,5 @@ def _told(audit: Audit, found: Purgeable) -> Iterator[str]:
 
 
 def _document(audit: Audit, found: Purgeable) -> dict[str, Any]:
-    at = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    made = Made(at=at, by=user_name(), host=host_name())
-    versions = {name: version_of(name) for name in _PROGRAMS}
     facts = facts_of(found.snapshot, audit.store.backend.home or "")
-    return purge_document(found.items, found.kept, made, versions, facts, audit.settings.fingerprint)
+    return purge_document(found.items, found.kept, Made.now(), versions(), facts, audit.settings.fingerprint)

@@ -202,11 +202,11 @@ def _stays(item: Doomed, folder: DoomedFolder, snapshot: Snapshot, needs: list[s
 
 def _because(item: Doomed, audit: Audit) -> str:
     days = audit.settings.retention.deleted_days
-    what = {
-        "quarantined": "a repair put it aside, and no row owns its former place",
-    }.get(item.ref.kind, "a repair deleted it")
+    what = "a repair deleted it"
     if item.tags.get(COPY_STATE) == RETRACTED:
         what = "a repair took it back"
+    elif item.ref.kind == "quarantined":
+        what = "a repair put it aside, and no row owns its former place"
     return (
         f"{what}; nothing needs it; {f'longer than deleted_days = {days:g} ago' if days else 'no deleted_days is set'}"
     )

@@ -46,6 +46,11 @@ def version_of(distribution: str) -> str:
         return "unknown"
 
 
+def versions() -> dict[str, str]:
+    """Of the distributions that decide what a plan says and does."""
+    return {name: version_of(name) for name in ("pytest-mlflow-compliance", "mlflow")}
+
+
 class Heading(NamedTuple):
     """What the header of a journal says beside its store."""
 
@@ -100,7 +105,6 @@ class Journal:
             ) from error
 
     def header(self, store: str, at: datetime, changes: int) -> None:
-        versions = {name: version_of(name) for name in ("pytest-mlflow-compliance", "mlflow")}
         self._write(
             {
                 "journal": self.id,
@@ -109,7 +113,7 @@ class Journal:
                 "host": host_name(),
                 "at": at.isoformat(),
                 "changes": changes,
-                "versions": versions,
+                "versions": versions(),
                 **{name: value for name, value in self._heading._asdict().items() if value},
                 "chain": CHAIN,
             }

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from datetime import datetime, timezone
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from mlflow_compliance.changes import Change
+from mlflow_compliance.repair.journal import host_name, user_name
 from mlflow_compliance.repair.plan import Plan
 from mlflow_compliance.repair.totals import totals
 from mlflow_compliance.rules.finding import Finding
@@ -47,6 +49,12 @@ class Made(Part):
     at: str
     by: str
     host: str
+
+    @classmethod
+    def now(cls) -> Made:
+        """Here and now, by whoever runs this."""
+        at = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        return cls(at=at, by=user_name(), host=host_name())
 
 
 class StoreFacts(Part):
@@ -208,6 +216,11 @@ def document_of(
             NotEvaluated(policy=item.policy, entity=Entity.of(item.entity), code=item.code) for item in plan.not_judged
         ],
     }
+    return sealed(told)
+
+
+def sealed(told: Mapping[str, Any]) -> dict[str, Any]:
+    """A document as JSON values, with its hashes."""
     document = {name: plain(value) for name, value in told.items()}
     document["plan"] = hash_of_plan(document)
     document["sha256"] = hash_of(document)

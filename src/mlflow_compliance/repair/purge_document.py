@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from mlflow_compliance.repair.plan_document import FAMILY, Made, Part, StoreFacts, clean, hash_of, hash_of_plan, plain
+from mlflow_compliance.repair.plan_document import FAMILY, Made, Part, StoreFacts, clean, sealed
 
 PURGE_ID = f"{FAMILY}purge:1"
 
@@ -95,10 +95,7 @@ def purge_document(
         "items": list(items),
         "kept": list(kept),
     }
-    document = {name: plain(value) for name, value in told.items()}
-    document["plan"] = hash_of_plan(document)
-    document["sha256"] = hash_of(document)
-    return document
+    return sealed(told)
 
 
 def lines_of(items: Sequence[PurgeItem], kept: Sequence[KeptItem]) -> list[str]:

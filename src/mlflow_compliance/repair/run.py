@@ -109,10 +109,7 @@ class Repair:
             f"repair: {len(self.outcome.applied)} of {len(self.plan.changes)} changes made; journal: {self.journal}",
             True,
         )
-        if self.kept:
-            yield f"the journal is kept in the store too: {self.kept}", True
-        if self.not_kept:
-            yield f"the journal is not kept in the store, only in the folder above: {self.not_kept}", False
+        yield from told_of_keeping(self.kept, self.not_kept)
         for _, reason in self.outcome.failed:
             yield f"not done: {reason}", False
         if not self.differing:
@@ -145,13 +142,12 @@ def _write(repair: Repair, target: Target, progress: Progress) -> None:
     binding: dict[str, str] = {}
     writer = target.writer(binding)
     heading = target.heading(repair.plan.sha256)
-    journal = Journal(target.folder, datetime.now(timezone.utc), heading, target.recorded, target.key())
+    journal = open_journal(target, heading, datetime.now(timezone.utc))
     repair.journal = journal.path
     progress.start("Repairing", len(repair.plan.changes))
     try:
         repair.outcome = apply_plan(repair.plan, writer, binding, journal, target.uri, lambda: progress.advance(1))
-        if heading.kept_as:
-            _keep(repair, target, writer)
+        repair.kept, repair.not_kept = keep_journal(target, heading, writer)
     finally:
         progress.stop()
         target.forget()
@@ -171,9 +167,26 @@ def _write(repair: Repair, target: Target, progress: Progress) -> None:
     repair.differing = differences(expected, found)
 
 
-def _keep(repair: Repair, target: Target, writer: Writer) -> None:
-    """A repair counts whether its journal can be kept in the store or not; the next one tries again."""
+def open_journal(target: Target, heading: Heading, at: datetime) -> Journal:
+    """The journal of what is about to be written to a store. Raises StoreError."""
+    return Journal(target.folder, at, heading, target.recorded, target.key())
+
+
+def keep_journal(target: Target, heading: Heading, writer: Writer) -> tuple[str, str]:
+    """Where the store itself keeps the journal, and why it does not although it should; both empty where it keeps none.
+    What was done counts either way, and the next repair tries again.
+    """
+    if not heading.kept_as:
+        return "", ""
     try:
-        repair.kept = target.keep(writer)
+        return target.keep(writer), ""
     except (ChangeError, StoreError) as error:
-        repair.not_kept = str(error)
+        return "", str(error)
+
+
+def told_of_keeping(kept: str, not_kept: str) -> Iterator[tuple[str, bool]]:
+    """What `keep_journal` gave, in lines for people."""
+    if kept:
+        yield f"the journal is kept in the store too: {kept}", True
+    if not_kept:
+        yield f"the journal is not kept in the store, only in the folder above: {not_kept}", False

@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Any
 from mlflow_compliance.changes import Change, bind, load
 from mlflow_compliance.errors import ChangeError, StoreError
 from mlflow_compliance.repair.expected import bound
-from mlflow_compliance.repair.journal import Journal, only_one
+from mlflow_compliance.repair.journal import only_one
 from mlflow_compliance.repair.reading import BEGUN, FAILED, NOT_THERE, Entry, JournalRecord
+from mlflow_compliance.repair.run import keep_journal, open_journal, told_of_keeping
 from mlflow_compliance.snapshot.diff import differences
 
 if TYPE_CHECKING:
     from mlflow_compliance.progress import Progress
     from mlflow_compliance.repair.apply import Writer
+    from mlflow_compliance.repair.journal import Journal
     from mlflow_compliance.repair.run import Target
     from mlflow_compliance.snapshot.snapshot import Snapshot
 
@@ -126,10 +128,7 @@ class Undo:
         if not self.journal:
             return
         yield f"taken back: {len(self.done)} of {len(self.plan.steps)} changes; journal: {self.journal}", True
-        if self.kept:
-            yield f"the journal is kept in the store too: {self.kept}", True
-        if self.not_kept:
-            yield f"the journal is not kept in the store, only in the folder above: {self.not_kept}", False
+        yield from told_of_keeping(self.kept, self.not_kept)
         if made := [key for step in self.done for key in step.entry.bound.values() if _IDS.fullmatch(key)]:
             yield f"made by the repair and soft-deleted now: {', '.join(made)}", True
         for what in self.absent:
@@ -237,7 +236,7 @@ def _write(undo: Undo, target: Target, progress: Progress) -> None:
     at = datetime.now(timezone.utc)
     record = undo.plan.past.record
     heading = target.heading("", record.id, record.undo_of if record.is_undo else "")
-    journal = Journal(target.folder, at, heading, target.recorded, target.key())
+    journal = open_journal(target, heading, at)
     undo.journal = journal.path
     binding |= journal.symbols(at)
     progress.start("Taking back", len(undo.plan.steps))
@@ -247,11 +246,7 @@ def _write(undo: Undo, target: Target, progress: Progress) -> None:
             progress.advance(1)
             _take_back(number, step, undo, writer, binding, journal)
         journal.close(len(undo.done), len(undo.failed))
-        if heading.kept_as:
-            try:
-                undo.kept = target.keep(writer)
-            except (ChangeError, StoreError) as error:
-                undo.not_kept = str(error)
+        undo.kept, undo.not_kept = keep_journal(target, heading, writer)
     except StoreError as gone:
         raise StoreError(
             f"the undo stopped after {len(undo.done)} of {len(undo.plan.steps)} changes (journal: {journal.path}): "
