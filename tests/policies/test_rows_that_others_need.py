@@ -14,9 +14,9 @@ from repairs import carry_out, findings, found_in, plan_for, take_back, unfixed
 from servers import tracking_server
 from sqlalchemy import create_engine, text
 from stores import START, Lab
+from undoing import undo
 
 from mlflow_compliance.changes import RestoreRun
-from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.settings.schema import Settings
 
 LabMaker = Callable[..., Lab]
@@ -352,8 +352,8 @@ def test_through_a_tracking_server(lab: Lab) -> None:
         assert {lifecycle(lab, run_id) for run_id in runs} == {"deleted"}
         assert lab.client.get_experiment(taken).lifecycle_stage == "deleted"
         (alias,) = [line for line in done.lines if (line.get("undo") or {}).get("kind") == "PutAliasBack"]
-        with pytest.raises(ChangeError, match="a tracking server lets no alias name a version that is not there"):
-            take_back(guest, [line for line in done.lines if line.get("change") == alias["change"]])
+        (left,) = undo(guest, [line for line in done.lines if line.get("change") == alias["change"]])
+        assert "a tracking server lets no alias name a version that is not there" in left
         take_back(guest, [line for line in done.lines if line.get("change") != alias["change"]])
         assert [policy for policy, *_ in told(lab)] == ["EXP004", "EXP005", "REG004", "RUN003", "RUN003"]
         # A server with workspaces shows those of one alone: what is not there may be in another.

@@ -118,6 +118,12 @@ def sweep(folder: str) -> None:
                 os.unlink(os.path.join(folder, name))
 
 
+def sweep_below(folder: str) -> None:
+    """The same in a folder and in all below it."""
+    for here, _, _ in os.walk(folder):
+        sweep(here)
+
+
 def _alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from mlflow_compliance.errors import ChangeError
 from mlflow_compliance.store.storage import files
-from mlflow_compliance.store.storage.atomic_write import explained
+from mlflow_compliance.store.storage.atomic_write import explained, sweep_below
 from mlflow_compliance.store.storage.filesystem import shared_extents
 from mlflow_compliance.store.storage.linking import refuse_unless_file
 from mlflow_compliance.store.storage.parsing import parse_json
@@ -128,6 +128,8 @@ def kept_below(folder: str, places: Collection[str]) -> list[str]:
 
 def part_below(folder: str) -> set[tuple[int, int]]:
     """Give every file below a folder a physical copy of its own: the copies that they shared."""
+    # Before the names are listed: parting the first of them would remove the others that a killed process left.
+    sweep_below(folder)
     found = set()
     for here, _, names in os.walk(folder):
         for name in names:

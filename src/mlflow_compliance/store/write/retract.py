@@ -20,6 +20,7 @@ from mlflow_compliance.store.artifacts.quarantined import RETRACTED as ASIDE
 from mlflow_compliance.store.backends.listing import pages
 from mlflow_compliance.store.ownership.rows import read_ownership
 from mlflow_compliance.store.storage import files
+from mlflow_compliance.store.storage.atomic_write import sweep_below
 from mlflow_compliance.store.storage.locations import local_folder
 from mlflow_compliance.store.storage.manifests import write_manifest
 from mlflow_compliance.store.storage.recorded_hashes import take_off
@@ -78,6 +79,7 @@ def _put_aside(client: MlflowClient, store: Store, folders: Sequence[str], made:
     for folder in folders:
         root, target = aside(folder, made.journal, roots)
         if os.path.isdir(folder):
+            sweep_below(folder)
             write_manifest(folder, target, root)
             files.quarantine(folder, target)
         # What lies aside shares no copy with what is in use: that may be written to again.
