@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from mlflow_compliance.audit.planning import Planning
 from mlflow_compliance.audit.snapshots import Alone, Sharing, SnapshotCache
@@ -50,6 +50,13 @@ class Options(Flags):
     """Settings are looked for from here, as git does."""
     fixers: tuple[str, ...] = ()
     """Folders and packages that the ini option `compliance_fixers` names."""
+
+
+class Remedy(NamedTuple):
+    """What --fix would do about a finding, or why it would not, in one line; and how many changes that would be."""
+
+    text: str
+    changes: int = 0
 
 
 class Audit:
@@ -221,21 +228,21 @@ class Audit:
             self._remedies = load_fixers(self.options.fixers, self.options.rootdir)
         return self._remedies
 
-    def remedy(self, finding: Finding) -> str:
-        """What --fix would do about a finding, or why it would not, in one line."""
+    def remedy(self, finding: Finding) -> Remedy:
+        """What --fix would do about a finding, or why it would not."""
         # Files only where a rule has read them, or where it depends on them whether --fix writes at all.
         context = self.context(artifacts=bool(self.settings.store.relocate))
         try:
             changes, reason = propose(self.remedies, finding, context, self.policies[finding.policy].advice)
         except ComplianceError as error:
-            return str(error)
+            return Remedy(str(error))
         if not changes:
-            return reason
+            return Remedy(reason)
         if waits := self.settings.store.relocate and not_now(changes, context.snapshot):
-            return waits
+            return Remedy(waits)
         what = summary_of(self.remedies[finding.policy]) or changes[0].describe()
         counted = f"{what} ({len(changes)} change{'s' if len(changes) > 1 else ''})"
-        return f"Only audited here, else: {counted}" if self.refusal() else counted
+        return Remedy(f"Only audited here, else: {counted}") if self.refusal() else Remedy(counted, len(changes))
 
     def refusal(self) -> str:
         """Why --fix would not write to this store, empty where it would."""

@@ -1,23 +1,44 @@
-"""What an audit has to say, as typed values: one Result a check, one Summary a session. Every report is made of
-these alone.
+"""What an audit has to say, as typed values: one Result a check, one Summary a session, and the Report of both. Every
+output is made of a Report alone.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 FIXED = "fixed"
 """Outcome of a check that failed before the repair and passes now; the others are in `rules.outcome`."""
 SWITCHED_OFF = "switched off"
 
+FAILING = "failing"
+"""Status of a finding that fails the gate."""
+WARNING = "warning"
+"""Status of one that is less severe than `[gate] fail_on` asks for."""
+KNOWN = "known"
+"""Status of one that stands in the baseline."""
+WAIVED = "waived"
+"""Status of one that the settings waive."""
+STATUSES = (FAILING, WARNING, KNOWN, WAIVED)
+
+
+@dataclass(frozen=True)
+class WaivedBy:
+    """Why a finding is waived, who answers for it, and the last day (ISO 8601) on which that counts."""
+
+    reason: str
+    owner: str
+    expires: str
+
 
 @dataclass(frozen=True)
 class FoundProblem:
-    """One finding, in words for people, and what --fix would do about it."""
+    """One finding, in words for people, what --fix would do about it and what people can do."""
 
     text: str
     code: str
@@ -31,6 +52,21 @@ class FoundProblem:
     toml: str = ""
     cause: tuple[str, str] | None = None
     """Policy and entity of the check that tells what this follows from, where there is one."""
+    kind: str = ""
+    key: str = ""
+    """The entity as programs know it: 'experiment' and its id, say."""
+    name: str = ""
+    """What people call the entity; it may be anything that a store holds."""
+    experiment: str = ""
+    """Name of the experiment that the entity lies in, empty where it lies in none."""
+    fixable: bool = False
+    """Whether --fix has changes for it; `remedy` says which, or why not."""
+    advice: str = ""
+    """What people can do about it: a command, a line of TOML or a call, ready to be copied."""
+    owner: str = ""
+    contact: str = ""
+    status: str = FAILING
+    waiver: WaivedBy | None = None
 
 
 @dataclass(frozen=True)
@@ -65,6 +101,10 @@ class Result:
     notes: tuple[str, ...] = ()
     examined: tuple[tuple[str, str], ...] = ()
     """(kind, key) of the entities that it was given."""
+    nodeid: str = ""
+    """What selects this check on pytest's command line."""
+    fails: bool = False
+    """Whether it fails the gate: by a finding, or because it could not judge what must be judged."""
 
     @property
     def fixed(self) -> bool:
@@ -79,7 +119,14 @@ class Result:
         """From what `plain` gave, also after a way through JSON, which makes lists of tuples."""
         known = {field.name: plain[field.name] for field in fields(cls)}
         known["findings"] = tuple(
-            FoundProblem(**{**item, "cause": item["cause"] and tuple(item["cause"])}) for item in known["findings"]
+            FoundProblem(
+                **{
+                    **item,
+                    "cause": item["cause"] and tuple(item["cause"]),
+                    "waiver": item["waiver"] and WaivedBy(**item["waiver"]),
+                }
+            )
+            for item in known["findings"]
         )
         known["unevaluated"] = tuple(NotJudged(**item) for item in known["unevaluated"])
         known["examined"] = tuple((kind, key) for kind, key in known["examined"])
@@ -97,6 +144,60 @@ class Line:
 
 
 @dataclass(frozen=True)
+class RuleFacts:
+    """A rule that was collected. `enabled` says whether the settings leave it on."""
+
+    id: str
+    title: str
+    severity: str
+    enabled: bool = True
+    advice: str = ""
+    clauses: tuple[str, ...] = ()
+    """What it gives evidence for: 'EU AI Act Art. 12', say."""
+
+
+@dataclass(frozen=True)
+class ProductFacts:
+    """What is in production for one product, as far as it is found; empty texts for what is not."""
+
+    name: str
+    experiment: str = ""
+    experiment_id: str = ""
+    run: str = ""
+    run_id: str = ""
+    since: str = ""
+    """When its production run ended or was put in production (ISO 8601, UTC)."""
+    registered_model: str = ""
+    alias: str = ""
+    version: str = ""
+    threshold: str = ""
+    model_sha256: str = ""
+
+
+@dataclass(frozen=True)
+class ExperimentFacts:
+    """An experiment, the bytes of its artifacts and how many of those are repeats; None where no file was read."""
+
+    experiment_id: str
+    name: str
+    lifecycle: str
+    runs: int
+    owner: str = ""
+    bytes: int | None = None
+    reclaimable: int | None = None
+
+
+@dataclass(frozen=True)
+class BaselineFacts:
+    """What a baseline says: its file, how many of its findings are there still, and those that are gone."""
+
+    file: str
+    known: int
+    gone: tuple[str, ...] = ()
+    """Fingerprints."""
+
+
+@dataclass(frozen=True)
 class Summary:
     """What is said of an audit as a whole."""
 
@@ -109,3 +210,82 @@ class Summary:
     """What --fix did, or why it did nothing."""
     policies: int = 0
     """Rules that were asked."""
+    rules: tuple[RuleFacts, ...] = ()
+    """Those that were collected, by id."""
+    products: tuple[ProductFacts, ...] = ()
+    experiments: tuple[ExperimentFacts, ...] = ()
+    reclaimable: int | None = None
+    """Bytes that repeats of files take; None where no file was read."""
+    baseline: BaselineFacts | None = None
+    warnings: tuple[str, ...] = ()
+    """What is to be looked at soon and fails nothing: a waiver that expires, say."""
+    uri: str = ""
+    """The store, without credentials."""
+    settings: str = ""
+    """The settings file as it was given, empty for the defaults."""
+    settings_sha256: str = ""
+    who: str = ""
+    host: str = ""
+    versions: tuple[tuple[str, str], ...] = ()
+    journals: tuple[str, ...] = ()
+    """Ids of the journals of repairs that are at hand."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many findings and rules there are of each sort."""
+
+    failing: Mapping[str, int]
+    """Severity -> findings that fail the gate; likewise the others."""
+    warning: Mapping[str, int]
+    known: Mapping[str, int]
+    waived: Mapping[str, int]
+    fixable: int
+    """Findings, of those that fail, that --fix mends."""
+    ran: int
+    """Rules that judged something, or found nothing to judge."""
+    off: int
+    not_evaluated: int
+    """Rules of which at least one check could not judge."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """One audit, whole: what every output is made of."""
+
+    summary: Summary
+    results: tuple[Result, ...]
+
+    @cached_property
+    def findings(self) -> tuple[tuple[Result, FoundProblem], ...]:
+        return tuple((result, finding) for result in self.results for finding in result.findings)
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing fails the gate. It is evidence about what was asked, not compliance."""
+        return not any(result.fails for result in self.results) and all(line.ok for line in self.summary.repair)
+
+    @property
+    def partial(self) -> bool:
+        """Whether some rules were not asked, or not of everything."""
+        return bool(self.summary.head) and self.summary.head[0].startswith("PARTIAL")
+
+    @cached_property
+    def counts(self) -> Counts:
+        by_status: dict[str, Counter[str]] = {status: Counter() for status in STATUSES}
+        for _, finding in self.findings:
+            by_status[finding.status][finding.severity] += 1
+        outcomes: dict[str, set[str]] = {}
+        for result in self.results:
+            outcomes.setdefault(result.policy, set()).add(result.outcome)
+        return Counts(
+            **{status: dict(by_status[status]) for status in STATUSES},
+            fixable=sum(finding.fixable and finding.status == FAILING for _, finding in self.findings),
+            ran=sum(outcome != {SWITCHED_OFF} for outcome in outcomes.values()),
+            off=sum(outcome == {SWITCHED_OFF} for outcome in outcomes.values()),
+            not_evaluated=len({result.policy for result in self.results if result.unevaluated}),
+        )
+
+    def of_rule(self, rule: str) -> Iterator[Result]:
+        """The checks of one rule, in the order of the report."""
+        return (result for result in self.results if result.policy == rule)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import platform
-import socket
 from typing import TYPE_CHECKING
 
-from mlflow_compliance.audit.results import Line, Summary
+from mlflow_compliance.audit.results import Line, RuleFacts, Summary
 from mlflow_compliance.audit.weakened import weakened
 from mlflow_compliance.production.keys import keys_of
-from mlflow_compliance.repair.journal import user_name, version_of
+from mlflow_compliance.repair.journal import host_name, user_name, version_of
 from mlflow_compliance.safe_text import first_of
 from mlflow_compliance.settings.errors import shown_path
 from mlflow_compliance.snapshot.ownership import as_time
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from mlflow_compliance.audit.audit import Audit
-
+    from mlflow_compliance.snapshot.artifacts import Artifacts
 
 _FEW = 5
 """Names in one line of the head."""
@@ -35,7 +34,33 @@ def summary_of(audit: Audit) -> Summary:
     """The summary of an audit whose store was read. Which rules ran is known when the results are there."""
     read_at = as_time(audit.snapshot(artifacts=False).taken_at)
     known = tuple(sorted(audit.known | audit.policies.keys()))
-    return Summary(tuple(_lines_of(audit)), read_at, known, tuple(_repair_of(audit)))
+    settings = audit.settings
+    return Summary(
+        tuple(_lines_of(audit)),
+        read_at,
+        known,
+        tuple(_repair_of(audit)),
+        rules=tuple(_rules_of(audit)),
+        reclaimable=_reclaimable(audit.snapshot(artifacts=False).artifacts),
+        uri=audit.store.info.uri,
+        settings=shown_path(settings.path) if settings.path else "",
+        settings_sha256=settings.sha256,
+        who=user_name(),
+        host=host_name(),
+        versions=tuple((name, version_of(name)) for name in PROGRAMS),
+    )
+
+
+def _rules_of(audit: Audit) -> Iterator[RuleFacts]:
+    for _, rule in sorted(audit.policies.items()):
+        yield RuleFacts(rule.id, rule.title, audit.severity(rule).value, audit.enabled(rule), rule.advice)
+
+
+def _reclaimable(artifacts: Artifacts | None) -> int | None:
+    """Bytes that repeats of files take beside the first of each; None where no file was read."""
+    if artifacts is None:
+        return None
+    return sum(group.size * len(artifacts.extras(group)) for group in artifacts.duplicates())
 
 
 def _repair_of(audit: Audit) -> Iterator[Line]:
@@ -73,7 +98,7 @@ def _conditions_of(audit: Audit) -> Iterator[str]:
     for line in weakened(settings, audit.policies):
         yield f"asks for less than is built in: {line}"
     versions = ", ".join(f"{name} {version_of(name)}" for name in PROGRAMS)
-    yield f"audited by {user_name()} on {socket.gethostname()}; {versions}, Python {platform.python_version()}"
+    yield f"audited by {user_name()} on {host_name()}; {versions}, Python {platform.python_version()}"
     yield from _keys(audit)
 
 

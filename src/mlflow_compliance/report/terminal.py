@@ -17,7 +17,7 @@ from mlflow_compliance.safe_text import printable, to_copy
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mlflow_compliance.audit.results import FoundProblem, Result, Summary
+    from mlflow_compliance.audit.results import FoundProblem, Report, Result
 
 COLUMNS = (("policy", 8), ("entity", 24), ("what is wrong", None), ("what --fix would do", None))
 OUTCOMES = ("failed", "not evaluated", "fixed", "passed", "not applicable", "switched off")
@@ -25,12 +25,13 @@ MOST = 200
 """Rows of the table; a store with more findings than that is read in the HTML report."""
 
 
-def write_summary(reporter: Any, summary: Summary, results: Sequence[Result]) -> None:
+def write_summary(reporter: Any, report: Report) -> None:
     """Write the audited store, notes, the repair's result and the open findings to pytest's terminal."""
     reporter.section("compliance", sep="=")
+    summary = report.summary
     for line in summary.head:
         reporter.write_line(printable(line))
-    results = sorted(results, key=lambda result: result.policy)
+    results = sorted(report.results, key=lambda result: result.policy)
     for result in results:
         for note in result.notes:
             reporter.write_line(printable(f"note: {result.policy}: {note}"))

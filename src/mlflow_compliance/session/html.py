@@ -16,7 +16,7 @@ from mlflow_compliance.report.html import (
     safe,
     stopped,
 )
-from mlflow_compliance.session.state import STOPPED, SUMMARY, audit_of, result_of
+from mlflow_compliance.session.state import REPORT, STOPPED, audit_of, result_of
 
 
 class HtmlReport:
@@ -99,8 +99,8 @@ class HtmlReport:
             data.clear()
 
     def pytest_html_results_summary(self, prefix: list[str]) -> None:
-        reason, summary = self.config.stash.get(STOPPED, None), self.config.stash.get(SUMMARY, None)
+        reason, report = self.config.stash.get(STOPPED, None), self.config.stash.get(REPORT, None)
         if reason is not None:
             prefix += stopped(reason)
-        elif summary is not None:
-            prefix += head_of(summary, len(self.examined), sorted(self.notes))
+        elif report is not None:
+            prefix += head_of(report.summary, len(self.examined), sorted(self.notes))

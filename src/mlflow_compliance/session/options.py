@@ -106,6 +106,10 @@ def _check(flags: Flags, config: pytest.Config) -> None:
         raise ComplianceError(
             "--compliance-gc-older-than and --compliance-gc-options are about --compliance-gc-preflight: give it too"
         )
+    if flags.reports:
+        from mlflow_compliance.session.reports import asked_in
+
+        asked_in(flags.reports, config.invocation_params.dir)
     if flags.executor != Flags.executor:
         from mlflow_compliance.executors import check_executor
 

@@ -10,12 +10,13 @@ import pytest
 from mlflow_compliance.session.partial import tell_junit, told_as_partial
 from mlflow_compliance.session.redaction import cut_report, without_secrets_in
 from mlflow_compliance.session.repair import Removed
+from mlflow_compliance.session.reports import write_reports
 from mlflow_compliance.session.state import (
     AUDIT,
     BEFORE,
     EXAMINED,
+    REPORT,
     RESULT,
-    SUMMARY,
     VIOLATIONS,
     audit_of,
     result_of,
@@ -25,7 +26,7 @@ from mlflow_compliance.session.state import (
 from mlflow_compliance.session.xdist import shared_summary
 
 if TYPE_CHECKING:
-    from mlflow_compliance.audit.audit import Audit
+    from mlflow_compliance.audit.audit import Audit, Remedy
     from mlflow_compliance.audit.results import FoundProblem
     from mlflow_compliance.rules.finding import Finding
     from mlflow_compliance.rules.outcome import Unevaluated
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from mlflow_compliance.snapshot.refs import EntityRef
 
 
-REMEDIES: pytest.StashKey[dict[Finding, str]] = pytest.StashKey()
+REMEDIES: pytest.StashKey[dict[Finding, Remedy]] = pytest.StashKey()
 """On a check: its findings -> what --fix would do about each, asked as soon as the check had ended."""
 SHOWN: pytest.StashKey[set[str]] = pytest.StashKey()
 """Lines of TOML that a failure has told: twenty findings may have the same ones."""
@@ -141,15 +142,14 @@ def describe(item: pytest.Item, report: pytest.TestReport, call: pytest.CallInfo
         entity=str(subject) if subject else "",
         removed=isinstance(item, Removed),
         done=tuple(done) if fixed else (),
-        findings=tuple(
-            _problem(finding, remedies.get(finding) or _WAYS_OUT.get(finding.code, ""), rule, audit)
-            for finding in findings
-        ),
+        findings=tuple(_problem(finding, remedies.get(finding), rule, audit) for finding in findings),
         unevaluated=tuple(NotJudged(str(entry.entity), entry.code, entry.reason) for entry in unevaluated),
         reason="" if unevaluated else _reason(report),
         reported=bool(violations and (violations.findings or violations.unevaluated)),
         notes=tuple(violations.notes) if violations else (),
         examined=tuple(ref.place for ref in item.stash.get(EXAMINED, ())),
+        nodeid=report.nodeid,
+        fails=report.outcome == "failed",
     )
     plain = without_secrets_in(result.plain())
     setattr(report, RESULT, plain)
@@ -157,8 +157,9 @@ def describe(item: pytest.Item, report: pytest.TestReport, call: pytest.CallInfo
     item.user_properties += [("note", printable(note)) for note in plain["notes"]]
 
 
-def _problem(finding: Finding, remedy: str, rule: Policy, audit: Audit) -> FoundProblem:
+def _problem(finding: Finding, remedy: Remedy | None, rule: Policy, audit: Audit) -> FoundProblem:
     from mlflow_compliance.audit.results import FoundProblem
+    from mlflow_compliance.snapshot.lies_in import experiment_of
 
     return FoundProblem(
         text=str(finding),
@@ -169,9 +170,15 @@ def _problem(finding: Finding, remedy: str, rule: Policy, audit: Audit) -> Found
         message=finding.message,
         observed=finding.observed,
         expected=finding.expected,
-        remedy=remedy,
+        remedy=remedy.text if remedy else _WAYS_OUT.get(finding.code, ""),
         toml=finding.toml,
         cause=(finding.cause.policy, str(finding.cause.subject)) if finding.cause else None,
+        kind=finding.entity.kind,
+        key=finding.entity.key,
+        name=finding.entity.label,
+        experiment=experiment_of(finding.entity, audit.snapshots.latest),
+        fixable=remedy is not None and remedy.changes > 0,
+        advice=rule.advice,
     )
 
 
@@ -266,17 +273,17 @@ def status(report: pytest.TestReport) -> Status | None:
 
 def summarize(reporter: Any, config: pytest.Config) -> None:
     """The end of the terminal's output: what was audited, what is wrong and what --fix would do."""
-    summary = config.stash.get(SUMMARY, None)
-    if summary is None:
+    report = config.stash.get(REPORT, None)
+    if report is None:
         return
     from mlflow_compliance.report.terminal import write_summary
 
-    write_summary(reporter, summary, [result for _, result in results_of(reporter)])
+    write_summary(reporter, report)
 
 
 def finish(session: pytest.Session) -> None:
-    """Make the summary. A repair that failed in part, a plan whose rule crashed, or a store that is not what was
-    planned, is never a success.
+    """Make the report and write it as the command line asks. A repair that failed in part, a plan whose rule crashed,
+    or a store that is not what was planned, is never a success.
     """
     audit = audit_of(session.config)
     summary = shared_summary(session.config) if audit is None else None
@@ -285,8 +292,14 @@ def finish(session: pytest.Session) -> None:
 
         summary = summary_of(audit)
     if summary is not None:
-        summary = session.config.stash[SUMMARY] = told_as_partial(summary, session)
+        from mlflow_compliance.audit.results import Report
+
+        summary = told_as_partial(summary, session)
+        reporter = session.config.pluginmanager.getplugin("terminalreporter")
+        report = Report(summary, tuple(result for _, result in results_of(reporter)))
+        session.config.stash[REPORT] = report
         tell_junit(summary, session.config)
+        write_reports(report, session)
     made = audit.repair if audit else None
     if made is not None and made.went_wrong and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -10,7 +10,7 @@ import pytest
 
 from mlflow_compliance.errors import ComplianceError
 from mlflow_compliance.session.collection import new_audit
-from mlflow_compliance.session.state import SUMMARY, audit_of
+from mlflow_compliance.session.state import REPORT, audit_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def sign_reports(session: pytest.Session) -> None:
     """Sign what pytest-html and JUnit wrote, where the settings name a key. Without it the run is no success."""
     config = session.config
-    if hasattr(config, "workerinput") or SUMMARY not in config.stash:
+    if hasattr(config, "workerinput") or REPORT not in config.stash:
         return
     try:
         # The controller of pytest-xdist has no audit: it reads the settings for itself.

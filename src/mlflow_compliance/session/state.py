@@ -12,7 +12,7 @@ import pytest
 
 if TYPE_CHECKING:
     from mlflow_compliance.audit.audit import Audit
-    from mlflow_compliance.audit.results import Result, Summary
+    from mlflow_compliance.audit.results import Report, Result
     from mlflow_compliance.rules.finding import Finding, Violations
     from mlflow_compliance.rules.policy import Policy
     from mlflow_compliance.snapshot.refs import EntityRef
@@ -27,7 +27,7 @@ BEFORE: pytest.StashKey[dict[str, list[Finding]]] = pytest.StashKey()
 STOPPED: pytest.StashKey[str] = pytest.StashKey()
 """Why a run ended before its checks; a report says so, that it may not be taken for a good one."""
 ATTRIBUTE = "__compliance_policy__"
-SUMMARY: pytest.StashKey[Summary] = pytest.StashKey()
+REPORT: pytest.StashKey[Report] = pytest.StashKey()
 """Made once, when the last check has ended."""
 RESULT = "compliance"
 """Attribute of a report that carries a Result as plain values, so that it survives the way from a worker of

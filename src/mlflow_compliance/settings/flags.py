@@ -76,6 +76,12 @@ class Flags:
         default=False,
         former="--metadata-only",
     )
+    reports: tuple[str, ...] = _flag(
+        "--compliance-report",
+        "write the report as FORMAT to FILE, such as json:audit.json; may be given several times",
+        "FORMAT:FILE",
+        default=(),
+    )
     executor: str = _flag(
         "--compliance-executor",
         "read files and try models in threads, or on dask:tcp://host:port",

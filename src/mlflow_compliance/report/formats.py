@@ -1,0 +1,37 @@
+"""The formats that a Report can be written in, by name. One is one module and one line here; other distributions bring
+theirs as entry points of the group `mlflow_compliance.reports`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING
+
+from mlflow_compliance.errors import ComplianceError
+
+if TYPE_CHECKING:
+    from mlflow_compliance.audit.results import Report
+
+GROUP = "mlflow_compliance.reports"
+Writer = Callable[["Report"], str]
+"""Makes the whole text of a file."""
+_FORMATS = {"json": "mlflow_compliance.report.json_report:as_json"}
+
+
+def names() -> list[str]:
+    """Of every format that is at hand."""
+    return sorted({*_FORMATS, *(item.name for item in entry_points(group=GROUP))})
+
+
+def writer_of(name: str) -> Writer:
+    """What writes a format. Raises ComplianceError where none has that name."""
+    if name in _FORMATS:
+        module, _, function = _FORMATS[name].partition(":")
+        found: Writer = getattr(import_module(module), function)
+        return found
+    for item in entry_points(group=GROUP, name=name):
+        loaded: Writer = item.load()
+        return loaded
+    raise ComplianceError(f"--compliance-report knows no format {name!r}: it knows {', '.join(names())}")
