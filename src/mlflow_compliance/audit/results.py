@@ -249,6 +249,8 @@ class Summary:
     """Ids of the journals of repairs that are at hand."""
     history: tuple[HistoryPoint, ...] = ()
     """Earlier audits, the oldest first; without this one."""
+    stopped: str = ""
+    """Why the audit came to no verdict, empty for one that did."""
 
 
 @dataclass(frozen=True)
@@ -282,8 +284,15 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing fails the gate. It is evidence about what was asked, not compliance."""
-        return not any(result.fails for result in self.results) and all(line.ok for line in self.summary.repair)
+        """Whether something was checked and nothing fails the gate. It is evidence about what was asked, not
+        compliance.
+        """
+        checked = bool(self.results) and not self.summary.stopped
+        return (
+            checked
+            and not any(result.fails for result in self.results)
+            and all(line.ok for line in self.summary.repair)
+        )
 
     @property
     def partial(self) -> bool:
