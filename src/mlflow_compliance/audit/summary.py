@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from typing import TYPE_CHECKING
 
+from mlflow_compliance.audit.facts import experiments_of, products_of
 from mlflow_compliance.audit.results import Line, RuleFacts, Summary
 from mlflow_compliance.audit.weakened import weakened
 from mlflow_compliance.production.keys import keys_of
@@ -35,13 +36,15 @@ def summary_of(audit: Audit) -> Summary:
     """The summary of an audit whose store was read. Which rules ran is known when the results are there."""
     read_at = as_time(audit.snapshot(artifacts=False).taken_at)
     known = tuple(sorted(audit.known | audit.policies.keys()))
-    settings = audit.settings
+    settings, context = audit.settings, audit.context(artifacts=False)
     return Summary(
         tuple(_lines_of(audit)),
         read_at,
         known,
         tuple(_repair_of(audit)),
         rules=tuple(_rules_of(audit)),
+        products=products_of(context),
+        experiments=experiments_of(context),
         reclaimable=_reclaimable(audit.snapshot(artifacts=False).artifacts),
         uri=audit.store.info.uri,
         settings=shown_path(settings.path) if settings.path else "",
