@@ -6,6 +6,7 @@ from mlflow_compliance.api import (
     DEFAULT,
     NOTE,
     By,
+    Cause,
     Context,
     Experiment,
     Product,
@@ -21,8 +22,10 @@ from mlflow_compliance.api import (
     lines_of_tests,
     policy,
     primary_of,
+    served,
     standing,
     unseen_marks,
+    unseen_run,
 )
 
 
@@ -49,14 +52,25 @@ def test_product_has_exactly_one_production_experiment(
             entity=main.ref,
             expected="an experiment in force",
         )
-    if not claimed:
+    unseen = unseen_run(product, context)
+    if unseen:
+        violations.not_evaluated("no-production", unseen)
+    elif not claimed and product.by_alias:
+        violations.add(
+            "no-production",
+            f"no experiment holds a run that {product.loaded_as} leads to",
+            observed=served(product, store).problem,
+            expected="exactly 1",
+            cause=Cause("RUN002", violations.subject),
+        )
+    elif not claimed:
         violations.add(
             "no-production",
             "no experiment is marked as production",
             observed="0 production experiments",
             expected="exactly 1",
         )
-    elif primary is None:
+    elif primary is None and not product.by_alias:
         by_name = f", by production_names ({settings.origin('production_names', product)})" if guessed else ""
         names = ", ".join(repr(store.experiments[key].name) for key in said)
         violations.add(
@@ -65,6 +79,10 @@ def test_product_has_exactly_one_production_experiment(
             observed=f"{names}{by_name}",
             expected="exactly 1",
         )
+    if product.by_alias:
+        for key in claimed:
+            _check_home(store.experiments[key], primary, product, context, violations)
+        return
     why = {claim.experiment_id: claim.by for claim in claims_in(context) if claim.product == product.name}
     for key in claimed:
         if primary is not None and key != primary and key not in guessed:
@@ -91,6 +109,27 @@ def test_product_has_exactly_one_production_experiment(
                 f"{name!r} counts as production of product {product.name} for its name alone (production_names: "
                 "built in)"
             )
+
+
+def _check_home(
+    home: Experiment, primary: str | None, product: Product, context: Context, violations: Violations
+) -> None:
+    """Whether the run that the alias names lies where the settings say that the product is."""
+    settings = context.settings
+    if primary is not None and primary != home.experiment_id:
+        violations.add(
+            "production-elsewhere",
+            f"{product.loaded_as} names a run in it, and it is not the primary experiment",
+            entity=home.ref,
+            expected=f"a run in {product.primary!r} (primary: {settings.origin('primary', product)})",
+        )
+    elif not product.covers(home):
+        violations.add(
+            "production-elsewhere",
+            f"{product.loaded_as} names a run in it, and the product does not cover it",
+            entity=home.ref,
+            expected=f"experiments {', '.join(product.experiments)} ({settings.origin('experiments', product)})",
+        )
 
 
 def _origin(by: By, product: Product, settings: Settings) -> str:
@@ -214,10 +253,16 @@ def test_default_is_active(store: Snapshot, violations: Violations) -> None:
 def _counted_where(settings: Settings) -> str:
     """Which tags count as production, and where that is said."""
     said = [
+        f"the run behind {product.loaded_as} (production_by: {settings.origin('production_by', product)})"
+        for product in settings.products
+        if product.by_alias
+    ]
+    said += [
         f"{key}={value} in the experiments of {product.name} (production_tags: "
         f"{settings.origin('production_tags', product)}, "
         f"experiments: {settings.origin('experiments', product)})"
         for product in settings.products
+        if not product.by_alias
         for key, value in sorted(product.production_tags.items())
     ]
     return f"only {' or '.join(said)}"

@@ -64,6 +64,7 @@ from mlflow_compliance.production.reachability import Kept, Sign, kept_by, last_
 from mlflow_compliance.production.records import hashes_on_record, held, runs_on_record, without_hash
 from mlflow_compliance.production.resolution import Resolution, SnapshotLookup, folder_of, resolve
 from mlflow_compliance.production.retention import Place, Retained, retained
+from mlflow_compliance.production.served import named_by_alias, served, served_version, unseen_run
 from mlflow_compliance.production.service import HOLD, Service, kept_for, services
 from mlflow_compliance.production.signature import NOT_SIGNED, bundle_of, models_in_production
 from mlflow_compliance.repair.journal import user_name
@@ -291,6 +292,7 @@ __all__ = [
     "metadata_document",
     "metadata_text",
     "models_in_production",
+    "named_by_alias",
     "named_in",
     "named_journals",
     "number",
@@ -306,6 +308,8 @@ __all__ = [
     "retained",
     "runs_on_record",
     "said_in",
+    "served",
+    "served_version",
     "services",
     "sources_of",
     "standing",
@@ -313,6 +317,7 @@ __all__ = [
     "unmatched",
     "unseen_aliases",
     "unseen_marks",
+    "unseen_run",
     "upwards",
     "user_name",
     "version_of",

@@ -12,6 +12,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from mlflow_compliance.audit.init_notes import unusual
+from mlflow_compliance.production.agreement import COSTS
 from mlflow_compliance.production.candidates import Candidate, candidates, product_lines
 from mlflow_compliance.production.context import Context
 from mlflow_compliance.production.facts import threshold_in_force
@@ -206,6 +207,9 @@ def _offers(item: Candidate, context: Context, beside: Beside) -> Iterator[str]:
         threshold = None
     if threshold is not None:
         yield f"#threshold = {threshold[0]!r}  # decides where runs disagree; this is what that run says"
+    for kind, names in COSTS.items():
+        costs = [run.params[name] for name in names if re.fullmatch(r"\d{1,12}(\.\d{1,6})?", run.params.get(name, ""))]
+        yield from (f"#{kind}_cost = {cost}" for cost in costs[:1])
 
 
 def _production_run(item: Candidate, context: Context) -> Run | None:

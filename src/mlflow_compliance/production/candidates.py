@@ -14,7 +14,7 @@ from mlflow_compliance.production.context import Context
 from mlflow_compliance.production.families import DELIVERED, family, sounds_like_production, words
 from mlflow_compliance.production.marks import ALIASES, BUILT_IN, Mark, marks_in
 from mlflow_compliance.safe_text import printable
-from mlflow_compliance.settings.schema import Product, Settings, folded
+from mlflow_compliance.settings.schema import Settings, folded
 from mlflow_compliance.settings.toml import key, quoted
 from mlflow_compliance.snapshot.entities import DEFAULT, Experiment, RegisteredModel
 from mlflow_compliance.snapshot.snapshot import Snapshot
@@ -51,7 +51,7 @@ class Candidate:
     @property
     def by_alias(self) -> bool:
         """Whether the alias says which run is in production: it leads somewhere, or nothing else says anything."""
-        return "production_by" in Product.model_fields and bool(self.alias) and (self.leads or not self.tags)
+        return bool(self.alias) and (self.leads or not self.tags)
 
     @property
     def families(self) -> set[str]:
