@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import glob
-from collections.abc import Iterator
-
 from mlflow_compliance.api import (
     DEFAULT,
     NOTE,
@@ -21,17 +18,15 @@ from mlflow_compliance.api import (
     claims_in,
     guessed_by,
     is_archived,
+    is_claimed,
+    lines_of_tests,
     policy,
     primary_of,
-    quoted,
     served,
     standing,
     unseen_marks,
     unseen_run,
 )
-
-MOST = 20
-"""Names in one list of TOML."""
 
 
 @policy("EXP001", "Exactly one production experiment per product", Severity.CRITICAL)
@@ -151,7 +146,7 @@ def test_no_test_experiment_is_active(
     if settings.is_test(experiment):
         origins = ", ".join(f"{key}: {settings.origin(f'experiments.{key}')}" for key in ("test_names", "test_tags"))
         violations.add("test", "looks like a test", observed=experiment.name, expected=f"retired ({origins})")
-    elif settings.looks_like_a_test(experiment) and not _is_claimed(experiment, context):
+    elif settings.looks_like_a_test(experiment) and not is_claimed(experiment, context):
         violations.add(
             "named-like-a-test",
             "looks like a test; say so in compliance.toml",
@@ -159,37 +154,8 @@ def test_no_test_experiment_is_active(
             expected=f"a name that is not like {', '.join(settings.experiments.test_names)} (built in), or a word "
             "about what it is",
             severity=Severity.LOW,
-            toml=_test_names(context),
+            toml=lines_of_tests(context),
         )
-
-
-def _test_names(context: Context) -> str:
-    """Lines for the settings that name every experiment that looks like a test."""
-    return context.once(lambda context: "\n".join(_lines_of_test_names(context)), "names like tests")
-
-
-def _lines_of_test_names(context: Context) -> Iterator[str]:
-    found = [
-        item
-        for item in context.snapshot.active_experiments()
-        if context.settings.looks_like_a_test(item) and not _is_claimed(item, context)
-    ]
-    table = ".".join(map(str, (*context.settings.prefix, "experiments")))
-    yield (
-        f"# into the table [{table}] that is there:"
-        if "experiments" in context.settings.model_fields_set
-        else f"[{table}]"
-    )
-    yield "test_names = [  # leave out what is real work: --fix retires the others"
-    yield from (f"  {quoted(glob.escape(item.own_name))}," for item in found[:MOST])
-    if len(found) > MOST:
-        yield f"  # ... and {len(found) - MOST} more"
-    yield "]"
-
-
-def _is_claimed(experiment: Experiment, context: Context) -> bool:
-    """Whether a product counts an experiment as its production."""
-    return any(claim.experiment_id == experiment.experiment_id for claim in claims_in(context))
 
 
 @policy("EXP003", "Every other experiment is classified, development work is archived", Severity.MEDIUM)
@@ -212,7 +178,7 @@ def test_experiment_is_classified(
         )
     if (
         unused
-        or _is_claimed(experiment, context)
+        or is_claimed(experiment, context)
         or settings.is_test(experiment)
         or settings.looks_like_a_test(experiment)
     ):

@@ -59,6 +59,7 @@ from mlflow_compliance.production.metadata import as_text as metadata_text
 from mlflow_compliance.production.metadata import differing_files, recorded_files
 from mlflow_compliance.production.metadata import document as metadata_document
 from mlflow_compliance.production.metrics import agree, differs
+from mlflow_compliance.production.proposed import is_claimed, lines_of_tests, relocations
 from mlflow_compliance.production.reachability import Kept, Sign, kept_by, last_sign, last_written
 from mlflow_compliance.production.records import hashes_on_record, held, runs_on_record, without_hash
 from mlflow_compliance.production.resolution import Resolution, SnapshotLookup, folder_of, resolve
@@ -278,6 +279,7 @@ __all__ = [
     "in_force",
     "in_run",
     "is_archived",
+    "is_claimed",
     "is_model",
     "is_planned",
     "kept_by",
@@ -285,6 +287,7 @@ __all__ = [
     "last_sign",
     "last_written",
     "left_behind",
+    "lines_of_tests",
     "lost",
     "metadata_document",
     "metadata_text",
@@ -300,6 +303,7 @@ __all__ = [
     "production_runs",
     "quoted",
     "recorded_files",
+    "relocations",
     "resolve",
     "retained",
     "runs_on_record",
