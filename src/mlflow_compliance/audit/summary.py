@@ -95,7 +95,7 @@ def _conditions_of(audit: Audit) -> Iterator[str]:
     settings = audit.settings
     file = f"{shown_path(settings.path)}, sha256 {settings.sha256}" if settings.path else "no file, all is built in"
     yield f"settings: {file}"
-    for line in weakened(settings, audit.policies):
+    for line in weakened(settings, audit.policies, audit.options):
         yield f"asks for less than is built in: {line}"
     versions = ", ".join(f"{name} {version_of(name)}" for name in PROGRAMS)
     yield f"audited by {user_name()} on {host_name()}; {versions}, Python {platform.python_version()}"
