@@ -17,7 +17,7 @@ NEUTRAL = {
     "experiments.test_tags", "experiments.development", "experiments.lifecycle_tag",
     "duplicates.zip_members", "duplicates.pointers", "journal.folder", "evidence.sign_with", "evidence.verify_with",
     "retention.deleted_days", "retention.production_years", "retention.superseded_years", "retention.hold",
-    "products.name", "products.primary", "products.production_by",
+    "products.name", "products.primary", "products.production_by", "owners",
     *(
         f"products.production.{name}"
         for name in (
@@ -77,6 +77,7 @@ def test_what_is_built_in_asks_for_nothing_less(tmp_path: Path) -> None:
         ("experiments", 'lifecycle_values = ["production", "whatever"]', 'lifecycle_values = ["production"]'),
         ("experiments", "test_names = []", 'test_names = ["qa_*"]'),
         ("gate", "require_evidence = []", 'require_evidence = "high"'),
+        ("gate", 'fail_on = "medium"', 'fail_on = "low"'),
         ("artifacts", 'hash_cache = "user"', 'hash_cache = "off"'),
         ("policies.EXP001", 'severity = "low"', 'severity = "critical"'),
         ("policies.EXP003", 'severity = "low"', 'severity = "critical"'),

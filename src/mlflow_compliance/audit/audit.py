@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from mlflow_compliance.audit.judging import Judge
 from mlflow_compliance.audit.planning import Planning
 from mlflow_compliance.audit.snapshots import Alone, Sharing, SnapshotCache
 from mlflow_compliance.errors import ComplianceError, PlanError
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from contextlib import AbstractContextManager
 
+    from mlflow_compliance.audit.judging import Judged
     from mlflow_compliance.production.keys import SigningKey
     from mlflow_compliance.progress import Progress
     from mlflow_compliance.repair.apply import Writer
@@ -205,6 +209,15 @@ class Audit:
             key=lambda found: found.rank,
             default=rule.severity,
         )
+
+    @cached_property
+    def judge(self) -> Judge:
+        """What decides over findings."""
+        return Judge.of(self.settings, datetime.now(timezone.utc).date(), self.options.fail_on)
+
+    def judged(self, rule: Policy, finding: Finding) -> Judged:
+        """Whether a finding of a policy fails the gate."""
+        return self.judge.judged(finding, self.severity(rule, [finding]).value)
 
     def requires_evidence(self, rule: Policy) -> bool:
         """Whether a check of a policy that could not judge fails the gate."""

@@ -117,6 +117,16 @@ def name(item: pytest.Item) -> None:
     rule = rule_of(item)
     if rule is not None:
         item.extra_keyword_matches.add(rule.id)
+        mark(item, rule)
+
+
+def mark(item: pytest.Item, rule: Policy) -> None:
+    """Mark a check with the severity that is in force for its rule, for `-m`."""
+    audit = ensure_audit(item.config)
+    try:
+        item.add_marker(audit.severity(rule).value)
+    except ComplianceError as error:
+        audit.error = audit.error or error  # the end of the collection tells it
 
 
 def collected(session: pytest.Session, items: list[pytest.Item]) -> None:
