@@ -24,6 +24,7 @@ from mlflow_compliance.session.packs import header
 from mlflow_compliance.session.redaction import cut_warning
 from mlflow_compliance.session.repair import repair
 from mlflow_compliance.session.signing import sign_reports
+from mlflow_compliance.session.writable import refuse_unwritable_html
 from mlflow_compliance.session.xdist import prepare, receive_error, stop
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> int | None:
+    refuse_unwritable_html(config)
     return run_command(config)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mlflow_compliance.errors import ComplianceError
+from mlflow_compliance.session.writable import why_unwritable
 
 if TYPE_CHECKING:
     from mlflow_compliance.audit.results import Report
@@ -26,6 +27,9 @@ def asked_in(given: tuple[str, ...], folder: Path) -> list[tuple[str, Path]]:
         path = folder / Path(file).expanduser()
         if not path.parent.is_dir():
             raise ComplianceError(f"--compliance-report={text}: there is no folder {path.parent}; make it first")
+        reason = why_unwritable(path)
+        if reason:
+            raise ComplianceError(f"--compliance-report={text}: the file cannot be written ({reason}); name another")
         found.append((name, path))
     return found
 
