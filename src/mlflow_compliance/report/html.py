@@ -48,6 +48,7 @@ def head_of(summary: Summary, examined: int, notes: Iterable[str]) -> list[str]:
     """The head of the report: what was audited, what was repaired, what to know."""
     lines = [*summary.head, f"read at: {summary.read_at}; {examined} entities examined by {summary.policies} policies"]
     lines += [line.text for line in summary.repair]
+    lines += [f"warning: {line}" for line in summary.warnings]
     lines += [
         "A check that passes is evidence about this store at this time; it is not a statement of legal compliance."
     ]
