@@ -13,9 +13,9 @@ from mlflow_compliance.settings.gate import Waiver
 from mlflow_compliance.snapshot.refs import EntityRef
 
 
-def with_gate(summary: Summary, results: Sequence[Result], judge: Judge, *, whole: bool) -> Summary:
-    """A summary with what the gate has to say; `whole` says that every check that was collected has ended."""
-    partial = not whole or Report(summary, ()).partial
+def with_gate(summary: Summary, results: Sequence[Result], judge: Judge) -> Summary:
+    """A summary with what the gate has to say."""
+    partial = bool(summary.stopped) or Report(summary, ()).partial
     return replace(summary, warnings=(*summary.warnings, *_of_waivers(results, judge, partial=partial)))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,13 +11,14 @@ import pytest
 from mlflow_compliance.session.partial import tell_junit, told_as_partial
 from mlflow_compliance.session.redaction import cut_report, without_secrets_in
 from mlflow_compliance.session.repair import Removed
-from mlflow_compliance.session.reports import write_reports
+from mlflow_compliance.session.reports import stopped_report, write_reports
 from mlflow_compliance.session.state import (
     AUDIT,
     BEFORE,
     EXAMINED,
     REPORT,
     RESULT,
+    STOPPED,
     VIOLATIONS,
     audit_of,
     result_of,
@@ -190,6 +192,7 @@ def describe(item: pytest.Item, report: pytest.TestReport, call: pytest.CallInfo
         examined=tuple(ref.place for ref in item.stash.get(EXAMINED, ())),
         nodeid=report.nodeid,
         fails=failing,
+        was=tuple(map(str, before)) if fixed else (),
     )
     plain = without_secrets_in(result.plain())
     setattr(report, RESULT, plain)
@@ -331,12 +334,22 @@ def summarize(reporter: Any, config: pytest.Config) -> None:
     write_summary(reporter, report)
 
 
+def _why_stopped(session: pytest.Session) -> str:
+    """Why this session comes to no verdict, empty where it does."""
+    if STOPPED in session.config.stash:
+        return session.config.stash[STOPPED]
+    if session.exitstatus in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR):
+        return "pytest was interrupted, or failed itself, before all checks had ended"
+    return ""
+
+
 def finish(session: pytest.Session) -> None:
     """Make the report and write it as the command line asks. A repair that failed in part, a plan whose rule crashed,
     or a store that is not what was planned, is never a success.
     """
     audit = audit_of(session.config)
     shared = shared_summary(session.config) if audit is None else None
+    stopped = _why_stopped(session)
     if audit is not None and audit.opened:
         from mlflow_compliance.audit.summary import summary_of
 
@@ -348,12 +361,14 @@ def finish(session: pytest.Session) -> None:
         summary, judge = shared
         reporter = session.config.pluginmanager.getplugin("terminalreporter")
         results = tuple(result for _, result in results_of(reporter))
-        whole = session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
-        summary = with_gate(told_as_partial(summary, session), results, judge, whole=whole)
+        summary = replace(told_as_partial(summary, session), stopped=stopped)
+        summary = with_gate(summary, results, judge)
         report = Report(summary, results)
         session.config.stash[REPORT] = report
         tell_junit(summary, session.config)
         write_reports(report, session)
+    elif session.config.option.compliance_report:
+        write_reports(stopped_report(stopped or "no policy was collected"), session)
     made = audit.repair if audit else None
     if made is not None and made.went_wrong and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
