@@ -243,6 +243,8 @@ class Audit:
 
     def remedy(self, finding: Finding) -> Remedy:
         """What --fix would do about a finding, or why it would not."""
+        if waived := self.judge.stays(finding):
+            return Remedy(f"Nothing: {waived}")
         # Files only where a rule has read them, or where it depends on them whether --fix writes at all.
         context = self.context(artifacts=bool(self.settings.store.relocate))
         try:
@@ -277,7 +279,7 @@ class Audit:
 
         def within(limit: Limit) -> Plan:
             return replace(
-                make_plan(rules, self.remedies, context, only, limit),
+                make_plan(rules, self.remedies, context, only, limit, self.judge.stays),
                 note=kept if self.keeps_journals else "",
                 unasked=self._unasked(only, context),
             )

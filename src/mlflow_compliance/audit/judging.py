@@ -15,7 +15,7 @@ from mlflow_compliance.rules.waivers import waiver_of
 from mlflow_compliance.settings.gate import Waiver
 from mlflow_compliance.settings.schema import Settings
 
-_ALWAYS_FAIL = (CRASHED, NOTHING_TO_EXAMINE)
+ALWAYS_FAIL = (CRASHED, NOTHING_TO_EXAMINE)
 """Codes of what says that nothing was looked at: no waiver and no baseline knows what it would have found."""
 
 
@@ -41,20 +41,24 @@ class Judge:
     waivers: tuple[Waiver, ...] = ()
     places: tuple[str, ...] = ()
     """File and line of each waiver."""
+    days: tuple[str, ...] = ()
+    """File and line of the last day of each."""
 
     @classmethod
     def of(cls, settings: Settings, today: date, fail_on: str | None = None) -> Judge:
         """As settings say it; `fail_on` wins over them."""
+        numbers = range(len(settings.waivers))
         return cls(
             Severity(fail_on or settings.gate.fail_on),
             today,
             settings.waivers,
-            tuple(map(settings.origin_of_waiver, range(len(settings.waivers)))),
+            tuple(map(settings.origin_of_waiver, numbers)),
+            tuple(settings.origin_of_waiver(number, "expires") for number in numbers),
         )
 
     def judged(self, finding: Finding, severity: str) -> Judged:
         """What a finding of a severity counts as."""
-        if finding.code in _ALWAYS_FAIL:
+        if finding.code in ALWAYS_FAIL:
             return Judged(FAILING)
         if waiver := self.waived(finding):
             return Judged(WAIVED, waiver)
@@ -63,10 +67,15 @@ class Judge:
     def waived(self, finding: Finding) -> WaivedBy | None:
         """What waives a finding today."""
         number = waiver_of(self.waivers, finding.policy, finding.entity, self.today)
-        if number is None or finding.code in _ALWAYS_FAIL:
+        if number is None or finding.code in ALWAYS_FAIL:
             return None
         found = self.waivers[number]
         return WaivedBy(found.reason, found.owner, str(found.expires), self.places[number])
+
+    def stays(self, finding: Finding) -> str:
+        """Why no repair may mend a finding today, empty where one may."""
+        waiver = self.waived(finding)
+        return f"waived {waiver}" if waiver else ""
 
 
 def outcome_without_failing(statuses: Collection[str]) -> str:

@@ -41,6 +41,8 @@ def write_summary(reporter: Any, report: Report) -> None:
     summary = report.summary
     for line in summary.head:
         reporter.write_line(printable(line))
+    for line in summary.warnings:
+        reporter.write_line(printable(f"warning: {line}"), yellow=True)
     results = sorted(report.results, key=lambda result: result.policy)
     for result in results:
         for note in result.notes:

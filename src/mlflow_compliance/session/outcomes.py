@@ -175,6 +175,7 @@ def describe(item: pytest.Item, report: pytest.TestReport, call: pytest.CallInfo
     remedies = item.stash.get(REMEDIES, {})
     if report.outcome == "failed" and not item.stash.get(TOLD, False) and not _fails(item, rule, findings):
         findings.append(_own_failure(rule, subject, call, audit))
+    failing = report.outcome == "failed"
     result = Result(
         policy=rule.id,
         title=rule.title,
@@ -182,7 +183,7 @@ def describe(item: pytest.Item, report: pytest.TestReport, call: pytest.CallInfo
         outcome=_outcome(rule, report, findings, unevaluated, audit, fixed=fixed),
         entity=str(subject) if subject else "",
         removed=isinstance(item, Removed),
-        done=tuple(done) if fixed else (),
+        done=tuple(done) if fixed or not failing else (),
         findings=tuple(_problem(finding, remedies.get(finding), rule, audit) for finding in findings),
         unevaluated=tuple(NotJudged(str(entry.entity), entry.code, entry.reason) for entry in unevaluated),
         reason="" if unevaluated or findings else _reason(report),
@@ -190,7 +191,7 @@ def describe(item: pytest.Item, report: pytest.TestReport, call: pytest.CallInfo
         notes=tuple(violations.notes) if violations else (),
         examined=tuple(ref.place for ref in item.stash.get(EXAMINED, ())),
         nodeid=report.nodeid,
-        fails=report.outcome == "failed",
+        fails=failing,
         was=tuple(map(str, before)) if fixed else (),
     )
     plain = without_secrets_in(result.plain())
@@ -347,18 +348,22 @@ def finish(session: pytest.Session) -> None:
     or a store that is not what was planned, is never a success.
     """
     audit = audit_of(session.config)
-    summary = shared_summary(session.config) if audit is None else None
+    shared = shared_summary(session.config) if audit is None else None
     stopped = _why_stopped(session)
     if audit is not None and audit.opened:
         from mlflow_compliance.audit.summary import summary_of
 
-        summary = summary_of(audit)
-    if summary is not None:
+        shared = summary_of(audit), audit.judge
+    if shared is not None:
+        from mlflow_compliance.audit.gate_summary import with_gate
         from mlflow_compliance.audit.results import Report
 
-        summary = replace(told_as_partial(summary, session), stopped=stopped)
+        summary, judge = shared
         reporter = session.config.pluginmanager.getplugin("terminalreporter")
-        report = Report(summary, tuple(result for _, result in results_of(reporter)))
+        results = tuple(result for _, result in results_of(reporter))
+        summary = replace(told_as_partial(summary, session), stopped=stopped)
+        summary = with_gate(summary, results, judge)
+        report = Report(summary, results)
         session.config.stash[REPORT] = report
         tell_junit(summary, session.config)
         write_reports(report, session)
