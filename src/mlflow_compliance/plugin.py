@@ -56,7 +56,7 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
     return run_command(config)
 
 
-def pytest_report_header(config: pytest.Config) -> str | None:
+def pytest_report_header(config: pytest.Config) -> list[str]:
     return header(config)
 
 

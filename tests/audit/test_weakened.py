@@ -17,7 +17,7 @@ NEUTRAL = {
     "experiments.test_tags", "experiments.development", "experiments.lifecycle_tag",
     "duplicates.zip_members", "duplicates.pointers", "journal.folder", "evidence.sign_with", "evidence.verify_with",
     "retention.deleted_days", "retention.production_years", "retention.superseded_years", "retention.hold",
-    "products.name", "products.primary",
+    "products.name", "products.primary", "products.production_by",
     *(
         f"products.production.{name}"
         for name in (

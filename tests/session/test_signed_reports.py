@@ -45,7 +45,8 @@ def verified(gate: Gate, path: Path) -> bool:
 def test_html_and_junit_are_signed(keyed: Gate, flags: list[str]) -> None:
     page, xml = keyed.folder / "out" / "audit.html", keyed.folder / "audit.xml"
     ours = "--compliance-report=json:audit.json"
-    result = keyed("--html=out/audit.html", f"--junitxml={xml}", ours, *flags, process=bool({"-n", "no:terminal"} & {*flags}))
+    process = bool({"-n", "no:terminal"} & {*flags})
+    result = keyed("--html=out/audit.html", f"--junitxml={xml}", ours, *flags, process=process)
     assert result.ret == 1, told(result)  # with --fix too: the model of that store is not known to be safe
     assert verified(keyed, page)
     assert verified(keyed, xml)

@@ -36,6 +36,7 @@ busy_timeout = 1
 [[products]]
 name = "credit_scoring"
 primary = "final"
+production_by = "alias"
 experiments = ["credit_*"]
 production_names = ["*live"]
 production_tags = { stage = "live" }
@@ -154,6 +155,7 @@ def test_every_key_is_read(folder: Path) -> None:
             {
                 "name": "credit_scoring",
                 "primary": "final",
+                "production_by": "alias",
                 "experiments": ("credit_*",),
                 "production_names": ("*live",),
                 "production_tags": {"stage": "live"},
@@ -278,6 +280,17 @@ class TestProblems:
             (
                 "products = [{ name = 'a', production = { treshold = 0.4 } }]",
                 "products[0].production.treshold: unknown key; did you mean 'threshold'?",
+            ),
+            (
+                "products = [{ name = 'a', production_by = 'alias' }]",
+                (
+                    "products[0].production_by: 'alias' needs the registered model that has it: set `registered_model` "
+                    "in [products.production]"
+                ),
+            ),
+            (
+                "products = [{ name = 'a', production_by = 'aliases' }]",
+                "products[0].production_by: must be 'tags' or 'alias', not 'aliases'",
             ),
             (
                 "models.allowed_models = ['sha256:abc']",

@@ -105,6 +105,8 @@ class Result:
     """What selects this check on pytest's command line."""
     fails: bool = False
     """Whether it fails the gate: by a finding, or because it could not judge what must be judged."""
+    was: tuple[str, ...] = ()
+    """What was found before the repair, in words for people, where it is fixed."""
 
     @property
     def fixed(self) -> bool:
@@ -130,7 +132,7 @@ class Result:
         )
         known["unevaluated"] = tuple(NotJudged(**item) for item in known["unevaluated"])
         known["examined"] = tuple((kind, key) for kind, key in known["examined"])
-        for name in ("done", "notes"):
+        for name in ("done", "notes", "was"):
             known[name] = tuple(known[name])
         return cls(**known)
 

@@ -152,6 +152,7 @@ def describe(item: pytest.Item, report: pytest.TestReport, call: pytest.CallInfo
         examined=tuple(ref.place for ref in item.stash.get(EXAMINED, ())),
         nodeid=report.nodeid,
         fails=report.outcome == "failed",
+        was=tuple(map(str, before)) if fixed else (),
     )
     plain = without_secrets_in(result.plain())
     setattr(report, RESULT, plain)

@@ -14,6 +14,8 @@ from mlflow_compliance.settings.toml import TomlSyntaxError, parse
 FILE = "compliance.toml"
 PYPROJECT = "pyproject.toml"
 TABLE = ("tool", "mlflow-compliance")
+WITHOUT_SETTINGS = "no settings file: defaults; write one with --compliance-init"
+"""What the head says where there is none."""
 _LARGEST = 1 << 22
 """Bytes: a device has no end, and a file that was named by mistake may have a long one."""
 

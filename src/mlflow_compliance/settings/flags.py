@@ -64,6 +64,13 @@ class Flags:
     config: str | None = _flag(
         "--compliance-config", "settings file instead of the nearest compliance.toml or pyproject.toml", "FILE"
     )
+    init: bool = _flag(
+        "--compliance-init",
+        "read the store and write a commented compliance.toml (or what --compliance-config names): products, moved "
+        "files, guesses as comments; never over a file that is there",
+        default=False,
+        command=True,
+    )
     rules: tuple[str, ...] = _flag(
         "--compliance-rules",
         "only these rules, by id or pattern of ids: EXP001,ART*; others are deselected",

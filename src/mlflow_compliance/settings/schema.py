@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -160,10 +160,13 @@ class ProductionSettings(_Table):
 
 
 class Product(_Table):
-    """One model in production, and how its experiments are told from others."""
+    """One model in production, and how its experiments are told from others. `production_by` says what makes a run its
+    production run: the production tags, or the alias of its registered model, whatever tags say.
+    """
 
     name: Text
     primary: Text | None = None
+    production_by: Literal["tags", "alias"] = "tags"
     experiments: Texts = ("*",)
     production_names: Texts = ("*production*", "*prod")
     production_tags: dict[str, str] = {"stage": "production"}
@@ -172,6 +175,16 @@ class Product(_Table):
     def covers(self, experiment: Experiment) -> bool:
         """Whether an experiment may belong to this product; its primary one always does."""
         return experiment.name == self.primary or _matches_in_any_case(experiment.own_name, self.experiments)
+
+    @property
+    def by_alias(self) -> bool:
+        """Whether the run behind the alias is the production run, and nothing else makes one."""
+        return self.production_by == "alias"
+
+    @property
+    def loaded_as(self) -> str:
+        """The name that programs load the production model by, as MLflow spells it."""
+        return f"{self.production.registered_model}@{self.production.alias}"
 
     @property
     def guesses_names(self) -> bool:
@@ -473,9 +486,9 @@ class Settings(_Table):
 
     @field_validator("products", mode="wrap")
     @classmethod
-    def _names_are_unique(cls, value: Any, handler: ValidatorFunctionWrapHandler) -> tuple[Product, ...]:
-        # Looks at the raw products, so that a repeated name is told along with everything else that is wrong with them.
-        errors: list[Any] = _repeated_names(value)
+    def _products_fit_together(cls, value: Any, handler: ValidatorFunctionWrapHandler) -> tuple[Product, ...]:
+        # Looks at the raw products, so that these are told along with everything else that is wrong with them.
+        errors: list[Any] = [*_repeated_names(value), *_aliases_of_nothing(value)]
         try:
             products: tuple[Product, ...] = handler(value)
         except ValidationError as error:
@@ -509,6 +522,20 @@ def _repeated_names(products: Any) -> list[InitErrorDetails]:
             )
             errors.append(InitErrorDetails(type=problem, loc=(index, "name"), input=name))
     return errors
+
+
+def _aliases_of_nothing(products: Any) -> Iterator[InitErrorDetails]:
+    """Products whose production run an alias names, and which name no registered model that has it."""
+    for index, product in enumerate(products if isinstance(products, (list, tuple)) else ()):
+        if not isinstance(product, dict) or product.get("production_by") != "alias":
+            continue
+        production = product.get("production", {})
+        if isinstance(production, dict) and "registered_model" not in production:
+            problem = PydanticCustomError(
+                OWN,
+                "'alias' needs the registered model that has it: set `registered_model` in [products.production]",
+            )
+            yield InitErrorDetails(type=problem, loc=(index, "production_by"), input="alias")
 
 
 def _absolute(path: str, base: Path) -> str:
