@@ -261,6 +261,11 @@ class Summary:
     stopped: str = ""
     """Why the audit came to no verdict, empty for one that did."""
 
+    @property
+    def moment(self) -> str:
+        """`read_at` in ISO 8601, empty where nothing was read."""
+        return self.read_at.replace(" UTC", "Z").replace(" ", "T")
+
 
 @dataclass(frozen=True)
 class Counts:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from mlflow_compliance.errors import ComplianceError
+from mlflow_compliance.session.junit import tell_junit_facts
 from mlflow_compliance.session.packs import add_installed
 from mlflow_compliance.settings.flags import HELP, SEVERITIES, Flags, Spelling, commands_in
 
@@ -56,6 +57,7 @@ def begin(config: pytest.Config) -> None:
         add_installed(config)
     except ComplianceError as error:
         raise pytest.UsageError(str(error)) from error
+    tell_junit_facts(config)
     if config.pluginmanager.hasplugin("html"):
         from mlflow_compliance.session.html import HtmlReport
 
