@@ -34,6 +34,11 @@ class WaivedBy:
     reason: str
     owner: str
     expires: str
+    where: str = ""
+    """File and line of the waiver."""
+
+    def __str__(self) -> str:
+        return f"until {self.expires} by {self.owner}: {self.reason}"
 
 
 @dataclass(frozen=True)
@@ -86,7 +91,9 @@ class Result:
     title: str
     severity: str
     outcome: str
-    """Passed, failed, not evaluated, not applicable, fixed or switched off."""
+    """Passed, failed, not evaluated, not applicable, fixed or switched off; or, where none of its findings fails the
+    gate, the first of 'warning', 'known' and 'waived' that is the status of one.
+    """
     entity: str = ""
     removed: bool = False
     """Whether it was fixed by putting its entity away."""
@@ -251,6 +258,13 @@ class Summary:
     """Ids of the journals of repairs that are at hand."""
     history: tuple[HistoryPoint, ...] = ()
     """Earlier audits, the oldest first; without this one."""
+    stopped: str = ""
+    """Why the audit came to no verdict, empty for one that did."""
+
+    @property
+    def moment(self) -> str:
+        """`read_at` in ISO 8601, empty where nothing was read."""
+        return self.read_at.replace(" UTC", "Z").replace(" ", "T")
 
 
 @dataclass(frozen=True)
@@ -284,8 +298,15 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing fails the gate. It is evidence about what was asked, not compliance."""
-        return not any(result.fails for result in self.results) and all(line.ok for line in self.summary.repair)
+        """Whether something was checked and nothing fails the gate. It is evidence about what was asked, not
+        compliance.
+        """
+        checked = bool(self.results) and not self.summary.stopped
+        return (
+            checked
+            and not any(result.fails for result in self.results)
+            and all(line.ok for line in self.summary.repair)
+        )
 
     @property
     def partial(self) -> bool:

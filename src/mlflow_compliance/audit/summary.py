@@ -12,6 +12,7 @@ from mlflow_compliance.production.keys import keys_of
 from mlflow_compliance.repair.journal import host_name, user_name, version_of
 from mlflow_compliance.safe_text import first_of
 from mlflow_compliance.settings.errors import shown_path
+from mlflow_compliance.settings.files import WITHOUT_SETTINGS
 from mlflow_compliance.snapshot.ownership import as_time
 
 if TYPE_CHECKING:
@@ -96,9 +97,8 @@ def _keys(audit: Audit) -> Iterator[str]:
 def _conditions_of(audit: Audit) -> Iterator[str]:
     """What the verdict rests on beside the store: whose word, on which machine, by which rules and programs."""
     settings = audit.settings
-    file = f"{shown_path(settings.path)}, sha256 {settings.sha256}" if settings.path else "no file, all is built in"
-    yield f"settings: {file}"
-    for line in weakened(settings, audit.policies):
+    yield f"settings: {shown_path(settings.path)}, sha256 {settings.sha256}" if settings.path else WITHOUT_SETTINGS
+    for line in weakened(settings, audit.policies, audit.options):
         yield f"asks for less than is built in: {line}"
     versions = ", ".join(f"{name} {version_of(name)}" for name in PROGRAMS)
     yield f"audited by {user_name()} on {host_name()}; {versions}, Python {platform.python_version()}"
