@@ -21,7 +21,8 @@ What to do with a block of code in README or docs (tests/whole/test_documents.py
     disorder and its compliance.toml. pytest may end with 0 or 1, all else with 0.
     sqlite:////srv/mlflow/mlflow.db and http://mlflow.internal:5000 stand for that store;
   - a block whose first line is a comment with a path alone (# policies/test_owners.py) is written to that file;
-  - toml is read as compliance.toml unless its first line is a comment that names another .toml file;
+  - toml is read as compliance.toml unless it is of a pyproject.toml, or its first line is a comment that names another
+    .toml file;
   - in the line above the block, for nobody to see:
         <!-- first: COMMAND -->      run this before it
         <!-- store: production -->   run it in another folder, whose store has a production run; there `frame` is

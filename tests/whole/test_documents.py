@@ -28,6 +28,7 @@ from mlflow_compliance.settings.toml import TomlSyntaxError, parse
 
 DOCUMENTS = documents()
 BLOCKS = {path: list(blocks_of(path)) for path in DOCUMENTS}
+OF_PYPROJECT = {"build-system", "dependency-groups", "project", "tool"}
 QUICK = "[policies.SRV002]\nenabled = false\n"
 """It starts a tracking server, which takes longer than all other rules together."""
 NOT_RUN_AT_MOST = 14
@@ -116,7 +117,7 @@ def check_toml(block: Block, tmp_path: Path) -> Iterator[str]:
         yield f"this is not TOML: {error}"
         return
     inside = table.get(TABLE[0], {}).get(TABLE[1]) is not None
-    if block.fragment or (block.names_another_toml and not inside):
+    if block.fragment or ((block.names_another_toml or set(table) <= OF_PYPROJECT) and not inside):
         return
     if unknown := set(table) - set(Settings.model_fields) - {TABLE[0]}:
         tables = ", ".join(sorted(unknown))
@@ -170,6 +171,67 @@ CHECKS: dict[str, Callable[[Block, Path], Iterator[str]]] = {
     "dockerfile": check_dockerfile,
     "text": check_text,
 }
+
+
+MISTAKEN = {
+    "```\nls\n```": "it names no language",
+    "```cobol\nDISPLAY\n```": "nobody knows how to try the language 'cobol'",
+    "<!-- not run: slow -->\n```console\nls\n```": "say in a few words why",
+    "```python\nx = (\n```": "this is not Python",
+    "```console\nif true\n```": "syntax error",
+    "```toml\nx = \n```": "this is not TOML",
+    "```toml\n[gate]\nfail_one = 'high'\n```": "unknown key",
+    "```toml\n[gait]\nx = 1\n```": "gait is no table of compliance.toml",
+    "```toml\n[tool.mlflow-compliance.gait]\nx = 1\n```": "unknown key",
+    "```yaml\na: [\n```": "this is not YAML",
+    "```yaml\n# .github/workflows/x.yml\non: push\njobs: {a: {steps: []}}\n```": "runs-on",
+    "```json\n{\n```": "this is not JSON",
+    "```dockerfile\nRUN cd /tmp\n```": "DL30",
+    "```text\npytest --fix\n```": "make it a console block",
+}
+SOUND = (
+    "<!-- fragment -->\n```toml\n[gait]\nx = 1\n```",
+    "```toml\n# pyproject.toml of acme\n[x]\n```",
+    "```text\nls\n```",
+)
+WRONG_COMMANDS = {
+    "false": "exit code 1",
+    "pip install '.[no-such-extra]'": "there is no extra no-such-extra",
+    "pip install leftpad": "leftpad is neither installed nor in pyproject.toml",
+    "pip install --group no-such": "there is no dependency group 'no-such'",
+    "pytest --no-such-flag": "exit code 4",
+    "$ true\n$ cat no-such-file\nwhat it says": "No such file",
+}
+
+
+def told_of(text: str, folder: Path, shell: Shell | None = None) -> str:
+    (folder / "page.md").write_text(f"# Page\n\n{text}\n", "utf-8")
+    (block,) = blocks_of(folder / "page.md")
+    return "\n".join(mistakes(block, shell, folder))
+
+
+@pytest.mark.parametrize(("text", "said"), MISTAKEN.items())
+def test_what_an_author_did_wrong_is_told(text: str, said: str, tmp_path: Path) -> None:
+    assert said in told_of(text, tmp_path)
+
+
+@pytest.mark.parametrize("text", SOUND)
+def test_what_is_marked_well_is_let_be(text: str, tmp_path: Path) -> None:
+    assert told_of(text, tmp_path) == ""
+
+
+def test_commands_that_fail_are_told(messy_shell: Shell, tmp_path: Path) -> None:
+    for command, said in WRONG_COMMANDS.items():
+        assert said in told_of(f"```console\n{command}\n```", tmp_path, messy_shell)
+    good = "export WHERE=here  # and not there\n\necho $WHERE \\\n  > file.txt\ntest -s file.txt"
+    assert told_of(f"<!-- first: touch before -->\n```console\n{good}\nls before\n```", tmp_path, messy_shell) == ""
+    wrong = (
+        "jobs: {a: {steps: [{run: 'ls $WHERE', env: {WHERE: no-such-folder}}, {run: 'echo ${{ github.head_ref }}'}]}}"
+    )
+    told = told_of(f"```yaml\n{wrong}\n```", tmp_path, messy_shell)
+    assert "no-such-folder" in told
+    assert "hand expressions to commands by `env`" in told
+    assert "NameError" in told_of("```python\nno_such_name\n```", tmp_path, messy_shell)
 
 
 def test_what_is_not_run_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
