@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from mlflow_compliance.session.history import keep
 from mlflow_compliance.session.partial import tell_junit, told_as_partial
 from mlflow_compliance.session.redaction import cut_report, without_secrets_in
 from mlflow_compliance.session.repair import Removed
@@ -313,6 +314,7 @@ def finish(session: pytest.Session) -> None:
         session.config.stash[REPORT] = report
         tell_junit(summary, session.config)
         write_reports(report, session)
+        keep(report, session)
     elif session.config.option.compliance_report:
         write_reports(stopped_report(stopped or "no policy was collected"), session)
     made = audit.repair if audit else None
