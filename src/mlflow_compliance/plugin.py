@@ -25,6 +25,7 @@ from mlflow_compliance.session.redaction import cut_warning
 from mlflow_compliance.session.repair import repair
 from mlflow_compliance.session.reports import begin_reports
 from mlflow_compliance.session.signing import sign_reports
+from mlflow_compliance.session.writable import refuse_unwritable_html
 from mlflow_compliance.session.xdist import prepare, receive_error, stop
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> int | None:
+    refuse_unwritable_html(config)
     return run_command(config)
 
 

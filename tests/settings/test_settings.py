@@ -23,7 +23,8 @@ from mlflow_compliance.snapshot.entities import Experiment
 from mlflow_compliance.snapshot.files import DuplicateRules
 
 TABLES = (
-    "artifacts, duplicates, evidence, experiments, gate, journal, models, policies, products, retention, runs, store"
+    "artifacts, duplicates, evidence, experiments, gate, journal, models, owners, policies, products, retention, runs, "
+    "store, waivers"
 )
 EVERYTHING = """
 [store]
@@ -95,6 +96,18 @@ verify_with = "key.pub"
 folder = ".compliance"
 [gate]
 require_evidence = "high"
+fail_on = "medium"
+baseline = "baseline.json"
+[[waivers]]
+policy = "EXP003"
+entity = "fraud-*"
+reason = "merged in March"
+owner = "jo"
+expires = 2027-03-31
+[[owners]]
+experiments = "fraud-*"
+team = "fraud"
+contact = "#fraud-ml"
 [retention]
 deleted_days = 180
 production_years = 10
@@ -213,7 +226,17 @@ def test_every_key_is_read(folder: Path) -> None:
         "artifacts": {"hash_cache": "cache"},
         "journal": {"folder": ".compliance"},
         "evidence": {"sign_with": "key.pem", "verify_with": "key.pub"},
-        "gate": {"require_evidence": ("high", "critical")},
+        "gate": {"require_evidence": ("high", "critical"), "fail_on": "medium", "baseline": "baseline.json"},
+        "waivers": (
+            {
+                "policy": "EXP003",
+                "entity": "fraud-*",
+                "reason": "merged in March",
+                "owner": "jo",
+                "expires": dt.date(2027, 3, 31),
+            },
+        ),
+        "owners": ({"experiments": ("fraud-*",), "team": "fraud", "contact": "#fraud-ml"},),
         "retention": {
             "deleted_days": 180.0,
             "production_years": 10.0,
@@ -329,7 +352,19 @@ class TestProblems:
                 "retention.superseded_years: must be a number greater than 0, not '10'",
             ),
             ("retention.holds = []", "retention.holds: unknown key; did you mean 'hold'?"),
-            ("retention.hold = {}", "retention.hold: must be a list, not a table"),
+            (
+                "retention.hold = {}",
+                "retention.hold: there may be several: write [[retention.hold]] in place of [retention.hold]",
+            ),
+            ("[products]\nname = 'a'", "products: there may be several: write [[products]] in place of [products]"),
+            (
+                "[[products]]\nname = 'a'\n[[products.production]]",
+                (
+                    "products[0].production: there is only one: write [products.production] in place of "
+                    "[[products.production]]"
+                ),
+            ),
+            ("[[store]]", "store: there is only one: write [store] in place of [[store]]"),
             ("retention.hold = [{runs = ['x']}]", "retention.hold[0].reason: is required"),
             ("retention.hold = [{runs = ['x'], reason = ' '}]", "retention.hold[0].reason: must say why it is held"),
             (

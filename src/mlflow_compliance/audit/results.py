@@ -39,6 +39,11 @@ class WaivedBy:
     reason: str
     owner: str
     expires: str
+    where: str = ""
+    """File and line of the waiver."""
+
+    def __str__(self) -> str:
+        return f"until {self.expires} by {self.owner}: {self.reason}"
 
 
 @dataclass(frozen=True)
@@ -91,7 +96,9 @@ class Result:
     title: str
     severity: str
     outcome: str
-    """Passed, failed, not evaluated, not applicable, fixed or switched off."""
+    """Passed, failed, not evaluated, not applicable, fixed or switched off; or, where none of its findings fails the
+    gate, the first of 'warning', 'known' and 'waived' that is the status of one.
+    """
     entity: str = ""
     removed: bool = False
     """Whether it was fixed by putting its entity away."""

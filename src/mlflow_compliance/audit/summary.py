@@ -104,7 +104,7 @@ def _conditions_of(audit: Audit) -> Iterator[str]:
     """What the verdict rests on beside the store: whose word, on which machine, by which rules and programs."""
     settings = audit.settings
     yield f"settings: {shown_path(settings.path)}, sha256 {settings.sha256}" if settings.path else WITHOUT_SETTINGS
-    for line in weakened(settings, audit.policies):
+    for line in weakened(settings, audit.policies, audit.options):
         yield f"asks for less than is built in: {line}"
     versions = ", ".join(f"{name} {version_of(name)}" for name in PROGRAMS)
     yield f"audited by {user_name()} on {host_name()}; {versions}, Python {platform.python_version()}"

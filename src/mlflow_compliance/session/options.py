@@ -11,7 +11,7 @@ import pytest
 from mlflow_compliance.errors import ComplianceError
 from mlflow_compliance.session.junit import tell_junit_facts
 from mlflow_compliance.session.packs import add_installed
-from mlflow_compliance.settings.flags import HELP, Flags, Spelling, commands_in
+from mlflow_compliance.settings.flags import HELP, SEVERITIES, Flags, Spelling, commands_in
 
 
 def add_flags(group: pytest.OptionGroup) -> None:
@@ -48,6 +48,8 @@ def begin(config: pytest.Config) -> None:
     pytest-html is used.
     """
     option = config.option
+    for word in SEVERITIES:
+        config.addinivalue_line("markers", f"{word}: rules of this severity (pytest-mlflow-compliance)")
     # What says how to repair asks for it too.
     option.fix = option.fix or (option.fix_safe and not option.fix_dry_run)
     try:
@@ -107,6 +109,10 @@ def _check(flags: Flags, config: pytest.Config) -> None:
     if (flags.gc_options is not None or flags.gc_older_than is not None) and not flags.gc_preflight:
         raise ComplianceError(
             "--compliance-gc-older-than and --compliance-gc-options are about --compliance-gc-preflight: give it too"
+        )
+    if flags.fail_on is not None and flags.fail_on not in SEVERITIES:
+        raise ComplianceError(
+            f"--compliance-fail-on takes a severity, one of {', '.join(SEVERITIES)}, not {flags.fail_on!r}"
         )
     if flags.reports:
         from mlflow_compliance.session.reports import asked_in

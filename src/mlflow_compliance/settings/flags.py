@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 HELP = "help"
 """Key of a field's metadata under which its Spelling lies."""
 
+SEVERITIES = ("low", "medium", "high", "critical")
+
 
 class Spelling(NamedTuple):
     """How a flag is written, and what is said of it."""
@@ -88,6 +90,12 @@ class Flags:
         "write the report as FORMAT to FILE, such as json:audit.json; may be given several times",
         "FORMAT:FILE",
         default=(),
+    )
+    fail_on: str | None = _flag(
+        "--compliance-fail-on",
+        "fail on findings of this severity and worse ones: low (the default), medium, high or critical; others are "
+        "told as warnings; wins over the settings",
+        "SEVERITY",
     )
     executor: str = _flag(
         "--compliance-executor",

@@ -18,7 +18,6 @@ from urllib.parse import unquote
 from pydantic import (
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PrivateAttr,
     ValidationError,
@@ -30,6 +29,8 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from mlflow_compliance.settings.errors import OWN, Loc, SettingsFile, problems_in, unknown
 from mlflow_compliance.settings.files import find_settings, read_settings
+from mlflow_compliance.settings.gate import GateSettings, Owner, Waiver
+from mlflow_compliance.settings.tables import STRICT, Text, Texts
 from mlflow_compliance.snapshot.entities import Experiment, Run
 from mlflow_compliance.snapshot.files import DuplicateRules
 
@@ -43,6 +44,7 @@ __all__ = [
     "Hold",
     "JournalSettings",
     "ModelSettings",
+    "Owner",
     "PolicySettings",
     "Product",
     "ProductionSettings",
@@ -50,6 +52,7 @@ __all__ = [
     "RunSettings",
     "Settings",
     "StoreSettings",
+    "Waiver",
     "find_settings",
     "folded",
     "load_settings",
@@ -60,17 +63,11 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 BUILT_IN = "built in"
 _BARE_URIS = ("databricks", "databricks-uc", "uc")  # MLflow knows these words as stores, not as folders
 
-Text = Annotated[str, Field(min_length=1)]
-# TOML has lists, a frozen model wants tuples: only here is a conversion allowed.
-Texts = Annotated[tuple[Text, ...], Field(strict=False)]
 _MODEL_HASH = re.compile(r"sha256:[0-9a-f]{64}")
-SEVERITIES = ("low", "medium", "high", "critical")
-Severities = Annotated[tuple[Literal["low", "medium", "high", "critical"], ...], Field(strict=False)]
 
 
 class _Table(BaseModel):
-    # Strict, so that "24" is no number and 1 is not true; extra keys are typing mistakes until shown otherwise.
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = STRICT
 
 
 class StoreSettings(_Table):
@@ -311,28 +308,6 @@ class EvidenceSettings(_Table):
         return None if path is None else (_absolute(path, base), f"[evidence] {name}")
 
 
-class GateSettings(_Table):
-    """When a check that could not judge fails the gate: for rules of these severities. One word means that severity
-    and the worse ones.
-    """
-
-    require_evidence: Severities = ("critical",)
-
-    @field_validator("require_evidence", mode="before")
-    @classmethod
-    def _from_this_one_on(cls, value: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        if value not in (*SEVERITIES, "never"):
-            words = ", ".join(SEVERITIES)
-            raise PydanticCustomError(
-                OWN,
-                "must be one of {words} or never, or a list of severities, not {value}",
-                {"words": words, "value": value},
-            )
-        return () if value == "never" else SEVERITIES[SEVERITIES.index(value) :]
-
-
 def _day(value: Any) -> Any:
     """TOML has dates, and dates with times: on which side of such a day a hold ends is then a matter of time zones."""
     if isinstance(value, dt.datetime) or not isinstance(value, dt.date):
@@ -405,6 +380,8 @@ class Settings(_Table):
     evidence: EvidenceSettings = EvidenceSettings()
     gate: GateSettings = GateSettings()
     retention: RetentionSettings = RetentionSettings()
+    waivers: Annotated[tuple[Waiver, ...], Field(strict=False)] = ()
+    owners: Annotated[tuple[Owner, ...], Field(strict=False)] = ()
     policies: dict[str, PolicySettings] = {}
     _source: SettingsFile = PrivateAttr(default_factory=SettingsFile)
 
@@ -457,6 +434,10 @@ class Settings(_Table):
     def origin_of_hold(self, number: int) -> str:
         """The file and line of a hold, by its number from 0."""
         return self._source.line(("retention", "hold", number))
+
+    def origin_of_waiver(self, number: int, key: str = "") -> str:
+        """The file and line of a waiver, or of one of its keys, by its number from 0."""
+        return self._source.line(("waivers", number, *([key] if key else [])))
 
     def is_test(self, experiment: Experiment) -> bool:
         """Whether the settings say that an experiment is a test one, by name (in any case) or by tag."""
@@ -518,7 +499,7 @@ def load_settings(path: Path | None) -> Settings:
     try:
         settings = Settings.model_validate(table)
     except ValidationError as error:
-        raise source.error(problems_in(error, Settings)) from None
+        raise source.error(problems_in(error, Settings, source.prefix)) from None
     settings._source = source
     return settings
 
