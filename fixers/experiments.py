@@ -55,6 +55,8 @@ def merge(finding: Finding, context: Context) -> Iterator[Change]:
     """Copy the rival's runs into the primary experiment, then retire the rival. Runs that were copied before are
     not copied again.
     """
+    if finding.code == "claimed-twice":
+        raise Unfixable("narrow the `experiments` patterns of one of them, or give each production_tags of its own")
     if finding.code == "production-elsewhere":
         raise Unfixable(
             "the run that the alias names is not moved: name this experiment as `primary` and let `experiments` cover "

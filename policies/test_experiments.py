@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
+
 from mlflow_compliance.api import (
     DEFAULT,
     NOTE,
@@ -22,6 +24,7 @@ from mlflow_compliance.api import (
     lines_of_tests,
     policy,
     primary_of,
+    production_runs,
     served,
     standing,
     unseen_marks,
@@ -42,7 +45,7 @@ def test_product_has_exactly_one_production_experiment(
             "primary-missing",
             "the primary experiment that the settings name is not there",
             observed=product.primary,
-            expected="an active experiment",
+            expected=f"an active experiment (primary: {settings.origin('primary', product)}){_near(product, store)}",
         )
     main = store.experiments.get(primary or "")
     if main is not None and (settings.is_test(main) or is_archived(settings, main)):
@@ -70,7 +73,7 @@ def test_product_has_exactly_one_production_experiment(
             observed="0 production experiments",
             expected="exactly 1",
         )
-    elif primary is None and not product.by_alias:
+    elif primary is None and not product.by_alias and len(said) > 1:
         by_name = f", by production_names ({settings.origin('production_names', product)})" if guessed else ""
         names = ", ".join(repr(store.experiments[key].name) for key in said)
         violations.add(
@@ -79,6 +82,7 @@ def test_product_has_exactly_one_production_experiment(
             observed=f"{names}{by_name}",
             expected="exactly 1",
         )
+    _check_others(product, context, violations)
     if product.by_alias:
         for key in claimed:
             _check_home(store.experiments[key], primary, product, context, violations)
@@ -108,6 +112,42 @@ def test_product_has_exactly_one_production_experiment(
             violations.note(
                 f"{name!r} counts as production of product {product.name} for its name alone (production_names: "
                 "built in)"
+            )
+
+
+def _near(product: Product, store: Snapshot) -> str:
+    """The name that was probably meant by a primary one that is not there."""
+    names = {experiment.name.lower(): experiment.name for experiment in store.active_experiments()}
+    close = get_close_matches((product.primary or "").lower(), names, n=1)
+    return f"; did you mean {names[close[0]]!r}?" if close else ""
+
+
+def _check_others(product: Product, context: Context, violations: Violations) -> None:
+    """Whether a product that the settings name before this one claims the same experiment, and nothing tells them
+    apart.
+    """
+    settings = context.settings
+    own = {claim.experiment_id for claim in claims_in(context) if claim.product == product.name}
+    for other in settings.products[: settings.products.index(product)]:
+        if product.by_alias and other.by_alias:
+            continue  # one run may log the models of several products
+        theirs = {claim.experiment_id for claim in claims_in(context) if claim.product == other.name}
+        runs = [run for run in production_runs(product, context) if run in production_runs(other, context)]
+        by_tags = not (product.by_alias or other.by_alias)
+        same = by_tags and product.production_tags.items() & other.production_tags.items()
+        guessed = guessed_by(product, context) | guessed_by(other, context)
+        both = {run.experiment_id for run in runs} | (own & theirs - guessed if same else set())
+        for key in sorted(both):
+            violations.add(
+                "claimed-twice",
+                f"it is production of two products, {other.name} and {product.name}",
+                entity=context.snapshot.experiments[key].ref,
+                observed=" and ".join(
+                    f"experiments {', '.join(item.experiments)} ({settings.origin('experiments', item)})"
+                    for item in (other, product)
+                ),
+                expected="`experiments` or `production_tags` that tell them apart",
+                name=other.name,
             )
 
 

@@ -37,6 +37,7 @@ CODES = {
     "ART005": ["incomplete"],
     "ART006": ["manifest", "owned"],
     "EXP001": [
+        "claimed-twice",
         "named-like-production",
         "no-production",
         "primary-missing",

@@ -352,7 +352,19 @@ class TestProblems:
                 "retention.superseded_years: must be a number greater than 0, not '10'",
             ),
             ("retention.holds = []", "retention.holds: unknown key; did you mean 'hold'?"),
-            ("retention.hold = {}", "retention.hold: must be a list, not a table"),
+            (
+                "retention.hold = {}",
+                "retention.hold: there may be several: write [[retention.hold]] in place of [retention.hold]",
+            ),
+            ("[products]\nname = 'a'", "products: there may be several: write [[products]] in place of [products]"),
+            (
+                "products = [{ name = 'a', production = [{ threshold = 0.4 }] }]",
+                (
+                    "products[0].production: there is only one: write [products.production] in place of "
+                    "[[products.production]]"
+                ),
+            ),
+            ("[[store]]", "store: there is only one: write [store] in place of [[store]]"),
             ("retention.hold = [{runs = ['x']}]", "retention.hold[0].reason: is required"),
             ("retention.hold = [{runs = ['x'], reason = ' '}]", "retention.hold[0].reason: must say why it is held"),
             (

@@ -69,9 +69,17 @@ class Remedy(NamedTuple):
 class Audit:
     """Reads the store once, hands entities to checks, and repairs when asked."""
 
-    def __init__(self, options: Options, progress: Callable[[], Progress], sharing: Sharing | None = None) -> None:
+    def __init__(
+        self,
+        options: Options,
+        progress: Callable[[], Progress],
+        sharing: Sharing | None = None,
+        tell: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self.options = options
         self.progress = progress
+        self.tell = tell
+        """Shows one line at once, while the store is read."""
         self.policies: dict[str, Policy] = {}
         self.known: set[str] = set()
         """Ids of every rule of the packs at hand, also of those that were not collected."""
@@ -111,6 +119,7 @@ class Audit:
                 executor=self.options.executor,
                 hash_cache=self._hash_cache,
                 owned_roots=[str(self.options.workdir / Path(root).expanduser()) for root in self.options.owned_roots],
+                tell=self.tell,
             )
         return self._store
 

@@ -265,6 +265,11 @@ class Summary:
     checks: tuple[tuple[str, int], ...] = ()
     """Rule -> checks that it has where it is asked of everything; those that were collected."""
 
+    @property
+    def moment(self) -> str:
+        """`read_at` in ISO 8601, empty where nothing was read."""
+        return self.read_at.replace(" UTC", "Z").replace(" ", "T")
+
 
 @dataclass(frozen=True)
 class Counts:

@@ -17,7 +17,16 @@ if TYPE_CHECKING:
 GROUP = "mlflow_compliance.reports"
 Writer = Callable[["Report"], str]
 """Makes the whole text of a file."""
-_FORMATS = {"json": "mlflow_compliance.report.json_report:as_json"}
+_FORMATS = {
+    "github": "mlflow_compliance.report.github:as_github",
+    "gitlab": "mlflow_compliance.report.gitlab:as_gitlab",
+    "json": "mlflow_compliance.report.json_report:as_json",
+    "junit": "mlflow_compliance.report.junit:as_junit",
+    "markdown": "mlflow_compliance.report.markdown:as_markdown",
+    "oscal": "mlflow_compliance.report.oscal:as_assessment_results",
+    "oscal-poam": "mlflow_compliance.report.oscal:as_poam",
+    "sarif": "mlflow_compliance.report.sarif:as_sarif",
+}
 
 
 def names() -> list[str]:

@@ -487,7 +487,7 @@ def load_settings(path: Path | None) -> Settings:
     try:
         settings = Settings.model_validate(table)
     except ValidationError as error:
-        raise source.error(problems_in(error, Settings)) from None
+        raise source.error(problems_in(error, Settings, source.prefix)) from None
     settings._source = source
     return settings
 
