@@ -209,6 +209,8 @@ class BaselineFacts:
     known: int
     gone: tuple[str, ...] = ()
     """Fingerprints."""
+    new: int = 0
+    """Findings that are not in it, without those that are waived."""
 
 
 @dataclass(frozen=True)
@@ -265,6 +267,8 @@ class Summary:
     """Earlier audits, the oldest first; without this one."""
     stopped: str = ""
     """Why the audit came to no verdict, empty for one that did."""
+    checks: tuple[tuple[str, int], ...] = ()
+    """Rule -> checks that it has where it is asked of everything; those that were collected."""
 
     @property
     def moment(self) -> str:

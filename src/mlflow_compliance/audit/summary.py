@@ -46,6 +46,7 @@ def summary_of(audit: Audit) -> Summary:
         known,
         tuple(_repair_of(audit)),
         rules=tuple(_rules_of(audit)),
+        checks=tuple((rule.id, audit.checks(rule)) for _, rule in sorted(audit.policies.items()) if audit.asked(rule)),
         products=products_of(context),
         experiments=experiments_of(context),
         reclaimable=_reclaimable(audit.snapshot(artifacts=False).artifacts),

@@ -166,6 +166,8 @@ def collected(session: pytest.Session, items: list[pytest.Item]) -> None:
         audit.check(known)
         rules = [rule for item in items if (rule := rule_of(item)) is not None]
         audit.check_any_enabled(rules)
+        if rules:
+            audit.judge  # noqa: B018  a baseline that cannot be used is told before anything is checked
         if (
             any(rule.reads_artifacts and audit.enabled(rule) for rule in rules)
             and not session.config.option.collectonly

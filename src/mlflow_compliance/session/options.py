@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import SUPPRESS, ArgumentError
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -147,6 +148,13 @@ def _check(flags: Flags, config: pytest.Config) -> None:
         raise ComplianceError(
             f"--compliance-fail-on takes a severity, one of {', '.join(SEVERITIES)}, not {flags.fail_on!r}"
         )
+    for name, file in (("", flags.baseline), ("-write", flags.baseline_write)):
+        if file is not None and not file.strip():
+            raise ComplianceError(f"--compliance-baseline{name} takes a file")
+    if flags.baseline_write:
+        from mlflow_compliance.audit.baseline import refuse_to_replace
+
+        refuse_to_replace(config.invocation_params.dir / Path(flags.baseline_write).expanduser())
     if flags.reports:
         from mlflow_compliance.session.reports import asked_in
 

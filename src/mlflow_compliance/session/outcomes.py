@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from mlflow_compliance.session.baseline import with_baseline_written
 from mlflow_compliance.session.history import keep
 from mlflow_compliance.session.partial import tell_junit, told_as_partial
 from mlflow_compliance.session.redaction import cut_report, without_secrets_in
@@ -30,6 +31,7 @@ from mlflow_compliance.session.xdist import shared_summary
 
 if TYPE_CHECKING:
     from mlflow_compliance.audit.audit import Audit, Remedy
+    from mlflow_compliance.audit.judging import Judge
     from mlflow_compliance.rules.finding import Finding
     from mlflow_compliance.rules.outcome import Unevaluated
     from mlflow_compliance.rules.policy import Policy
@@ -311,6 +313,17 @@ def _why_stopped(session: pytest.Session) -> str:
     return ""
 
 
+def _judge_of(audit: Audit) -> Judge:
+    """What decides over findings; what is built in where the session was stopped because of the baseline."""
+    from mlflow_compliance.audit.judging import Judge
+    from mlflow_compliance.errors import BaselineError
+
+    try:
+        return audit.judge
+    except BaselineError:
+        return Judge.built_in()
+
+
 def finish(session: pytest.Session) -> None:
     """Make the report and write it as the command line asks. A repair that failed in part, a plan whose rule crashed,
     or a store that is not what was planned, is never a success.
@@ -321,7 +334,7 @@ def finish(session: pytest.Session) -> None:
     if audit is not None and audit.opened:
         from mlflow_compliance.audit.summary import summary_of
 
-        shared = summary_of(audit), audit.judge
+        shared = summary_of(audit), _judge_of(audit)
     if shared is not None:
         from mlflow_compliance.audit.gate_summary import with_gate
         from mlflow_compliance.audit.results import Report
@@ -330,7 +343,7 @@ def finish(session: pytest.Session) -> None:
         reporter = session.config.pluginmanager.getplugin("terminalreporter")
         results = tuple(result for _, result in results_of(reporter))
         summary = replace(told_as_partial(summary, session), stopped=stopped)
-        summary = with_gate(summary, results, judge)
+        summary = with_baseline_written(with_gate(summary, results, judge), results, judge, session)
         report = Report(summary, results)
         session.config.stash[REPORT] = report
         tell_junit(summary, session.config)

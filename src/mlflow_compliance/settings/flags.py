@@ -100,6 +100,17 @@ class Flags:
         "told as warnings; wins over the settings",
         "SEVERITY",
     )
+    baseline: str | None = _flag(
+        "--compliance-baseline",
+        "fail on findings that are not in FILE, a baseline; those that are in it are told as known; wins over the "
+        "settings",
+        "FILE",
+    )
+    baseline_write: str | None = _flag(
+        "--compliance-baseline-write",
+        "keep today's findings in FILE as the baseline; over an older one it takes out those that are gone",
+        "FILE",
+    )
     executor: str = _flag(
         "--compliance-executor",
         "read files and try models in threads, or on dask:tcp://host:port",
