@@ -167,7 +167,9 @@ def test_an_alias_that_leads_nowhere_is_red(served: Served, harm: str) -> None:
     assert said in found.observed
     served.write()
     if harm in ("no model", "no alias", "no run"):
-        with pytest.raises(ComplianceError, match="registered without a run" if harm == "no run" else "set the alias"):
+        with pytest.raises(
+            ComplianceError, match="registered without a run" if harm == "no run" else "which alone says"
+        ):
             find_production_model(config=lab.folder / "compliance.toml")
 
 
@@ -203,7 +205,8 @@ def test_an_experiment_that_the_product_does_not_cover(make_lab: LabMaker) -> No
     assert (found.code, found.entity.key) == ("production-elsewhere", served.home)
 
 
-def test_no_other_product_supersedes_or_retires_it(make_lab: LabMaker) -> None:
+@pytest.mark.parametrize("marked", ["run", "experiment"])
+def test_no_other_product_supersedes_or_retires_it(make_lab: LabMaker, marked: str) -> None:
     """A product by tags claims the same experiment as a rival of its primary one, and says another threshold."""
     tags = {
         **CREDIT,
@@ -214,7 +217,10 @@ def test_no_other_product_supersedes_or_retires_it(make_lab: LabMaker) -> None:
     }
     served = Served(make_lab, tags)
     lab = served.lab
-    lab.tag_run(served.run, stage="production")
+    if marked == "run":
+        lab.tag_run(served.run, stage="production")
+    else:
+        lab.client.set_experiment_tag(served.home, "stage", "production")
     primary = lab.experiment("credit_delivery")
     run = lab.run(primary, stage="production")
     lab.client.log_batch(run, params=[Param("threshold", "0.9")])
