@@ -20,6 +20,7 @@ FULL = {
     "large files": ["large_files.py", "{folder}"],
     "merge": ["merge.py", "{folder}"],
     "scaling": ["scaling.py", "--folder", "{folder}"],
+    "page": ["page.py"],
 }
 SMALL = {
     "startup": ["--rounds", "3"],
@@ -30,6 +31,7 @@ SMALL = {
     "large files": ["--size", str(5 << 20)],
     "merge": ["--runs", "20"],
     "scaling": ["--small", "--rounds", "1"],
+    "page": ["--checks", "50", "--findings", "500", "--rounds", "1"],
 }
 """What makes each of them take seconds: to see that it runs, not to publish."""
 
