@@ -33,7 +33,12 @@ AGES = ((30, "less than 30 days ago"), (180, "30 to 180 days ago"), (None, "more
 UNDATED = "at a time that the store does not tell"
 
 
-@policy("RUN001", "No run stuck in RUNNING", Severity.MEDIUM)
+@policy(
+    "RUN001",
+    "No run stuck in RUNNING",
+    Severity.MEDIUM,
+    advice='end it: `MlflowClient().set_terminated("RUN_ID", "KILLED")`',
+)
 def test_no_run_is_stuck(
     experiment: Experiment,
     store: Snapshot,
@@ -63,7 +68,12 @@ def _at(milliseconds: int) -> str:
     return f"{datetime.fromtimestamp(milliseconds / 1000, timezone.utc):%Y-%m-%d %H:%M} UTC"
 
 
-@policy("RUN002", "Exactly one active production run per product, FINISHED", Severity.CRITICAL)
+@policy(
+    "RUN002",
+    "Exactly one active production run per product, FINISHED",
+    Severity.CRITICAL,
+    advice='mark the run in force, and no other: `MlflowClient().set_tag("RUN_ID", "stage", "production")`',
+)
 def test_product_has_one_production_run(
     product: Product, store: Snapshot, settings: Settings, context: Context, violations: Violations
 ) -> None:
@@ -104,7 +114,12 @@ def test_product_has_one_production_run(
                 )
 
 
-@policy("RUN003", "The parents of runs are there", Severity.LOW)
+@policy(
+    "RUN003",
+    "The parents of runs are there",
+    Severity.LOW,
+    advice="bring the parent back: `mlflow runs restore --run-id RUN_ID`",
+)
 def test_parents_are_there(experiment: Experiment, store: Snapshot, violations: Violations) -> None:
     """MLflow's UI shows a child below its parent: where that is deleted, people take the child for lost."""
     for key, parent in sorted(store.lost_parents.items()):
@@ -134,7 +149,13 @@ def test_parents_are_there(experiment: Experiment, store: Snapshot, violations: 
         )
 
 
-@policy("RUN004", "What deleted runs hold is told", Severity.LOW)
+@policy(
+    "RUN004",
+    "What deleted runs hold is told",
+    Severity.LOW,
+    advice="`pytest --compliance-gc-preflight --compliance-gc-older-than=180d` tells what may go; "
+    "then `mlflow gc --older-than 180d`",
+)
 def test_what_deleted_runs_hold_is_told(store: Snapshot, artifacts: Artifacts, violations: Violations) -> None:
     """Files of soft-deleted runs stay until somebody decides about them, and no list of MLflow's shows what they
     take.

@@ -178,8 +178,22 @@ def _problem(finding: Finding, remedy: Remedy | None, rule: Policy, audit: Audit
         name=finding.entity.label,
         experiment=experiment_of(finding.entity, audit.snapshots.latest),
         fixable=remedy is not None and remedy.changes > 0,
-        advice=rule.advice,
+        advice=_advice(finding, remedy, rule),
     )
+
+
+def _advice(finding: Finding, remedy: Remedy | None, rule: Policy) -> str:
+    """What people can do about a finding. Where it follows from another, or nothing was judged, the rule's advice is
+    beside the point.
+    """
+    from mlflow_compliance.rules.advice import filled
+
+    if finding.code in _WAYS_OUT:
+        return ""
+    if finding.cause is not None:
+        first = finding.cause.policy
+        return f"mend {first} first, from which this follows: `pytest --compliance-explain={first}` says how"
+    return (remedy.advice if remedy else "") or filled(finding.advice or rule.advice, finding)
 
 
 def _outcome(
