@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from mlflow_compliance.api import (
     METADATA,
     METADATA_HASH,
+    RULE_ADVICE,
     TERMINAL_STATUSES,
     Artifacts,
     Change,
@@ -76,7 +77,7 @@ def share(finding: Finding, context: Context) -> Iterator[Change]:
     kept = paths[0]
     extras = [path for path in paths if artifacts.files[path].copy != artifacts.files[kept].copy]
     if any(artifacts.device(path) != artifacts.device(kept) for path in extras):
-        raise Unfixable("its copies lie on different file systems, which cannot share bytes")
+        raise Unfixable("its copies lie on different file systems, which cannot share bytes", advice=RULE_ADVICE)
     yield from claim_roots(artifacts, (kept, *extras))
     for path in extras:
         mates = tuple(
@@ -205,5 +206,5 @@ def give_back(finding: Finding, context: Context) -> Iterator[Change]:
         return
     reason = item.problem or str(artifacts.doubt(item.former) or "")
     if reason:
-        raise Unfixable(reason)
+        raise Unfixable(reason, advice=RULE_ADVICE)
     yield GiveBack(item.former, item.path, item.root, len(item.files), item.size)

@@ -47,6 +47,8 @@ from mlflow_compliance.api import (
 from .restoring import way_back
 from .retiring import refuse_what_is_relied_on, retire, set_tags
 
+MOST = 3
+"""Experiments that are named as what may be in force."""
 LONGEST_TAG = 5000
 """Characters that every version of MLflow takes as the value of a run's tag."""
 
@@ -57,10 +59,11 @@ def merge(finding: Finding, context: Context) -> Iterator[Change]:
     not copied again.
     """
     if finding.entity.kind != "experiment":
-        name = next(iter(_claimed_names(finding, context)), "EXPERIMENT_NAME")
+        names = [quoted(name) for name in _claimed_names(finding, context)] or ['"EXPERIMENT_NAME"']
+        lines = " or ".join(f"`primary = {name}`" for name in names[:MOST])
         raise Unfixable(
             "nothing says which experiment is in force",
-            advice=f"name the one in force under [[products]] in compliance.toml: `primary = {quoted(name)}`",
+            advice=f"name the one in force under [[products]] in compliance.toml: {lines}",
         )
     rival = context.snapshot.experiments[finding.entity.key]
     if finding.code == "named-like-production":
@@ -264,7 +267,7 @@ def _tagging(settings: Settings, value: str) -> str:
 
 
 def _claimed_names(finding: Finding, context: Context) -> Iterator[str]:
-    """The experiments that count as a product's production: the last one is as good a guess as any."""
+    """The experiments that count as a product's production."""
     for product in context.settings.products:
         if finding.entity.key == product.name:
             for key in standing(product, claims_in(context)):

@@ -23,6 +23,7 @@ from mlflow_compliance.api import (
     NOTE,
     NOW,
     OVERRULED,
+    RULE_ADVICE,
     SHA256,
     SUPERSEDED,
     SUPERSEDED_BY,
@@ -65,12 +66,6 @@ LIMITATIONS = (
 )
 DESCRIPTION = "description"
 """The same for programs: a tag with the name that people look for."""
-ADVICE = (
-    'log the model to this run, in `mlflow.start_run(run_id="RUN_ID")`: `mlflow.sklearn.log_model(model, name="model", '
-    "signature=signature, input_example=frame[:5])`; mark the run that has it as production, "
-    '`MlflowClient().set_tag("RUN_ID", "stage", "production")`; or name what to build one from under '
-    "[products.production] in compliance.toml: {missing}"
-)
 LINES = {
     "run_name": '`run_name = "production_v1"`',
     "model": '`model = "models/model.pkl"`',
@@ -104,7 +99,9 @@ def build(finding: Finding, context: Context) -> Iterator[Change]:
     planned = next((change for change in changes if isinstance(change, LogProductionRun)), None)
     kind, _, name = finding.entity.kind.partition("_")
     if planned is not None and kind == "required" and not _offers(planned, name, finding.entity.label):
-        raise Unfixable(f"nothing that the settings name gives a run the {name} {finding.entity.label}")
+        raise Unfixable(
+            f"nothing that the settings name gives a run the {name} {finding.entity.label}", advice=RULE_ADVICE
+        )
     yield from changes
 
 
@@ -174,13 +171,13 @@ def bundle_for(product: Product, snapshot: Snapshot) -> Bundle:
     wanted = product.production
     missing = [name for name in ("run_name", "model", "predictions", "threshold") if getattr(wanted, name) is None]
     if missing:
+        lines = ", ".join(LINES[name] for name in missing)
         raise Unfixable(
-            "the settings do not name what a run could be built from",
-            advice=ADVICE.format(missing=", ".join(LINES[name] for name in missing)),
+            f"a run is built from what the settings name, and [products.production] has no {lines}", advice=RULE_ADVICE
         )
     source = snapshot.sources[product.name]
     if source.bundle is None:
-        raise Unfixable(source.problem)
+        raise Unfixable(source.problem, advice=RULE_ADVICE)
     return source.bundle
 
 

@@ -70,7 +70,7 @@ def refuse_what_is_relied_on(experiment: Experiment, context: Context) -> None:
         )
     kept = kept_by(context, experiment)
     if kept:
-        raise Unfixable(str(kept))
+        raise Unfixable(f"{kept.why} ({' -> '.join(kept.chain)})", advice=kept.way_out)
 
 
 def retire(experiment: Experiment, reason: str, merged_into: str = "") -> Iterator[Change]:

@@ -400,7 +400,7 @@ def _has_a_row(path: str, owned: frozenset[str]) -> bool:
     "Every model folder is complete",
     Severity.HIGH,
     advice="put the missing file back; or log the model again, `mlflow.sklearn.log_model(model, "
-    'name="model")`, and delete this run: `mlflow runs delete --run-id RUN_ID`',
+    'name="model")`, and delete this run once nothing leads to it: `mlflow runs delete --run-id RUN_ID`',
 )
 def test_model_folders_are_complete(artifact_root: ArtifactRoot, artifacts: Artifacts, violations: Violations) -> None:
     """MLmodel names the files that loading needs; a row that says READY does not look at them."""

@@ -189,7 +189,13 @@ def test_production_model_is_described(
                 expected="names and types of inputs and outputs",
             )
         if not card.example:
-            violations.add("no-example", "its model has no input example", entity=run.ref)
+            violations.add(
+                "no-example",
+                "its model has no input example",
+                entity=run.ref,
+                advice='log it again with one: `mlflow.sklearn.log_model(model, name="model", signature=signature, '
+                "input_example=frame[:5])`",
+            )
         if not card.requirements:
             violations.add(
                 "no-environment",
@@ -204,6 +210,8 @@ def test_production_model_is_described(
                 entity=run.ref,
                 observed=", ".join(card.unpinned),
                 expected="one version each, with ==",
+                advice='log it again with versions: `mlflow.sklearn.log_model(model, name="model", '
+                'signature=signature, input_example=frame[:5], pip_requirements=["scikit-learn==1.7.2"])`',
             )
 
 

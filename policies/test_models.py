@@ -121,7 +121,17 @@ def test_no_model_is_half_made_for_days(
             entity=item.ref,
             observed=f"{item.status}; {facts}",
             expected=f"READY within {limit:g} days ({origin})",
+            advice=_AWAY.get(item.ref.kind, ""),
         )
+
+
+_AWAY = {
+    "logged_model": "log it again if it is good; then, once nothing loads it by its id or a version, delete this one: "
+    '`MlflowClient().delete_logged_model("MODEL_ID")`',
+    "model_version": "register it again if it is good; then, once nothing loads it by an alias, delete this one: "
+    '`MlflowClient().delete_model_version("MODEL_NAME", "VERSION")`',
+}
+"""The way out for each kind of thing that may be half made."""
 
 
 def _still_made(item: HalfMade, store: Snapshot, settings: Settings, context: Context) -> str:

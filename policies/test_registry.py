@@ -191,7 +191,12 @@ def test_what_every_version_comes_from_is_kept(
         gone = [f"run {key}" for key in lost if not is_model(key)]
         if runs:
             violations.add(
-                "run-deleted", "its run is deleted", observed=first_of(runs, FEW), entity=version.ref, expected=KEPT
+                "run-deleted",
+                "its run is deleted",
+                observed=first_of(runs, FEW),
+                entity=version.ref,
+                expected=KEPT,
+                advice=f"before the next `mlflow gc`: `mlflow runs restore --run-id {runs[0].removeprefix('run ')}`",
             )
         if models:
             violations.add(
@@ -209,6 +214,8 @@ def test_what_every_version_comes_from_is_kept(
                 observed=found,
                 entity=version.ref,
                 expected=KEPT,
+                advice=f"before the next `mlflow gc`: `mlflow experiments restore --experiment-id {next(iter(away))}`, "
+                "which brings all its runs back",
             )
         if gone and store.may_lie_elsewhere:
             violations.not_evaluated("run-gone", f"{first_of(gone, FEW)} {ELSEWHERE}", entity=version.ref)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Mapping
 from datetime import datetime, timezone
@@ -84,7 +85,11 @@ def test_product_has_one_production_run(
         marks = ", ".join(f"{key}={value}" for key, value in sorted(product.production_tags.items()))
         expected = f"exactly 1 with the tag {marks} ({settings.origin('production_tags', product)})"
         violations.add(
-            "no-production-run", "no run is marked as production", observed="0 production runs", expected=expected
+            "no-production-run",
+            "no run is marked as production",
+            observed="0 production runs",
+            expected=expected,
+            advice=f"mark the run in force: {_marked(product)}",
         )
     for run in runs:
         if len(runs) > 1 and run != current:
@@ -93,6 +98,7 @@ def test_product_has_one_production_run(
                 f"one of {len(runs)} production runs of product {product.name}",
                 entity=run.ref,
                 expected="exactly 1",
+                advice=f"if it is not the one in force, take its mark off: {_marked(product, 'superseded')}",
             )
         if run.status != "FINISHED":
             violations.add(
@@ -101,6 +107,7 @@ def test_product_has_one_production_run(
                 entity=run.ref,
                 observed=run.status,
                 expected="FINISHED",
+                advice=f"{_ENDED}; else take its mark off: {_marked(product, 'superseded')}",
             )
     for experiment in store.active_experiments():
         if is_archived(settings, experiment) and product.covers(experiment):
@@ -112,6 +119,15 @@ def test_product_has_one_production_run(
                     entity=run.ref,
                     expected="no mark, or an experiment in force",
                 )
+
+
+_ENDED = 'if it ended well, say so: `MlflowClient().set_terminated("RUN_ID", "FINISHED")`'
+
+
+def _marked(product: Product, value: str = "") -> str:
+    """The call that marks a run as the product's production, or says another value of the same tag."""
+    key, production = next(iter(sorted(product.production_tags.items())), ("stage", "production"))
+    return f'`MlflowClient().set_tag("RUN_ID", {json.dumps(key)}, {json.dumps(value or production)})`'
 
 
 @policy(
@@ -153,8 +169,7 @@ def test_parents_are_there(experiment: Experiment, store: Snapshot, violations: 
     "RUN004",
     "What deleted runs hold is told",
     Severity.LOW,
-    advice="`pytest --compliance-gc-preflight --compliance-gc-older-than=180d` tells what may go; "
-    "then `mlflow gc --older-than 180d`",
+    advice="`pytest --compliance-gc-preflight --compliance-gc-older-than=180d` tells what of it something still needs",
 )
 def test_what_deleted_runs_hold_is_told(store: Snapshot, artifacts: Artifacts, violations: Violations) -> None:
     """Files of soft-deleted runs stay until somebody decides about them, and no list of MLflow's shows what they

@@ -63,7 +63,8 @@ class Remedy(NamedTuple):
 
     text: str
     changes: int = 0
-    advice: str = ""
+    advice: str | None = None
+    """None for what the rule says."""
 
 
 class Audit:

@@ -22,8 +22,7 @@ _LAST = "__compliance_last__"
 
 class Unfixable(Exception):  # noqa: N818  it is an answer, not an error
     """Raised by a fixer: the finding stays. `reason` says why nothing is changed, `advice` what people can do: a
-    command, a line of TOML or a call, in which words such as RUN_ID are filled in (see `rules.advice`). Without
-    advice, that of the rule counts.
+    command, a line of TOML or a call, in which words such as RUN_ID are filled in (see `rules.advice`).
     """
 
     def __init__(self, reason: str = "", *, advice: str = "") -> None:
@@ -31,14 +30,18 @@ class Unfixable(Exception):  # noqa: N818  it is an answer, not an error
         self.reason, self.advice = reason, advice
 
 
+RULE_ADVICE = "RULE_ADVICE"
+"""Stands in the advice of an Unfixable for that of its rule, which is else not given: it may be what was refused."""
+
+
 class Proposal(NamedTuple):
-    """What a remedy does about a finding: changes, or none and why not, and what people can do where that is known
-    better than the rule knows it.
+    """What a remedy does about a finding: changes, or none and why not; and what people can do, None for what the
+    rule says.
     """
 
     changes: tuple[Change, ...] = ()
     reason: str = ""
-    advice: str = ""
+    advice: str | None = None
 
     @property
     def refusal(self) -> str:
@@ -99,13 +102,14 @@ def propose(remedies: Mapping[str, Fixer], finding: Finding, context: Context, a
     try:
         changes = tuple(remedy(finding, context))
     except Unfixable as answer:
-        if answer.advice:
-            return Proposal(reason=answer.reason, advice=filled(answer.advice, finding))
-        return Proposal(reason=answer.reason)
+        own = filled(answer.advice.replace(RULE_ADVICE, advice), finding)
+        return Proposal(reason=answer.reason, advice=own)
     except ComplianceError:
         raise
     except Exception as crash:  # noqa: BLE001  a user's fixer may raise anything; the finding stays
-        return Proposal(reason=f"its fixer {remedy.__name__} crashed ({type(crash).__name__}: {crash}): mend it")
+        return Proposal(
+            reason=f"its fixer {remedy.__name__} crashed ({type(crash).__name__}: {crash}): mend it", advice=""
+        )
     if context.snapshot.info.backend == "file" and not all(
         isinstance(change, RemoveRepeatedPoints) for change in changes
     ):

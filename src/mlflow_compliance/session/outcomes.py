@@ -193,7 +193,9 @@ def _advice(finding: Finding, remedy: Remedy | None, rule: Policy) -> str:
     if finding.cause is not None:
         first = finding.cause.policy
         return f"mend {first} first, from which this follows: `pytest --compliance-explain={first}` says how"
-    return (remedy.advice if remedy else "") or filled(finding.advice or rule.advice, finding)
+    if remedy is not None and remedy.advice is not None:
+        return remedy.advice
+    return filled(finding.advice or rule.advice, finding)
 
 
 def _outcome(
