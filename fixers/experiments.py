@@ -58,6 +58,22 @@ def merge(finding: Finding, context: Context) -> Iterator[Change]:
     """Copy the rival's runs into the primary experiment, then retire the rival. Runs that were copied before are
     not copied again.
     """
+    if finding.code == "claimed-twice":
+        raise Unfixable(
+            "which of the two it is nobody but you can tell",
+            advice="narrow the patterns of one of them under [[products]] in compliance.toml, "
+            '`experiments = ["credit_*"]`, or give each tags of its own, `production_tags = { stage = "production-credit" }`',
+        )
+    if finding.code == "production-elsewhere":
+        name = context.snapshot.experiments[finding.entity.key].own_name if finding.entity.kind == "experiment" else ""
+        raise Unfixable(
+            "the run that the alias names is not moved",
+            advice="name this experiment under [[products]] in compliance.toml, "
+            f"`primary = {quoted(name or 'EXPERIMENT_NAME')}`, and let `experiments` cover it; or let the alias name a "
+            "version of a run in the right one",
+        )
+    if finding.code == "no-production" and finding.cause is not None:
+        raise Unfixable("the alias leads to no run", advice="let it name a version whose run is there: see RUN002")
     if finding.entity.kind != "experiment":
         names = [quoted(name) for name in _claimed_names(finding, context)] or ['"EXPERIMENT_NAME"']
         lines = " or ".join(f"`primary = {name}`" for name in names[:MOST])

@@ -5,7 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from mlflow_compliance.api import DELETED, Change, Context, RestoreRun, Unfixable, production_runs, said_in
+from mlflow_compliance.api import (
+    DELETED,
+    Change,
+    Context,
+    RestoreRun,
+    Unfixable,
+    production_runs,
+    said_in,
+    served_version,
+)
 
 
 def restore(run_id: str, context: Context) -> Iterator[Change]:
@@ -29,7 +38,7 @@ def restore(run_id: str, context: Context) -> Iterator[Change]:
             f"run {run_id} was not read in full",
             advice=f"run --fix again, or restore it: `mlflow runs restore --run-id {run_id}`",
         )
-    marked = any(said_in(run.tags, context.settings))
+    marked = any(said_in(run.tags, context.settings)) and run_id not in _awaited(context)
     if marked and any(production_runs(product, context) for product in context.settings.products):
         tag = json.dumps(next(said_in(run.tags, context.settings))[0])
         raise Unfixable(
@@ -38,6 +47,13 @@ def restore(run_id: str, context: Context) -> Iterator[Change]:
             f'`MlflowClient().delete_tag("{run_id}", {tag})`',
         )
     yield RestoreRun(run_id, run.experiment_id)
+
+
+def _awaited(context: Context) -> set[str]:
+    """Runs whose absence leaves a product without its production run: its alias names them."""
+    registry = context.snapshot.registered_models
+    versions = (served_version(item, registry) for item in context.settings.products if item.by_alias)
+    return {version.run_id for version in versions if version and version.run_id}
 
 
 def way_back(experiment_id: str) -> str:

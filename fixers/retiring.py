@@ -18,6 +18,7 @@ from mlflow_compliance.api import (
     SetExperimentTag,
     Unfixable,
     kept_by,
+    named_by_alias,
     retained,
 )
 
@@ -50,6 +51,16 @@ def refuse_what_is_relied_on(experiment: Experiment, context: Context) -> None:
             f"it is the primary experiment of product {primary_of[0]}",
             advice='decide in compliance.toml what it is: another `primary = "EXPERIMENT_NAME"` under '
             "[[products]], or other `test_names` under [experiments]",
+        )
+    served = [
+        (run_id, name)
+        for run_id, name in named_by_alias(context).items()
+        if context.snapshot.runs[run_id].experiment_id == key
+    ]
+    for run_id, name in served[:1]:
+        raise Unfixable(
+            f"run {run_id} in it is in production of {name}, whose alias names it: it stays as it is",
+            advice="if it is none, take its name out of `test_names` under [experiments] in compliance.toml",
         )
     alive = experiment.count(status="RUNNING") + experiment.count(status="SCHEDULED")
     if alive:

@@ -25,6 +25,8 @@ from mlflow_compliance.api import (
     last_written,
     policy,
     production_runs,
+    served,
+    unseen_run,
 )
 
 HOUR = 3_600_000
@@ -81,7 +83,17 @@ def test_product_has_one_production_run(
     """With two of them nobody can say which numbers are in force; one that has not ended may still change."""
     runs = production_runs(product, context)
     current = current_run(product, context)
-    if not runs:
+    unseen = unseen_run(product, context)
+    if unseen:
+        violations.not_evaluated("no-production-run", unseen)
+    elif not runs and product.by_alias:
+        violations.add(
+            "no-production-run",
+            f"{product.loaded_as} leads to no run",
+            observed=served(product, store).problem,
+            expected=f"a version whose run is there (production_by: {settings.origin('production_by', product)})",
+        )
+    elif not runs:
         marks = ", ".join(f"{key}={value}" for key, value in sorted(product.production_tags.items()))
         expected = f"exactly 1 with the tag {marks} ({settings.origin('production_tags', product)})"
         violations.add(
@@ -98,19 +110,19 @@ def test_product_has_one_production_run(
                 f"one of {len(runs)} production runs of product {product.name}",
                 entity=run.ref,
                 expected="exactly 1",
-                advice=f"if it is not the one in force, take its mark off: {_marked(product, 'superseded')}",
+                advice=f"if it is not the one in force, {_out_of_production(product)}",
             )
         if run.status != "FINISHED":
             violations.add(
                 "not-finished",
-                "is marked as production and has not finished well",
+                f"is {'named by the alias' if product.by_alias else 'marked as production'} and has not finished well",
                 entity=run.ref,
                 observed=run.status,
                 expected="FINISHED",
-                advice=f"{_ENDED}; else take its mark off: {_marked(product, 'superseded')}",
+                advice=f"{_ENDED}; else {_out_of_production(product)}",
             )
     for experiment in store.active_experiments():
-        if is_archived(settings, experiment) and product.covers(experiment):
+        if is_archived(settings, experiment) and product.covers(experiment) and not product.by_alias:
             # It does not count; who searches for the mark finds it all the same.
             for run in filter(product.marks, store.runs_of(experiment.experiment_id)):
                 violations.add(
@@ -128,6 +140,13 @@ def _marked(product: Product, value: str = "") -> str:
     """The call that marks a run as the product's production, or says another value of the same tag."""
     key, production = next(iter(sorted(product.production_tags.items())), ("stage", "production"))
     return f'`MlflowClient().set_tag("RUN_ID", {json.dumps(key)}, {json.dumps(value or production)})`'
+
+
+def _out_of_production(product: Product) -> str:
+    """How a run is made one that is not in production."""
+    if product.by_alias:
+        return f"let {product.loaded_as} lead to another version"
+    return f"take its mark off: {_marked(product, 'superseded')}"
 
 
 @policy(

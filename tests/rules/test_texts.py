@@ -8,14 +8,17 @@ import inspect
 import re
 from collections.abc import Iterator
 from functools import reduce
+from pathlib import Path
 from typing import Any
 
 import pytest
 from gates import CHECKOUT, FIXERS, POLICIES
 
+from mlflow_compliance.report.explain import SOME_DAY
 from mlflow_compliance.rules.clauses import CLAUSES
 from mlflow_compliance.rules.explained import Explained
 from mlflow_compliance.settings.defaults import default_of
+from mlflow_compliance.settings.schema import load_settings
 
 SPEC = importlib.util.spec_from_file_location("rules_pages", CHECKOUT / "docs" / "rules.py")
 assert SPEC is not None
@@ -40,6 +43,13 @@ def test_every_rule_has_all_of_it(rule: Explained) -> None:
     assert texts.example.endswith((".", ":"))
     assert rule.why not in texts.what, "it is said once"
     assert not CLAIMS.search(f"{texts.what} {texts.example} {rule.advice}")
+
+
+def test_every_waiver_is_one(tmp_path: Path) -> None:
+    file = tmp_path / "compliance.toml"
+    file.write_text("\n".join(rule.waiver(SOME_DAY) for rule in RULES))
+    waivers = load_settings(file).waivers
+    assert [item.policy for item in waivers] == [rule.id for rule in RULES]
 
 
 def test_every_text_is_that_of_a_rule() -> None:

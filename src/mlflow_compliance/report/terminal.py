@@ -20,7 +20,17 @@ if TYPE_CHECKING:
     from mlflow_compliance.audit.results import FoundProblem, Report, Result
 
 COLUMNS = (("policy", 8), ("entity", 24), ("what is wrong", None), ("what --fix would do", None))
-OUTCOMES = ("failed", "not evaluated", "fixed", "passed", "not applicable", "switched off")
+OUTCOMES = (
+    "failed",
+    "not evaluated",
+    "warning",
+    "known",
+    "waived",
+    "fixed",
+    "passed",
+    "not applicable",
+    "switched off",
+)
 MOST = 200
 """Rows of the table; a store with more findings than that is read in the HTML report."""
 
@@ -31,6 +41,8 @@ def write_summary(reporter: Any, report: Report) -> None:
     summary = report.summary
     for line in summary.head:
         reporter.write_line(printable(line))
+    for line in summary.warnings:
+        reporter.write_line(printable(f"warning: {line}"), yellow=True)
     results = sorted(report.results, key=lambda result: result.policy)
     for result in results:
         for note in result.notes:

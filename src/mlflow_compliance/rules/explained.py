@@ -89,7 +89,7 @@ def explained(rule: Policy, remedy: Fixer | None) -> Explained:
 def texts_of(rule: Policy) -> Texts:
     """The texts beside a rule, empty ones where there are none."""
     path = Path(inspect.unwrap(rule.check).__code__.co_filename).with_suffix(".toml")
-    table = _tables(str(path)).get(rule.id, {})
+    table = _tables(str(path), _state_of(path)).get(rule.id, {})
     known = {item.name for item in fields(Texts)}
     found: dict[str, Any] = table if isinstance(table, dict) else {rule.id: table}
     bad = [key for key, value in found.items() if key not in known or not _fits(key, value)]
@@ -121,8 +121,17 @@ def _fits(key: str, value: object) -> bool:
     return isinstance(value, str)
 
 
+def _state_of(path: Path) -> tuple[int, int]:
+    """What changes with a file."""
+    try:
+        found = path.stat()
+    except OSError:
+        return 0, 0
+    return found.st_mtime_ns, found.st_size
+
+
 @lru_cache(maxsize=64)
-def _tables(path: str) -> Mapping[str, Any]:
+def _tables(path: str, _state: tuple[int, int]) -> Mapping[str, Any]:
     try:
         with open(path, "rb") as file:
             return parse(file.read(LARGEST).decode("utf-8"))

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from argparse import SUPPRESS
+from argparse import SUPPRESS, ArgumentError
 from dataclasses import fields
 from typing import Any
 
 import pytest
 
 from mlflow_compliance.errors import ComplianceError
+from mlflow_compliance.session.junit import tell_junit_facts
 from mlflow_compliance.session.packs import add_installed
-from mlflow_compliance.settings.flags import HELP, Flags, Spelling, commands_in
+from mlflow_compliance.settings.flags import HELP, SEVERITIES, Flags, Spelling, commands_in
+
+GROUP = "compliance"
+"""Of our flags in pytest's help."""
+LEFT: pytest.StashKey[dict[str, str]] = pytest.StashKey()
+"""Short names that belong to other plugins, and what is said of each."""
 
 
 def add_flags(group: pytest.OptionGroup) -> None:
@@ -27,6 +33,34 @@ def add_flags(group: pytest.OptionGroup) -> None:
         group.addoption(spelling.name, default=default, help=spelling.help, **kind)
         if spelling.former:
             group.addoption(spelling.former, dest=spelling.dest, default=SUPPRESS, help=SUPPRESS, **kind)
+
+
+def add_short_names(parser: pytest.Parser) -> dict[str, str]:
+    """Tell pytest of the short names too. Whoever has one by now keeps it: each that stays with another plugin, and
+    the sentence that says so.
+    """
+    group, left = parser.getgroup(GROUP), {}
+    for item in fields(Flags):
+        spelling: Spelling = item.metadata[HELP]
+        if not spelling.short:
+            continue
+        told = f"the same as {spelling.name}"
+        try:
+            group.addoption(spelling.short, dest=spelling.dest, default=SUPPRESS, action="store_true", help=told)
+        except (ValueError, ArgumentError):  # of whatever kind: it is not ours
+            owner = _owner(spelling.short, parser)
+            left[spelling.short] = (
+                f"{spelling.short} belongs to another plugin here{owner}, and repairs nothing: {spelling.name} does"
+            )
+    return left
+
+
+def _owner(name: str, parser: pytest.Parser) -> str:
+    """The group that a flag was told of in, in brackets: mostly it has the plugin's name."""
+    for group in getattr(parser, "_groups", ()):
+        if group.name and any(name in option.names() for option in group.options):
+            return f" ({group.name})" if group.name != "_anonymous" else ""
+    return ""
 
 
 def flags_of(config: pytest.Config) -> Flags:
@@ -48,13 +82,16 @@ def begin(config: pytest.Config) -> None:
     pytest-html is used.
     """
     option = config.option
+    for word in SEVERITIES:
+        config.addinivalue_line("markers", f"{word}: rules of this severity (pytest-mlflow-compliance)")
     # What says how to repair asks for it too.
-    option.fix = option.fix or (option.fix_safe and not option.fix_dry_run)
+    option.compliance_fix = option.compliance_fix or (option.fix_safe and not option.fix_dry_run)
     try:
         _check(flags_of(config), config)
         add_installed(config)
     except ComplianceError as error:
         raise pytest.UsageError(str(error)) from error
+    tell_junit_facts(config)
     if config.pluginmanager.hasplugin("html"):
         from mlflow_compliance.session.html import HtmlReport
 
@@ -106,6 +143,10 @@ def _check(flags: Flags, config: pytest.Config) -> None:
     if (flags.gc_options is not None or flags.gc_older_than is not None) and not flags.gc_preflight:
         raise ComplianceError(
             "--compliance-gc-older-than and --compliance-gc-options are about --compliance-gc-preflight: give it too"
+        )
+    if flags.fail_on is not None and flags.fail_on not in SEVERITIES:
+        raise ComplianceError(
+            f"--compliance-fail-on takes a severity, one of {', '.join(SEVERITIES)}, not {flags.fail_on!r}"
         )
     if flags.reports:
         from mlflow_compliance.session.reports import asked_in

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 HELP = "help"
 """Key of a field's metadata under which its Spelling lies."""
 
+SEVERITIES = ("low", "medium", "high", "critical")
+
 
 class Spelling(NamedTuple):
     """How a flag is written, and what is said of it."""
@@ -26,6 +28,8 @@ class Spelling(NamedTuple):
     """An older name, which works on and is in no help."""
     command: bool = False
     """Whether it does one thing with the store, and no check is collected."""
+    short: str = ""
+    """Another name, which is left to a plugin that has it."""
 
     @property
     def dest(self) -> str:
@@ -42,8 +46,9 @@ def _flag(
     default: object = None,
     former: str = "",
     command: bool = False,
+    short: str = "",
 ) -> Any:
-    return field(default=default, metadata={HELP: Spelling(name, told, metavar, kind, former, command)})
+    return field(default=default, metadata={HELP: Spelling(name, told, metavar, kind, former, command, short)})
 
 
 def commands_in(given: Callable[[str], object]) -> list[tuple[str, Spelling]]:
@@ -64,6 +69,13 @@ class Flags:
     config: str | None = _flag(
         "--compliance-config", "settings file instead of the nearest compliance.toml or pyproject.toml", "FILE"
     )
+    init: bool = _flag(
+        "--compliance-init",
+        "read the store and write a commented compliance.toml (or what --compliance-config names): products, moved "
+        "files, guesses as comments; never over a file that is there",
+        default=False,
+        command=True,
+    )
     rules: tuple[str, ...] = _flag(
         "--compliance-rules",
         "only these rules, by id or pattern of ids: EXP001,ART*; others are deselected",
@@ -81,6 +93,12 @@ class Flags:
         "write the report as FORMAT to FILE, such as json:audit.json; may be given several times",
         "FORMAT:FILE",
         default=(),
+    )
+    fail_on: str | None = _flag(
+        "--compliance-fail-on",
+        "fail on findings of this severity and worse ones: low (the default), medium, high or critical; others are "
+        "told as warnings; wins over the settings",
+        "SEVERITY",
     )
     explain: tuple[str, ...] = _flag(
         "--compliance-explain",
@@ -103,7 +121,12 @@ class Flags:
         "DIR",
         former="--hash-cache",
     )
-    fix: bool = _flag("--fix", "repair what can be repaired and undone, then audit again", default=False)
+    fix: bool = _flag(
+        "--compliance-fix",
+        "repair what can be repaired and undone, then audit again",
+        default=False,
+        short="--fix",
+    )
     fix_dry_run: bool = _flag(
         "--fix-dry-run", "print the plan that --fix would carry out and change nothing", default=False
     )
