@@ -62,7 +62,7 @@ def merge(finding: Finding, context: Context) -> Iterator[Change]:
         raise Unfixable(
             "which of the two it is nobody but you can tell",
             advice="narrow the patterns of one of them under [[products]] in compliance.toml, "
-            '`experiments = ["credit_*"]`, or give each tags of its own, `production_tags = { stage = "production-credit" }`',
+            '`experiments = ["credit_*"]`, or give each tags of its own, `production_tags = { stage = "credit" }`',
         )
     if finding.code == "production-elsewhere":
         name = context.snapshot.experiments[finding.entity.key].own_name if finding.entity.kind == "experiment" else ""
