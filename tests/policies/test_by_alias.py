@@ -125,7 +125,7 @@ def test_the_production_run_itself_is_judged(served: Served) -> None:
     found = {(item.policy, item.code, item.entity.key) for item in findings(lab, *ABOUT_PRODUCTION)}
     assert found == {("PRD001", "missing", served.run), ("RUN002", "not-finished", served.run)}
     reason = unfixed(plan_for(lab, "RUN002"), "RUN002")[0].reason
-    assert "set_registered_model_alias('credit', 'champion', VERSION)" in reason
+    assert "set_registered_model_alias('credit', 'champion', VERSION_IN_FORCE)" in reason
 
 
 BROKEN: dict[str, tuple[Callable[[Served], Any] | None, str]] = {
@@ -185,7 +185,7 @@ def test_what_the_alias_named_is_restored_and_the_alias_stays(served: Served) ->
     plan = plan_for(lab)
     assert not [change for change in plan.changes if change.kind == "SetAlias"]
     assert "it says what is in production of credit" in unfixed(plan, "REG005")[0].reason
-    assert "set_registered_model_alias('credit', 'champion', VERSION)" in unfixed(plan, "RUN002")[0].reason
+    assert "set_registered_model_alias('credit', 'champion', VERSION_IN_FORCE)" in unfixed(plan, "RUN002")[0].reason
 
 
 def test_where_the_run_lies_is_told_and_it_is_not_moved(make_lab: LabMaker) -> None:

@@ -48,7 +48,7 @@ def test_missing_folders_are_one_line_a_root_and_one_a_registered_model(lost: La
     assert versions.observed.startswith("versions 1, 2, 3, 4, 5, 6, 7, aliases champion (7); version 1: models:/m-")
     plan = plan_for(lost, "ART003", "REG002")
     assert [refusal.reason.partition(";")[0] for refusal in unfixed(plan, "ART003")] == [
-        "put them back where the rows say"
+        "nothing says yet where the files are: put them back where the rows say"
     ]
     assert all("put the files back" in refusal.reason for refusal in unfixed(plan, "REG002"))
     assert plan.changes == ()

@@ -188,8 +188,8 @@ def make_plan(
                 if stays := waived(finding):
                     unfixed.append(Unfixed(finding, stays, waived=True))
                     continue
-                changes, reason = propose(remedies, finding, now, advice[finding.policy])
-                reason = not_now(changes, context.snapshot) or reason
+                proposed = propose(remedies, finding, now, advice[finding.policy])
+                changes, reason = proposed.changes, not_now(proposed.changes, context.snapshot) or proposed.refusal
                 if not changes or reason:
                     unfixed.append(Unfixed(finding, reason or "its fixer proposes nothing"))
                     continue

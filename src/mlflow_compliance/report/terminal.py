@@ -116,7 +116,10 @@ def _table(rows: Sequence[tuple[str, FoundProblem, str]]) -> str:
         # Text, not str: what a store is named must not be read as markup.
         table.add_row(
             policy,
-            *[Text(printable(value)) for value in (finding.entity, wrong, f"see {cause}" if cause else finding.remedy)],
+            *[
+                Text(printable(value))
+                for value in (finding.entity, wrong, f"see {cause}" if cause else finding.way_out)
+            ],
         )
     width = max(80, shutil.get_terminal_size((120, 24)).columns)
     written = io.StringIO()

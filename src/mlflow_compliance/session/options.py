@@ -65,15 +65,16 @@ def _owner(name: str, parser: pytest.Parser) -> str:
 
 
 def flags_of(config: pytest.Config) -> Flags:
-    """What the command line says. Raises ComplianceError where --compliance-rules was given and names no rule."""
+    """What the command line says. Raises ComplianceError where a flag that takes ids of rules names none."""
     given: dict[str, Any] = {}
     for item in fields(Flags):
         value = getattr(config.option, item.metadata[HELP].dest)
         given[item.name] = tuple(value or ()) if item.default == () else value
-    if given["rules"]:
-        from mlflow_compliance.rules.selecting import words_in
+    for name, flag in (("rules", "--compliance-rules"), ("explain", "--compliance-explain")):
+        if given[name]:
+            from mlflow_compliance.rules.selecting import words_in
 
-        given["rules"] = words_in(given["rules"])
+            given[name] = words_in(given[name], flag)
     return Flags(**given)
 
 

@@ -111,6 +111,14 @@ class Flags:
         "keep today's findings in FILE as the baseline; over an older one it takes out those that are gone",
         "FILE",
     )
+    explain: tuple[str, ...] = _flag(
+        "--compliance-explain",
+        "say of rules what, why, how to mend and to waive them, by id or pattern of ids; 'all' lists them; no store is "
+        "read",
+        "IDS",
+        default=(),
+        command=True,
+    )
     executor: str = _flag(
         "--compliance-executor",
         "read files and try models in threads, or on dask:tcp://host:port",
