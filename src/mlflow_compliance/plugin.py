@@ -24,6 +24,7 @@ from mlflow_compliance.session.packs import header
 from mlflow_compliance.session.redaction import cut_warning
 from mlflow_compliance.session.repair import repair
 from mlflow_compliance.session.signing import sign_reports
+from mlflow_compliance.session.terminal import policies_left_out
 from mlflow_compliance.session.xdist import prepare, receive_error, stop
 
 if TYPE_CHECKING:
@@ -130,8 +131,14 @@ def pytest_report_teststatus(report: pytest.TestReport) -> Status | None:
     return status(report)
 
 
-def pytest_terminal_summary(terminalreporter: TerminalReporter, config: pytest.Config) -> None:
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(
+    terminalreporter: TerminalReporter, config: pytest.Config
+) -> Generator[None, object, object]:
+    with policies_left_out(terminalreporter):
+        result = yield
     summarize(terminalreporter, config)
+    return result
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -10,7 +10,8 @@ import pytest
 
 from mlflow_compliance.errors import ComplianceError
 from mlflow_compliance.session.packs import add_installed
-from mlflow_compliance.settings.flags import HELP, Flags, Spelling, commands_in
+from mlflow_compliance.session.pasted import find_pasted
+from mlflow_compliance.settings.flags import HELP, SHOWS, Flags, Spelling, commands_in
 
 
 def add_flags(group: pytest.OptionGroup) -> None:
@@ -52,6 +53,7 @@ def begin(config: pytest.Config) -> None:
     try:
         _check(flags_of(config), config)
         add_installed(config)
+        find_pasted(config)
     except ComplianceError as error:
         raise pytest.UsageError(str(error)) from error
     if config.pluginmanager.hasplugin("html"):
@@ -106,6 +108,8 @@ def _check(flags: Flags, config: pytest.Config) -> None:
         raise ComplianceError(
             "--compliance-gc-older-than and --compliance-gc-options are about --compliance-gc-preflight: give it too"
         )
+    if flags.show not in SHOWS:
+        raise ComplianceError(f"--compliance-show takes {', '.join(SHOWS[:-1])} or {SHOWS[-1]}, not {flags.show!r}")
     if flags.reports:
         from mlflow_compliance.session.reports import asked_in
 

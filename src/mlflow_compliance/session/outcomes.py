@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mlflow_compliance.session.partial import tell_junit, told_as_partial
+from mlflow_compliance.session.pasted import id_to_paste
 from mlflow_compliance.session.redaction import cut_report, without_secrets_in
 from mlflow_compliance.session.repair import Removed
 from mlflow_compliance.session.reports import write_reports
@@ -148,7 +149,7 @@ def describe(item: pytest.Item, report: pytest.TestReport, call: pytest.CallInfo
         reported=bool(violations and (violations.findings or violations.unevaluated)),
         notes=tuple(violations.notes) if violations else (),
         examined=tuple(ref.place for ref in item.stash.get(EXAMINED, ())),
-        nodeid=report.nodeid,
+        nodeid=id_to_paste(item),
         fails=report.outcome == "failed",
     )
     plain = without_secrets_in(result.plain())
@@ -278,7 +279,7 @@ def summarize(reporter: Any, config: pytest.Config) -> None:
         return
     from mlflow_compliance.report.terminal import write_summary
 
-    write_summary(reporter, report)
+    write_summary(reporter, report, config.option.compliance_show)
 
 
 def finish(session: pytest.Session) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from mlflow_compliance.errors import ComplianceError
 from mlflow_compliance.session.state import BEFORE, STOPPED, audit_of, rule_of
+from mlflow_compliance.settings.flags import ALL
 
 if TYPE_CHECKING:
     from mlflow_compliance.repair.plan import Plan
@@ -40,9 +41,10 @@ def repair(session: pytest.Session) -> None:
         cases.setdefault(policy_id, set()).add(key)
     only = {policy_id: frozenset(keys) for policy_id, keys in cases.items()}
     reporter = session.config.pluginmanager.getplugin("terminalreporter")
+    show = session.config.option.compliance_show
     try:
         before = audit.findings_by_case(only)
-        audit.carry_out(only, lambda plan: _tell(reporter, plan), lambda: made_before(audit.store))
+        audit.carry_out(only, lambda plan: _tell(reporter, plan, show), lambda: made_before(audit.store))
     except ComplianceError as error:
         session.config.stash[STOPPED] = str(error)
         raise pytest.UsageError(str(error)) from error
@@ -51,13 +53,14 @@ def repair(session: pytest.Session) -> None:
         _recollect(session, reporter)
 
 
-def _tell(reporter: Any, plan: Plan) -> None:
+def _tell(reporter: Any, plan: Plan, show: str) -> None:
     if reporter is None:
         return
+    from mlflow_compliance.repair.brief import brief
     from mlflow_compliance.safe_text import WHOLE, printable
 
     reporter.section("plan", sep="-")
-    for line in plan.lines():
+    for line in plan.lines() if show == ALL else brief(plan):
         reporter.write_line(printable(line, WHOLE))
 
 
