@@ -9,11 +9,10 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from gates import POLICIES, Gate, state, told
+from gates import POLICIES, ROW, Gate, plan_in, state, told
 from platform_store import UNCLASSIFIED, make_platform
 from stores import Lab
 
-ROW = re.compile(r" ([A-Z]{3}\d{3}) +(\w+)  (.*)")
 EXPERIMENTS = (f"{POLICIES}/test_experiments.py", f"{POLICIES}/test_runs.py")
 
 
@@ -33,7 +32,7 @@ def test_the_verdict_comes_first_and_last(gate: Gate, messy: Lab, monkeypatch: p
         assert re.match(
             r"FAIL  1 critical · 1 high · \d+ medium   rules \d+: \d+ ran, \d+ not asked   \d+ fixable", lines[0]
         )
-    assert max(map(len, found["findings"])) <= 120
+    assert max(len(line) for line in found["findings"] if "::" not in line) <= 120
     assert len(found["summary"]) < len(found["findings"]) < len(found["all"])
     rows = [matched for line in found["findings"] if (matched := ROW.match(line))]
     assert [row[1] for row in rows] == ["EXP001", "EXP002", "ART001", "ART002", "EXP003", "RUN001"]
@@ -172,6 +171,24 @@ def test_colours_are_pytests(
     assert ("\x1b[31m\x1b[1mFAIL\x1b[0m  " in text) == coloured
     assert ("\x1b[31m\x1b[1m EXP001 critical  \x1b[0m" in text) == coloured
     assert ("\x1b[" in text) == coloured
+
+
+def test_a_plan_is_told_by_kinds_of_changes(gate: Gate, messy: Lab) -> None:
+    """Its totals first and last; what --fix prints is the same; with all of it every change."""
+    dry = plan_in(gate("--compliance-show=findings", "--fix-dry-run"))
+    assert dry[0] == dry[-2] != dry[-1]
+    assert dry[0].startswith("totals: ")
+    kinds = [line for line in dry if line.startswith("    + ")]
+    parts = dry[0].removeprefix("totals: ").partition(";")[0].split(", ")
+    assert len(kinds) == sum(not re.match(r"[\d.]+ (?:bytes?|kB) ", part) for part in parts)
+    assert any(re.match(r"    \+ reversible  1 experiment retired  \(EXP002\)  ", line) for line in kinds)
+    assert any(
+        re.match(r"    \+ safe        \d tags of experiments set  \(EXP00[123 EXP]+\)  e\.g\. ", line) for line in kinds
+    )
+    every = plan_in(gate("--fix-dry-run"))
+    assert sum(line.startswith("    + ") for line in every) == int(dry[-1].partition(" ")[0]) > len(kinds)
+    assert every[-2:] == dry[-2:]
+    assert plan_in(gate("--compliance-show=summary", "--fix")) == dry
 
 
 def test_the_printed_id_runs(gate: Gate, messy: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,17 +10,19 @@ from mlflow_compliance.session.state import result_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+_SHORT = "short_test_summary"
 _SECTIONS = (
     "summary_errors",
     "summary_failures",
     "summary_xfailures",
     "summary_passes",
     "summary_xpasses",
-    "short_test_summary",
+    _SHORT,
 )
 """Methods of pytest's terminal reporter that show reports one by one."""
 _CRASHED = "crashed"
 """Code of a finding whose traceback is needed."""
+_PRINTED = ("Captured stdout", "Captured stderr")
 
 
 @contextmanager
@@ -30,7 +32,7 @@ def policies_left_out(reporter: Any) -> Iterator[None]:
     """
     replaced = [name for name in _SECTIONS if callable(getattr(reporter, name, None))]
     for name in replaced:
-        setattr(reporter, name, _without_policies(reporter, getattr(reporter, name)))
+        setattr(reporter, name, _without_policies(reporter, getattr(reporter, name), short=name == _SHORT))
     try:
         yield
     finally:
@@ -38,12 +40,12 @@ def policies_left_out(reporter: Any) -> Iterator[None]:
             reporter.__dict__.pop(name, None)
 
 
-def _without_policies(reporter: Any, section: Callable[[], None]) -> Callable[[], None]:
+def _without_policies(reporter: Any, section: Callable[[], None], *, short: bool) -> Callable[[], None]:
     def shown() -> None:
         before: dict[str, list[Any]] = reporter.stats
         reporter.stats = {
             # What another plugin keeps under a name of its own is not a list of reports.
-            name: [each for each in reports if not _told_elsewhere(each)] if isinstance(reports, list) else reports
+            name: [each for each in reports if not _told(each, short=short)] if isinstance(reports, list) else reports
             for name, reports in before.items()
         }
         try:
@@ -54,7 +56,11 @@ def _without_policies(reporter: Any, section: Callable[[], None]) -> Callable[[]
     return shown
 
 
-def _told_elsewhere(report: object) -> bool:
-    """Whether our section tells all of it: a check that crashed has a traceback to show."""
+def _told(report: Any, *, short: bool) -> bool:
+    """Whether our section tells all of it: a check that crashed has a traceback to show, and one that printed
+    something what it printed.
+    """
     result = result_of(report)
-    return result is not None and not any(finding.code == _CRASHED for finding in result.findings)
+    if result is None or any(finding.code == _CRASHED for finding in result.findings):
+        return False
+    return short or not any(name.startswith(_PRINTED) for name, _ in getattr(report, "sections", ()))
