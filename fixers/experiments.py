@@ -55,6 +55,15 @@ def merge(finding: Finding, context: Context) -> Iterator[Change]:
     """Copy the rival's runs into the primary experiment, then retire the rival. Runs that were copied before are
     not copied again.
     """
+    if finding.code == "claimed-twice":
+        raise Unfixable("narrow the `experiments` patterns of one of them, or give each production_tags of its own")
+    if finding.code == "production-elsewhere":
+        raise Unfixable(
+            "the run that the alias names is not moved: name this experiment as `primary` and let `experiments` cover "
+            "it in compliance.toml, or let the alias name a version of a run in the right one"
+        )
+    if finding.code == "no-production" and finding.cause is not None:
+        raise Unfixable("let the alias name a version whose run is there: see RUN002")
     if finding.entity.kind != "experiment":
         raise Unfixable("name the experiment that is in force as `primary` of the product in compliance.toml")
     rival = context.snapshot.experiments[finding.entity.key]

@@ -45,12 +45,13 @@ from mlflow_compliance.api import (
     fact_values,
     fixer,
     guessed_by,
-    is_archived,
     metadata_document,
     metadata_text,
+    named_by_alias,
     number,
     primary_of,
     production_runs,
+    served,
     standing,
 )
 
@@ -100,6 +101,7 @@ def build(finding: Finding, context: Context) -> Iterator[Change]:
 
 def build_for(product: Product, context: Context) -> Iterator[Change]:
     """The changes that log a production run of a product; none where this very plan has logged it already."""
+    _refuse_alias(product, context)
     runs = production_runs(product, context)
     if any(run.tags.get(BUILT_IN) == JOURNAL for run in runs):
         return
@@ -139,6 +141,29 @@ def build_for(product: Product, context: Context) -> Iterator[Change]:
         else f"[PRODUCTION] What is in force for {product.name}: the run with the tag {marks}.\n\n{said}"
     )
     yield from set_tags(primary, {context.settings.experiments.lifecycle_tag: "production", NOTE: note.rstrip()})
+
+
+def _refuse_alias(product: Product, context: Context) -> None:
+    """Raise Unfixable where an alias says what is in production: whoever moves it decides, and that is no repair."""
+    if product.by_alias:
+        wanted = product.production
+        call = f"MlflowClient().set_registered_model_alias({wanted.registered_model!r}, {wanted.alias!r}, VERSION)"
+        first = (
+            f"{served(product, context.snapshot).problem}: register the model of the run that is in force"
+            if not production_runs(product, context)
+            else f"{product.loaded_as} says what is in production: log a run that has it, register its model"
+        )
+        raise Unfixable(f"{first}, and name that version by {call}")
+
+
+def _refuse_named_by_alias(run: Run, product: Product, context: Context) -> None:
+    """Raise Unfixable for a run that is in production of another product, by its alias."""
+    other = named_by_alias(context).get(run.run_id, product.name)
+    if other != product.name:
+        raise Unfixable(
+            f"{run.ref} is in production of {other}, whose alias names it: narrow the `experiments` patterns of "
+            f"{product.name} in compliance.toml"
+        )
 
 
 def _refuse_several_products(run: Run, context: Context) -> None:
@@ -334,7 +359,7 @@ def _folders_of(path: str) -> Iterator[str]:
 def settle(finding: Finding, context: Context) -> Iterator[Change]:
     """Supersede every production run but the one that a repair built last; build one where none is fit."""
     run = context.snapshot.runs.get(finding.entity.key) if finding.entity.kind == "run" else None
-    if run is not None and is_archived(context.settings, context.snapshot.experiments[run.experiment_id]):
+    if run is not None and finding.code == "production-in-archive":
         raise Unfixable(
             "take the mark off the run, or its experiment out of the archive: which of them is wrong nobody but "
             "you can tell"
@@ -380,5 +405,6 @@ def keep_one_value(finding: Finding, context: Context) -> Iterator[Change]:
                     f"{run.ref} is in {name!r}, which is only named like production (built in): write "
                     "production_names for the product"
                 )
+            _refuse_named_by_alias(run, product, context)
             yield SetRunTag(run_id, SUPERSEDED_BY, current.run_id, run.tags.get(SUPERSEDED_BY))
             yield SetRunTag(run_id, f"{OVERRULED}{fact}", decided, run.tags.get(f"{OVERRULED}{fact}"))

@@ -32,6 +32,12 @@ def point_alias(finding: Finding, context: Context) -> Iterator[Change]:
     stay.
     """
     product = _product_of(finding, context.settings)
+    if product.by_alias:
+        name, alias = product.production.registered_model or "", product.production.alias
+        raise Unfixable(
+            f"{product.loaded_as} says what is in production, so nobody but you can tell where it leads: "
+            f"MlflowClient().set_registered_model_alias({name!r}, {alias!r}, VERSION)"
+        )
     current = current_run(product, context)
     if current is None:
         raise Unfixable("there is no one production run whose model the alias could name: see RUN002")
@@ -93,6 +99,13 @@ def take_alias_away(finding: Finding, context: Context) -> Iterator[Change]:
     """Delete the alias; the others stay."""
     registered = context.snapshot.registered_models[finding.entity.key]
     number = registered.aliases.get(finding.name)
+    for product in context.settings.products:
+        wanted = product.production
+        if product.by_alias and (wanted.registered_model, wanted.alias) == (registered.name, finding.name):
+            raise Unfixable(
+                f"it says what is in production of {product.name}: let it name a version that is there, by "
+                f"MlflowClient().set_registered_model_alias({registered.name!r}, {finding.name!r}, VERSION)"
+            )
     if number is not None and registered.version(number) is None:
         yield SetAlias(registered.name, finding.name, None, number)
 

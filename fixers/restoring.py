@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mlflow_compliance.api import DELETED, Change, Context, RestoreRun, Unfixable, production_runs, said_in
+from mlflow_compliance.api import (
+    DELETED,
+    Change,
+    Context,
+    RestoreRun,
+    Unfixable,
+    production_runs,
+    said_in,
+    served_version,
+)
 
 
 def restore(run_id: str, context: Context) -> Iterator[Change]:
@@ -22,13 +31,20 @@ def restore(run_id: str, context: Context) -> Iterator[Change]:
         raise Unfixable(f"its {home.ref} is deleted too: {way_back(home.experiment_id)}")
     if run is None:
         raise Unfixable(f"run {run_id} was not read in full: run --fix again, or restore it in MLflow")
-    marked = any(said_in(run.tags, context.settings))
+    marked = any(said_in(run.tags, context.settings)) and run_id not in _awaited(context)
     if marked and any(production_runs(product, context) for product in context.settings.products):
         raise Unfixable(
             f"{run.ref} is marked as production, and there is a production run already: restore it in MLflow "
             f"(`mlflow runs restore --run-id {run_id}`) and take its mark off"
         )
     yield RestoreRun(run_id, run.experiment_id)
+
+
+def _awaited(context: Context) -> set[str]:
+    """Runs whose absence leaves a product without its production run: its alias names them."""
+    registry = context.snapshot.registered_models
+    versions = (served_version(item, registry) for item in context.settings.products if item.by_alias)
+    return {version.run_id for version in versions if version and version.run_id}
 
 
 def way_back(experiment_id: str) -> str:

@@ -18,6 +18,7 @@ from mlflow_compliance.api import (
     SetExperimentTag,
     Unfixable,
     kept_by,
+    named_by_alias,
     retained,
 )
 
@@ -46,6 +47,13 @@ def refuse_what_is_relied_on(experiment: Experiment, context: Context) -> None:
         raise Unfixable(
             f"it is the primary experiment of product {primary_of[0]}: decide in compliance.toml what it is"
         )
+    served = [
+        (run_id, name)
+        for run_id, name in named_by_alias(context).items()
+        if context.snapshot.runs[run_id].experiment_id == key
+    ]
+    for run_id, name in served[:1]:
+        raise Unfixable(f"run {run_id} in it is in production of {name}, whose alias names it: it stays as it is")
     alive = experiment.count(status="RUNNING") + experiment.count(status="SCHEDULED")
     if alive:
         raise Unfixable(

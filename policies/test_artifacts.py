@@ -34,7 +34,7 @@ from mlflow_compliance.api import (
     models_in_production,
     named_journals,
     policy,
-    quoted,
+    relocations,
     runs_on_record,
     upwards,
     without_hash,
@@ -151,18 +151,13 @@ def test_artifacts_can_be_reached(
         aside = artifacts.aside(item.example.place)
         where = f"; what it misses lies in {aside.path}, see ART006" if aside else ""
         moved = artifacts.moved_from(item.place)
-        toml = "\n".join(
-            [
-                "[store.relocate]",
-                *(f"{quoted(found.prefix)} = {quoted(found.folder)}" for found in moved if found.folder),
-            ]
-        )
+        lines = list(relocations(moved))
         violations.add(
             "unreachable",
             f"its artifacts cannot be reached: {item.reason}{where}",
             entity=subject,
             observed="; ".join([rows, *map(_found, moved)]),
-            toml=toml if any(found.folder for found in moved) else "",
+            toml="\n".join(["[store.relocate]", *lines]) if lines else "",
         )
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import glob
-from collections.abc import Iterator
+from difflib import get_close_matches
 
 from mlflow_compliance.api import (
     DEFAULT,
     NOTE,
     By,
+    Cause,
     Context,
     Experiment,
     Product,
@@ -20,15 +20,16 @@ from mlflow_compliance.api import (
     claims_in,
     guessed_by,
     is_archived,
+    is_claimed,
+    lines_of_tests,
     policy,
     primary_of,
-    quoted,
+    production_runs,
+    served,
     standing,
     unseen_marks,
+    unseen_run,
 )
-
-MOST = 20
-"""Names in one list of TOML."""
 
 
 @policy("EXP001", "Exactly one production experiment per product", Severity.CRITICAL)
@@ -44,7 +45,7 @@ def test_product_has_exactly_one_production_experiment(
             "primary-missing",
             "the primary experiment that the settings name is not there",
             observed=product.primary,
-            expected="an active experiment",
+            expected=f"an active experiment (primary: {settings.origin('primary', product)}){_near(product, store)}",
         )
     main = store.experiments.get(primary or "")
     if main is not None and (settings.is_test(main) or is_archived(settings, main)):
@@ -54,14 +55,25 @@ def test_product_has_exactly_one_production_experiment(
             entity=main.ref,
             expected="an experiment in force",
         )
-    if not claimed:
+    unseen = unseen_run(product, context)
+    if unseen:
+        violations.not_evaluated("no-production", unseen)
+    elif not claimed and product.by_alias:
+        violations.add(
+            "no-production",
+            f"no experiment holds a run that {product.loaded_as} leads to",
+            observed=served(product, store).problem,
+            expected="exactly 1",
+            cause=Cause("RUN002", violations.subject),
+        )
+    elif not claimed:
         violations.add(
             "no-production",
             "no experiment is marked as production",
             observed="0 production experiments",
             expected="exactly 1",
         )
-    elif primary is None:
+    elif primary is None and not product.by_alias and len(said) > 1:
         by_name = f", by production_names ({settings.origin('production_names', product)})" if guessed else ""
         names = ", ".join(repr(store.experiments[key].name) for key in said)
         violations.add(
@@ -70,6 +82,11 @@ def test_product_has_exactly_one_production_experiment(
             observed=f"{names}{by_name}",
             expected="exactly 1",
         )
+    _check_others(product, context, violations)
+    if product.by_alias:
+        for key in claimed:
+            _check_home(store.experiments[key], primary, product, context, violations)
+        return
     why = {claim.experiment_id: claim.by for claim in claims_in(context) if claim.product == product.name}
     for key in claimed:
         if primary is not None and key != primary and key not in guessed:
@@ -98,6 +115,63 @@ def test_product_has_exactly_one_production_experiment(
             )
 
 
+def _near(product: Product, store: Snapshot) -> str:
+    """The name that was probably meant by a primary one that is not there."""
+    names = {experiment.name.lower(): experiment.name for experiment in store.active_experiments()}
+    close = get_close_matches((product.primary or "").lower(), names, n=1)
+    return f"; did you mean {names[close[0]]!r}?" if close else ""
+
+
+def _check_others(product: Product, context: Context, violations: Violations) -> None:
+    """Whether a product that the settings name before this one claims the same experiment, and nothing tells them
+    apart.
+    """
+    settings = context.settings
+    own = {claim.experiment_id for claim in claims_in(context) if claim.product == product.name}
+    for other in settings.products[: settings.products.index(product)]:
+        if product.by_alias and other.by_alias:
+            continue  # one run may log the models of several products
+        theirs = {claim.experiment_id for claim in claims_in(context) if claim.product == other.name}
+        runs = [run for run in production_runs(product, context) if run in production_runs(other, context)]
+        by_tags = not (product.by_alias or other.by_alias)
+        same = by_tags and product.production_tags.items() & other.production_tags.items()
+        guessed = guessed_by(product, context) | guessed_by(other, context)
+        both = {run.experiment_id for run in runs} | (own & theirs - guessed if same else set())
+        for key in sorted(both):
+            violations.add(
+                "claimed-twice",
+                f"it is production of two products, {other.name} and {product.name}",
+                entity=context.snapshot.experiments[key].ref,
+                observed=" and ".join(
+                    f"experiments {', '.join(item.experiments)} ({settings.origin('experiments', item)})"
+                    for item in (other, product)
+                ),
+                expected="`experiments` or `production_tags` that tell them apart",
+                name=other.name,
+            )
+
+
+def _check_home(
+    home: Experiment, primary: str | None, product: Product, context: Context, violations: Violations
+) -> None:
+    """Whether the run that the alias names lies where the settings say that the product is."""
+    settings = context.settings
+    if primary is not None and primary != home.experiment_id:
+        violations.add(
+            "production-elsewhere",
+            f"{product.loaded_as} names a run in it, and it is not the primary experiment",
+            entity=home.ref,
+            expected=f"a run in {product.primary!r} (primary: {settings.origin('primary', product)})",
+        )
+    elif not product.covers(home):
+        violations.add(
+            "production-elsewhere",
+            f"{product.loaded_as} names a run in it, and the product does not cover it",
+            entity=home.ref,
+            expected=f"experiments {', '.join(product.experiments)} ({settings.origin('experiments', product)})",
+        )
+
+
 def _origin(by: By, product: Product, settings: Settings) -> str:
     """The setting by which an experiment claims to be production, and where that is said."""
     key = "production_names" if by is By.NAME else "production_tags"
@@ -112,7 +186,7 @@ def test_no_test_experiment_is_active(
     if settings.is_test(experiment):
         origins = ", ".join(f"{key}: {settings.origin(f'experiments.{key}')}" for key in ("test_names", "test_tags"))
         violations.add("test", "looks like a test", observed=experiment.name, expected=f"retired ({origins})")
-    elif settings.looks_like_a_test(experiment) and not _is_claimed(experiment, context):
+    elif settings.looks_like_a_test(experiment) and not is_claimed(experiment, context):
         violations.add(
             "named-like-a-test",
             "looks like a test; say so in compliance.toml",
@@ -120,37 +194,8 @@ def test_no_test_experiment_is_active(
             expected=f"a name that is not like {', '.join(settings.experiments.test_names)} (built in), or a word "
             "about what it is",
             severity=Severity.LOW,
-            toml=_test_names(context),
+            toml=lines_of_tests(context),
         )
-
-
-def _test_names(context: Context) -> str:
-    """Lines for the settings that name every experiment that looks like a test."""
-    return context.once(lambda context: "\n".join(_lines_of_test_names(context)), "names like tests")
-
-
-def _lines_of_test_names(context: Context) -> Iterator[str]:
-    found = [
-        item
-        for item in context.snapshot.active_experiments()
-        if context.settings.looks_like_a_test(item) and not _is_claimed(item, context)
-    ]
-    table = ".".join(map(str, (*context.settings.prefix, "experiments")))
-    yield (
-        f"# into the table [{table}] that is there:"
-        if "experiments" in context.settings.model_fields_set
-        else f"[{table}]"
-    )
-    yield "test_names = [  # leave out what is real work: --fix retires the others"
-    yield from (f"  {quoted(glob.escape(item.own_name))}," for item in found[:MOST])
-    if len(found) > MOST:
-        yield f"  # ... and {len(found) - MOST} more"
-    yield "]"
-
-
-def _is_claimed(experiment: Experiment, context: Context) -> bool:
-    """Whether a product counts an experiment as its production."""
-    return any(claim.experiment_id == experiment.experiment_id for claim in claims_in(context))
 
 
 @policy("EXP003", "Every other experiment is classified, development work is archived", Severity.MEDIUM)
@@ -173,7 +218,7 @@ def test_experiment_is_classified(
         )
     if (
         unused
-        or _is_claimed(experiment, context)
+        or is_claimed(experiment, context)
         or settings.is_test(experiment)
         or settings.looks_like_a_test(experiment)
     ):
@@ -248,10 +293,16 @@ def test_default_is_active(store: Snapshot, violations: Violations) -> None:
 def _counted_where(settings: Settings) -> str:
     """Which tags count as production, and where that is said."""
     said = [
+        f"the run behind {product.loaded_as} (production_by: {settings.origin('production_by', product)})"
+        for product in settings.products
+        if product.by_alias
+    ]
+    said += [
         f"{key}={value} in the experiments of {product.name} (production_tags: "
         f"{settings.origin('production_tags', product)}, "
         f"experiments: {settings.origin('experiments', product)})"
         for product in settings.products
+        if not product.by_alias
         for key, value in sorted(product.production_tags.items())
     ]
     return f"only {' or '.join(said)}"

@@ -23,6 +23,7 @@ from mlflow_compliance.api import (
     production_models,
     production_runs,
     quoted,
+    unseen_run,
 )
 
 FEW = 5
@@ -44,6 +45,9 @@ def without_model(
         violations.not_applicable(
             f"the production model of product {product.name} is hosted elsewhere (mlflow.model.isExternal)"
         )
+    unseen = unseen_run(product, context)
+    if unseen:
+        violations.not_evaluated("no-model", unseen)
     for run in runs:
         unknown = context.snapshot.unknown_files(run)
         if run.run_id not in seen and unknown:

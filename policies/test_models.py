@@ -18,6 +18,8 @@ from mlflow_compliance.api import (
     last_sign,
     policy,
     production_runs,
+    served,
+    unseen_run,
 )
 
 HOUR = 3_600_000
@@ -40,7 +42,17 @@ def test_production_run_has_a_model_artifact(
     nothing.
     """
     runs = production_runs(product, context)
-    if not runs:
+    unseen = unseen_run(product, context)
+    if unseen:
+        violations.not_evaluated("no-production-run", unseen)
+    elif not runs and product.by_alias:
+        violations.add(
+            "no-production-run",
+            f"{product.loaded_as} leads to no run",
+            observed=served(product, store).problem,
+            cause=Cause("RUN002", violations.subject),
+        )
+    elif not runs:
         marks = ", ".join(f"{key}={value}" for key, value in sorted(product.production_tags.items()))
         expected = f"a run with the tag {marks} ({settings.origin('production_tags', product)})"
         violations.add(

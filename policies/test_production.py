@@ -32,13 +32,17 @@ from mlflow_compliance.api import (
     policy,
     production_models,
     production_runs,
+    unseen_run,
 )
 
 
 def _missing(requirement: Requirement, context: Context, violations: Violations) -> list[Run]:
     """The production runs that are to carry something; that there is none is a finding of its own."""
     runs = production_runs(requirement.product, context)
-    if not runs:
+    unseen = unseen_run(requirement.product, context)
+    if unseen:
+        violations.not_evaluated("no-production-run", unseen)
+    elif not runs:
         violations.add(
             "no-production-run",
             f"there is no production run of product {requirement.product.name} to carry this {requirement.kind}",
@@ -139,8 +143,10 @@ def test_metrics_follow_from_predictions(
     """A number that was typed in, or that belongs to another model, looks like any other number."""
     wanted = product.production
     within = f"within {wanted.tolerance:g} ({settings.origin('production.tolerance', product)})"
-    runs = production_runs(product, context)
-    if not runs:
+    runs, unseen = production_runs(product, context), unseen_run(product, context)
+    if unseen:
+        violations.not_evaluated("no-production-run", unseen)
+    elif not runs:
         cause = Cause("RUN002", violations.subject)
         violations.add("no-production-run", "there is no production run to look at", cause=cause)
     for run in runs:
@@ -218,7 +224,13 @@ def test_one_fact_has_one_value(
             violations.add(
                 "several-values", f"{fact} has {len(values)} values", observed=told, expected=expected, name=fact
             )
-    for run in production_runs(product, context):
+    runs, unseen = production_runs(product, context), unseen_run(product, context)
+    if unseen:
+        violations.not_evaluated("no-production-run", unseen)
+    elif not runs and product.by_alias:  # where tags say it, an experiment's other runs were looked at all the same
+        cause = Cause("RUN002", violations.subject)
+        violations.add("no-production-run", "there is no production run to look at", cause=cause)
+    for run in runs:
         metadata = evidence.metadata.get(run.run_id)
         if metadata is not None and not metadata.document and metadata.problem:
             violations.not_evaluated(
@@ -240,6 +252,9 @@ def test_hyperparameters_agree(
         unknown = store.unknown_files(run)
         if unknown and run not in [seen for seen, _ in models]:
             violations.not_evaluated("no-model", unknown.reason, entity=run.ref)
+    unseen = unseen_run(product, context)
+    if unseen:
+        violations.not_evaluated("no-model", unseen)
     if not models and not violations.unevaluated:
         violations.add("no-model", "there is no production model to ask", cause=Cause("MOD001", violations.subject))
     for run, folder in models:
@@ -301,8 +316,13 @@ def test_records_agree_with_rows(
     product: Product, store: Snapshot, evidence: Evidence, context: Context, violations: Violations
 ) -> None:
     """Ids, dates and numbers that stand in two places and differ were changed in one of them."""
-    runs = production_runs(product, context)
-    if not runs:
+    runs, unseen = production_runs(product, context), unseen_run(product, context)
+    if unseen:
+        violations.not_evaluated("no-production-run", unseen)
+    elif not runs and product.by_alias:
+        cause = Cause("RUN002", violations.subject)
+        violations.add("no-production-run", "there is no production run to compare with records", cause=cause)
+    elif not runs:
         violations.not_applicable(f"product {product.name} has no production run: see RUN002")
     for run in runs:
         for item in contradictions(run, product, store):

@@ -27,8 +27,10 @@ from mlflow_compliance.api import (
     named_in,
     policy,
     resolve,
+    served,
     sources_of,
     unseen_aliases,
+    unseen_run,
     without_any,
 )
 
@@ -67,7 +69,19 @@ def test_alias_resolves_to_the_production_run(
             "alias-does-not-resolve", f"alias {wanted.alias} does not resolve", entity=registered.ref, expected=expected
         )
         return
-    current = current_run(product, context)
+    current, unseen = current_run(product, context), unseen_run(product, context)
+    if unseen:
+        violations.not_evaluated("alias-names-no-run", unseen, entity=version.ref)
+        return
+    if current is None and product.by_alias:
+        violations.add(
+            "alias-names-no-run",
+            f"alias {wanted.alias} leads to no run",
+            entity=version.ref,
+            observed=served(product, store).problem,
+            expected=f"a version whose run is there (alias: {origin})",
+        )
+        return
     if current is None or version.run_id != current.run_id:
         expected = f"run {current.run_id}" if current else "the one production run, which is in doubt"
         violations.add(

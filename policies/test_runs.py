@@ -24,6 +24,8 @@ from mlflow_compliance.api import (
     last_written,
     policy,
     production_runs,
+    served,
+    unseen_run,
 )
 
 HOUR = 3_600_000
@@ -70,7 +72,17 @@ def test_product_has_one_production_run(
     """With two of them nobody can say which numbers are in force; one that has not ended may still change."""
     runs = production_runs(product, context)
     current = current_run(product, context)
-    if not runs:
+    unseen = unseen_run(product, context)
+    if unseen:
+        violations.not_evaluated("no-production-run", unseen)
+    elif not runs and product.by_alias:
+        violations.add(
+            "no-production-run",
+            f"{product.loaded_as} leads to no run",
+            observed=served(product, store).problem,
+            expected=f"a version whose run is there (production_by: {settings.origin('production_by', product)})",
+        )
+    elif not runs:
         marks = ", ".join(f"{key}={value}" for key, value in sorted(product.production_tags.items()))
         expected = f"exactly 1 with the tag {marks} ({settings.origin('production_tags', product)})"
         violations.add(
@@ -87,13 +99,13 @@ def test_product_has_one_production_run(
         if run.status != "FINISHED":
             violations.add(
                 "not-finished",
-                "is marked as production and has not finished well",
+                f"is {'named by the alias' if product.by_alias else 'marked as production'} and has not finished well",
                 entity=run.ref,
                 observed=run.status,
                 expected="FINISHED",
             )
     for experiment in store.active_experiments():
-        if is_archived(settings, experiment) and product.covers(experiment):
+        if is_archived(settings, experiment) and product.covers(experiment) and not product.by_alias:
             # It does not count; who searches for the mark finds it all the same.
             for run in filter(product.marks, store.runs_of(experiment.experiment_id)):
                 violations.add(

@@ -26,6 +26,7 @@ from mlflow_compliance.api import (
     production_runs,
     recorded_files,
     resolve,
+    unseen_run,
     without_any,
 )
 
@@ -61,7 +62,10 @@ def test_what_would_be_loaded(
         violations.add("nothing-loads", "what the settings name leads to no model", observed=str(error))
         _tell_aliases(store, violations)
         return
-    current = current_run(product, context)
+    current, unseen = current_run(product, context), unseen_run(product, context)
+    if unseen:
+        violations.not_evaluated("no-production-run", unseen)
+        return
     if current is None:
         violations.add(
             "no-production-run",
@@ -170,8 +174,10 @@ def test_tracking_server_gives_everything(
     product: Product, store: Snapshot, evidence: Evidence, context: Context, violations: Violations
 ) -> None:
     """People look at the run in the UI: what it does not list, or cannot download, is not there for them."""
-    runs = production_runs(product, context)
-    if not runs:
+    runs, unseen = production_runs(product, context), unseen_run(product, context)
+    if unseen:
+        violations.not_evaluated("no-production-run", unseen)
+    elif not runs:
         cause = Cause("RUN002", violations.subject)
         violations.add("no-production-run", "there is no production run to ask for", cause=cause)
     for run in runs:

@@ -59,10 +59,12 @@ from mlflow_compliance.production.metadata import as_text as metadata_text
 from mlflow_compliance.production.metadata import differing_files, recorded_files
 from mlflow_compliance.production.metadata import document as metadata_document
 from mlflow_compliance.production.metrics import agree, differs
+from mlflow_compliance.production.proposed import is_claimed, lines_of_tests, relocations
 from mlflow_compliance.production.reachability import Kept, Sign, kept_by, last_sign, last_written
 from mlflow_compliance.production.records import hashes_on_record, held, runs_on_record, without_hash
 from mlflow_compliance.production.resolution import Resolution, SnapshotLookup, folder_of, resolve
 from mlflow_compliance.production.retention import Place, Retained, retained
+from mlflow_compliance.production.served import named_by_alias, served, served_version, unseen_run
 from mlflow_compliance.production.service import HOLD, Service, kept_for, services
 from mlflow_compliance.production.signature import NOT_SIGNED, bundle_of, models_in_production
 from mlflow_compliance.repair.journal import user_name
@@ -277,6 +279,7 @@ __all__ = [
     "in_force",
     "in_run",
     "is_archived",
+    "is_claimed",
     "is_model",
     "is_planned",
     "kept_by",
@@ -284,10 +287,12 @@ __all__ = [
     "last_sign",
     "last_written",
     "left_behind",
+    "lines_of_tests",
     "lost",
     "metadata_document",
     "metadata_text",
     "models_in_production",
+    "named_by_alias",
     "named_in",
     "named_journals",
     "number",
@@ -298,10 +303,13 @@ __all__ = [
     "production_runs",
     "quoted",
     "recorded_files",
+    "relocations",
     "resolve",
     "retained",
     "runs_on_record",
     "said_in",
+    "served",
+    "served_version",
     "services",
     "sources_of",
     "standing",
@@ -309,6 +317,7 @@ __all__ = [
     "unmatched",
     "unseen_aliases",
     "unseen_marks",
+    "unseen_run",
     "upwards",
     "user_name",
     "version_of",

@@ -23,8 +23,10 @@ from mlflow_compliance.session.outcomes import (
 from mlflow_compliance.session.packs import header
 from mlflow_compliance.session.redaction import cut_warning
 from mlflow_compliance.session.repair import repair
+from mlflow_compliance.session.reports import begin_reports
 from mlflow_compliance.session.signing import sign_reports
 from mlflow_compliance.session.terminal import policies_left_out
+from mlflow_compliance.session.writable import refuse_unwritable_html
 from mlflow_compliance.session.xdist import prepare, receive_error, stop
 
 if TYPE_CHECKING:
@@ -47,12 +49,17 @@ def pytest_configure(config: pytest.Config) -> None:
     begin(config)
 
 
+def pytest_sessionstart(session: pytest.Session) -> None:
+    begin_reports(session)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> int | None:
+    refuse_unwritable_html(config)
     return run_command(config)
 
 
-def pytest_report_header(config: pytest.Config) -> str | None:
+def pytest_report_header(config: pytest.Config) -> list[str]:
     return header(config)
 
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from mlflow_compliance.audit.weakened import LOOSER, OF_PRODUCT, weakened
 from mlflow_compliance.rules.finding import Severity
+from mlflow_compliance.settings.flags import Flags
 from mlflow_compliance.settings.schema import Product, Settings, load_settings
 
 NEUTRAL = {
@@ -17,7 +18,7 @@ NEUTRAL = {
     "experiments.test_tags", "experiments.development", "experiments.lifecycle_tag",
     "duplicates.zip_members", "duplicates.pointers", "journal.folder", "evidence.sign_with", "evidence.verify_with",
     "retention.deleted_days", "retention.production_years", "retention.superseded_years", "retention.hold",
-    "products.name", "products.primary",
+    "products.name", "products.primary", "products.production_by", "owners",
     *(
         f"products.production.{name}"
         for name in (
@@ -77,6 +78,7 @@ def test_what_is_built_in_asks_for_nothing_less(tmp_path: Path) -> None:
         ("experiments", 'lifecycle_values = ["production", "whatever"]', 'lifecycle_values = ["production"]'),
         ("experiments", "test_names = []", 'test_names = ["qa_*"]'),
         ("gate", "require_evidence = []", 'require_evidence = "high"'),
+        ("gate", 'fail_on = "medium"', 'fail_on = "low"'),
         ("artifacts", 'hash_cache = "user"', 'hash_cache = "off"'),
         ("policies.EXP001", 'severity = "low"', 'severity = "critical"'),
         ("policies.EXP003", 'severity = "low"', 'severity = "critical"'),
@@ -112,6 +114,21 @@ def test_a_setting_of_a_product(tmp_path: Path, loose: str, strict: str) -> None
     assert line.startswith(f"products.production.{loose.partition(' ')[0]} = ")
     assert "and 2 more; built in: " in line
     assert told(tmp_path, text(strict)) == []
+
+
+def test_waivers_are_counted(tmp_path: Path) -> None:
+    one = '[[waivers]]\npolicy = "*"\nentity = "*"\nreason = "r"\nowner = "o"\nexpires = 2027-03-31\n'
+    for text, shown in ((one, "1 table"), (one * 9, "9 tables")):
+        (line,) = told(tmp_path, text)
+        assert line.startswith(f"waivers = {shown} (")
+
+
+def test_a_flag_wins(tmp_path: Path) -> None:
+    path = tmp_path / "compliance.toml"
+    path.write_text('[gate]\nfail_on = "medium"\n')
+    found = [weakened(load_settings(path), {}, Flags(fail_on=given)) for given in (None, "low", "high")]
+    assert [bool(lines) for lines in found] == [True, False, True]
+    assert found[2] == ['gate.fail_on = "high" (--compliance-fail-on; built in: "low")']
 
 
 def test_a_long_list_is_cut(tmp_path: Path) -> None:

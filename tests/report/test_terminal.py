@@ -19,7 +19,7 @@ from mlflow_compliance.audit.results import (
     Summary,
     WaivedBy,
 )
-from mlflow_compliance.report.causes import first_causes
+from mlflow_compliance.report.following import first_causes
 from mlflow_compliance.report.terminal import lines_of
 from mlflow_compliance.safe_text import WHOLE
 
@@ -112,7 +112,6 @@ def test_what_was_not_judged_is_never_plain_compliance() -> None:
         shown(judged, unjudged),
         shown(judged, head=("PARTIAL: 1 of 2 rules were asked", "store: x")),
         shown(check("EXP001", outcome="switched off")),
-        shown(),
         shown(judged, unjudged, show="summary"),
         shown(judged, unjudged, show="all", width=None),
     ):
@@ -124,6 +123,10 @@ def test_what_was_not_judged_is_never_plain_compliance() -> None:
         "FAIL  no finding, and 1 rule that must be judged was not   rules 2: 1 ran, 1 not evaluated"
     )
     assert "not evaluated: MOD003: product credit: it is away" in must
+    assert shown()[0] == "FAIL  nothing was judged   rules 0: 0 ran"
+    stopped = shown(judged, stopped="pytest was interrupted")
+    assert stopped[0].startswith("FAIL  ")
+    assert "stopped: pytest was interrupted" in stopped
     assert shown(judged, repair=(Line("the store is not what was planned", ok=False),))[0].startswith("FAIL  ")
 
 
@@ -248,7 +251,7 @@ def test_what_does_not_fail_is_counted_apart() -> None:
     assert "warning: waiver 1 expires in 12 days" in lines
     assert not any(re.match(r" [A-Z]{3}\d", line) for line in lines), "no row of what fails"
     every = shown(*results, show="all", width=None)
-    assert any(line.endswith("the vendor mends it; ann answers for it; until 2027-03-31") for line in every)
+    assert any(line.endswith("until 2027-03-31 by ann: the vendor mends it") for line in every)
     assert not any(re.match(r" [A-Z]{3}\d", line) for line in every)
 
 

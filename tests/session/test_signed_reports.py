@@ -44,10 +44,13 @@ def verified(gate: Gate, path: Path) -> bool:
 @pytest.mark.parametrize("flags", [[], ["--fix"], ["-n", "2"], ["-p", "no:terminal"]], ids=" ".join)
 def test_html_and_junit_are_signed(keyed: Gate, flags: list[str]) -> None:
     page, xml = keyed.folder / "out" / "audit.html", keyed.folder / "audit.xml"
-    result = keyed("--html=out/audit.html", f"--junitxml={xml}", *flags, process=bool({"-n", "no:terminal"} & {*flags}))
+    ours = "--compliance-report=json:audit.json"
+    process = bool({"-n", "no:terminal"} & {*flags})
+    result = keyed("--html=out/audit.html", f"--junitxml={xml}", ours, *flags, process=process)
     assert result.ret == 1, told(result)  # with --fix too: the model of that store is not known to be safe
     assert verified(keyed, page)
     assert verified(keyed, xml)
+    assert verified(keyed, keyed.folder / "audit.json")
     line = f"this report's files are signed (.sig beside each) with the key sha256 {public(keyed).fingerprint}"
     assert line.replace("'", "&#x27;") in page.read_text()
     if "no:terminal" not in flags:

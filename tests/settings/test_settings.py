@@ -23,7 +23,8 @@ from mlflow_compliance.snapshot.entities import Experiment
 from mlflow_compliance.snapshot.files import DuplicateRules
 
 TABLES = (
-    "artifacts, duplicates, evidence, experiments, gate, journal, models, policies, products, retention, runs, store"
+    "artifacts, duplicates, evidence, experiments, gate, journal, models, owners, policies, products, retention, runs, "
+    "store, waivers"
 )
 EVERYTHING = """
 [store]
@@ -36,6 +37,7 @@ busy_timeout = 1
 [[products]]
 name = "credit_scoring"
 primary = "final"
+production_by = "alias"
 experiments = ["credit_*"]
 production_names = ["*live"]
 production_tags = { stage = "live" }
@@ -94,6 +96,18 @@ verify_with = "key.pub"
 folder = ".compliance"
 [gate]
 require_evidence = "high"
+fail_on = "medium"
+baseline = "baseline.json"
+[[waivers]]
+policy = "EXP003"
+entity = "fraud-*"
+reason = "merged in March"
+owner = "jo"
+expires = 2027-03-31
+[[owners]]
+experiments = "fraud-*"
+team = "fraud"
+contact = "#fraud-ml"
 [retention]
 deleted_days = 180
 production_years = 10
@@ -154,6 +168,7 @@ def test_every_key_is_read(folder: Path) -> None:
             {
                 "name": "credit_scoring",
                 "primary": "final",
+                "production_by": "alias",
                 "experiments": ("credit_*",),
                 "production_names": ("*live",),
                 "production_tags": {"stage": "live"},
@@ -211,7 +226,17 @@ def test_every_key_is_read(folder: Path) -> None:
         "artifacts": {"hash_cache": "cache"},
         "journal": {"folder": ".compliance"},
         "evidence": {"sign_with": "key.pem", "verify_with": "key.pub"},
-        "gate": {"require_evidence": ("high", "critical")},
+        "gate": {"require_evidence": ("high", "critical"), "fail_on": "medium", "baseline": "baseline.json"},
+        "waivers": (
+            {
+                "policy": "EXP003",
+                "entity": "fraud-*",
+                "reason": "merged in March",
+                "owner": "jo",
+                "expires": dt.date(2027, 3, 31),
+            },
+        ),
+        "owners": ({"experiments": ("fraud-*",), "team": "fraud", "contact": "#fraud-ml"},),
         "retention": {
             "deleted_days": 180.0,
             "production_years": 10.0,
@@ -280,6 +305,17 @@ class TestProblems:
                 "products[0].production.treshold: unknown key; did you mean 'threshold'?",
             ),
             (
+                "products = [{ name = 'a', production_by = 'alias' }]",
+                (
+                    "products[0].production_by: 'alias' needs the registered model that has it: set `registered_model` "
+                    "in [products.production]"
+                ),
+            ),
+            (
+                "products = [{ name = 'a', production_by = 'aliases' }]",
+                "products[0].production_by: must be 'tags' or 'alias', not 'aliases'",
+            ),
+            (
                 "models.allowed_models = ['sha256:abc']",
                 (
                     "models.allowed_models: must be hashes as MOD002 tells them, 'sha256:' and 64 hexadecimal digits, "
@@ -316,7 +352,19 @@ class TestProblems:
                 "retention.superseded_years: must be a number greater than 0, not '10'",
             ),
             ("retention.holds = []", "retention.holds: unknown key; did you mean 'hold'?"),
-            ("retention.hold = {}", "retention.hold: must be a list, not a table"),
+            (
+                "retention.hold = {}",
+                "retention.hold: there may be several: write [[retention.hold]] in place of [retention.hold]",
+            ),
+            ("[products]\nname = 'a'", "products: there may be several: write [[products]] in place of [products]"),
+            (
+                "[[products]]\nname = 'a'\n[[products.production]]",
+                (
+                    "products[0].production: there is only one: write [products.production] in place of "
+                    "[[products.production]]"
+                ),
+            ),
+            ("[[store]]", "store: there is only one: write [store] in place of [[store]]"),
             ("retention.hold = [{runs = ['x']}]", "retention.hold[0].reason: is required"),
             ("retention.hold = [{runs = ['x'], reason = ' '}]", "retention.hold[0].reason: must say why it is held"),
             (

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from mlflow_compliance.audit.judging import Judge
 from mlflow_compliance.audit.planning import Planning
 from mlflow_compliance.audit.snapshots import Alone, Sharing, SnapshotCache
 from mlflow_compliance.errors import ComplianceError, PlanError
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from contextlib import AbstractContextManager
 
+    from mlflow_compliance.audit.judging import Judged
     from mlflow_compliance.production.keys import SigningKey
     from mlflow_compliance.progress import Progress
     from mlflow_compliance.repair.apply import Writer
@@ -206,6 +210,15 @@ class Audit:
             default=rule.severity,
         )
 
+    @cached_property
+    def judge(self) -> Judge:
+        """What decides over findings."""
+        return Judge.of(self.settings, datetime.now(timezone.utc).date(), self.options.fail_on)
+
+    def judged(self, rule: Policy, finding: Finding) -> Judged:
+        """Whether a finding of a policy fails the gate."""
+        return self.judge.judged(finding, self.severity(rule, [finding]).value)
+
     def requires_evidence(self, rule: Policy) -> bool:
         """Whether a check of a policy that could not judge fails the gate."""
         return self.severity(rule).value in self.settings.gate.require_evidence
@@ -230,6 +243,8 @@ class Audit:
 
     def remedy(self, finding: Finding) -> Remedy:
         """What --fix would do about a finding, or why it would not."""
+        if waived := self.judge.stays(finding):
+            return Remedy(f"Nothing: {waived}")
         # Files only where a rule has read them, or where it depends on them whether --fix writes at all.
         context = self.context(artifacts=bool(self.settings.store.relocate))
         try:
@@ -264,7 +279,7 @@ class Audit:
 
         def within(limit: Limit) -> Plan:
             return replace(
-                make_plan(rules, self.remedies, context, only, limit),
+                make_plan(rules, self.remedies, context, only, limit, self.judge.stays),
                 note=kept if self.keeps_journals else "",
                 unasked=self._unasked(only, context),
             )

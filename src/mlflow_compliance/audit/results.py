@@ -5,7 +5,7 @@ output is made of a Report alone.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,11 @@ class WaivedBy:
     reason: str
     owner: str
     expires: str
+    where: str = ""
+    """File and line of the waiver."""
+
+    def __str__(self) -> str:
+        return f"until {self.expires} by {self.owner}: {self.reason}"
 
 
 @dataclass(frozen=True)
@@ -86,7 +91,9 @@ class Result:
     title: str
     severity: str
     outcome: str
-    """Passed, failed, not evaluated, not applicable, fixed or switched off."""
+    """Passed, failed, not evaluated, not applicable, fixed or switched off; or, where none of its findings fails the
+    gate, the first of 'warning', 'known' and 'waived' that is the status of one.
+    """
     entity: str = ""
     removed: bool = False
     """Whether it was fixed by putting its entity away."""
@@ -105,6 +112,8 @@ class Result:
     """What selects this check on pytest's command line."""
     fails: bool = False
     """Whether it fails the gate: by a finding, or because it could not judge what must be judged."""
+    was: tuple[str, ...] = ()
+    """What was found before the repair, in words for people, where it is fixed."""
 
     @property
     def fixed(self) -> bool:
@@ -117,7 +126,7 @@ class Result:
     @classmethod
     def of(cls, plain: Mapping[str, Any]) -> Result:
         """From what `plain` gave, also after a way through JSON, which makes lists of tuples."""
-        known = {field.name: plain[field.name] for field in fields(cls)}
+        known = {each.name: plain[each.name] for each in fields(cls)}
         known["findings"] = tuple(
             FoundProblem(
                 **{
@@ -130,7 +139,7 @@ class Result:
         )
         known["unevaluated"] = tuple(NotJudged(**item) for item in known["unevaluated"])
         known["examined"] = tuple((kind, key) for kind, key in known["examined"])
-        for name in ("done", "notes"):
+        for name in ("done", "notes", "was"):
             known[name] = tuple(known[name])
         return cls(**known)
 
@@ -198,6 +207,24 @@ class BaselineFacts:
 
 
 @dataclass(frozen=True)
+class HistoryPoint:
+    """An earlier audit of the same store, in short."""
+
+    at: str
+    """When the store was read (ISO 8601, UTC)."""
+    ok: bool
+    failing: Mapping[str, int]
+    """Severity -> findings that failed the gate."""
+    waived: int
+    production: Mapping[str, str] = field(default_factory=dict)
+    """Product -> the version that was in production, or its run where it has none."""
+    fingerprints: tuple[str, ...] | None = None
+    """Of the findings that failed. They are kept of the latest point alone, which is the one to compare with; None of
+    the others.
+    """
+
+
+@dataclass(frozen=True)
 class Summary:
     """What is said of an audit as a whole."""
 
@@ -229,6 +256,15 @@ class Summary:
     versions: tuple[tuple[str, str], ...] = ()
     journals: tuple[str, ...] = ()
     """Ids of the journals of repairs that are at hand."""
+    history: tuple[HistoryPoint, ...] = ()
+    """Earlier audits, the oldest first; without this one."""
+    stopped: str = ""
+    """Why the audit came to no verdict, empty for one that did."""
+
+    @property
+    def moment(self) -> str:
+        """`read_at` in ISO 8601, empty where nothing was read."""
+        return self.read_at.replace(" UTC", "Z").replace(" ", "T")
 
 
 @dataclass(frozen=True)
@@ -262,8 +298,15 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing fails the gate. It is evidence about what was asked, not compliance."""
-        return not any(result.fails for result in self.results) and all(line.ok for line in self.summary.repair)
+        """Whether something was checked and nothing fails the gate. It is evidence about what was asked, not
+        compliance.
+        """
+        checked = bool(self.results) and not self.summary.stopped
+        return (
+            checked
+            and not any(result.fails for result in self.results)
+            and all(line.ok for line in self.summary.repair)
+        )
 
     @property
     def partial(self) -> bool:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import platform
 from typing import TYPE_CHECKING
 
+from mlflow_compliance.audit.facts import experiments_of, products_of
 from mlflow_compliance.audit.results import Line, RuleFacts, Summary
 from mlflow_compliance.audit.weakened import weakened
 from mlflow_compliance.production.keys import keys_of
 from mlflow_compliance.repair.journal import host_name, user_name, version_of
 from mlflow_compliance.safe_text import first_of
 from mlflow_compliance.settings.errors import shown_path
+from mlflow_compliance.settings.files import WITHOUT_SETTINGS
 from mlflow_compliance.snapshot.ownership import as_time
 
 if TYPE_CHECKING:
@@ -34,13 +36,15 @@ def summary_of(audit: Audit) -> Summary:
     """The summary of an audit whose store was read. Which rules ran is known when the results are there."""
     read_at = as_time(audit.snapshot(artifacts=False).taken_at)
     known = tuple(sorted(audit.known | audit.policies.keys()))
-    settings = audit.settings
+    settings, context = audit.settings, audit.context(artifacts=False)
     return Summary(
         tuple(_lines_of(audit)),
         read_at,
         known,
         tuple(_repair_of(audit)),
         rules=tuple(_rules_of(audit)),
+        products=products_of(context),
+        experiments=experiments_of(context),
         reclaimable=_reclaimable(audit.snapshot(artifacts=False).artifacts),
         uri=audit.store.info.uri,
         settings=shown_path(settings.path) if settings.path else "",
@@ -93,9 +97,8 @@ def _keys(audit: Audit) -> Iterator[str]:
 def _conditions_of(audit: Audit) -> Iterator[str]:
     """What the verdict rests on beside the store: whose word, on which machine, by which rules and programs."""
     settings = audit.settings
-    file = f"{shown_path(settings.path)}, sha256 {settings.sha256}" if settings.path else "no file, all is built in"
-    yield f"settings: {file}"
-    for line in weakened(settings, audit.policies):
+    yield f"settings: {shown_path(settings.path)}, sha256 {settings.sha256}" if settings.path else WITHOUT_SETTINGS
+    for line in weakened(settings, audit.policies, audit.options):
         yield f"asks for less than is built in: {line}"
     versions = ", ".join(f"{name} {version_of(name)}" for name in PROGRAMS)
     yield f"audited by {user_name()} on {host_name()}; {versions}, Python {platform.python_version()}"

@@ -6,13 +6,14 @@ import json
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from pydantic import BaseModel
+
 from mlflow_compliance.rules.finding import Severity
 from mlflow_compliance.safe_text import first_of
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
-
     from mlflow_compliance.rules.policy import Policy
+    from mlflow_compliance.settings.flags import Flags
     from mlflow_compliance.settings.schema import Product, Settings
 
 Looser = Callable[[Any, Any], bool]
@@ -68,6 +69,9 @@ LOOSER: Mapping[str, Looser] = {
     "duplicates.boilerplate": _more,
     "artifacts.hash_cache": lambda value, _: value != "off",
     "gate.require_evidence": _less,
+    "gate.fail_on": lambda value, own: Severity(value).rank > Severity(own).rank,
+    "gate.baseline": _on,
+    "waivers": _on,
 }
 """Settings of the store as a whole."""
 OF_PRODUCT: Mapping[str, Looser] = {
@@ -86,18 +90,29 @@ OF_PRODUCT: Mapping[str, Looser] = {
 """Settings of a product."""
 
 
-def weakened(settings: Settings, rules: Mapping[str, Policy]) -> list[str]:
+def weakened(settings: Settings, rules: Mapping[str, Policy], flags: Flags | None = None) -> list[str]:
     """One line a setting that asks for less than the built-in one: what it is, where it is said, what is built in.
-    `rules` are those whose severity may be lowered.
+    `rules` are those whose severity may be lowered; what `flags` say wins over the settings.
     """
-    return [*_of_store(settings), *_of_products(settings.products, settings), *_lowered(settings, rules)]
+    return [
+        *_of_store(settings, _of_flags(flags) if flags else {}),
+        *_of_products(settings.products, settings),
+        *_lowered(settings, rules),
+    ]
 
 
-def _of_store(settings: Settings) -> Iterator[str]:
+def _of_flags(flags: Flags) -> dict[str, tuple[str, Any]]:
+    """Key of a setting -> the flag that wins over it, and what it says."""
+    given = {"gate.fail_on": ("--compliance-fail-on", flags.fail_on)}
+    return {key: said for key, said in given.items() if said[1] is not None}
+
+
+def _of_store(settings: Settings, flags: Mapping[str, tuple[str, Any]]) -> Iterator[str]:
     for key, looser in LOOSER.items():
-        found = _said(settings, key)
+        where, value = flags.get(key, ("", None))
+        found = _said(settings, key) if not where else (value, _built_in(settings, key))
         if found is not None and looser(*found):
-            yield f"{key} = {_shown(found[0])} ({settings.origin(key)}; built in: {_shown(found[1])})"
+            yield f"{key} = {_shown(found[0])} ({where or settings.origin(key)}; built in: {_shown(found[1])})"
 
 
 def _of_products(products: Collection[Product], settings: Settings) -> Iterator[str]:
@@ -129,11 +144,24 @@ def _said(table: BaseModel, key: str) -> tuple[Any, Any] | None:
         table = getattr(table, part)
     if last not in table.model_fields_set:
         return None
-    return getattr(table, last), type(table).model_fields[last].get_default(call_default_factory=True)
+    return getattr(table, last), _default(table, last)
+
+
+def _built_in(table: BaseModel, key: str) -> Any:
+    *above, last = key.split(".")
+    for part in above:
+        table = getattr(table, part)
+    return _default(table, last)
+
+
+def _default(table: BaseModel, key: str) -> Any:
+    return type(table).model_fields[key].get_default(call_default_factory=True)
 
 
 def _shown(value: Any) -> str:
     """A value as TOML would have it, long lists cut."""
+    if isinstance(value, tuple) and value and isinstance(value[0], BaseModel):
+        return f"{len(value)} {'table' if len(value) == 1 else 'tables'}"
     if isinstance(value, tuple | list) and len(value) > _FEW:
         return f"[{first_of([json.dumps(item) for item in value], _FEW)}]"
     return f"{value:g}" if isinstance(value, float) else json.dumps(value, default=list)

@@ -42,7 +42,7 @@ from mlflow_compliance.production.resolution import ModelFacts, Resolution, RunF
 from mlflow_compliance.production.signature import LARGEST, bundle_of, unreadable, verdict
 from mlflow_compliance.safe_text import without_secrets
 from mlflow_compliance.settings.schema import Product, Settings, find_settings, load_settings
-from mlflow_compliance.snapshot.entities import Experiment
+from mlflow_compliance.snapshot.entities import ACTIVE, Experiment
 from mlflow_compliance.snapshot.evidence import Unsigned
 from mlflow_compliance.snapshot.files import METADATA, MLMODEL
 from mlflow_compliance.snapshot.tags import BUILD, COMPLETE_BUILD, METADATA_HASH
@@ -369,6 +369,16 @@ class ClientLookup:
         return _facts(run) if run else None
 
     def production_runs(self) -> list[RunFacts]:
+        return self._behind_alias() if self.product.by_alias else self._marked()
+
+    def _behind_alias(self) -> list[RunFacts]:
+        version = self.version_of(self.product.production.registered_model or "", self.product.production.alias)
+        run = get_or_none(self.client.get_run, version.run_id) if version and version.run_id else None
+        home = get_or_none(self.client.get_experiment, run.info.experiment_id) if run else None
+        kept = run and home and {run.info.lifecycle_stage, home.lifecycle_stage} == {ACTIVE}
+        return [_facts(run)] if kept else []
+
+    def _marked(self) -> list[RunFacts]:
         tags = self.product.production_tags
         found = pages(self.client.search_experiments, view_type=ViewType.ACTIVE_ONLY, max_results=PAGE)
         named = [

@@ -22,7 +22,7 @@ LATEST = timedelta(days=1)
 _AT_ONCE = timedelta(minutes=1)
 """From the name of a journal to the time that its repair writes down."""
 _RUN_ID, _MODEL_ID = re.compile(r"[0-9a-f]{32}"), re.compile(r"m-[0-9a-f]{32}")
-_COSTS = {
+COSTS = {
     "false_negative": ("false_negative_cost", "cost_fn", "fn_cost"),
     "false_positive": ("false_positive_cost", "cost_fp", "fp_cost"),
 }
@@ -205,7 +205,7 @@ def _last(model: LoggedModel) -> set[ModelMetric]:
 def _costs(run: Run, product: Product, document: Mapping[str, Any]) -> Iterator[Contradiction]:
     """What a mistake costs, where the settings say it or --fix wrote it down."""
     costs = document.get("costs")
-    for kind, names in _COSTS.items():
+    for kind, names in COSTS.items():
         setting = f"{kind}_cost"
         if setting not in product.production.model_fields_set and BUILT_FOR not in run.tags:
             continue

@@ -8,8 +8,9 @@ from enum import Enum
 from typing import NamedTuple
 
 from mlflow_compliance.production.context import Context
+from mlflow_compliance.production.served import served
 from mlflow_compliance.settings.schema import Product, Settings
-from mlflow_compliance.snapshot.entities import Experiment, RegisteredModel, Run
+from mlflow_compliance.snapshot.entities import Experiment, Run
 from mlflow_compliance.snapshot.tags import BUILD, BUILT_FOR, COMPLETE_BUILD
 
 
@@ -19,6 +20,7 @@ class By(str, Enum):
     PRIMARY = "the settings name it as primary"
     TAG = "its tag"
     RUN = "the tag of a run in it"
+    ALIAS = "the alias names a version of a run in it"
     NAME = "its name"
     GUESS = "its name, by a pattern that nobody wrote"
 
@@ -35,12 +37,14 @@ class Claim:
 def claims(
     settings: Settings, experiments: Mapping[str, Experiment], run_tags: Iterable[tuple[str, str, str]]
 ) -> set[Claim]:
-    """The production claims in a store; `run_tags` are (experiment id, key, value) of active runs with production
-    tags.
+    """The production claims by settings, tags and names; `run_tags` are (experiment id, key, value) of active runs with
+    production tags. They make no production of a product whose alias does.
     """
     by_run = set(run_tags)
     found = set()
     for product in settings.products:
+        if product.by_alias:
+            continue
         for experiment in experiments.values():
             if (
                 not experiment.active
@@ -101,6 +105,8 @@ def retirable(settings: Settings, experiments: Mapping[str, Experiment], claimed
     into = set()
     claimed = list(claimed)
     for product in settings.products:
+        if product.by_alias:
+            continue
         ids = {claim.experiment_id for claim in claimed if claim.product == product.name}
         primary = primary_of(product, experiments, ids)
         if primary and ids - {primary}:
@@ -131,7 +137,7 @@ def runs_in_full(
     """
     found = claims(settings, experiments, tagged)
     needs: dict[str, frozenset[str]] = {}
-    for product in settings.products:
+    for product in settings.products:  # of one by alias nothing: `served_runs` has its run
         said = set(standing(product, found))
         primary = primary_of(product, experiments, said)
         rivals = said - {primary} if primary and len(said) > 1 else set()
@@ -140,17 +146,6 @@ def runs_in_full(
                 needs.get(key, frozenset()) | fact_keys(product) | (EVERY_RUN if key in rivals else frozenset())
             )
     return needs
-
-
-def served_runs(settings: Settings, registry: Mapping[str, RegisteredModel]) -> set[str]:
-    """Ids of the runs behind the versions that programs load: those that the products' aliases name."""
-    found = set()
-    for product in settings.products:
-        registered = registry.get(product.production.registered_model or "")
-        version = registered.version(registered.aliases.get(product.production.alias)) if registered else None
-        if version is not None and version.run_id:
-            found.add(version.run_id)
-    return found
 
 
 def claims_in(context: Context) -> set[Claim]:
@@ -167,7 +162,12 @@ def _claims_in(context: Context) -> set[Claim]:
         for key, value in run.tags.items()
         if (key, value) in marks
     ]
-    return claims(context.settings, context.snapshot.experiments, tagged)
+    found = claims(context.settings, context.snapshot.experiments, tagged)
+    for product in context.settings.products:
+        run = served(product, context.snapshot).run if product.by_alias else None
+        if run is not None:
+            found.add(Claim(product.name, run.experiment_id, By.ALIAS))
+    return found
 
 
 def standing(product: Product, found: Iterable[Claim]) -> list[str]:
@@ -210,7 +210,12 @@ def production_models(product: Product, context: Context) -> list[tuple[Run, str
 
 
 def production_runs(product: Product, context: Context) -> list[Run]:
-    """The active runs marked as a product's production in the experiments that claim it, oldest first."""
+    """The active runs marked as a product's production in the experiments that claim it, oldest first; of a product by
+    alias the run behind that.
+    """
+    if product.by_alias:
+        run = served(product, context.snapshot).run
+        return [] if run is None else [run]
     return [
         run
         for experiment_id in claimed_by(product, context)

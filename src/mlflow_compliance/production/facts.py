@@ -39,15 +39,11 @@ def number(text: str) -> str:
 
 def fact_values(product: Product, context: Context, evidence: Evidence | None) -> dict[str, list[FactValue]]:
     """Fact -> every value that the production experiment and the registry hold. A run that was superseded is
-    history and says nothing.
+    history and says nothing; so are all others beside the one that an alias names.
     """
     found: dict[str, list[FactValue]] = {}
     for fact, keys in product.production.facts.items():
-        found[fact] = [
-            value
-            for experiment_id in claimed_by(product, context)
-            for value in _in_runs(keys, experiment_id, context.snapshot)
-        ]
+        found[fact] = [value for run in _speaking(product, context) for value in in_run(keys, run)]
         found[fact] += _in_registry(keys, product, context.snapshot)
         for run in production_runs(product, context):
             metadata = evidence.metadata.get(run.run_id) if evidence else None
@@ -63,10 +59,13 @@ def fact_values(product: Product, context: Context, evidence: Evidence | None) -
     return found
 
 
-def _in_runs(keys: tuple[str, ...], experiment_id: str, snapshot: Snapshot) -> Iterator[FactValue]:
-    for run in snapshot.runs_of(experiment_id):
-        if SUPERSEDED_BY not in run.tags:
-            yield from in_run(keys, run)
+def _speaking(product: Product, context: Context) -> list[Run]:
+    """The runs that say something about a product."""
+    if product.by_alias:
+        return production_runs(product, context)
+    homes = claimed_by(product, context)
+    runs = (run for experiment_id in homes for run in context.snapshot.runs_of(experiment_id))
+    return [run for run in runs if SUPERSEDED_BY not in run.tags]
 
 
 def in_run(keys: tuple[str, ...], run: Run) -> Iterator[FactValue]:

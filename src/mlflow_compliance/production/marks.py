@@ -77,7 +77,7 @@ def unseen_marks(experiment: Experiment, context: Context) -> Iterator[Mark]:
     counted = {run.run_id for product in context.settings.products for run in production_runs(product, context)}
     # RUN002 tells of those.
     archived = is_archived(context.settings, experiment) and any(
-        product.covers(experiment) for product in context.settings.products
+        product.covers(experiment) for product in context.settings.products if not product.by_alias
     )
     for mark in marks:
         seen = mark.owner.key in counted or (archived and mark.exact) if mark.owner.kind == "run" else claimed

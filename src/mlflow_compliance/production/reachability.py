@@ -11,6 +11,7 @@ from urllib.parse import unquote
 
 from mlflow_compliance.production.context import Context
 from mlflow_compliance.production.file_ties import file_ties
+from mlflow_compliance.production.served import named_by_alias
 from mlflow_compliance.snapshot.entities import TERMINAL_STATUSES, Experiment, ModelVersion, Run, latest_time
 from mlflow_compliance.snapshot.files import SERVED
 from mlflow_compliance.snapshot.refs import EntityRef
@@ -217,12 +218,15 @@ def _roots(context: Context, experiment: Experiment) -> Iterator[tuple[EntityRef
             if run.status == "RUNNING":
                 why = f"run {run.run_id} of experiment {run.experiment_id} is at work below a run in it"
                 yield run.ref, "", Kept(why, (f"run {run.run_id}",), _WAYS_OUT[How.CHILD])
-            elif any(product.marks(run) for product in context.settings.products):
+            elif run.run_id in named_by_alias(context) or any(item.marks(run) for item in context.settings.products):
+                by_alias = run.run_id in named_by_alias(context)
                 why = (
-                    f"run {run.run_id} of experiment {run.experiment_id}, which is marked as production, relies "
-                    "on a run or model in it"
+                    f"run {run.run_id} of experiment {run.experiment_id}, which is "
+                    f"{'in production by its alias' if by_alias else 'marked as production'}, relies on a run or model "
+                    "in it"
                 )
-                yield run.ref, "", Kept(why, (f"run {run.run_id}",), "take the mark off first")
+                way_out = "move the alias first" if by_alias else "take the mark off first"
+                yield run.ref, "", Kept(why, (f"run {run.run_id}",), way_out)
     since = context.snapshot.taken_at - context.settings.runs.running_max_hours * HOUR
     for tie in context.snapshot.ties:
         kept = _of(tie, key, context.snapshot, since)

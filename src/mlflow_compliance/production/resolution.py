@@ -65,7 +65,7 @@ class Lookup(Protocol):
         """A run by id, None where it is not there."""
 
     def production_runs(self) -> list[RunFacts]:
-        """The active runs that are marked as the product's production."""
+        """The active runs that are marked as the product's production, or the one that its alias names."""
 
     def models_of(self, run_id: str) -> list[ModelFacts]:
         """The active logged models that a run wrote."""
@@ -92,8 +92,8 @@ class Resolution:
 
 
 def resolve(lookup: Lookup, *, registered_model: str | None, alias: str) -> Resolution:
-    """The model that the alias names; where there is no such alias, that of the one finished run that is marked as
-    production.
+    """The model that the alias names; where there is no such alias, and tags say what is in production, that of the
+    one finished run that is marked so.
 
     Raises ResolutionError, which says what was looked for and what to do.
     """
@@ -105,6 +105,8 @@ def resolve(lookup: Lookup, *, registered_model: str | None, alias: str) -> Reso
         if registered_model
         else "the settings name no registered model"
     )
+    if lookup.product.by_alias:
+        raise ResolutionError(f"{missing}, which alone says what is in production (production_by): set the alias")
     return _by_run(lookup, missing)
 
 
@@ -133,6 +135,8 @@ def _aside(lookup: Lookup, run_id: str) -> str:
     marked = sorted(run.run_id for run in lookup.production_runs())
     if marked == [run_id]:
         return ""
+    if lookup.product.by_alias:
+        return ", which is deleted or not there"
     return f", while marked as production: {', '.join(marked)}" if marked else ", while no run is marked as production"
 
 

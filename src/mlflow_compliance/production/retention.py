@@ -8,6 +8,7 @@ from datetime import date
 
 from mlflow_compliance.production.context import Context
 from mlflow_compliance.production.holds import in_force, matched, today
+from mlflow_compliance.production.served import served_version
 from mlflow_compliance.production.service import HOLD, Retained, in_service, kept_for, services
 from mlflow_compliance.settings.schema import Hold
 from mlflow_compliance.snapshot.entities import ModelVersion
@@ -50,9 +51,7 @@ def _retained(context: Context) -> dict[Place, tuple[Retained, ...]]:
             if why.until is None or day <= why.until:
                 covering.run(service.run_id, why)
     for product in context.settings.products:
-        wanted = product.production
-        registered = context.snapshot.registered_models.get(wanted.registered_model or "")
-        version = registered.version(registered.aliases.get(wanted.alias)) if registered else None
+        version = served_version(product, context.snapshot.registered_models)
         if version is not None:
             for why in in_service(product.name, context.settings):
                 covering.version(version, why)

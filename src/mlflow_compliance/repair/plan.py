@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -50,6 +50,8 @@ class Unfixed:
 
     finding: Finding
     reason: str
+    waived: bool = False
+    """Whether that is what people want."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,9 @@ class Plan:
 
     def _left(self) -> str:
         """What stays as it is: 'none' may be said of what was asked alone."""
-        left = f"{len(self.unfixed)} findings are left for people"
+        waived = sum(item.waived for item in self.unfixed)
+        left = f"{len(self.unfixed) - waived} findings are left for people"
+        left += f", {waived} as they are (waived)" if waived else ""
         if not (self.unasked or self.unevaluated):
             return left
         parts = [first_of(self.unasked, _FEW)] if self.unasked else []
@@ -159,8 +163,11 @@ def make_plan(
     context: Context,
     only: Mapping[str, frozenset[str]] | None = None,
     limit: Limit | None = None,
+    waived: Callable[[Finding], str] = lambda _: "",
 ) -> Plan:
-    """The plan that mends what can be mended. Raises PlanError, naming the culprits, where remedies do not settle."""
+    """The plan that mends what can be mended; `waived` says why a finding stays as it is, '' where it need not.
+    Raises PlanError, naming the culprits, where remedies do not settle.
+    """
     now, limit = context, limit or All()
     advice = {rule.id: rule.advice for rule in policies}
     steps: list[Step] = []
@@ -183,6 +190,9 @@ def make_plan(
             if progressed:
                 break
             for finding in turn:
+                if stays := waived(finding):
+                    unfixed.append(Unfixed(finding, stays, waived=True))
+                    continue
                 changes, reason = propose(remedies, finding, now, advice[finding.policy])
                 reason = not_now(changes, context.snapshot) or reason
                 if not changes or reason:

@@ -1,31 +1,55 @@
-"""What follows from what: findings that only say that another rule's check failed."""
+"""What fails, gathered by its cause: the rule and the kind of problem, the worst first."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
+
+from mlflow_compliance.audit.results import FAILING
+from mlflow_compliance.report.markup import SEVERITIES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from mlflow_compliance.audit.results import Result
-
-Check = tuple[str, str]
-"""Policy and entity of a check."""
+    from mlflow_compliance.audit.results import FoundProblem, Report, Result
 
 
-def first_causes(results: Iterable[Result]) -> dict[tuple[str, str, str], Check]:
-    """(policy, entity of its check, code) of findings that only follow from what another check found -> that check,
-    where it was asked and says something of its own.
-    """
-    found = {(result.policy, result.entity): result.findings for result in results if result.findings}
-    following = {}
-    for (policy, entity), findings in found.items():
-        for finding in findings:
-            first, cause, seen = None, finding.cause, {(policy, entity)}
-            while cause in found and cause not in seen:
-                seen.add(cause)
-                first = cause
-                cause = next((item.cause for item in found[first] if item.cause), None)
-            if first is not None:
-                following[policy, entity, finding.code] = first
-    return following
+class Group(NamedTuple):
+    """Findings of one rule that fail for one reason. `blocks` are the rules whose findings follow from them."""
+
+    result: Result
+    findings: tuple[FoundProblem, ...]
+    blocks: tuple[str, ...]
+    follows: bool
+    """Whether all of them follow from findings of other rules."""
+
+    @property
+    def severity(self) -> str:
+        return min((found.severity for found in self.findings), key=rank)
+
+
+def rank(severity: str) -> int:
+    """The place of a severity, the worst first; one that nobody knows comes last."""
+    return SEVERITIES.index(severity) if severity in SEVERITIES else len(SEVERITIES)
+
+
+def groups_of(report: Report) -> list[Group]:
+    """What fails, by rule and code: causes before what follows from them, then by severity and by how many."""
+    found: dict[tuple[str, str], list[tuple[Result, FoundProblem]]] = {}
+    blocked: dict[str, set[str]] = {}
+    for result, finding in report.findings:
+        if finding.status == FAILING:
+            found.setdefault((result.policy, finding.code), []).append((result, finding))
+            if finding.cause:
+                blocked.setdefault(finding.cause[0], set()).add(result.policy)
+    failing = {policy for policy, _ in found}
+    groups = [
+        Group(
+            pairs[0][0],
+            tuple(finding for _, finding in pairs),
+            tuple(sorted(blocked.get(policy, set()) - {policy})),
+            all(finding.cause and finding.cause[0] in failing - {policy} for _, finding in pairs),
+        )
+        for (policy, _), pairs in found.items()
+    ]
+    return sorted(
+        groups,
+        key=lambda one: (one.follows, rank(one.severity), -len(one.blocks), -len(one.findings), one.result.policy),
+    )

@@ -159,8 +159,7 @@ def _ways_out(
             yield from beside(f"     {label:<{_LABEL}}  ", printable(text, WHOLE), width, "label", most)
     waiver = group.findings[0].waiver
     if group.status == WAIVED and waiver:
-        why = f"{waiver.reason}; {waiver.owner} answers for it; until {waiver.expires}"
-        yield from beside(f"     {'waived, because':<{_LABEL}}  ", printable(why, WHOLE), width, "label", most)
+        yield from beside(f"     {'waived':<{_LABEL}}  ", printable(str(waiver), WHOLE), width, "label", most)
     if all_of_it and group.findings[0].owner:
         owner = " ".join(filter(None, (group.findings[0].owner, group.findings[0].contact)))
         yield from beside(f"     {'owner':<{_LABEL}}  ", printable(owner), width, "label", most)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mlflow_compliance.audit.results import FAILING, STATUSES
-from mlflow_compliance.report.causes import first_causes
+from mlflow_compliance.report.following import first_causes
 from mlflow_compliance.report.layout import EXAMPLES, examples, several
 from mlflow_compliance.report.verdict import SEVERITIES
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from mlflow_compliance.audit.results import FoundProblem, Report, Result
-    from mlflow_compliance.report.causes import Check
+    from mlflow_compliance.report.following import Check
 
 _STATE = re.compile(r"(?:not|still|\w+ed)\b")
 """What says how things are: '265 experiments not classified' needs no colon."""

@@ -1,37 +1,22 @@
-"""The audit report as HTML: rows and a head for pytest-html, with everything that a store brought along escaped."""
+"""The rows of pytest-html's table of all checks, with everything that a store brought along escaped."""
 
 from __future__ import annotations
 
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from mlflow_compliance.safe_text import printable, to_copy
+from mlflow_compliance.report.markup import safe
+from mlflow_compliance.report.page import style
+from mlflow_compliance.safe_text import to_copy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from mlflow_compliance.audit.results import FoundProblem, Result, Summary
+    from mlflow_compliance.audit.results import FoundProblem, Result
 
 COLUMNS = ("policy", "severity", "entity", "outcome")
 MOST = 500
 """Findings shown in one row; the number of those left out is told."""
 OPEN = 12
 """A longer list starts folded."""
-STYLE = """<style>
-  body { min-width: 60rem; }
-  #results-table td { vertical-align: top; overflow-wrap: anywhere; }
-  #results-table td.col-outcome { min-width: 24rem; }
-  #results-table td.col-testId { max-width: 22rem; font-size: smaller; }
-  .compliance-FAILED { color: #a00; font-weight: bold; } .compliance-FIXED { color: #05630f; font-weight: bold; }
-  .compliance-NOT-EVALUATED { color: #8a5200; font-weight: bold; } .compliance-NOT-APPLICABLE { color: #555; }
-  .compliance-PASSED { color: #05630f; }
-  .compliance-head { margin: 0 0 1em; padding-left: 1.2em; overflow-wrap: anywhere; }
-  td.col-outcome ul { margin: .3em 0; padding-left: 1.2em; } td.col-outcome li { margin: .2em 0; }
-  .compliance-remedy { color: #555; }
-  .logwrapper:not(:has(.log)) { display: none; }
-  .compliance-head, #results-table td { color: #333; } td.col-policy { white-space: nowrap; }
-  td.col-severity.critical, td.col-severity.high { font-weight: bold; }
-</style>"""
 
 
 def header_cells() -> list[str]:
@@ -44,20 +29,9 @@ def empty_cells() -> list[str]:
     return [f'<td class="col-{name}"></td>' for name in COLUMNS]
 
 
-def head_of(summary: Summary, examined: int, notes: Iterable[str]) -> list[str]:
-    """The head of the report: what was audited, what was repaired, what to know."""
-    lines = [*summary.head, f"read at: {summary.read_at}; {examined} entities examined by {summary.policies} policies"]
-    lines += [line.text for line in summary.repair]
-    lines += [
-        "A check that passes is evidence about this store at this time; it is not a statement of legal compliance."
-    ]
-    lines += [f"note: {note}" for note in notes]
-    return [STYLE, '<ul class="compliance-head">', *(f"<li>{safe(line)}</li>" for line in lines), "</ul>"]
-
-
 def stopped(reason: str) -> list[str]:
-    """The head of the report of a run that ended before its checks."""
-    return [STYLE, f'<p class="compliance-FAILED">Stopped before the checks: {safe(reason)}</p>']
+    """What the page says of a run that ended before its checks."""
+    return [style(), f'<p class="compliance-FAILED">Stopped before the checks: {safe(reason)}</p>']
 
 
 def cells_of(result: Result) -> list[str]:
@@ -102,17 +76,3 @@ def _items(result: Result) -> str:
 def _to_copy(finding: FoundProblem) -> str:
     lines = to_copy([finding.toml])
     return f"<pre>{escape(chr(10).join(lines), quote=True)}</pre>" if lines else ""
-
-
-def safe(text: object) -> str:
-    """A text that may stand in a page as it is."""
-    return escape(printable(str(text), 2000), quote=True)
-
-
-def deeply_safe(value: Any) -> Any:
-    """Plain values with every text in them safe."""
-    if isinstance(value, dict):
-        return {safe(key): deeply_safe(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [deeply_safe(item) for item in value]
-    return safe(value)

@@ -1,4 +1,4 @@
-"""The report as JSON: every value of the Report, under a version."""
+"""The report as JSON: every value of the Report, under a version and a published schema."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ if TYPE_CHECKING:
     from mlflow_compliance.audit.results import Report
 
 VERSION = 1
+SCHEMA_ID = f"urn:mlflow-compliance:report:{VERSION}"
 
 
 def document_of(report: Report) -> dict[str, Any]:
     """The report as values that JSON knows."""
     return {
+        "schema": SCHEMA_ID,
         "version": VERSION,
         "ok": report.ok,
         "partial": report.partial,

@@ -20,7 +20,7 @@ _NOTHING = "nothing: "
 
 def by_the_program(group: Group, *, all_of_it: bool = False) -> str:
     """What --fix would do, in one sentence or `all_of_it`; empty where that is no more than what people can do."""
-    if group.follows or group.status not in (FAILING, WARNING):
+    if group.follows or (group.status not in (FAILING, WARNING) and not all_of_it):
         return ""
     mended = [finding for finding in group.findings if finding.fixable]
     if mended:
@@ -33,12 +33,9 @@ def by_the_program(group: Group, *, all_of_it: bool = False) -> str:
         part = f"for {len(mended):,} of {len(group.findings):,}" if len(mended) < len(group.findings) else ""
         more = ", ".join(filter(None, (number, part)))
         return f"{told} ({more})" if more else told
-    reasons = [
-        finding.remedy.removeprefix(_NOTHING)
-        for finding in group.findings
-        if finding.remedy and finding.remedy != finding.advice
-    ]
-    return f"{_NOTHING}{_first(reasons, 'other reasons')}" if reasons else ""
+    reasons = [item.remedy for item in group.findings if item.remedy and item.remedy != item.advice]
+    told = _first(reasons, "other reasons")
+    return told if told.lower().startswith(_NOTHING) or not told else f"{_NOTHING}{told}"
 
 
 def by_people(group: Group, *, all_of_it: bool = False) -> str:

@@ -16,6 +16,8 @@ ASSERTION = "assertion"
 """Code of what a plain assert found."""
 CRASHED = "crashed"
 """Code of a check that could not be carried out."""
+NOTHING_TO_EXAMINE = "nothing-to-examine"
+"""Code of a check that had nothing to look at, where a store must have something."""
 
 
 class Severity(str, Enum):

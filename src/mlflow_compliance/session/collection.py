@@ -24,6 +24,8 @@ _LEFT_OUT = "left-out"
 since that may read files.
 """
 _COVERED: pytest.StashKey[bool] = pytest.StashKey()
+_UNMATCHED: pytest.StashKey[set[str]] = pytest.StashKey()
+"""Words of -k that look like ids of rules, and that no check has answered to so far."""
 
 
 def cover(collector: pytest.Collector, value: object) -> None:
@@ -113,10 +115,28 @@ def _none(rule: Policy, parameter: str, audit: Audit) -> list[Any]:
 
 
 def name(item: pytest.Item) -> None:
-    """Let `-k EXP001` select a policy by its id."""
+    """Let `-k EXP001` select a policy by its id, and see which words of -k answer to nothing."""
     rule = rule_of(item)
     if rule is not None:
         item.extra_keyword_matches.add(rule.id)
+        mark(item, rule)
+    words = item.config.stash.get(_UNMATCHED, None)
+    if words is None:
+        from mlflow_compliance.rules.selecting import like_ids
+
+        words = item.config.stash[_UNMATCHED] = like_ids(item.config.option.keyword or "")
+    if words:
+        names = [*item.listextrakeywords(), *(node.name for node in item.listchain()), *item.keywords]
+        words -= {word for word in words if any(word.lower() in known.lower() for known in names)}
+
+
+def mark(item: pytest.Item, rule: Policy) -> None:
+    """Mark a check with the severity that is in force for its rule, for `-m`."""
+    audit = ensure_audit(item.config)
+    try:
+        item.add_marker(audit.severity(rule).value)
+    except ComplianceError as error:
+        audit.error = audit.error or error  # the end of the collection tells it
 
 
 def collected(session: pytest.Session, items: list[pytest.Item]) -> None:
@@ -124,9 +144,9 @@ def collected(session: pytest.Session, items: list[pytest.Item]) -> None:
     audit = audit_of(session.config)
     if audit is None:
         return
-    from mlflow_compliance.rules.selecting import refuse_unknown
+    from mlflow_compliance.rules.selecting import refuse_unknown, refuse_unmatched
 
-    known = _pack_ids(items)
+    known, unmatched = _pack_ids(items), session.config.stash.get(_UNMATCHED, set[str]())
     left = {
         item
         for item in items
@@ -137,6 +157,7 @@ def collected(session: pytest.Session, items: list[pytest.Item]) -> None:
         items[:] = [item for item in items if item not in left]
     try:
         refuse_unknown(audit.options.rules, known | audit.policies.keys())
+        refuse_unmatched(unmatched, known | audit.policies.keys())
         if audit.error is not None:
             raise audit.error
         audit.check(known)

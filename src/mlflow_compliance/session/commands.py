@@ -20,6 +20,14 @@ Tell = Callable[..., None]
 """Shows one line; `well=False` where something is wrong with it."""
 
 
+def _init(audit: Audit, tell: Tell) -> int:
+    from mlflow_compliance.audit.init import init
+
+    for line in init(audit):
+        tell(line)
+    return pytest.ExitCode.OK
+
+
 def _journals(audit: Audit, tell: Tell) -> int:
     from mlflow_compliance.audit.journals import listed
 
@@ -99,6 +107,7 @@ def typed(wanted: str) -> bool:
 
 
 COMMANDS: Mapping[str, Callable[[Audit, Tell], int]] = {
+    "init": _init,
     "journals": _journals,
     "undo": _undo,
     "verify": _verify,

@@ -6,16 +6,8 @@ from typing import Any
 
 import pytest
 
-from mlflow_compliance.report.html import (
-    COLUMNS,
-    cells_of,
-    deeply_safe,
-    empty_cells,
-    head_of,
-    header_cells,
-    safe,
-    stopped,
-)
+from mlflow_compliance.report.html import COLUMNS, cells_of, empty_cells, header_cells, stopped
+from mlflow_compliance.report.markup import deeply_safe, safe
 from mlflow_compliance.session.state import REPORT, STOPPED, audit_of, result_of
 
 
@@ -25,8 +17,6 @@ class HtmlReport:
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
         self.header: list[str] = []
-        self.notes: list[str] = []
-        self.examined: set[tuple[str, str]] = set()
         self.policies = False
         """Whether a row told of a policy."""
 
@@ -88,9 +78,6 @@ class HtmlReport:
             result = result_of(report)
             self.policies = self.policies or result is not None
             cells[1:1] = cells_of(result) if result else empty_cells()
-            if result:
-                self.notes += [f"{result.policy}: {note}" for note in result.notes]
-                self.examined |= set(result.examined)
 
     def pytest_html_results_table_html(self, report: pytest.TestReport, data: list[str]) -> None:
         """The outcome column tells the findings, with what --fix would do: no need to tell them again below."""
@@ -103,4 +90,6 @@ class HtmlReport:
         if reason is not None:
             prefix += stopped(reason)
         elif report is not None:
-            prefix += head_of(report.summary, len(self.examined), sorted(self.notes))
+            from mlflow_compliance.report.page import page_of
+
+            prefix += page_of(report)

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from mlflow_compliance.errors import ComplianceError
+from mlflow_compliance.session.junit import tell_junit_facts
 from mlflow_compliance.session.packs import add_installed
 from mlflow_compliance.session.pasted import find_pasted
-from mlflow_compliance.settings.flags import HELP, SHOWS, Flags, Spelling, commands_in
+from mlflow_compliance.settings.flags import HELP, SEVERITIES, SHOWS, Flags, Spelling, commands_in
 
 
 def add_flags(group: pytest.OptionGroup) -> None:
@@ -48,6 +49,8 @@ def begin(config: pytest.Config) -> None:
     pytest-html is used.
     """
     option = config.option
+    for word in SEVERITIES:
+        config.addinivalue_line("markers", f"{word}: rules of this severity (pytest-mlflow-compliance)")
     # What says how to repair asks for it too.
     option.fix = option.fix or (option.fix_safe and not option.fix_dry_run)
     try:
@@ -56,6 +59,7 @@ def begin(config: pytest.Config) -> None:
         find_pasted(config)
     except ComplianceError as error:
         raise pytest.UsageError(str(error)) from error
+    tell_junit_facts(config)
     if config.pluginmanager.hasplugin("html"):
         from mlflow_compliance.session.html import HtmlReport
 
@@ -110,6 +114,10 @@ def _check(flags: Flags, config: pytest.Config) -> None:
         )
     if flags.show not in SHOWS:
         raise ComplianceError(f"--compliance-show takes {', '.join(SHOWS[:-1])} or {SHOWS[-1]}, not {flags.show!r}")
+    if flags.fail_on is not None and flags.fail_on not in SEVERITIES:
+        raise ComplianceError(
+            f"--compliance-fail-on takes a severity, one of {', '.join(SEVERITIES)}, not {flags.fail_on!r}"
+        )
     if flags.reports:
         from mlflow_compliance.session.reports import asked_in
 

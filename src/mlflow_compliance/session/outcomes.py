@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,13 +12,14 @@ from mlflow_compliance.session.partial import tell_junit, told_as_partial
 from mlflow_compliance.session.pasted import id_to_paste
 from mlflow_compliance.session.redaction import cut_report, without_secrets_in
 from mlflow_compliance.session.repair import Removed
-from mlflow_compliance.session.reports import write_reports
+from mlflow_compliance.session.reports import stopped_report, write_reports
 from mlflow_compliance.session.state import (
     AUDIT,
     BEFORE,
     EXAMINED,
     REPORT,
     RESULT,
+    STOPPED,
     VIOLATIONS,
     audit_of,
     result_of,
@@ -37,6 +39,10 @@ if TYPE_CHECKING:
 
 REMEDIES: pytest.StashKey[dict[Finding, Remedy]] = pytest.StashKey()
 """On a check: its findings -> what --fix would do about each, asked as soon as the check had ended."""
+ASSERTED: pytest.StashKey[Finding] = pytest.StashKey()
+"""On a check: what a plain assertion found."""
+TOLD: pytest.StashKey[bool] = pytest.StashKey()
+"""On a check: whether its failure only tells what it recorded."""
 SHOWN: pytest.StashKey[set[str]] = pytest.StashKey()
 """Lines of TOML that a failure has told: twenty findings may have the same ones."""
 _WAYS_OUT = {
@@ -44,6 +50,8 @@ _WAYS_OUT = {
     "crashed": "nothing: mend the policy; a check that crashed proves nothing",
 }
 """Of what no fixer is asked about."""
+_LETTERS = {"warning": "!", "known": "k", "waived": "w"}
+"""Of the outcomes of checks with findings none of which fails the gate."""
 Status = tuple[str, str, str | tuple[str, Mapping[str, bool]]]
 
 
@@ -54,20 +62,47 @@ def fail_on_violations(item: pytest.Function) -> None:
     violations = item.stash.get(VIOLATIONS, None)
     if violations is None or not (violations.findings or violations.unevaluated):
         return
-    from mlflow_compliance.safe_text import WHOLE, printable
-
     rule = rule_of(item)
     assert rule is not None
     _ask_remedies(item, violations.findings)
-    told = "\n".join(printable(str(entry)) for entry in (*violations.findings, *violations.unevaluated))
-    shown = item.config.stash.setdefault(SHOWN, set())
-    for lines in dict.fromkeys(found.toml for found in violations.findings):
-        if lines and lines not in shown:
-            shown.add(lines)
-            told += "\n\n" + "\n".join(printable(line, WHOLE) for line in lines.splitlines())
-    if violations.findings or item.config.stash[AUDIT].requires_evidence(rule):
+    told = _told(item, rule, [*violations.findings, *violations.unevaluated])
+    if _fails(item, rule, violations.findings) or _lacks_evidence(item, rule):
+        item.stash[TOLD] = True
         pytest.fail(told, pytrace=False)
     pytest.skip(told)
+
+
+def _told(item: pytest.Item, rule: Policy, entries: Sequence[Finding | Unevaluated]) -> str:
+    """What was recorded, a line each, and the lines of TOML that no other failure has told."""
+    from mlflow_compliance.audit.results import FAILING
+    from mlflow_compliance.rules.finding import Finding
+    from mlflow_compliance.safe_text import WHOLE, printable
+
+    audit = item.config.stash[AUDIT]
+    lines = []
+    for entry in entries:
+        judged = audit.judged(rule, entry) if isinstance(entry, Finding) else None
+        lines.append(f"{entry} ({judged})" if judged and judged.status != FAILING else str(entry))
+    told = "\n".join(map(printable, lines))
+    shown = item.config.stash.setdefault(SHOWN, set())
+    for more in dict.fromkeys(entry.toml for entry in entries if isinstance(entry, Finding)):
+        if more and more not in shown:
+            shown.add(more)
+            told += "\n\n" + "\n".join(printable(line, WHOLE) for line in more.splitlines())
+    return told
+
+
+def _fails(item: pytest.Item, rule: Policy, findings: Sequence[Finding]) -> bool:
+    """Whether one of some findings fails the gate."""
+    from mlflow_compliance.audit.results import FAILING
+
+    return any(item.config.stash[AUDIT].judged(rule, found).status == FAILING for found in findings)
+
+
+def _lacks_evidence(item: pytest.Item, rule: Policy) -> bool:
+    """Whether a check could not judge something, and that fails the gate."""
+    violations = item.stash.get(VIOLATIONS, None)
+    return bool(violations and violations.unevaluated) and item.config.stash[AUDIT].requires_evidence(rule)
 
 
 def shorten(item: pytest.Item, call: pytest.CallInfo[Any]) -> None:
@@ -107,9 +142,14 @@ def asserted(item: pytest.Function, failure: BaseException) -> None:
             "\n".join(map(printable, arg.splitlines())) if isinstance(arg, str) else arg for arg in failure.args
         )
     violations, audit = item.stash.get(VIOLATIONS, None), item.config.stash[AUDIT]
-    if violations is None or not (violations.findings or violations.unevaluated):
-        subject = violations.subject if violations else _subject(item, rule, audit)
-        _ask_remedies(item, [_assertion(rule, subject, failure, audit)])
+    recorded = violations.findings if violations else []
+    if _fails(item, rule, recorded):
+        return
+    subject = violations.subject if violations else _subject(item, rule, audit)
+    found = item.stash[ASSERTED] = _assertion(rule, subject, failure, audit)
+    _ask_remedies(item, [*recorded, found])
+    if not _fails(item, rule, [found]) and not _lacks_evidence(item, rule):
+        pytest.skip(_told(item, rule, [*recorded, found]))
 
 
 def describe(item: pytest.Item, report: pytest.TestReport, call: pytest.CallInfo[Any]) -> None:
@@ -124,7 +164,8 @@ def describe(item: pytest.Item, report: pytest.TestReport, call: pytest.CallInfo
 
     audit = item.config.stash[AUDIT]
     violations = item.stash.get(VIOLATIONS, None)
-    findings = violations.findings if violations else []
+    findings = [*violations.findings] if violations else []
+    findings += [item.stash[ASSERTED]] if ASSERTED in item.stash else []
     before = item.config.stash.get(BEFORE, {}).get(item.nodeid, [])
     done = audit.done(before)
     fixed = report.when == "call" and report.outcome == "passed" and bool(before)
@@ -133,8 +174,9 @@ def describe(item: pytest.Item, report: pytest.TestReport, call: pytest.CallInfo
     subject = violations.subject if violations else (before[0].entity if before else _subject(item, rule, audit))
     unevaluated = violations.unevaluated if violations else []
     remedies = item.stash.get(REMEDIES, {})
-    if report.outcome == "failed" and not findings and not unevaluated:
-        findings = [_own_failure(rule, subject, call, audit)]
+    if report.outcome == "failed" and not item.stash.get(TOLD, False) and not _fails(item, rule, findings):
+        findings.append(_own_failure(rule, subject, call, audit))
+    failing = report.outcome == "failed"
     result = Result(
         policy=rule.id,
         title=rule.title,
@@ -142,15 +184,16 @@ def describe(item: pytest.Item, report: pytest.TestReport, call: pytest.CallInfo
         outcome=_outcome(rule, report, findings, unevaluated, audit, fixed=fixed),
         entity=str(subject) if subject else "",
         removed=isinstance(item, Removed),
-        done=tuple(done) if fixed else (),
+        done=tuple(done) if fixed or not failing else (),
         findings=tuple(_problem(finding, remedies.get(finding), rule, audit) for finding in findings),
         unevaluated=tuple(NotJudged(str(entry.entity), entry.code, entry.reason) for entry in unevaluated),
-        reason="" if unevaluated else _reason(report),
-        reported=bool(violations and (violations.findings or violations.unevaluated)),
+        reason="" if unevaluated or findings else _reason(report),
+        reported=bool(violations and (violations.findings or violations.unevaluated)) or ASSERTED in item.stash,
         notes=tuple(violations.notes) if violations else (),
         examined=tuple(ref.place for ref in item.stash.get(EXAMINED, ())),
         nodeid=id_to_paste(item),
-        fails=report.outcome == "failed",
+        fails=failing,
+        was=tuple(map(str, before)) if fixed else (),
     )
     plain = without_secrets_in(result.plain())
     setattr(report, RESULT, plain)
@@ -162,6 +205,7 @@ def _problem(finding: Finding, remedy: Remedy | None, rule: Policy, audit: Audit
     from mlflow_compliance.audit.results import FoundProblem
     from mlflow_compliance.snapshot.lies_in import experiment_of
 
+    judged = audit.judged(rule, finding)
     return FoundProblem(
         text=str(finding),
         code=finding.code,
@@ -180,6 +224,8 @@ def _problem(finding: Finding, remedy: Remedy | None, rule: Policy, audit: Audit
         experiment=experiment_of(finding.entity, audit.snapshots.latest),
         fixable=remedy is not None and remedy.changes > 0,
         advice=rule.advice,
+        status=judged.status,
+        waiver=judged.waiver,
     )
 
 
@@ -192,17 +238,23 @@ def _outcome(
     *,
     fixed: bool,
 ) -> str:
-    """What the check says, as reports spell it: an Outcome, or 'fixed' or 'switched off'."""
-    from mlflow_compliance.audit.results import FIXED, SWITCHED_OFF
+    """What the check says, as reports spell it: an Outcome, 'fixed', 'switched off', or what its findings count as
+    where none of them fails.
+    """
+    from mlflow_compliance.audit.judging import outcome_without_failing
+    from mlflow_compliance.audit.results import FAILING, FIXED, SWITCHED_OFF
     from mlflow_compliance.rules.outcome import Outcome
 
     if fixed:
         return FIXED
     if report.passed:
         return Outcome.PASSED.value
-    if unevaluated and not findings:
+    statuses = {audit.judged(rule, found).status for found in findings}
+    if unevaluated and FAILING not in statuses and (report.failed or not findings):
         return Outcome.NOT_EVALUATED.value
     if report.skipped:
+        if findings:
+            return outcome_without_failing(statuses)
         return Outcome.NOT_APPLICABLE.value if audit.enabled(rule) else SWITCHED_OFF
     return Outcome.FAILED.value
 
@@ -238,24 +290,24 @@ def _assertion(rule: Policy, subject: EntityRef | None, failure: BaseException, 
 def _own_failure(rule: Policy, subject: EntityRef | None, call: pytest.CallInfo[Any], audit: Audit) -> Finding:
     """A check that failed by an assertion, or that could not be carried out, as a row of the tables."""
     from mlflow_compliance.rules.evaluation import message_of
-    from mlflow_compliance.rules.finding import Finding
+    from mlflow_compliance.rules.finding import CRASHED, NOTHING_TO_EXAMINE, Finding
 
     error = call.excinfo.value if call.excinfo else None
     entity = subject or audit.store.info.ref
     if call.when == "call" and isinstance(error, (AssertionError, pytest.fail.Exception)):
         return _assertion(rule, subject, error, audit)
     if isinstance(error, pytest.fail.Exception):
-        return Finding(rule.id, entity, "nothing-to-examine", message_of(error))
+        return Finding(rule.id, entity, NOTHING_TO_EXAMINE, message_of(error))
     what = (
         type(error).__name__ + (f": {message_of(error)}" if str(error).strip() else "")
         if error is not None
         else "no reason given"
     )
-    return Finding(rule.id, entity, "crashed", f"the check could not be carried out ({what})")
+    return Finding(rule.id, entity, CRASHED, f"the check could not be carried out ({what})")
 
 
 def status(report: pytest.TestReport) -> Status | None:
-    """FIXED for a check that failed before the repair and passes now; the two outcomes that pytest does not know."""
+    """FIXED for a check that failed before the repair and passes now; the outcomes that pytest does not know."""
     result = result_of(report)
     if result is None:
         return None
@@ -269,7 +321,8 @@ def status(report: pytest.TestReport) -> Status | None:
         )
     if result.outcome == "not applicable":
         return "not applicable", "-", ("NOT APPLICABLE", {"cyan": True})
-    return None
+    letter = _LETTERS.get(result.outcome)
+    return (result.outcome, letter, (result.outcome.upper(), {"yellow": True})) if letter else None
 
 
 def summarize(reporter: Any, config: pytest.Config) -> None:
@@ -282,25 +335,41 @@ def summarize(reporter: Any, config: pytest.Config) -> None:
     write_summary(reporter, report, config.option.compliance_show)
 
 
+def _why_stopped(session: pytest.Session) -> str:
+    """Why this session comes to no verdict, empty where it does."""
+    if STOPPED in session.config.stash:
+        return session.config.stash[STOPPED]
+    if session.exitstatus in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR):
+        return "pytest was interrupted, or failed itself, before all checks had ended"
+    return ""
+
+
 def finish(session: pytest.Session) -> None:
     """Make the report and write it as the command line asks. A repair that failed in part, a plan whose rule crashed,
     or a store that is not what was planned, is never a success.
     """
     audit = audit_of(session.config)
-    summary = shared_summary(session.config) if audit is None else None
+    shared = shared_summary(session.config) if audit is None else None
+    stopped = _why_stopped(session)
     if audit is not None and audit.opened:
         from mlflow_compliance.audit.summary import summary_of
 
-        summary = summary_of(audit)
-    if summary is not None:
+        shared = summary_of(audit), audit.judge
+    if shared is not None:
+        from mlflow_compliance.audit.gate_summary import with_gate
         from mlflow_compliance.audit.results import Report
 
-        summary = told_as_partial(summary, session)
+        summary, judge = shared
         reporter = session.config.pluginmanager.getplugin("terminalreporter")
-        report = Report(summary, tuple(result for _, result in results_of(reporter)))
+        results = tuple(result for _, result in results_of(reporter))
+        summary = replace(told_as_partial(summary, session), stopped=stopped)
+        summary = with_gate(summary, results, judge)
+        report = Report(summary, results)
         session.config.stash[REPORT] = report
         tell_junit(summary, session.config)
         write_reports(report, session)
+    elif session.config.option.compliance_report:
+        write_reports(stopped_report(stopped or "no policy was collected"), session)
     made = audit.repair if audit else None
     if made is not None and made.went_wrong and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _ADDED: pytest.StashKey[list[str]] = pytest.StashKey()
 """Packs of other distributions that were added to what is collected, in words."""
+_WHOLE: pytest.StashKey[bool] = pytest.StashKey()
+"""Set where the built-in pack is collected as a whole: a session that audits."""
 
 
 def built_in() -> Path:
@@ -33,6 +35,7 @@ def add_installed(config: pytest.Config) -> None:
     """
     if not any(_is_built_in(arg, config) for arg in config.args):
         return
+    config.stash[_WHOLE] = True
     from mlflow_compliance.rules.installed import POLICIES, installed
 
     given = set(config.args) | {str((config.invocation_params.dir / arg).resolve()) for arg in config.args}
@@ -43,10 +46,15 @@ def add_installed(config: pytest.Config) -> None:
             config.stash.setdefault(_ADDED, []).append(f"{pack.package} ({pack.distribution})")
 
 
-def header(config: pytest.Config) -> str | None:
-    """The line in pytest's own head that names what was added; none where nothing was."""
+def header(config: pytest.Config) -> list[str]:
+    """The lines in pytest's own head: what was added, and that an audit goes by no settings."""
     added = config.stash.get(_ADDED, [])
-    return f"compliance: also {', '.join(added)}" if added else None
+    lines = [f"compliance: also {', '.join(added)}"] if added else []
+    if config.stash.get(_WHOLE, False) and not config.option.compliance_config:
+        from mlflow_compliance.settings.files import WITHOUT_SETTINGS, find_settings
+
+        lines += [] if find_settings(config.invocation_params.dir) else [f"compliance: {WITHOUT_SETTINGS}"]
+    return lines
 
 
 def folders_of_policies() -> Iterator[Path]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from mlflow_compliance.errors import ComplianceError
 from mlflow_compliance.session.collection import new_audit
+from mlflow_compliance.session.reports import files_of, tell_error
 from mlflow_compliance.session.state import REPORT, audit_of
 
 if TYPE_CHECKING:
@@ -17,26 +17,22 @@ if TYPE_CHECKING:
 
 
 def sign_reports(session: pytest.Session) -> None:
-    """Sign what pytest-html and JUnit wrote, where the settings name a key. Without it the run is no success."""
+    """Sign what pytest-html, JUnit and this plugin wrote, where the settings name a key. Where that fails the run is
+    no success.
+    """
     config = session.config
     if hasattr(config, "workerinput") or REPORT not in config.stash:
         return
     try:
         # The controller of pytest-xdist has no audit: it reads the settings for itself.
         audit = audit_of(config) or new_audit(config)
-        paths = list(_reports(config))
+        paths = [*_reports(config), *files_of(session)]
         if paths:
             from mlflow_compliance.audit.signing import sign_files
 
             sign_files(paths, audit.settings)
     except ComplianceError as error:
-        reporter: Any = config.pluginmanager.getplugin("terminalreporter")
-        if reporter is None:
-            sys.stderr.write(f"ERROR: {error}\n")
-        else:
-            reporter.write_line(f"ERROR: {error}", red=True)
-        if session.exitstatus == pytest.ExitCode.OK:
-            session.exitstatus = pytest.ExitCode.USAGE_ERROR
+        tell_error(session, str(error))
 
 
 def _reports(config: pytest.Config) -> Iterator[str]:

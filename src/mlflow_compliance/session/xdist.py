@@ -18,6 +18,7 @@ from mlflow_compliance.session.state import STOPPED
 
 if TYPE_CHECKING:
     from mlflow_compliance.audit.audit import Audit
+    from mlflow_compliance.audit.judging import Judge
     from mlflow_compliance.audit.results import Summary
     from mlflow_compliance.audit.snapshots import Reading, Sharing
 
@@ -61,18 +62,21 @@ def prepare(node: Any) -> None:
 
 
 def share_summary(config: pytest.Config, audit: Audit) -> None:
-    """On a worker: leave the summary for the controller, which reads no store. All workers collect the same."""
+    """On a worker: leave the summary, and what judges, for the controller, which reads no store. All workers collect
+    the same.
+    """
     folder = getattr(config, "workerinput", {}).get(_INPUT, "")
     if folder and os.path.isdir(folder) and audit.opened:
         from mlflow_compliance.audit.summary import summary_of
 
-        _write(os.path.join(folder, _SUMMARY), summary_of(audit))
+        _write(os.path.join(folder, _SUMMARY), (summary_of(audit), audit.judge))
 
 
-def shared_summary(config: pytest.Config) -> Summary | None:
+def shared_summary(config: pytest.Config) -> tuple[Summary, Judge] | None:
     """On the controller: what a worker left, None where no store was read."""
     path = os.path.join(config.stash[_FOLDER].name, _SUMMARY) if _FOLDER in config.stash else ""
-    return _read(path) if os.path.exists(path) else None
+    found: tuple[Summary, Judge] | None = _read(path) if os.path.exists(path) else None
+    return found
 
 
 def sharing_of(config: pytest.Config) -> Sharing:

@@ -70,9 +70,9 @@ def _line(text: str, loc: Loc) -> int:
     return line_of(text, loc)
 
 
-def problems_in(error: ValidationError, model: type[BaseModel]) -> list[tuple[Loc, str]]:
-    """What a validation error of `model` says, in our words: (where, what)."""
-    return [(details["loc"], _message(details, model)) for details in error.errors(include_url=False)]
+def problems_in(error: ValidationError, model: type[BaseModel], prefix: Loc = ()) -> list[tuple[Loc, str]]:
+    """What a validation error of `model` says, in our words: (where, what). `prefix` leads to it within its file."""
+    return [(details["loc"], _message(details, model, prefix)) for details in error.errors(include_url=False)]
 
 
 def unknown(what: str, word: str, known: Iterable[str]) -> str:
@@ -87,7 +87,7 @@ def unknown(what: str, word: str, known: Iterable[str]) -> str:
     return f"unknown {what}; {hint}"
 
 
-def _message(details: ErrorDetails, model: type[BaseModel]) -> str:
+def _message(details: ErrorDetails, model: type[BaseModel], prefix: Loc) -> str:
     kind, loc, value = details["type"], details["loc"], details["input"]
     if kind == OWN:
         return details["msg"]
@@ -100,6 +100,11 @@ def _message(details: ErrorDetails, model: type[BaseModel]) -> str:
     if kind == "literal_error":
         return f"must be {details['ctx']['expected']}, not {_shown(value)}"
     declared = _field_at(loc, model)
+    table = ".".join(str(part) for part in (*prefix, *loc) if isinstance(part, str))
+    if kind == "tuple_type" and isinstance(value, dict) and declared and _model_in(declared.annotation):
+        return f"there may be several: write [[{table}]] in place of [{table}]"
+    if kind == "model_type" and isinstance(value, list) and isinstance(loc[-1], str):
+        return f"there is only one: write [{table}] in place of [[{table}]]"
     if kind != "finite_number" and declared and declared.description:
         return f"must be {declared.description}, not {_shown(value)}"
     if kind in _EXPECTED:

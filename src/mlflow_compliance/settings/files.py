@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 from mlflow_compliance.errors import SettingsError
 from mlflow_compliance.settings.errors import SettingsFile, shown_path
-from mlflow_compliance.settings.toml import TomlSyntaxError, parse
+from mlflow_compliance.settings.toml import TomlSyntaxError, parse, quoted
 
 FILE = "compliance.toml"
 PYPROJECT = "pyproject.toml"
 TABLE = ("tool", "mlflow-compliance")
+WITHOUT_SETTINGS = "no settings file: defaults; write one with --compliance-init"
+"""What the head says where there is none."""
 _LARGEST = 1 << 22
 """Bytes: a device has no end, and a file that was named by mistake may have a long one."""
+
+_EXPIRES = re.compile(
+    r"""(?<![\w.-])(expires[ \t]*=[ \t]*)  # a key
+    ([^\s"'\[\]{},#=][^"'\[\]{},#=\n]*?)  # a value that is no string, list or table
+    (?=[ \t]*(?:[},#\n]|\Z))""",
+    re.VERBOSE,
+)
+"""The last day of a waiver, without quotes."""
 
 
 def find_settings(start: Path) -> Path | None:
@@ -70,9 +81,31 @@ def _read(path: Path) -> tuple[str, str]:
 
 def _document(path: Path, text: str) -> dict[str, Any]:
     try:
-        return parse(text)
+        return _parsed(text)
     except TomlSyntaxError as error:
         raise SettingsError(f"{shown_path(path)}:{error.line}: this is not TOML: {error.reason}") from None
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    """The document in a text. A waiver that ends on no day that there is, such as 2027-02-30, has ended: the words are
+    taken as they are, and whoever judges waivers tells it.
+    """
+    try:
+        return parse(text)
+    except TomlSyntaxError as error:
+        legible = _EXPIRES.sub(lambda found: found[1] + _in_quotes(found[2]), text)
+        try:
+            return parse(legible)
+        except TomlSyntaxError:
+            raise error from None
+
+
+def _in_quotes(value: str) -> str:
+    try:
+        parse(f"value = {value}")
+    except TomlSyntaxError:
+        return quoted(value)
+    return value
 
 
 def _has_table(pyproject: Path) -> bool:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 HELP = "help"
 """Key of a field's metadata under which its Spelling lies."""
 
+SEVERITIES = ("low", "medium", "high", "critical")
+
 
 SUMMARY, FINDINGS, ALL = SHOWS = ("summary", "findings", "all")
 """How much the terminal shows: the verdict, a block a rule and cause, or every finding."""
@@ -68,6 +70,13 @@ class Flags:
     config: str | None = _flag(
         "--compliance-config", "settings file instead of the nearest compliance.toml or pyproject.toml", "FILE"
     )
+    init: bool = _flag(
+        "--compliance-init",
+        "read the store and write a commented compliance.toml (or what --compliance-config names): products, moved "
+        "files, guesses as comments; never over a file that is there",
+        default=False,
+        command=True,
+    )
     rules: tuple[str, ...] = _flag(
         "--compliance-rules",
         "only these rules, by id or pattern of ids: EXP001,ART*; others are deselected",
@@ -91,6 +100,12 @@ class Flags:
         "write the report as FORMAT to FILE, such as json:audit.json; may be given several times",
         "FORMAT:FILE",
         default=(),
+    )
+    fail_on: str | None = _flag(
+        "--compliance-fail-on",
+        "fail on findings of this severity and worse ones: low (the default), medium, high or critical; others are "
+        "told as warnings; wins over the settings",
+        "SEVERITY",
     )
     executor: str = _flag(
         "--compliance-executor",

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,7 +18,6 @@ from urllib.parse import unquote
 from pydantic import (
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PrivateAttr,
     ValidationError,
@@ -30,6 +29,8 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from mlflow_compliance.settings.errors import OWN, Loc, SettingsFile, problems_in, unknown
 from mlflow_compliance.settings.files import find_settings, read_settings
+from mlflow_compliance.settings.gate import GateSettings, Owner, Waiver
+from mlflow_compliance.settings.tables import STRICT, Text, Texts
 from mlflow_compliance.snapshot.entities import Experiment, Run
 from mlflow_compliance.snapshot.files import DuplicateRules
 
@@ -42,6 +43,7 @@ __all__ = [
     "Hold",
     "JournalSettings",
     "ModelSettings",
+    "Owner",
     "PolicySettings",
     "Product",
     "ProductionSettings",
@@ -49,6 +51,7 @@ __all__ = [
     "RunSettings",
     "Settings",
     "StoreSettings",
+    "Waiver",
     "find_settings",
     "folded",
     "load_settings",
@@ -59,17 +62,11 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 BUILT_IN = "built in"
 _BARE_URIS = ("databricks", "databricks-uc", "uc")  # MLflow knows these words as stores, not as folders
 
-Text = Annotated[str, Field(min_length=1)]
-# TOML has lists, a frozen model wants tuples: only here is a conversion allowed.
-Texts = Annotated[tuple[Text, ...], Field(strict=False)]
 _MODEL_HASH = re.compile(r"sha256:[0-9a-f]{64}")
-SEVERITIES = ("low", "medium", "high", "critical")
-Severities = Annotated[tuple[Literal["low", "medium", "high", "critical"], ...], Field(strict=False)]
 
 
 class _Table(BaseModel):
-    # Strict, so that "24" is no number and 1 is not true; extra keys are typing mistakes until shown otherwise.
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = STRICT
 
 
 class StoreSettings(_Table):
@@ -160,10 +157,13 @@ class ProductionSettings(_Table):
 
 
 class Product(_Table):
-    """One model in production, and how its experiments are told from others."""
+    """One model in production, and how its experiments are told from others. `production_by` says what makes a run its
+    production run: the production tags, or the alias of its registered model, whatever tags say.
+    """
 
     name: Text
     primary: Text | None = None
+    production_by: Literal["tags", "alias"] = "tags"
     experiments: Texts = ("*",)
     production_names: Texts = ("*production*", "*prod")
     production_tags: dict[str, str] = {"stage": "production"}
@@ -172,6 +172,16 @@ class Product(_Table):
     def covers(self, experiment: Experiment) -> bool:
         """Whether an experiment may belong to this product; its primary one always does."""
         return experiment.name == self.primary or _matches_in_any_case(experiment.own_name, self.experiments)
+
+    @property
+    def by_alias(self) -> bool:
+        """Whether the run behind the alias is the production run, and nothing else makes one."""
+        return self.production_by == "alias"
+
+    @property
+    def loaded_as(self) -> str:
+        """The name that programs load the production model by, as MLflow spells it."""
+        return f"{self.production.registered_model}@{self.production.alias}"
 
     @property
     def guesses_names(self) -> bool:
@@ -287,28 +297,6 @@ class EvidenceSettings(_Table):
         return None if path is None else (_absolute(path, base), f"[evidence] {name}")
 
 
-class GateSettings(_Table):
-    """When a check that could not judge fails the gate: for rules of these severities. One word means that severity
-    and the worse ones.
-    """
-
-    require_evidence: Severities = ("critical",)
-
-    @field_validator("require_evidence", mode="before")
-    @classmethod
-    def _from_this_one_on(cls, value: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        if value not in (*SEVERITIES, "never"):
-            words = ", ".join(SEVERITIES)
-            raise PydanticCustomError(
-                OWN,
-                "must be one of {words} or never, or a list of severities, not {value}",
-                {"words": words, "value": value},
-            )
-        return () if value == "never" else SEVERITIES[SEVERITIES.index(value) :]
-
-
 def _day(value: Any) -> Any:
     """TOML has dates, and dates with times: on which side of such a day a hold ends is then a matter of time zones."""
     if isinstance(value, dt.datetime) or not isinstance(value, dt.date):
@@ -380,6 +368,8 @@ class Settings(_Table):
     evidence: EvidenceSettings = EvidenceSettings()
     gate: GateSettings = GateSettings()
     retention: RetentionSettings = RetentionSettings()
+    waivers: Annotated[tuple[Waiver, ...], Field(strict=False)] = ()
+    owners: Annotated[tuple[Owner, ...], Field(strict=False)] = ()
     policies: dict[str, PolicySettings] = {}
     _source: SettingsFile = PrivateAttr(default_factory=SettingsFile)
 
@@ -433,6 +423,10 @@ class Settings(_Table):
         """The file and line of a hold, by its number from 0."""
         return self._source.line(("retention", "hold", number))
 
+    def origin_of_waiver(self, number: int, key: str = "") -> str:
+        """The file and line of a waiver, or of one of its keys, by its number from 0."""
+        return self._source.line(("waivers", number, *([key] if key else [])))
+
     def is_test(self, experiment: Experiment) -> bool:
         """Whether the settings say that an experiment is a test one, by name (in any case) or by tag."""
         rules = self.experiments
@@ -473,9 +467,9 @@ class Settings(_Table):
 
     @field_validator("products", mode="wrap")
     @classmethod
-    def _names_are_unique(cls, value: Any, handler: ValidatorFunctionWrapHandler) -> tuple[Product, ...]:
-        # Looks at the raw products, so that a repeated name is told along with everything else that is wrong with them.
-        errors: list[Any] = _repeated_names(value)
+    def _products_fit_together(cls, value: Any, handler: ValidatorFunctionWrapHandler) -> tuple[Product, ...]:
+        # Looks at the raw products, so that these are told along with everything else that is wrong with them.
+        errors: list[Any] = [*_repeated_names(value), *_aliases_of_nothing(value)]
         try:
             products: tuple[Product, ...] = handler(value)
         except ValidationError as error:
@@ -493,7 +487,7 @@ def load_settings(path: Path | None) -> Settings:
     try:
         settings = Settings.model_validate(table)
     except ValidationError as error:
-        raise source.error(problems_in(error, Settings)) from None
+        raise source.error(problems_in(error, Settings, source.prefix)) from None
     settings._source = source
     return settings
 
@@ -509,6 +503,20 @@ def _repeated_names(products: Any) -> list[InitErrorDetails]:
             )
             errors.append(InitErrorDetails(type=problem, loc=(index, "name"), input=name))
     return errors
+
+
+def _aliases_of_nothing(products: Any) -> Iterator[InitErrorDetails]:
+    """Products whose production run an alias names, and which name no registered model that has it."""
+    for index, product in enumerate(products if isinstance(products, (list, tuple)) else ()):
+        if not isinstance(product, dict) or product.get("production_by") != "alias":
+            continue
+        production = product.get("production", {})
+        if isinstance(production, dict) and "registered_model" not in production:
+            problem = PydanticCustomError(
+                OWN,
+                "'alias' needs the registered model that has it: set `registered_model` in [products.production]",
+            )
+            yield InitErrorDetails(type=problem, loc=(index, "production_by"), input="alias")
 
 
 def _absolute(path: str, base: Path) -> str:

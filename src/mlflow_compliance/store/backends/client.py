@@ -20,11 +20,11 @@ from mlflow_compliance.production.claims import (
     claims,
     retirable,
     runs_in_full,
-    served_runs,
 )
 from mlflow_compliance.production.context import Context
 from mlflow_compliance.production.lost import restorable
 from mlflow_compliance.production.marks import sought_folded
+from mlflow_compliance.production.served import served_runs
 from mlflow_compliance.settings.schema import Settings, folded
 from mlflow_compliance.snapshot.entities import (
     ACTIVE,

@@ -23,6 +23,7 @@ from mlflow_compliance.snapshot.snapshot import Snapshot
 from mlflow_compliance.store.backends.base import Backend, Rows
 from mlflow_compliance.store.backends.file_rows import FileRows, read_file_rows
 from mlflow_compliance.store.backends.server import through_client
+from mlflow_compliance.store.backends.sqlite_file import meant
 from mlflow_compliance.store.storage.metric_files import read_repeated
 
 _TRACE = "trace_info.yaml"
@@ -84,9 +85,16 @@ class FileBackend(Backend):
 
     def _checked(self) -> str:
         folder = self.folder
+        proposed = meant(folder)
+        if proposed and not os.path.isdir(folder):
+            raise StoreError(f"{folder} is a SQLite database: write {proposed} as the tracking URI")
+        if os.path.isfile(folder):
+            raise StoreError(f"{folder} is a file, and neither a SQLite database nor a folder: check the tracking URI")
         if not os.path.isdir(folder):
             raise StoreError(f"there is no file store at {folder}: check the tracking URI (nothing was created)")
         entries = [entry for entry in os.listdir(folder) if os.path.isfile(os.path.join(folder, entry, META))]
+        if not entries and proposed:
+            raise StoreError(f"the store in {folder} is a database: write {proposed} as the tracking URI")
         if not entries:
             raise StoreError(
                 f"the folder {folder} is no MLflow file store (no experiment with a meta.yaml in it): check the "

@@ -32,8 +32,18 @@ def sqlite_path(uri: str) -> str:
     if database.startswith("file:"):
         database = unquote(database.removeprefix("file:").split("?")[0])
     if database in ("", ":memory:"):
-        raise StoreError(f"the tracking URI {uri!r} names no database file: write sqlite:///path/to/mlflow.db")
+        rest = uri.partition(":")[2]
+        proposed = meant(rest) or meant(f"/{rest.strip('/')}") or "sqlite:///path/to/mlflow.db"
+        raise StoreError(f"the tracking URI {uri!r} names no database file: write {proposed}")
     return os.path.abspath(database)
+
+
+def meant(path: str) -> str:
+    """The tracking URI of a database that lies at a path or, as mlflow.db, in the folder there; empty where none
+    does.
+    """
+    found = next((place for place in (path, os.path.join(path, "mlflow.db")) if is_sqlite(place)), "")
+    return f"sqlite:///{os.path.abspath(found)}" if found else ""
 
 
 def is_sqlite(path: str) -> bool:
@@ -98,7 +108,10 @@ def _unchanged(path: str) -> Iterator[str]:
         with open(path, "rb", opener=_opener) as file:
             head = file.read(20)
     except FileNotFoundError:
-        raise StoreError(f"there is no database at {path}: check the tracking URI (nothing was created)") from None
+        # A slash too few makes a relative path of an absolute one.
+        proposed = meant(f"/{os.path.relpath(path)}")
+        way = f"write {proposed}" if proposed else "check the tracking URI"
+        raise StoreError(f"there is no database at {path}: {way} (nothing was created)") from None
     except OSError as error:
         raise StoreError(f"the database {path} cannot be read: {error.strerror}") from error
     if not head.startswith(_MAGIC):
