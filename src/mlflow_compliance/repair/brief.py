@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from mlflow_compliance.repair.plan import Plan
     from mlflow_compliance.rules.finding import Finding
 
+EXAMPLE = "    + "
+"""What a line begins with that counts changes and shows one of them."""
 _FEW = 3
 
 
@@ -30,7 +32,7 @@ def brief(plan: Plan) -> Iterator[str]:
         (number,) = counted([change for _, change in made])
         policies = " ".join(sorted({policy for policy, _ in made}))
         example = f"{'' if len(made) == 1 else 'e.g. '}{made[0][1].describe()}"
-        yield f"    + {applicability:<10}  {number}  ({policies})  {example}"
+        yield f"{EXAMPLE}{applicability:<10}  {number}  ({policies})  {example}"
     left: dict[tuple[str, str], list[Finding]] = defaultdict(list)
     for refusal in plan.unfixed:
         left[refusal.finding.policy, refusal.reason].append(refusal.finding)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -29,7 +30,7 @@ def _cases(items: list[pytest.Item]) -> dict[str, tuple[str, str]]:
 def repair(session: pytest.Session) -> None:
     """With --fix or --fix-dry-run: plan on the selected checks, carry the plan out, collect anew."""
     option, audit = session.config.option, audit_of(session.config)
-    if not (option.fix or option.fix_dry_run) or session.testsfailed or option.collectonly:
+    if not (option.compliance_fix or option.fix_dry_run) or session.testsfailed or option.collectonly:
         return
     if audit is None:
         raise pytest.UsageError("--fix needs policies: none was collected here")
@@ -56,12 +57,15 @@ def repair(session: pytest.Session) -> None:
 def _tell(reporter: Any, plan: Plan, show: str) -> None:
     if reporter is None:
         return
-    from mlflow_compliance.repair.brief import brief
+    from mlflow_compliance.repair.brief import EXAMPLE, brief
     from mlflow_compliance.safe_text import WHOLE, printable
 
     reporter.section("plan", sep="-")
+    columns = shutil.get_terminal_size((120, 24)).columns
     for line in plan.lines() if show == ALL else brief(plan):
-        reporter.write_line(printable(line, WHOLE))
+        # An example may be long; a reason is there to be read.
+        limit = columns if show != ALL and line.startswith(EXAMPLE) else WHOLE
+        reporter.write_line(printable(line, limit))
 
 
 class Removed(pytest.Item):
