@@ -16,6 +16,10 @@ HELP = "help"
 SEVERITIES = ("low", "medium", "high", "critical")
 
 
+SUMMARY, FINDINGS, ALL = SHOWS = ("summary", "findings", "all")
+"""How much the terminal shows: the verdict, a block a rule and cause, or every finding."""
+
+
 class Spelling(NamedTuple):
     """How a flag is written, and what is said of it."""
 
@@ -87,6 +91,12 @@ class Flags:
         "leave out the rules that look at files: no artifact row and no file is read",
         default=False,
         former="--metadata-only",
+    )
+    show: str = _flag(
+        "--compliance-show",
+        "how much the terminal shows: summary, findings (the default, a block a rule and cause) or all of them",
+        "HOW",
+        default=FINDINGS,
     )
     reports: tuple[str, ...] = _flag(
         "--compliance-report",
