@@ -39,7 +39,7 @@ def find_settings(start: Path) -> Path | None:
     for folder in (start, *start.parents):
         if os.path.lexists(folder / FILE) and not (folder / FILE).is_dir():
             return folder / FILE
-        if (folder / PYPROJECT).is_file() and _has_table(folder / PYPROJECT):
+        if (folder / PYPROJECT).is_file() and has_table(folder / PYPROJECT):
             return folder / PYPROJECT
         if (folder / ".git").exists():
             return None
@@ -108,7 +108,8 @@ def _in_quotes(value: str) -> str:
     return value
 
 
-def _has_table(pyproject: Path) -> bool:
+def has_table(pyproject: Path) -> bool:
+    """Whether a pyproject.toml holds settings; one that cannot be read may."""
     try:
         table: Any = _document(pyproject, _read(pyproject)[0])
     except SettingsError:
