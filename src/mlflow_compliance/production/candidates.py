@@ -121,7 +121,8 @@ def _of_model(model: RegisteredModel, snapshot: Snapshot) -> Candidate:
         for version in staged
     ]
     if not item.seen:
-        item.seen = [f"registered model {model.name} has {len(model.versions)} versions and no alias"]
+        number = len(model.versions)
+        item.seen = [f"registered model {model.name} has {number} version{'s' * (number != 1)} and no alias"]
     elif not (item.alias or staged):
         item.seen.append("none of these aliases sounds like production")
         item.aliases = aliases
