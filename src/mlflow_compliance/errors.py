@@ -39,3 +39,7 @@ class ChangeError(ComplianceError):
 
 class PlanError(ComplianceError):
     """A plan that must not be applied: too large, or one that does not settle."""
+
+
+class BaselineError(ComplianceError):
+    """A file of known findings that cannot be read, is for another store, or cannot be written."""

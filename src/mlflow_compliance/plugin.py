@@ -10,7 +10,7 @@ import pytest
 from mlflow_compliance.session.collection import collected, cover, name, parametrize
 from mlflow_compliance.session.commands import run_command
 from mlflow_compliance.session.first_checks import lead, remember
-from mlflow_compliance.session.options import add_flags, begin
+from mlflow_compliance.session.options import GROUP, LEFT, add_flags, add_short_names, begin
 from mlflow_compliance.session.outcomes import (
     asserted,
     describe,
@@ -36,11 +36,22 @@ if TYPE_CHECKING:
     from mlflow_compliance.session.outcomes import Status
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    add_flags(parser.getgroup("compliance", "policy as tests for MLflow stores"))
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
+    add_flags(parser.getgroup(GROUP, "policy as tests for MLflow stores"))
+    if getattr(pluginmanager, "_conftest_plugins", None):
+        add_short_names(parser)  # a conftest brought this plugin in: the hook below is under way already
     parser.addini(
         "compliance_fixers", "folders or packages with fixers", type="args", default=["mlflow_compliance.fixers"]
     )
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_load_initial_conftests(
+    early_config: pytest.Config, parser: pytest.Parser
+) -> Generator[None, object, object]:
+    result = yield
+    early_config.stash[LEFT] = add_short_names(parser)  # when all other plugins have told of their flags
+    return result
 
 
 @pytest.hookimpl(trylast=True)
@@ -59,7 +70,8 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
-    return header(config)
+    left = config.stash.get(LEFT, {})
+    return header(config, left)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import datetime as dt
 from dataclasses import replace
+from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlflow_compliance.audit.judging import ALWAYS_FAIL, Judge, outcome_without_failing
-from mlflow_compliance.audit.results import FAILING, WAIVED, WARNING
+from mlflow_compliance.audit.baseline import Baseline
+from mlflow_compliance.audit.gate_summary import entries_of, with_gate
+from mlflow_compliance.audit.judging import ALWAYS_FAIL, Judge, Judged, outcome_without_failing
+from mlflow_compliance.audit.results import FAILING, KNOWN, WAIVED, WARNING, FoundProblem, Result, Summary
 from mlflow_compliance.rules.finding import Finding, Severity
 from mlflow_compliance.rules.waivers import covers
 from mlflow_compliance.settings.gate import Waiver
@@ -95,6 +98,54 @@ def test_a_severity_decides(finding: Finding, severity: str, fail_on: str) -> No
     status = judge((), fail_on).judged(finding, severity).status
     severe = Severity(severity).rank >= Severity(fail_on).rank or finding.code in ALWAYS_FAIL
     assert status == (FAILING if severe else WARNING)
+
+
+def result(finding: Finding, judged: Judged) -> Result:
+    problem = FoundProblem(
+        str(finding), finding.code, finding.fingerprint, "low", str(finding.entity), finding.message, "", "", "",
+        status=judged.status, waiver=judged.waiver,
+    )  # fmt: skip
+    return Result(finding.policy, "", "low", "failed", findings=(problem,), nodeid=finding.fingerprint)
+
+
+SUMMARY = Summary((), "", checks=(("EXP001", 0), ("EXP003", 0), ("ART001", 0)))
+
+
+@given(st.lists(FINDINGS), WAIVERS, SEVERITIES, st.text())
+def test_of_what_a_baseline_keeps_nothing_is_new(
+    findings: list[Finding], waivers: tuple[Waiver, ...], severity: str, words: str
+) -> None:
+    """Whatever the words by then; and what was waived when it was written is no part of it."""
+    writing = judge(waivers)
+    results = [result(finding, writing.judged(finding, severity)) for finding in findings]
+    entries = {entry.fingerprint: entry for entry in entries_of(SUMMARY, results, None)}
+    reading = replace(judge(()), baseline=Baseline(Path("b.json"), {}, entries))
+    for finding in findings:
+        then = writing.judged(finding, severity).status
+        now = reading.judged(replace(finding, message=words, observed=words), severity).status
+        blind = finding.code in ALWAYS_FAIL
+        assert now == (FAILING if blind or then == WAIVED else KNOWN)
+    again = [result(finding, reading.judged(finding, severity)) for finding in findings]
+    assert with_gate(SUMMARY, again, reading).baseline.gone == ()  # type: ignore[union-attr]
+
+
+@given(st.lists(FINDINGS, min_size=1, unique_by=lambda item: item.fingerprint), st.data())
+def test_only_rules_that_looked_at_everything_say_what_is_gone(findings: list[Finding], data: st.DataObject) -> None:
+    found = [replace(item, code="some") for item in findings]
+    every = [result(item, Judged(FAILING)) for item in found]
+    older = Baseline(Path("b.json"), {}, {entry.fingerprint: entry for entry in entries_of(SUMMARY, every, None)})
+    limited = data.draw(st.sets(st.sampled_from(["EXP001", "EXP003", "ART001"])))
+    ran = [Result(rule, "", "low", "passed", nodeid=rule) for rule in ("EXP001", "EXP003", "ART001")]
+    summary = replace(SUMMARY, checks=tuple((rule, 2 if rule in limited else 1) for rule, _ in SUMMARY.checks))
+    facts = with_gate(summary, ran, replace(judge(()), baseline=older)).baseline
+    assert facts is not None
+    kept = {entry.fingerprint for entry in entries_of(summary, ran, older)}
+    of_limited = {item.fingerprint for item in found if item.policy in limited}
+    assert kept == of_limited
+    assert set(facts.gone) == older.entries.keys() - of_limited
+    stopped = with_gate(replace(summary, stopped="broken off"), ran, replace(judge(()), baseline=older)).baseline
+    assert stopped is not None
+    assert stopped.gone == ()
 
 
 def test_a_waiver_means_an_entity_by_its_own_names() -> None:

@@ -358,7 +358,7 @@ class TestProblems:
             ),
             ("[products]\nname = 'a'", "products: there may be several: write [[products]] in place of [products]"),
             (
-                "[[products]]\nname = 'a'\n[[products.production]]",
+                "products = [{ name = 'a', production = [{ threshold = 0.4 }] }]",
                 (
                     "products[0].production: there is only one: write [products.production] in place of "
                     "[[products.production]]"

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import cached_property
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from mlflow_compliance.audit.baseline import Baseline, read_baseline
 from mlflow_compliance.audit.judging import Judge
 from mlflow_compliance.audit.planning import Planning
 from mlflow_compliance.audit.snapshots import Alone, Sharing, SnapshotCache
@@ -66,9 +69,17 @@ class Remedy(NamedTuple):
 class Audit:
     """Reads the store once, hands entities to checks, and repairs when asked."""
 
-    def __init__(self, options: Options, progress: Callable[[], Progress], sharing: Sharing | None = None) -> None:
+    def __init__(
+        self,
+        options: Options,
+        progress: Callable[[], Progress],
+        sharing: Sharing | None = None,
+        tell: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self.options = options
         self.progress = progress
+        self.tell = tell
+        """Shows one line at once, while the store is read."""
         self.policies: dict[str, Policy] = {}
         self.known: set[str] = set()
         """Ids of every rule of the packs at hand, also of those that were not collected."""
@@ -108,6 +119,7 @@ class Audit:
                 executor=self.options.executor,
                 hash_cache=self._hash_cache,
                 owned_roots=[str(self.options.workdir / Path(root).expanduser()) for root in self.options.owned_roots],
+                tell=self.tell,
             )
         return self._store
 
@@ -118,6 +130,11 @@ class Audit:
         if given is None:
             return None
         return given if given in ("user", "off") else str(self.options.workdir / Path(given).expanduser())
+
+    def use(self, settings: Settings, snapshot: Snapshot) -> None:
+        """Ask the rules with these settings and this snapshot, files and evidence with it."""
+        self._settings, self._context = settings, None
+        self.snapshots.put(snapshot)
 
     @property
     def opened(self) -> bool:
@@ -195,6 +212,12 @@ class Audit:
             self.error = error
             return ["unread"]
 
+    def checks(self, rule: Policy) -> int:
+        """How many checks a policy has where it is asked of everything; 0 where it is left out."""
+        if self.left_out(rule):
+            return 0
+        return prod(len(self.keys(rule, name)) or 1 for name in rule.parameters)
+
     def resolve(self, parameter: str, key: str, *, artifacts: bool) -> object | None:
         """The entity behind a case id in the current snapshot, None when it is gone."""
         return PARAMETERS[parameter].entities(self.context(artifacts=artifacts)).get(key)
@@ -212,8 +235,22 @@ class Audit:
 
     @cached_property
     def judge(self) -> Judge:
-        """What decides over findings."""
-        return Judge.of(self.settings, datetime.now(timezone.utc).date(), self.options.fail_on)
+        """What decides over findings. Raises BaselineError where the baseline cannot be used."""
+        judge = Judge.of(self.settings, datetime.now(timezone.utc).date(), self.options.fail_on)
+        return judge.against(self._baseline(), self.snapshot(artifacts=False))
+
+    def _baseline(self) -> Baseline | None:
+        """What is known of the store: the flag, from where the command was given, else the settings."""
+        given, written = (
+            self.options.workdir / Path(name).expanduser() if name else None
+            for name in (self.options.baseline, self.options.baseline_write)
+        )
+        path = given or self.settings.gate.resolved_baseline(self.settings.base)
+        if path is None:
+            return None
+        # One that is named to be read and is written in this session begins as an empty one.
+        begins = written is not None and not os.path.lexists(path) and os.path.abspath(written) == os.path.abspath(path)
+        return Baseline(path) if begins else read_baseline(path)
 
     def judged(self, rule: Policy, finding: Finding) -> Judged:
         """Whether a finding of a policy fails the gate."""

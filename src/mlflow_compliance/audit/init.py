@@ -17,7 +17,7 @@ from mlflow_compliance.production.candidates import candidates
 from mlflow_compliance.production.context import Context
 from mlflow_compliance.settings.errors import shown_path
 from mlflow_compliance.settings.files import FILE, PYPROJECT, find_settings
-from mlflow_compliance.settings.schema import DuplicateSettings, Settings, load_settings
+from mlflow_compliance.settings.schema import DuplicateSettings, Settings, StoreSettings, load_settings
 
 if TYPE_CHECKING:
     from mlflow_compliance.audit.audit import Audit
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from mlflow_compliance.store.store import Store
 
 PROGRAM = "pytest --pyargs mlflow_compliance.policies"
+_OF_MLFLOW = ("sqlite:///mlflow.db", "mlruns")
+"""Where MLflow puts a store that nobody names."""
 _NEVER = 1 << 62
 """Bytes: no file is hashed for what the settings ask."""
 _NO_FILES_OF_PEOPLE = re.compile(r"\.|mlruns$|mlartifacts$|\d+$|site-packages$|node_modules$")
@@ -77,9 +79,9 @@ def _uri(audit: Audit) -> str:
     named = settings.store.wanted_uri(options.tracking_uri, settings.base)
     if named:
         return named
-    for name, uri in (("mlflow.db", "sqlite:///mlflow.db"), ("mlruns", "mlruns")):
-        if (options.workdir / name).exists():
-            return uri.replace(name, str(options.workdir / name))
+    for uri in _OF_MLFLOW:
+        if (options.workdir / uri.removeprefix("sqlite:///")).exists():
+            return StoreSettings(tracking_uri=uri).resolved_uri(options.workdir) or uri
     raise StoreError(
         "no store is named, and neither mlflow.db nor mlruns is in this folder: give --tracking-uri, or set "
         "MLFLOW_TRACKING_URI"

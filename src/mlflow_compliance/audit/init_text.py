@@ -144,7 +144,8 @@ def tracking_uri(uri: str, folder: Path) -> str | None:
     start, path, rest = sqlite.groups() if sqlite else ("", absolute.removeprefix("file://"), "")
     relative = start + within(path, folder) + rest
     same = StoreSettings(tracking_uri=relative).resolved_uri(folder) in (absolute, path)
-    return relative if same and path.startswith("/") else absolute
+    spelled = path.startswith("/") and ("%" not in path or bool(sqlite))  # of a file: URI that is an escape
+    return relative if same and spelled else absolute
 
 
 def within(path: str, folder: Path) -> str:
@@ -193,7 +194,7 @@ def _offers(item: Candidate, context: Context, beside: Beside) -> Iterator[str]:
     snapshot = context.snapshot
     if snapshot.artifacts is None or snapshot.model_folders(run) or snapshot.unknown_files(run):
         return
-    yield "# That run has no model. If its file was kept elsewhere, --fix logs a production run from these:"
+    yield "# That run has no model. If its files were kept elsewhere, name them: --fix logs a production run from them."
     yield f"#run_name = {quoted(f'{run.name or item.name}_complete')}"
     yield from (f"#model = {quoted(path)}" for path in beside.models)
     yield from (f"#predictions = {quoted(path)}" for path in beside.predictions)
@@ -230,7 +231,7 @@ def _experiments(tests: list[Experiment], silent: list[Experiment], said: Contex
         yield "[experiments]"
     if tests:
         yield "# Named like tests (EXP002). Once they are named here, --fix renames and deletes them:"
-        yield from (f"#{line}" for line in list_of_tests(tests))
+        yield from (f"#{line.lstrip()}" for line in list_of_tests(tests))
     if not silent:
         return
     rules = said.settings.experiments
@@ -241,10 +242,10 @@ def _experiments(tests: list[Experiment], silent: list[Experiment], said: Contex
     found = patterns(list(named), others, MOST)
     yield "#development = ["
     for pattern in found[:MOST]:
-        yield f"#  {quoted(pattern.text)},{f'  # {pattern.names} experiments' if pattern.names > 1 else ''}"
+        yield f"#{quoted(pattern.text)},{f'  # {pattern.names} experiments' if pattern.names > 1 else ''}"
     if len(found) > MOST:
         left = sum(pattern.names for pattern in found[MOST:])
-        yield f"#  # ... and {left} more experiments"
+        yield f"## ... and {left} more experiments"
     yield "#]"
 
 

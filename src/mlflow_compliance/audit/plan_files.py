@@ -36,7 +36,7 @@ def read_purge(path: Path) -> PurgePlan:
 
 def _read(path: Path, kind: type[_Kind], wanted: str, maker: str) -> _Kind:
     with _explained(path, maker):
-        document = _document(path)
+        document = document_in(path)
         name = shown_path(path)
         schema = document.get("schema")
         way = f"make a new plan with {maker}"
@@ -64,7 +64,7 @@ def refuse_to_replace(path: Path) -> None:
             raise PlanError(f"there is no folder {shown_path(path.parent)} to write the plan to: make it first")
         return
     try:
-        is_plan = str(_document(path).get("schema", "")).startswith(FAMILY)
+        is_plan = str(document_in(path).get("schema", "")).startswith(FAMILY)
     except (OSError, ValueError, PlanError):
         is_plan = False
     if not is_plan:
@@ -76,18 +76,26 @@ def refuse_to_replace(path: Path) -> None:
 def write_plan(path: Path, document: Mapping[str, Any]) -> None:
     """Write a plan, in the place of an older one where one lies there. Raises PlanError."""
     refuse_to_replace(path)
-    target = os.path.realpath(path)
     try:
-        with explained(str(path), "could not be written"), staged(target) as temporary:
-            with create(temporary) as file:
-                write_bytes(file, as_text(document).encode())
-                os.fsync(file)
-            os.replace(temporary, target)
+        write_document(path, document)
     except ChangeError as error:
         raise PlanError(str(error)) from error
 
 
-def _document(path: Path) -> dict[str, Any]:
+def write_document(path: Path, document: Mapping[str, Any]) -> None:
+    """Write a JSON file as a whole, in the place of what lies there. Raises ChangeError."""
+    target = os.path.realpath(path)
+    with explained(str(path), "could not be written"), staged(target) as temporary:
+        with create(temporary) as file:
+            write_bytes(file, as_text(document).encode())
+            os.fsync(file)
+        os.replace(temporary, target)
+
+
+def document_in(path: Path) -> dict[str, Any]:
+    """The table in a JSON file, empty where it holds none. Raises OSError, and ValueError for a file that is too large
+    or holds a key twice.
+    """
     with opened(os.path.realpath(path)) as file:
         content = read_at_most(file, _LARGEST)
     found: Any = {}

@@ -27,6 +27,11 @@ WAIVED = "waived"
 STATUSES = (FAILING, WARNING, KNOWN, WAIVED)
 
 
+def iso(moment: str) -> str:
+    """A moment as reports say it ('2027-03-31 12:00:00 UTC') in ISO 8601."""
+    return moment.replace(" UTC", "Z").replace(" ", "T")
+
+
 @dataclass(frozen=True)
 class WaivedBy:
     """Why a finding is waived, who answers for it, and the last day (ISO 8601) on which that counts."""
@@ -204,6 +209,8 @@ class BaselineFacts:
     known: int
     gone: tuple[str, ...] = ()
     """Fingerprints."""
+    new: int = 0
+    """Findings that are not in it, without those that are waived."""
 
 
 @dataclass(frozen=True)
@@ -260,11 +267,13 @@ class Summary:
     """Earlier audits, the oldest first; without this one."""
     stopped: str = ""
     """Why the audit came to no verdict, empty for one that did."""
+    checks: tuple[tuple[str, int], ...] = ()
+    """Rule -> checks that it has where it is asked of everything; those that were collected."""
 
     @property
     def moment(self) -> str:
         """`read_at` in ISO 8601, empty where nothing was read."""
-        return self.read_at.replace(" UTC", "Z").replace(" ", "T")
+        return iso(self.read_at)
 
 
 @dataclass(frozen=True)

@@ -103,7 +103,10 @@ def weakened(settings: Settings, rules: Mapping[str, Policy], flags: Flags | Non
 
 def _of_flags(flags: Flags) -> dict[str, tuple[str, Any]]:
     """Key of a setting -> the flag that wins over it, and what it says."""
-    given = {"gate.fail_on": ("--compliance-fail-on", flags.fail_on)}
+    given = {
+        "gate.fail_on": ("--compliance-fail-on", flags.fail_on),
+        "gate.baseline": ("--compliance-baseline", flags.baseline),
+    }
     return {key: said for key, said in given.items() if said[1] is not None}
 
 

@@ -11,7 +11,7 @@ from itertools import takewhile
 
 from mlflow_compliance.production.claims import is_archived
 from mlflow_compliance.production.context import Context
-from mlflow_compliance.production.families import DELIVERED, family, sounds_like_production, words
+from mlflow_compliance.production.families import NAMED, family, sounds_like_production, words
 from mlflow_compliance.production.marks import ALIASES, BUILT_IN, Mark, marks_in
 from mlflow_compliance.safe_text import printable
 from mlflow_compliance.settings.schema import Settings, folded
@@ -81,11 +81,11 @@ def candidates(context: Context) -> list[Candidate]:
         item.seen += seen
         item.tags = item.tags or tags
     for experiment in silent:
-        if DELIVERED & {*words(experiment.name)} and not settings.looks_like_a_test(experiment):
+        if NAMED & {*words(experiment.name)} and not settings.looks_like_a_test(experiment):
             item = _relative(experiment, told)
             if item is not None and experiment.name not in (item.primary, *item.homes):
                 item.rivals.append(experiment.name)
-                item.seen.append(f"experiment {experiment.name} is named like what was delivered")
+                item.seen.append(f"experiment {experiment.name} is named like its production")
     for item in told:
         item.rivals = [name for name in item.rivals if name != item.primary]
         item.name = item.name if item.registered_model else _common(item)
@@ -138,7 +138,9 @@ def _of_model(model: RegisteredModel, snapshot: Snapshot) -> Candidate:
 def _signs(experiment: Experiment, context: Context) -> tuple[list[str], dict[str, str]]:
     """Where an experiment says production, and the tags that do."""
     marks = marks_in(context).get(experiment.experiment_id, [])
-    seen, tags = [f"{mark.owner} of experiment {experiment.name} has the tag {_pair(mark)}" for mark in marks], {}
+    within = f" of experiment {experiment.name}"
+    seen = [f"{mark.owner}{within * (mark.owner != experiment.ref)} has the tag {_pair(mark)}" for mark in marks]
+    tags: dict[str, str] = {}
     for mark in sorted(marks, key=lambda mark: mark.exact):
         tags = {mark.key: mark.value}
     value = experiment.tags.get(context.settings.experiments.lifecycle_tag, "")

@@ -18,8 +18,10 @@ IN_FORCE = frozenset({"production", "prod", "live", "champion", "deployed", "ser
 """Words that people give to what is in production."""
 DELIVERED = frozenset({"final", "delivery", "delivered", "release", "released", "deployment"})
 """Words of what was handed over to become production."""
+NAMED = IN_FORCE | DELIVERED
+"""Either, in the name of an experiment beside one that is production beyond doubt."""
 _BEFORE = frozenset({"pre", "non", "no", "not", "un", "next", "staging"})
-_STATE = IN_FORCE | DELIVERED | {"old", "new", "backup", "copy", "former", "previous", "legacy", "archive", "archived"}
+_STATE = NAMED | {"old", "new", "backup", "copy", "former", "previous", "legacy", "archive", "archived"}
 _FEWEST = 3
 """Names that are worth a pattern."""
 _SHORTEST = 3

@@ -27,8 +27,8 @@ def first_screen(report: Report) -> str:
     """What is seen first."""
     return (
         f"{_verdict(report)}{_answers(report)}"
-        f'<div class="c-two">{_part("grid", "How bad", _grid(report))}'
-        f"{_part('first', 'What first', _first(report))}</div>{trend(report)}"
+        f'<div class="c-two"><div>{_part("grid", "How bad", _grid(report))}{trend(report)}</div>'
+        f"{_part('first', 'What first', _first(report))}</div>"
     )
 
 

@@ -74,9 +74,9 @@ def _row(pair: tuple[Result, FoundProblem]) -> list[str]:
     return [
         severity_mark(finding.severity) + status,
         safe(result.policy),
-        f"{named(finding.entity, 200)}: {safe(finding.message)}<br>{safe('; '.join(facts))}",
+        f"{named(finding.entity, 200)}: {safe(finding.message)}<br>{safe('; '.join(facts), 400)}",
         by_fix(finding),
-        f"{'<br>'.join(safe(line) for line in finding.advice.splitlines())}{toml}",
+        f"{'<br>'.join(safe(line, 1000) for line in finding.advice.splitlines())}{toml}",
     ]
 
 

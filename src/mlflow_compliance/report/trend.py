@@ -31,7 +31,7 @@ def trend(report: Report) -> str:
     words = f"{sum(first[2].values())} findings failed on {day(first[0])}, {sum(latest[2].values())} do now"
     width = len(points) * _WIDTH
     return (
-        '<section class="c-trend" aria-labelledby="c-trend-head"><h2 id="c-trend-head">Trend</h2>'
+        '<section class="c-trend" aria-labelledby="c-trend-head"><h2 id="c-trend-head">Since earlier audits</h2>'
         f"<p>{words}: {many(len(points), 'audit')}.</p>"
         f'<svg role="img" aria-label="{words}" viewBox="0 0 {width} 66" width="{width}" height="66">{bars}</svg>'
         "</section>"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mlflow_compliance.errors import ComplianceError
-from mlflow_compliance.session.options import flags_of
+from mlflow_compliance.session.options import LEFT, flags_of
 from mlflow_compliance.session.packs import folders_of_policies
 from mlflow_compliance.session.state import ATTRIBUTE, AUDIT, EXAMINED, STOPPED, VIOLATIONS, audit_of, rule_of
 from mlflow_compliance.session.xdist import WORKER_ERROR
@@ -144,6 +144,9 @@ def collected(session: pytest.Session, items: list[pytest.Item]) -> None:
     audit = audit_of(session.config)
     if audit is None:
         return
+    for name, sentence in session.config.stash.get(LEFT, {}).items():
+        if name in session.config.invocation_params.args:
+            audit.tell(f"compliance: {sentence}")
     from mlflow_compliance.rules.selecting import refuse_unknown, refuse_unmatched
 
     known, unmatched = _pack_ids(items), session.config.stash.get(_UNMATCHED, set[str]())
@@ -163,6 +166,8 @@ def collected(session: pytest.Session, items: list[pytest.Item]) -> None:
         audit.check(known)
         rules = [rule for item in items if (rule := rule_of(item)) is not None]
         audit.check_any_enabled(rules)
+        if rules:
+            audit.judge  # noqa: B018  a baseline that cannot be used is told before anything is checked
         if (
             any(rule.reads_artifacts and audit.enabled(rule) for rule in rules)
             and not session.config.option.collectonly
@@ -170,7 +175,7 @@ def collected(session: pytest.Session, items: list[pytest.Item]) -> None:
             audit.snapshot(
                 artifacts=True
             )  # here, that a store whose files cannot be read stops the session as any other
-        if session.config.option.fix or session.config.option.fix_dry_run:
+        if session.config.option.compliance_fix or session.config.option.fix_dry_run:
             audit.remedies  # noqa: B018  a broken fixer is told before anything is read or written
             audit.planning.check()
     except ComplianceError as error:
@@ -224,6 +229,7 @@ def new_audit(config: pytest.Config) -> Audit:
     """An audit as the command line asks for it; nothing is read yet."""
     from mlflow_compliance.audit.audit import Audit, Options
     from mlflow_compliance.progress import RichProgress, Silent
+    from mlflow_compliance.safe_text import printable
     from mlflow_compliance.session.xdist import sharing_of
 
     reporter = config.pluginmanager.getplugin("terminalreporter")
@@ -237,4 +243,11 @@ def new_audit(config: pytest.Config) -> Audit:
         tuple(config.getini("compliance_fixers")),
         **vars(flags_of(config)),
     )
-    return Audit(options, lambda: RichProgress(shown) if on_terminal else Silent(), sharing_of(config))
+
+    def tell(line: str) -> None:
+        if reporter is not None:
+            with shown():
+                reporter.ensure_newline()
+                reporter.write_line(printable(line))
+
+    return Audit(options, lambda: RichProgress(shown) if on_terminal else Silent(), sharing_of(config), tell)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from argparse import SUPPRESS
+from argparse import SUPPRESS, ArgumentError
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,11 @@ from mlflow_compliance.errors import ComplianceError
 from mlflow_compliance.session.junit import tell_junit_facts
 from mlflow_compliance.session.packs import add_installed
 from mlflow_compliance.settings.flags import HELP, SEVERITIES, Flags, Spelling, commands_in
+
+GROUP = "compliance"
+"""Of our flags in pytest's help."""
+LEFT: pytest.StashKey[dict[str, str]] = pytest.StashKey()
+"""Short names that belong to other plugins, and what is said of each."""
 
 
 def add_flags(group: pytest.OptionGroup) -> None:
@@ -28,6 +34,34 @@ def add_flags(group: pytest.OptionGroup) -> None:
         group.addoption(spelling.name, default=default, help=spelling.help, **kind)
         if spelling.former:
             group.addoption(spelling.former, dest=spelling.dest, default=SUPPRESS, help=SUPPRESS, **kind)
+
+
+def add_short_names(parser: pytest.Parser) -> dict[str, str]:
+    """Tell pytest of the short names too. Whoever has one by now keeps it: each that stays with another plugin, and
+    the sentence that says so.
+    """
+    group, left = parser.getgroup(GROUP), {}
+    for item in fields(Flags):
+        spelling: Spelling = item.metadata[HELP]
+        if not spelling.short:
+            continue
+        told = f"the same as {spelling.name}"
+        try:
+            group.addoption(spelling.short, dest=spelling.dest, default=SUPPRESS, action="store_true", help=told)
+        except (ValueError, ArgumentError):  # of whatever kind: it is not ours
+            owner = _owner(spelling.short, parser)
+            left[spelling.short] = (
+                f"{spelling.short} belongs to another plugin here{owner}, and repairs nothing: {spelling.name} does"
+            )
+    return left
+
+
+def _owner(name: str, parser: pytest.Parser) -> str:
+    """The group that a flag was told of in, in brackets: mostly it has the plugin's name."""
+    for group in getattr(parser, "_groups", ()):
+        if group.name and any(name in option.names() for option in group.options):
+            return f" ({group.name})" if group.name != "_anonymous" else ""
+    return ""
 
 
 def flags_of(config: pytest.Config) -> Flags:
@@ -51,7 +85,7 @@ def begin(config: pytest.Config) -> None:
     for word in SEVERITIES:
         config.addinivalue_line("markers", f"{word}: rules of this severity (pytest-mlflow-compliance)")
     # What says how to repair asks for it too.
-    option.fix = option.fix or (option.fix_safe and not option.fix_dry_run)
+    option.compliance_fix = option.compliance_fix or (option.fix_safe and not option.fix_dry_run)
     try:
         _check(flags_of(config), config)
         add_installed(config)
@@ -114,6 +148,13 @@ def _check(flags: Flags, config: pytest.Config) -> None:
         raise ComplianceError(
             f"--compliance-fail-on takes a severity, one of {', '.join(SEVERITIES)}, not {flags.fail_on!r}"
         )
+    for name, file in (("", flags.baseline), ("-write", flags.baseline_write)):
+        if file is not None and not file.strip():
+            raise ComplianceError(f"--compliance-baseline{name} takes a file")
+    if flags.baseline_write:
+        from mlflow_compliance.audit.baseline import refuse_to_replace
+
+        refuse_to_replace(config.invocation_params.dir / Path(flags.baseline_write).expanduser())
     if flags.reports:
         from mlflow_compliance.session.reports import asked_in
 

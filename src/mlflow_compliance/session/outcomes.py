@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from mlflow_compliance.session.baseline import with_baseline_written
+from mlflow_compliance.session.history import keep
 from mlflow_compliance.session.partial import tell_junit, told_as_partial
 from mlflow_compliance.session.redaction import cut_report, without_secrets_in
 from mlflow_compliance.session.repair import Removed
@@ -29,7 +31,7 @@ from mlflow_compliance.session.xdist import shared_summary
 
 if TYPE_CHECKING:
     from mlflow_compliance.audit.audit import Audit, Remedy
-    from mlflow_compliance.audit.results import FoundProblem
+    from mlflow_compliance.audit.judging import Judge
     from mlflow_compliance.rules.finding import Finding
     from mlflow_compliance.rules.outcome import Unevaluated
     from mlflow_compliance.rules.policy import Policy
@@ -44,11 +46,6 @@ TOLD: pytest.StashKey[bool] = pytest.StashKey()
 """On a check: whether its failure only tells what it recorded."""
 SHOWN: pytest.StashKey[set[str]] = pytest.StashKey()
 """Lines of TOML that a failure has told: twenty findings may have the same ones."""
-_WAYS_OUT = {
-    "nothing-to-examine": "nothing: the settings or the store must hold something to examine",
-    "crashed": "nothing: mend the policy; a check that crashed proves nothing",
-}
-"""Of what no fixer is asked about."""
 _LETTERS = {"warning": "!", "known": "k", "waived": "w"}
 """Of the outcomes of checks with findings none of which fails the gate."""
 Status = tuple[str, str, str | tuple[str, Mapping[str, bool]]]
@@ -158,6 +155,7 @@ def describe(item: pytest.Item, report: pytest.TestReport, call: pytest.CallInfo
         cut_report(report)
     if rule is None or not (report.when == "call" or report.outcome != "passed"):
         return
+    from mlflow_compliance.audit.problems import found_problem
     from mlflow_compliance.audit.results import NotJudged, Result
     from mlflow_compliance.safe_text import printable
 
@@ -184,7 +182,7 @@ def describe(item: pytest.Item, report: pytest.TestReport, call: pytest.CallInfo
         entity=str(subject) if subject else "",
         removed=isinstance(item, Removed),
         done=tuple(done) if fixed or not failing else (),
-        findings=tuple(_problem(finding, remedies.get(finding), rule, audit) for finding in findings),
+        findings=tuple(found_problem(finding, remedies.get(finding), rule, audit) for finding in findings),
         unevaluated=tuple(NotJudged(str(entry.entity), entry.code, entry.reason) for entry in unevaluated),
         reason="" if unevaluated or findings else _reason(report),
         reported=bool(violations and (violations.findings or violations.unevaluated)) or ASSERTED in item.stash,
@@ -198,34 +196,6 @@ def describe(item: pytest.Item, report: pytest.TestReport, call: pytest.CallInfo
     setattr(report, RESULT, plain)
     # What JUnit keeps of a check that passed: it has no other place for what it said.
     item.user_properties += [("note", printable(note)) for note in plain["notes"]]
-
-
-def _problem(finding: Finding, remedy: Remedy | None, rule: Policy, audit: Audit) -> FoundProblem:
-    from mlflow_compliance.audit.results import FoundProblem
-    from mlflow_compliance.snapshot.lies_in import experiment_of
-
-    judged = audit.judged(rule, finding)
-    return FoundProblem(
-        text=str(finding),
-        code=finding.code,
-        fingerprint=finding.fingerprint,
-        severity=audit.severity(rule, [finding]).value,
-        entity=str(finding.entity),
-        message=finding.message,
-        observed=finding.observed,
-        expected=finding.expected,
-        remedy=remedy.text if remedy else _WAYS_OUT.get(finding.code, ""),
-        toml=finding.toml,
-        cause=(finding.cause.policy, str(finding.cause.subject)) if finding.cause else None,
-        kind=finding.entity.kind,
-        key=finding.entity.key,
-        name=finding.entity.label,
-        experiment=experiment_of(finding.entity, audit.snapshots.latest),
-        fixable=remedy is not None and remedy.changes > 0,
-        advice=rule.advice,
-        status=judged.status,
-        waiver=judged.waiver,
-    )
 
 
 def _outcome(
@@ -343,6 +313,17 @@ def _why_stopped(session: pytest.Session) -> str:
     return ""
 
 
+def _judge_of(audit: Audit) -> Judge:
+    """What decides over findings; what is built in where the session was stopped because of the baseline."""
+    from mlflow_compliance.audit.judging import Judge
+    from mlflow_compliance.errors import BaselineError
+
+    try:
+        return audit.judge
+    except BaselineError:
+        return Judge.built_in()
+
+
 def finish(session: pytest.Session) -> None:
     """Make the report and write it as the command line asks. A repair that failed in part, a plan whose rule crashed,
     or a store that is not what was planned, is never a success.
@@ -353,7 +334,7 @@ def finish(session: pytest.Session) -> None:
     if audit is not None and audit.opened:
         from mlflow_compliance.audit.summary import summary_of
 
-        shared = summary_of(audit), audit.judge
+        shared = summary_of(audit), _judge_of(audit)
     if shared is not None:
         from mlflow_compliance.audit.gate_summary import with_gate
         from mlflow_compliance.audit.results import Report
@@ -362,11 +343,12 @@ def finish(session: pytest.Session) -> None:
         reporter = session.config.pluginmanager.getplugin("terminalreporter")
         results = tuple(result for _, result in results_of(reporter))
         summary = replace(told_as_partial(summary, session), stopped=stopped)
-        summary = with_gate(summary, results, judge)
+        summary = with_baseline_written(with_gate(summary, results, judge), results, judge, session)
         report = Report(summary, results)
         session.config.stash[REPORT] = report
         tell_junit(summary, session.config)
         write_reports(report, session)
+        keep(report, session)
     elif session.config.option.compliance_report:
         write_reports(stopped_report(stopped or "no policy was collected"), session)
     made = audit.repair if audit else None

@@ -14,7 +14,7 @@ import mlflow_compliance
 from mlflow_compliance.errors import ComplianceError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 _ADDED: pytest.StashKey[list[str]] = pytest.StashKey()
 """Packs of other distributions that were added to what is collected, in words."""
@@ -46,11 +46,16 @@ def add_installed(config: pytest.Config) -> None:
             config.stash.setdefault(_ADDED, []).append(f"{pack.package} ({pack.distribution})")
 
 
-def header(config: pytest.Config) -> list[str]:
-    """The lines in pytest's own head: what was added, and that an audit goes by no settings."""
+def header(config: pytest.Config, left: Mapping[str, str]) -> list[str]:
+    """The lines in pytest's own head: what was added, that an audit goes by no settings, and which flags are `left`
+    to other plugins; of those that were given is told later, in every session that audits.
+    """
     added = config.stash.get(_ADDED, [])
     lines = [f"compliance: also {', '.join(added)}"] if added else []
-    if config.stash.get(_WHOLE, False) and not config.option.compliance_config:
+    if not config.stash.get(_WHOLE, False):
+        return lines
+    lines += [f"compliance: {said}" for name, said in left.items() if name not in config.invocation_params.args]
+    if not config.option.compliance_config:
         from mlflow_compliance.settings.files import WITHOUT_SETTINGS, find_settings
 
         lines += [] if find_settings(config.invocation_params.dir) else [f"compliance: {WITHOUT_SETTINGS}"]

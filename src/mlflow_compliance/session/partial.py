@@ -23,13 +23,15 @@ OWN = "pytest-mlflow-compliance "
 
 def told_as_partial(summary: Summary, session: pytest.Session) -> Summary:
     """The summary with the rules counted that ran, and what was left out in front where anything was."""
+    from mlflow_compliance.audit.gate_summary import not_whole
     from mlflow_compliance.audit.results import SWITCHED_OFF
 
     reporter = session.config.pluginmanager.getplugin("terminalreporter")
     results = results_of(reporter)
     asked = {result.policy for _, result in results if result.outcome != SWITCHED_OFF}
     collected = [*session.items, *getattr(reporter, "stats", {}).get("deselected", [])]
-    left = _of_policies(collected, {nodeid for nodeid, _ in results}) & asked
+    left = _of_policies(collected, {nodeid for nodeid, _ in results})
+    left = (left | not_whole(summary, [result for _, result in results])) & asked
     missing = sorted(set(summary.known) - asked)
     summary = replace(summary, policies=len(asked), head=(*summary.head, *_others(session.config)))
     if not missing and not left:

@@ -28,7 +28,7 @@ def _cases(items: list[pytest.Item]) -> dict[str, tuple[str, str]]:
 def repair(session: pytest.Session) -> None:
     """With --fix or --fix-dry-run: plan on the selected checks, carry the plan out, collect anew."""
     option, audit = session.config.option, audit_of(session.config)
-    if not (option.fix or option.fix_dry_run) or session.testsfailed or option.collectonly:
+    if not (option.compliance_fix or option.fix_dry_run) or session.testsfailed or option.collectonly:
         return
     if audit is None:
         raise pytest.UsageError("--fix needs policies: none was collected here")

@@ -28,6 +28,8 @@ class Spelling(NamedTuple):
     """An older name, which works on and is in no help."""
     command: bool = False
     """Whether it does one thing with the store, and no check is collected."""
+    short: str = ""
+    """Another name, which is left to a plugin that has it."""
 
     @property
     def dest(self) -> str:
@@ -44,8 +46,9 @@ def _flag(
     default: object = None,
     former: str = "",
     command: bool = False,
+    short: str = "",
 ) -> Any:
-    return field(default=default, metadata={HELP: Spelling(name, told, metavar, kind, former, command)})
+    return field(default=default, metadata={HELP: Spelling(name, told, metavar, kind, former, command, short)})
 
 
 def commands_in(given: Callable[[str], object]) -> list[tuple[str, Spelling]]:
@@ -97,6 +100,17 @@ class Flags:
         "told as warnings; wins over the settings",
         "SEVERITY",
     )
+    baseline: str | None = _flag(
+        "--compliance-baseline",
+        "fail on findings that are not in FILE, a baseline; those that are in it are told as known; wins over the "
+        "settings",
+        "FILE",
+    )
+    baseline_write: str | None = _flag(
+        "--compliance-baseline-write",
+        "keep today's findings in FILE as the baseline; over an older one it takes out those that are gone",
+        "FILE",
+    )
     executor: str = _flag(
         "--compliance-executor",
         "read files and try models in threads, or on dask:tcp://host:port",
@@ -110,7 +124,12 @@ class Flags:
         "DIR",
         former="--hash-cache",
     )
-    fix: bool = _flag("--fix", "repair what can be repaired and undone, then audit again", default=False)
+    fix: bool = _flag(
+        "--compliance-fix",
+        "repair what can be repaired and undone, then audit again",
+        default=False,
+        short="--fix",
+    )
     fix_dry_run: bool = _flag(
         "--fix-dry-run", "print the plan that --fix would carry out and change nothing", default=False
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 import gc
 import os
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -253,15 +253,16 @@ def open_store(
     executor: str = THREADS,
     hash_cache: str | None = None,
     owned_roots: Iterable[str] = (),
+    tell: Callable[[str], None] = lambda _: None,
 ) -> Store:
     """The store behind a tracking URI; it must exist. `rootdir` holds the journals of a store without a folder of its
     own.
 
     `executor` is what --compliance-executor takes; `hash_cache` wins over the settings; `owned_roots` are artifact
     roots that the user says
-    are this store's.
+    are this store's; `tell` shows a line to whoever waits for a server.
     """
-    backend = _backend(uri, settings)
+    backend = _backend(uri, settings, tell)
     folder = settings.journal.resolved_folder(settings.base) or os.path.join(backend.home or rootdir, JOURNALS)
     return Store(
         backend,
@@ -272,7 +273,7 @@ def open_store(
     )
 
 
-def _backend(uri: str, settings: Settings) -> Backend:
+def _backend(uri: str, settings: Settings, tell: Callable[[str], None]) -> Backend:
     if not uri:
         raise StoreError(
             "no store is named: give --tracking-uri, set MLFLOW_TRACKING_URI, or write [store] tracking_uri in "
@@ -300,7 +301,9 @@ def _backend(uri: str, settings: Settings) -> Backend:
         return DatabaseBackend(uri, settings)
     from mlflow_compliance.store.backends.server import ClientBackend, ServerBackend
 
-    return (ServerBackend if uri.startswith(("http:", "https:")) else ClientBackend)(uri, settings)
+    if uri.startswith(("http:", "https:")):
+        return ServerBackend(uri, settings, tell=tell)
+    return ClientBackend(uri, settings)
 
 
 def refuse_writing(store: Store, snapshot: Snapshot) -> None:

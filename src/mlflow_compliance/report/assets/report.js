@@ -56,7 +56,7 @@
     const cut = text.length > limit ? text.slice(0, limit - 1) : text;
     return cut.replace(DANGER, escaped) + (text.length > limit ? "…" : "");
   };
-  const lines = (text) => text.split("\n").map((line) => shown(line, 8000)).join("\n");
+  const lines = (text, limit = 8000) => text.split("\n").map((line) => shown(line, limit)).join("\n");
   const idle = window.requestIdleCallback ?? ((work) => setTimeout(work, 1));
 
   // ---- the findings
@@ -124,7 +124,7 @@
   }
 
   const cell = (label, ...children) => make("td", { role: "cell", "data-label": label }, ...children);
-  const block = (name, text) => (text ? make("div", { class: name }, shown(text)) : "");
+  const block = (name, text) => (text ? make("div", { class: name }, shown(text, 400)) : "");
   const toCopy = (text) => {
     if (!text) return "";
     const button = make("button", { type: "button", class: "c-copy" }, "copy");
@@ -133,7 +133,7 @@
   };
   const status = ({ status, waiver }) => {
     if (status === "failing") return "";
-    const until = waiver ? ` until ${shown(waiver.expires, 40)} by ${shown(waiver.owner, 60)}: ${shown(waiver.reason, 400)}` : "";
+    const until = waiver ? ` until ${shown(waiver.expires, 40)} by ${shown(waiver.owner, 60)}: ${shown(waiver.reason, 200)}` : "";
     return make("div", { class: "c-status" }, `${status}${until}`);
   };
 
@@ -144,7 +144,7 @@
   };
 
   const rowOf = ({ result, finding }) => {
-    const what = cell("finding", make("bdi", { class: "c-entity" }, shown(finding.entity, 400)), ": ", shown(finding.message));
+    const what = cell("finding", make("bdi", { class: "c-entity" }, shown(finding.entity, 200)), ": ", shown(finding.message));
     if (finding.observed) what.append(block("c-fact", `found: ${finding.observed}`));
     if (finding.expected) what.append(block("c-fact", `expected: ${finding.expected}`));
     if (finding.cause) what.append(block("c-fact", `follows from ${finding.cause[0]} of ${finding.cause[1]}`));
@@ -158,7 +158,7 @@
       rule,
       what,
       cell("what --fix would do", make("div", { class: finding.fixable ? "c-yes" : "c-no" }, byFix(finding))),
-      cell("what you can do", make("div", { class: "c-advice" }, lines(finding.advice)), toCopy(finding.toml)),
+      cell("what you can do", make("div", { class: "c-advice" }, lines(finding.advice, 1000)), toCopy(finding.toml)),
     );
   };
 
@@ -290,11 +290,8 @@
     ]);
     environment.open = !theirs;
     const title = document.getElementById("title");
-    const rest = make("section", { id: "c-rest", "aria-label": "All checks and the environment" }, checks, environment);
-    main.after(rest);
-    const foot = make("footer", { id: "c-foot" });
-    foot.append(...[title, document.querySelector("body > p")].filter(Boolean));
-    rest.after(foot);
+    const foot = make("div", { id: "c-foot" }, title, document.querySelector("body > p"));
+    main.after(make("section", { id: "c-rest", "aria-label": "All checks and the environment" }, checks, environment, foot));
     mend();
   };
 

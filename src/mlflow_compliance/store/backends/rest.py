@@ -57,8 +57,9 @@ class Rest:
     def get(self, endpoint: str, **parameters: str) -> dict[str, Any]:
         return _parsed(self.ask("GET", endpoint, params=parameters))
 
-    def post(self, endpoint: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        return _parsed(self.ask("POST", endpoint, json=dict(body)))
+    def post(self, endpoint: str, body: Mapping[str, Any], **limits: int | tuple[int, int]) -> dict[str, Any]:
+        """`limits` are MLflow's max_retries and timeout, where they are not to be those of its settings."""
+        return _parsed(self.ask("POST", endpoint, json=dict(body), **limits))
 
     def pages(self, endpoint: str, body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         """Every page of a search. While one is parsed and looked at, the next is under way; no more than these two

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator
+import os
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -31,6 +32,16 @@ class ServerBackend(Backend):
     keeps_journals: ClassVar[bool] = True
     _compared: list[tuple[ArtifactRoot, ...]] = field(default_factory=list, init=False, repr=False, compare=False)
     """Roots that were compared with what the server sees."""
+    tell: Callable[[str], None] = field(default=lambda _: None, repr=False, compare=False)
+    """Shows one line to whoever waits for the server."""
+    _answered: list[bool] = field(default_factory=list, init=False, repr=False, compare=False)
+    """Whether it did, in this session."""
+
+    @contextmanager
+    def _answering(self) -> Iterator[tuple[ClientReader, Rest]]:
+        with answering(self.uri, self.info, self.tell, answered=bool(self._answered)) as found:
+            self._answered.append(True)
+            yield found
 
     @property
     def tells_spellings_apart(self) -> bool:
@@ -44,12 +55,12 @@ class ServerBackend(Backend):
         return self._read(also, locations=False)[0], None
 
     def _read(self, also: Collection[str], *, locations: bool) -> tuple[Snapshot, Rows]:
-        with answering(self.uri, self.info) as (reader, _):
+        with self._answering() as (reader, _):
             snapshot, rows = reader.read(self.info, self.settings, also, locations=locations)
         return replace(snapshot, info=replace(snapshot.info, workspace=_workspace())), rows
 
     def details(self, run_ids: Collection[str]) -> tuple[dict[str, Run], dict[str, LoggedModel]]:
-        with answering(self.uri, self.info) as (reader, _):
+        with self._answering() as (reader, _):
             return reader.details(run_ids)
 
     def keep_what_is_hidden(self, artifacts: Artifacts) -> Artifacts:
@@ -60,7 +71,7 @@ class ServerBackend(Backend):
     def newest_row(self, before: int) -> int | None:
         from mlflow_compliance.store.backends.listing import newest_served
 
-        with answering(self.uri, self.info) as (reader, rest):
+        with self._answering() as (reader, rest):
             return newest_served(rest, reader.experiment_ids(), before)
 
     def refuse_other_files(self, artifacts: Artifacts) -> None:
@@ -68,7 +79,7 @@ class ServerBackend(Backend):
 
         # Asked of every finding that a report shows: the answer of the first time counts.
         if artifacts.roots not in self._compared:
-            with answering(self.uri, self.info) as (_, rest):
+            with self._answering() as (_, rest):
                 refuse_other_files(rest, self.info.uri, artifacts)
             self._compared.append(artifacts.roots)
 
@@ -77,7 +88,7 @@ class ServerBackend(Backend):
         from mlflow_compliance.store.backends.rest import SERVER_INFO
         from mlflow_compliance.store.storage.http_errors import AnswerError
 
-        with answering(self.uri, self.info) as (_, rest):
+        with self._answering() as (_, rest):
             try:
                 return bool(rest.get(SERVER_INFO).get("workspaces_enabled"))
             except AnswerError:
@@ -93,28 +104,39 @@ class ClientBackend(Backend):
 
 
 @contextmanager
-def answering(uri: str, info: StoreInfo) -> Iterator[tuple[ClientReader, Rest]]:
-    """A reader of a server that showed that it is one and hides nothing from the caller. Refusals are told as
-    StoreError.
+def answering(
+    uri: str, info: StoreInfo, tell: Callable[[str], None], *, answered: bool
+) -> Iterator[tuple[ClientReader, Rest]]:
+    """A reader of a server that showed that it is one and hides nothing from the caller; one that has `answered`
+    before is waited for. Refusals are told as StoreError.
     """
+    from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES
     from mlflow.exceptions import MlflowException
     from mlflow.tracking import MlflowClient
 
     from mlflow_compliance.store.backends.client import ClientReader
     from mlflow_compliance.store.backends.listing import RestListing
     from mlflow_compliance.store.backends.rest import SEARCH_EXPERIMENTS, Rest
+    from mlflow_compliance.store.backends.retries import first_contact, retries_told
     from mlflow_compliance.store.backends.server_visibility import refuse_if_hidden
     from mlflow_compliance.store.storage.http_errors import AnswerError, refusal
 
     logging.getLogger("mlflow").setLevel(logging.ERROR)
-    logging.getLogger("urllib3").setLevel(logging.ERROR)  # it would tell of every retry
-    rest = Rest(uri)
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # it would tell of every retry, with the URI
+    rest, once = Rest(uri), not answered
     try:
-        rest.post(SEARCH_EXPERIMENTS, {"max_results": 1})
-        refuse_if_hidden(rest, info.uri)
-        yield ClientReader(MlflowClient(tracking_uri=uri, registry_uri=uri), RestListing(rest)), rest
+        if not answered:
+            first_contact(rest, info.uri, tell)
+        once = False
+        with retries_told(info.uri, tell):
+            if answered:
+                rest.post(SEARCH_EXPERIMENTS, {"max_results": 1})
+            refuse_if_hidden(rest, info.uri)
+            yield ClientReader(MlflowClient(tracking_uri=uri, registry_uri=uri), RestListing(rest)), rest
     except (MlflowException, AnswerError, OSError) as error:
-        raise StoreError(f"the tracking server {info.uri} cannot be read: {refusal(error, uri)}") from error
+        once = once and MLFLOW_HTTP_REQUEST_MAX_RETRIES.name not in os.environ
+        said = refusal(error, uri, once=once)
+        raise StoreError(f"the tracking server {info.uri} cannot be read: {said}") from error
 
 
 def through_client(uri: str, info: StoreInfo, settings: Settings, also: Collection[str]) -> tuple[Snapshot, Rows]:

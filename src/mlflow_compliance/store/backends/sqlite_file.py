@@ -42,7 +42,7 @@ def meant(path: str) -> str:
     """The tracking URI of a database that lies at a path or, as mlflow.db, in the folder there; empty where none
     does.
     """
-    found = next((place for place in (path, os.path.join(path, "mlflow.db")) if is_sqlite(place)), "")
+    found = next((place for place in (path, f"{path}/mlflow.db") if is_sqlite(place)), "")
     return f"sqlite:///{os.path.abspath(found)}" if found else ""
 
 

@@ -13,6 +13,7 @@ from mlflow.environment_variables import (
     MLFLOW_TRACKING_CLIENT_CERT_PATH,
 )
 from mlflow.exceptions import MlflowException
+from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 from mlflow_compliance.errors import first_line
 from mlflow_compliance.safe_text import without_secrets
@@ -35,13 +36,18 @@ _FILES = "MLFLOW_TRACKING_CLIENT_CERT_PATH and MLFLOW_TRACKING_SERVER_CERT_PATH"
 _TLS = re.compile(r"\[[A-Z0-9: _]+\][^()'\"]*")
 
 
-def refusal(error: BaseException, uri: str) -> str:
-    """Why a server gave no answer that can be used."""
+def refusal(error: BaseException, uri: str, *, once: bool = False) -> str:
+    """Why a server gave no answer that can be used; `once` where it was asked a single time."""
     chain = list(_chain(error))
     told = " ".join(map(str, chain))
     retries = f"also after {MLFLOW_HTTP_REQUEST_MAX_RETRIES.get()} retries (MLFLOW_HTTP_REQUEST_MAX_RETRIES)"
-    if any(isinstance(item, requests.exceptions.SSLError) for item in chain) and "EOF occurred" not in told:
+    if is_definite(error):
         return _of_tls(told)
+    if once and never_connected(error):
+        return (
+            f"it does not answer ({why_silent(error)}): check that it runs, and the tracking URI; with "
+            f"{MLFLOW_HTTP_REQUEST_MAX_RETRIES.name} set, it is asked again"
+        )
     if gave_up := _GAVE_UP.search(told):
         return f"it answers {_named(int(gave_up[1]))}, {retries}: try again when it has recovered"
     if any(isinstance(item, requests.exceptions.Timeout) for item in chain):
@@ -53,8 +59,7 @@ def refusal(error: BaseException, uri: str) -> str:
         isinstance(item, requests.exceptions.ConnectionError | requests.exceptions.ChunkedEncodingError)
         for item in chain
     ):
-        found = _SYSTEM.search(told)
-        why = found[1].strip().lower() if found else "the connection broke off"
+        why = why_silent(error)
         return (
             f"it does not answer ({why}), {retries}: check that it runs, and the tracking "
             f"URI{'' if 'refused' in why else _certified(uri or told)}"
@@ -70,6 +75,31 @@ def refusal(error: BaseException, uri: str) -> str:
     if missing := _NO_FILE.search(told):
         return f"there is no {missing[1]} at {missing[2]}: check what {_FILES} name"
     return without_secrets(first_line(error), uri)
+
+
+def why_silent(error: BaseException) -> str:
+    """Why there is no answer, in a few words without any of the URI."""
+    told = " ".join(map(str, _chain(error)))
+    if gave_up := _GAVE_UP.search(told):
+        return _named(int(gave_up[1]))
+    if found := _SYSTEM.search(told):
+        return found[1].strip().lower()
+    if "NameResolutionError" in told or "Failed to resolve" in told:
+        return "its name is not known"
+    return "it takes long" if "timed out" in told.lower() else "the connection broke off"
+
+
+def never_connected(error: BaseException) -> bool:
+    """Whether nobody took the connection: no such host, nothing that listens there, or no way to it."""
+    reasons = (getattr(word, "reason", word) for item in _chain(error) for word in (*item.args, item))
+    return any(isinstance(reason, NewConnectionError | ConnectTimeoutError) for reason in reasons)
+
+
+def is_definite(error: BaseException) -> bool:
+    """Whether the two sides do not agree on TLS, which asking again does not change."""
+    chain = list(_chain(error))
+    broke_off = "EOF occurred" in " ".join(map(str, chain))
+    return any(isinstance(item, requests.exceptions.SSLError) for item in chain) and not broke_off
 
 
 def _of_tls(told: str) -> str:
