@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from mlflow_compliance.api import (
     METADATA,
     METADATA_HASH,
+    RULE_ADVICE,
     TERMINAL_STATUSES,
     Artifacts,
     Change,
@@ -33,20 +34,23 @@ from mlflow_compliance.api import (
 from .claiming import claim_roots
 from .signing import sign
 
-UNREAD = "see to what is said of it (its permissions, the link, whoever writes to it), then run again"
+UNREAD = "what cannot be read is not judged"
+READ = "see to what is said of it (its permissions, `chmod u+r FILE`, the link, whoever writes to it), then run again"
 """The way out where a file cannot be read."""
-MEANT = 'add the line {"path": "its path", "sha256": ""} to hashes.jsonl beside the journals'
+MEANT = 'if the change was meant, add the line `{"path": "its path", "sha256": ""}` to hashes.jsonl beside the journals'
 """The way out where a file that is on record was changed on purpose."""
+ONCE = 'log large inputs once and refer to them: `mlflow.log_input(mlflow.data.from_pandas(frame, source="s3://..."))`'
 
 
 @fixer("ART001", reads_files=True)
 def share(finding: Finding, context: Context) -> Iterator[Change]:
     """Give equal files one physical copy; every path and its bytes stay."""
     if finding.entity.kind == "unread":
-        raise Unfixable(UNREAD)
+        raise Unfixable(UNREAD, advice=READ)
     if finding.entity.kind == "archive":
         raise Unfixable(
-            "their bytes differ, so sharing one copy would change evidence: delete the run that is not needed"
+            "their bytes differ, so sharing one copy would change evidence",
+            advice="delete the run that is not needed: `mlflow runs delete --run-id RUN_ID`",
         )
     artifacts = context.snapshot.artifacts
     group = artifacts.duplicate(finding.entity.key) if artifacts else None
@@ -56,27 +60,24 @@ def share(finding: Finding, context: Context) -> Iterator[Change]:
         yield from _pointed(group, artifacts, context.snapshot)
         return
     if not all(map(in_folder, group.paths)):
-        raise Unfixable(
-            "objects in a bucket cannot share bytes, and nothing is ever deleted there: log large inputs once and "
-            "refer to them"
-        )
+        raise Unfixable("objects in a bucket cannot share bytes, and nothing is ever deleted there", advice=ONCE)
     doubts = {path: doubt for path in group.paths if (doubt := artifacts.doubt(path))}
     paths = [path for path in group.paths if path not in doubts]
     if doubts and len({artifacts.files[path].copy for path in paths}) < 2:
-        raise Unfixable(str(next(iter(doubts.values()))))
+        doubt = next(iter(doubts.values()))
+        raise Unfixable(doubt.reason, advice=doubt.way)
     for path in paths:
         file = artifacts.files[path]
         if file.copy in artifacts.linked_outside:
             raise Unfixable(
-                f"{artifacts.relative(path)} has a hard link outside the artifact roots, which would change with "
-                "it: part them first"
+                f"{artifacts.relative(path)} has a hard link outside the artifact roots, which would change with it",
+                advice="part them first: `cp -p FILE FILE.new && mv FILE.new FILE`",
             )
-        if _is_being_written(file.owner, context.snapshot):
-            raise Unfixable(f"{file.owner} has not ended and may still write to {artifacts.relative(path)}")
+        _refuse_while_written(file.owner, path, context.snapshot)
     kept = paths[0]
     extras = [path for path in paths if artifacts.files[path].copy != artifacts.files[kept].copy]
     if any(artifacts.device(path) != artifacts.device(kept) for path in extras):
-        raise Unfixable("its copies lie on different file systems, which cannot share bytes")
+        raise Unfixable("its copies lie on different file systems, which cannot share bytes", advice=RULE_ADVICE)
     yield from claim_roots(artifacts, (kept, *extras))
     for path in extras:
         mates = tuple(
@@ -93,17 +94,22 @@ def _pointed(group: DuplicateGroup, artifacts: Artifacts, snapshot: Snapshot) ->
         path for path in group.paths if any(above in artifacts.models for above in upwards(os.path.dirname(path)))
     ]
     if len(folders) > 1:
-        raise Unfixable(
-            "several of its copies lie in model folders, into which nothing is written: log large inputs once and "
-            "refer to them"
-        )
+        raise Unfixable("several of its copies lie in model folders, into which nothing is written", advice=ONCE)
     kept = (folders or group.paths)[0]
     for path in group.paths:
         owner, root = artifacts.files[path].owner, artifacts.root_of(path)
-        if _is_being_written(owner, snapshot):
-            raise Unfixable(f"{owner} has not ended and may still write to {artifacts.relative(path)}")
+        _refuse_while_written(owner, path, snapshot)
         if path != kept and root is not None:
             yield PointToCopy(path, root.path, kept, group.sha256, group.size)
+
+
+def _refuse_while_written(owner: EntityRef | None, path: str, snapshot: Snapshot) -> None:
+    assert snapshot.artifacts is not None
+    if _is_being_written(owner, snapshot):
+        raise Unfixable(
+            f"{owner} has not ended and may still write to {snapshot.artifacts.relative(path)}",
+            advice='let its run end, or end it: `MlflowClient().set_terminated("RUN_ID", "KILLED")`',
+        )
 
 
 def _is_being_written(owner: EntityRef | None, snapshot: Snapshot) -> bool:
@@ -125,7 +131,7 @@ def quarantine(finding: Finding, context: Context) -> Iterator[Change]:
         return
     doubt = artifacts.doubt(item.path)
     if doubt:
-        raise Unfixable(doubt.way or doubt.reason)
+        raise Unfixable(doubt.reason, advice=doubt.way)
     yield from claim_roots(artifacts, [item.path])
     yield MoveToQuarantine(item.path, root.path, item.files, item.size)
 
@@ -140,23 +146,26 @@ def put_hash_on_record(finding: Finding, context: Context) -> Iterator[Change]:
         return
     if finding.code == "kept-journal-differs":
         raise Unfixable(
-            "restore it from a backup, or move by hand what else is there; where that cannot be done delete the run: "
-            "the next --fix keeps the journal anew from the folder that it was written to"
+            "a journal is not rewritten",
+            advice="restore it from a backup, or move by hand what else is there; where that cannot be done delete the "
+            "run, `mlflow runs delete --run-id RUN_ID`: the next --fix keeps the journal anew from the folder that it "
+            "was written to",
         )
     artifacts, records = context.snapshot.artifacts, hashes_on_record(context).get(finding.entity.key, [])
     if finding.code == "no-hash":
         yield _hash_of_metadata(finding.entity.key, context)
         return
     if artifacts and finding.entity.key in artifacts.unread:
-        raise Unfixable(UNREAD)
+        raise Unfixable(UNREAD, advice=READ)
     digest = next((item.sha256 for item in records), None)
     same = next((path for path, found in sorted(artifacts.hashes.items()) if found == digest), "") if artifacts else ""
+    copied = f"copy {same} there, which holds the same bytes" if same else ""
     if any(item.of_production for item in records):
-        way = f"copy {same} there, which holds the same bytes" if same else "restore what is on record from a backup"
-        raise Unfixable(f"{way}; if the change was meant, log a new production run: what is on record is not rewritten")
-    if same:
-        raise Unfixable(f"copy {same} there, which holds the same bytes; if the change was meant, {MEANT}")
-    raise Unfixable(f"restore the file from a backup; if the change was meant, {MEANT}")
+        way = copied or "restore what is on record from a backup"
+        raise Unfixable(
+            "what is on record is not rewritten", advice=f"{way}; if the change was meant, log a new production run"
+        )
+    raise Unfixable("a file is not written over", advice=f"{copied or 'restore the file from a backup'}; {MEANT}")
 
 
 def _hash_of_metadata(run_id: str, context: Context) -> SetRunTag:
@@ -167,13 +176,18 @@ def _hash_of_metadata(run_id: str, context: Context) -> SetRunTag:
     found = held(path, snapshot)
     said = snapshot.evidence.journalled.get(run_id) if snapshot.evidence else None
     if said is None or not said.sha256:
+        digest = found.sha256 if found else "its SHA-256"
         raise Unfixable(
-            f"the journal of the repair that built it is not here, so nothing proves what {METADATA} held: run --fix "
-            "where the journals lie ([journal] folder), or see that it is the file of that time (a backup) and set the "
-            f"tag to {found.sha256 if found else 'its SHA-256'} yourself"
+            f"the journal of the repair that built it is not here, so nothing proves what {METADATA} held",
+            advice="run --fix where the journals lie ([journal] folder), or see that it is the file of that time (a "
+            f'backup) and set the tag: `MlflowClient().set_tag("RUN_ID", "{METADATA_HASH}", "{digest}")`',
         )
     if found is None or found.sha256 != said.sha256:
-        raise Unfixable(f"{METADATA} is not what the journal {said.journal} says: restore it from a backup first")
+        raise Unfixable(
+            f"{METADATA} is not what the journal {said.journal} says",
+            advice="restore it from a backup, `mlflow artifacts log-artifact --run-id RUN_ID --local-file "
+            f"backup/{METADATA}`, then run --fix",
+        )
     return SetRunTag(run_id, METADATA_HASH, found.sha256, None)
 
 
@@ -183,13 +197,14 @@ def give_back(finding: Finding, context: Context) -> Iterator[Change]:
     artifacts = context.snapshot.artifacts
     if finding.code == "manifest":
         raise Unfixable(
-            "restore it from a backup, or move what lies beside it back by hand; nothing of it is given back by "
-            "this program"
+            "nothing of it is given back by this program",
+            advice="restore the manifest from a backup, or move what lies beside it back by hand: `mv -n PATH "
+            "FORMER_PLACE`",
         )
     item = artifacts.quarantined.get(finding.entity.key) if artifacts else None
     if artifacts is None or item is None:
         return
     reason = item.problem or str(artifacts.doubt(item.former) or "")
     if reason:
-        raise Unfixable(reason)
+        raise Unfixable(reason, advice=RULE_ADVICE)
     yield GiveBack(item.former, item.path, item.root, len(item.files), item.size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import json
 import os
 from collections.abc import Iterator
 
@@ -46,6 +47,8 @@ from mlflow_compliance.api import (
 from .restoring import way_back
 from .retiring import refuse_what_is_relied_on, retire, set_tags
 
+MOST = 3
+"""Experiments that are named as what may be in force."""
 LONGEST_TAG = 5000
 """Characters that every version of MLflow takes as the value of a run's tag."""
 
@@ -56,43 +59,61 @@ def merge(finding: Finding, context: Context) -> Iterator[Change]:
     not copied again.
     """
     if finding.code == "claimed-twice":
-        raise Unfixable("narrow the `experiments` patterns of one of them, or give each production_tags of its own")
-    if finding.code == "production-elsewhere":
         raise Unfixable(
-            "the run that the alias names is not moved: name this experiment as `primary` and let `experiments` cover "
-            "it in compliance.toml, or let the alias name a version of a run in the right one"
+            "which of the two it is nobody but you can tell",
+            advice="narrow the patterns of one of them under [[products]] in compliance.toml, "
+            '`experiments = ["credit_*"]`, or give each tags of its own, `production_tags = { stage = "credit" }`',
+        )
+    if finding.code == "production-elsewhere":
+        name = context.snapshot.experiments[finding.entity.key].own_name if finding.entity.kind == "experiment" else ""
+        raise Unfixable(
+            "the run that the alias names is not moved",
+            advice="name this experiment under [[products]] in compliance.toml, "
+            f"`primary = {quoted(name or 'EXPERIMENT_NAME')}`, and let `experiments` cover it; or let the alias name a "
+            "version of a run in the right one",
         )
     if finding.code == "no-production" and finding.cause is not None:
-        raise Unfixable("let the alias name a version whose run is there: see RUN002")
+        raise Unfixable("the alias leads to no run", advice="let it name a version whose run is there: see RUN002")
     if finding.entity.kind != "experiment":
-        raise Unfixable("name the experiment that is in force as `primary` of the product in compliance.toml")
+        names = [quoted(name) for name in _claimed_names(finding, context)] or ['"EXPERIMENT_NAME"']
+        lines = " or ".join(f"`primary = {name}`" for name in names[:MOST])
+        raise Unfixable(
+            "nothing says which experiment is in force",
+            advice=f"name the one in force under [[products]] in compliance.toml: {lines}",
+        )
     rival = context.snapshot.experiments[finding.entity.key]
     if finding.code == "named-like-production":
         name = quoted(glob.escape(rival.own_name))
         raise Unfixable(
-            f"if it is production, write production_names = [{name}] for the product in compliance.toml; if not, "
-            "production_names = []"
+            "it is only named like production (built in)",
+            advice=f"if it is production, write `production_names = [{name}]` under [[products]] in compliance.toml; "
+            "if not, `production_names = []`",
         )
     if context.settings.looks_like_a_test(rival):
-        names = (
-            f"lifecycle tag {context.settings.experiments.lifecycle_tag}, or experiments.test_names in compliance.toml"
-        )
         raise Unfixable(
-            f"it says that it is production and is named like a test (built in): say which it is, by its {names}"
+            "it says that it is production and is named like a test (built in)",
+            advice=f"say which it is: {_tagging(context.settings, 'archived')}, or `test_names = "
+            f"[{quoted(glob.escape(rival.own_name))}]` under [experiments] in compliance.toml",
         )
     primary = _primary_for(rival, context)
     if context.settings.is_test(primary) or is_archived(context.settings, primary):
         raise Unfixable(
-            f"the primary experiment {primary.name!r} is itself a test or archived one: nothing is merged into that"
+            f"the primary experiment {primary.name!r} is itself a test or archived one: nothing is merged into that",
+            advice="name the one in force under [[products]] in compliance.toml, `primary = "
+            f"{quoted(rival.own_name)}` say",
         )
     counts = (("traces", rival.traces), ("logged models that no run wrote", rival.loose_models), *rival.dependents)
     left = [f"{number} {what}" for what, number in counts if number]
     if left:
-        raise Unfixable(f"{' and '.join(left)} in it cannot be copied and would stay behind: move or delete them first")
+        raise Unfixable(
+            f"{' and '.join(left)} in it cannot be copied and would stay behind",
+            advice=f"move or delete them first; or let it stay: {_tagging(context.settings, 'archived')}, and take its "
+            "mark of production off",
+        )
     refuse_what_is_relied_on(rival, context)
     runs = context.snapshot.runs_of(rival.experiment_id)
     if len(runs) != rival.count():
-        raise Unfixable(f"only {len(runs)} of its {rival.count()} runs could be read in full")
+        raise Unfixable(f"only {len(runs)} of its {rival.count()} runs could be read in full", advice="run --fix again")
     yield from _copies(runs, rival, primary, context.snapshot)
     yield from set_tags(primary, {context.settings.experiments.lifecycle_tag: "production"})
     yield from retire(rival, f"merged into experiment {primary.experiment_id} ({primary.name})", primary.experiment_id)
@@ -107,7 +128,8 @@ def _primary_for(rival: Experiment, context: Context) -> Experiment:
             found.add(primary)
     if len(found) != 1:
         raise Unfixable(
-            "it counts as production of several products: narrow their `experiments` patterns in compliance.toml"
+            "it counts as production of several products",
+            advice='narrow their patterns under [[products]] in compliance.toml: `experiments = ["credit_*"]`',
         )
     return context.snapshot.experiments[found.pop()]
 
@@ -128,9 +150,15 @@ def _copies(runs: list[Run], rival: Experiment, primary: Experiment, snapshot: S
     known = _datasets_in(primary, snapshot)
     for run in wanted:
         if not run.start_time:
-            raise Unfixable(f"run {run.run_id} has no start time, and MLflow would give its copy today's")
+            raise Unfixable(
+                f"run {run.run_id} has no start time, and MLflow would give its copy today's",
+                advice=f"delete it if nobody needs it: `mlflow runs delete --run-id {run.run_id}`",
+            )
         if snapshot.artifacts is None or run.ref.place not in snapshot.artifacts.locations:
-            raise Unfixable(f"the artifacts of run {run.run_id} cannot be reached from here, so they cannot be copied")
+            raise Unfixable(
+                f"the artifacts of run {run.run_id} cannot be reached from here, so they cannot be copied",
+                advice="mend ART003 first: `pytest --compliance-explain=ART003` says how",
+            )
         _refuse_what_cannot_be_copied(run, snapshot, snapshot.artifacts)
         parent = run.tags.get(PARENT)
         if parent in complete:
@@ -178,8 +206,8 @@ def _refuse_what_came_later(run: Run, copy: Run, snapshot: Snapshot) -> None:
             more.append("artifacts")
     if more:
         raise Unfixable(
-            f"run {run.run_id} got other {', '.join(more)} after an earlier repair copied it: delete its copy "
-            f"{copy.run_id}, and it is copied anew"
+            f"run {run.run_id} got other {', '.join(more)} after an earlier repair copied it",
+            advice=f"delete its copy, `mlflow runs delete --run-id {copy.run_id}`, and it is copied anew",
         )
 
 
@@ -190,11 +218,15 @@ def _refuse_what_cannot_be_copied(run: Run, snapshot: Snapshot, artifacts: Artif
         for path, file in artifacts.under(folder).items():
             if file.copy.startswith(LINK):
                 raise Unfixable(
-                    f"{artifacts.relative(path)} is a symbolic link, which a copy would lose: put the file itself there"
+                    f"{artifacts.relative(path)} is a symbolic link, which a copy would lose",
+                    advice='put the file itself there: `cp --remove-destination "$(readlink -f FILE)" FILE`',
                 )
         for path, reason in artifacts.unread.items():
             if path.startswith(folder + os.sep):
-                raise Unfixable(f"{artifacts.relative(path)} cannot be copied ({reason})")
+                raise Unfixable(
+                    f"{artifacts.relative(path)} cannot be copied ({reason})",
+                    advice="make it readable, `chmod -R u+rX FOLDER` say, then run --fix again",
+                )
 
 
 def _parents_first(runs: list[Run]) -> list[Run]:
@@ -217,36 +249,70 @@ def retire_test(finding: Finding, context: Context) -> Iterator[Change]:
     if finding.code == "named-like-a-test":
         name = quoted(glob.escape(experiment.own_name))
         raise Unfixable(
-            f"if it is one, add {name} to experiments.test_names in compliance.toml; if not, give it a tag "
-            f"{_lifecycle(context.settings)}"
+            "it is only named like a test (built in)",
+            advice=f"if it is one, add it under [experiments] in compliance.toml, `test_names = [{name}]`; if not, say "
+            f"what it is: {_tagging(context.settings, 'reference')}",
         )
     refuse_what_is_relied_on(experiment, context)
     marked = [
         run for run in context.snapshot.runs_of(experiment.experiment_id) if any(said_in(run.tags, context.settings))
     ]
     if any(said_in(experiment.tags, context.settings)):
-        raise Unfixable("it is itself marked as production: take the mark off, or give it another name")
+        raise Unfixable(
+            "it is itself marked as production",
+            advice='take the mark off, `MlflowClient().set_experiment_tag("EXPERIMENT_ID", "stage", "superseded")`, or '
+            "give it another name: `mlflow experiments rename --experiment-id EXPERIMENT_ID --new-name NEW_NAME`",
+        )
     if marked:
-        raise Unfixable(f"its {marked[0].ref} is marked as production: take the mark off, or move the run")
+        raise Unfixable(
+            f"its {marked[0].ref} is marked as production",
+            advice=f'take the mark off, `MlflowClient().set_tag("{marked[0].run_id}", "stage", "superseded")`, or log '
+            "the run again where it belongs",
+        )
     yield from retire(experiment, "test experiment")
 
 
-def _lifecycle(settings: Settings) -> str:
+def _tagging(settings: Settings, value: str) -> str:
+    """The call that says what an experiment is, and the values that there are."""
     rules = settings.experiments
-    return f"{rules.lifecycle_tag} ({', '.join(rules.lifecycle_values)})"
+    said = value if value in rules.lifecycle_values else next(iter(rules.lifecycle_values), value)
+    call = (
+        f'`MlflowClient().set_experiment_tag("EXPERIMENT_ID", {json.dumps(rules.lifecycle_tag)}, {json.dumps(said)})`'
+    )
+    return f"{call} ({', '.join(rules.lifecycle_values)})"
+
+
+def _claimed_names(finding: Finding, context: Context) -> Iterator[str]:
+    """The experiments that count as a product's production."""
+    for product in context.settings.products:
+        if finding.entity.key == product.name:
+            for key in standing(product, claims_in(context)):
+                yield context.snapshot.experiments[key].own_name
 
 
 @fixer("EXP003")
 def archive(finding: Finding, context: Context) -> Iterator[Change]:
     """Archive what the settings call development; never guess what anything else is."""
     if finding.code == "mark-spelled-otherwise":
-        raise Unfixable("spell the tag as the settings do where it is production; where it is not, take it off")
+        raise Unfixable(
+            "whether it is production nobody but you can tell",
+            advice="spell the tag as the settings do where it is production; where it is not, take it off: "
+            f"{_mark_off(finding, context)}",
+        )
     if finding.code == "production-of-no-product":
-        raise Unfixable("take the tag off, or let a product in compliance.toml cover it by its `experiments`")
+        raise Unfixable(
+            "whether it is production nobody but you can tell",
+            advice=f"take the tag off, {_mark_off(finding, context)}, or let a product in compliance.toml cover it: "
+            '`experiments = ["fraud-*"]` under [[products]]',
+        )
     experiment = context.snapshot.experiments[finding.entity.key]
     tag = context.settings.experiments.lifecycle_tag
     if not context.settings.is_development(experiment) and experiment.tags.get(tag) != "archived":
-        raise Unfixable(f"say what it is: set its tag {tag}, or add it to [experiments] development in compliance.toml")
+        raise Unfixable(
+            "what it is nobody but you can tell",
+            advice=f"say it: {_tagging(context.settings, 'archived')}, or name it under [experiments] in "
+            f"compliance.toml: `development = [{quoted(glob.escape(experiment.own_name))}]`",
+        )
     said = experiment.tags.get(NOTE, "")
     note = (
         said
@@ -254,6 +320,22 @@ def archive(finding: Finding, context: Context) -> Iterator[Change]:
         else f"[ARCHIVED] Development work, kept as evidence; nothing here is in force.\n\n{said}".rstrip()
     )
     yield from set_tags(experiment, {tag: "archived", NOTE: note})
+
+
+def _mark_off(finding: Finding, context: Context) -> str:
+    """The call that takes a mark of production off an experiment or a run."""
+    tag = json.dumps(_marking_tag(finding, context))
+    if finding.entity.kind == "run":
+        return f'`MlflowClient().delete_tag("RUN_ID", {tag})`'
+    return f'`MlflowClient().set_experiment_tag("EXPERIMENT_ID", {tag}, "archived")`'
+
+
+def _marking_tag(finding: Finding, context: Context) -> str:
+    """The tag by which something says that it is production."""
+    kind, key, _ = finding.entity
+    owners = context.snapshot.runs if kind == "run" else context.snapshot.experiments
+    marks = [tag for tag, _ in said_in(owners[key].tags, context.settings)]
+    return marks[0] if marks else context.settings.experiments.lifecycle_tag
 
 
 @fixer("EXP004")
@@ -264,21 +346,26 @@ def free_name(finding: Finding, context: Context) -> Iterator[Change]:
     primary_of = [product.name for product in context.settings.products if product.primary == experiment.name]
     if primary_of:
         raise Unfixable(
-            f"it is the primary experiment of product {primary_of[0]}: {way_back(experiment.experiment_id)}; or name "
-            "another one in compliance.toml"
+            f"it is the primary experiment of product {primary_of[0]}",
+            advice=f"{way_back(experiment.experiment_id)}; or name another one under [[products]] in compliance.toml: "
+            '`primary = "EXPERIMENT_NAME"`',
         )
     missed = lost(context).get(experiment.experiment_id)
     if missed:
-        raise Unfixable(f"it is to be restored, under its own name: {missed.why[0].why}, see RET001")
+        raise Unfixable(
+            f"it is to be restored, under its own name: {missed.why[0].why}, see RET001",
+            advice=way_back(experiment.experiment_id),
+        )
     for key, state in snapshot.behind_versions.items():
         if state.experiment_id == experiment.experiment_id:
             raise Unfixable(
-                f"a registered version relies on {'model' if is_model(key) else 'run'} {key} in it: see REG004"
+                f"a registered version relies on {'model' if is_model(key) else 'run'} {key} in it: see REG004",
+                advice=way_back(experiment.experiment_id),
             )
     if experiment.count():
         raise Unfixable(
-            f"{experiment.count()} of its runs are active, which its renaming could delete: "
-            f"{way_back(experiment.experiment_id)}"
+            f"{experiment.count()} of its runs are active, which its renaming could delete",
+            advice=way_back(experiment.experiment_id),
         )
     yield RenameDeletedExperiment(experiment.experiment_id, experiment.retired_name, experiment.name)
 

@@ -23,6 +23,7 @@ from mlflow_compliance.api import (
     NOTE,
     NOW,
     OVERRULED,
+    RULE_ADVICE,
     SHA256,
     SUPERSEDED,
     SUPERSEDED_BY,
@@ -51,6 +52,7 @@ from mlflow_compliance.api import (
     number,
     primary_of,
     production_runs,
+    quoted,
     served,
     standing,
 )
@@ -65,10 +67,16 @@ LIMITATIONS = (
 )
 DESCRIPTION = "description"
 """The same for programs: a tag with the name that people look for."""
-ADVICE = (
-    "log the model to this run with mlflow.<flavor>.log_model, mark the run that has it as production, or "
-    "name what to build one from: {missing}"
-)
+LINES = {
+    "run_name": '`run_name = "production_v1"`',
+    "model": '`model = "models/model.pkl"`',
+    "predictions": '`predictions = "results/predictions.parquet"`',
+    "threshold": "`threshold = 0.5`",
+}
+"""What a product must name so that a run can be built -> its line of TOML."""
+DECIDE = 'say which counts, under [products.production] in compliance.toml: `decisions = {{ {name} = "{value}" }}`'
+NARROW = 'narrow their patterns under [[products]] in compliance.toml: `experiments = ["credit_*"]`'
+PRIMARY = "name it under [[products]] in compliance.toml: `primary = {name}`"
 
 
 def product_of(finding: Finding, context: Context) -> Product:
@@ -93,8 +101,7 @@ def build(finding: Finding, context: Context) -> Iterator[Change]:
     kind, _, name = finding.entity.kind.partition("_")
     if planned is not None and kind == "required" and not _offers(planned, name, finding.entity.label):
         raise Unfixable(
-            f"nothing that the settings name gives a run the {name} {finding.entity.label}: log it to the run, or "
-            "take it off the list"
+            f"nothing that the settings name gives a run the {name} {finding.entity.label}", advice=RULE_ADVICE
         )
     yield from changes
 
@@ -109,17 +116,22 @@ def build_for(product: Product, context: Context) -> Iterator[Change]:
     primary = context.snapshot.experiments.get(found or "")
     if primary is None:
         raise Unfixable(
-            "first one experiment must be the product's production: name it as `primary` in compliance.toml"
+            "first one experiment must be the product's production",
+            advice=PRIMARY.format(name='"EXPERIMENT_NAME"'),
         )
     if found in guessed_by(product, context):
         said = f"{primary.name!r} is only named like production (production_names, built in)"
-        raise Unfixable(f"{said}: name it as `primary` of product {product.name} in compliance.toml")
+        raise Unfixable(said, advice=PRIMARY.format(name=quoted(primary.name)))
     for run in runs:
         _refuse_several_products(run, context)
     bundle = bundle_for(product, context.snapshot)
     replaced = [run for run in runs if run.status != "RUNNING"]
     if len(replaced) != len(runs):
-        raise Unfixable("a run that is marked as production has not ended: let it finish, or end it")
+        going = next(run for run in runs if run.status == "RUNNING")
+        raise Unfixable(
+            "a run that is marked as production has not ended",
+            advice=f'let it finish, or end it: `MlflowClient().set_terminated("{going.run_id}", "FINISHED")`',
+        )
     for run in replaced:
         unknown = context.snapshot.unknown_files(run)
         if unknown:
@@ -147,13 +159,14 @@ def _refuse_alias(product: Product, context: Context) -> None:
     """Raise Unfixable where an alias says what is in production: whoever moves it decides, and that is no repair."""
     if product.by_alias:
         wanted = product.production
-        call = f"MlflowClient().set_registered_model_alias({wanted.registered_model!r}, {wanted.alias!r}, VERSION)"
-        first = (
-            f"{served(product, context.snapshot).problem}: register the model of the run that is in force"
+        names = f"{wanted.registered_model!r}, {wanted.alias!r}"
+        call = f"MlflowClient().set_registered_model_alias({names}, VERSION_IN_FORCE)"
+        reason, first = (
+            (served(product, context.snapshot).problem, "register the model of the run that is in force")
             if not production_runs(product, context)
-            else f"{product.loaded_as} says what is in production: log a run that has it, register its model"
+            else (f"{product.loaded_as} says what is in production", "log a run that has it, register its model")
         )
-        raise Unfixable(f"{first}, and name that version by {call}")
+        raise Unfixable(reason, advice=f"{first}, and name that version by `{call}`")
 
 
 def _refuse_named_by_alias(run: Run, product: Product, context: Context) -> None:
@@ -161,8 +174,9 @@ def _refuse_named_by_alias(run: Run, product: Product, context: Context) -> None
     other = named_by_alias(context).get(run.run_id, product.name)
     if other != product.name:
         raise Unfixable(
-            f"{run.ref} is in production of {other}, whose alias names it: narrow the `experiments` patterns of "
-            f"{product.name} in compliance.toml"
+            f"{run.ref} is in production of {other}, whose alias names it",
+            advice=f"narrow the patterns of {product.name} under [[products]] in compliance.toml: "
+            '`experiments = ["credit_*"]`',
         )
 
 
@@ -176,10 +190,7 @@ def _refuse_several_products(run: Run, context: Context) -> None:
         if any(found.run_id == run.run_id for found in production_runs(product, context))
     ]
     if len(names) > 1:
-        raise Unfixable(
-            f"{run.ref} counts as production of {', '.join(names)}: narrow their `experiments` patterns in "
-            "compliance.toml"
-        )
+        raise Unfixable(f"{run.ref} counts as production of {', '.join(names)}", advice=NARROW)
 
 
 def bundle_for(product: Product, snapshot: Snapshot) -> Bundle:
@@ -187,10 +198,13 @@ def bundle_for(product: Product, snapshot: Snapshot) -> Bundle:
     wanted = product.production
     missing = [name for name in ("run_name", "model", "predictions", "threshold") if getattr(wanted, name) is None]
     if missing:
-        raise Unfixable(ADVICE.format(missing=", ".join(f"products.production.{name}" for name in missing)))
+        lines = ", ".join(LINES[name] for name in missing)
+        raise Unfixable(
+            f"a run is built from what the settings name, and [products.production] has no {lines}", advice=RULE_ADVICE
+        )
     source = snapshot.sources[product.name]
     if source.bundle is None:
-        raise Unfixable(source.problem)
+        raise Unfixable(source.problem, advice=RULE_ADVICE)
     return source.bundle
 
 
@@ -361,8 +375,10 @@ def settle(finding: Finding, context: Context) -> Iterator[Change]:
     run = context.snapshot.runs.get(finding.entity.key) if finding.entity.kind == "run" else None
     if run is not None and finding.code == "production-in-archive":
         raise Unfixable(
-            "take the mark off the run, or its experiment out of the archive: which of them is wrong nobody but "
-            "you can tell"
+            "which of the two is wrong nobody but you can tell",
+            advice='take the mark off the run, `MlflowClient().set_tag("RUN_ID", "stage", "superseded")`, or its '
+            f'experiment out of the archive: `MlflowClient().set_experiment_tag("{run.experiment_id}", "lifecycle", '
+            '"production")`',
         )
     product = product_of(finding, context)
     current = current_run(product, context)
@@ -385,11 +401,14 @@ def keep_one_value(finding: Finding, context: Context) -> Iterator[Change]:
             continue
         if decided is None:
             raise Unfixable(
-                f"{fact} has the values {', '.join(sorted(found))} and nobody has decided: say which under "
-                "products.production.decisions"
+                f"{fact} has the values {', '.join(sorted(found))} and nobody has decided",
+                advice=DECIDE.format(name=fact, value=min(found)),
             )
         if current is None:
-            raise Unfixable(f"{decided} is decided for {fact}, and there is no one production run that has it")
+            raise Unfixable(
+                f"{decided} is decided for {fact}, and there is no one production run that has it",
+                advice="mend RUN002 first: `pytest --compliance-explain=RUN002` says how",
+            )
         overruled = {
             item.owner.key for item in values if item.owner.kind == "run" and number(item.value) != number(decided)
         }
@@ -402,8 +421,9 @@ def keep_one_value(finding: Finding, context: Context) -> Iterator[Change]:
             if run.experiment_id in guessed:
                 name = context.snapshot.experiments[run.experiment_id].name
                 raise Unfixable(
-                    f"{run.ref} is in {name!r}, which is only named like production (built in): write "
-                    "production_names for the product"
+                    f"{run.ref} is in {name!r}, which is only named like production (built in)",
+                    advice="say what counts, under [[products]] in compliance.toml: `production_names = "
+                    f"[{quoted(name)}]`",
                 )
             _refuse_named_by_alias(run, product, context)
             yield SetRunTag(run_id, SUPERSEDED_BY, current.run_id, run.tags.get(SUPERSEDED_BY))

@@ -77,5 +77,7 @@ def _decided(
         return Fact(name, values[0].value, "agreement", tuple(values))
     told = "; ".join(f"{item.value} ({item.place})" for item in values)
     raise Unfixable(
-        f"{name} has several values and nobody has decided: {told}; say which under products.production.decisions"
+        f"{name} has several values and nobody has decided: {told}",
+        advice="say which counts, under [products.production] in compliance.toml: "
+        f'`decisions = {{ {name} = "{values[0].value}" }}`',
     )

@@ -4,6 +4,7 @@ one, else advice.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 from urllib.parse import urlsplit
 
@@ -22,11 +23,12 @@ from mlflow_compliance.api import (
     Unfixable,
     Why,
     fixer,
+    quoted,
 )
 
 MOST = 5
 """What is missing is named so often; the rest is counted."""
-SETTLE = "write the lines below into compliance.toml, then run --fix"
+SETTLE = "write the lines of [store.relocate] that are given here into compliance.toml, then run --fix"
 
 
 @fixer("ART003", reads_files=True)
@@ -38,7 +40,7 @@ def relocate(finding: Finding, context: Context) -> Iterator[Change]:
     if finding.code == "relocated":
         yield _rewriting(finding.entity.key, artifacts, context.settings)
         return
-    raise Unfixable(_advice(finding, artifacts))
+    raise Unfixable("nothing says yet where the files are", advice=_advice(finding, artifacts))
 
 
 def _advice(finding: Finding, artifacts: Artifacts) -> str:
@@ -57,17 +59,22 @@ def _advice(finding: Finding, artifacts: Artifacts) -> str:
         why = "for reading alone, since the server needs what the rows say" if servers else "it rewrites the rows"
         return f"{SETTLE}: {why}"
     if moved:
-        return "say in [store.relocate] which of the folders it is; one that is a copy can be moved away"
+        return (
+            "say which of the folders it is, under [store.relocate] in compliance.toml: "
+            f"`{quoted(moved[0].prefix)} = {quoted(next(iter(moved[0].folders), 'FOLDER'))}`; one that is a copy can "
+            "be moved away"
+        )
     if unknown and unknown.place.startswith(("s3:", SERVED)):
         return (
-            "see that its bucket or server, and the credentials and the endpoint of this audit, are the right "
-            "ones; then run again"
+            "see that its bucket or server, and the credentials and the endpoint of this audit "
+            "(`MLFLOW_S3_ENDPOINT_URL=https://...`, `AWS_PROFILE=...`), are the right ones; then run again"
         )
     absent = (unknown and unknown.why is None) or any(item.root == finding.entity.key for item in artifacts.unreachable)
     back = "put them back where the rows say; " if absent else ""
+    prefix = quoted(unknown.place if unknown else finding.entity.key)
     return (
-        f"{back}if the files are here, map the prefix for reading: "
-        '[store.relocate] "<prefix in the row>" = "<folder here>"'
+        f"{back}if the files are here, map the place for reading, under [store.relocate] in compliance.toml: "
+        f'`{prefix} = "FOLDER HERE"`'
     )
 
 
@@ -76,18 +83,28 @@ def _rewriting(prefix: str, artifacts: Artifacts, settings: Settings) -> Change:
     places = [item for item in artifacts.elsewhere if item.prefix == prefix]
     wrong = [f"{_called(item)} cannot name its new place" for item in places if not item.after]
     if any(_holds_a_password(item.before) for item in places):
-        raise Unfixable("its rows hold a password, which must not go into a journal: they are left as they are")
+        raise Unfixable(
+            "its rows hold a password, which must not go into a journal: they are left as they are",
+            advice="take the password out of the rows of the database first, and give it by the environment",
+        )
     if wrong:
-        raise Unfixable(f"{_some(wrong)}: map a longer prefix, and to a folder that is in no prefix itself")
+        raise Unfixable(
+            _some(wrong),
+            advice="map a longer prefix, and to a folder that is in no prefix itself, under [store.relocate] in "
+            f'compliance.toml: `{quoted(prefix.rstrip("/") + "/MORE")} = "FOLDER HERE"`',
+        )
     missing = list(dict.fromkeys(_missing(prefix, places, artifacts)))
     if missing:
+        folder = settings.store.resolved_relocate(settings.base)[prefix]
         raise Unfixable(
-            f"not all files that its rows speak of are there: {_some(missing)}; bring them, or see to those rows first"
+            f"not all files that its rows speak of are there: {_some(missing)}",
+            advice=f"bring them (`rsync -a OLD_PLACE/ {shlex.quote(folder)}/`), or see to those rows first",
         )
     if not any(_has_files(item, artifacts) for item in places):
         raise Unfixable(
-            "nothing in the folder that it is mapped to belongs to a run or model of its rows: see that it is the "
-            "right one"
+            "nothing in the folder that it is mapped to belongs to a run or model of its rows",
+            advice="see that it is the right one, under [store.relocate] in compliance.toml: "
+            f'`{quoted(prefix)} = "FOLDER HERE"`',
         )
     rewritings = tuple(Rewriting(item.kind, item.key, item.before, item.after) for item in places)
     folder = settings.store.resolved_relocate(settings.base)[prefix]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 from mlflow_compliance.api import (
@@ -26,16 +27,24 @@ def restore(run_id: str, context: Context) -> Iterator[Change]:
     if state is not None and state.lifecycle != DELETED:
         return
     if home is None:
-        raise Unfixable(f"run {run_id} lies in another workspace: restore it there")
+        raise Unfixable(
+            f"run {run_id} lies in another workspace",
+            advice=f"restore it there: `MLFLOW_WORKSPACE=NAME_OF_IT mlflow runs restore --run-id {run_id}`",
+        )
     if not home.active:
-        raise Unfixable(f"its {home.ref} is deleted too: {way_back(home.experiment_id)}")
+        raise Unfixable(f"its {home.ref} is deleted too", advice=way_back(home.experiment_id))
     if run is None:
-        raise Unfixable(f"run {run_id} was not read in full: run --fix again, or restore it in MLflow")
+        raise Unfixable(
+            f"run {run_id} was not read in full",
+            advice=f"run --fix again, or restore it: `mlflow runs restore --run-id {run_id}`",
+        )
     marked = any(said_in(run.tags, context.settings)) and run_id not in _awaited(context)
     if marked and any(production_runs(product, context) for product in context.settings.products):
+        tag = json.dumps(next(said_in(run.tags, context.settings))[0])
         raise Unfixable(
-            f"{run.ref} is marked as production, and there is a production run already: restore it in MLflow "
-            f"(`mlflow runs restore --run-id {run_id}`) and take its mark off"
+            f"{run.ref} is marked as production, and there is a production run already",
+            advice=f"restore it in MLflow (`mlflow runs restore --run-id {run_id}`) and take its mark off: "
+            f'`MlflowClient().delete_tag("{run_id}", {tag})`',
         )
     yield RestoreRun(run_id, run.experiment_id)
 

@@ -22,6 +22,7 @@ from mlflow_compliance.api import (
     fixer,
     held_whole,
     lost,
+    quoted,
     said_in,
 )
 
@@ -33,9 +34,10 @@ def restore_what_must_be_kept(finding: Finding, context: Context) -> Iterator[Ch
     """Restore it as it was; a deleted logged model MLflow cannot restore."""
     if finding.code == "model-deleted":
         raise Unfixable(
-            "MLflow cannot restore a logged model, and the next `mlflow gc` takes it: before that, log it again from "
-            f"its files, in a run that is kept, and give the new one the tag {SOURCE_MODEL} with the id of the "
-            "deleted one"
+            "MLflow cannot restore a logged model, and the next `mlflow gc` takes it",
+            advice="before that, log it again from its files, in a run that is kept, and give the new one a tag with "
+            f'the id of the deleted one: `MlflowClient().set_logged_model_tags("NEW_MODEL_ID", {{"{SOURCE_MODEL}": '
+            '"MODEL_ID"})`',
         )
     if finding.code == "experiment-deleted":
         yield from _experiment(context.snapshot.experiments[finding.entity.key], context)
@@ -43,7 +45,7 @@ def restore_what_must_be_kept(finding: Finding, context: Context) -> Iterator[Ch
     told = lost(context).values()
     rows = [row for item in told for row in item.runs if finding.entity.key in (row.key, row.experiment_id)]
     changes: list[Change] = []
-    reasons: list[str] = []
+    reasons: list[Unfixable] = []
     marked = False
     for row in rows:
         run = context.snapshot.runs.get(row.key)
@@ -54,9 +56,9 @@ def restore_what_must_be_kept(finding: Finding, context: Context) -> Iterator[Ch
             changes += restore(row.key, context)
             marked = marked or says_production
         except Unfixable as reason:
-            reasons.append(str(reason))
+            reasons.append(reason)
     if not changes and reasons:
-        raise Unfixable(reasons[0])
+        raise reasons[0]
     yield from changes
 
 
@@ -65,7 +67,7 @@ def _experiment(experiment: Experiment, context: Context) -> Iterator[Change]:
     if experiment.active:
         return  # another rule's remedy restored it in this very round
     if not held_whole(experiment, context) and key != DEFAULT:
-        raise Unfixable(f"not all of it must be kept: {way_back(key)}; then run --fix again")
+        raise Unfixable("not all of it must be kept", advice=f"{way_back(key)}; then run --fix again")
     active = replace(experiment, lifecycle=ACTIVE)
     rows = [row for row in context.snapshot.row_facts.values() if row.kind == "run" and row.experiment_id == key]
     tagged = [(key, *tag) for row in rows for tag in row.tags.items()]
@@ -73,8 +75,9 @@ def _experiment(experiment: Experiment, context: Context) -> Iterator[Change]:
         product = next(item for item in context.settings.products if item.name == claim.product)
         if claim.by is not By.GUESS and claimed_by(product, context):
             raise Unfixable(
-                f"it would be a second production experiment of product {product.name}: decide which of them is, then "
-                f"{way_back(key)}"
+                f"it would be a second production experiment of product {product.name}",
+                advice=f"decide which of them is, `primary = {quoted(experiment.own_name)}` under [[products]] in "
+                f"compliance.toml say, then {way_back(key)}",
             )
     deleted = experiment.deleted_runs if key == DEFAULT else ()
     counts: dict[tuple[str, str], int] = {}

@@ -37,15 +37,20 @@ def refuse_what_is_relied_on(experiment: Experiment, context: Context) -> None:
     holds = [item.why for item in retained(context).get(experiment.ref.place, ()) if item.rule == HOLD]
     if holds:
         raise Unfixable(
-            f"{holds[0]} covers it or something in it: it is retired when the hold has ended, or was taken out of "
-            "[[retention.hold]]"
+            f"{holds[0]} covers it or something in it",
+            advice="it is retired when its hold has ended (`until = 2031-12-31`), or left [[retention.hold]]",
         )
     if key == "0":
-        raise Unfixable("MLflow's Default experiment cannot be retired: move its runs to an experiment of their own")
+        raise Unfixable(
+            "MLflow's Default experiment cannot be retired",
+            advice='log its work to an experiment of its own from now on: `mlflow.set_experiment("fraud")`',
+        )
     primary_of = [product.name for product in context.settings.products if product.primary == experiment.name]
     if primary_of:
         raise Unfixable(
-            f"it is the primary experiment of product {primary_of[0]}: decide in compliance.toml what it is"
+            f"it is the primary experiment of product {primary_of[0]}",
+            advice='decide in compliance.toml what it is: another `primary = "EXPERIMENT_NAME"` under '
+            "[[products]], or other `test_names` under [experiments]",
         )
     served = [
         (run_id, name)
@@ -53,25 +58,30 @@ def refuse_what_is_relied_on(experiment: Experiment, context: Context) -> None:
         if context.snapshot.runs[run_id].experiment_id == key
     ]
     for run_id, name in served[:1]:
-        raise Unfixable(f"run {run_id} in it is in production of {name}, whose alias names it: it stays as it is")
+        raise Unfixable(
+            f"run {run_id} in it is in production of {name}, whose alias names it: it stays as it is",
+            advice="if it is none, take its name out of `test_names` under [experiments] in compliance.toml",
+        )
     alive = experiment.count(status="RUNNING") + experiment.count(status="SCHEDULED")
     if alive:
         raise Unfixable(
-            f"{alive} of its runs have not ended: what they log next would be lost; let them finish, or end them"
+            f"{alive} of its runs have not ended: what they log next would be lost",
+            advice='let them finish, or end them: `MlflowClient().set_terminated("RUN_ID", "KILLED")`',
         )
     if experiment.assessed_runs:
         raise Unfixable(
-            f"{experiment.assessed_runs} of its runs have assessments, which MLflow deletes for good with the "
-            "run: export them first"
+            f"{experiment.assessed_runs} of its runs have assessments, which MLflow deletes for good with the run",
+            advice="export them first: `mlflow traces search --experiment-id EXPERIMENT_ID --output json`",
         )
     if context.snapshot.untold:
         told = "; ".join(f"{how.value}: {reason}" for how, reason in sorted(context.snapshot.untold.items()))
         raise Unfixable(
-            f"whether something relies on it is not known, since the store could not be asked for all of it ({told})"
+            f"whether something relies on it is not known, since the store could not be asked for all of it ({told})",
+            advice="audit the database itself: `--tracking-uri sqlite:////srv/mlflow/mlflow.db`",
         )
     kept = kept_by(context, experiment)
     if kept:
-        raise Unfixable(str(kept))
+        raise Unfixable(f"{kept.why} ({' -> '.join(kept.chain)})", advice=kept.way_out)
 
 
 def retire(experiment: Experiment, reason: str, merged_into: str = "") -> Iterator[Change]:

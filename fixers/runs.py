@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mlflow_compliance.api import Change, Context, EndRun, Finding, Unfixable, fixer, last_sign
+from mlflow_compliance.api import PARENT, Change, Context, EndRun, Finding, Unfixable, fixer, last_sign
 
 from .restoring import restore
 
@@ -15,7 +15,10 @@ def end(finding: Finding, context: Context) -> Iterator[Change]:
     run = context.snapshot.runs[finding.entity.key]
     known = last_sign(context, run).at
     if not known:
-        raise Unfixable("nothing about it is dated, so no end can be given: end it by hand")
+        raise Unfixable(
+            "nothing about it is dated, so no end can be given",
+            advice='end it by hand: `MlflowClient().set_terminated("RUN_ID", "KILLED")`',
+        )
     yield EndRun(run.run_id, run.experiment_id, "KILLED", known)
 
 
@@ -24,7 +27,8 @@ def restore_parent(finding: Finding, context: Context) -> Iterator[Change]:
     """Restore the parent, and no other run."""
     if finding.code == "parent-gone":
         raise Unfixable(
-            "its row is gone for good: take the tag mlflow.parentRunId off its children, and the UI shows them by "
-            "themselves"
+            "its row is gone for good",
+            advice=f'take the tag off its children, `MlflowClient().delete_tag("CHILD_RUN_ID", "{PARENT}")`, and the '
+            "UI shows them by themselves",
         )
     yield from restore(finding.entity.key, context)

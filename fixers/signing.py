@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 
 from mlflow_compliance.api import (
@@ -29,10 +30,7 @@ from mlflow_compliance.api import (
 
 from .claiming import claim_roots
 
-TAMPERED = (
-    "nothing is signed over another bundle: put the model's files and its bundle back from a backup, or build the "
-    "production run anew"
-)
+TAMPERED = "put the model's files and its bundle back from a backup, or build the production run anew (`--fix`)"
 
 MOST = 5
 """Files named in one line."""
@@ -45,9 +43,12 @@ def sign(finding: Finding, context: Context) -> Iterator[Change]:
     if artifacts is None or evidence is None:
         return
     if finding.code != "model-not-signed":
-        raise Unfixable(TAMPERED)
+        raise Unfixable("nothing is signed over another bundle", advice=TAMPERED)
     if not evidence.signed_by:
-        raise Unfixable("run --fix where the private key is, and name it there ([evidence] sign_with)")
+        raise Unfixable(
+            "the private key is not here",
+            advice='run --fix where it is, and name it under [evidence] in compliance.toml: `sign_with = "key.pem"`',
+        )
     run = next(
         (
             run
@@ -57,23 +58,28 @@ def sign(finding: Finding, context: Context) -> Iterator[Change]:
         None,
     )
     if run is None or run.status != "FINISHED":
-        raise Unfixable("it is not the model of the one finished production run: mend that first (RUN002, SRV001)")
+        raise Unfixable(
+            "it is not the model of the one finished production run",
+            advice="mend that first: `pytest --compliance-explain=RUN002,SRV001` says how",
+        )
     model, root = artifacts.models[folder], artifacts.root_of(folder)
     if not in_folder(folder) or root is None or model.owner is None or not _is_laid_out(folder, model.owner.key):
         raise Unfixable(
-            "no bundle is written there by this program: sign it with `model_signing sign key` and put the bundle at "
-            f"{bundle_of(folder)}"
+            "no bundle is written there by this program",
+            advice=f"sign it with `model_signing sign key {shlex.quote(folder)} --private_key key.pem --signature "
+            f"{shlex.quote(bundle_of(folder))}`",
         )
     looked_at, of_run = _origin(folder, run, snapshot, artifacts)
     _refuse_what_speaks_against_it(looked_at, of_run, artifacts, evidence)
     if bundle_of(folder) in artifacts.recorded:
         raise Unfixable(
-            "it was signed before, and its bundle is gone: put that back from a backup; if it was meant to go, take "
-            "its line out of hashes.jsonl beside the journals"
+            "it was signed before, and its bundle is gone",
+            advice="put that back from a backup; if it was meant to go, take its line out of hashes.jsonl beside the "
+            "journals",
         )
     doubt = artifacts.doubt(folder)
     if doubt:
-        raise Unfixable(doubt.way or doubt.reason)
+        raise Unfixable(doubt.reason, advice=doubt.way)
     seen = evidence.scans[looked_at].hashes
     hashes = {path: digest for path, digest in seen.items() if path != MLMODEL or not is_planned(folder)}
     yield from claim_roots(artifacts, [folder])
@@ -96,9 +102,11 @@ def _refuse_what_speaks_against_it(folder: str, run_id: str, artifacts: Artifact
     if scan is None:
         raise Unfixable("nobody looked at its files yet: run --fix again to sign them")
     if scan.problems:
-        raise Unfixable(f"a model that is not known to be safe is not signed ({scan.problems[0]}): see MOD002")
+        raise Unfixable(
+            f"a model that is not known to be safe is not signed ({scan.problems[0]})", advice=_first("MOD002")
+        )
     if artifacts.models[folder].problem:
-        raise Unfixable("a model that is not complete is not signed: see ART005")
+        raise Unfixable("a model that is not complete is not signed", advice=_first("ART005"))
     if metadata is None:
         return
     try:
@@ -106,7 +114,13 @@ def _refuse_what_speaks_against_it(folder: str, run_id: str, artifacts: Artifact
     except (KeyError, TypeError, AttributeError):
         raise Unfixable(f"{METADATA} of its run does not say what the model holds, so it is not signed") from None
     if differing:
-        raise Unfixable(f"it is not the model on record, so it is not signed ({first_of(differing, MOST)}): see SRV001")
+        raise Unfixable(
+            f"it is not the model on record, so it is not signed ({first_of(differing, MOST)})", advice=_first("SRV001")
+        )
+
+
+def _first(rule: str) -> str:
+    return f"mend {rule} first: `pytest --compliance-explain={rule}` says how"
 
 
 def _is_laid_out(folder: str, owner: str) -> bool:

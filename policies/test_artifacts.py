@@ -46,7 +46,13 @@ FEW = 2
 """Long paths named in one line."""
 
 
-@policy("ART001", "No duplicate artifacts", Severity.MEDIUM)
+@policy(
+    "ART001",
+    "No duplicate artifacts",
+    Severity.MEDIUM,
+    advice="log large inputs once and refer to them: `mlflow.log_input(mlflow.data.from_pandas(frame, "
+    'source="s3://bucket/train.parquet"))`',
+)
 def test_every_artifact_is_stored_once(
     artifact_root: ArtifactRoot, artifacts: Artifacts, settings: Settings, violations: Violations
 ) -> None:
@@ -108,7 +114,13 @@ def test_every_artifact_is_stored_once(
                 )
 
 
-@policy("ART002", "No file that no row owns", Severity.MEDIUM)
+@policy(
+    "ART002",
+    "No file that no row owns",
+    Severity.MEDIUM,
+    advice='if it is to stay, write `ignore = ["its/path/*"]` under [store] in compliance.toml; else '
+    "move it out of the artifact root",
+)
 def test_every_artifact_has_an_owner(artifact_root: ArtifactRoot, artifacts: Artifacts, violations: Violations) -> None:
     """What no run or model owns is found by nobody, backed up for ever, and was perhaps somebody's evidence."""
     for path, item in sorted(artifacts.ownerless.items()):
@@ -131,7 +143,13 @@ def test_every_artifact_has_an_owner(artifact_root: ArtifactRoot, artifacts: Art
         )
 
 
-@policy("ART003", "Every row's artifacts can be reached", Severity.HIGH)
+@policy(
+    "ART003",
+    "Every row's artifacts can be reached",
+    Severity.HIGH,
+    advice="bring the files back to where the rows say; or map the place under [store.relocate] in "
+    'compliance.toml: `"file:///D:/code/mlruns" = "mlruns"`',
+)
 def test_artifacts_can_be_reached(
     store: Snapshot, artifacts: Artifacts, settings: Settings, violations: Violations
 ) -> None:
@@ -218,7 +236,13 @@ def _called(experiment: Experiment) -> str:
     return f"{experiment.name!r}{'' if experiment.active else ' (deleted)'}"
 
 
-@policy("ART004", "Recorded hashes still hold", Severity.HIGH)
+@policy(
+    "ART004",
+    "Recorded hashes still hold",
+    Severity.HIGH,
+    advice="bring the file back from a backup whose `sha256sum` is the one on record; if the change "
+    "was meant, log a new run with it",
+)
 def test_recorded_hashes_hold(
     artifact_root: ArtifactRoot,
     store: Snapshot,
@@ -370,7 +394,8 @@ def _has_a_row(path: str, owned: frozenset[str]) -> bool:
     "ART005",
     "Every model folder is complete",
     Severity.HIGH,
-    advice="put the missing file back, or log the model again and retire this run",
+    advice="put the missing file back; or log the model again, `mlflow.sklearn.log_model(model, "
+    'name="model")`, and delete this run once nothing leads to it: `mlflow runs delete --run-id RUN_ID`',
 )
 def test_model_folders_are_complete(artifact_root: ArtifactRoot, artifacts: Artifacts, violations: Violations) -> None:
     """MLmodel names the files that loading needs; a row that says READY does not look at them."""
@@ -408,7 +433,12 @@ def _names_another_place(artifact_path: str, folder: str) -> bool:
     return absolute and not text.endswith(folder) and os.path.isabs(folder)
 
 
-@policy("ART006", "Nothing that a row owns lies in quarantine", Severity.HIGH)
+@policy(
+    "ART006",
+    "Nothing that a row owns lies in quarantine",
+    Severity.HIGH,
+    advice="move it back to where it is expected: `mv -n PATH FORMER_PLACE`",
+)
 def test_nothing_owned_lies_in_quarantine(
     artifact_root: ArtifactRoot, artifacts: Artifacts, violations: Violations
 ) -> None:

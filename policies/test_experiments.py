@@ -32,7 +32,14 @@ from mlflow_compliance.api import (
 )
 
 
-@policy("EXP001", "Exactly one production experiment per product", Severity.CRITICAL)
+@policy(
+    "EXP001",
+    "Exactly one production experiment per product",
+    Severity.CRITICAL,
+    advice='say in compliance.toml which one is in force, `primary = "credit_scoring"` under '
+    '[[products]]; a mark comes off with `MlflowClient().set_experiment_tag("EXPERIMENT_ID", '
+    '"stage", "superseded")`',
+)
 def test_product_has_exactly_one_production_experiment(
     product: Product, store: Snapshot, settings: Settings, context: Context, violations: Violations
 ) -> None:
@@ -178,7 +185,14 @@ def _origin(by: By, product: Product, settings: Settings) -> str:
     return f"{key}: {settings.origin(key, product)}"
 
 
-@policy("EXP002", "No test experiments", Severity.HIGH)
+@policy(
+    "EXP002",
+    "No test experiments",
+    Severity.HIGH,
+    advice="delete it, `mlflow experiments delete --experiment-id EXPERIMENT_ID` (`mlflow experiments "
+    "restore` brings it back), or take its name out of `test_names` under [experiments] in "
+    "compliance.toml",
+)
 def test_no_test_experiment_is_active(
     experiment: Experiment, settings: Settings, context: Context, violations: Violations
 ) -> None:
@@ -198,7 +212,13 @@ def test_no_test_experiment_is_active(
         )
 
 
-@policy("EXP003", "Every other experiment is classified, development work is archived", Severity.MEDIUM)
+@policy(
+    "EXP003",
+    "Every other experiment is classified, development work is archived",
+    Severity.MEDIUM,
+    advice='say what it is: `MlflowClient().set_experiment_tag("EXPERIMENT_ID", "lifecycle", '
+    '"archived")`, or development, staging, reference',
+)
 def test_experiment_is_classified(
     experiment: Experiment, settings: Settings, context: Context, violations: Violations
 ) -> None:
@@ -258,7 +278,13 @@ def test_experiment_is_classified(
         )
 
 
-@policy("EXP004", "No deleted experiment holds a plain name", Severity.LOW)
+@policy(
+    "EXP004",
+    "No deleted experiment holds a plain name",
+    Severity.LOW,
+    advice="if the name is wanted again, go on with that experiment: `mlflow experiments restore "
+    "--experiment-id EXPERIMENT_ID`, which brings its runs back too",
+)
 def test_no_deleted_experiment_holds_a_plain_name(store: Snapshot, violations: Violations) -> None:
     """A deleted experiment keeps its name: nobody can make one of that name, and few know why."""
     for experiment in store.experiments.values():
@@ -273,7 +299,12 @@ def test_no_deleted_experiment_holds_a_plain_name(store: Snapshot, violations: V
             )
 
 
-@policy("EXP005", "The Default experiment is active", Severity.LOW)
+@policy(
+    "EXP005",
+    "The Default experiment is active",
+    Severity.LOW,
+    advice="`mlflow experiments restore --experiment-id 0`, which brings its runs back too",
+)
 def test_default_is_active(store: Snapshot, violations: Violations) -> None:
     """Whoever logs without naming an experiment logs to Default, and fails where that is deleted."""
     default = store.experiments.get(DEFAULT)

@@ -61,8 +61,10 @@ def without_model(
     "MOD002",
     "Models are safe to load",
     Severity.HIGH,
-    advice="log the model again as skops or in its native format; what you know to be harmless goes into [models]: a "
-    "name into allowed_globals, a model as it is into allowed_models by its hash, else loaders or allow_code",
+    advice='log the model again as skops, `mlflow.sklearn.log_model(model, name="model", '
+    'serialization_format="skops")`; what you know to be harmless goes into [models] of '
+    'compliance.toml: `allowed_globals = ["module.name"]`, a model as it is by its hash, '
+    '`allowed_models = ["sha256:..."]`, else `loaders` or `allow_code`',
 )
 def test_models_are_safe_to_load(
     artifact_root: ArtifactRoot, artifacts: Artifacts, evidence: Evidence, settings: Settings, violations: Violations
@@ -133,7 +135,13 @@ def _allowing(scans: Mapping[str, Scan], settings: Settings) -> str:
     return "\n".join(lines) if len(lines) > 1 else ""
 
 
-@policy("MOD003", "The production model loads and scores", Severity.CRITICAL)
+@policy(
+    "MOD003",
+    "The production model loads and scores",
+    Severity.CRITICAL,
+    advice="see what stops it, `mlflow models predict -m runs:/RUN_ID/model -i input.csv -t csv "
+    "--env-manager uv`, and log a model that loads",
+)
 def test_production_model_loads_and_scores(
     product: Product, evidence: Evidence, settings: Settings, context: Context, violations: Violations
 ) -> None:
@@ -158,7 +166,14 @@ def test_production_model_loads_and_scores(
             )
 
 
-@policy("MOD004", "The production model is described", Severity.HIGH)
+@policy(
+    "MOD004",
+    "The production model is described",
+    Severity.HIGH,
+    advice='log it again with all three: `mlflow.sklearn.log_model(model, name="model", '
+    "signature=mlflow.models.infer_signature(frame, model.predict(frame)), "
+    'input_example=frame[:5], pip_requirements=["scikit-learn==1.7.2"])`',
+)
 def test_production_model_is_described(
     product: Product, evidence: Evidence, context: Context, violations: Violations
 ) -> None:
@@ -178,7 +193,13 @@ def test_production_model_is_described(
                 expected="names and types of inputs and outputs",
             )
         if not card.example:
-            violations.add("no-example", "its model has no input example", entity=run.ref)
+            violations.add(
+                "no-example",
+                "its model has no input example",
+                entity=run.ref,
+                advice='log it again with one: `mlflow.sklearn.log_model(model, name="model", signature=signature, '
+                "input_example=frame[:5])`",
+            )
         if not card.requirements:
             violations.add(
                 "no-environment",
@@ -193,6 +214,8 @@ def test_production_model_is_described(
                 entity=run.ref,
                 observed=", ".join(card.unpinned),
                 expected="one version each, with ==",
+                advice='log it again with versions: `mlflow.sklearn.log_model(model, name="model", '
+                'signature=signature, input_example=frame[:5], pip_requirements=["scikit-learn==1.7.2"])`',
             )
 
 
@@ -200,7 +223,9 @@ def test_production_model_is_described(
     "MOD005",
     "Served probabilities are the recorded ones",
     Severity.HIGH,
-    advice="score the features again with the model that is to serve, and name those predictions; or name the "
+    advice="score the features again with the model that is to serve, "
+    '`mlflow.pyfunc.load_model("runs:/RUN_ID/model").predict(features)`, and name those: '
+    '`predictions = "results/predictions.parquet"` under [products.production]; or name the '
     "model that made these",
 )
 def test_served_probabilities_are_the_recorded_ones(

@@ -29,7 +29,14 @@ MOST = 5
 """Versions and aliases named in one line."""
 
 
-@policy("MOD001", "The production run has a model artifact", Severity.CRITICAL)
+@policy(
+    "MOD001",
+    "The production run has a model artifact",
+    Severity.CRITICAL,
+    advice='log the model to the run that is marked, in `mlflow.start_run(run_id="RUN_ID")`: '
+    '`mlflow.sklearn.log_model(model, name="model", signature=signature, '
+    "input_example=frame[:5])`",
+)
 def test_production_run_has_a_model_artifact(
     product: Product,
     store: Snapshot,
@@ -95,8 +102,9 @@ def test_production_run_has_a_model_artifact(
     "MOD006",
     "No logged model or version is half made for days",
     Severity.LOW,
-    advice="if it is good, log the model or register the version again; else delete it in MLflow, once nothing loads "
-    "it by its id, its version or an alias",
+    advice="log or register it again if it is good; then delete this one, once nothing loads it: "
+    '`MlflowClient().delete_logged_model("MODEL_ID")`, or '
+    '`MlflowClient().delete_model_version("MODEL_NAME", "VERSION")`',
 )
 def test_no_model_is_half_made_for_days(
     store: Snapshot, artifacts: Artifacts, settings: Settings, context: Context, violations: Violations
@@ -125,7 +133,17 @@ def test_no_model_is_half_made_for_days(
             entity=item.ref,
             observed=f"{item.status}; {facts}",
             expected=f"READY within {limit:g} days ({origin})",
+            advice=_AWAY.get(item.ref.kind, ""),
         )
+
+
+_AWAY = {
+    "logged_model": "log it again if it is good; then, once nothing loads it by its id or a version, delete this one: "
+    '`MlflowClient().delete_logged_model("MODEL_ID")`',
+    "model_version": "register it again if it is good; then, once nothing loads it by an alias, delete this one: "
+    '`MlflowClient().delete_model_version("MODEL_NAME", "VERSION")`',
+}
+"""The way out for each kind of thing that may be half made."""
 
 
 def _still_made(item: HalfMade, store: Snapshot, settings: Settings, context: Context) -> str:

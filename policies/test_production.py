@@ -61,7 +61,13 @@ INFINITE = sys.float_info.max
 """What MLflow's tables hold for infinity."""
 
 
-@policy("PRD001", "The production run has each required param", Severity.HIGH)
+@policy(
+    "PRD001",
+    "The production run has each required param",
+    Severity.HIGH,
+    advice='log it with the value that was used: `MlflowClient().log_param("RUN_ID", "NAME", value)`; '
+    "if it is not needed, take it out of `required_params`",
+)
 def test_production_run_has_param(required_param: Requirement, context: Context, violations: Violations) -> None:
     """What a model was made with cannot be asked of anybody later."""
     for run in _missing(required_param, context, violations):
@@ -69,7 +75,13 @@ def test_production_run_has_param(required_param: Requirement, context: Context,
             violations.add("missing", f"has no param {required_param.name}", entity=run.ref, name=required_param.name)
 
 
-@policy("PRD002", "The production run has each required metric", Severity.HIGH)
+@policy(
+    "PRD002",
+    "The production run has each required metric",
+    Severity.HIGH,
+    advice='log it as it was computed: `MlflowClient().log_metric("RUN_ID", "NAME", value)`; if it is '
+    "not needed, take it out of `required_metrics`",
+)
 def test_production_run_has_metric(required_metric: Requirement, context: Context, violations: Violations) -> None:
     """A model is accepted on numbers; without them nobody can say why it was."""
     for run in _missing(required_metric, context, violations):
@@ -88,7 +100,13 @@ def test_production_run_has_metric(required_metric: Requirement, context: Contex
             )
 
 
-@policy("PRD003", "The production run has each required tag", Severity.MEDIUM)
+@policy(
+    "PRD003",
+    "The production run has each required tag",
+    Severity.MEDIUM,
+    advice='set it: `MlflowClient().set_tag("RUN_ID", "NAME", "...")`; if it is not needed, take it '
+    "out of `required_tags`",
+)
 def test_production_run_has_tag(required_tag: Requirement, context: Context, violations: Violations) -> None:
     """Tags are what searches, people and programs find it by."""
     for run in _missing(required_tag, context, violations):
@@ -96,7 +114,13 @@ def test_production_run_has_tag(required_tag: Requirement, context: Context, vio
             violations.add("missing", f"has no tag {required_tag.name}", entity=run.ref, name=required_tag.name)
 
 
-@policy("PRD004", "The production run has each required artifact", Severity.HIGH)
+@policy(
+    "PRD004",
+    "The production run has each required artifact",
+    Severity.HIGH,
+    advice="log it to the run: `mlflow artifacts log-artifact --run-id RUN_ID --local-file FILE "
+    "--artifact-path FOLDER`; if it is not needed, take it out of `required_artifacts`",
+)
 def test_production_run_has_artifact(
     required_artifact: Requirement,
     store: Snapshot,
@@ -136,7 +160,14 @@ def _has_artifact(pattern: str, run: Run, store: Snapshot, artifacts: Artifacts)
     return False
 
 
-@policy("PRD005", "Metrics follow from the recorded predictions, and from one another", Severity.CRITICAL)
+@policy(
+    "PRD005",
+    "Metrics follow from the recorded predictions, and from one another",
+    Severity.CRITICAL,
+    advice='if these are its predictions, log what they give: `MlflowClient().log_metric("RUN_ID", '
+    '"NAME", value)`; else name the right ones, `predictions = "results/predictions.parquet"` '
+    "under [products.production] in compliance.toml",
+)
 def test_metrics_follow_from_predictions(
     product: Product, store: Snapshot, evidence: Evidence, settings: Settings, context: Context, violations: Violations
 ) -> None:
@@ -198,7 +229,12 @@ def test_metrics_follow_from_predictions(
         )
 
 
-@policy("PRD006", "One fact has one value", Severity.HIGH)
+@policy(
+    "PRD006",
+    "One fact has one value",
+    Severity.HIGH,
+    advice='say which value counts, under [products.production] in compliance.toml: `decisions = { NAME = "0.48" }`',
+)
 def test_one_fact_has_one_value(
     product: Product, evidence: Evidence, settings: Settings, context: Context, violations: Violations
 ) -> None:
@@ -238,7 +274,13 @@ def test_one_fact_has_one_value(
             )
 
 
-@policy("PRD007", "Hyperparameters on the run, in its metadata and in the model agree", Severity.HIGH)
+@policy(
+    "PRD007",
+    "Hyperparameters on the run, in its metadata and in the model agree",
+    Severity.HIGH,
+    advice="params do not change: log the run anew with the model's own, "
+    "`mlflow.log_params(model.get_params())`, and mark that one as production",
+)
 def test_hyperparameters_agree(
     product: Product, store: Snapshot, evidence: Evidence, context: Context, violations: Violations
 ) -> None:
@@ -309,7 +351,8 @@ def test_hyperparameters_agree(
     "PRD009",
     "What is on record of the production run agrees with its rows",
     Severity.HIGH,
-    advice="put back what was changed, from a backup of the file or the database; if the change was meant, log a new "
+    advice="compare with a backup, `mlflow artifacts download --run-id RUN_ID --artifact-path "
+    "model_metadata.json`, and put back what was changed; if the change was meant, log a new "
     "production run",
 )
 def test_records_agree_with_rows(
@@ -341,8 +384,8 @@ def test_records_agree_with_rows(
     "PRD008",
     "The settings say which models are in production",
     Severity.CRITICAL,
-    advice="copy the lines for compliance.toml, leave those models that are in production and mend what is not so; "
-    "or write products = []",
+    advice="copy the lines for compliance.toml, leave those models that are in production and mend "
+    "what is not so; or write `products = []`",
 )
 def test_settings_name_the_products(settings: Settings, context: Context, violations: Violations) -> None:
     """What is in force is for people to say: without their word no rule about production has anything to judge."""

@@ -42,7 +42,14 @@ MOST = 20
 """Numbers of versions, or aliases, named in one line."""
 
 
-@policy("REG001", "The production alias resolves to the production run", Severity.CRITICAL)
+@policy(
+    "REG001",
+    "The production alias resolves to the production run",
+    Severity.CRITICAL,
+    advice="register the model of the run in production and point the alias to it: "
+    '`MlflowClient().set_registered_model_alias("MODEL_NAME", "production", '
+    'mlflow.register_model("runs:/RUN_ID/model", "MODEL_NAME").version)`',
+)
 def test_alias_resolves_to_the_production_run(
     product: Product, store: Snapshot, settings: Settings, context: Context, violations: Violations
 ) -> None:
@@ -113,7 +120,8 @@ def test_alias_resolves_to_the_production_run(
     "REG002",
     "Every version's source exists",
     Severity.HIGH,
-    advice="put the files back, or delete the version in MLflow if nothing relies on it",
+    advice="put the files back where its source says; if nothing relies on it, "
+    '`MlflowClient().delete_model_version("MODEL_NAME", "VERSION")`',
 )
 def test_every_version_has_its_source(
     registered_model: RegisteredModel, artifacts: Artifacts, violations: Violations
@@ -159,7 +167,9 @@ def _lines(
     "REG003",
     "No deprecated stages",
     Severity.LOW,
-    advice="give the version an alias, move who asks for the stage over to it, then set the stage to None",
+    advice='give it an alias, `MlflowClient().set_registered_model_alias("MODEL_NAME", "ALIAS", '
+    '"VERSION")`, move who asks for the stage over to it, then '
+    '`MlflowClient().transition_model_version_stage("MODEL_NAME", "VERSION", "None")`',
 )
 def test_no_version_has_a_stage(registered_model: RegisteredModel, violations: Violations) -> None:
     """MLflow gives stages up; what relies on 'Production' will find nothing, aliases stay."""
@@ -168,7 +178,13 @@ def test_no_version_has_a_stage(registered_model: RegisteredModel, violations: V
             violations.add("stage", "has a stage", entity=version.ref, observed=version.stage, expected="an alias")
 
 
-@policy("REG004", "What every version comes from is kept", Severity.HIGH)
+@policy(
+    "REG004",
+    "What every version comes from is kept",
+    Severity.HIGH,
+    advice="before the next `mlflow gc`: `mlflow runs restore --run-id RUN_ID`, or for its experiment "
+    "`mlflow experiments restore --experiment-id EXPERIMENT_ID`",
+)
 def test_what_every_version_comes_from_is_kept(
     registered_model: RegisteredModel, store: Snapshot, violations: Violations
 ) -> None:
@@ -189,7 +205,12 @@ def test_what_every_version_comes_from_is_kept(
         gone = [f"run {key}" for key in lost if not is_model(key)]
         if runs:
             violations.add(
-                "run-deleted", "its run is deleted", observed=first_of(runs, FEW), entity=version.ref, expected=KEPT
+                "run-deleted",
+                "its run is deleted",
+                observed=first_of(runs, FEW),
+                entity=version.ref,
+                expected=KEPT,
+                advice=f"before the next `mlflow gc`: `mlflow runs restore --run-id {runs[0].removeprefix('run ')}`",
             )
         if models:
             violations.add(
@@ -207,6 +228,8 @@ def test_what_every_version_comes_from_is_kept(
                 observed=found,
                 entity=version.ref,
                 expected=KEPT,
+                advice=f"before the next `mlflow gc`: `mlflow experiments restore --experiment-id {next(iter(away))}`, "
+                "which brings all its runs back",
             )
         if gone and store.may_lie_elsewhere:
             violations.not_evaluated("run-gone", f"{first_of(gone, FEW)} {ELSEWHERE}", entity=version.ref)
@@ -220,7 +243,14 @@ def test_what_every_version_comes_from_is_kept(
             )
 
 
-@policy("REG005", "No alias without its version", Severity.MEDIUM)
+@policy(
+    "REG005",
+    "No alias without its version",
+    Severity.MEDIUM,
+    advice='`MlflowClient().delete_registered_model_alias("MODEL_NAME", "NAME")`, or give it a '
+    'version that is there: `MlflowClient().set_registered_model_alias("MODEL_NAME", "NAME", '
+    '"VERSION")`',
+)
 def test_no_alias_without_its_version(registered_model: RegisteredModel, violations: Violations) -> None:
     """Who loads by such an alias gets an error, and the next version of that number gets a name that nobody gave it."""
     for alias, number in sorted(registered_model.aliases.items()):
@@ -238,8 +268,9 @@ def test_no_alias_without_its_version(registered_model: RegisteredModel, violati
     "REG006",
     "No other alias says production",
     Severity.HIGH,
-    advice="name the model and this alias in a product in compliance.toml; if it is not in production, give its "
-    "version another alias",
+    advice='if it is in production, name it in a product: `registered_model = "MODEL_NAME"` and '
+    '`alias = "NAME"` under [products.production]; else '
+    '`MlflowClient().delete_registered_model_alias("MODEL_NAME", "NAME")`',
 )
 def test_no_other_alias_says_production(
     registered_model: RegisteredModel, settings: Settings, violations: Violations

@@ -34,7 +34,13 @@ FEW = 3
 """Ids or reasons in one line."""
 
 
-@policy("RET001", "What must be kept is not deleted", Severity.HIGH)
+@policy(
+    "RET001",
+    "What must be kept is not deleted",
+    Severity.HIGH,
+    advice="before the next `mlflow gc`: `mlflow runs restore --run-id RUN_ID`, or `mlflow "
+    "experiments restore --experiment-id EXPERIMENT_ID`, which brings all its runs back",
+)
 def test_what_must_be_kept_is_not_deleted(
     store: Snapshot, settings: Settings, context: Context, violations: Violations
 ) -> None:
@@ -85,7 +91,13 @@ def _on_holds(store: Snapshot, settings: Settings) -> Iterator[str]:
             yield f"{said} holds nothing by {key} {pattern!r}: there is nothing of that name or id in this store"
 
 
-@policy("RET002", "What is kept longer than the settings say is told", Severity.LOW)
+@policy(
+    "RET002",
+    "What is kept longer than the settings say is told",
+    Severity.LOW,
+    advice="`pytest --fix-purge --fix-dry-run` tells what of it repairs put aside, `pytest "
+    "--compliance-gc-preflight` what `mlflow gc` would take",
+)
 def test_what_is_kept_longer_is_told(
     store: Snapshot, artifacts: Artifacts, settings: Settings, context: Context, violations: Violations
 ) -> None:

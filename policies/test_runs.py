@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Mapping
 from datetime import datetime, timezone
@@ -35,7 +36,12 @@ AGES = ((30, "less than 30 days ago"), (180, "30 to 180 days ago"), (None, "more
 UNDATED = "at a time that the store does not tell"
 
 
-@policy("RUN001", "No run stuck in RUNNING", Severity.MEDIUM)
+@policy(
+    "RUN001",
+    "No run stuck in RUNNING",
+    Severity.MEDIUM,
+    advice='end it: `MlflowClient().set_terminated("RUN_ID", "KILLED")`',
+)
 def test_no_run_is_stuck(
     experiment: Experiment,
     store: Snapshot,
@@ -65,7 +71,12 @@ def _at(milliseconds: int) -> str:
     return f"{datetime.fromtimestamp(milliseconds / 1000, timezone.utc):%Y-%m-%d %H:%M} UTC"
 
 
-@policy("RUN002", "Exactly one active production run per product, FINISHED", Severity.CRITICAL)
+@policy(
+    "RUN002",
+    "Exactly one active production run per product, FINISHED",
+    Severity.CRITICAL,
+    advice='mark the run in force, and no other: `MlflowClient().set_tag("RUN_ID", "stage", "production")`',
+)
 def test_product_has_one_production_run(
     product: Product, store: Snapshot, settings: Settings, context: Context, violations: Violations
 ) -> None:
@@ -86,7 +97,11 @@ def test_product_has_one_production_run(
         marks = ", ".join(f"{key}={value}" for key, value in sorted(product.production_tags.items()))
         expected = f"exactly 1 with the tag {marks} ({settings.origin('production_tags', product)})"
         violations.add(
-            "no-production-run", "no run is marked as production", observed="0 production runs", expected=expected
+            "no-production-run",
+            "no run is marked as production",
+            observed="0 production runs",
+            expected=expected,
+            advice=f"mark the run in force: {_marked(product)}",
         )
     for run in runs:
         if len(runs) > 1 and run != current:
@@ -95,6 +110,7 @@ def test_product_has_one_production_run(
                 f"one of {len(runs)} production runs of product {product.name}",
                 entity=run.ref,
                 expected="exactly 1",
+                advice=f"if it is not the one in force, {_out_of_production(product)}",
             )
         if run.status != "FINISHED":
             violations.add(
@@ -103,6 +119,7 @@ def test_product_has_one_production_run(
                 entity=run.ref,
                 observed=run.status,
                 expected="FINISHED",
+                advice=f"{_ENDED}; else {_out_of_production(product)}",
             )
     for experiment in store.active_experiments():
         if is_archived(settings, experiment) and product.covers(experiment) and not product.by_alias:
@@ -116,7 +133,28 @@ def test_product_has_one_production_run(
                 )
 
 
-@policy("RUN003", "The parents of runs are there", Severity.LOW)
+_ENDED = 'if it ended well, say so: `MlflowClient().set_terminated("RUN_ID", "FINISHED")`'
+
+
+def _marked(product: Product, value: str = "") -> str:
+    """The call that marks a run as the product's production, or says another value of the same tag."""
+    key, production = next(iter(sorted(product.production_tags.items())), ("stage", "production"))
+    return f'`MlflowClient().set_tag("RUN_ID", {json.dumps(key)}, {json.dumps(value or production)})`'
+
+
+def _out_of_production(product: Product) -> str:
+    """How a run is made one that is not in production."""
+    if product.by_alias:
+        return f"let {product.loaded_as} lead to another version"
+    return f"take its mark off: {_marked(product, 'superseded')}"
+
+
+@policy(
+    "RUN003",
+    "The parents of runs are there",
+    Severity.LOW,
+    advice="bring the parent back: `mlflow runs restore --run-id RUN_ID`",
+)
 def test_parents_are_there(experiment: Experiment, store: Snapshot, violations: Violations) -> None:
     """MLflow's UI shows a child below its parent: where that is deleted, people take the child for lost."""
     for key, parent in sorted(store.lost_parents.items()):
@@ -146,7 +184,12 @@ def test_parents_are_there(experiment: Experiment, store: Snapshot, violations: 
         )
 
 
-@policy("RUN004", "What deleted runs hold is told", Severity.LOW)
+@policy(
+    "RUN004",
+    "What deleted runs hold is told",
+    Severity.LOW,
+    advice="`pytest --compliance-gc-preflight --compliance-gc-older-than=180d` tells what of it something still needs",
+)
 def test_what_deleted_runs_hold_is_told(store: Snapshot, artifacts: Artifacts, violations: Violations) -> None:
     """Files of soft-deleted runs stay until somebody decides about them, and no list of MLflow's shows what they
     take.

@@ -38,8 +38,9 @@ MOST = 20
     "SRV001",
     "What would be loaded is the production run's model",
     Severity.CRITICAL,
-    advice="mend what RUN002, MOD001 and REG001 say first; files that differ from those on record come back from a "
-    "backup",
+    advice="mend what RUN002, MOD001 and REG001 say first, `pytest --pyargs "
+    "mlflow_compliance.policies --compliance-rules=RUN002,MOD001,REG001 --fix-dry-run`; files "
+    "that differ from those on record come back from a backup",
 )
 def test_what_would_be_loaded(
     product: Product | None,
@@ -168,7 +169,8 @@ def _unlike_metadata(run_id: str, hashes: Mapping[str, str], evidence: Evidence)
     "SRV002",
     "A tracking server shows and gives everything",
     Severity.HIGH,
-    advice="see to the file or its name: what the server refuses can be logged again under a plain name",
+    advice="log what the server refuses again under a plain name: `mlflow artifacts log-artifact "
+    "--run-id RUN_ID --local-file report.html`",
 )
 def test_tracking_server_gives_everything(
     product: Product, store: Snapshot, evidence: Evidence, context: Context, violations: Violations

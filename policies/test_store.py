@@ -17,7 +17,13 @@ from mlflow_compliance.api import (
 )
 
 
-@policy("STO001", "A file store can be migrated", Severity.MEDIUM)
+@policy(
+    "STO001",
+    "A file store can be migrated",
+    Severity.MEDIUM,
+    advice="take the repeated lines out of the metric file, then `mlflow migrate-filestore --source "
+    "mlruns --target sqlite:///mlflow.db`",
+)
 def test_metric_points_are_written_once(store: Snapshot, violations: Violations) -> None:
     """MLflow gives file stores up; `mlflow migrate-filestore` stops at a metric point that a file holds twice."""
     if store.info.backend != "file":
@@ -50,8 +56,8 @@ def test_metric_points_are_written_once(store: Snapshot, violations: Violations)
     "STO002",
     "Every row's parent is there",
     Severity.HIGH,
-    advice="put the missing rows back from a backup of the database; nothing that hangs on them is moved or "
-    "deleted here",
+    advice='put the missing rows back from a backup of the database, where `sqlite3 backup.db "SELECT '
+    '* FROM experiments"` shows them; nothing that hangs on them is moved or deleted here',
 )
 def test_every_row_has_its_parent(store: Snapshot, violations: Violations) -> None:
     """MLflow shows nobody a run whose experiment has no row, and no clean-up ever takes it: evidence that cannot be
@@ -74,7 +80,13 @@ def test_every_row_has_its_parent(store: Snapshot, violations: Violations) -> No
         )
 
 
-@policy("STO003", "The schema is that of the installed MLflow", Severity.HIGH)
+@policy(
+    "STO003",
+    "The schema is that of the installed MLflow",
+    Severity.HIGH,
+    advice="take a backup, then `mlflow db upgrade sqlite:///mlflow.db`; where the database is newer, "
+    "`pip install -U mlflow`",
+)
 def test_schema_is_that_of_the_installed_mlflow(store: Snapshot, violations: Violations) -> None:
     """Tables that are not what their revision says make MLflow fail, migrate by itself, or leave out what it does
     not know.
@@ -94,7 +106,12 @@ def test_schema_is_that_of_the_installed_mlflow(store: Snapshot, violations: Vio
         )
 
 
-@policy("STO005", "Every row of a file store can be read", Severity.HIGH)
+@policy(
+    "STO005",
+    "Every row of a file store can be read",
+    Severity.HIGH,
+    advice="bring the file back from a backup, `cp -p BACKUP FILE`, or write it anew as its neighbours are",
+)
 def test_every_row_can_be_read(store: Snapshot, violations: Violations) -> None:
     """MLflow leaves out what it cannot read without a word, or stops at it: either way evidence is lost that is
     still there.
@@ -119,9 +136,9 @@ def test_every_row_can_be_read(store: Snapshot, violations: Violations) -> None:
     "STO004",
     "The database is not older than its files",
     Severity.HIGH,
-    advice="if the database was restored from a backup, bring back the one that knows these folders; if their rows "
-    "were deleted on purpose, move "
-    "them out of the artifact root; until then nothing in it is moved or linked",
+    advice="if the database was restored from a backup, bring back the one that knows these folders; "
+    "if their rows were deleted on purpose, `mv` them out of the artifact root; until then "
+    "nothing in it is moved or linked",
 )
 def test_the_database_is_not_older_than_its_files(
     artifact_root: ArtifactRoot, artifacts: Artifacts, violations: Violations

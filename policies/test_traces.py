@@ -16,7 +16,12 @@ from mlflow_compliance.api import (
 )
 
 
-@policy("TRC001", "Traces have an end and a row", Severity.LOW)
+@policy(
+    "TRC001",
+    "Traces have an end and a row",
+    Severity.LOW,
+    advice="end what nobody will go on with: `mlflow traces delete --experiment-id EXPERIMENT_ID --trace-ids TRACE_ID`",
+)
 def test_traces_have_an_end_and_a_row(
     store: Snapshot, artifacts: Artifacts, settings: Settings, violations: Violations
 ) -> None:

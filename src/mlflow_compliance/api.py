@@ -69,7 +69,7 @@ from mlflow_compliance.production.service import HOLD, Service, kept_for, servic
 from mlflow_compliance.production.signature import NOT_SIGNED, bundle_of, models_in_production
 from mlflow_compliance.repair.journal import user_name
 from mlflow_compliance.rules.finding import Cause, Finding, Severity, Violations
-from mlflow_compliance.rules.fixer import Unfixable, fixer
+from mlflow_compliance.rules.fixer import RULE_ADVICE, Unfixable, fixer
 from mlflow_compliance.rules.policy import Requirement, policy, without_any
 from mlflow_compliance.safe_text import first_of
 from mlflow_compliance.settings.schema import Product, Settings, folded
@@ -163,6 +163,7 @@ __all__ = [
     "OVERRULED",
     "PARENT",
     "RETIRED_IN",
+    "RULE_ADVICE",
     "SERVED",
     "SHA256",
     "SOURCE_MODEL",

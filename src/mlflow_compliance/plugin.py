@@ -25,6 +25,7 @@ from mlflow_compliance.session.redaction import cut_warning
 from mlflow_compliance.session.repair import repair
 from mlflow_compliance.session.reports import begin_reports
 from mlflow_compliance.session.signing import sign_reports
+from mlflow_compliance.session.terminal import policies_left_out
 from mlflow_compliance.session.writable import refuse_unwritable_html
 from mlflow_compliance.session.xdist import prepare, receive_error, stop
 
@@ -149,8 +150,14 @@ def pytest_report_teststatus(report: pytest.TestReport) -> Status | None:
     return status(report)
 
 
-def pytest_terminal_summary(terminalreporter: TerminalReporter, config: pytest.Config) -> None:
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(
+    terminalreporter: TerminalReporter, config: pytest.Config
+) -> Generator[None, object, object]:
+    with policies_left_out(terminalreporter):
+        result = yield
     summarize(terminalreporter, config)
+    return result
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -68,7 +68,7 @@ def test_run002_two_production_runs_of_which_none_is_known_to_be_in_force(lab: L
     assert {finding.entity.key for finding in findings(lab, "RUN002")} == runs
     # Nothing says which of them is in force, and there is nothing to build a third one from.
     assert {
-        "products.production.model" in refusal.reason for refusal in unfixed(plan_for(lab, "RUN002"), "RUN002")
+        '`model = "models/model.pkl"`' in refusal.reason for refusal in unfixed(plan_for(lab, "RUN002"), "RUN002")
     } == {True}
 
 

@@ -77,7 +77,7 @@ def test_what_it_cannot_mend_still_fails_with_what_to_do(gate: Gate, messy: Lab)
         "test_production_run_has_a_model_artifact[product-credit]"
     ]
     assert sum(word.startswith("FIXED") for word in words.values()) == 6
-    assert any("! not fixed: log the model to this run" in line for line in plan_in(fixed))
+    assert any("! not fixed: a run is built from what the settings name" in line for line in plan_in(fixed))
 
     second = gate("--fix", "-v")
     assert second.ret == 1

@@ -10,7 +10,7 @@ from stores import Lab
 
 
 def failed(result: pytest.RunResult) -> set[str]:
-    return set(re.findall(r"^FAILED (\S+)", result.stdout.str(), re.MULTILINE))
+    return set(re.findall(r"^     its check +(\S+)", result.stdout.str(), re.MULTILINE))
 
 
 def test_quiet(gate: Gate, messy: Lab) -> None:

@@ -41,8 +41,7 @@ def test_a_plain_assert_fails_about_its_entity(gate: Gate, messy: Lab, flags: li
     assert result.ret == 1
     result.assert_outcomes(passed=5, failed=1)
     assert "experiment-2] FAILED" in told(result)
-    assert "OWN001 experiment two is bad" in table(result)
-    assert "credit_production" in table(result)
+    assert "OWN001 low experiment credit_production: two is bad" in table(result)
     assert "no fixer: to be mended by hand" in table(result)
 
 
@@ -52,7 +51,7 @@ def test_violations_and_an_assert_are_both_told(gate: Gate, messy: Lab) -> None:
     result = gate(rules=["policies"])
     assert result.ret == 1
     assert "first" in table(result)
-    assert "second (found: 1) (expected: 2)" in table(result)
+    assert "second; found: 1; expected: 2" in table(result)
 
 
 @pytest.mark.parametrize("flags", [[], ["--fix"], ["--fix-dry-run"]])

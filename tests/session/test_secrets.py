@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from gates import POLICIES, Gate, told
+from reports import FORMATS
 from stores import BIG, Lab
 
 SECRET = "S3CR3T"
@@ -96,7 +97,8 @@ def test_no_secret_of_the_store_is_shown_or_written(planted: Lab, gate: Gate, *,
     settings.write_text(settings.read_text().replace("busy_timeout = 0\n", f"busy_timeout = 0\n{roots}{prefix}"))
     shown = ""
     for flags in (["-v"], ["-vv", "-l", "-rA", "--fix-dry-run"], ["-v", "--fix"], ["-v", "--fix"]):
-        done = gate("--html=audit.html", "--self-contained-html", "--junitxml=audit.xml", *flags, rules=ALL)
+        html = ("--html=audit.html", "--self-contained-html", "--junitxml=audit.xml")
+        done = gate(*html, *(f"--compliance-report={name}:audit.{name}" for name in FORMATS), *flags, rules=ALL)
         shown += told(done)
         assert SECRET not in shown
         assert SECRET not in everything_written(gate, planted)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
@@ -72,7 +73,7 @@ class Gate:
         for name in ("MLFLOW_TRACKING_URI", "MLFLOW_WORKSPACE", "PYTEST_ADDOPTS"):
             monkeypatch.delenv(name, raising=False)
         monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-        monkeypatch.setenv("COLUMNS", "300")  # so that a row of the table is told in one line
+        monkeypatch.setenv("COLUMNS", "300")
         self.ini(FIXERS)
 
     def ini(self, *fixers: object) -> None:
@@ -87,9 +88,12 @@ class Gate:
         (self.folder / "compliance.toml").write_text(text + more)
 
     def __call__(self, *arguments: object, rules: Sequence[object] = RULES, process: bool = False) -> pytest.RunResult:
-        """Run rules in this process, or in one of its own."""
+        """Run rules in this process, or in one of its own. Every finding is told on one line, unless `arguments` say
+        how much is shown.
+        """
         # The root would else be found from where the rules lie.
-        words = [f"--rootdir={self.folder}", f"-c={self.folder / 'pytest.ini'}", *map(str, (*rules, *arguments))]
+        words = [f"--rootdir={self.folder}", f"-c={self.folder / 'pytest.ini'}", "--compliance-show=all"]
+        words += map(str, (*rules, *arguments))
         return self.pytester.runpytest_subprocess(*words) if process else self.pytester.runpytest_inprocess(*words)
 
     def pack(self, folder: str, **modules: str) -> None:
@@ -161,6 +165,17 @@ def plan_in(result: pytest.RunResult) -> list[str]:
     assert len(starts) == 1, result.stdout.str()
     end = next(number for number in range(starts[0], len(lines)) if " entities; " in lines[number])
     return lines[starts[0] + 1 : end + 1]
+
+
+ROW = re.compile(r"^ ([A-Z]{3}\d{3}) (critical|high|medium|low) +(.*)$", re.MULTILINE)
+"""A finding on the terminal: its rule, its severity, what is wrong."""
+WAY = re.compile(r"^     what (?:--fix would|you can) do +(.*)$", re.MULTILINE)
+
+
+def ways_out(text: str) -> dict[str, str]:
+    """Rule -> what is said of what can be done about the last of its findings."""
+    parts = ROW.split(text.partition(" rule   severity  what is wrong")[2])
+    return {policy: "; ".join(WAY.findall(after)) for policy, after in zip(parts[1::4], parts[4::4], strict=True)}
 
 
 def told(result: pytest.RunResult) -> str:

@@ -29,16 +29,16 @@ FOUND |= {"PRD002", "PRD003", "PRD004", "PRD006", "PRD007", "REG001", "SRV001"}
 
 def gate(demo: Lab, *flags: str) -> tuple[int, set[str], str]:
     """Exit code, the policies with findings in the table, and all that was printed."""
-    command = [sys.executable, "-m", "pytest", "policies", "-p", "no:cacheprovider", "-q", f"--tracking-uri={demo.uri}"]
+    command = [sys.executable, "-m", "pytest", "policies", "-p", "no:cacheprovider", "-q", "--compliance-show=all"]
     done = subprocess.run(
-        [*command, f"--compliance-config={demo.folder / 'compliance.toml'}", *flags],
+        [*command, f"--tracking-uri={demo.uri}", f"--compliance-config={demo.folder / 'compliance.toml'}", *flags],
         cwd=CHECKOUT,
         capture_output=True,
         text=True,
         check=False,
     )
     assert "Traceback" not in done.stdout + done.stderr
-    table = done.stdout.partition("what --fix would do")[2]
+    table = done.stdout.partition("what is wrong")[2]
     return done.returncode, set(re.findall(r"^ ([A-Z]{3}\d{3}) ", table, flags=re.MULTILINE)), done.stdout
 
 

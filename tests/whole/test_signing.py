@@ -239,11 +239,11 @@ def _on_record(signed: Signed) -> None:
 
 SUSPECT: dict[str, tuple[str, Callable[[Signed], Any]]] = {
     "not on record": (
-        "it is not the model on record, so it is not signed (requirements.txt has changed): see SRV001",
+        "it is not the model on record, so it is not signed (requirements.txt has changed): mend SRV001 first",
         lambda it: (it.folder / "requirements.txt").write_text("lightgbm\n"),
     ),
     "not complete": (
-        "a model that is not complete is not signed: see ART005",
+        "a model that is not complete is not signed: mend ART005 first",
         lambda it: (it.folder / "python_env.yaml").unlink(),
     ),
     "not safe": (
@@ -309,7 +309,8 @@ def test_without_a_private_key_nothing_is_written(signed: Signed, gate: Gate) ->
     signed.name_keys(verify_with="key.pub")
     result = run(gate, signed.lab, "--fix")
     assert result.ret == 1
-    assert "run --fix where the private key is, and name it there ([evidence] sign_with)" in told(result)
+    way = "the private key is not here: run --fix where it is, and name it under [evidence]"
+    assert way in told(result)
     assert not signed.bundle.exists()
 
 

@@ -24,7 +24,7 @@ from mlflow_compliance.repair.plan_document import facts_of
 from mlflow_compliance.repair.run import Repair, carry_out
 from mlflow_compliance.rules.evaluation import cases, verdict_of
 from mlflow_compliance.rules.finding import Finding, Severity
-from mlflow_compliance.rules.fixer import Fixer, propose, summary_of
+from mlflow_compliance.rules.fixer import FILES_NOT_READ, Fixer, propose, summary_of
 from mlflow_compliance.rules.packs import load_fixers
 from mlflow_compliance.rules.policy import FILE_PARAMETERS, PARAMETERS, Policy
 from mlflow_compliance.rules.selecting import selects
@@ -59,11 +59,19 @@ class Options(Flags):
     """Folders and packages that the ini option `compliance_fixers` names."""
 
 
+FOR_PEOPLE = "this is for people to do"
+"""Why --fix does nothing where there is advice alone."""
+
+
 class Remedy(NamedTuple):
-    """What --fix would do about a finding, or why it would not, in one line; and how many changes that would be."""
+    """What --fix would do about a finding, or why it would not, in one line; how many changes that would be; and what
+    people can do, where its remedy knows better than the rule.
+    """
 
     text: str
     changes: int = 0
+    advice: str | None = None
+    """None for what the rule says."""
 
 
 class Audit:
@@ -285,11 +293,13 @@ class Audit:
         # Files only where a rule has read them, or where it depends on them whether --fix writes at all.
         context = self.context(artifacts=bool(self.settings.store.relocate))
         try:
-            changes, reason = propose(self.remedies, finding, context, self.policies[finding.policy].advice)
+            proposed = propose(self.remedies, finding, context, self.policies[finding.policy].advice)
         except ComplianceError as error:
             return Remedy(str(error))
+        changes = proposed.changes
         if not changes:
-            return Remedy(reason)
+            reason = proposed.reason or FOR_PEOPLE
+            return Remedy(reason if reason == FILES_NOT_READ else f"nothing: {reason}", advice=proposed.advice)
         if waits := self.settings.store.relocate and not_now(changes, context.snapshot):
             return Remedy(waits)
         what = summary_of(self.remedies[finding.policy]) or changes[0].describe()

@@ -91,7 +91,7 @@ def _registry(context: Context) -> Iterator[str]:
         rivals = {alias: number for alias, number in sorted(model.aliases.items()) if sounds_like_production(alias)}
         if len(set(rivals.values())) > 1:
             shown = [f"{alias} (version {number})" for alias, number in rivals.items()]
-            yield f"aliases of {model.name} that sound like production and differ: {_names(shown)} (REG006)"
+            yield f"aliases of {model.name} that sound like production and differ: {_names(shown)}"
 
 
 def _files(artifacts: Artifacts) -> Iterator[str]:

@@ -91,7 +91,7 @@ def draft(read: Read) -> Draft:
         *_experiments(tests, silent, said),
         *_notes(notes),
     ]
-    text = "\n".join(lines).rstrip("\n") + "\n"
+    text = re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).rstrip("\n") + "\n"
     Settings.model_validate(parse(text))
     relocated = sum(not line.startswith("#") for line in moved)
     store = f"{read.snapshot.info.uri}: {contents(read.snapshot)}"

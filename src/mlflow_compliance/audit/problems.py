@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mlflow_compliance.audit.results import FoundProblem
+from mlflow_compliance.rules.advice import filled
 from mlflow_compliance.snapshot.lies_in import experiment_of
 
 if TYPE_CHECKING:
@@ -38,7 +39,21 @@ def found_problem(finding: Finding, remedy: Remedy | None, rule: Policy, audit: 
         name=finding.entity.label,
         experiment=experiment_of(finding.entity, audit.snapshots.latest),
         fixable=remedy is not None and remedy.changes > 0,
-        advice=rule.advice,
+        advice=_advice(finding, remedy, rule),
         status=judged.status,
         waiver=judged.waiver,
     )
+
+
+def _advice(finding: Finding, remedy: Remedy | None, rule: Policy) -> str:
+    """What people can do about a finding. Where it follows from another, or nothing was judged, the rule's advice is
+    beside the point.
+    """
+    if finding.code in _WAYS_OUT:
+        return ""
+    if finding.cause is not None:
+        first = finding.cause.policy
+        return f"mend {first} first, from which this follows: `pytest --compliance-explain={first}` says how"
+    if remedy is not None and remedy.advice is not None:
+        return remedy.advice
+    return filled(finding.advice or rule.advice, finding)

@@ -78,6 +78,11 @@ class FoundProblem:
     status: str = FAILING
     waiver: WaivedBy | None = None
 
+    @property
+    def way_out(self) -> str:
+        """What --fix would do; where it does nothing, why not, and what people can do: where there is one column."""
+        return self.remedy if self.fixable else "; ".join(filter(None, (self.remedy, self.advice)))
+
 
 @dataclass(frozen=True)
 class NotJudged:

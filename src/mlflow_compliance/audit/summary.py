@@ -11,6 +11,7 @@ from mlflow_compliance.audit.results import Line, RuleFacts, Summary
 from mlflow_compliance.audit.weakened import weakened
 from mlflow_compliance.production.keys import keys_of
 from mlflow_compliance.repair.journal import host_name, user_name, version_of
+from mlflow_compliance.rules.explained import clauses_of
 from mlflow_compliance.safe_text import first_of
 from mlflow_compliance.settings.errors import shown_path
 from mlflow_compliance.settings.files import WITHOUT_SETTINGS
@@ -64,7 +65,8 @@ def summary_of(audit: Audit) -> Summary:
 
 def _rules_of(audit: Audit) -> Iterator[RuleFacts]:
     for _, rule in sorted(audit.policies.items()):
-        yield RuleFacts(rule.id, rule.title, audit.severity(rule).value, audit.enabled(rule), rule.advice)
+        severity, on = audit.severity(rule).value, audit.enabled(rule)
+        yield RuleFacts(rule.id, rule.title, severity, on, rule.advice, clauses_of(rule))
 
 
 def _reclaimable(artifacts: Artifacts | None) -> int | None:

@@ -13,7 +13,7 @@ from mlflow_compliance.production.claims import is_archived
 from mlflow_compliance.production.context import Context
 from mlflow_compliance.production.families import NAMED, family, sounds_like_production, words
 from mlflow_compliance.production.marks import ALIASES, BUILT_IN, Mark, marks_in
-from mlflow_compliance.safe_text import printable
+from mlflow_compliance.safe_text import first_of, printable
 from mlflow_compliance.settings.schema import Settings, folded
 from mlflow_compliance.settings.toml import key, quoted
 from mlflow_compliance.snapshot.entities import DEFAULT, Experiment, RegisteredModel
@@ -109,7 +109,8 @@ def _common(item: Candidate) -> str:
 def _of_model(model: RegisteredModel, snapshot: Snapshot) -> Candidate:
     """The alias that sounds most like production is the one that is proposed; none that does not."""
     item = Candidate(model.name, registered_model=model.name)
-    aliases = sorted(model.aliases, key=lambda alias: (folded(alias) not in ALIASES, alias))
+    wanted = folded(BUILT_IN.production.alias)
+    aliases = sorted(model.aliases, key=lambda alias: (folded(alias) != wanted, folded(alias) not in ALIASES, alias))
     item.alias = next(filter(sounds_like_production, aliases), "")
     item.seen = [
         f"alias {alias} of registered model {model.name} names version {model.aliases[alias]}" for alias in aliases
@@ -222,6 +223,8 @@ def _by_alias(item: Candidate) -> Iterator[str]:
     if item.primary:
         yield f"primary = {quoted(item.primary)}"
     yield from _patterns("experiments", dict.fromkeys([*filter(None, [item.primary]), *item.homes]))
+    if item.rivals:
+        yield f"# Not counted, since the alias says what is in production: {printable(first_of(item.rivals, SEEN))}"
 
 
 def _by_tags(item: Candidate, *, alone: bool) -> Iterator[str]:

@@ -107,9 +107,14 @@ class Plan:
 
     def lines(self) -> Iterator[str]:
         """The plan for people: the same text whether it is carried out or not."""
-        told, sums = list(self._told()), totals(self.changes, self.start)
-        summed = [f"totals: {sums}"] if sums else []
-        yield from (*(summed if len(told) > _LONG else ()), *told, *summed)
+        told, ending = list(self._told()), list(self.ending())
+        yield from (*(ending[:-1] if len(told) > _LONG else ()), *told, *ending)
+
+    def ending(self) -> Iterator[str]:
+        """Its totals, and what stays."""
+        sums = totals(self.changes, self.start)
+        if sums:
+            yield f"totals: {sums}"
         yield f"{len(self.changes)} changes to {len(self.entities)} entities; {self._left()}"
 
     def _told(self) -> Iterator[str]:
@@ -188,8 +193,8 @@ def make_plan(
                 if stays := waived(finding):
                     unfixed.append(Unfixed(finding, stays, waived=True))
                     continue
-                changes, reason = propose(remedies, finding, now, advice[finding.policy])
-                reason = not_now(changes, context.snapshot) or reason
+                proposed = propose(remedies, finding, now, advice[finding.policy])
+                changes, reason = proposed.changes, not_now(proposed.changes, context.snapshot) or proposed.refusal
                 if not changes or reason:
                     unfixed.append(Unfixed(finding, reason or "its fixer proposes nothing"))
                     continue

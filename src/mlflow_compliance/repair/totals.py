@@ -17,10 +17,11 @@ def totals(changes: Sequence[Change], start: Snapshot) -> str:
         return ""
     safe = sum(change.applicability is Applicability.SAFE for change in changes)
     reach = f"{safe:,} changes are safe, {len(changes) - safe:,} reversible"
-    return f"{', '.join((*_counted(changes), *_bytes(changes, start)))}; {reach}"
+    return f"{', '.join((*counted(changes), *_bytes(changes, start)))}; {reach}"
 
 
-def _counted(changes: Sequence[Change]) -> Iterator[str]:
+def counted(changes: Sequence[Change]) -> Iterator[str]:
+    """How many changes there are of each kind, in words, the most frequent kind first."""
     numbers: Counter[str] = Counter()
     for change in changes:
         numbers[change.in_total] += change.number

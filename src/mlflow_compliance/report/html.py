@@ -58,7 +58,7 @@ def _items(result: Result) -> str:
     items += [
         (
             f'<li>{safe(finding.text)}<br><span class="compliance-remedy">--fix: '
-            f"{safe(finding.remedy)}</span>{_to_copy(finding)}</li>"
+            f"{safe(finding.way_out)}</span>{_to_copy(finding)}</li>"
         )
         for finding in result.findings[:MOST]
     ]

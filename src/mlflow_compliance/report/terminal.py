@@ -1,25 +1,24 @@
-"""The table at the end of the terminal's output."""
+"""Our section of the terminal's output: it begins and ends with the verdict."""
 
 from __future__ import annotations
 
-import io
 import shutil
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
-from mlflow_compliance.safe_text import printable, to_copy
+from mlflow_compliance.audit.results import FAILING, WARNING
+from mlflow_compliance.report.findings import every_row, rows_of
+from mlflow_compliance.report.layout import Shown, folded, plain
+from mlflow_compliance.report.unjudged import every_unjudged, not_applicable, notes, unjudged
+from mlflow_compliance.report.verdict import FAIL, PASS, SEVERITIES, parts_of, verdict_of
+from mlflow_compliance.safe_text import WHOLE, printable, to_copy
+from mlflow_compliance.settings.flags import ALL, FINDINGS, SUMMARY
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator
 
-    from mlflow_compliance.audit.results import FoundProblem, Report, Result
+    from mlflow_compliance.audit.results import Report
 
-COLUMNS = (("policy", 8), ("entity", 24), ("what is wrong", None), ("what --fix would do", None))
 OUTCOMES = (
     "failed",
     "not evaluated",
@@ -31,94 +30,158 @@ OUTCOMES = (
     "not applicable",
     "switched off",
 )
-MOST = 200
-"""Rows of the table; a store with more findings than that is read in the HTML report."""
+TO_COPY = "to be copied into compliance.toml:"
+_STYLES: dict[str, dict[str, bool]] = {
+    FAIL: {"red": True, "bold": True},
+    PASS: {"green": True, "bold": True},
+    "INCOMPLETE": {"yellow": True, "bold": True},
+    "critical": {"red": True, "bold": True},
+    "high": {"red": True},
+    "medium": {"yellow": True},
+    "low": {"cyan": True},
+    "heading": {"bold": True},
+    "label": {"cyan": True},
+    "apart": {"yellow": True},
+    "warning": {"yellow": True},
+    "failing": {"red": True},
+}
+LINES = 60
+"""Of all that a terminal shows of a store of many, pytest's own with them, unless all is asked for."""
+MANY = 300
+"""Checks."""
+SCREEN = 40
+"""Lines: of a store with fewer checks two such screens are shown."""
+WIDE = 120
+"""Columns for which that holds; on a narrow terminal the same takes more."""
+_PYTEST = 10
+_HEAD = 2
+"""Lines of what was not asked."""
+_SOFTENED = "asks for less than is built in: "
+_LATER = ("registered models: ", "audited by ", "other pytest plugins: ", "plugins without a version: ")
+"""How facts begin that are shown where all is asked for: an auditor reads them."""
 
 
-def write_summary(reporter: Any, report: Report) -> None:
-    """Write the audited store, notes, the repair's result and the open findings to pytest's terminal."""
-    reporter.section("compliance", sep="=")
-    summary = report.summary
-    for line in summary.head:
-        reporter.write_line(printable(line))
-    for line in summary.warnings:
-        reporter.write_line(printable(f"warning: {line}"), yellow=True)
-    results = sorted(report.results, key=lambda result: result.policy)
-    for result in results:
-        for note in result.notes:
-            reporter.write_line(printable(f"note: {result.policy}: {note}"))
-    for done in summary.repair:
-        reporter.write_line(printable(done.text), red=not done.ok)
-    _write_outcomes(reporter, results)
-    following = _following(results)
-    rows = [
-        (result.policy, finding, following.get((result.policy, result.entity, finding.code), ""))
-        for result in results
-        for finding in result.findings
-    ]
-    if rows:
-        for line in _table(rows[:MOST]).splitlines():
-            reporter.write_line(line.rstrip())
-        if len(rows) > MOST:
-            reporter.write_line(
-                f"... and {len(rows) - MOST} findings more: see the report that --html=audit.html writes"
-            )
-    lines = to_copy(finding.toml for _, finding, _ in rows)
-    if lines:
-        reporter.write_line("to be copied into compliance.toml:")
-        for line in lines:
-            reporter.write_line(line)
+def lines_of(report: Report, show: str = FINDINGS, width: int | None = 120) -> Iterator[Shown]:
+    """The section, line by line; without a width no line is broken."""
+    verdict, results = list(_verdict(report, width)), sorted(report.results, key=lambda result: result.policy)
+    yield from verdict
+    if show == SUMMARY:
+        if report.partial:
+            yield from plain(printable(report.summary.head[0], WHOLE), width, "warning", _HEAD)
+        yield from _told(report, width)
+        yield from _rules(report, width)
+    elif show == ALL:
+        yield from _facts(report, width)
+        yield from _told(report, width)
+        yield from notes(results, width, whole=True)
+        yield from _checks(report)
+        yield from every_unjudged(results, width)
+        yield from not_applicable(results, width, whole=True)
+        yield from every_row(report, width)
+        yield from _to_copy(report, None)
+    else:
+        before = [
+            *_first_facts(report, width),
+            *_told(report, width),
+            *notes(results, width, whole=False),
+            *unjudged(results, width),
+            *not_applicable(results, width, whole=False),
+        ]
+        copied = list(_to_copy(report, width))
+        lines = LINES if len(results) > MANY else 2 * SCREEN
+        lines = lines if width is None or width > WIDE else lines * WIDE // width
+        room = lines - len(before) - len(copied) - 2 * len(verdict) - _around(report, width or 120)
+        yield from before
+        yield from rows_of(report, width, room)
+        yield from copied
+    yield from reversed(verdict)
 
 
-def _following(results: Sequence[Result]) -> dict[tuple[str, str, str], str]:
-    """(policy, entity of its check, code) of findings that only follow from what another check found -> the policy of
-    that one, where it was asked and says something of its own.
-    """
-    found = {(result.policy, result.entity): result.findings for result in results if result.findings}
-    following = {}
-    for (policy, entity), findings in found.items():
-        for finding in findings:
-            first, cause = None, finding.cause
-            while cause in found:
-                first = cause
-                cause = next((item.cause for item in found[first] if item.cause), None)
-            if first is not None:
-                following[policy, entity, finding.code] = first[0]
-    return following
+def _around(report: Report, width: int) -> int:
+    """About how many lines pytest itself writes around the section: a letter a check, a line a file."""
+    letters = Counter(result.nodeid.partition("::")[0] for result in report.results)
+    return _PYTEST + sum(-(-(len(file) + number) // (width - len(" [100%]"))) for file, number in letters.items())
 
 
-def _write_outcomes(reporter: Any, results: Sequence[Result]) -> None:
-    """How the checks ended, and why some of them could not judge: none of those reads as compliance."""
-    counted = Counter(result.outcome for result in results)
-    reporter.write_line(", ".join(f"{counted[name]} {name}" for name in OUTCOMES if counted[name]))
-    for result in results:
-        for item in result.unevaluated[:MOST]:
-            reporter.write_line(printable(f"not evaluated: {result.policy}: {item.entity}: {item.reason}"), yellow=True)
-    reasons: dict[str, list[str]] = {}
-    for result in results:
-        if result.outcome == "not applicable":
-            policies = reasons.setdefault(result.reason, [])
-            policies += [result.policy] if result.policy not in policies else []
-    for reason, policies in reasons.items():
-        reporter.write_line(printable(f"not applicable: {', '.join(policies)}: {reason}"))
+def _verdict(report: Report, width: int | None) -> Iterator[Shown]:
+    """The verdict; what does not fit beside it is a line of its own."""
+    lines: list[str] = []
+    for part in parts_of(report):
+        joined = f"{lines[-1]}   {part}" if lines and lines[-1] else part
+        if lines and width is not None and len(joined) > width:
+            lines.append(f"      {part}")
+        else:
+            lines[-1:] = [joined]
+    word = verdict_of(report)
+    for number, line in enumerate(lines):
+        yield Shown(line, word, 0 if number else len(word))
 
 
-def _table(rows: Sequence[tuple[str, FoundProblem, str]]) -> str:
-    table = Table(box=box.SIMPLE_HEAD, show_lines=False, pad_edge=False)
-    for name, width in COLUMNS:
-        table.add_column(name, width=width, overflow="fold")
-    for policy, finding, cause in rows:
-        wrong = finding.message
-        if finding.observed:
-            wrong += f" (found: {finding.observed})"
-        if finding.expected:
-            wrong += f" (expected: {finding.expected})"
-        # Text, not str: what a store is named must not be read as markup.
-        table.add_row(
-            policy,
-            *[Text(printable(value)) for value in (finding.entity, wrong, f"see {cause}" if cause else finding.remedy)],
+def _facts(report: Report, width: int | None) -> Iterator[Shown]:
+    """What was audited, and what the verdict rests on."""
+    for number, line in enumerate(report.summary.head):
+        yield from plain(printable(line, WHOLE), width, "warning" if report.partial and not number else "")
+
+
+def _first_facts(report: Report, width: int | None) -> Iterator[Shown]:
+    """The same in short: a line each, without who and with which programs, and what the settings soften once."""
+    softened = [line for line in report.summary.head if line.startswith(_SOFTENED)]
+    for number, line in enumerate(report.summary.head):
+        if line.startswith(_SOFTENED) and line != softened[0]:
+            continue
+        text = f"{line} and {len(softened) - 1} more" if softened[1:] and line == softened[0] else line
+        partial = report.partial and not number
+        if not line.startswith(_LATER):
+            yield from plain(printable(text, WHOLE), width, "warning" if partial else "", _HEAD if partial else 1)
+
+
+def _told(report: Report, width: int | None) -> Iterator[Shown]:
+    """Why there is no verdict, what a repair did, and what is to be looked at soon."""
+    if report.summary.stopped:
+        yield from plain(printable(f"stopped: {report.summary.stopped}", WHOLE), width, "failing")
+    for done in report.summary.repair:
+        yield from plain(printable(done.text, WHOLE), width, "" if done.ok else "failing")
+    for line in report.summary.warnings:
+        yield from plain(printable(f"warning: {line}", WHOLE), width, "warning")
+
+
+def _checks(report: Report) -> Iterator[Shown]:
+    """How the checks ended."""
+    counted = Counter(result.outcome for result in report.results)
+    yield Shown(", ".join(f"{counted[name]} {name}" for name in OUTCOMES if counted[name]))
+
+
+def _rules(report: Report, width: int | None) -> Iterator[Shown]:
+    """The rules that fail by severity, each with its findings counted, and those that could not judge."""
+    for severity in SEVERITIES:
+        counted = Counter(
+            result.policy
+            for result, finding in report.findings
+            if finding.status == FAILING and finding.severity == severity
         )
-    width = max(80, shutil.get_terminal_size((120, 24)).columns)
-    written = io.StringIO()
-    Console(file=written, width=width, color_system=None, force_terminal=False).print(table)
-    return written.getvalue()
+        if counted:
+            told = ", ".join(f"{policy} {number:,}" for policy, number in sorted(counted.items()))
+            yield from plain(f"{severity}: {told}", width, severity)
+    unknown = sorted({result.policy for result in report.results if result.unevaluated})
+    if unknown:
+        yield from plain(f"not evaluated: {', '.join(unknown)}", width, "warning")
+
+
+def _to_copy(report: Report, width: int | None) -> Iterator[Shown]:
+    lines = to_copy(finding.toml for _, finding in report.findings if finding.status in (FAILING, WARNING))
+    if lines:
+        yield Shown(TO_COPY)
+        yield from map(Shown, folded(lines, width))
+
+
+def write_summary(reporter: Any, report: Report, show: str = FINDINGS) -> None:
+    """Write the section to pytest's terminal, in colour where pytest writes in colour."""
+    reporter.ensure_newline()  # else it would come behind the heading
+    reporter.section("compliance", sep="=")
+    columns = shutil.get_terminal_size((120, 24)).columns
+    # Whoever asks for all of it somewhere else than on a terminal searches in it: there no line is broken.
+    width = None if show == ALL and not reporter.isatty else columns
+    markup = reporter.config.get_terminal_writer().markup
+    for line in lines_of(report, show, width):
+        end = line.styled or len(line.text)
+        reporter.write_line(markup(line.text[:end], **_STYLES.get(line.style, {})) + line.text[end:])

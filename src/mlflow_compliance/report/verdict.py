@@ -69,6 +69,8 @@ def _how_bad(report: Report) -> str:
         return f"no finding, and {rules}"
     if not all(line.ok for line in report.summary.repair):
         return "no finding, and the repair did not go well"
+    if report.summary.stopped:
+        return "no finding, and the audit stopped"
     if verdict_of(report) == PASS:
         return "no finding"
     return "no finding in what was judged; not everything was" if report.counts.ran else "nothing was judged"

@@ -59,6 +59,8 @@ class Finding:
     """Which param, metric, tag or fact of the entity it is about, where one rule may find several of them wrong."""
     cause: Cause | None = None
     """Where that check was asked too and failed, the table tells the way out there, once."""
+    advice: str = ""
+    """What people can do about it, where that is not what the rule says of all its findings."""
 
     @property
     def fingerprint(self) -> str:
@@ -102,6 +104,7 @@ class Violations:
         toml: str = "",
         name: str = "",
         cause: Cause | None = None,
+        advice: str = "",
     ) -> None:
         """Record a finding; the check goes on, so that one run tells everything."""
         self.findings.append(
@@ -116,6 +119,7 @@ class Violations:
                 toml,
                 name,
                 cause,
+                advice,
             )
         )
 

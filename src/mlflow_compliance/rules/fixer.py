@@ -5,10 +5,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from functools import wraps
+from typing import NamedTuple
 
 from mlflow_compliance.changes import Change, RemoveRepeatedPoints, holds_secrets
 from mlflow_compliance.errors import ComplianceError
 from mlflow_compliance.production.context import Context
+from mlflow_compliance.rules.advice import filled
 from mlflow_compliance.rules.finding import Finding
 
 Fixer = Callable[[Finding, Context], Iterator[Change]]
@@ -19,10 +21,41 @@ _LAST = "__compliance_last__"
 
 
 class Unfixable(Exception):  # noqa: N818  it is an answer, not an error
-    """Raised by a fixer: the finding stays, with this reason or advice beside it."""
+    """Raised by a fixer: the finding stays. `reason` says why nothing is changed, `advice` what people can do: a
+    command, a line of TOML or a call, in which words such as RUN_ID are filled in (see `rules.advice`).
+    """
+
+    def __init__(self, reason: str = "", *, advice: str = "") -> None:
+        super().__init__(": ".join(filter(None, (reason, advice))))
+        self.reason, self.advice = reason, advice
+
+
+RULE_ADVICE = "RULE_ADVICE"
+"""Stands in the advice of an Unfixable for that of its rule, which is else not given: it may be what was refused."""
+
+
+class Proposal(NamedTuple):
+    """What a remedy does about a finding: changes, or none and why not; and what people can do, None for what the
+    rule says.
+    """
+
+    changes: tuple[Change, ...] = ()
+    reason: str = ""
+    advice: str | None = None
+
+    @property
+    def refusal(self) -> str:
+        """Why there are no changes, and what people can do, in one line."""
+        return ": ".join(filter(None, (self.reason, self.advice)))
 
 
 FILES_NOT_READ = "depends on files, which no rule of this session reads: --fix-dry-run tells"
+ONLY_AUDITED = "a file store is only audited, but for repeated metric points"
+MIGRATE = "take it over first: `mlflow migrate-filestore --source mlruns --target sqlite:///mlflow.db`"
+HOLDS_SECRETS = (
+    "a text that it would change holds a password or token, and the journal would keep it: take that out of the store "
+    "first"
+)
 
 
 def fixer(
@@ -57,44 +90,33 @@ def _with_context(remedy: Callable[..., Iterator[Change]]) -> Fixer:
     return called
 
 
-def propose(
-    remedies: Mapping[str, Fixer], finding: Finding, context: Context, advice: str
-) -> tuple[tuple[Change, ...], str]:
-    """The changes that would mend a finding, or none and the reason why not; `advice` is what the policy says where
-    it has no fixer.
+def propose(remedies: Mapping[str, Fixer], finding: Finding, context: Context, advice: str) -> Proposal:
+    """The changes that would mend a finding, or none and the reason why not; `advice` is what the policy says of all
+    its findings.
     """
-    remedy = remedies.get(finding.policy)
+    remedy, advice = remedies.get(finding.policy), filled(finding.advice or advice, finding)
     if remedy is None:
-        return (), advice or "no fixer: to be mended by hand"
+        return Proposal(advice=advice) if advice else Proposal(reason="no fixer: to be mended by hand")
     if context.snapshot.artifacts is None and getattr(remedy, _READS_FILES, False):
-        return (), FILES_NOT_READ
+        return Proposal(reason=FILES_NOT_READ)
     try:
         changes = tuple(remedy(finding, context))
-    except Unfixable as reason:
-        return (), str(reason)
+    except Unfixable as answer:
+        own = filled(answer.advice.replace(RULE_ADVICE, advice), finding)
+        return Proposal(reason=answer.reason, advice=own)
     except ComplianceError:
         raise
     except Exception as crash:  # noqa: BLE001  a user's fixer may raise anything; the finding stays
-        return (), f"its fixer {remedy.__name__} crashed ({type(crash).__name__}: {crash}): mend it"
+        return Proposal(
+            reason=f"its fixer {remedy.__name__} crashed ({type(crash).__name__}: {crash}): mend it", advice=""
+        )
     if context.snapshot.info.backend == "file" and not all(
         isinstance(change, RemoveRepeatedPoints) for change in changes
     ):
-        return (
-            (),
-            (
-                "a file store is only audited, but for repeated metric points: take it over with `mlflow "
-                "migrate-filestore` first"
-            ),
-        )
+        return Proposal(reason=ONLY_AUDITED, advice=MIGRATE)
     if any(map(holds_secrets, changes)):
-        return (
-            (),
-            (
-                "a text that it would change holds a password or token, and the journal would keep it: take that out "
-                "of the store first"
-            ),
-        )
-    return changes, ""
+        return Proposal(reason=HOLDS_SECRETS)
+    return Proposal(changes)
 
 
 def comes_last(remedy: Fixer | None) -> bool:

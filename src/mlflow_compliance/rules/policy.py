@@ -146,7 +146,7 @@ class Policy:
     severity: Severity
     check: Callable[..., None]
     advice: str = ""
-    """The way out, in one sentence, for findings that no fixer mends."""
+    """What people can do about its findings, in one sentence with the command, the line of TOML or the call."""
 
     @cached_property
     def arguments(self) -> tuple[str, ...]:
@@ -177,7 +177,8 @@ class Policy:
 def policy(policy_id: str, title: str, severity: Severity, *, advice: str = "") -> Callable[[Check], Check]:
     """Declare the test function below as a rule of the store.
 
-    `advice` is shown with each finding where no fixer is registered for the policy: what people can do about it.
+    `advice` is shown with each finding: what people can do about it, beside what --fix would do. Words such as RUN_ID
+    and NAME in it are filled in (see `rules.advice`).
     Raises ComplianceError where the id is not three capitals and three digits, or the check has no docstring that says
     why.
     """

@@ -9,20 +9,21 @@ from fnmatch import fnmatchcase
 
 from mlflow_compliance.errors import ComplianceError
 
+RULES = "--compliance-rules"
+"""The flag that most of this is about."""
+
 _LIKE_AN_ID = re.compile(r"[A-Za-z]{2,5}[-_]?[0-9]{1,4}")
 _NEAR = 3
 """Ids that are named for one that is none."""
 
 
-def words_in(given: Sequence[str] | None) -> tuple[str, ...]:
-    """The ids and patterns in what --compliance-rules was given, empty where it was not. Raises ComplianceError
-    where it names nothing.
+def words_in(given: Sequence[str] | None, flag: str = RULES) -> tuple[str, ...]:
+    """The ids and patterns in what a flag was given, empty where it was not. Raises ComplianceError where it names
+    nothing.
     """
     found = tuple(word.strip() for words in given or () for word in words.split(",") if word.strip())
     if given is not None and not found:
-        raise ComplianceError(
-            "--compliance-rules takes ids of rules with commas between them, patterns too: EXP001,ART*"
-        )
+        raise ComplianceError(f"{flag} takes ids of rules with commas between them, patterns too: EXP001,ART*")
     return found
 
 
@@ -48,11 +49,13 @@ def refuse_unmatched(words: Collection[str], known: Collection[str]) -> None:
             raise ComplianceError(f"-k {word}: no rule has this id; {said}")
 
 
-def refuse_unknown(words: Collection[str], known: Collection[str]) -> None:
-    """Raise ComplianceError where no rule at hand answers to a word, with the one that was probably meant."""
+def refuse_unknown(words: Collection[str], known: Collection[str], flag: str = RULES, most: int = 1) -> None:
+    """Raise ComplianceError where no rule at hand answers to a word, with the one that was probably meant, or `most`
+    of them.
+    """
     from mlflow_compliance.settings.errors import unknown
 
     wrong = [word for word in words if not any(fnmatchcase(policy_id, word) for policy_id in known)]
     if wrong:
-        said = "; ".join(f"{word!r} is an {unknown('policy id', word, known)}" for word in wrong)
-        raise ComplianceError(f"--compliance-rules: {said}")
+        said = "; ".join(f"{word!r} is an {unknown('policy id', word, known, most)}" for word in wrong)
+        raise ComplianceError(f"{flag}: {said}")

@@ -10,6 +10,7 @@ import pytest
 
 from mlflow_compliance.errors import ComplianceError
 from mlflow_compliance.session.collection import new_audit
+from mlflow_compliance.session.explain import explain
 from mlflow_compliance.settings.flags import commands_in
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ COMMANDS: Mapping[str, Callable[[Audit, Tell], int]] = {
     "gc_preflight": _preflight,
     "purge": _purge,
 }
-"""Field of Flags -> what it does; its exit code is that of the session."""
+"""Field of Flags -> what it does with an audit; its exit code is that of the session."""
 
 
 def run_command(config: pytest.Config) -> int | None:
@@ -127,6 +128,8 @@ def run_command(config: pytest.Config) -> int | None:
     if capture is not None:
         capture.suspend_global_capture(in_=True)  # a person may be asked
     try:
+        if asked[0][0] == "explain":
+            return int(explain(config, _teller(config)))
         return int(COMMANDS[asked[0][0]](new_audit(config), _teller(config)))
     except ComplianceError as error:
         raise pytest.UsageError(str(error)) from error

@@ -12,7 +12,8 @@ import pytest
 from mlflow_compliance.errors import ComplianceError
 from mlflow_compliance.session.junit import tell_junit_facts
 from mlflow_compliance.session.packs import add_installed
-from mlflow_compliance.settings.flags import HELP, SEVERITIES, Flags, Spelling, commands_in
+from mlflow_compliance.session.pasted import find_pasted
+from mlflow_compliance.settings.flags import HELP, SEVERITIES, SHOWS, Flags, Spelling, commands_in
 
 GROUP = "compliance"
 """Of our flags in pytest's help."""
@@ -65,15 +66,16 @@ def _owner(name: str, parser: pytest.Parser) -> str:
 
 
 def flags_of(config: pytest.Config) -> Flags:
-    """What the command line says. Raises ComplianceError where --compliance-rules was given and names no rule."""
+    """What the command line says. Raises ComplianceError where a flag that takes ids of rules names none."""
     given: dict[str, Any] = {}
     for item in fields(Flags):
         value = getattr(config.option, item.metadata[HELP].dest)
         given[item.name] = tuple(value or ()) if item.default == () else value
-    if given["rules"]:
-        from mlflow_compliance.rules.selecting import words_in
+    for name, flag in (("rules", "--compliance-rules"), ("explain", "--compliance-explain")):
+        if given[name]:
+            from mlflow_compliance.rules.selecting import words_in
 
-        given["rules"] = words_in(given["rules"])
+            given[name] = words_in(given[name], flag)
     return Flags(**given)
 
 
@@ -89,6 +91,7 @@ def begin(config: pytest.Config) -> None:
     try:
         _check(flags_of(config), config)
         add_installed(config)
+        find_pasted(config)
     except ComplianceError as error:
         raise pytest.UsageError(str(error)) from error
     tell_junit_facts(config)
@@ -144,6 +147,8 @@ def _check(flags: Flags, config: pytest.Config) -> None:
         raise ComplianceError(
             "--compliance-gc-older-than and --compliance-gc-options are about --compliance-gc-preflight: give it too"
         )
+    if flags.show not in SHOWS:
+        raise ComplianceError(f"--compliance-show takes {', '.join(SHOWS[:-1])} or {SHOWS[-1]}, not {flags.show!r}")
     if flags.fail_on is not None and flags.fail_on not in SEVERITIES:
         raise ComplianceError(
             f"--compliance-fail-on takes a severity, one of {', '.join(SEVERITIES)}, not {flags.fail_on!r}"

@@ -11,6 +11,7 @@ import pytest
 from mlflow_compliance.session.baseline import with_baseline_written
 from mlflow_compliance.session.history import keep
 from mlflow_compliance.session.partial import tell_junit, told_as_partial
+from mlflow_compliance.session.pasted import id_to_paste
 from mlflow_compliance.session.redaction import cut_report, without_secrets_in
 from mlflow_compliance.session.repair import Removed
 from mlflow_compliance.session.reports import stopped_report, write_reports
@@ -188,7 +189,7 @@ def describe(item: pytest.Item, report: pytest.TestReport, call: pytest.CallInfo
         reported=bool(violations and (violations.findings or violations.unevaluated)) or ASSERTED in item.stash,
         notes=tuple(violations.notes) if violations else (),
         examined=tuple(ref.place for ref in item.stash.get(EXAMINED, ())),
-        nodeid=report.nodeid,
+        nodeid=id_to_paste(item),
         fails=failing,
         was=tuple(map(str, before)) if fixed else (),
     )
@@ -301,7 +302,7 @@ def summarize(reporter: Any, config: pytest.Config) -> None:
         return
     from mlflow_compliance.report.terminal import write_summary
 
-    write_summary(reporter, report)
+    write_summary(reporter, report, config.option.compliance_show)
 
 
 def _why_stopped(session: pytest.Session) -> str:

@@ -19,7 +19,7 @@ def without_secrets_in(value: Any) -> Any:
         return without_secrets(value)
     if isinstance(value, dict):
         return {key: without_secrets_in(item) for key, item in value.items()}
-    return [without_secrets_in(item) for item in value] if isinstance(value, list) else value
+    return type(value)(map(without_secrets_in, value)) if isinstance(value, (list, tuple)) else value
 
 
 def cut_report(report: pytest.TestReport) -> None:

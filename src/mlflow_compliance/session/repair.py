@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from mlflow_compliance.errors import ComplianceError
 from mlflow_compliance.session.state import BEFORE, STOPPED, audit_of, rule_of
+from mlflow_compliance.settings.flags import ALL
 
 if TYPE_CHECKING:
     from mlflow_compliance.repair.plan import Plan
@@ -40,9 +42,10 @@ def repair(session: pytest.Session) -> None:
         cases.setdefault(policy_id, set()).add(key)
     only = {policy_id: frozenset(keys) for policy_id, keys in cases.items()}
     reporter = session.config.pluginmanager.getplugin("terminalreporter")
+    show = session.config.option.compliance_show
     try:
         before = audit.findings_by_case(only)
-        audit.carry_out(only, lambda plan: _tell(reporter, plan), lambda: made_before(audit.store))
+        audit.carry_out(only, lambda plan: _tell(reporter, plan, show), lambda: made_before(audit.store))
     except ComplianceError as error:
         session.config.stash[STOPPED] = str(error)
         raise pytest.UsageError(str(error)) from error
@@ -51,14 +54,18 @@ def repair(session: pytest.Session) -> None:
         _recollect(session, reporter)
 
 
-def _tell(reporter: Any, plan: Plan) -> None:
+def _tell(reporter: Any, plan: Plan, show: str) -> None:
     if reporter is None:
         return
+    from mlflow_compliance.repair.brief import EXAMPLE, brief
     from mlflow_compliance.safe_text import WHOLE, printable
 
     reporter.section("plan", sep="-")
-    for line in plan.lines():
-        reporter.write_line(printable(line, WHOLE))
+    columns = shutil.get_terminal_size((120, 24)).columns
+    for line in plan.lines() if show == ALL else brief(plan):
+        # An example may be long; a reason is there to be read.
+        limit = columns if show != ALL and line.startswith(EXAMPLE) else WHOLE
+        reporter.write_line(printable(line, limit))
 
 
 class Removed(pytest.Item):

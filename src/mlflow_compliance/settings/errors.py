@@ -75,12 +75,14 @@ def problems_in(error: ValidationError, model: type[BaseModel], prefix: Loc = ()
     return [(details["loc"], _message(details, model, prefix)) for details in error.errors(include_url=False)]
 
 
-def unknown(what: str, word: str, known: Iterable[str]) -> str:
-    """That a word is not known, with the one that was probably meant or else with all that there are."""
+def unknown(what: str, word: str, known: Iterable[str], most: int = 1) -> str:
+    """That a word is not known, with the one that was probably meant (or `most` of them), else with all that there
+    are.
+    """
     by_lower = {name.lower(): name for name in known}
-    close = get_close_matches(word.lower(), by_lower, n=1)
+    close = get_close_matches(word.lower(), by_lower, n=most)
     hint = (
-        f"did you mean {by_lower[close[0]]!r}?"
+        f"did you mean {' or '.join(repr(by_lower[name]) for name in close)}?"
         if close
         else f"known here: {', '.join(sorted(by_lower.values())) or 'none'}"
     )
@@ -99,7 +101,7 @@ def _message(details: ErrorDetails, model: type[BaseModel], prefix: Loc) -> str:
         return "must not be empty"
     if kind == "literal_error":
         return f"must be {details['ctx']['expected']}, not {_shown(value)}"
-    declared = _field_at(loc, model)
+    declared = field_at(loc, model)
     table = ".".join(str(part) for part in (*prefix, *loc) if isinstance(part, str))
     if kind == "tuple_type" and isinstance(value, dict) and declared and _model_in(declared.annotation):
         return f"there may be several: write [[{table}]] in place of [{table}]"
@@ -120,7 +122,8 @@ def _model_at(loc: Loc, model: type[BaseModel]) -> type[BaseModel]:
     return model
 
 
-def _field_at(loc: Loc, model: type[BaseModel]) -> FieldInfo | None:
+def field_at(loc: Loc, model: type[BaseModel]) -> FieldInfo | None:
+    """What is declared for a key, None where nothing is."""
     return _model_at(loc[:-1], model).model_fields.get(str(loc[-1]))
 
 

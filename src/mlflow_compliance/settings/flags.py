@@ -16,6 +16,10 @@ HELP = "help"
 SEVERITIES = ("low", "medium", "high", "critical")
 
 
+SUMMARY, FINDINGS, ALL = SHOWS = ("summary", "findings", "all")
+"""How much the terminal shows: the verdict, a block a rule and cause, or every finding."""
+
+
 class Spelling(NamedTuple):
     """How a flag is written, and what is said of it."""
 
@@ -88,6 +92,12 @@ class Flags:
         default=False,
         former="--metadata-only",
     )
+    show: str = _flag(
+        "--compliance-show",
+        "how much the terminal shows: summary, findings (the default, a block a rule and cause) or all of them",
+        "HOW",
+        default=FINDINGS,
+    )
     reports: tuple[str, ...] = _flag(
         "--compliance-report",
         "write the report as FORMAT to FILE, such as json:audit.json; may be given several times",
@@ -110,6 +120,14 @@ class Flags:
         "--compliance-baseline-write",
         "keep today's findings in FILE as the baseline; over an older one it takes out those that are gone",
         "FILE",
+    )
+    explain: tuple[str, ...] = _flag(
+        "--compliance-explain",
+        "say of rules what, why, how to mend and to waive them, by id or pattern of ids; 'all' lists them; no store is "
+        "read",
+        "IDS",
+        default=(),
+        command=True,
     )
     executor: str = _flag(
         "--compliance-executor",

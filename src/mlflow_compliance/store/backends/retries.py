@@ -103,7 +103,7 @@ class _Listening(logging.Filter):
 
 
 def _line(server: str, why: str, number: int, most: int) -> str:
-    return f"the tracking server {server} does not answer ({why}): retry {number} of {most}"
+    return f"MLflow at {server} does not answer ({why}): retry {number} of {most}"
 
 
 def _named(status: int) -> str:
