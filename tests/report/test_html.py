@@ -151,6 +151,11 @@ def test_a_row_says_policy_severity_entity_and_outcome(opened: Callable[..., Any
     assert re.search(r"read at: \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC; \d+ entities examined by \d+ policies", head)
     assert "not a statement of legal compliance" in head
     assert page.title().startswith("Compliance audit: ")
+    assert page.inner_text(".c-verdict h1").startswith("FAIL")
+    page.click("[role=tab]:text-is('Production')")
+    assert re.search(r"Experiment\s+credit_production\s+Run\s+champion [0-9a-f]{32}", page.inner_text(".c-card"))
+    page.click("[role=tab]:text-is('Experiments')")
+    assert re.search(r"credit_selection\s+3\s+4\.1 kB\s+2\.0 kB", page.inner_text(".c-bytes"))
 
 
 def test_the_filters_hide_and_show_rows(opened: Callable[..., Any], gate: Gate, messy: Lab) -> None:
@@ -186,6 +191,13 @@ def test_fixed_is_shown_with_what_was_done(opened: Callable[..., Any], gate: Gat
     head = page.inner_text(".compliance-head")
     assert "repair: 22 of 22 changes made; journal: " in head
     assert "verified: the store, read anew, is what was planned" in head
+    page.click("[role=tab]:text-is('Repair')")
+    repaired = page.inner_text("[role=tabpanel]:visible")
+    before = "experiment test_experiment: looks like a test; found: test_experiment; expected: retired"
+    assert before in repaired, "what it was stands beside what was done"
+    assert "set tag lifecycle of experiment 4 to 'archived'" in repaired
+    assert page.inner_text(".c-verdict h1").startswith("PARTIAL"), "rules that load models were not asked"
+    assert "6 checks mended by this run" in page.inner_text(".c-answers")
 
 
 def test_what_is_fixed_is_not_so_in_the_next_report(opened: Callable[..., Any], gate: Gate, messy: Lab) -> None:

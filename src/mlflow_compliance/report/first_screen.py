@@ -49,6 +49,7 @@ def _verdict(report: Report) -> str:
     words = [many(failing, "finding") + f" fail{'s' * (failing == 1)} the gate"] if failing else []
     words += [f"{many(unjudged, 'check')} could not judge what must be judged"] if unjudged else []
     words += [line.text for line in summary.repair if not line.ok][:1]
+    words += ["not everything was asked"] if state == "fail" and report.partial else []
     if state == "partial":
         words = ["nothing that was asked fails, and not everything was asked or could be judged"]
     elif state == "pass":
@@ -164,8 +165,10 @@ def _grid(report: Report) -> str:
     """Severities by how findings end."""
     found = {each: Counter[str]() for each in SEVERITIES}
     last = report.summary.history[-1] if report.summary.history else None
-    before = set(last.fingerprints) if last and last.fingerprints is not None else None
-    compared = report.summary.baseline is not None or before is not None
+    # What a baseline knows does not fail: beside one, all that fails is new.
+    by_history = last is not None and last.fingerprints is not None and report.summary.baseline is None
+    before = set(last.fingerprints or ()) if last and by_history else None
+    compared = report.summary.baseline is not None or by_history
     for _, finding in report.findings:
         row = found.setdefault(finding.severity, Counter())
         row[finding.status] += 1
