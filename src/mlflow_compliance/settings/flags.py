@@ -111,6 +111,9 @@ class Flags:
         "keep today's findings in FILE as the baseline; over an older one it takes out those that are gone",
         "FILE",
     )
+    owner: str | None = _flag(
+        "--compliance-owner", "tell and judge only what this owner answers for; the report is partial", "NAME"
+    )
     executor: str = _flag(
         "--compliance-executor",
         "read files and try models in threads, or on dask:tcp://host:port",
