@@ -4,6 +4,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False  # `typing` would be imported for nothing
 if TYPE_CHECKING:
+    from mlflow_compliance.audit.check import RunReport, check_run
     from mlflow_compliance.loader.load import find_production_model, load_production_model
     from mlflow_compliance.loader.model import ProductionModel
     from mlflow_compliance.loader.resolve_artifact import resolve_artifact
@@ -14,7 +15,14 @@ if __path__[0].endswith("/src/mlflow_compliance"):
     # An editable install: `policies` and `fixers` lie beside `src`, where the wheel has them in this package.
     __path__.append(__path__[0][: -len("/src/mlflow_compliance")])
 
-__all__ = ["ProductionModel", "find_production_model", "load_production_model", "resolve_artifact"]
+__all__ = [
+    "ProductionModel",
+    "RunReport",
+    "check_run",
+    "find_production_model",
+    "load_production_model",
+    "resolve_artifact",
+]
 
 
 def __getattr__(name: str) -> object:
@@ -25,6 +33,10 @@ def __getattr__(name: str) -> object:
         return version("pytest-mlflow-compliance")
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name in ("RunReport", "check_run"):
+        from mlflow_compliance.audit import check
+
+        return getattr(check, name)
     if name == "resolve_artifact":
         from mlflow_compliance.loader.resolve_artifact import resolve_artifact
 

@@ -74,7 +74,7 @@ def test_production_is_what_programs_load(produced_built: Lab) -> None:
     (product,) = products_of(Context(lab.read(), lab.settings))
     version = lab.client.get_model_version_by_alias(product.registered_model, product.alias)
     run = lab.client.get_run(version.run_id)
-    assert (product.version, product.run_id, product.run) == (version.version, version.run_id, run.info.run_name)
+    assert (product.version, product.run_id, product.run) == (str(version.version), version.run_id, run.info.run_name)
     assert product.experiment_id == run.info.experiment_id
     assert product.model_sha256 == run.data.tags["compliance.sha256.model"]
     assert datetime.fromisoformat(product.since).timestamp() == run.info.start_time // 1000

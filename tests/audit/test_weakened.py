@@ -16,7 +16,8 @@ from mlflow_compliance.settings.schema import Product, Settings, load_settings
 NEUTRAL = {
     "store.tracking_uri", "store.artifact_roots", "store.busy_timeout", "store.relocate",
     "experiments.test_tags", "experiments.development", "experiments.lifecycle_tag",
-    "duplicates.zip_members", "duplicates.pointers", "journal.folder", "evidence.sign_with", "evidence.verify_with",
+    "duplicates.zip_members", "duplicates.pointers", "journal.folder", "history.folder",
+    "evidence.sign_with", "evidence.verify_with",
     "retention.deleted_days", "retention.production_years", "retention.superseded_years", "retention.hold",
     "products.name", "products.primary", "products.production_by", "owners",
     *(

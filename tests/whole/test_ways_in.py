@@ -19,8 +19,6 @@ from doc_shell import Shell
 from gates import CHECKOUT, SETTINGS, LabMaker, make_messy
 from stores import Lab
 
-from mlflow_compliance.report.formats import names
-
 ACTION = CHECKOUT / "action.yml"
 TEMPLATE = CHECKOUT / "ci" / "gitlab" / "mlflow-gate.yml"
 CONTAINERFILE = CHECKOUT / "Containerfile"
@@ -120,7 +118,6 @@ def run_gate(folder: Path, given: dict[str, str]) -> tuple[int, str, str, str]:
     return done.returncode, done.stdout + done.stderr, summary, (folder / "output" / "values").read_text("utf-8")
 
 
-@pytest.mark.skipif(not {"markdown", "sarif"} <= {*names()}, reason="needs the formats markdown and sarif")
 def test_the_action_writes_what_was_asked_and_fails_where_findings_remain(messy_folder: Lab) -> None:
     given = {"tracking-uri": messy_folder.uri, "sarif": "audit.sarif", "junit": "audit.xml"}
     given |= {"args": "--compliance-rules='EXP00?' -k 'not nothing such'", "config": "compliance.toml"}
@@ -129,13 +126,19 @@ def test_the_action_writes_what_was_asked_and_fails_where_findings_remain(messy_
     assert summary.startswith("earlier\n")
     assert "EXP001" in summary
     assert "ART001" not in printed
+    assert "::error" in printed
     for name in ("audit.html", "audit.sarif", "audit.xml"):
         assert (messy_folder.folder / name).stat().st_size > 0
 
 
 def test_the_action_without_reports_tells_what_cannot_be_used(messy_folder: Lab) -> None:
     """An empty input asks for nothing; a word of `args` is never run as a command."""
-    given = {"html": "", "summary": "false", "args": "--compliance-rules='NO*' \"$(touch made)\""}
+    given = {
+        "html": "",
+        "summary": "false",
+        "annotations": "false",
+        "args": "--compliance-rules='NO*' \"$(touch made)\"",
+    }
     code, printed, summary, output = run_gate(messy_folder.folder, given)
     assert (code, output, summary) == (4, "exit-code=4\n", "earlier\n"), printed
     assert not (messy_folder.folder / "made").exists()
@@ -151,7 +154,6 @@ def test_the_action_installs_its_own_checkout_with_extras() -> None:
     assert words.stdout.split() == ["install", "--quiet", f"{CHECKOUT}[s3,mysql]"]
 
 
-@pytest.mark.skipif("gitlab" not in names(), reason="needs the format gitlab")
 def test_the_template_runs_the_gate(messy_folder: Lab) -> None:
     job = yaml_of(TEMPLATE)[".mlflow-gate"]
     shell = Shell(messy_folder.folder, messy_folder.uri)

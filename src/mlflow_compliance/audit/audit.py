@@ -133,6 +133,11 @@ class Audit:
             return None
         return given if given in ("user", "off") else str(self.options.workdir / Path(given).expanduser())
 
+    def use(self, settings: Settings, snapshot: Snapshot) -> None:
+        """Ask the rules with these settings and this snapshot, files and evidence with it."""
+        self._settings, self._context = settings, None
+        self.snapshots.put(snapshot)
+
     @property
     def opened(self) -> bool:
         """Whether a store was read in this session."""

@@ -27,6 +27,11 @@ WAIVED = "waived"
 STATUSES = (FAILING, WARNING, KNOWN, WAIVED)
 
 
+def iso(moment: str) -> str:
+    """A moment as reports say it ('2027-03-31 12:00:00 UTC') in ISO 8601."""
+    return moment.replace(" UTC", "Z").replace(" ", "T")
+
+
 @dataclass(frozen=True)
 class WaivedBy:
     """Why a finding is waived, who answers for it, and the last day (ISO 8601) on which that counts."""
@@ -270,7 +275,7 @@ class Summary:
     @property
     def moment(self) -> str:
         """`read_at` in ISO 8601, empty where nothing was read."""
-        return self.read_at.replace(" UTC", "Z").replace(" ", "T")
+        return iso(self.read_at)
 
 
 @dataclass(frozen=True)

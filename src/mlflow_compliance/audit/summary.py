@@ -6,6 +6,7 @@ import platform
 from typing import TYPE_CHECKING
 
 from mlflow_compliance.audit.facts import experiments_of, products_of
+from mlflow_compliance.audit.history import history_of
 from mlflow_compliance.audit.results import Line, RuleFacts, Summary
 from mlflow_compliance.audit.weakened import weakened
 from mlflow_compliance.production.keys import keys_of
@@ -37,6 +38,8 @@ def summary_of(audit: Audit) -> Summary:
     read_at = as_time(audit.snapshot(artifacts=False).taken_at)
     known = tuple(sorted(audit.known | audit.policies.keys()))
     settings, context = audit.settings, audit.context(artifacts=False)
+    journals = context.snapshot.journals
+    history = history_of(settings.history.resolved_folder(settings.base), audit.store.info.uri)
     return Summary(
         tuple(_lines_of(audit)),
         read_at,
@@ -47,12 +50,15 @@ def summary_of(audit: Audit) -> Summary:
         products=products_of(context),
         experiments=experiments_of(context),
         reclaimable=_reclaimable(audit.snapshot(artifacts=False).artifacts),
+        warnings=history.problems,
         uri=audit.store.info.uri,
         settings=shown_path(settings.path) if settings.path else "",
         settings_sha256=settings.sha256,
         who=user_name(),
         host=host_name(),
         versions=tuple((name, version_of(name)) for name in PROGRAMS),
+        journals=tuple(sorted({*journals.own, *(kept.journal for kept in journals.whole)})),
+        history=history.points,
     )
 
 

@@ -1,4 +1,4 @@
-"""Finds the fixers of packs: folders, importable packages, and what installed distributions name by entry points."""
+"""Finds fixers and policies: in folders, importable packages, and what installed distributions name by entry points."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from types import ModuleType
 
 from mlflow_compliance.errors import ComplianceError, first_line
 from mlflow_compliance.rules.fixer import ATTRIBUTE, Fixer
-from mlflow_compliance.rules.installed import FIXERS, Pack, installed
+from mlflow_compliance.rules.installed import FIXERS, POLICIES, Pack, installed
+from mlflow_compliance.rules.policy import ATTRIBUTE as OF_POLICY
+from mlflow_compliance.rules.policy import Policy
 
 
 def load_fixers(places: Sequence[str], base: Path) -> dict[str, Fixer]:
@@ -35,6 +37,20 @@ def load_fixers(places: Sequence[str], base: Path) -> dict[str, Fixer]:
                         )
                     found[policy_id] = value
     return found
+
+
+def load_policies(places: Sequence[str]) -> list[Policy]:
+    """The rules in importable packages and installed packs, for who asks them without pytest."""
+    packs = [pack for pack in installed(POLICIES) if pack.package not in places]
+    modules = [module for place in places for module in _modules_in(importlib.import_module(place))]
+    modules += [module for pack in packs for module in _installed(pack)]
+    found: dict[str, Policy] = {}
+    for module in modules:
+        for value in vars(module).values():
+            rule = getattr(value, OF_POLICY, None)
+            if isinstance(rule, Policy):
+                found.setdefault(rule.id, rule)
+    return list(found.values())
 
 
 def _installed(pack: Pack) -> list[ModuleType]:

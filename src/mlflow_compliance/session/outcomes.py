@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import pytest
 
 from mlflow_compliance.session.baseline import with_baseline_written
+from mlflow_compliance.session.history import keep
 from mlflow_compliance.session.partial import tell_junit, told_as_partial
 from mlflow_compliance.session.redaction import cut_report, without_secrets_in
 from mlflow_compliance.session.repair import Removed
@@ -31,7 +32,6 @@ from mlflow_compliance.session.xdist import shared_summary
 if TYPE_CHECKING:
     from mlflow_compliance.audit.audit import Audit, Remedy
     from mlflow_compliance.audit.judging import Judge
-    from mlflow_compliance.audit.results import FoundProblem
     from mlflow_compliance.rules.finding import Finding
     from mlflow_compliance.rules.outcome import Unevaluated
     from mlflow_compliance.rules.policy import Policy
@@ -48,11 +48,6 @@ OTHERS: pytest.StashKey[int] = pytest.StashKey()
 """On a check: how much it found about entities of other owners than the one that is asked for."""
 SHOWN: pytest.StashKey[set[str]] = pytest.StashKey()
 """Lines of TOML that a failure has told: twenty findings may have the same ones."""
-_WAYS_OUT = {
-    "nothing-to-examine": "nothing: the settings or the store must hold something to examine",
-    "crashed": "nothing: mend the policy; a check that crashed proves nothing",
-}
-"""Of what no fixer is asked about."""
 _LETTERS = {"warning": "!", "known": "k", "waived": "w"}
 """Of the outcomes of checks with findings none of which fails the gate."""
 Status = tuple[str, str, str | tuple[str, Mapping[str, bool]]]
@@ -193,6 +188,7 @@ def describe(item: pytest.Item, report: pytest.TestReport, call: pytest.CallInfo
         cut_report(report)
     if rule is None or not (report.when == "call" or report.outcome != "passed"):
         return
+    from mlflow_compliance.audit.problems import found_problem
     from mlflow_compliance.audit.results import NotJudged, Result
     from mlflow_compliance.safe_text import printable
 
@@ -220,7 +216,7 @@ def describe(item: pytest.Item, report: pytest.TestReport, call: pytest.CallInfo
         entity=str(subject) if subject else "",
         removed=isinstance(item, Removed),
         done=tuple(done) if fixed or not failing else (),
-        findings=tuple(_problem(finding, remedies.get(finding), rule, audit) for finding in findings),
+        findings=tuple(found_problem(finding, remedies.get(finding), rule, audit) for finding in findings),
         unevaluated=tuple(NotJudged(str(entry.entity), entry.code, entry.reason) for entry in unevaluated),
         reason="" if unevaluated or findings else _reason(report),
         reported=bool(violations and (violations.findings or violations.unevaluated)) or ASSERTED in item.stash,
@@ -235,36 +231,6 @@ def describe(item: pytest.Item, report: pytest.TestReport, call: pytest.CallInfo
     setattr(report, RESULT, plain)
     # What JUnit keeps of a check that passed: it has no other place for what it said.
     item.user_properties += [("note", printable(note)) for note in plain["notes"]]
-
-
-def _problem(finding: Finding, remedy: Remedy | None, rule: Policy, audit: Audit) -> FoundProblem:
-    from mlflow_compliance.audit.results import FoundProblem
-    from mlflow_compliance.snapshot.lies_in import experiment_of
-
-    judged, owned = audit.judged(rule, finding), audit.owner(finding.entity)
-    return FoundProblem(
-        text=str(finding),
-        code=finding.code,
-        fingerprint=finding.fingerprint,
-        severity=audit.severity(rule, [finding]).value,
-        entity=str(finding.entity),
-        message=finding.message,
-        observed=finding.observed,
-        expected=finding.expected,
-        remedy=remedy.text if remedy else _WAYS_OUT.get(finding.code, ""),
-        toml=finding.toml,
-        cause=(finding.cause.policy, str(finding.cause.subject)) if finding.cause else None,
-        kind=finding.entity.kind,
-        key=finding.entity.key,
-        name=finding.entity.label,
-        experiment=experiment_of(finding.entity, audit.snapshots.latest),
-        fixable=remedy is not None and remedy.changes > 0,
-        advice=rule.advice,
-        status=judged.status,
-        waiver=judged.waiver,
-        owner=owned.owner,
-        contact=owned.contact,
-    )
 
 
 def _outcome(
@@ -417,6 +383,7 @@ def finish(session: pytest.Session) -> None:
         session.config.stash[REPORT] = report
         tell_junit(summary, session.config)
         write_reports(report, session)
+        keep(report, session)
     elif session.config.option.compliance_report:
         write_reports(stopped_report(stopped or "no policy was collected"), session)
     made = audit.repair if audit else None

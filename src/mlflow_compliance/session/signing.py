@@ -9,6 +9,7 @@ import pytest
 
 from mlflow_compliance.errors import ComplianceError
 from mlflow_compliance.session.collection import new_audit
+from mlflow_compliance.session.history import KEPT
 from mlflow_compliance.session.reports import files_of, tell_error
 from mlflow_compliance.session.state import REPORT, audit_of
 
@@ -36,7 +37,7 @@ def sign_reports(session: pytest.Session) -> None:
 
 
 def _reports(config: pytest.Config) -> Iterator[str]:
-    """The files that were written for people and for CI."""
+    """The files that were written for people, for CI and for later audits."""
     from _pytest.junitxml import xml_key
 
     html = getattr(config.option, "htmlpath", None)
@@ -45,3 +46,5 @@ def _reports(config: pytest.Config) -> Iterator[str]:
     xml = config.stash.get(xml_key, None)
     if xml is not None:
         yield xml.logfile
+    if KEPT in config.stash:
+        yield config.stash[KEPT]

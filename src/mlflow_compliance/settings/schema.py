@@ -40,6 +40,7 @@ __all__ = [
     "EvidenceSettings",
     "ExperimentSettings",
     "GateSettings",
+    "HistorySettings",
     "Hold",
     "JournalSettings",
     "ModelSettings",
@@ -271,6 +272,16 @@ class JournalSettings(_Table):
         return None if self.folder is None else _absolute(self.folder, base)
 
 
+class HistorySettings(_Table):
+    """Where each audit leaves its report; None for nowhere."""
+
+    folder: Text | None = None
+
+    def resolved_folder(self, base: Path) -> str | None:
+        """The folder as an absolute path; None where none is set."""
+        return None if self.folder is None else _absolute(self.folder, base)
+
+
 class PolicySettings(_Table):
     """What differs for one policy; a `severity` of None leaves the policy's own."""
 
@@ -365,6 +376,7 @@ class Settings(_Table):
     duplicates: DuplicateSettings = DuplicateSettings()
     artifacts: ArtifactSettings = ArtifactSettings()
     journal: JournalSettings = JournalSettings()
+    history: HistorySettings = HistorySettings()
     evidence: EvidenceSettings = EvidenceSettings()
     gate: GateSettings = GateSettings()
     retention: RetentionSettings = RetentionSettings()
