@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from mlflow_compliance.audit.baseline import Baseline, read_baseline
 from mlflow_compliance.audit.judging import Judge
+from mlflow_compliance.audit.owners import Owned, is_of, owner_of, refuse_unknown
 from mlflow_compliance.audit.planning import Planning
 from mlflow_compliance.audit.snapshots import Alone, Sharing, SnapshotCache
 from mlflow_compliance.errors import ComplianceError, PlanError
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from mlflow_compliance.repair.apply import Writer
     from mlflow_compliance.repair.limits import Limit
     from mlflow_compliance.repair.plan_document import StoreFacts
+    from mlflow_compliance.snapshot.refs import EntityRef
     from mlflow_compliance.snapshot.snapshot import Snapshot
     from mlflow_compliance.store.store import Store
 
@@ -183,6 +185,8 @@ class Audit:
         self.known = known_ids
         self.settings.check_policy_ids(known_ids | self.policies.keys())
         keys_of(self.settings)
+        if self.options.owner is not None:
+            refuse_unknown(self.options.owner, self.context(artifacts=False))
 
     def check_any_enabled(self, selected: Iterable[Policy]) -> None:
         """Raise ComplianceError where the settings switch off every policy that was selected: no rule run is no
@@ -264,6 +268,26 @@ class Audit:
         """Whether a finding of a policy fails the gate."""
         return self.judge.judged(finding, self.severity(rule, [finding]).value)
 
+    def owner(self, entity: EntityRef) -> Owned:
+        """Who answers for an entity."""
+        return owner_of(entity, self.context(artifacts=False))
+
+    def is_asked(self, entity: EntityRef, *, unknown: bool = False) -> bool:
+        """Whether --compliance-owner asks for what an entity's owner answers for; `unknown` is what is said of an
+        entity that nobody owns.
+        """
+        wanted = self.options.owner
+        if wanted is None:
+            return True
+        owned = self.owner(entity)
+        return is_of(owned, wanted) if owned.owner else unknown
+
+    def stays(self, finding: Finding) -> str:
+        """Why no repair may mend a finding, empty where one may."""
+        if not self.is_asked(finding.entity):
+            return f"it is not of {self.options.owner!r}, whom --compliance-owner asks for"
+        return self.judge.stays(finding)
+
     def requires_evidence(self, rule: Policy) -> bool:
         """Whether a check of a policy that could not judge fails the gate."""
         return self.severity(rule).value in self.settings.gate.require_evidence
@@ -326,7 +350,7 @@ class Audit:
 
         def within(limit: Limit) -> Plan:
             return replace(
-                make_plan(rules, self.remedies, context, only, limit, self.judge.stays),
+                make_plan(rules, self.remedies, context, only, limit, self.stays),
                 note=kept if self.keeps_journals else "",
                 unasked=self._unasked(only, context),
             )

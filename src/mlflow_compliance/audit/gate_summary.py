@@ -92,7 +92,7 @@ def not_whole(summary: Summary, results: Iterable[Result]) -> set[str]:
 
 def blind(result: Result) -> bool:
     """Whether a check may have missed something: what it does not tell need not be gone."""
-    return bool(result.unevaluated) or any(finding.code in ALWAYS_FAIL for finding in result.findings)
+    return bool(result.unevaluated or result.others) or any(finding.code in ALWAYS_FAIL for finding in result.findings)
 
 
 def _of_waivers(results: Sequence[Result], judge: Judge, *, partial: bool) -> Iterator[str]:

@@ -21,7 +21,7 @@ _WAYS_OUT = {
 
 
 def found_problem(finding: Finding, remedy: Remedy | None, rule: Policy, audit: Audit) -> FoundProblem:
-    judged = audit.judged(rule, finding)
+    judged, owned = audit.judged(rule, finding), audit.owner(finding.entity)
     return FoundProblem(
         text=str(finding),
         code=finding.code,
@@ -42,6 +42,8 @@ def found_problem(finding: Finding, remedy: Remedy | None, rule: Policy, audit: 
         advice=_advice(finding, remedy, rule),
         status=judged.status,
         waiver=judged.waiver,
+        owner=owned.owner,
+        contact=owned.contact,
     )
 
 

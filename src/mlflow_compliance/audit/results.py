@@ -124,6 +124,8 @@ class Result:
     """Whether it fails the gate: by a finding, or because it could not judge what must be judged."""
     was: tuple[str, ...] = ()
     """What was found before the repair, in words for people, where it is fixed."""
+    others: int = 0
+    """What it has to say of entities of other owners, where one owner was asked for: it is not told."""
 
     @property
     def fixed(self) -> bool:

@@ -133,7 +133,7 @@ class Plan:
         """What stays as it is: 'none' may be said of what was asked alone."""
         waived = sum(item.waived for item in self.unfixed)
         left = f"{len(self.unfixed) - waived} findings are left for people"
-        left += f", {waived} as they are (waived)" if waived else ""
+        left += f", {waived} stay as they are" if waived else ""
         if not (self.unasked or self.unevaluated):
             return left
         parts = [first_of(self.unasked, _FEW)] if self.unasked else []

@@ -156,6 +156,12 @@ def _check(flags: Flags, config: pytest.Config) -> None:
     for name, file in (("", flags.baseline), ("-write", flags.baseline_write)):
         if file is not None and not file.strip():
             raise ComplianceError(f"--compliance-baseline{name} takes a file")
+    if flags.owner is not None and not flags.owner.strip():
+        raise ComplianceError("--compliance-owner takes a name")
+    if flags.owner is not None and flags.baseline_write:
+        raise ComplianceError(
+            "--compliance-baseline-write keeps what is wrong with the whole store: leave --compliance-owner out"
+        )
     if flags.baseline_write:
         from mlflow_compliance.audit.baseline import refuse_to_replace
 

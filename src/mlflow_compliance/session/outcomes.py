@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
@@ -45,6 +45,8 @@ ASSERTED: pytest.StashKey[Finding] = pytest.StashKey()
 """On a check: what a plain assertion found."""
 TOLD: pytest.StashKey[bool] = pytest.StashKey()
 """On a check: whether its failure only tells what it recorded."""
+OTHERS: pytest.StashKey[int] = pytest.StashKey()
+"""On a check: how much it found about entities of other owners than the one that is asked for."""
 SHOWN: pytest.StashKey[set[str]] = pytest.StashKey()
 """Lines of TOML that a failure has told: twenty findings may have the same ones."""
 _LETTERS = {"warning": "!", "known": "k", "waived": "w"}
@@ -61,12 +63,33 @@ def fail_on_violations(item: pytest.Function) -> None:
         return
     rule = rule_of(item)
     assert rule is not None
+    _leave_out_others(item)
+    if not (violations.findings or violations.unevaluated):
+        _skip_for_others(item)
     _ask_remedies(item, violations.findings)
     told = _told(item, rule, [*violations.findings, *violations.unevaluated])
     if _fails(item, rule, violations.findings) or _lacks_evidence(item, rule):
         item.stash[TOLD] = True
         pytest.fail(told, pytrace=False)
     pytest.skip(told)
+
+
+def _leave_out_others(item: pytest.Item) -> None:
+    """Take out of what a check recorded all that other owners answer for, where one owner was asked for."""
+    audit, violations = item.config.stash[AUDIT], item.stash.get(VIOLATIONS, None)
+    if audit.options.owner is None or violations is None:
+        return
+    before = len(violations.findings) + len(violations.unevaluated)
+    violations.findings[:] = [found for found in violations.findings if audit.is_asked(found.entity)]
+    violations.unevaluated[:] = [
+        entry for entry in violations.unevaluated if audit.is_asked(entry.entity, unknown=True)
+    ]
+    left = before - len(violations.findings) - len(violations.unevaluated)
+    item.stash[OTHERS] = item.stash.get(OTHERS, 0) + left
+
+
+def _skip_for_others(item: pytest.Item) -> NoReturn:
+    pytest.skip(f"what it found is not of {item.config.stash[AUDIT].options.owner!r} (--compliance-owner)")
 
 
 def _told(item: pytest.Item, rule: Policy, entries: Sequence[Finding | Unevaluated]) -> str:
@@ -139,14 +162,24 @@ def asserted(item: pytest.Function, failure: BaseException) -> None:
             "\n".join(map(printable, arg.splitlines())) if isinstance(arg, str) else arg for arg in failure.args
         )
     violations, audit = item.stash.get(VIOLATIONS, None), item.config.stash[AUDIT]
+    _leave_out_others(item)
     recorded = violations.findings if violations else []
     if _fails(item, rule, recorded):
         return
     subject = violations.subject if violations else _subject(item, rule, audit)
-    found = item.stash[ASSERTED] = _assertion(rule, subject, failure, audit)
-    _ask_remedies(item, [*recorded, found])
-    if not _fails(item, rule, [found]) and not _lacks_evidence(item, rule):
-        pytest.skip(_told(item, rule, [*recorded, found]))
+    found = _assertion(rule, subject, failure, audit)
+    own = [found] if audit.is_asked(found.entity) else []
+    if own:
+        item.stash[ASSERTED] = found
+    else:
+        item.stash[OTHERS] = item.stash.get(OTHERS, 0) + 1
+    _ask_remedies(item, [*recorded, *own])
+    if _lacks_evidence(item, rule):
+        item.stash[TOLD] = True
+    elif not (recorded or own):
+        _skip_for_others(item)
+    elif not _fails(item, rule, own):
+        pytest.skip(_told(item, rule, [*recorded, *own]))
 
 
 def describe(item: pytest.Item, report: pytest.TestReport, call: pytest.CallInfo[Any]) -> None:
@@ -162,6 +195,7 @@ def describe(item: pytest.Item, report: pytest.TestReport, call: pytest.CallInfo
 
     audit = item.config.stash[AUDIT]
     violations = item.stash.get(VIOLATIONS, None)
+    _leave_out_others(item)
     findings = [*violations.findings] if violations else []
     findings += [item.stash[ASSERTED]] if ASSERTED in item.stash else []
     before = item.config.stash.get(BEFORE, {}).get(item.nodeid, [])
@@ -192,6 +226,7 @@ def describe(item: pytest.Item, report: pytest.TestReport, call: pytest.CallInfo
         nodeid=id_to_paste(item),
         fails=failing,
         was=tuple(map(str, before)) if fixed else (),
+        others=item.stash.get(OTHERS, 0),
     )
     plain = without_secrets_in(result.plain())
     setattr(report, RESULT, plain)

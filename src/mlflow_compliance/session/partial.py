@@ -34,11 +34,15 @@ def told_as_partial(summary: Summary, session: pytest.Session) -> Summary:
     left = (left | not_whole(summary, [result for _, result in results])) & asked
     missing = sorted(set(summary.known) - asked)
     summary = replace(summary, policies=len(asked), head=(*summary.head, *_others(session.config)))
-    if not missing and not left:
+    owner = session.config.option.compliance_owner
+    if not missing and not left and owner is None:
         return summary
     parts = [f"{len(asked)} of {len(asked | set(summary.known))} rules were asked"]
     parts += [f"not asked: {first_of(missing, _FEW)}"] if missing else []
     parts += [f"not asked of everything: {first_of(sorted(left), _FEW)}"] if left else []
+    if owner is not None:
+        others = sum(result.others for _, result in results)
+        parts.append(f"limited by --compliance-owner to what {owner!r} owns: {others} findings of others are not told")
     return replace(summary, head=(f"PARTIAL: {'; '.join(parts)}", *summary.head))
 
 

@@ -129,6 +129,9 @@ class Flags:
         default=(),
         command=True,
     )
+    owner: str | None = _flag(
+        "--compliance-owner", "tell and judge only what this owner answers for; the report is partial", "NAME"
+    )
     executor: str = _flag(
         "--compliance-executor",
         "read files and try models in threads, or on dask:tcp://host:port",
