@@ -244,7 +244,7 @@ def test_what_does_not_fail_is_counted_apart() -> None:
         check("ART001", *(problem(number, status="warning", severity="low") for number in range(3))),
     ]
     lines = shown(*results, warnings=("waiver 1 expires in 12 days",))
-    assert lines[0] == "PASS  no finding   rules 2: 2 ran   (warnings 3, waived 1, baseline 1)"
+    assert lines[0] == "PASS  no finding that fails   rules 2: 2 ran   (warnings 3, waived 1, baseline 1)"
     assert "  warning  3 low: ART001 3" in lines
     assert "  known    1 medium: EXP003 1" in lines
     assert "  waived   1 medium: EXP003 1" in lines

@@ -72,7 +72,7 @@ def _how_bad(report: Report) -> str:
     if report.summary.stopped:
         return "no finding, and the audit stopped"
     if verdict_of(report) == PASS:
-        return "no finding"
+        return "no finding that fails" if report.findings else "no finding"
     return "no finding in what was judged; not everything was" if report.counts.ran else "nothing was judged"
 
 
