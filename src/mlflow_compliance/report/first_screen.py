@@ -85,7 +85,8 @@ def _compliant(report: Report) -> str:
     if state == "fail":
         return f"<strong>No.</strong> The worst finding is {severity_mark(worst)}" if worst else "<strong>No.</strong>"
     limits = " Not everything was judged." if state == "partial" else ""
-    return f"<strong>Nothing found against it.</strong>{limits} This is evidence, not a statement of legal compliance."
+    found = "What was found does not fail the gate" if report.findings else "Nothing found against it"
+    return f"<strong>{found}.</strong>{limits} This is evidence, not a statement of legal compliance."
 
 
 def _production(report: Report) -> str:
