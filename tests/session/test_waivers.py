@@ -43,7 +43,7 @@ def test_waived_findings_are_told_and_fail_nothing(gate: Gate, messy: Lab) -> No
     assert outcomes == ["waived"] * len(EVERY_RULE)
     assert result.parseoutcomes()["waived"] == len(EVERY_RULE)
     assert len(re.findall(r"^\S+ WAIVED", text, re.MULTILINE)) == len(EVERY_RULE)
-    assert f"Nothing: waived until {LATER} by jo: merged in March" in text
+    assert f"nothing: waived until {LATER} by jo: merged in March" in text
     assert "asks for less than is built in: waivers = 6 tables (compliance.toml:" in text
     (one,) = {json.dumps(item["waiver"]) for r in report(gate)["results"] for item in r["findings"][:1]
               if r["policy"] == "EXP003"}  # fmt: skip

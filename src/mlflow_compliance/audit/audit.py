@@ -313,7 +313,7 @@ class Audit:
     def remedy(self, finding: Finding) -> Remedy:
         """What --fix would do about a finding, or why it would not."""
         if waived := self.judge.stays(finding):
-            return Remedy(f"Nothing: {waived}")
+            return Remedy(f"nothing: {waived}")
         # Files only where a rule has read them, or where it depends on them whether --fix writes at all.
         context = self.context(artifacts=bool(self.settings.store.relocate))
         try:

@@ -86,6 +86,8 @@ def begin(config: pytest.Config) -> None:
     option = config.option
     for word in SEVERITIES:
         config.addinivalue_line("markers", f"{word}: rules of this severity (pytest-mlflow-compliance)")
+    # What pickletools thinks of a text in somebody's pickle is nothing that whoever runs this can mend.
+    config.addinivalue_line("filterwarnings", "ignore:invalid escape sequence:DeprecationWarning:pickletools")
     # What says how to repair asks for it too.
     option.compliance_fix = option.compliance_fix or (option.fix_safe and not option.fix_dry_run)
     try:
