@@ -105,10 +105,10 @@ def test_what_is_waived_or_switched_off_fails_nothing(lab: Lab, gate: Gate, deli
 
 @pytest.fixture
 def told_to_mlflow(lab: Lab) -> Iterator[str]:
-    before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(lab.uri)
     yield lab.uri
-    mlflow.set_tracking_uri(before)
+    # None, and not what it was: one that is set wins over the environment, in which other tests name their stores.
+    mlflow.set_tracking_uri(None)
 
 
 def test_the_store_is_the_one_that_mlflow_uses(lab: Lab, gate: Gate, delivery: str, told_to_mlflow: str) -> None:

@@ -82,7 +82,7 @@ def test_a_name_that_nothing_gives_is_for_people(make_lab: LabMaker) -> None:
     lab = make_lab(**settings_for(required_metrics=["lift"]))
     lab.run(lab.experiment("credit_delivery"), stage="production")
     assert [finding.message for finding in findings(lab, "PRD002")] == ["has no metric lift"]
-    assert "products.production.model" in unfixed(plan_for(lab, "PRD002"), "PRD002")[0].reason
+    assert "[products.production] has no `run_name" in unfixed(plan_for(lab, "PRD002"), "PRD002")[0].reason
 
 
 def test_without_a_production_run_nothing_is_carried(make_lab: LabMaker) -> None:

@@ -303,7 +303,7 @@ def test_prd009_tells_though_the_hash_was_renewed(store: Store, way: str) -> Non
     store.sign()
     assert ("PRD009", code) in found(store)
     assert {policy for policy, _ in found(store)} == {"PRD009"}
-    assert "from a backup" in unfixed(plan_for(store.lab, "PRD009"), "PRD009")[0].reason
+    assert "compare with a backup" in unfixed(plan_for(store.lab, "PRD009"), "PRD009")[0].reason
 
 
 def in_place(produced_built: Lab, tmp_path: Path) -> Store:

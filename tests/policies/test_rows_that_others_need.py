@@ -112,7 +112,7 @@ def test_reg004_runs_and_models_that_the_next_gc_takes(lab: Lab) -> None:
     assert sorted(told(lab)) == sorted(for_people + fixable)
     assert sorted(mended(lab)) == for_people
     assert {lifecycle(lab, key) for key in (writer, by_path, by_uri)} == {"active"}
-    assert "log its model again" in reasons(lab, "REG004")["logged/1"]
+    assert "log the model again" in reasons(lab, "REG004")["logged/1"]
     assert "gone for good" in reasons(lab, "REG004")["lost/1"]
 
 

@@ -199,4 +199,5 @@ def test_other_distributions_bring_formats(gate: Gate) -> None:
     result = gate(*ONE, "--compliance-report=gone:a.txt")
     assert (result.ret, "'gone' of house cannot be loaded (ModuleNotFoundError" in told(result)) == (4, True)
     result = gate(*ONE, "--compliance-report=other:a.txt")
-    assert "badly, gone, " in told(result)
+    assert "badly, " in told(result)
+    assert "gone, " in told(result)
