@@ -25,8 +25,8 @@ def find_pasted(config: pytest.Config) -> None:
     """Take the name of a file that is not there for that of an installed pack, where it is one."""
     for number, arg in enumerate(config.args):
         file, bracket, test = arg.partition("::")
-        if not bracket or (config.invocation_params.dir / file).exists():
-            continue
-        found = next((place for folder in folders_of_policies() if (place := folder / Path(file).name).is_file()), None)
+        if not bracket or Path(file).name != file or (config.invocation_params.dir / file).exists():
+            continue  # a path says whose file is meant: a wrong one is told by pytest
+        found = next((place for folder in folders_of_policies() if (place := folder / file).is_file()), None)
         if found is not None:
             config.args[number] = f"{found}::{test}"
