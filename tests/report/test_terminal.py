@@ -126,7 +126,7 @@ def test_what_was_not_judged_is_never_plain_compliance() -> None:
     assert shown()[0] == "FAIL  nothing was judged   rules 0: 0 ran"
     stopped = shown(judged, stopped="pytest was interrupted")
     assert stopped[0].startswith("FAIL  ")
-    assert "stopped: pytest was interrupted" in stopped
+    assert not [line for line in stopped if "interrupted" in line], "pytest tells it itself"
     assert shown(judged, repair=(Line("the store is not what was planned", ok=False),))[0].startswith("FAIL  ")
 
 

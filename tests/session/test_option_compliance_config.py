@@ -107,8 +107,6 @@ def test_a_switched_off_policy_is_shown_as_skipped_with_the_reason(gate: Gate, m
     assert result.ret == 1
     result.assert_outcomes(passed=23, failed=4, skipped=10)
     text = told(result)
-    assert re.search(r"SKIPPED \[5\] .*: EXP002 is switched off in the settings", text)
-    assert re.search(r"SKIPPED \[5\] .*: RUN001 is switched off in the settings", text)
     assert "switched off in the settings: EXP002, RUN001" in text
     assert "switched off in the settings: EXP002, RUN001" in (gate.folder / "audit.html").read_text()
 

@@ -12,8 +12,7 @@ from xml.etree import ElementTree
 from gates import EVERY_RULE, POLICIES, Gate, plan_in, told
 from stores import Lab
 
-TODAY = dt.datetime.now(dt.timezone.utc).date()
-LATER = TODAY + dt.timedelta(200)
+LATER = dt.datetime.now(dt.timezone.utc).date() + dt.timedelta(200)
 REPORT = "--compliance-report=json:audit.json"
 
 
@@ -96,14 +95,15 @@ def test_nothing_waived_is_repaired(gate: Gate, messy: Lab) -> None:
 
 
 def test_its_last_day_counts_and_the_next_does_not(gate: Gate, messy: Lab) -> None:
-    yesterday = TODAY - dt.timedelta(1)
+    today = dt.datetime.now(dt.timezone.utc).date()  # not that of the start of the tests: midnight passes meanwhile
+    yesterday = today - dt.timedelta(1)
     gate.settings(
         messy.uri,
-        waiver("EXP001", expires=TODAY)
+        waiver("EXP001", expires=today)
         + waiver("EXP002", expires=yesterday)
         + waiver("EXP003", expires=f'"{LATER}"')
-        + waiver("ART001", expires=TODAY + dt.timedelta(30))
-        + waiver("ART002", expires=TODAY + dt.timedelta(31)),
+        + waiver("ART001", expires=today + dt.timedelta(30))
+        + waiver("ART002", expires=today + dt.timedelta(31)),
     )
     result = gate(REPORT, rules=[POLICIES])
     statuses = found(gate)
@@ -112,7 +112,7 @@ def test_its_last_day_counts_and_the_next_does_not(gate: Gate, messy: Lab) -> No
     ]
     warnings = report(gate)["summary"]["warnings"]
     assert len(warnings) == 3
-    assert re.search(rf"waiver of EXP001 for '\*' expires on {TODAY} \(today is its last day\)", warnings[0])
+    assert re.search(rf"waiver of EXP001 for '\*' expires on {today} \(today is its last day\)", warnings[0])
     assert re.search(rf"waiver of EXP002 for '\*' expired on {yesterday}, and what it waived counts again", warnings[1])
     assert re.search(r"waiver of ART001 for '\*' expires on .* \(in 30 days\)", warnings[2])
     assert "warning: compliance.toml:" in told(result)

@@ -23,8 +23,8 @@ from mlflow_compliance.snapshot.entities import Experiment
 from mlflow_compliance.snapshot.files import DuplicateRules
 
 TABLES = (
-    "artifacts, duplicates, evidence, experiments, gate, journal, models, owners, policies, products, retention, runs, "
-    "store, waivers"
+    "artifacts, duplicates, evidence, experiments, gate, history, journal, models, owners, policies, products, "
+    "retention, runs, store, waivers"
 )
 EVERYTHING = """
 [store]
@@ -108,6 +108,8 @@ expires = 2027-03-31
 experiments = "fraud-*"
 team = "fraud"
 contact = "#fraud-ml"
+[history]
+folder = "audits"
 [retention]
 deleted_days = 180
 production_years = 10
@@ -237,6 +239,7 @@ def test_every_key_is_read(folder: Path) -> None:
             },
         ),
         "owners": ({"experiments": ("fraud-*",), "team": "fraud", "contact": "#fraud-ml"},),
+        "history": {"folder": "audits"},
         "retention": {
             "deleted_days": 180.0,
             "production_years": 10.0,

@@ -6,7 +6,6 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from mlflow_compliance.report.markup import safe
-from mlflow_compliance.report.page import style
 from mlflow_compliance.safe_text import to_copy
 
 if TYPE_CHECKING:
@@ -31,6 +30,8 @@ def empty_cells() -> list[str]:
 
 def stopped(reason: str) -> list[str]:
     """What the page says of a run that ended before its checks."""
+    from mlflow_compliance.report.page import style
+
     return [style(), f'<p class="compliance-FAILED">Stopped before the checks: {safe(reason)}</p>']
 
 

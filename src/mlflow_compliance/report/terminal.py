@@ -136,9 +136,7 @@ def _first_facts(report: Report, width: int | None) -> Iterator[Shown]:
 
 
 def _told(report: Report, width: int | None) -> Iterator[Shown]:
-    """Why there is no verdict, what a repair did, and what is to be looked at soon."""
-    if report.summary.stopped:
-        yield from plain(printable(f"stopped: {report.summary.stopped}", WHOLE), width, "failing")
+    """What a repair did, and what is to be looked at soon. Why an audit stopped pytest itself tells, once."""
     for done in report.summary.repair:
         yield from plain(printable(done.text, WHOLE), width, "" if done.ok else "failing")
     for line in report.summary.warnings:

@@ -120,11 +120,14 @@ def name(item: pytest.Item) -> None:
     if rule is not None:
         item.extra_keyword_matches.add(rule.id)
         mark(item, rule)
+    keyword = item.config.option.keyword
+    if not keyword:
+        return
     words = item.config.stash.get(_UNMATCHED, None)
     if words is None:
         from mlflow_compliance.rules.selecting import like_ids
 
-        words = item.config.stash[_UNMATCHED] = like_ids(item.config.option.keyword or "")
+        words = item.config.stash[_UNMATCHED] = like_ids(keyword)
     if words:
         names = [*item.listextrakeywords(), *(node.name for node in item.listchain()), *item.keywords]
         words -= {word for word in words if any(word.lower() in known.lower() for known in names)}

@@ -380,6 +380,7 @@ def finish(session: pytest.Session) -> None:
         results = tuple(result for _, result in results_of(reporter))
         summary = replace(told_as_partial(summary, session), stopped=stopped)
         summary = with_baseline_written(with_gate(summary, results, judge), results, judge, session)
+        summary = without_secrets_in(summary)  # results were cut one by one
         report = Report(summary, results)
         session.config.stash[REPORT] = report
         tell_junit(summary, session.config)

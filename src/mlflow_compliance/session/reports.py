@@ -69,9 +69,12 @@ def begin_reports(session: pytest.Session) -> None:
     """Write that there is no verdict yet, before anything is read: a file that cannot be written stops the session
     here, and an audit that is killed leaves no older report that reads like its own.
     """
+    asked = _asked(session)
+    if not asked:
+        return
     from mlflow_compliance.report.formats import text_of
 
-    for name, path in _asked(session):
+    for name, path in asked:
         if path is None or (path.exists() and not path.is_file()):
             continue  # a pipe is written once
         try:
