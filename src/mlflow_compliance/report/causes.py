@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from mlflow_compliance.audit.results import FAILING
-from mlflow_compliance.report.markup import SEVERITIES
+from mlflow_compliance.report.severities import rank
 
 if TYPE_CHECKING:
     from mlflow_compliance.audit.results import FoundProblem, Report, Result
@@ -23,11 +23,6 @@ class Group(NamedTuple):
     @property
     def severity(self) -> str:
         return min((found.severity for found in self.findings), key=rank)
-
-
-def rank(severity: str) -> int:
-    """The place of a severity, the worst first; one that nobody knows comes last."""
-    return SEVERITIES.index(severity) if severity in SEVERITIES else len(SEVERITIES)
 
 
 def groups_of(report: Report) -> list[Group]:

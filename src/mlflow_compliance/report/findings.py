@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from mlflow_compliance.audit.results import FAILING, KNOWN, WAIVED, WARNING
 from mlflow_compliance.report.groups import groups_of
 from mlflow_compliance.report.layout import EXAMPLES, Shown, beside
-from mlflow_compliance.report.verdict import SEVERITIES, by_severity
+from mlflow_compliance.report.severities import SEVERITIES
+from mlflow_compliance.report.verdict import by_severity
 from mlflow_compliance.report.ways_out import by_people, by_the_program
 from mlflow_compliance.safe_text import WHOLE, printable
 

@@ -6,8 +6,9 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from mlflow_compliance.audit.results import FAILING, KNOWN, WAIVED, WARNING
-from mlflow_compliance.report.causes import groups_of, rank
-from mlflow_compliance.report.markup import SEVERITIES, day, many, named, safe, severity_mark, size, table
+from mlflow_compliance.report.causes import groups_of
+from mlflow_compliance.report.markup import day, many, named, safe, severity_mark, size, table
+from mlflow_compliance.report.severities import SEVERITIES, rank
 from mlflow_compliance.report.trend import trend
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from mlflow_compliance.audit.results import FAILING, STATUSES
 from mlflow_compliance.report.following import first_causes
 from mlflow_compliance.report.layout import EXAMPLES, examples, several
-from mlflow_compliance.report.verdict import SEVERITIES
+from mlflow_compliance.report.severities import rank
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -73,7 +73,7 @@ def groups_of(report: Report, *, folded: bool = True) -> list[Group]:
         cause = causes.get((result.policy, result.entity, finding.code))
         if folded and cause in heads and finding.status == FAILING:
             told = blocked[heads[cause]]
-            told[result.policy] = min(finding.severity, told.get(result.policy, finding.severity), key=_rank)
+            told[result.policy] = min(finding.severity, told.get(result.policy, finding.severity), key=rank)
         else:
             found[(*_key(result, finding), cause[0] if cause else "")].append((result, finding))
     made = []
@@ -81,12 +81,12 @@ def groups_of(report: Report, *, folded: bool = True) -> list[Group]:
         policy, severity, status, _, follows = key
         blocks = blocked.get(key, {})
         findings = tuple(finding for _, finding in members)
-        worst = min((severity, *blocks.values()), key=_rank)
+        worst = min((severity, *blocks.values()), key=rank)
         made.append(
             Group(policy, severity, status, findings, members[0][0].nodeid, follows, tuple(sorted(blocks)), worst)
         )
     order = {status: number for number, status in enumerate(STATUSES)}
-    return sorted(made, key=lambda group: (order[group.status], _rank(group.worst), group.policy))
+    return sorted(made, key=lambda group: (order[group.status], rank(group.worst), group.policy))
 
 
 def _key(result: Result, finding: FoundProblem) -> tuple[str, str, str, str]:
@@ -101,11 +101,6 @@ def _heads(results: Iterable[Result], causes: dict[tuple[str, str, str], Check])
         for finding in reversed(result.findings)
         if finding.status == FAILING and (result.policy, result.entity, finding.code) not in causes
     }
-
-
-def _rank(severity: str) -> int:
-    """0 for the worst."""
-    return SEVERITIES.index(severity) if severity in SEVERITIES else len(SEVERITIES)
 
 
 def _names(findings: Sequence[FoundProblem]) -> list[str]:

@@ -8,8 +8,6 @@ from typing import Any
 
 from mlflow_compliance.safe_text import printable
 
-SEVERITIES = ("critical", "high", "medium", "low")
-"""The worst first."""
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
 

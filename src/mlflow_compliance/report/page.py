@@ -6,11 +6,11 @@ import json
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from mlflow_compliance.report.causes import rank
 from mlflow_compliance.report.first_screen import first_screen
 from mlflow_compliance.report.json_report import document_of
 from mlflow_compliance.report.markup import many, named, safe, severity_mark, table
 from mlflow_compliance.report.panels import panels_of
+from mlflow_compliance.report.severities import rank
 
 if TYPE_CHECKING:
     from mlflow_compliance.audit.results import FoundProblem, Report, Result

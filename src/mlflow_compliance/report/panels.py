@@ -6,8 +6,8 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from mlflow_compliance.audit.results import FAILING
-from mlflow_compliance.report.causes import rank
 from mlflow_compliance.report.markup import day, many, named, safe, severity_mark, size, table
+from mlflow_compliance.report.severities import rank
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from mlflow_compliance.audit.results import FAILING, STATUSES, WARNING
-from mlflow_compliance.report.verdict import SEVERITIES
+from mlflow_compliance.report.severities import SEVERITIES, rank
 from mlflow_compliance.safe_text import printable
 from mlflow_compliance.settings.files import FILE
 
@@ -44,9 +44,8 @@ class Problem:
 def problems_of(report: Report) -> list[Problem]:
     """What fails first, then by severity and rule."""
     found = [*_stopped(report), *_findings(report), *_unjudged(report)]
-    ranks = {name: number for number, name in enumerate(SEVERITIES)}
     order = {status: number for number, status in enumerate(STATUSES)}
-    found.sort(key=lambda item: (order[item.status], ranks.get(item.severity, len(ranks)), item.policy))
+    found.sort(key=lambda item: (order[item.status], rank(item.severity), item.policy))
     return _told_apart(found)
 
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from mlflow_compliance.audit.results import FAILING, WARNING
 from mlflow_compliance.report.findings import every_row, rows_of
 from mlflow_compliance.report.layout import Shown, folded, plain
+from mlflow_compliance.report.severities import SEVERITIES
 from mlflow_compliance.report.unjudged import every_unjudged, not_applicable, notes, unjudged
-from mlflow_compliance.report.verdict import FAIL, PASS, SEVERITIES, parts_of, verdict_of
+from mlflow_compliance.report.verdict import FAIL, PASS, parts_of, verdict_of
 from mlflow_compliance.safe_text import WHOLE, printable, to_copy
 from mlflow_compliance.settings.flags import ALL, FINDINGS, SUMMARY
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mlflow_compliance.report.causes import rank
 from mlflow_compliance.report.markup import day, many, safe
+from mlflow_compliance.report.severities import rank
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

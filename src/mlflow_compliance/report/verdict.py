@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mlflow_compliance.repair.totals import size_of
-from mlflow_compliance.rules.finding import Severity
+from mlflow_compliance.report.severities import SEVERITIES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -16,8 +16,6 @@ FAIL = "FAIL"
 PASS = "PASS"  # noqa: S105  it is no password
 INCOMPLETE = "INCOMPLETE"
 """Nothing failed, and not everything was judged: that is no compliance."""
-SEVERITIES = tuple(item.value for item in sorted(Severity, key=lambda item: -item.rank))
-"""From the worst down."""
 
 
 def verdict_of(report: Report) -> str:
