@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields, is_dataclass, replace
+from typing import Any
 from urllib.parse import unquote
 
 CUT = "***"
@@ -83,6 +85,17 @@ def without_secrets(text: str, of: str = "", *, sure: bool = False) -> str:
     text = _ENCODED.sub(rf"\1{CUT}%40", text)
     text = _WITHIN.sub(f"{CUT}@", text)
     return _PAIR.sub(rf"\1={CUT}", _HEADER.sub(rf"\1 {CUT}", text))
+
+
+def without_secrets_in(value: Any) -> Any:
+    """Values, or dataclasses of them, with every text in them cut."""
+    if isinstance(value, str):
+        return without_secrets(value)
+    if isinstance(value, dict):
+        return {key: without_secrets_in(item) for key, item in value.items()}
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{field.name: without_secrets_in(getattr(value, field.name)) for field in fields(value)})
+    return type(value)(map(without_secrets_in, value)) if isinstance(value, (list, tuple)) else value
 
 
 def _loosely(found: re.Match[str], *, sure: bool) -> str:

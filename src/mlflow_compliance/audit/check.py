@@ -10,18 +10,16 @@ from typing import TYPE_CHECKING, Any
 from mlflow_compliance.audit.audit import Audit, Options
 from mlflow_compliance.audit.judging import outcome_without_failing
 from mlflow_compliance.audit.problems import found_problem
-from mlflow_compliance.audit.results import FAILING, NotJudged, Report, Result, RuleFacts, Summary
-from mlflow_compliance.audit.summary import PROGRAMS
+from mlflow_compliance.audit.results import FAILING, NotJudged, Report, Result, Summary
+from mlflow_compliance.audit.summary import bare_summary
 from mlflow_compliance.errors import ComplianceError, StoreError
 from mlflow_compliance.production.claims import is_archived
 from mlflow_compliance.progress import Silent
-from mlflow_compliance.repair.journal import host_name, user_name, version_of
 from mlflow_compliance.rules.evaluation import cases, evaluate
 from mlflow_compliance.rules.outcome import Outcome
 from mlflow_compliance.rules.packs import load_policies
 from mlflow_compliance.rules.policy import Requirement
-from mlflow_compliance.safe_text import without_secrets
-from mlflow_compliance.settings.errors import shown_path
+from mlflow_compliance.safe_text import without_secrets, without_secrets_in
 from mlflow_compliance.settings.schema import Product
 from mlflow_compliance.snapshot.ownership import as_time
 
@@ -164,23 +162,13 @@ def _results(audit: Audit, products: set[str], experiment: Experiment) -> Iterat
 
 def _summary(audit: Audit, run: Run, products: list[str]) -> Summary:
     """What was asked of which run; of the store as a whole it says nothing."""
-    settings, rules = audit.settings, sorted(audit.policies.values(), key=lambda rule: rule.id)
     role = f"as the production run of {', '.join(products)}" if products else "which belongs to no product"
-    return Summary(
+    return replace(
+        bare_summary(audit),
         head=(without_secrets(f"run {run.name} ({run.run_id}), {role}"), f"store: {audit.store.info.uri}"),
         read_at=as_time(audit.context(artifacts=True).snapshot.taken_at),
-        known=tuple(rule.id for rule in rules),
-        policies=len(rules),
-        rules=tuple(
-            RuleFacts(rule.id, rule.title, audit.severity(rule).value, audit.enabled(rule), rule.advice)
-            for rule in rules
-        ),
-        uri=audit.store.info.uri,
-        settings=shown_path(settings.path) if settings.path else "",
-        settings_sha256=settings.sha256,
-        who=user_name(),
-        host=host_name(),
-        versions=tuple((name, version_of(name)) for name in PROGRAMS),
+        known=tuple(sorted(audit.policies)),
+        policies=len(audit.policies),
     )
 
 
@@ -215,12 +203,5 @@ def _result(audit: Audit, rule: Policy, case: Case) -> Result:
         unevaluated=tuple(NotJudged(str(item.entity), item.code, item.reason) for item in verdict.unevaluated),
         fails=fails,
     )
-    return Result.of(_cut(made.plain()))
-
-
-def _cut(value: Any) -> Any:
-    if isinstance(value, str):
-        return without_secrets(value)
-    if isinstance(value, dict):
-        return {key: _cut(item) for key, item in value.items()}
-    return [_cut(item) for item in value] if isinstance(value, list | tuple) else value
+    cut: Result = without_secrets_in(made)
+    return cut

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mlflow_compliance.audit.facts import experiments_of, products_of
@@ -41,25 +42,35 @@ def summary_of(audit: Audit) -> Summary:
     settings, context = audit.settings, audit.context(artifacts=False)
     journals = context.snapshot.journals
     history = history_of(settings.history.resolved_folder(settings.base), audit.store.info.uri)
-    return Summary(
-        tuple(_lines_of(audit)),
-        read_at,
-        known,
-        tuple(_repair_of(audit)),
-        rules=tuple(_rules_of(audit)),
+    return replace(
+        bare_summary(audit),
+        head=tuple(_lines_of(audit)),
+        read_at=read_at,
+        known=known,
+        repair=tuple(_repair_of(audit)),
         checks=tuple((rule.id, audit.checks(rule)) for _, rule in sorted(audit.policies.items()) if audit.asked(rule)),
         products=products_of(context),
         experiments=experiments_of(context),
         reclaimable=_reclaimable(audit.snapshot(artifacts=False).artifacts),
         warnings=history.problems,
+        journals=tuple(sorted({*journals.own, *(kept.journal for kept in journals.whole)})),
+        history=history.points,
+    )
+
+
+def bare_summary(audit: Audit) -> Summary:
+    """A summary that says nothing yet but what it rests on: store, settings, rules, who and with which programs."""
+    settings = audit.settings
+    return Summary(
+        (),
+        "",
+        rules=tuple(_rules_of(audit)),
         uri=audit.store.info.uri,
         settings=shown_path(settings.path) if settings.path else "",
         settings_sha256=settings.sha256,
         who=user_name(),
         host=host_name(),
         versions=tuple((name, version_of(name)) for name in PROGRAMS),
-        journals=tuple(sorted({*journals.own, *(kept.journal for kept in journals.whole)})),
-        history=history.points,
     )
 
 

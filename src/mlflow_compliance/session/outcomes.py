@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
+from mlflow_compliance.safe_text import without_secrets_in
 from mlflow_compliance.session.baseline import with_baseline_written
 from mlflow_compliance.session.history import keep
 from mlflow_compliance.session.partial import tell_junit, told_as_partial
 from mlflow_compliance.session.pasted import id_to_paste
-from mlflow_compliance.session.redaction import cut_report, without_secrets_in
+from mlflow_compliance.session.redaction import cut_report
 from mlflow_compliance.session.repair import Removed
 from mlflow_compliance.session.reports import stopped_report, write_reports
 from mlflow_compliance.session.state import (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, MutableSequence
-from dataclasses import fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from mlflow_compliance.safe_text import without_secrets
@@ -12,17 +11,6 @@ if TYPE_CHECKING:
     import warnings
 
     import pytest
-
-
-def without_secrets_in(value: Any) -> Any:
-    """Values, or dataclasses of them, with every text in them cut."""
-    if isinstance(value, str):
-        return without_secrets(value)
-    if isinstance(value, dict):
-        return {key: without_secrets_in(item) for key, item in value.items()}
-    if is_dataclass(value) and not isinstance(value, type):
-        return replace(value, **{field.name: without_secrets_in(getattr(value, field.name)) for field in fields(value)})
-    return type(value)(map(without_secrets_in, value)) if isinstance(value, (list, tuple)) else value
 
 
 def cut_report(report: pytest.TestReport) -> None:
