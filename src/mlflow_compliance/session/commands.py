@@ -10,7 +10,6 @@ import pytest
 
 from mlflow_compliance.errors import ComplianceError
 from mlflow_compliance.session.collection import new_audit
-from mlflow_compliance.session.explain import explain
 from mlflow_compliance.settings.flags import commands_in
 
 if TYPE_CHECKING:
@@ -129,6 +128,8 @@ def run_command(config: pytest.Config) -> int | None:
         capture.suspend_global_capture(in_=True)  # a person may be asked
     try:
         if asked[0][0] == "explain":
+            from mlflow_compliance.session.explain import explain
+
             return int(explain(config, _teller(config)))
         return int(COMMANDS[asked[0][0]](new_audit(config), _teller(config)))
     except ComplianceError as error:
