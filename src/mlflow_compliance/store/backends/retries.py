@@ -7,14 +7,13 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http import HTTPStatus
 
 from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES, MLFLOW_HTTP_REQUEST_TIMEOUT
 from mlflow.exceptions import MlflowException
 from urllib3.util.retry import Retry
 
 from mlflow_compliance.store.backends.rest import SEARCH_EXPERIMENTS, Rest
-from mlflow_compliance.store.storage.http_errors import is_definite, is_gone, never_connected, why_silent
+from mlflow_compliance.store.storage.http_errors import is_definite, is_gone, never_connected, status_name, why_silent
 
 Tell = Callable[[str], None]
 """Shows one line to whoever waits."""
@@ -79,7 +78,7 @@ class _Listening(logging.Filter):
         if message.startswith(_RETRYING) and left is not None and error is not None:
             self._retry(MLFLOW_HTTP_REQUEST_MAX_RETRIES.get() - int(left), why_silent(error))
         elif message.startswith(_AGAIN):
-            self._retry(self._made + 1, _named(getattr(self._own, "status", 0)))
+            self._retry(self._made + 1, status_name(getattr(self._own, "status", 0)))
         else:
             self._answered(next((item for item in given if isinstance(item, int) and 100 <= item < 600), 0))
         return record.levelno >= logging.ERROR
@@ -104,7 +103,3 @@ class _Listening(logging.Filter):
 
 def _line(server: str, why: str, number: int, most: int) -> str:
     return f"MLflow at {server} does not answer ({why}): retry {number} of {most}"
-
-
-def _named(status: int) -> str:
-    return f"HTTP {status} {HTTPStatus(status).phrase}" if status in set(HTTPStatus) else f"HTTP {status}"

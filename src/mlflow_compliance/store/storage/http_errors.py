@@ -49,7 +49,7 @@ def refusal(error: BaseException, uri: str, *, once: bool = False) -> str:
             f"{MLFLOW_HTTP_REQUEST_MAX_RETRIES.name} set, it is asked again"
         )
     if gave_up := _GAVE_UP.search(told):
-        return f"it answers {_named(int(gave_up[1]))}, {retries}: try again when it has recovered"
+        return f"it answers {status_name(int(gave_up[1]))}, {retries}: try again when it has recovered"
     if any(isinstance(item, requests.exceptions.Timeout) for item in chain):
         return (
             f"it does not answer within {MLFLOW_HTTP_REQUEST_TIMEOUT.get()} s (MLFLOW_HTTP_REQUEST_TIMEOUT): "
@@ -71,7 +71,7 @@ def refusal(error: BaseException, uri: str, *, once: bool = False) -> str:
         return "the user may not do this (HTTP 403): ask with one that has the permission"
     if isinstance(error, AnswerError) or (status == HTTPStatus.NOT_FOUND and _STATUS.search(told)):
         asks = _certified(uri) if status == HTTPStatus.BAD_REQUEST else ""
-        return f"what answers there ({_named(status)}) is no MLflow tracking server: check the tracking URI{asks}"
+        return f"what answers there ({status_name(status)}) is no MLflow tracking server: check the tracking URI{asks}"
     if missing := _NO_FILE.search(told):
         return f"there is no {missing[1]} at {missing[2]}: check what {_FILES} name"
     return without_secrets(first_line(error), uri)
@@ -81,7 +81,7 @@ def why_silent(error: BaseException) -> str:
     """Why there is no answer, in a few words without any of the URI."""
     told = " ".join(map(str, _chain(error)))
     if gave_up := _GAVE_UP.search(told):
-        return _named(int(gave_up[1]))
+        return status_name(int(gave_up[1]))
     if found := _SYSTEM.search(told):
         return found[1].strip().lower()
     if "NameResolutionError" in told or "Failed to resolve" in told:
@@ -160,7 +160,8 @@ def _status(error: BaseException) -> int:
     return int(error.get_http_status_code()) if isinstance(error, MlflowException) else 0
 
 
-def _named(status: int) -> str:
+def status_name(status: int) -> str:
+    """An HTTP status as people read it."""
     try:
         return f"HTTP {status} {HTTPStatus(status).phrase}"
     except ValueError:
