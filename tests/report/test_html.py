@@ -38,7 +38,7 @@ def opened(browser: Any, gate: Gate) -> Iterator[Callable[..., Any]]:
         result = gate("--html=audit.html", "--self-contained-html", *arguments, **options)
         assert "INTERNALERROR" not in str(result.stdout)
         page.goto((gate.folder / "audit.html").as_uri())
-        page.click("#c-checks > summary")
+        page.press("#c-checks > summary", "Enter")
         page.wait_for_selector("#results-table tbody.results-table-row")
         page.click("#show_all_details")
         page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")

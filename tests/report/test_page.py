@@ -218,7 +218,7 @@ def test_axe_finds_nothing_and_nothing_sticks_out(
     api = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python")
     page = shown(pages[names], viewport={"width": width, "height": 800}, color_scheme=scheme)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    page.click("#c-checks > summary")
+    page.press("#c-checks > summary", "Enter")
     page.click("#show_all_details")
     page.evaluate("document.querySelectorAll('.c-away').forEach(each => each.classList.remove('c-away'))")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
@@ -228,7 +228,7 @@ def test_axe_finds_nothing_and_nothing_sticks_out(
 
 def test_hostile_names_are_text_everywhere(shown: Callable[..., Any], pages: dict[str, Path]) -> None:
     page = shown(pages["hostile"])
-    page.click("#c-checks > summary")
+    page.press("#c-checks > summary", "Enter")
     for tab in page.locator("[role=tab]").all():
         tab.click()
         page.hover("[role=tabpanel]:visible", position={"x": 5, "y": 5})
@@ -317,7 +317,7 @@ def test_ten_thousand_findings_are_drawn_as_far_as_they_are_looked_at(
     # It moves on as rows come, so nobody waits for it to rest.
     page.evaluate("document.querySelector('.c-more').scrollIntoView()")
     page.wait_for_function("drawn => document.querySelectorAll('.c-found tbody tr').length > drawn", arg=drawn)
-    page.click("#c-checks > summary")
+    page.press("#c-checks > summary", "Enter")
     page.wait_for_function(
         "document.querySelectorAll('#results-table tbody.results-table-row').length === 250", timeout=120_000
     )

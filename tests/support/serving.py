@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -201,6 +202,19 @@ class Server:
                 os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
             self.process = None
+            self._wait_for_workers()
+
+    def _wait_for_workers(self) -> None:
+        """Until the last worker, which is no child of ours, has let go of the port: before that, whoever asks is
+        taken and cut off, not refused.
+        """
+        began, pause = time.monotonic(), threading.Event()
+        while time.monotonic() - began < _DEADLINE:
+            with socket.socket() as asking:
+                if asking.connect_ex(("127.0.0.1", self.port)) == errno.ECONNREFUSED:
+                    return
+            pause.wait(0.02)
+        raise AssertionError(f"{self.command} was killed and something still listens on its port {self.port}")
 
     def get(self, path: str) -> requests.Response:
         return requests.get(self.url + path, timeout=30)

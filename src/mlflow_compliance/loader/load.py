@@ -50,6 +50,7 @@ from mlflow_compliance.store.backends.databases import DatabaseBackend
 from mlflow_compliance.store.backends.listing import IDS_A_SEARCH, PAGE, get_or_none, pages
 from mlflow_compliance.store.backends.sqlite_file import sqlite_path
 from mlflow_compliance.store.models.scan import scan_model
+from mlflow_compliance.store.storage.http_errors import why_silent
 from mlflow_compliance.store.storage.locations import Resolver, is_relative
 from mlflow_compliance.store.storage.parsing import LARGEST_METADATA, parse_json, read_at_most
 from mlflow_compliance.store.storage.safe_io import opened
@@ -342,7 +343,7 @@ def _why_silent(error: BaseException) -> str:
     ):
         return ""
     said = (item.strerror for item in reversed(chain) if isinstance(item, OSError) and item.strerror)
-    return next(said, first_line(chain[-1])).lower()
+    return next(said, "").lower() or why_silent(error)
 
 
 @dataclass(frozen=True)

@@ -659,8 +659,9 @@ class TestLimits:
         limits = ENOUGH._replace(megabytes=400)
         threads = """
             import threading
-            held, errors = [], []
+            held, errors, started = [], [], threading.Barrier(4)
             def hold():
+                started.wait()  # a thread that starts when nothing is left is refused in other words
                 try:
                     for _ in range(40): held.append(bytearray(1 << 22))
                 except MemoryError as error: errors.append(error)
