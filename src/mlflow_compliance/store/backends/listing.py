@@ -16,6 +16,7 @@ from mlflow.tracking import MlflowClient
 from mlflow_compliance.snapshot.entities import DatasetInput, latest_time, says_external
 from mlflow_compliance.snapshot.tags import ASSESSED_RUN, MADE_BY_US, SOURCE_MODEL
 from mlflow_compliance.store.backends.rest import SEARCH_MODELS, SEARCH_RUNS, SEARCH_TRACES, Rest
+from mlflow_compliance.store.backends.rest_runs import dataset_in
 
 
 def newest_served(rest: Rest, experiments: list[str], before: int) -> int:
@@ -43,6 +44,8 @@ PAGE = 1000
 MOST_TRACES = 500
 IDS_A_SEARCH = 50
 """Experiments in one search: their ids travel in one request."""
+_SEARCHES_EACH = 8
+"""Searches that runs are spread over, for each that may be under way: experiments are of different sizes."""
 
 
 class RunRow(NamedTuple):
@@ -122,9 +125,10 @@ def get_or_none(get: Callable[[str], Any], key: str) -> Any:
         raise
 
 
-def chunks(ids: list[str]) -> Iterator[list[str]]:
-    for start in range(0, len(ids), IDS_A_SEARCH):
-        yield ids[start : start + IDS_A_SEARCH]
+def chunks(ids: list[str], size: int = IDS_A_SEARCH) -> Iterator[list[str]]:
+    """The ids in pieces, in their order."""
+    for start in range(0, len(ids), size):
+        yield ids[start : start + size]
 
 
 class ClientListing:
@@ -207,15 +211,20 @@ class ClientListing:
 class RestListing:
     """Over HTTP: the same rows from the JSON itself, without an object for every param and metric."""
 
-    def __init__(self, rest: Rest) -> None:
-        self.rest = rest
+    def __init__(self, rest: Rest, at_once: int = 1) -> None:
+        self.rest, self.at_once = rest, at_once
+
+    def _pages(self, endpoint: str, experiments: list[str], body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        """Of searches of a few experiments each, side by side: the server sorts less for a page, and no worker of it is
+        idle for long.
+        """
+        size = max(1, min(IDS_A_SEARCH, len(experiments) // (self.at_once * _SEARCHES_EACH)))
+        bodies = [{**body, "experiment_ids": chunk} for chunk in chunks(experiments, size)]
+        return self.rest.side_by_side(endpoint, bodies, min(self.at_once, len(bodies)))
 
     def runs(self, experiments: list[str]) -> Iterator[RunRow]:
-        for chunk in chunks(experiments):
-            for page in self.rest.pages(
-                SEARCH_RUNS, {"experiment_ids": chunk, "run_view_type": "ALL", "max_results": PAGE}
-            ):
-                yield from map(_run, page.get("runs", ()))
+        for page in self._pages(SEARCH_RUNS, experiments, {"run_view_type": "ALL", "max_results": PAGE}):
+            yield from map(_run, page.get("runs", ()))
 
     def models(self, experiments: list[str]) -> Iterator[ModelRow]:
         for chunk in chunks(experiments):
@@ -259,18 +268,10 @@ class RestListing:
                     )
 
     def datasets(self, experiments: list[str]) -> Iterator[tuple[str, DatasetInput]]:
-        for chunk in chunks(experiments):
-            for page in self.rest.pages(
-                SEARCH_RUNS, {"experiment_ids": chunk, "run_view_type": "ALL", "max_results": PAGE}
-            ):
-                for run in page.get("runs", ()):
-                    for item in run.get("inputs", {}).get("dataset_inputs", ()):
-                        facts = item["dataset"]
-                        name, digest, kind, source = (
-                            facts.get(key, "") for key in ("name", "digest", "source_type", "source")
-                        )
-                        found = DatasetInput(name, digest, kind, source, facts.get("schema"), facts.get("profile"), ())
-                        yield run["info"]["experiment_id"], found
+        for page in self._pages(SEARCH_RUNS, experiments, {"run_view_type": "ALL", "max_results": PAGE}):
+            for run in page.get("runs", ()):
+                for item in run.get("inputs", {}).get("dataset_inputs", ()):
+                    yield run["info"]["experiment_id"], dataset_in(item)._replace(tags=())
 
 
 def _run(run: dict[str, Any]) -> RunRow:
