@@ -111,7 +111,7 @@ class FilteredReader:
     def _marked(self, experiments: Mapping[str, Experiment], settings: Settings) -> Iterator[Run]:
         """The active runs with a tag that says production."""
         active, marks = [key for key, item in experiments.items() if item.active], sought_folded(settings)
-        patterns = {(key, _pattern(value)) for key, value in sought(settings)}
+        patterns = {(key, pattern) for key, value in sought(settings) for pattern in _patterns(value)}
         for key, pattern in sorted(patterns):
             if "`" in key:
                 raise NoFilterError(f"no filter can name the tag {key}")
@@ -202,9 +202,10 @@ def _is_retracted(run: Run) -> bool:
     return run.lifecycle == DELETED and run.tags.get(COPY_STATE) == RETRACTED
 
 
-def _pattern(value: str) -> str:
-    """The pattern of a value in any case; it may match others too."""
-    return _ANY_ONE.sub("_", value)
+def _patterns(value: str) -> Iterator[str]:
+    """Patterns of a value in any case, with a space before or behind it too; they may match others."""
+    pattern = _ANY_ONE.sub("_", value)
+    yield from (pattern, f"_{pattern}", f"{pattern}_")
 
 
 def _sorted_out(ids: Iterable[str]) -> tuple[list[str], list[str]]:
