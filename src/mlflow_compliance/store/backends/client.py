@@ -56,7 +56,16 @@ from mlflow_compliance.store.backends.client_registry import placed, read_regist
 from mlflow_compliance.store.backends.client_row_facts import RowFactsListing
 from mlflow_compliance.store.backends.client_ties import ObjectInfo, TieAsker
 from mlflow_compliance.store.backends.client_unfinished import half_made_model, open_traces
-from mlflow_compliance.store.backends.listing import PAGE, ClientListing, Listing, ModelRow, RunRow, get_or_none, pages
+from mlflow_compliance.store.backends.listing import (
+    PAGE,
+    ClientListing,
+    Listing,
+    ModelRow,
+    RunRow,
+    TraceRow,
+    get_or_none,
+    pages,
+)
 
 
 @dataclass
@@ -65,7 +74,6 @@ class _Tally:
 
     counts: dict[str, Counter[tuple[str, str]]] = field(default_factory=lambda: defaultdict(Counter))
     deleted: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
-    assessed: Counter[str] = field(default_factory=Counter)
     loose: Counter[str] = field(default_factory=Counter)
     wanted: set[str] = field(default_factory=set)
     tagged: set[tuple[str, str, str]] = field(default_factory=set)
@@ -105,8 +113,6 @@ class ClientReader:
         found = list(pages(self.client.search_experiments, view_type=ViewType.ALL, max_results=PAGE))
         ids = [item.experiment_id for item in found]
         registry, half_made = read_registry(self.client, self.at_once)
-        traces = list(self.listing.traces(ids))
-        assessing = {run_id for trace in traces for run_id in trace.assessed}
         tally = _Tally()
         models: dict[str, list[ModelRow]] = defaultdict(list)
         named = {key for item in registry.values() for version in item.versions for key in named_in(version)}
@@ -133,7 +139,7 @@ class ClientReader:
         facts = RowFactsListing(settings, experiments)
         for run in self.listing.runs(ids):
             facts.run(run)
-            self._count(run, tally, assessing, models, locations=locations)
+            self._count(run, tally, models, locations=locations)
             if run.lifecycle == DELETED and run.tags.get(COPY_STATE) == RETRACTED:
                 continue
             if run.run_id in asked:
@@ -162,11 +168,12 @@ class ClientReader:
         tally.wanted |= to_restore(behind, lost, experiments)
         runs = self.full_runs(tally.wanted)
         written = sorted(model.model_id for key in runs for model in models.get(key, ()))
-        counted = Counter(trace.experiment_id for trace in traces)
-        experiments = {key: _counted(item, tally, counted) for key, item in experiments.items()}
         registry = placed(registry, tally.homes, external)
         may_go = retirable(settings, experiments, claims(settings, experiments, tally.tagged))
         since = fresh_since(settings, now)
+        # What people said of runs hangs on any trace, and goes with the runs of what is retired.
+        traces = list(self.listing.traces(ids) if may_go.experiments else self.listing.traces_at_work(ids, since))
+        experiments = {key: _counted(item, tally, traces) for key, item in experiments.items()}
         asking = TieAsker(
             self.client,
             now,
@@ -223,15 +230,14 @@ class ClientReader:
         found = get_or_none(self.client.get_experiment, experiment_id)
         if found is None:
             return None
-        traces = list(self.listing.traces(self.experiment_ids()))
-        assessing = {run_id for trace in traces for run_id in trace.assessed}
         tally, models = _Tally(), defaultdict[str, list[ModelRow]](list)
         for model in self.listing.models([experiment_id]):
             models[model.source_run_id].append(model)
             tally.loose[experiment_id] += 1
         for run in self.listing.runs([experiment_id]):
-            self._count(run, tally, assessing, models, locations=False)
-        return _counted(experiment_of(found), tally, Counter(trace.experiment_id for trace in traces))
+            self._count(run, tally, models, locations=False)
+        traces = list(self.listing.traces(self.experiment_ids()))
+        return _counted(experiment_of(found), tally, traces)
 
     def details(self, run_ids: Collection[str]) -> tuple[dict[str, Run], dict[str, LoggedModel]]:
         """Runs in full and the active logged models that they wrote."""
@@ -252,7 +258,6 @@ class ClientReader:
         self,
         run: RunRow,
         tally: _Tally,
-        assessing: Collection[str],
         models: Mapping[str, Iterable[ModelRow]],
         *,
         locations: bool,
@@ -278,8 +283,6 @@ class ClientReader:
         tally.counts[home][run.lifecycle, run.status] += 1
         if run.lifecycle == DELETED:
             tally.deleted[home].append(run.run_id)
-        elif run.run_id in assessing:
-            tally.assessed[home] += 1
 
     def _each(self, get: Callable[[str], Any], keys: Iterable[str]) -> Iterator[Any]:
         """What a call gives for every key, in the order of the keys; what is not there any more is left out."""
@@ -351,13 +354,14 @@ def _lost_parents(tally: _Tally) -> dict[str, LostParent]:
     return lost_parents(states, children, above)
 
 
-def _counted(item: Experiment, tally: _Tally, traces: Mapping[str, int]) -> Experiment:
+def _counted(item: Experiment, tally: _Tally, traces: list[TraceRow]) -> Experiment:
     key = item.experiment_id
+    assessed = {run_id for trace in traces for run_id in trace.assessed if tally.homes.get(run_id) == key}
     return replace(
         item,
         runs=dict(tally.counts[key]),
         deleted_runs=tuple(sorted(tally.deleted[key])) if item.keeps_deleted_ids else (),
-        traces=traces.get(key, 0),
+        traces=sum(trace.experiment_id == key for trace in traces),
         loose_models=tally.loose[key],
-        assessed_runs=tally.assessed[key],
+        assessed_runs=len(assessed - tally.away),
     )

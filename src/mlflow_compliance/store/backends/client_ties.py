@@ -99,6 +99,7 @@ class TieAsker:
             if fresh:
                 newest[trace.experiment_id] = max(trace.begun, newest.get(trace.experiment_id, 0))
         if listed.traces:
+            # One of every experiment that has any is among them.
             homes = {trace.experiment_id for trace in listed.traces}
             for run_id in sorted(working):
                 # Those too that were put to a run afterwards.
