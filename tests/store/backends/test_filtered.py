@@ -5,7 +5,10 @@ read whole, and costs a number of requests that does not grow with runs.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,7 @@ from random_rows import AS_IT_COMES, PARENT, STORE, fill
 from repairs import chosen
 from servers import Proxy, tracking_server
 from serving import Server
-from stores import CREDIT, Lab
+from stores import CREDIT, START, Lab
 
 from mlflow_compliance.production.context import Context
 from mlflow_compliance.rules.evaluation import cases, verdict_of
@@ -124,6 +127,44 @@ def test_three_hundred_experiments_take_few_requests(tmp_path: Path, empty_store
             assert _counts(text) == _counts(by_sql) == "FAIL  7 critical · 12 high · 265 medium"
             asked[runs] = proxy.asked
     assert asked[3] == asked[40] <= 60, asked
+
+
+def test_traces_that_no_remedy_counts_are_not_gone_through(served: tuple[Server, Path], lab: Lab) -> None:
+    """Those in progress, those of runs at work and whether an experiment has any are known all the same."""
+    server, database = served
+    lab.settings = Settings()
+    busy, quiet = lab.experiment("busy"), lab.experiment("quiet")
+    run = lab.run(busy, "at work", status="RUNNING", start=int(time.time() * 1000))
+    asked = {}
+    for number in (10, 2000):
+        _insert_traces(lab, busy, range(number))
+        _insert_traces(lab, quiet, [9000])
+        lab.sql("UPDATE trace_info SET status = 'IN_PROGRESS' WHERE request_id = ?", f"tr-{3:032x}")
+        lab.sql(
+            "INSERT OR REPLACE INTO trace_request_metadata (key, value, request_id) VALUES ('mlflow.sourceRun', ?, ?)",
+            run,
+            f"tr-{4:032x}",
+        )
+        database.write_bytes(lab.database.read_bytes())
+        by_sql, _ = open_store(lab.uri, lab.settings, str(lab.folder)).read_rows()
+        with Proxy(server.port, lambda _: None) as proxy:
+            over_http, _ = open_store(proxy.url, lab.settings, str(lab.folder)).read_rows()
+            asked[number] = proxy.asked
+        assert by_sql.open_traces == over_http.open_traces
+        assert [(item.experiment_id, item.number) for item in over_http.open_traces] == [(busy, 1)]
+        assert by_sql.ties == over_http.ties
+        assert [tie.target.key for tie in over_http.ties] == [run]
+        assert {key for key, item in over_http.experiments.items() if item.traces} == {busy, quiet}
+    assert asked[10] == asked[2000], asked
+
+
+def _insert_traces(lab: Lab, experiment_id: str, numbers: Iterable[int]) -> None:
+    with closing(sqlite3.connect(lab.database)) as connection, connection:
+        connection.executemany(
+            "INSERT OR REPLACE INTO trace_info (request_id, experiment_id, timestamp_ms, execution_time_ms, status) "
+            "VALUES (?, ?, ?, 5, 'OK')",
+            ((f"tr-{number:032x}", experiment_id, START + number) for number in numbers),
+        )
 
 
 def _counts(text: str) -> str:
