@@ -102,9 +102,9 @@ def test_the_first_screen_answers_what_people_ask(shown: Callable[..., Any], pag
 
 def test_causes_come_before_what_follows_from_them(shown: Callable[..., Any], pages: dict[str, Path]) -> None:
     first = shown(pages["ordinary"]).locator(".c-first li").all_inner_texts()
-    assert first[0].startswith("critical EXP001 experiment fraud-lgbm-04: is wrong in way 0 and 1 more.")
-    assert "It blocks EXP006" in first[0]
-    assert [text.split()[0] for text in first] == ["critical", "critical", "critical", "high", "high"]
+    assert first[0].startswith("critical EXP001 2 experiments: is wrong in way 0 to 36 e.g. fraud-lgbm-04 (0),")
+    assert first[0].endswith("It blocks EXP009.")
+    assert [text.split()[0] for text in first] == ["critical", "critical", "high", "high", "high"]
 
 
 def test_every_filter_leaves_what_it_says(shown: Callable[..., Any], pages: dict[str, Path]) -> None:
@@ -190,7 +190,8 @@ def test_each_part_tells_its_facts(shown: Callable[..., Any], pages: dict[str, P
         assert text in part("Production")
     bytes_of = part("Experiments")
     assert "123 MB of it reclaimable" in bytes_of
-    assert re.search(r"churn\s+5\s+3.0 kB\s+1.2 kB", bytes_of)
+    assert re.search(r"churn\s+team churn\s+5\s+3.0 kB\s+1.2 kB", bytes_of)
+    assert bytes_of.count("nobody named") == 1
     assert page.locator(".c-map .c-heat-critical").count() == 3
     assert re.search(r"RUN001\s+run fraud-lgbm-04\s+run fraud-lgbm-04: is stuck\s+set tag a", part("Repair"))
     assert "EXP001 Rule fraud-lgbm-04: 1 failed" in part("Clauses")
@@ -329,7 +330,7 @@ def test_ten_thousand_findings_are_drawn_as_far_as_they_are_looked_at(
         ({}, "PASS nothing that was asked fails the gate", "Nothing found against it. This is evidence"),
         (
             {"head": ("PARTIAL: 3 rules were not asked",)},
-            "PARTIAL nothing that was asked fails, and not everything",
+            "INCOMPLETE nothing that was asked fails, and not everything",
             "Nothing found against it. Not everything was judged.",
         ),
     ],

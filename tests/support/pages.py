@@ -130,7 +130,9 @@ def full_report(names: list[str], findings: int = 60) -> Report:
             ProductFacts(name="fraud"),
         ),
         experiments=tuple(
-            ExperimentFacts(str(number), name, "active", 5, "", 1000 * number, 400 * number)
+            ExperimentFacts(
+                str(number), name, "active", 5, f"team {name}" if number else "", 1000 * number, 400 * number
+            )
             for number, name in enumerate(names)
         ),
         reclaimable=123_456_789,

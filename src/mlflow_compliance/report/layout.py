@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import textwrap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -69,14 +68,6 @@ def _short(name: str) -> str:
     if len(name) <= NAME:
         return name
     return f"…{name[1 - NAME :]}" if "/" in name else f"{name[: NAME - 1]}…"
-
-
-def several(number: int, kind: str) -> str:
-    """'1 experiment', '2,000 registered models'."""
-    words = kind.replace("_", " ")
-    if number != 1:
-        words = f"{words[:-1]}ies" if re.search("[^aeiou]y$", words) else f"{words}s"
-    return f"{number:,} {words}"
 
 
 def folded(lines: Sequence[str], width: int | None) -> list[str]:
