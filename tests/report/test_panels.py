@@ -11,7 +11,7 @@ from mlflow_compliance.report.panels import panels_of
 
 
 def text_of(part: str, report: Report) -> str:
-    html = dict((key, html) for key, _, html in panels_of(report))[part]
+    html = {key: html for key, _, html in panels_of(report)}[part]
     return re.sub(r"\s+", " ", re.sub("<[^>]+>", " ", html.replace("<wbr>", "")))
 
 
