@@ -287,6 +287,11 @@ def test_paper_gets_everything(shown: Callable[..., Any], pages: dict[str, Path]
     assert not page.locator("#results-table").is_visible()
 
 
+def test_that_of_the_demo_store_fits_four_pages(shown: Callable[..., Any], demo_reports: dict[str, Path]) -> None:
+    printed = shown(demo_reports["html"]).pdf(format="A4")
+    assert len(re.findall(rb"/Type\s*/Page\b", printed)) == 4
+
+
 def test_ten_thousand_findings_are_drawn_as_far_as_they_are_looked_at(
     shown: Callable[..., Any], tmp_path: Path
 ) -> None:

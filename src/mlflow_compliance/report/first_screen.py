@@ -98,8 +98,12 @@ def _in_service(product: ProductFacts) -> str:
     what = (
         f"version {safe(product.version, 20)}" if product.version else f"run {named(product.run or product.run_id, 40)}"
     )
-    since = f" since {day(product.since)}" if product.since else ", since when is not on record"
+    since = f" since {_day(product.since)}" if product.since else ", since when is not on record"
     return f"{named(product.name, 40)}: <strong>{what}</strong>{since}"
+
+
+def _day(time: str) -> str:
+    return f'<span class="c-nowrap">{day(time)}</span>'
 
 
 def _waived(report: Report) -> str:
@@ -107,8 +111,8 @@ def _waived(report: Report) -> str:
     if not waivers:
         return "Nothing."
     ends = sorted({waiver.expires for waiver in waivers if waiver.expires})
-    until = f", until {day(ends[0])}" if ends else ""
-    until += f" to {day(ends[-1])}" if len(ends) > 1 else ""
+    until = f", until {_day(ends[0])}" if ends else ""
+    until += f" to {_day(ends[-1])}" if len(ends) > 1 else ""
     owners = sorted({waiver.owner for waiver in waivers if waiver.owner})
     by = f" by {', '.join(named(owner, 30) for owner in owners[:_FEW])}" if owners else ""
     return f"<strong>{several(len(waivers), 'finding')}</strong>{until}{by}"
@@ -137,9 +141,9 @@ def _changes(report: Report) -> Iterator[str]:
 def _since_last(report: Report, last: HistoryPoint) -> str:
     if last.fingerprints is None:
         before, now = sum(last.failing.values()), sum(report.counts.failing.values())
-        return f"<strong>{now} fail</strong>, {before} did on {day(last.at)}"
+        return f"<strong>{now} fail</strong>, {before} did on {_day(last.at)}"
     new, gone = new_and_gone(report, last)
-    return f"<strong>{new} new, {gone} gone</strong> since {day(last.at)}"
+    return f"<strong>{new} new, {gone} gone</strong> since {_day(last.at)}"
 
 
 def new_and_gone(report: Report, last: HistoryPoint) -> tuple[int, int]:

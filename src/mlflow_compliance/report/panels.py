@@ -90,7 +90,7 @@ def _clauses(report: Report) -> str:
     for result in report.results:
         ended.setdefault(result.policy, []).append(result)
     rows = [
-        [safe(clause), "<br>".join(_rule_line(rule, ended.get(rule, [])) for rule in rules)]
+        [safe(clause), "".join(_rule_line(rule, ended.get(rule, [])) for rule in rules)]
         for clause, rules in sorted(clauses.items())
     ]
     return f'<p class="c-note">{note}</p>' + table(("clause", "evidence"), rows, "Evidence by clause", "c-wide")
@@ -102,7 +102,7 @@ def _rule_line(rule: str, results: list[Result]) -> str:
     outcomes = ", ".join(f"{number} {outcome}" for outcome, number in sorted(counted.items()))
     failing = [finding.severity for result in results for finding in result.findings if finding.status == FAILING]
     mark = severity_mark(min(failing, key=rank)) if failing else ""
-    return f"<strong>{safe(rule)}</strong> {safe(title)}: {safe(outcomes)} {mark}"
+    return f'<div class="c-rule"><strong>{safe(rule)}</strong> {safe(title)}: {safe(outcomes)} {mark}</div>'
 
 
 def _evidence(report: Report) -> str:

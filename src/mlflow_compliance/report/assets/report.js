@@ -56,6 +56,11 @@
     const cut = text.length > limit ? text.slice(0, limit - 1) : text;
     return cut.replace(DANGER, escaped) + (text.length > limit ? "…" : "");
   };
+  // A name without spaces may go on in the next line behind its own marks.
+  const named = (text) => {
+    const [first, ...others] = shown(text, 200).split(/(?<=[_./-])(?=\w)/);
+    return make("bdi", { class: "c-entity" }, first, ...others.flatMap((part) => [make("wbr"), part]));
+  };
   const lines = (text, limit = 8000) => text.split("\n").map((line) => shown(line, limit)).join("\n");
   const idle = window.requestIdleCallback ?? ((work) => setTimeout(work, 1));
 
@@ -144,7 +149,7 @@
   };
 
   const rowOf = ({ result, finding }) => {
-    const what = cell("finding", make("bdi", { class: "c-entity" }, shown(finding.entity, 200)), ": ", shown(finding.message));
+    const what = cell("finding", named(finding.entity), ": ", shown(finding.message));
     if (finding.observed) what.append(block("c-fact", `found: ${finding.observed}`));
     if (finding.expected) what.append(block("c-fact", `expected: ${finding.expected}`));
     if (finding.cause) what.append(block("c-fact", `follows from ${finding.cause[0]} of ${finding.cause[1]}`));
