@@ -8,6 +8,7 @@ from repairs import plan_for
 from stores import BIG, Lab
 
 from mlflow_compliance.changes import Applicability, Change, EndRun, LinkDuplicate, SetAlias, SetRunTag
+from mlflow_compliance.repair.brief import brief
 from mlflow_compliance.repair.totals import totals
 from mlflow_compliance.words import size_of
 
@@ -72,6 +73,21 @@ def test_a_long_plan_begins_with_its_totals(make_lab: LabMaker) -> None:
     assert lines[-1].startswith("62 changes to 62 entities; ")
     short = list(plan_for(lab, "ART002").lines())
     assert [line for line in short if line.startswith("totals: ")] == [short[-2]]
+
+
+def test_an_example_without_room_is_left_out(make_lab: LabMaker) -> None:
+    lab: Lab = make_lab()
+    lab.run(lab.experiment("credit_delivery"), "a run that is stuck", status="RUNNING")
+    plan = plan_for(lab, "RUN001")
+    (wide,), (middle,), (narrow,) = (
+        [line for line in brief(plan, width) if line.startswith("    + ")] for width in (200, 70, 50)
+    )
+    assert narrow == "    + reversible  1 run ended  (RUN001)"
+    assert wide.startswith(f"{narrow}  ")
+    assert not wide.endswith("…")
+    assert middle.endswith("…")
+    assert len(middle) == 70
+    assert wide.startswith(middle[:-1])
 
 
 @pytest.mark.parametrize(

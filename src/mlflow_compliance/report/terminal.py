@@ -91,11 +91,11 @@ def lines_of(report: Report, show: str = FINDINGS, width: int | None = 120) -> I
         copied = list(_to_copy(report, width))
         lines = LINES if len(results) > MANY else 2 * SCREEN
         lines = lines if width is None or width > WIDE else lines * WIDE // width
-        room = lines - len(before) - len(copied) - 2 * len(verdict) - _around(report, width or 120)
+        room = lines - len(before) - len(copied) - len(verdict) - 1 - _around(report, width or 120)
         yield from before
         yield from rows_of(report, width, room)
         yield from copied
-    yield from reversed(verdict)
+    yield verdict[0]  # what did not fit beside it stands at the head alone: here nothing would say what it is
 
 
 def _around(report: Report, width: int) -> int:

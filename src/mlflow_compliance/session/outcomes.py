@@ -271,7 +271,7 @@ def _reason(report: pytest.TestReport) -> str:
         return ""
     said = str(report.longrepr[2]).removeprefix("Skipped: ")
     empty = said.removeprefix("got empty parameter set for ")
-    return said if empty == said else f"there is none to look at: {empty.strip('()').replace('_', ' ')}"
+    return said if empty == said else f"there is no {empty.strip('()').replace('_', ' ')} to look at"
 
 
 def _subject(item: pytest.Item, rule: Policy, audit: Audit) -> EntityRef | None:
