@@ -167,6 +167,10 @@ def workspace() -> str:
     return os.environ.get("MLFLOW_WORKSPACE") or "default"
 
 
+class NoFilterError(Exception):
+    """What rules need cannot be asked for by filters: all runs must be gone through."""
+
+
 class Rows(NamedTuple):
     """Every artifact location in the store, deleted rows included, and the ids of the logged models that say READY."""
 
