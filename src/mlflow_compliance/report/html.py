@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING
 
-from mlflow_compliance.report.markup import safe
+from mlflow_compliance.report.markup import prose, safe
 from mlflow_compliance.safe_text import to_copy
 
 if TYPE_CHECKING:
@@ -71,10 +71,10 @@ def _items(result: Result) -> str:
 def _finding(finding: FoundProblem) -> str:
     from mlflow_compliance.report.ways_out import by_fix  # not in sessions without a policy
 
-    advice = f"<br>what you can do: {safe(finding.advice)}" if finding.advice else ""
+    advice = f"<br>what you can do: {prose(finding.advice)}" if finding.advice else ""
     return (
         f'<li>{safe(finding.text)}<br><span class="compliance-remedy">what --fix would do: '
-        f"{safe(by_fix(finding))}{advice}</span>{_to_copy(finding)}</li>"
+        f"{prose(by_fix(finding))}{advice}</span>{_to_copy(finding)}</li>"
     )
 
 

@@ -12,11 +12,17 @@ from mlflow_compliance.words import several, size_of
 
 _WORD_END = re.compile(r"(?<=[_./-])(?=\w)")
 """Where a name without spaces may go on in the next line."""
+_CODE = re.compile(r"`([^`]+)`")
 
 
 def safe(text: object, limit: int = 2000) -> str:
     """A text that may stand in a page as it is."""
     return escape(printable(str(text), limit), quote=True)
+
+
+def prose(text: str, limit: int = 2000) -> str:
+    """A sentence with what stands between backticks, to be copied, as code."""
+    return _CODE.sub(r"<code>\1</code>", safe(text, limit))
 
 
 def deeply_safe(value: Any) -> Any:

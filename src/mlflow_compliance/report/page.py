@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from mlflow_compliance.report.first_screen import first_screen
 from mlflow_compliance.report.json_report import document_of
-from mlflow_compliance.report.markup import named, safe, severity_mark, table
+from mlflow_compliance.report.markup import named, prose, safe, severity_mark, table
 from mlflow_compliance.report.panels import panels_of
 from mlflow_compliance.report.severities import rank
 from mlflow_compliance.report.ways_out import by_fix
@@ -78,8 +78,8 @@ def _row(pair: tuple[Result, FoundProblem]) -> list[str]:
         severity_mark(finding.severity) + status,
         safe(result.policy),
         f"{named(finding.entity, 200)}: {safe(finding.message)}<br>{safe('; '.join(facts), 400)}",
-        safe(by_fix(finding)),
-        f"{'<br>'.join(safe(line, 1000) for line in finding.advice.splitlines())}{toml}",
+        prose(by_fix(finding)),
+        f"{'<br>'.join(prose(line, 1000) for line in finding.advice.splitlines())}{toml}",
     ]
 
 
