@@ -97,6 +97,7 @@ class Store:
         """
         progress = progress or Silent()
         progress.start("Reading the store", None)
+        self.backend.watch(progress)
         try:
             snapshot, rows = self.backend.read_metadata(also)
             return self._with_journals(snapshot), rows
@@ -110,6 +111,7 @@ class Store:
         """
         progress = progress or Silent()
         progress.start("Reading the store", None)
+        self.backend.watch(progress)
         try:
             snapshot, rows = self.backend.read(also)
             return self._with_journals(snapshot), rows

@@ -13,6 +13,7 @@ from mlflow.entities import ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
+from mlflow_compliance.progress import Progress
 from mlflow_compliance.snapshot.entities import DatasetInput, latest_time, says_external
 from mlflow_compliance.snapshot.tags import ASSESSED_RUN, MADE_BY_US, SOURCE_MODEL
 from mlflow_compliance.snapshot.unfinished import IN_PROGRESS
@@ -220,19 +221,27 @@ class ClientListing:
 class RestListing:
     """Over HTTP: the same rows from the JSON itself, without an object for every param and metric."""
 
-    def __init__(self, rest: Rest, at_once: int = 1) -> None:
-        self.rest, self.at_once = rest, at_once
+    def __init__(self, rest: Rest, at_once: int, progress: Progress) -> None:
+        self.rest, self.at_once, self.progress = rest, at_once, progress
 
-    def _pages(self, endpoint: str, experiments: list[str], body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-        """Of searches of a few experiments each, side by side: the server sorts less for a page, and no worker of it is
-        idle for long.
+    def _pages(self, experiments: list[str]) -> Iterator[dict[str, Any]]:
+        """Of all runs, by searches of a few experiments each, side by side: the server sorts less for a page, and no
+        worker of it is idle for long.
         """
+        body = {"run_view_type": "ALL", "max_results": PAGE}
         size = max(1, min(IDS_A_SEARCH, len(experiments) // (self.at_once * _SEARCHES_EACH)))
         bodies = [{**body, "experiment_ids": chunk} for chunk in chunks(experiments, size)]
-        return self.rest.side_by_side(endpoint, bodies, min(self.at_once, len(bodies)))
+        seen, began = 0, time.monotonic()
+        self.progress.start("Reading runs", len(bodies))
+        for page in self.rest.side_by_side(SEARCH_RUNS, bodies, min(self.at_once, len(bodies))):
+            seen += len(page.get("runs", ()))
+            if not page.get("next_page_token"):
+                self.progress.advance(1)
+            self.progress.rename(f"Reading runs: {seen:,}, {seen / (time.monotonic() - began):,.0f} a second; searches")
+            yield page
 
     def runs(self, experiments: list[str]) -> Iterator[RunRow]:
-        for page in self._pages(SEARCH_RUNS, experiments, {"run_view_type": "ALL", "max_results": PAGE}):
+        for page in self._pages(experiments):
             yield from map(_run, page.get("runs", ()))
 
     def models(self, experiments: list[str]) -> Iterator[ModelRow]:
@@ -282,7 +291,7 @@ class RestListing:
             left = [key for key in left if key not in gone]
 
     def datasets(self, experiments: list[str]) -> Iterator[tuple[str, DatasetInput]]:
-        for page in self._pages(SEARCH_RUNS, experiments, {"run_view_type": "ALL", "max_results": PAGE}):
+        for page in self._pages(experiments):
             for run in page.get("runs", ()):
                 for item in run.get("inputs", {}).get("dataset_inputs", ()):
                     yield run["info"]["experiment_id"], dataset_in(item)._replace(tags=())

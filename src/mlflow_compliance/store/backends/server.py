@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
 
 from mlflow_compliance.errors import StoreError, first_line
+from mlflow_compliance.progress import Progress, Silent
 from mlflow_compliance.safe_text import without_secrets
 from mlflow_compliance.settings.schema import Settings
 from mlflow_compliance.snapshot.artifacts import Artifacts
@@ -39,10 +40,16 @@ class ServerBackend(Backend):
     _answered: list[bool] = field(default_factory=list, init=False, repr=False, compare=False)
     """Whether it did, in this session."""
 
+    _watching: list[Progress] = field(default_factory=list, init=False, repr=False, compare=False)
+
+    def watch(self, progress: Progress) -> None:
+        self._watching[:] = [progress]
+
     @contextmanager
     def _answering(self) -> Iterator[tuple[ClientReader, Rest]]:
-        at_once = self.settings.store.requests_at_once
-        with answering(self.uri, self.info, self.tell, answered=bool(self._answered), at_once=at_once) as found:
+        at_once, progress = self.settings.store.requests_at_once, (self._watching or [Silent()])[0]
+        answered = bool(self._answered)
+        with answering(self.uri, self.info, self.tell, progress, answered=answered, at_once=at_once) as found:
             self._answered.append(True)
             yield found
 
@@ -132,7 +139,7 @@ class ClientBackend(Backend):
 
 @contextmanager
 def answering(
-    uri: str, info: StoreInfo, tell: Callable[[str], None], *, answered: bool, at_once: int
+    uri: str, info: StoreInfo, tell: Callable[[str], None], progress: Progress, *, answered: bool, at_once: int
 ) -> Iterator[tuple[ClientReader, Rest]]:
     """A reader of a server that showed that it is one and hides nothing from the caller; one that has `answered`
     before is waited for. It is asked `at_once` questions at a time. Refusals are told as StoreError.
@@ -161,7 +168,9 @@ def answering(
             refuse_if_hidden(rest, info.uri)
             yield (
                 ClientReader(
-                    MlflowClient(tracking_uri=uri, registry_uri=uri), RestListing(rest, at_once), at_once=at_once
+                    MlflowClient(tracking_uri=uri, registry_uri=uri),
+                    RestListing(rest, at_once, progress),
+                    at_once=at_once,
                 ),
                 rest,
             )
