@@ -289,6 +289,9 @@ def test_a_large_store_fits_and_what_is_critical_is_shortened_last() -> None:
     lines = shown(*results)
     pytests = 10 + 1 + -(-1300 // 113)
     assert len(lines) + pytests <= 60
+    # Where nothing says how wide a terminal is, pytest writes 80 columns of its own and we write 120.
+    beside = [line.text for line in lines_of(Report(SUMMARY, tuple(results)), columns=80)]
+    assert len(beside) + 10 + 1 + -(-1300 // 73) <= 60
     for number in range(8):
         assert row(f"AAA{number:03}", lines)
         assert row(f"BBB{number:03}", lines)

@@ -57,13 +57,17 @@ WIDE = 120
 _PYTEST = 10
 _HEAD = 2
 """Lines of what was not asked."""
+_COMMAND = "baseline written to "
+"""How a fact begins that ends in what is to be copied: shown whole."""
 _SOFTENED = "asks for less than is built in: "
 _LATER = ("registered models: ", "audited by ", "other pytest plugins: ", "plugins without a version: ")
 """How facts begin that are shown where all is asked for: an auditor reads them."""
 
 
-def lines_of(report: Report, show: str = FINDINGS, width: int | None = 120) -> Iterator[Shown]:
-    """The section, line by line; without a width no line is broken."""
+def lines_of(
+    report: Report, show: str = FINDINGS, width: int | None = 120, columns: int | None = None
+) -> Iterator[Shown]:
+    """The section, line by line; without a width no line is broken. `columns` are those that pytest itself goes by."""
     verdict, results = list(_verdict(report, width)), sorted(report.results, key=lambda result: result.policy)
     yield from verdict
     if show == SUMMARY:
@@ -91,7 +95,7 @@ def lines_of(report: Report, show: str = FINDINGS, width: int | None = 120) -> I
         copied = list(_to_copy(report, width))
         lines = LINES if len(results) > MANY else 2 * SCREEN
         lines = lines if width is None or width > WIDE else lines * WIDE // width
-        room = lines - len(before) - len(copied) - 2 * len(verdict) - _around(report, width or 120)
+        room = lines - len(before) - len(copied) - 2 * len(verdict) - _around(report, columns or width or 120)
         yield from before
         yield from rows_of(report, width, room)
         yield from copied
@@ -133,7 +137,8 @@ def _first_facts(report: Report, width: int | None) -> Iterator[Shown]:
         text = f"{line} and {len(softened) - 1} more" if softened[1:] and line == softened[0] else line
         partial = report.partial and not number
         if not line.startswith(_LATER):
-            yield from plain(printable(text, WHOLE), width, "warning" if partial else "", _HEAD if partial else 1)
+            most = 0 if line.startswith(_COMMAND) else _HEAD if partial else 1
+            yield from plain(printable(text, WHOLE), width, "warning" if partial else "", most)
 
 
 def _told(report: Report, width: int | None) -> Iterator[Shown]:
@@ -180,7 +185,8 @@ def write_summary(reporter: Any, report: Report, show: str = FINDINGS) -> None:
     columns = shutil.get_terminal_size((120, 24)).columns
     # Whoever asks for all of it somewhere else than on a terminal searches in it: there no line is broken.
     width = None if show == ALL and not reporter.isatty else columns
-    markup = reporter.config.get_terminal_writer().markup
-    for line in lines_of(report, show, width):
+    writer = reporter.config.get_terminal_writer()
+    markup = writer.markup
+    for line in lines_of(report, show, width, writer.fullwidth):
         end = line.styled or len(line.text)
         reporter.write_line(markup(line.text[:end], **_STYLES.get(line.style, {})) + line.text[end:])
