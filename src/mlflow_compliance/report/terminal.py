@@ -16,9 +16,9 @@ from mlflow_compliance.safe_text import WHOLE, printable, to_copy
 from mlflow_compliance.settings.flags import ALL, FINDINGS, SUMMARY
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-    from mlflow_compliance.audit.results import Report
+    from mlflow_compliance.audit.results import Report, Result
 
 OUTCOMES = (
     "failed",
@@ -62,6 +62,8 @@ _COMMAND = "baseline written to "
 _SOFTENED = "asks for less than is built in: "
 _LATER = ("registered models: ", "audited by ", "other pytest plugins: ", "plugins without a version: ")
 """How facts begin that are shown where all is asked for: an auditor reads them."""
+_SIZES = ("experiments: ", "artifacts: ")
+"""How those begin that give way to findings."""
 
 
 def lines_of(
@@ -85,21 +87,26 @@ def lines_of(
         yield from every_row(report, width)
         yield from _to_copy(report, None)
     else:
-        before = [
-            *_first_facts(report, width),
-            *_told(report, width),
-            *notes(results, width, whole=False),
-            *unjudged(results, width),
-            *not_applicable(results, width, whole=False),
-        ]
+        before = [*_first_facts(report, width), *_told(report, width), *_beside(results, width)]
         copied = list(_to_copy(report, width))
         lines = LINES if len(results) > MANY else 2 * SCREEN
         lines = lines if width is None or width > WIDE else lines * WIDE // width
-        room = lines - len(before) - len(copied) - 2 * len(verdict) - _around(report, columns or width or 120)
+        room = lines - len(copied) - 2 * len(verdict) - _around(report, columns or width or WIDE)
+        rows = list(rows_of(report, width, room - len(before)))
+        if len(rows) > room - len(before):  # findings are told first
+            before = [*_first_facts(report, width, _LATER + _SIZES), *_told(report, width), *unjudged(results, width)]
+            rows = list(rows_of(report, width, room - len(before)))
         yield from before
-        yield from rows_of(report, width, room)
+        yield from rows
         yield from copied
     yield from reversed(verdict)
+
+
+def _beside(results: Sequence[Result], width: int | None) -> Iterator[Shown]:
+    """What is to be known beside the findings, in short."""
+    yield from notes(results, width, whole=False)
+    yield from unjudged(results, width)
+    yield from not_applicable(results, width, whole=False)
 
 
 def _around(report: Report, width: int) -> int:
@@ -128,7 +135,7 @@ def _facts(report: Report, width: int | None) -> Iterator[Shown]:
         yield from plain(printable(line, WHOLE), width, "warning" if report.partial and not number else "")
 
 
-def _first_facts(report: Report, width: int | None) -> Iterator[Shown]:
+def _first_facts(report: Report, width: int | None, left_out: tuple[str, ...] = _LATER) -> Iterator[Shown]:
     """The same in short: a line each, without who and with which programs, and what the settings soften once."""
     softened = [line for line in report.summary.head if line.startswith(_SOFTENED)]
     for number, line in enumerate(report.summary.head):
@@ -136,7 +143,7 @@ def _first_facts(report: Report, width: int | None) -> Iterator[Shown]:
             continue
         text = f"{line} and {len(softened) - 1} more" if softened[1:] and line == softened[0] else line
         partial = report.partial and not number
-        if not line.startswith(_LATER):
+        if not line.startswith(left_out):
             most = 0 if line.startswith(_COMMAND) else _HEAD if partial else 1
             yield from plain(printable(text, WHOLE), width, "warning" if partial else "", most)
 
