@@ -239,7 +239,7 @@ def test_no_test_experiment_is_active(
     '"archived")`, or development, staging, reference',
 )
 def test_experiment_is_classified(
-    experiment: Experiment, settings: Settings, context: Context, violations: Violations
+    experiment: Experiment, store: Snapshot, settings: Settings, context: Context, violations: Violations
 ) -> None:
     """An experiment that does not say what it is gets used as if it were in force, or deleted as if it were scratch."""
     rules = settings.experiments
@@ -276,7 +276,8 @@ def test_experiment_is_classified(
             f"tag {rules.lifecycle_tag} with one of {', '.join(rules.lifecycle_values)} "
             f"({settings.origin('experiments.lifecycle_values')})"
         )
-        violations.add("unclassified", place, observed=f"{runs} runs, {rules.lifecycle_tag}={value}", expected=expected)
+        held = f"{runs} runs, " if store.counted else ""
+        violations.add("unclassified", place, observed=f"{held}{rules.lifecycle_tag}={value}", expected=expected)
     elif value == "production" and (settings.products or settings.says_products):
         # EXP001 counts those that a product claims: one more that says so would be seen by no rule.
         expected = (

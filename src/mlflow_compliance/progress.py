@@ -14,9 +14,11 @@ if TYPE_CHECKING:
 
 
 class Progress(Protocol):
-    """One task at a time: started with what it is called, advanced, stopped."""
+    """One task at a time: started with what it is called, called otherwise as it goes on, advanced, stopped."""
 
     def start(self, label: str, total: int | None) -> None: ...
+
+    def rename(self, label: str) -> None: ...
 
     def advance(self, n: int) -> None: ...
 
@@ -27,6 +29,9 @@ class Silent:
     """Says nothing: for pipes, logs and tests."""
 
     def start(self, label: str, total: int | None) -> None:
+        """Nothing is shown."""
+
+    def rename(self, label: str) -> None:
         """Nothing is shown."""
 
     def advance(self, n: int) -> None:
@@ -50,7 +55,7 @@ class RichProgress:
     def start(self, label: str, total: int | None) -> None:
         # rich takes 50 ms to import: only a terminal pays for it.
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
         from rich.progress import Progress as Bar
 
         self.stop()
@@ -60,10 +65,16 @@ class RichProgress:
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
+            TextColumn("left:"),
+            TimeRemainingColumn(),
         )
         self._bar = Bar(*columns, console=Console(stderr=True), transient=True)
         self._bar.start()
         self._task = self._bar.add_task(without_secrets(label), total=total)
+
+    def rename(self, label: str) -> None:
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, description=without_secrets(label))
 
     def advance(self, n: int) -> None:
         if self._bar is not None and self._task is not None:

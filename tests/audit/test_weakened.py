@@ -14,7 +14,7 @@ from mlflow_compliance.settings.flags import Flags
 from mlflow_compliance.settings.schema import Product, Settings, load_settings
 
 NEUTRAL = {
-    "store.tracking_uri", "store.artifact_roots", "store.busy_timeout", "store.relocate",
+    "store.tracking_uri", "store.artifact_roots", "store.busy_timeout", "store.requests_at_once", "store.relocate",
     "experiments.test_tags", "experiments.development", "experiments.lifecycle_tag",
     "duplicates.zip_members", "duplicates.pointers", "journal.folder", "history.folder",
     "evidence.sign_with", "evidence.verify_with",

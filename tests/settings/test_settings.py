@@ -32,6 +32,7 @@ tracking_uri = "sqlite:///mlflow.db"
 artifact_roots = ["mlruns"]
 ignore = ["notes/*"]
 busy_timeout = 1
+requests_at_once = 8
 [store.relocate]
 "file:///D:/code/mlruns" = "mlruns"
 [[products]]
@@ -164,6 +165,7 @@ def test_every_key_is_read(folder: Path) -> None:
             "artifact_roots": ("mlruns",),
             "ignore": ("notes/*",),
             "busy_timeout": 1.0,
+            "requests_at_once": 8,
             "relocate": {"file:///D:/code/mlruns": "mlruns"},
         },
         "products": (
@@ -298,6 +300,7 @@ class TestProblems:
             ("store.ignore = 'a'", "store.ignore: must be a list, not 'a'"),
             ("store.ignore = ['a', ['b']]", "store.ignore[1]: must be text in quotes, not a list"),
             ("store.busy_timeout = -0.5", "store.busy_timeout: must be a number of at least 0, not -0.5"),
+            ("store.requests_at_once = 0", "store.requests_at_once: must be a whole number from 1 to 64, not 0"),
             ("store.relocate.'file:///x' = {}", 'store.relocate."file:///x": must be text in quotes, not a table'),
             (
                 "products = [{ name = 'a', production = { threshold = 48 } }]",

@@ -130,6 +130,7 @@ class Audit:
                 hash_cache=self._hash_cache,
                 owned_roots=[str(self.options.workdir / Path(root).expanduser()) for root in self.options.owned_roots],
                 tell=self.tell,
+                count=self.options.count,
             )
         return self._store
 

@@ -5,10 +5,10 @@ processes share the checks.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from mlflow_compliance.progress import Progress
+from mlflow_compliance.snapshot.diff import shows_the_same
 from mlflow_compliance.snapshot.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class SnapshotCache:
         before, moved = self.latest, 0
         if before is None or self._rows is None:
             snapshot, rows = store.read_rows(progress=progress)
-            if before is not None and replace(snapshot, taken_at=before.taken_at) != before:
+            if before is not None and not shows_the_same(before, snapshot):
                 moved = before.taken_at
         else:
             snapshot, rows = before, self._rows

@@ -138,10 +138,13 @@ def _lines_of(audit: Audit) -> Iterator[str]:
         f"store: {snapshot.info.uri} "
         f"({snapshot.info.backend}{', schema ' + snapshot.info.schema if snapshot.info.schema else ''})"
     )
-    yield (
-        f"experiments: {active} active, {len(snapshot.experiments) - active} deleted; runs: "
-        f"{sum(runs.values())} ({counted})"
-    )
+    told = f"{sum(runs.values())} ({counted})" if snapshot.counted else "not counted through a server"
+    yield f"experiments: {active} active, {len(snapshot.experiments) - active} deleted; runs: {told}"
+    if not snapshot.counted:
+        yield (
+            "not looked for through a server: parents of runs (RUN003), and tags of production whose key is spelled "
+            "otherwise (EXP003); --compliance-count does"
+        )
     yield (
         f"registered models: {len(snapshot.registered_models)}, versions: "
         f"{sum(len(item.versions) for item in snapshot.registered_models.values())}"

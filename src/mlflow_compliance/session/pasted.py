@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import pytest
 
 from mlflow_compliance.session.packs import folders_of_policies
 
-if TYPE_CHECKING:
-    import pytest
+_FOLDERS = pytest.StashKey[frozenset[Path]]()
+"""Folders of the installed packs: looking for them goes through every distribution, and each check has an id."""
 
 
 def id_to_paste(item: pytest.Item) -> str:
@@ -16,9 +17,15 @@ def id_to_paste(item: pytest.Item) -> str:
     its file is one of an installed pack, else below a path.
     """
     here, path, test = item.config.invocation_params.dir, item.path, item.nodeid.partition("::")[2]
-    if path.parent in {*folders_of_policies()} and not (here / path.name).exists():
+    if path.parent in _folders(item.config) and not (here / path.name).exists():
         return f"{path.name}::{test}"
     return f"{path.relative_to(here) if path.is_relative_to(here) else path}::{test}"
+
+
+def _folders(config: pytest.Config) -> frozenset[Path]:
+    if _FOLDERS not in config.stash:
+        config.stash[_FOLDERS] = frozenset(folders_of_policies())
+    return config.stash[_FOLDERS]
 
 
 def find_pasted(config: pytest.Config) -> None:

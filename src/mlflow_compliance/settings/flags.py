@@ -92,6 +92,12 @@ class Flags:
         default=False,
         former="--metadata-only",
     )
+    count: bool = _flag(
+        "--compliance-count",
+        "through a tracking server, go through all runs also for the rules that look at no files: their numbers, their "
+        "parents, tags of production under any spelling",
+        default=False,
+    )
     show: str = _flag(
         "--compliance-show",
         "how much the terminal shows: summary, findings (the default, a block a rule and cause) or all of them",

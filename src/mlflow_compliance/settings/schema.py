@@ -71,13 +71,16 @@ class _Table(BaseModel):
 
 
 class StoreSettings(_Table):
-    """Where the store is. `busy_timeout` is in seconds; paths are as written until resolved against a folder."""
+    """Where the store is. `busy_timeout` is in seconds, `requests_at_once` bounds what a tracking server is asked at a
+    time; paths are as written until resolved against a folder.
+    """
 
     tracking_uri: Text | None = Field(default=None, repr=False)  # it may hold credentials
     artifact_roots: Texts = ()
     ignore: Texts = ()
     busy_timeout: float = Field(default=5.0, ge=0, allow_inf_nan=False, description="a number of at least 0")
     relocate: dict[str, Text] = {}
+    requests_at_once: int = Field(default=4, ge=1, le=64, description="a whole number from 1 to 64")
 
     def resolved_uri(self, base: Path) -> str | None:
         """The tracking URI with relative sqlite paths and folders made absolute from `base`; None where none is set."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 
 from mlflow_compliance.safe_text import without_secrets
 from mlflow_compliance.snapshot.artifacts import Artifacts
+from mlflow_compliance.snapshot.entities import Experiment, RegisteredModel, Run
 from mlflow_compliance.snapshot.files import UNKNOWN_SIZE
 from mlflow_compliance.snapshot.refs import EntityRef
 from mlflow_compliance.snapshot.snapshot import Snapshot
@@ -49,6 +50,42 @@ def differences(expected: Snapshot, actual: Snapshot) -> list[str]:
         found += _unlike("pointer of", expected.artifacts.pointers, actual.artifacts.pointers)
         found += _unlike_contents(expected.artifacts, actual.artifacts)
     return found
+
+
+def shows_the_same(before: Snapshot, after: Snapshot) -> bool:
+    """Whether rules without files see the same rows in a store that was read a second time; of an earlier one that was
+    not counted, as far as that one saw them.
+    """
+    if before.counted:
+        return replace(after, taken_at=before.taken_at) == before
+    experiments = {key: replace(item, runs={}) for key, item in before.experiments.items()}
+    return (
+        experiments == {key: _as_not_counted(item) for key, item in after.experiments.items()}
+        and {key: _versions(item) for key, item in before.registered_models.items()}
+        == {key: _versions(item) for key, item in after.registered_models.items()}
+        and all(_searched(run) == _searched(after.runs.get(key)) for key, run in before.runs.items())
+    )
+
+
+def _as_not_counted(item: Experiment) -> Experiment:
+    return Experiment(
+        item.experiment_id,
+        item.name,
+        item.lifecycle,
+        item.artifact_location,
+        item.tags,
+        {},
+        created=item.created,
+    )
+
+
+def _versions(item: RegisteredModel) -> RegisteredModel:
+    return replace(item, versions=tuple(replace(version, location="") for version in item.versions))
+
+
+def _searched(run: Run | None) -> object:
+    """A run as a search tells of it: with the latest of each metric, and without the models that it read."""
+    return run and (replace(run, metrics={}, models=()), run.latest)
 
 
 def _unlike(kind: str, expected: Mapping[str, object], actual: Mapping[str, object]) -> list[str]:

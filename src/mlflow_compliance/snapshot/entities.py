@@ -86,6 +86,7 @@ class Experiment:
     experiment are not read, but for Default, which is restored without them.
     """
     traces: int = 0
+    """At least so many where a server was asked and no remedy counts them."""
     loose_models: int = 0
     """Active logged models that no run of this experiment wrote: a copy of its runs leaves them behind."""
     assessed_runs: int = 0

@@ -85,6 +85,10 @@ class Snapshot:
     """(kind, key) of runs and logged models -> what their rows say: of all that are deleted, and of those that
     retention may cover. Only read where the settings speak of retention.
     """
+    counted: bool = True
+    """False where runs were asked for by filters, through a server and for rules without files: numbers of runs are not
+    to be told then, those that are there are at least so many; nothing is known of parents.
+    """
     journals: Journals = field(default_factory=Journals, compare=False)
     """The journals that were found. What keeps them in the store itself is in none of the other fields."""
 

@@ -104,6 +104,7 @@ class Store:
         """
         progress = progress or Silent()
         progress.start("Reading the store", None)
+        self.backend.watch(progress)
         try:
             snapshot, rows = self.backend.read_metadata(also)
             return self._with_journals(snapshot), rows
@@ -117,6 +118,7 @@ class Store:
         """
         progress = progress or Silent()
         progress.start("Reading the store", None)
+        self.backend.watch(progress)
         try:
             snapshot, rows = self.backend.read(also)
             return self._with_journals(snapshot), rows
@@ -261,15 +263,17 @@ def open_store(
     hash_cache: str | None = None,
     owned_roots: Iterable[str] = (),
     tell: Callable[[str], None] = lambda _: None,
+    count: bool = False,
 ) -> Store:
     """The store behind a tracking URI; it must exist. `rootdir` holds the journals of a store without a folder of its
     own.
 
     `executor` is what --compliance-executor takes; `hash_cache` wins over the settings; `owned_roots` are artifact
     roots that the user says
-    are this store's; `tell` shows a line to whoever waits for a server.
+    are this store's; `tell` shows a line to whoever waits for a server; `count` has that one show all its runs, also to
+    rules that look at no files.
     """
-    backend = _backend(uri, settings, tell)
+    backend = _backend(uri, settings, tell, count=count)
     folder = settings.journal.resolved_folder(settings.base) or os.path.join(backend.home or rootdir, JOURNALS)
     return Store(
         backend,
@@ -280,7 +284,7 @@ def open_store(
     )
 
 
-def _backend(uri: str, settings: Settings, tell: Callable[[str], None]) -> Backend:
+def _backend(uri: str, settings: Settings, tell: Callable[[str], None], *, count: bool) -> Backend:
     if not uri:
         raise StoreError(
             "no store is named: give --tracking-uri, set MLFLOW_TRACKING_URI, or write [store] tracking_uri in "
@@ -310,7 +314,7 @@ def _backend(uri: str, settings: Settings, tell: Callable[[str], None]) -> Backe
     from mlflow_compliance.store.backends.server import ClientBackend, ServerBackend
 
     if uri.startswith(("http:", "https:")):
-        return ServerBackend(uri, settings, tell=tell)
+        return ServerBackend(uri, settings, count=count, tell=tell)
     return ClientBackend(uri, settings)
 
 

@@ -239,7 +239,7 @@ def test_only_the_callers_workspace(
             assert requests.post(f"{server.url}/api/2.0/mlflow/runs/create", json=run, headers=headers, timeout=30).ok
         for workspace, seen, hidden in (("", "team_a", "team_b"), ("team-b", "team_b", "team_a")):
             monkeypatch.setenv("MLFLOW_WORKSPACE", workspace)
-            snapshot = open_store(server.url, lab.settings, str(tmp_path)).read(artifacts=False)
+            snapshot, _ = open_store(server.url, lab.settings, str(tmp_path)).read_rows()
             assert [item.name for item in snapshot.experiments.values() if "test" in item.name] == [f"test_of_{seen}"]
             assert len(snapshot.runs) == 1
             gate.settings(server.url)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 from mlflow_compliance.errors import StoreError
+from mlflow_compliance.progress import Progress
 from mlflow_compliance.safe_text import without_secrets
 from mlflow_compliance.settings.schema import Settings
 from mlflow_compliance.snapshot.artifacts import Artifacts
@@ -79,6 +80,9 @@ class Backend(ABC):
 
         Raises StoreError where the store is missing, locked, foreign or out of reach.
         """
+
+    def watch(self, progress: Progress) -> None:  # noqa: B027  most kinds are read at once
+        """Show from now on how far a reading is that takes long."""
 
     def read_metadata(self, also: Collection[str]) -> tuple[Snapshot, Rows | None]:
         """The store for rules that look at no files; Rows are None where not reading them spares work.
@@ -165,6 +169,10 @@ class Backend(ABC):
 def workspace() -> str:
     """The caller's workspace, as MLflow itself takes it from the environment."""
     return os.environ.get("MLFLOW_WORKSPACE") or "default"
+
+
+class NoFilterError(Exception):
+    """What rules need cannot be asked for by filters: all runs must be gone through."""
 
 
 class Rows(NamedTuple):

@@ -29,16 +29,12 @@ from mlflow_compliance.settings.schema import Settings, folded
 from mlflow_compliance.snapshot.entities import (
     ACTIVE,
     DELETED,
-    NAN,
     TERMINAL_STATUSES,
     DatasetInput,
     Experiment,
     LoggedModel,
     MetricPoint,
     ModelLink,
-    ModelMetric,
-    ModelVersion,
-    RegisteredModel,
     Run,
     StoreInfo,
     latest_time,
@@ -47,24 +43,29 @@ from mlflow_compliance.snapshot.refs import EntityRef, Location
 from mlflow_compliance.snapshot.snapshot import Snapshot
 from mlflow_compliance.snapshot.standing import LostParent, RowState, lost_parents, to_restore
 from mlflow_compliance.snapshot.tags import COPY_STATE, MADE_BY_US, PARENT, RETRACTED, RUN_NAME
-from mlflow_compliance.snapshot.ties import named_in, sources_of
-from mlflow_compliance.snapshot.unfinished import HalfMade
+from mlflow_compliance.snapshot.ties import named_in
 from mlflow_compliance.store.backends.base import (
-    IS_PROMPT,
     MODEL_HISTORY,
     Rows,
     fresh_since,
-    home_of,
     model_places,
     sorted_points,
 )
+from mlflow_compliance.store.backends.client_entities import dataset_of, experiment_of, model_of, number_of
+from mlflow_compliance.store.backends.client_registry import placed, read_registry
 from mlflow_compliance.store.backends.client_row_facts import RowFactsListing
 from mlflow_compliance.store.backends.client_ties import ObjectInfo, TieAsker
-from mlflow_compliance.store.backends.client_unfinished import half_made_model, half_made_version, open_traces
-from mlflow_compliance.store.backends.listing import PAGE, ClientListing, Listing, ModelRow, RunRow, get_or_none, pages
-
-_AT_ONCE = 4
-"""Questions about single runs that a server is asked at the same time: what MLflow's own server has workers for."""
+from mlflow_compliance.store.backends.client_unfinished import half_made_model, open_traces
+from mlflow_compliance.store.backends.listing import (
+    PAGE,
+    ClientListing,
+    Listing,
+    ModelRow,
+    RunRow,
+    TraceRow,
+    get_or_none,
+    pages,
+)
 
 
 @dataclass
@@ -73,7 +74,6 @@ class _Tally:
 
     counts: dict[str, Counter[tuple[str, str]]] = field(default_factory=lambda: defaultdict(Counter))
     deleted: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
-    assessed: Counter[str] = field(default_factory=Counter)
     loose: Counter[str] = field(default_factory=Counter)
     wanted: set[str] = field(default_factory=set)
     tagged: set[tuple[str, str, str]] = field(default_factory=set)
@@ -94,10 +94,11 @@ class _Tally:
 class ClientReader:
     """Reads one store through its client."""
 
-    def __init__(self, client: MlflowClient, listing: Listing | None = None, *, file_store: bool = False) -> None:
+    def __init__(self, client: MlflowClient, listing: Listing | None = None, *, at_once: int = 1) -> None:
         self.client = client
         self.listing = listing or ClientListing(client)
-        self.file_store = file_store
+        self.at_once = at_once
+        """Questions that the store is asked at the same time."""
 
     def read(
         self, info: StoreInfo, settings: Settings, also: Collection[str] = (), *, locations: bool = True
@@ -111,9 +112,7 @@ class ClientReader:
         now = int(time.time() * 1000)
         found = list(pages(self.client.search_experiments, view_type=ViewType.ALL, max_results=PAGE))
         ids = [item.experiment_id for item in found]
-        registry, half_made = self._registered_models()
-        traces = list(self.listing.traces(ids))
-        assessing = {run_id for trace in traces for run_id in trace.assessed}
+        registry, half_made = read_registry(self.client, self.at_once)
         tally = _Tally()
         models: dict[str, list[ModelRow]] = defaultdict(list)
         named = {key for item in registry.values() for version in item.versions for key in named_in(version)}
@@ -133,14 +132,14 @@ class ClientReader:
             if model.external:
                 external.add(model.model_id)
             half_made += half_made_model(model)
-        experiments = {item.experiment_id: _experiment(item) for item in found}
+        experiments = {item.experiment_id: experiment_of(item) for item in found}
         tally.wanted |= served_runs(settings, registry)
         needs = runs_in_full(settings, experiments, ())
         asked, marks = set(also), sought_folded(settings)
         facts = RowFactsListing(settings, experiments)
         for run in self.listing.runs(ids):
             facts.run(run)
-            self._count(run, tally, assessing, models, locations=locations)
+            self._count(run, tally, models, locations=locations)
             if run.lifecycle == DELETED and run.tags.get(COPY_STATE) == RETRACTED:
                 continue
             if run.run_id in asked:
@@ -167,22 +166,19 @@ class ClientReader:
         behind = {key: _state(key, tally) for key in named if key in tally.homes}
         lost = _lost_parents(tally)
         tally.wanted |= to_restore(behind, lost, experiments)
-        runs = self._full(tally.wanted)
+        runs = self.full_runs(tally.wanted)
         written = sorted(model.model_id for key in runs for model in models.get(key, ()))
-        counted = Counter(trace.experiment_id for trace in traces)
-        experiments = {key: _counted(item, tally, counted) for key, item in experiments.items()}
-        registry = {
-            name: replace(item, versions=tuple(_placed(version, tally, external) for version in item.versions))
-            for name, item in registry.items()
-        }
+        registry = placed(registry, tally.homes, external)
         may_go = retirable(settings, experiments, claims(settings, experiments, tally.tagged))
         since = fresh_since(settings, now)
+        # What people said of runs hangs on any trace, and goes with the runs of what is retired.
+        traces = list(self.listing.traces(ids) if may_go.experiments else self.listing.traces_at_work(ids, since))
+        experiments = {key: _counted(item, tally, traces) for key, item in experiments.items()}
         asking = TieAsker(
             self.client,
             now,
             since,
             partial(self._each, self.client.get_run),
-            file_store=self.file_store,
         )
         ties, untold = asking.ties(
             ObjectInfo(runs, registry, tally.homes, tally.parents, models, traces), may_go.experiments
@@ -196,7 +192,7 @@ class ClientReader:
             experiments=experiments,
             runs=runs,
             logged_models={
-                model.model_id: _model(model) for model in self._each(self.client.get_logged_model, written)
+                model.model_id: model_of(model) for model in self._each(self.client.get_logged_model, written)
             },
             registered_models=registry,
             ties=ties,
@@ -209,7 +205,7 @@ class ClientReader:
             row_facts=facts.found,
         )
         held = restorable(Context(snapshot, settings)) - runs.keys()
-        snapshot = replace(snapshot, runs={**runs, **self._full(held)}) if held else snapshot
+        snapshot = replace(snapshot, runs={**runs, **self.full_runs(held)}) if held else snapshot
         places = [
             Location(item.ref, key, item.artifact_location) for key, item in experiments.items()
         ] + tally.locations
@@ -217,7 +213,7 @@ class ClientReader:
         places += [Location(version.ref, version.experiment_id, version.location) for version in versions]
         deleted = dict.fromkeys(tally.gone, 0)  # when, no client is told
         return snapshot, Rows(
-            tuple(places) if locations else (), frozenset(ready), newest=tally.newest, deleted_runs=deleted
+            tuple(sorted(places)) if locations else (), frozenset(ready), newest=tally.newest, deleted_runs=deleted
         )
 
     def experiment_ids(self) -> list[str]:
@@ -227,9 +223,25 @@ class ClientReader:
             for item in pages(self.client.search_experiments, view_type=ViewType.ALL, max_results=PAGE)
         ]
 
+    def counted(self, experiment_id: str) -> Experiment | None:
+        """One experiment as it is now, its runs counted; None where it is not there. Traces of every experiment may
+        hold what people said of its runs.
+        """
+        found = get_or_none(self.client.get_experiment, experiment_id)
+        if found is None:
+            return None
+        tally, models = _Tally(), defaultdict[str, list[ModelRow]](list)
+        for model in self.listing.models([experiment_id]):
+            models[model.source_run_id].append(model)
+            tally.loose[experiment_id] += 1
+        for run in self.listing.runs([experiment_id]):
+            self._count(run, tally, models, locations=False)
+        traces = list(self.listing.traces(self.experiment_ids()))
+        return _counted(experiment_of(found), tally, traces)
+
     def details(self, run_ids: Collection[str]) -> tuple[dict[str, Run], dict[str, LoggedModel]]:
         """Runs in full and the active logged models that they wrote."""
-        runs = self._full(run_ids)
+        runs = self.full_runs(run_ids)
         found = {}
         for key, run in runs.items():
             where = {
@@ -237,14 +249,15 @@ class ClientReader:
                 "filter_string": f"source_run_id = '{key}'",
                 "max_results": PAGE,
             }
-            found.update({model.model_id: _model(model) for model in pages(self.client.search_logged_models, **where)})
+            found.update(
+                {model.model_id: model_of(model) for model in pages(self.client.search_logged_models, **where)}
+            )
         return runs, found
 
     def _count(
         self,
         run: RunRow,
         tally: _Tally,
-        assessing: Collection[str],
         models: Mapping[str, Iterable[ModelRow]],
         *,
         locations: bool,
@@ -270,19 +283,18 @@ class ClientReader:
         tally.counts[home][run.lifecycle, run.status] += 1
         if run.lifecycle == DELETED:
             tally.deleted[home].append(run.run_id)
-        elif run.run_id in assessing:
-            tally.assessed[home] += 1
 
     def _each(self, get: Callable[[str], Any], keys: Iterable[str]) -> Iterator[Any]:
         """What a call gives for every key, in the order of the keys; what is not there any more is left out."""
-        with ThreadPoolExecutor(1 if self.file_store else _AT_ONCE, "one") as asking:
+        with ThreadPoolExecutor(self.at_once, "one") as asking:
             try:
                 yield from (item for item in asking.map(partial(get_or_none, get), keys) if item is not None)
             finally:
                 # The first refusal is the answer: those that wait in line are not asked any more.
                 asking.shutdown(wait=False, cancel_futures=True)
 
-    def _full(self, ids: Collection[str]) -> dict[str, Run]:
+    def full_runs(self, ids: Collection[str]) -> dict[str, Run]:
+        """Runs with all that MLflow keeps of them, by id; those that are not there are left out."""
         # One by one and not from the listing, which leaves out the models that a run read, and the history of its
         # metrics.
         runs = {run.run_id: run for run in self._each(self._run, sorted(ids))}
@@ -308,49 +320,13 @@ class ClientReader:
             params=dict(data.params),
             tags=dict(data.tags),
             metrics={key: self._history(info.run_id, key) for key in data.metrics},
-            datasets=tuple(sorted(_dataset(item) for item in run.inputs.dataset_inputs or ())),
+            datasets=tuple(sorted(dataset_of(item) for item in run.inputs.dataset_inputs or ())),
             models=tuple(sorted(links)),
         )
 
     def _history(self, run_id: str, key: str) -> tuple[MetricPoint, ...]:
         points = self.client.get_metric_history(run_id, key)
-        return sorted_points(MetricPoint(_number(point.value), point.timestamp, point.step) for point in points)
-
-    def _registered_models(self) -> tuple[dict[str, RegisteredModel], list[HalfMade]]:
-        """Every one by name, and those of their versions that are half made; the experiments that versions come from
-        are filled in later.
-        """
-        versions: dict[str, list[ModelVersion]] = defaultdict(list)
-        half_made: dict[str, list[HalfMade]] = defaultdict(list)
-        for item in sorted(
-            pages(self.client.search_model_versions, max_results=PAGE), key=lambda item: int(item.version)
-        ):
-            location = self.client.get_model_version_download_uri(item.name, item.version)
-            stage = item.current_stage or "None"
-            facts = ModelVersion(
-                item.name,
-                str(item.version),
-                item.run_id or None,
-                item.source or "",
-                location or "",
-                item.status or "",
-                stage,
-                dict(item.tags),
-                run_link=item.run_link or "",
-            )
-            versions[item.name].append(facts)
-            half_made[item.name] += half_made_version(facts, item)
-        found = {
-            item.name: RegisteredModel(
-                item.name,
-                dict(item.tags),
-                {alias: str(version) for alias, version in item.aliases.items()},
-                tuple(versions[item.name]),
-            )
-            for item in pages(self.client.search_registered_models, max_results=100)
-            if IS_PROMPT not in item.tags
-        }
-        return found, [version for name in found for version in half_made[name]]
+        return sorted_points(MetricPoint(number_of(point.value), point.timestamp, point.step) for point in points)
 
 
 def _in_scope(run: RunRow, marks: Collection[tuple[str, str]], need: frozenset[str] | None) -> bool:
@@ -378,71 +354,14 @@ def _lost_parents(tally: _Tally) -> dict[str, LostParent]:
     return lost_parents(states, children, above)
 
 
-def _experiment(item: Any) -> Experiment:
-    return Experiment(
-        item.experiment_id,
-        item.name,
-        item.lifecycle_stage,
-        item.artifact_location or "",
-        dict(item.tags),
-        {},
-        created=item.creation_time or 0,
-    )
-
-
-def _counted(item: Experiment, tally: _Tally, traces: Mapping[str, int]) -> Experiment:
+def _counted(item: Experiment, tally: _Tally, traces: list[TraceRow]) -> Experiment:
     key = item.experiment_id
+    assessed = {run_id for trace in traces for run_id in trace.assessed if tally.homes.get(run_id) == key}
     return replace(
         item,
         runs=dict(tally.counts[key]),
         deleted_runs=tuple(sorted(tally.deleted[key])) if item.keeps_deleted_ids else (),
-        traces=traces.get(key, 0),
+        traces=sum(trace.experiment_id == key for trace in traces),
         loose_models=tally.loose[key],
-        assessed_runs=tally.assessed[key],
-    )
-
-
-def _placed(version: ModelVersion, tally: _Tally, external: Collection[str]) -> ModelVersion:
-    """A version with what the rows that it comes from say of it."""
-    return replace(
-        version,
-        experiment_id=home_of(version, tally.homes),
-        external=any(key in external for key in sources_of(version)),
-    )
-
-
-def _number(value: float) -> float:
-    return NAN if value != value else value
-
-
-def _dataset(item: Any) -> DatasetInput:
-    facts = item.dataset
-    tags = tuple(sorted((tag.key, tag.value) for tag in item.tags))
-    return DatasetInput(facts.name, facts.digest, facts.source_type, facts.source, facts.schema, facts.profile, tags)
-
-
-def _model(model: Any) -> LoggedModel:
-    metrics = [
-        ModelMetric(
-            point.key,
-            _number(point.value),
-            point.timestamp,
-            point.step,
-            point.dataset_name or "",
-            point.dataset_digest or "",
-        )
-        for point in model.metrics or ()
-    ]
-    return LoggedModel(
-        model_id=model.model_id,
-        experiment_id=model.experiment_id,
-        name=model.name,
-        lifecycle=ACTIVE,
-        status=str(model.status),
-        source_run_id=model.source_run_id or None,
-        artifact_location=model.artifact_location,
-        model_type=model.model_type or "",
-        params=dict(model.params or {}),
-        tags=dict(model.tags or {}),
-        metrics=tuple(sorted(metrics, key=lambda point: (point.key, point.timestamp, point.step))),
+        assessed_runs=len(assessed - tally.away),
     )

@@ -45,13 +45,9 @@ class TieAsker:
         now: int,
         since: int,
         get_runs: Callable[[Iterable[str]], Iterator[Any]],
-        *,
-        file_store: bool,
     ) -> None:
         self.client, self.get_runs = client, get_runs
         self.now, self.since = now, since
-        # Nothing is retired in one, so nobody asks.
-        self.file_store = file_store
 
     def ties(self, listed: ObjectInfo, retirable: Collection[str]) -> tuple[tuple[Tie, ...], dict[How, str]]:
         """As TieReader has them; and the kinds that the store could not be asked for, with the reason."""
@@ -62,7 +58,7 @@ class TieAsker:
             *self._made(listed, working),
         ]
         untold: dict[How, str] = {}
-        if retirable and not self.file_store:
+        if retirable:
             questions: tuple[tuple[How, Callable[[Collection[str]], list[Tie]]], ...] = (
                 (How.USED, partial(self._used, listed)),
                 (How.DATASET, self._datasets),
@@ -102,7 +98,8 @@ class TieAsker:
                 latest[place] = max(trace.ended, latest.get(place, 0))
             if fresh:
                 newest[trace.experiment_id] = max(trace.begun, newest.get(trace.experiment_id, 0))
-        if listed.traces and not self.file_store:
+        if listed.traces:
+            # One of every experiment that has any is among them.
             homes = {trace.experiment_id for trace in listed.traces}
             for run_id in sorted(working):
                 # Those too that were put to a run afterwards.

@@ -13,9 +13,12 @@ from mlflow.entities import ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
+from mlflow_compliance.progress import Progress
 from mlflow_compliance.snapshot.entities import DatasetInput, latest_time, says_external
 from mlflow_compliance.snapshot.tags import ASSESSED_RUN, MADE_BY_US, SOURCE_MODEL
+from mlflow_compliance.snapshot.unfinished import IN_PROGRESS
 from mlflow_compliance.store.backends.rest import SEARCH_MODELS, SEARCH_RUNS, SEARCH_TRACES, Rest
+from mlflow_compliance.store.backends.rest_runs import dataset_in
 
 
 def newest_served(rest: Rest, experiments: list[str], before: int) -> int:
@@ -43,6 +46,8 @@ PAGE = 1000
 MOST_TRACES = 500
 IDS_A_SEARCH = 50
 """Experiments in one search: their ids travel in one request."""
+_SEARCHES_EACH = 8
+"""Searches that runs are spread over, for each that may be under way: experiments are of different sizes."""
 
 
 class RunRow(NamedTuple):
@@ -98,6 +103,11 @@ class Listing(Protocol):
     def runs(self, experiments: list[str]) -> Iterator[RunRow]: ...
     def models(self, experiments: list[str]) -> Iterator[ModelRow]: ...
     def traces(self, experiments: list[str]) -> Iterator[TraceRow]: ...
+    def traces_at_work(self, experiments: list[str], since: int) -> Iterator[TraceRow]:
+        """At least those that are in progress or began after a moment (in milliseconds), and one of every experiment
+        that has any.
+        """
+
     def datasets(self, experiments: list[str]) -> Iterator[tuple[str, DatasetInput]]: ...
 
 
@@ -122,9 +132,10 @@ def get_or_none(get: Callable[[str], Any], key: str) -> Any:
         raise
 
 
-def chunks(ids: list[str]) -> Iterator[list[str]]:
-    for start in range(0, len(ids), IDS_A_SEARCH):
-        yield ids[start : start + IDS_A_SEARCH]
+def chunks(ids: list[str], size: int = IDS_A_SEARCH) -> Iterator[list[str]]:
+    """The ids in pieces, in their order."""
+    for start in range(0, len(ids), size):
+        yield ids[start : start + size]
 
 
 class ClientListing:
@@ -191,6 +202,9 @@ class ClientListing:
                     str(info.state),
                 )
 
+    def traces_at_work(self, experiments: list[str], since: int) -> Iterator[TraceRow]:
+        return self.traces(experiments)
+
     def datasets(self, experiments: list[str]) -> Iterator[tuple[str, DatasetInput]]:
         for chunk in chunks(experiments):
             for run in pages(
@@ -207,15 +221,28 @@ class ClientListing:
 class RestListing:
     """Over HTTP: the same rows from the JSON itself, without an object for every param and metric."""
 
-    def __init__(self, rest: Rest) -> None:
-        self.rest = rest
+    def __init__(self, rest: Rest, at_once: int, progress: Progress) -> None:
+        self.rest, self.at_once, self.progress = rest, at_once, progress
+
+    def _pages(self, experiments: list[str]) -> Iterator[dict[str, Any]]:
+        """Of all runs, by searches of a few experiments each, side by side: the server sorts less for a page, and no
+        worker of it is idle for long.
+        """
+        body = {"run_view_type": "ALL", "max_results": PAGE}
+        size = max(1, min(IDS_A_SEARCH, len(experiments) // (self.at_once * _SEARCHES_EACH)))
+        bodies = [{**body, "experiment_ids": chunk} for chunk in chunks(experiments, size)]
+        seen, began = 0, time.monotonic()
+        self.progress.start("Reading runs", len(bodies))
+        for page in self.rest.side_by_side(SEARCH_RUNS, bodies, min(self.at_once, len(bodies))):
+            seen += len(page.get("runs", ()))
+            if not page.get("next_page_token"):
+                self.progress.advance(1)
+            self.progress.rename(f"Reading runs: {seen:,}, {seen / (time.monotonic() - began):,.0f} a second; searches")
+            yield page
 
     def runs(self, experiments: list[str]) -> Iterator[RunRow]:
-        for chunk in chunks(experiments):
-            for page in self.rest.pages(
-                SEARCH_RUNS, {"experiment_ids": chunk, "run_view_type": "ALL", "max_results": PAGE}
-            ):
-                yield from map(_run, page.get("runs", ()))
+        for page in self._pages(experiments):
+            yield from map(_run, page.get("runs", ()))
 
     def models(self, experiments: list[str]) -> Iterator[ModelRow]:
         for chunk in chunks(experiments):
@@ -241,36 +268,51 @@ class RestListing:
 
     def traces(self, experiments: list[str]) -> Iterator[TraceRow]:
         for chunk in chunks(experiments):
-            places = [{"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": key}} for key in chunk]
-            for page in self.rest.pages(SEARCH_TRACES, {"locations": places, "max_results": MOST_TRACES}):
-                for trace in page.get("traces", ()):
-                    sources = [item.get("metadata", {}).get(ASSESSED_RUN, "") for item in trace.get("assessments", ())]
-                    begun = _milliseconds(trace.get("request_time", ""))
-                    ended = begun + round(1000 * float(trace.get("execution_duration", "0s").removesuffix("s")))
-                    source = trace.get("trace_metadata", {}).get(SOURCE_RUN, "")
-                    yield TraceRow(
-                        trace["trace_location"]["mlflow_experiment"]["experiment_id"],
-                        tuple(sources),
-                        source,
-                        begun,
-                        ended,
-                        trace["trace_id"],
-                        trace.get("state", ""),
-                    )
+            for page in self.rest.pages(SEARCH_TRACES, {"locations": _places(chunk), "max_results": MOST_TRACES}):
+                yield from map(_trace, page.get("traces", ()))
+
+    def traces_at_work(self, experiments: list[str], since: int) -> Iterator[TraceRow]:
+        found = dict[str, TraceRow]()
+        for where in (f"status = '{IN_PROGRESS}'", f"timestamp_ms > {since}"):
+            for chunk in chunks(experiments):
+                body = {"locations": _places(chunk), "max_results": MOST_TRACES, "filter": where}
+                for page in self.rest.pages(SEARCH_TRACES, body):
+                    found |= {trace.trace_id: trace for trace in map(_trace, page.get("traces", ()))}
+        left = [key for key in experiments if key not in {trace.experiment_id for trace in found.values()}]
+        yield from found.values()
+        while left:
+            asked = left[:IDS_A_SEARCH]
+            answer = self.rest.post(SEARCH_TRACES, {"locations": _places(asked), "max_results": MOST_TRACES})
+            one_each = {trace.experiment_id: trace for trace in map(_trace, answer.get("traces", ()))}
+            yield from one_each.values()
+            gone = one_each.keys() or {
+                *asked
+            }  # of those that are left over, others may have pushed theirs off the page
+            left = [key for key in left if key not in gone]
 
     def datasets(self, experiments: list[str]) -> Iterator[tuple[str, DatasetInput]]:
-        for chunk in chunks(experiments):
-            for page in self.rest.pages(
-                SEARCH_RUNS, {"experiment_ids": chunk, "run_view_type": "ALL", "max_results": PAGE}
-            ):
-                for run in page.get("runs", ()):
-                    for item in run.get("inputs", {}).get("dataset_inputs", ()):
-                        facts = item["dataset"]
-                        name, digest, kind, source = (
-                            facts.get(key, "") for key in ("name", "digest", "source_type", "source")
-                        )
-                        found = DatasetInput(name, digest, kind, source, facts.get("schema"), facts.get("profile"), ())
-                        yield run["info"]["experiment_id"], found
+        for page in self._pages(experiments):
+            for run in page.get("runs", ()):
+                for item in run.get("inputs", {}).get("dataset_inputs", ()):
+                    yield run["info"]["experiment_id"], dataset_in(item)._replace(tags=())
+
+
+def _places(experiments: list[str]) -> list[dict[str, Any]]:
+    return [{"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": key}} for key in experiments]
+
+
+def _trace(trace: dict[str, Any]) -> TraceRow:
+    sources = [item.get("metadata", {}).get(ASSESSED_RUN, "") for item in trace.get("assessments", ())]
+    begun = _milliseconds(trace.get("request_time", ""))
+    return TraceRow(
+        trace["trace_location"]["mlflow_experiment"]["experiment_id"],
+        tuple(sources),
+        trace.get("trace_metadata", {}).get(SOURCE_RUN, ""),
+        begun,
+        begun + round(1000 * float(trace.get("execution_duration", "0s").removesuffix("s"))),
+        trace["trace_id"],
+        trace.get("state", ""),
+    )
 
 
 def _run(run: dict[str, Any]) -> RunRow:

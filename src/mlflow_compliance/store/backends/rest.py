@@ -6,8 +6,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from queue import Full, Queue
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -25,6 +28,8 @@ SEARCH_TRACES = "/api/3.0/mlflow/traces/search"
 _NEXT = re.compile(rb'"next_page_token"\s*:\s*"([^"\\]+)"\s*}\s*$')
 """The last member of an answer: what ends like this can be asked on before it is parsed."""
 _TAIL = 4096
+_LOOK_UP = 0.2
+"""Seconds after which who waits to hand a page over looks whether anybody still takes it."""
 
 
 class Rest:
@@ -80,6 +85,64 @@ class Rest:
                 if not token:
                     return
                 coming = ahead.submit(self.ask, "POST", endpoint, json={**body, "page_token": token})
+
+    def side_by_side(
+        self, endpoint: str, bodies: Iterable[Mapping[str, Any]], at_once: int
+    ) -> Iterator[dict[str, Any]]:
+        """Every page of several searches, in no order: so many searches are under way at a time, and no more pages wait
+        to be looked at.
+        """
+        arrived: Queue[bytes | BaseException | None] = Queue(at_once)
+        waiting, ended, lock = iter(bodies), threading.Event(), threading.Lock()
+
+        def hand_over(item: bytes | BaseException | None) -> None:
+            # Nobody takes it any more once the first refusal was raised.
+            while not ended.is_set():
+                with suppress(Full):
+                    arrived.put(item, timeout=_LOOK_UP)
+                    return
+
+        def ask() -> None:
+            try:
+                while not ended.is_set():
+                    with lock:
+                        body = next(waiting, None)
+                    if body is None:
+                        break
+                    for content in self._contents(endpoint, body):
+                        hand_over(content)
+                        if ended.is_set():
+                            break
+                hand_over(None)
+            except BaseException as error:  # noqa: BLE001  raised where the pages are looked at
+                hand_over(error)
+
+        for _ in range(at_once):
+            threading.Thread(target=ask, name="page", daemon=True).start()
+        left = at_once
+        try:
+            while left:
+                content = arrived.get()
+                if content is None:
+                    left -= 1
+                elif isinstance(content, BaseException):
+                    raise content
+                else:
+                    yield _parsed(content)
+        finally:
+            ended.set()
+
+    def _contents(self, endpoint: str, body: Mapping[str, Any]) -> Iterator[bytes]:
+        """Every page of a search as it comes, one after the other."""
+        token = ""
+        while True:
+            content = self.ask("POST", endpoint, json={**body, **({"page_token": token} if token else {})})
+            yield content
+            told = _NEXT.search(content, max(0, len(content) - _TAIL))
+            # A server may write its members in another order.
+            token = told[1].decode() if told else _parsed(content).get("next_page_token", "")
+            if not token:
+                return
 
 
 def _parsed(content: bytes) -> dict[str, Any]:

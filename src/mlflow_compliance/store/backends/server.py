@@ -5,19 +5,20 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
 
 from mlflow_compliance.errors import StoreError, first_line
+from mlflow_compliance.progress import Progress, Silent
 from mlflow_compliance.safe_text import without_secrets
 from mlflow_compliance.settings.schema import Settings
 from mlflow_compliance.snapshot.artifacts import Artifacts
-from mlflow_compliance.snapshot.entities import LoggedModel, Run, StoreInfo
+from mlflow_compliance.snapshot.entities import Experiment, LoggedModel, Run, StoreInfo
 from mlflow_compliance.snapshot.files import ArtifactRoot
 from mlflow_compliance.snapshot.snapshot import Snapshot
-from mlflow_compliance.store.backends.base import Backend, Rows
+from mlflow_compliance.store.backends.base import Backend, NoFilterError, Rows
 
 if TYPE_CHECKING:
     from mlflow_compliance.store.backends.client import ClientReader
@@ -32,14 +33,23 @@ class ServerBackend(Backend):
     keeps_journals: ClassVar[bool] = True
     _compared: list[tuple[ArtifactRoot, ...]] = field(default_factory=list, init=False, repr=False, compare=False)
     """Roots that were compared with what the server sees."""
+    count: bool = False
+    """Whether all runs are gone through for rules without files too."""
     tell: Callable[[str], None] = field(default=lambda _: None, repr=False, compare=False)
     """Shows one line to whoever waits for the server."""
     _answered: list[bool] = field(default_factory=list, init=False, repr=False, compare=False)
     """Whether it did, in this session."""
 
+    _watching: list[Progress] = field(default_factory=list, init=False, repr=False, compare=False)
+
+    def watch(self, progress: Progress) -> None:
+        self._watching[:] = [progress]
+
     @contextmanager
     def _answering(self) -> Iterator[tuple[ClientReader, Rest]]:
-        with answering(self.uri, self.info, self.tell, answered=bool(self._answered)) as found:
+        at_once, progress = self.settings.store.requests_at_once, (self._watching or [Silent()])[0]
+        answered = bool(self._answered)
+        with answering(self.uri, self.info, self.tell, progress, answered=answered, at_once=at_once) as found:
             self._answered.append(True)
             yield found
 
@@ -51,8 +61,28 @@ class ServerBackend(Backend):
         return self._read(also, locations=True)
 
     def read_metadata(self, also: Collection[str]) -> tuple[Snapshot, Rows | None]:
-        """The store for rules that look at no files: where files lie is not kept."""
+        """The store for rules that look at no files: what they ask for, by filters; all runs, to be counted, where
+        that was asked for or no filter does.
+        """
+        if not self.count:
+            with suppress(NoFilterError):
+                return self._filtered(also), None
         return self._read(also, locations=False)[0], None
+
+    def _filtered(self, also: Collection[str]) -> Snapshot:
+        from mlflow.exceptions import RestException
+
+        from mlflow_compliance.store.backends.filtered import FilteredReader
+
+        with self._answering() as (reader, rest):
+            try:
+                snapshot = FilteredReader(reader.client, rest, reader).read(self.info, self.settings, also)
+            except RestException as error:
+                # An older server, or one on a file store, knows fewer filters.
+                if error.error_code == "INVALID_PARAMETER_VALUE":
+                    raise NoFilterError(first_line(error)) from error
+                raise
+        return replace(snapshot, info=replace(snapshot.info, workspace=_workspace()))
 
     def _read(self, also: Collection[str], *, locations: bool) -> tuple[Snapshot, Rows]:
         with self._answering() as (reader, _):
@@ -62,6 +92,10 @@ class ServerBackend(Backend):
     def details(self, run_ids: Collection[str]) -> tuple[dict[str, Run], dict[str, LoggedModel]]:
         with self._answering() as (reader, _):
             return reader.details(run_ids)
+
+    def counted(self, experiment_id: str) -> Experiment | None:
+        with self._answering() as (reader, _):
+            return reader.counted(experiment_id)
 
     def keep_what_is_hidden(self, artifacts: Artifacts) -> Artifacts:
         from mlflow_compliance.store.backends.server_files import keep_what_may_be_owned
@@ -105,10 +139,10 @@ class ClientBackend(Backend):
 
 @contextmanager
 def answering(
-    uri: str, info: StoreInfo, tell: Callable[[str], None], *, answered: bool
+    uri: str, info: StoreInfo, tell: Callable[[str], None], progress: Progress, *, answered: bool, at_once: int
 ) -> Iterator[tuple[ClientReader, Rest]]:
     """A reader of a server that showed that it is one and hides nothing from the caller; one that has `answered`
-    before is waited for. Refusals are told as StoreError.
+    before is waited for. It is asked `at_once` questions at a time. Refusals are told as StoreError.
     """
     from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES
     from mlflow.exceptions import MlflowException
@@ -132,7 +166,14 @@ def answering(
             if answered:
                 rest.post(SEARCH_EXPERIMENTS, {"max_results": 1})
             refuse_if_hidden(rest, info.uri)
-            yield ClientReader(MlflowClient(tracking_uri=uri, registry_uri=uri), RestListing(rest)), rest
+            yield (
+                ClientReader(
+                    MlflowClient(tracking_uri=uri, registry_uri=uri),
+                    RestListing(rest, at_once, progress),
+                    at_once=at_once,
+                ),
+                rest,
+            )
     except (MlflowException, AnswerError, OSError) as error:
         once = once and MLFLOW_HTTP_REQUEST_MAX_RETRIES.name not in os.environ
         said = refusal(error, uri, once=once)
@@ -149,7 +190,8 @@ def through_client(uri: str, info: StoreInfo, settings: Settings, also: Collecti
 
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     try:
-        return ClientReader(MlflowClient(tracking_uri=uri)).read(info, settings, also)
+        reader = ClientReader(MlflowClient(tracking_uri=uri), at_once=settings.store.requests_at_once)
+        return reader.read(info, settings, also)
     except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
         said = without_secrets(first_line(error), uri)
         raise StoreError(f"the store {info.uri} cannot be read through MLflow: {said}") from error
