@@ -15,6 +15,7 @@ from mlflow_compliance.api import (
     MLMODEL,
     NOTE,
     PARENT,
+    RULE_ADVICE,
     SOURCE_RUN,
     Artifacts,
     Change,
@@ -59,11 +60,9 @@ def merge(finding: Finding, context: Context) -> Iterator[Change]:
     not copied again.
     """
     if finding.code == "claimed-twice":
-        raise Unfixable(
-            "which of the two it is nobody but you can tell",
-            advice="narrow the patterns of one of them under [[products]] in compliance.toml, "
-            '`experiments = ["credit_*"]`, or give each tags of its own, `production_tags = { stage = "credit" }`',
-        )
+        raise Unfixable("which of the two it is nobody but you can tell", advice=RULE_ADVICE)
+    if finding.code == "primary-missing":
+        raise Unfixable("which one is in force nobody but you can tell", advice=RULE_ADVICE)
     if finding.code == "production-elsewhere":
         name = context.snapshot.experiments[finding.entity.key].own_name if finding.entity.kind == "experiment" else ""
         raise Unfixable(

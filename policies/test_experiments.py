@@ -26,6 +26,7 @@ from mlflow_compliance.api import (
     policy,
     primary_of,
     production_runs,
+    quoted,
     served,
     standing,
     unseen_marks,
@@ -37,7 +38,7 @@ from mlflow_compliance.api import (
     "EXP001",
     "Exactly one production experiment per product",
     Severity.CRITICAL,
-    advice='say in compliance.toml which one is in force, `primary = "credit_scoring"` under '
+    advice='say in compliance.toml which one is in force, `primary = "EXPERIMENT_NAME"` under '
     '[[products]]; a mark comes off with `MlflowClient().set_experiment_tag("EXPERIMENT_ID", '
     '"stage", "superseded")`',
 )
@@ -54,6 +55,7 @@ def test_product_has_exactly_one_production_experiment(
             "the primary experiment that the settings name is not there",
             observed=product.primary,
             expected=f"an active experiment (primary: {settings.origin('primary', product)}){_near(product, store)}",
+            advice=_ways_to_a_primary(product, store, claimed),
         )
     main = store.experiments.get(primary or "")
     if main is not None and (settings.is_test(main) or is_archived(settings, main)):
@@ -123,11 +125,25 @@ def test_product_has_exactly_one_production_experiment(
             )
 
 
-def _near(product: Product, store: Snapshot) -> str:
-    """The name that was probably meant by a primary one that is not there."""
+def _meant(product: Product, store: Snapshot) -> list[str]:
+    """The name that was probably meant by a primary one that is not there; none where nothing is like it."""
     names = {experiment.name.lower(): experiment.name for experiment in store.active_experiments()}
-    close = get_close_matches((product.primary or "").lower(), names, n=1)
-    return f"; did you mean {names[close[0]]!r}?" if close else ""
+    return [names[name] for name in get_close_matches((product.primary or "").lower(), names, n=1)]
+
+
+def _near(product: Product, store: Snapshot) -> str:
+    return "".join(f"; did you mean {name!r}?" for name in _meant(product, store))
+
+
+def _ways_to_a_primary(product: Product, store: Snapshot, claimed: list[str]) -> str:
+    """What people can do about a primary experiment that is not there: it may be deleted, or be called otherwise."""
+    names = dict.fromkeys([*_meant(product, store), *(store.experiments[key].name for key in claimed)])
+    lines = " or ".join(f"`primary = {quoted(name)}`" for name in [*names][:3]) or '`primary = "EXPERIMENT_NAME"`'
+    way = f"name the one in force under [[products]] in compliance.toml: {lines}"
+    for key, item in store.experiments.items():
+        if item.name == product.primary:
+            return f"it is deleted: `mlflow experiments restore --experiment-id {key}` brings it back; or {way}"
+    return way
 
 
 def _check_others(product: Product, context: Context, violations: Violations) -> None:
@@ -156,6 +172,9 @@ def _check_others(product: Product, context: Context, violations: Violations) ->
                 ),
                 expected="`experiments` or `production_tags` that tell them apart",
                 name=other.name,
+                advice="narrow the patterns of one of them under [[products]] in compliance.toml, "
+                f"`experiments = [{quoted(f'{product.name}*')}]`, or give each tags of its own, "
+                f"`production_tags = {{ stage = {quoted(product.name)} }}`",
             )
 
 

@@ -111,7 +111,7 @@ def result(finding: Finding, judged: Judged) -> Result:
 SUMMARY = Summary((), "", checks=(("EXP001", 0), ("EXP003", 0), ("ART001", 0)))
 
 
-@given(st.lists(FINDINGS), WAIVERS, SEVERITIES, st.text())
+@given(st.lists(FINDINGS, unique_by=lambda item: item.fingerprint), WAIVERS, SEVERITIES, st.text())
 def test_of_what_a_baseline_keeps_nothing_is_new(
     findings: list[Finding], waivers: tuple[Waiver, ...], severity: str, words: str
 ) -> None:

@@ -292,6 +292,9 @@ def test_a_large_store_fits_and_what_is_critical_is_shortened_last() -> None:
     lines = shown(*results)
     pytests = 10 + 1 + -(-1300 // 113)
     assert len(lines) + pytests <= 60
+    # Where nothing says how wide a terminal is, pytest writes 80 columns of its own and we write 120.
+    beside = [line.text for line in lines_of(Report(SUMMARY, tuple(results)), columns=80)]
+    assert len(beside) + 10 + 1 + -(-1300 // 73) <= 60
     for number in range(8):
         assert row(f"AAA{number:03}", lines)
         assert row(f"BBB{number:03}", lines)
@@ -299,6 +302,21 @@ def test_a_large_store_fits_and_what_is_critical_is_shortened_last() -> None:
     first_low = next(number for number, line in enumerate(lines) if line.startswith(" BBB"))
     assert fixes
     assert all(number < first_low for number in fixes)
+
+
+def test_what_is_beside_the_findings_gives_way_to_them() -> None:
+    head = (*SUMMARY.head, "experiments: 300 active", "artifacts: 46 files")
+    some = [check(f"AAA{number:03}", problem(1, severity="high", message=f"m{number}")) for number in range(20)]
+    noted = [replace(check("BBB001"), notes=("said",)), replace(check("CCC001"), outcome="not applicable", reason="no")]
+    few = [*some, *noted]
+    many = [*few, *(replace(check("CCC001"), nodeid=f"test_c.py::test_c[{number}]") for number in range(1500))]
+    for results, there in ((few, True), (many, False)):
+        report = Report(replace(SUMMARY, head=head), tuple(results))
+        lines = [line.text for line in lines_of(report, columns=80)]
+        assert [any(line.startswith(word) for line in lines) for word in ("experiments:", "artifacts:", "note")] == [
+            there
+        ] * 3, lines
+        assert all(row(f"AAA{number:03}", lines) for number in range(20))
 
 
 @pytest.mark.parametrize("width", [60, 80, 120, 200])

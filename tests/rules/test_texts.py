@@ -17,6 +17,7 @@ from gates import CHECKOUT, FIXERS, POLICIES
 from mlflow_compliance.report.explain import SOME_DAY
 from mlflow_compliance.rules.clauses import CLAUSES
 from mlflow_compliance.rules.explained import Explained
+from mlflow_compliance.safe_text import without_secrets
 from mlflow_compliance.settings.defaults import default_of
 from mlflow_compliance.settings.schema import load_settings
 
@@ -207,9 +208,17 @@ def test_advice_is_a_thing_to_do() -> None:
         assert not rule.advice.endswith("."), rule.id
 
 
+def test_no_advice_is_taken_for_a_secret() -> None:
+    """Reports cut what looks like one: `signature=...` of a model is none."""
+    cut = [text for _, text in advice() if without_secrets(text) != text]
+    assert cut == []
+    assert without_secrets("https://x.blob/y?signature=abcdefgh12345678&x=1").count("***") == 1
+    assert without_secrets("signature=q1w2e3r4t5z6,u=1") == "signature=***,u=1"
+
+
 def test_words_to_fill_in_are_known() -> None:
     known = {"RUN_ID", "EXPERIMENT_ID", "MODEL_ID", "MODEL_NAME", "VERSION", "NAME", "ALIAS", "TRACE_ID"}
-    known |= {"FILE", "BACKUP", "FOLDER", "PATH", "FORMER_PLACE", "SELECT", "FROM", "KILLED"}
+    known |= {"FILE", "BACKUP", "FOLDER", "PATH", "FORMER_PLACE", "EXPERIMENT_NAME", "SELECT", "FROM", "KILLED"}
     for rule in RULES:
         spans = " ".join(re.sub(r'"[^"]*/[^"]*"', "", span) for span in SPANS.findall(rule.advice))
         assert set(PLACEHOLDER.findall(spans)) <= known, rule.id

@@ -141,6 +141,9 @@ def test_two_products_that_claim_one_experiment(gate: Gate, lab: Lab, first: str
     (gate.folder / "compliance.toml").write_text(TWO.format(uri=lab.uri, first=first, second=second))
     result = gate("-k", "EXP001 or RUN002")
     assert (result.ret, "production of two products, credit and fraud" in told(result)) == (int(twice), twice)
+    for flags in ([], ["--compliance-metadata-only"]) if twice else ():
+        text = " ".join(told(gate("-k", "EXP001", *flags)).split())
+        assert 'under [[products]] in compliance.toml, `experiments = ["fraud*"]`, or give each tags' in text
 
 
 def test_a_primary_that_is_not_there(gate: Gate, lab: Lab) -> None:
@@ -150,4 +153,18 @@ def test_a_primary_that_is_not_there(gate: Gate, lab: Lab) -> None:
     assert "the primary experiment that the settings name is not there" in text
     assert "(primary: compliance.toml:" in text
     assert "did you mean 'credit_delivery_v2'?" in text
+    for flags in ([], ["--compliance-metadata-only"]):
+        text = " ".join(told(gate("-k", "EXP001", *flags)).split())
+        assert '[[products]] in compliance.toml: `primary = "credit_delivery_v2"`' in text, flags
     assert "more than one production experiment" not in text
+
+
+def test_a_primary_that_was_deleted(gate: Gate, lab: Lab) -> None:
+    """The settings are right, the store changed: that is a finding, and the way back is told."""
+    key = lab.experiment("credit_delivery")
+    lab.client.delete_experiment(key)
+    gate.settings(lab.uri)
+    result = gate("-k", "EXP001", "--compliance-show=all")
+    assert result.ret == 1
+    assert f"it is deleted: `mlflow experiments restore --experiment-id {key}` brings it back" in told(result)
+    assert '`primary = "EXPERIMENT_NAME"`' in told(result)

@@ -30,9 +30,11 @@ def known(gate: Gate) -> dict[str, Any]:
 
 def test_the_gate_is_on_in_one_command(gate: Gate, messy: Lab) -> None:
     """What was there is known, also when its counts change; what comes is new, what is mended is gone."""
-    written = gate(WRITE)
-    assert written.ret == 1, "which says what is wrong as without it"
+    written = gate(WRITE, REPORT)
+    assert written.ret == 0, "it is judged by what it writes"
     assert "baseline written to known.json: 6 findings; to fail on new ones alone" in told(written)
+    assert 'gate.baseline = "known.json" (--compliance-baseline-write; built in' in told(written)
+    assert found(gate) == [(rule, "known") for rule in sorted(EVERY_RULE)]
     entries = known(gate)["findings"]
     assert [entry["policy"] for entry in entries] == sorted(EVERY_RULE)
     assert all(entry.keys() == {"policy", "entity", "code", "message", "fingerprint"} for entry in entries)
@@ -70,10 +72,26 @@ def test_the_gate_is_on_in_one_command(gate: Gate, messy: Lab) -> None:
         assert f"gone {1 if 'RUN001' in some[0] else 0}" in result
     assert "(0 added, 0 taken out)" in told(gate(WRITE, "--compliance-rules=EXP003"))
     again = gate(WRITE, READ, "-n2", process=True)
-    assert again.ret == 1, "which still judges by the one that was there"
+    assert again.ret == 1, "named to be read too, it judges by the one that was there"
     assert "baseline written to known.json: 6 findings (1 added, 1 taken out)" in told(again)
+    assert gate(WRITE, "-n2", process=True).ret == 0
     assert gate(READ, "-n2", REPORT, process=True).ret == 0
     assert {status for _, status in found(gate)} == {"known"}
+
+
+def test_writing_it_goes_by_no_older_one(gate: Gate, messy: Lab) -> None:
+    """The settings may name the file before it is there; what falls short of fail_on is in it as well."""
+    gate.settings(messy.uri, '[gate]\nbaseline = "known.json"\nfail_on = "critical"\n')
+    assert gate(REPORT).ret == 4, "there is none yet"
+    assert gate(WRITE, REPORT).ret == 0
+    assert {status for _, status in found(gate)} == {"known"}
+    gate.settings(messy.uri, '[gate]\nbaseline = "known.json"\n')
+    assert gate(REPORT).ret == 0
+    messy.experiment("one more of them")
+    assert gate(REPORT).ret == 1
+    assert "6 findings" not in told(again := gate(WRITE, REPORT))
+    assert (again.ret, "7 findings (1 added, 0 taken out)" in told(again)) == (0, True)
+    assert gate(REPORT).ret == 0
 
 
 def test_a_repair_mends_what_is_known(gate: Gate, messy: Lab) -> None:
@@ -105,7 +123,7 @@ def test_what_looked_at_nothing_is_never_known(gate: Gate, messy: Lab) -> None:
             """Because."""
             raise RuntimeError("broken")
         ''')  # fmt: skip
-    gate(WRITE, rules=["policies"])
+    assert gate(WRITE, rules=["policies"]).ret == 1
     assert known(gate)["findings"] == []
     assert gate(READ, rules=["policies"]).ret == 1
 

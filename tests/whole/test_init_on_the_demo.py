@@ -38,6 +38,22 @@ def found(folder: Path) -> set[tuple[str, str, str]]:
     return {(item["policy"], problem["kind"], problem["key"]) for item in results for problem in item["findings"]}
 
 
+def test_what_waits_for_a_word_finds_more_once_it_has_it(demo_built: Path, tmp_path: Path) -> None:
+    """A registered model that is yet to be made, and files that lie beside the store: guesses, offered as comments."""
+    demo = Lab.moved(demo_built, tmp_path / "demo")
+    path = demo.folder / "compliance.toml"
+    path.unlink()
+    assert pytest_in(demo.folder, "--compliance-init")[0] == 0
+    lines = [line for line in path.read_text().splitlines() if line != '#primary = "credit_scoring_production"']
+    assert '#features = "data/holdout_sample.parquet"  # some of the predicted rows' in lines
+    path.write_text("\n".join(line[1:] if line[:1] == "#" and line[1:2] not in (" ", "#") else line for line in lines))
+    some = "--compliance-rules=EXP001,EXP002,MOD005,REG001"
+    code, text = pytest_in(demo.folder, some, "--compliance-report=json:found.json")
+    assert code == 1, text
+    results = json.loads((demo.folder / "found.json").read_text())["results"]
+    assert {item["policy"] for item in results if item["findings"]} == {"EXP001", "EXP002", "MOD005", "REG001"}
+
+
 def test_planted_defects_are_found_by_what_is_written(demo_built: Path, tmp_path: Path) -> None:
     demo = Lab.moved(demo_built, tmp_path / "demo")
     own = found(demo.folder)

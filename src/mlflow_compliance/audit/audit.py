@@ -250,7 +250,10 @@ class Audit:
     def judge(self) -> Judge:
         """What decides over findings. Raises BaselineError where the baseline cannot be used."""
         judge = Judge.of(self.settings, datetime.now(timezone.utc).date(), self.options.fail_on)
-        return judge.against(self._baseline(), self.snapshot(artifacts=False))
+        # What is written says what counts from now on, unless the command line names what to go by.
+        writes = self.options.baseline_write is not None and self.options.baseline is None
+        known = None if writes else self._baseline()
+        return replace(judge, writes=writes).against(known, self.snapshot(artifacts=False))
 
     def _baseline(self) -> Baseline | None:
         """What is known of the store: the flag, from where the command was given, else the settings."""

@@ -30,6 +30,8 @@ _OF_MLFLOW = ("sqlite:///mlflow.db", "mlruns")
 _NEVER = 1 << 62
 """Bytes: no file is hashed for what the settings ask."""
 _NO_FILES_OF_PEOPLE = re.compile(r"\.|mlruns$|mlartifacts$|\d+$|site-packages$|node_modules$")
+_FEATURES = re.compile(r"features|holdout|hold_out")
+"""In the name of a file that rows may be scored from again."""
 _FEW = 3
 """Files named of each kind."""
 
@@ -118,9 +120,10 @@ def _with_production(snapshot: Snapshot, store: Store) -> Snapshot:
 
 
 def _beside(folder: Path) -> Beside:
-    """Pickled models and predictions in a folder and the ones in it."""
+    """Pickled models, predictions and features of predicted rows in a folder and the ones in it."""
     models: list[str] = []
     predictions: list[str] = []
+    features: list[str] = []
     with suppress(OSError):
         below = [
             path for path in sorted(folder.iterdir()) if path.is_dir() and not _NO_FILES_OF_PEOPLE.match(path.name)
@@ -133,7 +136,9 @@ def _beside(folder: Path) -> Beside:
                         models.append(name)
                     elif path.suffix == ".parquet" and "predict" in path.name.lower():
                         predictions.append(name)
-    return Beside(tuple(models[:_FEW]), tuple(predictions[:_FEW]))
+                    elif path.suffix == ".parquet" and _FEATURES.search(path.name.lower()):
+                        features.append(name)
+    return Beside(tuple(models[:_FEW]), tuple(predictions[:_FEW]), tuple(features[:_FEW]))
 
 
 def _write(path: Path, text: str) -> None:

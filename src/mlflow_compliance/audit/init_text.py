@@ -40,6 +40,7 @@ class Beside:
 
     models: tuple[str, ...] = ()
     predictions: tuple[str, ...] = ()
+    features: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -198,6 +199,7 @@ def _offers(item: Candidate, context: Context, beside: Beside) -> Iterator[str]:
     yield f"#run_name = {quoted(f'{run.name or item.name}_complete')}"
     yield from (f"#model = {quoted(path)}" for path in beside.models)
     yield from (f"#predictions = {quoted(path)}" for path in beside.predictions)
+    yield from (f"#features = {quoted(path)}  # some of the predicted rows" for path in beside.features)
     if not beside.models:
         yield '#model = "model.pkl"'
     if not beside.predictions:

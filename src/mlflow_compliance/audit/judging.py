@@ -48,6 +48,8 @@ class Judge:
     days: tuple[str, ...] = ()
     """File and line of the last day of each."""
     baseline: Baseline | None = None
+    writes: bool = False
+    """Whether a baseline is made of this audit: all that it will hold is known."""
     experiments: Mapping[str, int] = field(default_factory=dict)
     """Those of the store, id -> time of creation in milliseconds."""
     oldest: Mapping[str, int] = field(default_factory=dict)
@@ -86,7 +88,7 @@ class Judge:
             return Judged(FAILING)
         if waiver := self.waived(finding):
             return Judged(WAIVED, waiver)
-        if self.baseline is not None and finding.fingerprint in self.baseline.entries:
+        if self.writes or (self.baseline is not None and finding.fingerprint in self.baseline.entries):
             return Judged(KNOWN)
         return Judged(FAILING if Severity(severity).rank >= self.fail_on.rank else WARNING)
 

@@ -103,9 +103,10 @@ def weakened(settings: Settings, rules: Mapping[str, Policy], flags: Flags | Non
 
 def _of_flags(flags: Flags) -> dict[str, tuple[str, Any]]:
     """Key of a setting -> the flag that wins over it, and what it says."""
+    by = "--compliance-baseline" if flags.baseline else "--compliance-baseline-write"
     given = {
         "gate.fail_on": ("--compliance-fail-on", flags.fail_on),
-        "gate.baseline": ("--compliance-baseline", flags.baseline),
+        "gate.baseline": (by, flags.baseline or flags.baseline_write),
     }
     return {key: said for key, said in given.items() if said[1] is not None}
 

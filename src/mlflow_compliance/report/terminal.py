@@ -16,9 +16,9 @@ from mlflow_compliance.safe_text import WHOLE, printable, to_copy
 from mlflow_compliance.settings.flags import ALL, FINDINGS, SUMMARY
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-    from mlflow_compliance.audit.results import Report
+    from mlflow_compliance.audit.results import Report, Result
 
 OUTCOMES = (
     "failed",
@@ -57,13 +57,19 @@ WIDE = 120
 _PYTEST = 10
 _HEAD = 2
 """Lines of what was not asked."""
+_COMMAND = "baseline written to "
+"""How a fact begins that ends in what is to be copied: shown whole."""
 _SOFTENED = "asks for less than is built in: "
 _LATER = ("registered models: ", "audited by ", "other pytest plugins: ", "plugins without a version: ")
 """How facts begin that are shown where all is asked for: an auditor reads them."""
+_SIZES = ("experiments: ", "artifacts: ")
+"""How those begin that give way to findings."""
 
 
-def lines_of(report: Report, show: str = FINDINGS, width: int | None = 120) -> Iterator[Shown]:
-    """The section, line by line; without a width no line is broken."""
+def lines_of(
+    report: Report, show: str = FINDINGS, width: int | None = 120, columns: int | None = None
+) -> Iterator[Shown]:
+    """The section, line by line; without a width no line is broken. `columns` are those that pytest itself goes by."""
     verdict, results = list(_verdict(report, width)), sorted(report.results, key=lambda result: result.policy)
     yield from verdict
     if show == SUMMARY:
@@ -81,21 +87,26 @@ def lines_of(report: Report, show: str = FINDINGS, width: int | None = 120) -> I
         yield from every_row(report, width)
         yield from _to_copy(report, None)
     else:
-        before = [
-            *_first_facts(report, width),
-            *_told(report, width),
-            *notes(results, width, whole=False),
-            *unjudged(results, width),
-            *not_applicable(results, width, whole=False),
-        ]
+        before = [*_first_facts(report, width), *_told(report, width), *_beside(results, width)]
         copied = list(_to_copy(report, width))
         lines = LINES if len(results) > MANY else 2 * SCREEN
         lines = lines if width is None or width > WIDE else lines * WIDE // width
-        room = lines - len(before) - len(copied) - len(verdict) - 1 - _around(report, width or 120)
+        room = lines - len(copied) - len(verdict) - 1 - _around(report, columns or width or WIDE)
+        rows = list(rows_of(report, width, room - len(before)))
+        if len(rows) > room - len(before):  # findings are told first
+            before = [*_first_facts(report, width, _LATER + _SIZES), *_told(report, width), *unjudged(results, width)]
+            rows = list(rows_of(report, width, room - len(before)))
         yield from before
-        yield from rows_of(report, width, room)
+        yield from rows
         yield from copied
     yield verdict[0]  # what did not fit beside it stands at the head alone: here nothing would say what it is
+
+
+def _beside(results: Sequence[Result], width: int | None) -> Iterator[Shown]:
+    """What is to be known beside the findings, in short."""
+    yield from notes(results, width, whole=False)
+    yield from unjudged(results, width)
+    yield from not_applicable(results, width, whole=False)
 
 
 def _around(report: Report, width: int) -> int:
@@ -124,7 +135,7 @@ def _facts(report: Report, width: int | None) -> Iterator[Shown]:
         yield from plain(printable(line, WHOLE), width, "warning" if report.partial and not number else "")
 
 
-def _first_facts(report: Report, width: int | None) -> Iterator[Shown]:
+def _first_facts(report: Report, width: int | None, left_out: tuple[str, ...] = _LATER) -> Iterator[Shown]:
     """The same in short: a line each, without who and with which programs, and what the settings soften once."""
     softened = [line for line in report.summary.head if line.startswith(_SOFTENED)]
     for number, line in enumerate(report.summary.head):
@@ -132,8 +143,9 @@ def _first_facts(report: Report, width: int | None) -> Iterator[Shown]:
             continue
         text = f"{line} and {len(softened) - 1} more" if softened[1:] and line == softened[0] else line
         partial = report.partial and not number
-        if not line.startswith(_LATER):
-            yield from plain(printable(text, WHOLE), width, "warning" if partial else "", _HEAD if partial else 1)
+        if not line.startswith(left_out):
+            most = 0 if line.startswith(_COMMAND) else _HEAD if partial else 1
+            yield from plain(printable(text, WHOLE), width, "warning" if partial else "", most)
 
 
 def _told(report: Report, width: int | None) -> Iterator[Shown]:
@@ -180,7 +192,8 @@ def write_summary(reporter: Any, report: Report, show: str = FINDINGS) -> None:
     columns = shutil.get_terminal_size((120, 24)).columns
     # Whoever asks for all of it somewhere else than on a terminal searches in it: there no line is broken.
     width = None if show == ALL and not reporter.isatty else columns
-    markup = reporter.config.get_terminal_writer().markup
-    for line in lines_of(report, show, width):
+    writer = reporter.config.get_terminal_writer()
+    markup = writer.markup
+    for line in lines_of(report, show, width, writer.fullwidth):
         end = line.styled or len(line.text)
         reporter.write_line(markup(line.text[:end], **_STYLES.get(line.style, {})) + line.text[end:])

@@ -10,7 +10,7 @@ CLAUSES: Mapping[str, str] = {
     "EU AI Act Annex IV §6": "what was changed in the system during its life",
     "EU AI Act Art. 12": "events are recorded over the life of the system, so that its workings can be traced",
     "EU AI Act Art. 17": "quality management: procedures for development, tests, data and records, and who answers",
-    "EU AI Act Art. 18": "the documentation is kept for ten years after the system was put into service",
+    "EU AI Act Art. 18": "the documentation is kept for ten years after the system came on the market or into service",
     "SR 26-2 model inventory": "which models there are, what state each is in and what depends on it",
     "SR 26-2 development and use": "models are developed, tested, documented and used as they were meant to be",
     "SR 26-2 validation and monitoring": "models are checked against outcomes, and watched while they are in use",

@@ -44,7 +44,7 @@ def with_baseline_written(
     changed = f" ({len(entries.keys() - before)} added, {len(before - entries.keys())} taken out)" if older else ""
     name = option.compliance_baseline_write
     told = (
-        f"baseline written to {name}: {len(entries)} findings{changed}; to fail on new ones alone from now on: "
-        f"--compliance-baseline={name}, or [gate] baseline in the settings"
+        f"baseline written to {name}: {len(entries)} findings{changed}; to fail on new ones alone: "
+        f"--compliance-baseline={name}"
     )
     return replace(summary, head=(*summary.head, told))

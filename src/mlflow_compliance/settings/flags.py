@@ -124,7 +124,8 @@ class Flags:
     )
     baseline_write: str | None = _flag(
         "--compliance-baseline-write",
-        "keep today's findings in FILE as the baseline; over an older one it takes out those that are gone",
+        "keep today's findings in FILE as the baseline, by which they are known and fail nothing; over an older one it "
+        "takes out those that are gone",
         "FILE",
     )
     explain: tuple[str, ...] = _flag(

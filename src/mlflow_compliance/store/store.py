@@ -59,6 +59,13 @@ class Condemned(NamedTuple):
     folders: Mapping[tuple[str, str], DoomedFolder]
 
 
+_SPELLED_OTHERWISE = {"postgres": "postgresql", "mariadb": "mysql+pymysql", "sqlite3": "sqlite"}
+"""Schemes that people write for databases, and what MLflow takes."""
+_OF_ARTIFACTS = frozenset(
+    {"s3", "s3a", "gs", "wasb", "wasbs", "abfs", "abfss", "hdfs", "dbfs", "mlflow-artifacts", "runs", "models"}
+)
+
+
 @dataclass(frozen=True)
 class Store:
     """One store, as a place to read Snapshots from. `folder` holds its journals and the hashes on record."""
@@ -291,6 +298,7 @@ def _backend(uri: str, settings: Settings, tell: Callable[[str], None], *, count
         raise StoreError(
             f"stores of kind {uri.partition(':')[0]!r} are not supported: only what open-source MLflow serves"
         )
+    _refuse_what_is_no_store(uri.partition(":")[0].lower() if "://" in uri else "")
     if uri.startswith("sqlite:"):
         from mlflow_compliance.store.backends.sqlite import SqliteBackend
 
@@ -308,6 +316,18 @@ def _backend(uri: str, settings: Settings, tell: Callable[[str], None], *, count
     if uri.startswith(("http:", "https:")):
         return ServerBackend(uri, settings, count=count, tell=tell)
     return ClientBackend(uri, settings)
+
+
+def _refuse_what_is_no_store(scheme: str) -> None:
+    """What people write for a database that MLflow spells otherwise, and for the place where artifacts lie."""
+    kind = scheme.partition("+")[0]
+    if kind in _SPELLED_OTHERWISE:
+        raise StoreError(f"no tracking URI begins with '{scheme}:': write '{_SPELLED_OTHERWISE[kind]}:' in its place")
+    if kind in _OF_ARTIFACTS:
+        raise StoreError(
+            f"a URI that begins with '{scheme}:' says where artifacts lie, and not which store knows them: give the "
+            "tracking server or the database"
+        )
 
 
 def refuse_writing(store: Store, snapshot: Snapshot) -> None:

@@ -4,19 +4,24 @@ import hashlib
 import io
 import math
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from sklearn import metrics
 
 from mlflow_compliance.production.metrics import COUNTS, RATIOS, agree, differs
 from mlflow_compliance.snapshot.evidence import Scored
+from mlflow_compliance.store.models import scoring
 from mlflow_compliance.store.models.sandbox import Limits
 from mlflow_compliance.store.models.scoring import Scoring, score, score_apart
 
@@ -111,6 +116,29 @@ def test_the_metrics_are_those_of_a_plain_count(
     assert found.values == pytest.approx(counted(rows, threshold), abs=1e-12)
     assert list(map(type, found.values.values())) == [float] * 10
     assert agree(found.values, **COSTS, tolerance=0) == []
+
+
+@settings(max_examples=40, deadline=None)
+@given(rows=ROWS, threshold=PROBABILITY)
+def test_the_metrics_are_those_of_scikit_learn(rows: list[tuple[int, float]], threshold: float) -> None:
+    target, probability = (np.array(column, dtype=float) for column in zip(*rows, strict=True))
+    decided = (probability >= threshold).astype(float)
+    found = scoring._metrics(scoring.Predictions("", target, probability), threshold)
+    assert found["roc_auc"] == pytest.approx(metrics.roc_auc_score(target, probability), abs=1e-12)
+    assert found["accuracy"] == metrics.accuracy_score(target, decided)
+    for name in ("precision", "recall", "f1"):
+        assert found[name] == getattr(metrics, f"{name}_score")(target, decided, zero_division=0), name
+
+
+def test_scoring_waits_for_no_large_library(write: Write) -> None:
+    """It is asked right after a run was logged; scikit-learn takes a second to import."""
+    path = write(FOUR, "p.parquet")
+    code = "import sys; from mlflow_compliance.store.models.scoring import score as s; "
+    code += "r = s(sys.argv[1], target='TARGET', probability='PROBABILITY', "
+    code += "threshold=0.5, false_negative_cost=1, false_positive_cost=1); "
+    code += "assert r.values, r; print(sorted({'pandas', 'scipy', 'sklearn', 'mlflow'} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 FOUR = table([0, 1, 0, 1], [0.1, 0.9, 0.6, 0.2])

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
@@ -26,6 +27,8 @@ from mlflow_compliance.store.backends.server import through_client
 from mlflow_compliance.store.backends.sqlite_file import meant
 from mlflow_compliance.store.storage.metric_files import read_repeated
 
+_SERVER = re.compile(r"[\w.-]+:\d{2,5}")
+"""Host and port, as people name a server without http://."""
 _TRACE = "trace_info.yaml"
 """The row of a trace."""
 
@@ -91,7 +94,11 @@ class FileBackend(Backend):
         if os.path.isfile(folder):
             raise StoreError(f"{folder} is a file, and neither a SQLite database nor a folder: check the tracking URI")
         if not os.path.isdir(folder):
-            raise StoreError(f"there is no file store at {folder}: check the tracking URI (nothing was created)")
+            server = os.path.basename(folder)
+            way = f"write http://{server}, if that is a tracking server" if _SERVER.fullmatch(server) else ""
+            raise StoreError(
+                f"there is no file store at {folder}: {way or 'check the tracking URI'} (nothing was created)"
+            )
         entries = [entry for entry in os.listdir(folder) if os.path.isfile(os.path.join(folder, entry, META))]
         if not entries and proposed:
             raise StoreError(f"the store in {folder} is a database: write {proposed} as the tracking URI")
