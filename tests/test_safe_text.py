@@ -11,7 +11,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from mlflow_compliance.errors import StoreError
-from mlflow_compliance.safe_text import LIMIT, printable, without_secrets
+from mlflow_compliance.safe_text import LIMIT, printable, without_secrets, without_secrets_in
 
 SECRET = "S3CR3T"
 SCHEMES = (
@@ -234,3 +234,12 @@ def test_what_is_made_shorter_is_cut_before() -> None:
 
 def test_no_error_of_the_program_holds_one() -> None:
     assert str(StoreError(f"ftp://u:{SECRET}@host cannot be read")) == "ftp://***@host cannot be read"
+
+
+def test_a_text_that_many_values_hold_is_cut_once() -> None:
+    """A thousand findings propose the same lines of settings, which name all thousand."""
+    text = f"lines of settings, https://ann:{SECRET}@host/"
+    found = without_secrets_in({"findings": [{"toml": text, "number": number} for number in range(3)], "other": "x"})
+    first, *others = [item["toml"] for item in found["findings"]]
+    assert SECRET not in first
+    assert all(other is first for other in others)

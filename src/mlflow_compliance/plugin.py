@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from mlflow_compliance.session.asked_before import asked_once
 from mlflow_compliance.session.collection import collected, cover, name, parametrize
 from mlflow_compliance.session.commands import run_command
 from mlflow_compliance.session.ending import finish, summarize
@@ -103,7 +104,8 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
     try:
-        result = yield
+        with asked_once(pyfuncitem):
+            result = yield
     except (AssertionError, pytest.fail.Exception) as failure:
         asserted(pyfuncitem, failure)
         raise

@@ -91,13 +91,23 @@ def without_secrets(text: str, of: str = "", *, sure: bool = False) -> str:
 
 def without_secrets_in(value: Any) -> Any:
     """Values, or dataclasses of them, with every text in them cut."""
+    return _without_secrets_in(value, {})
+
+
+def _without_secrets_in(value: Any, known: dict[str, str]) -> Any:
+    """A thousand findings may propose the same lines of settings, and those name all thousand: they are cut once."""
     if isinstance(value, str):
-        return without_secrets(value)
+        if value not in known:
+            known[value] = without_secrets(value)
+        return known[value]
     if isinstance(value, dict):
-        return {key: without_secrets_in(item) for key, item in value.items()}
+        return {key: _without_secrets_in(item, known) for key, item in value.items()}
     if is_dataclass(value) and not isinstance(value, type):
-        return replace(value, **{field.name: without_secrets_in(getattr(value, field.name)) for field in fields(value)})
-    return type(value)(map(without_secrets_in, value)) if isinstance(value, (list, tuple)) else value
+        texts = {item.name: _without_secrets_in(getattr(value, item.name), known) for item in fields(value)}
+        return replace(value, **texts)
+    if isinstance(value, (list, tuple)):
+        return type(value)(_without_secrets_in(item, known) for item in value)
+    return value
 
 
 def _loosely(found: re.Match[str], *, sure: bool) -> str:

@@ -11,6 +11,8 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import pytest
+
 from mlflow_compliance.audit.baseline import Baseline, read_baseline
 from mlflow_compliance.audit.judging import Judge
 from mlflow_compliance.audit.owners import Owned, is_of, owner_of, refuse_unknown
@@ -23,14 +25,16 @@ from mlflow_compliance.repair.journal import Heading
 from mlflow_compliance.repair.plan import Plan, make_plan, not_now
 from mlflow_compliance.repair.plan_document import facts_of
 from mlflow_compliance.repair.run import Repair, carry_out
-from mlflow_compliance.rules.evaluation import cases, verdict_of
+from mlflow_compliance.rules.evaluation import cases, verdict_known, verdict_of
 from mlflow_compliance.rules.finding import Finding, Severity
 from mlflow_compliance.rules.fixer import FILES_NOT_READ, Fixer, propose, summary_of
+from mlflow_compliance.rules.listening import listening
 from mlflow_compliance.rules.packs import load_fixers
 from mlflow_compliance.rules.policy import FILE_PARAMETERS, PARAMETERS, Policy
 from mlflow_compliance.rules.selecting import selects
 from mlflow_compliance.settings.flags import Flags
 from mlflow_compliance.settings.schema import Settings, find_settings, load_settings
+from mlflow_compliance.snapshot.diff import is_same
 from mlflow_compliance.snapshot.journals import EXPERIMENT
 
 if TYPE_CHECKING:
@@ -43,6 +47,7 @@ if TYPE_CHECKING:
     from mlflow_compliance.repair.apply import Writer
     from mlflow_compliance.repair.limits import Limit
     from mlflow_compliance.repair.plan_document import StoreFacts
+    from mlflow_compliance.rules.evaluation import Verdict
     from mlflow_compliance.snapshot.refs import EntityRef
     from mlflow_compliance.snapshot.snapshot import Snapshot
     from mlflow_compliance.store.store import Store
@@ -100,6 +105,8 @@ class Audit:
         self.snapshots = SnapshotCache(sharing or Alone())
         self._remedies: Mapping[str, Fixer] | None = None
         self._context: Context | None = None
+        self._said_more: set[tuple[str, str]] | None = None
+        """Cases that printed, logged or warned when a repair asked them; None before that."""
         self.planning = Planning(options, options.workdir)
 
     @property
@@ -131,6 +138,7 @@ class Audit:
                 owned_roots=[str(self.options.workdir / Path(root).expanduser()) for root in self.options.owned_roots],
                 tell=self.tell,
                 count=self.options.count,
+                again=self.options.fix,
             )
         return self._store
 
@@ -202,13 +210,29 @@ class Audit:
     def findings_by_case(self, only: Mapping[str, frozenset[str]]) -> dict[tuple[str, str], list[Finding]]:
         """(policy id, case key) -> findings in the store as it is now, for the policies that were selected."""
         rules = [rule for rule in self.policies.values() if rule.id in only and rule.evaluable]
-        context = self.context(artifacts=True)
-        return {
-            (rule.id, case.key): list(verdict_of(rule, case, context).findings)
-            for rule in rules
-            for case in cases(rule, context)
-            if case.key in only[rule.id]
-        }
+        context, found = self.context(artifacts=True), dict[tuple[str, str], list[Finding]]()
+        self._said_more = set()
+        with listening() as said:
+            for rule in rules:
+                for case in cases(rule, context):
+                    if case.key in only[rule.id]:
+                        before = said()
+                        found[rule.id, case.key] = list(verdict_of(rule, case, context).findings)
+                        if said() > before:
+                            self._said_more.add((rule.id, case.key))
+        return found
+
+    def asked_before(self, rule: Policy, key: str) -> Verdict | None:
+        """What a case of a policy said of the store as it was last read, where a repair asked it and it said that and
+        nothing more.
+        """
+        if self._said_more is None or (rule.id, key) in self._said_more:
+            return None
+        if self._context is None or self._context.snapshot is not self.snapshots.latest:
+            return None
+        verdict = verdict_known(rule, key, self._context)
+        whole = verdict is not None and isinstance(verdict.ended_by, pytest.skip.Exception | None)
+        return verdict if whole else None
 
     def done(self, findings: list[Finding]) -> list[str]:
         """What the repair did about findings, in lines for people."""
@@ -479,6 +503,13 @@ class AuditTarget:
         assert isinstance(writer, StoreWriter)
         assert self._before is not None
         return JournalKeeper(writer, self._before, self._mark).keep()
+
+    def is_still(self, start: Snapshot) -> bool:
+        found = self._audit.store.read(artifacts=True, progress=self._audit.progress())
+        if self._audit.snapshots.latest is start and is_same(start, found):
+            return True
+        self._audit.snapshots.put(found)
+        return False
 
     def forget(self) -> None:
         self._audit.snapshots.forget()

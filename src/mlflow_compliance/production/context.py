@@ -26,3 +26,7 @@ class Context:
         if name not in self._known:
             self._known[name] = compute(self)
         return cast("Found", self._known[name])
+
+    def known(self, key: object) -> object | None:
+        """What `once` remembers under a key, None where nobody asked yet."""
+        return self._known.get(key)

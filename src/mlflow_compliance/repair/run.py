@@ -52,6 +52,11 @@ class Target(Protocol):
     def keep(self, writer: Writer) -> str:
         """Have the store keep the journals that it has not yet. Returns where. Raises ChangeError and StoreError."""
 
+    def is_still(self, start: Snapshot) -> bool:
+        """Look at the store again: whether it is surely as it was when `start` was read. Else what was read is
+        forgotten. Raises StoreError.
+        """
+
     def forget(self) -> None:
         """What was read is not so any more."""
 
@@ -129,9 +134,9 @@ def carry_out(target: Target, plan: Callable[[], Plan], made: Callable[[Repair],
         made(repair)
         return repair
     with only_one(target.folder), target.lock():
-        # Planned again under the lock: another repair may just have ended.
-        target.forget()
-        repair = Repair(plan())
+        # Another repair may just have ended: the plan holds while all that it was made from is the same.
+        if not target.is_still(repair.plan.start):
+            repair = Repair(plan())
         made(repair)
         if repair.plan.steps:
             _write(repair, target, progress)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pytest
 
@@ -39,6 +39,9 @@ class Verdict:
     unevaluated: tuple[Unevaluated, ...] = ()
     applicable: bool = True
     offers: tuple[Finding, ...] = ()
+    notes: tuple[str, ...] = ()
+    ended_by: BaseException | None = field(default=None, compare=False)
+    """What the check raised."""
 
     @property
     def outcome(self) -> Outcome:
@@ -70,7 +73,17 @@ def verdict_of(rule: Policy, case: Case, context: Context) -> Verdict:
     """What `evaluate` gives, once for each snapshot: a repair asks before it plans, and its plan begins with the
     same store.
     """
-    return context.once(lambda _: evaluate(rule, case, context), (rule.id, rule.check, case.key))
+    return context.once(lambda _: evaluate(rule, case, context), _name(rule, case.key))
+
+
+def verdict_known(rule: Policy, key: str, context: Context) -> Verdict | None:
+    """What `verdict_of` gave for a case; None where it was not asked."""
+    found = context.known(_name(rule, key))
+    return found if isinstance(found, Verdict) else None
+
+
+def _name(rule: Policy, key: str) -> tuple[object, ...]:
+    return rule.id, rule.check, key
 
 
 def evaluate(rule: Policy, case: Case, context: Context) -> Verdict:
@@ -87,17 +100,26 @@ def evaluate(rule: Policy, case: Case, context: Context) -> Verdict:
     wanted = {name: facts[name] for name in rule.arguments if name in facts}
     crash: Finding | None = None
     applicable = True
+    ended_by: BaseException | None = None
     try:
         rule.check(**case.arguments, **wanted)
     except (AssertionError, pytest.fail.Exception) as failure:
+        ended_by = failure
         if not violations.findings:
             violations.add(ASSERTION, message_of(failure))
-    except pytest.skip.Exception:
+    except pytest.skip.Exception as skipped:
         # What was found before the check saw that it does not apply counts all the same.
-        applicable = False
+        ended_by, applicable = skipped, False
     except Exception as error:  # noqa: BLE001  a user's check may raise anything; the pytest run shows its traceback
+        ended_by = error
         what = f"{type(error).__name__}: {message_of(error)}" if str(error).strip() else type(error).__name__
         crash = Finding(rule.id, case.subject, CRASHED, f"the rule crashed ({what})")
     return Verdict(
-        tuple(violations.findings), crash, tuple(violations.unevaluated), applicable, tuple(violations.offers)
+        tuple(violations.findings),
+        crash,
+        tuple(violations.unevaluated),
+        applicable,
+        tuple(violations.offers),
+        tuple(violations.notes),
+        ended_by,
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mlflow_compliance.errors import ComplianceError
-from mlflow_compliance.session.state import BEFORE, STOPPED, audit_of, rule_of
+from mlflow_compliance.session.state import BEFORE, STOPPED, audit_of, case_of, rule_of
 from mlflow_compliance.settings.flags import ALL
 
 if TYPE_CHECKING:
@@ -22,8 +22,7 @@ def _cases(items: list[pytest.Item]) -> dict[str, tuple[str, str]]:
     for item in items:
         rule = rule_of(item)
         if rule is not None and item.get_closest_marker("skip") is None:
-            params = item.callspec.params if hasattr(item, "callspec") else {}
-            found[item.nodeid] = (rule.id, "-".join(str(params[parameter]) for parameter in rule.parameters))
+            found[item.nodeid] = (rule.id, case_of(item, rule))
     return found
 
 

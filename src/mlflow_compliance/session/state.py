@@ -41,6 +41,12 @@ def rule_of(item: object) -> Policy | None:
     return found
 
 
+def case_of(item: pytest.Item, rule: Policy) -> str:
+    """Which of a policy's cases a check is."""
+    params = item.callspec.params if hasattr(item, "callspec") else {}
+    return "-".join(str(params[parameter]) for parameter in rule.parameters)
+
+
 def result_of(report: object) -> Result | None:
     """What a check's report carries, None for the report of anything else."""
     plain = getattr(report, RESULT, None)

@@ -472,6 +472,13 @@ class Settings(_Table):
     def duplicate_rules(self) -> DuplicateRules:
         return DuplicateRules(self.duplicates.min_size, self.duplicates.boilerplate, self.duplicates.max_size)
 
+    def production_files(self) -> list[str]:
+        """The files that production runs are built from and judged by, as absolute paths."""
+        own = [item.production for item in self.products]
+        found = [[one.resolved(self.base, "model"), one.resolved(self.base, "predictions")] for one in own]
+        found += [[one.resolved(self.base, "features")] for one in own]
+        return [path for paths in found for path in paths if path is not None]
+
     def check_policy_ids(self, known: Collection[str]) -> None:
         """Raise SettingsError, with the line, for every policy id that is not among the known ones."""
         problems: list[tuple[Loc, str]] = [

@@ -133,6 +133,10 @@ class Artifacts:
     """Folder of a run or model that no row owns -> its times, between the walk and the comparison with the rows'
     times.
     """
+    states: str = field(default="", repr=False, compare=False)
+    """One word for the states of all files here and of those that the settings name: while it is the same, they hold
+    what they held. '' where that cannot be said.
+    """
     _by_content: _ByContent = field(default_factory=_ByContent, repr=False, compare=False)
 
     def presence(self, row: tuple[str, str]) -> Presence:

@@ -16,6 +16,21 @@ from mlflow_compliance.snapshot.snapshot import Snapshot
 _SHOWN = 200
 
 
+def is_same(one: Snapshot, other: Snapshot) -> bool:
+    """Whether two readings of a store, files and all, surely saw the same: not only what it says, but the states of
+    the files that rules and remedies look into.
+    """
+    if not one.artifacts or not other.artifacts or not one.artifacts.states:
+        return False
+    # What is computed from files when it is asked for follows from their states.
+    as_the_one = replace(other, taken_at=one.taken_at, evidence=one.evidence, sources=one.sources)
+    return (
+        one.artifacts.states == other.artifacts.states
+        and as_the_one == one
+        and (one.row_facts, one.journals) == (other.row_facts, other.journals)
+    )
+
+
 def differences(expected: Snapshot, actual: Snapshot) -> list[str]:
     """Where a store that was read differs from what was planned: one line each, none when it is the same.
 

@@ -27,6 +27,9 @@ from mlflow_compliance.snapshot.snapshot import Snapshot
 from mlflow_compliance.store.backends.base import Backend, Foretold, Rows
 
 if TYPE_CHECKING:
+    from mlflow_compliance.snapshot.files import DuplicateRules
+    from mlflow_compliance.store.artifacts.hash_cache import HashCache
+    from mlflow_compliance.store.artifacts.session_cache import SessionCache
     from mlflow_compliance.store.evidence.cache import EvidenceCache
     from mlflow_compliance.store.storage.journals import Finder
     from mlflow_compliance.store.storage.storages import Storages
@@ -76,6 +79,8 @@ class Store:
     hash_cache: str = "off"
     owned: tuple[str, ...] = ()
     """Real paths of the artifact roots that the user says are this store's."""
+    again: bool = False
+    """Whether its files will be looked at more than once, so that it is worth remembering what was seen."""
 
     @property
     def uri(self) -> str:
@@ -168,7 +173,7 @@ class Store:
         """A snapshot with its files: one walk over the local roots, hashes where files may be duplicates."""
         from mlflow_compliance.snapshot.set_apart import without_files
         from mlflow_compliance.store.artifacts.duplicates import hash_candidates
-        from mlflow_compliance.store.artifacts.hash_cache import HashCache, cache_folder
+        from mlflow_compliance.store.artifacts.hash_cache import cache_folder
         from mlflow_compliance.store.artifacts.local import read_artifacts
         from mlflow_compliance.store.artifacts.remote import with_remote
         from mlflow_compliance.store.artifacts.remote_duplicates import hash_remote
@@ -186,7 +191,7 @@ class Store:
             self.settings.duplicate_rules(),
         )
         journals = with_lost(snapshot.journals)
-        cache = HashCache(folder, f"{self.info.uri}\0{base}", rules, started) if folder else None
+        cache = self._cache(folder, rules, started)
         own = [
             self.folder,
             *([str(self.settings.path)] if self.settings.path else []),
@@ -221,10 +226,29 @@ class Store:
                 found, remote, places=self.places, roots=away, ignore=ignore, ready_models=ready, progress=progress
             )
             found = with_holding(hash_remote(found, self.places, progress))
+        found = replace(found, states=cache.states(found) if cache is not None else "")
         found = replace(found, elsewhere=rows.elsewhere, newest_row=rows.newest, deleted_runs=rows.deleted_runs)
         found = replace(found, lost_traces=lost_traces(found, self.backend))
         found = with_ownership(found, snapshot, rows, self.backend, self.owned, journals=self.folder)
         return replace(snapshot, artifacts=without_files(found, journals), journals=journals)
+
+    def _cache(self, folder: str | None, rules: DuplicateRules, started: int) -> HashCache | None:
+        """What spares reading files again, within the session or from one to the next."""
+        from mlflow_compliance.store.artifacts.hash_cache import HashCache
+
+        name = f"{self.info.uri}\0{self.settings.base}"
+        if not self.again:
+            return HashCache(folder, name, rules, started) if folder else None
+        from mlflow_compliance.store.artifacts.session_cache import SessionCache
+
+        before, named = next(iter(self._looks), None), self.settings.production_files()
+        self._looks[:] = [SessionCache(folder, name, rules, started, before, named)]
+        return self._looks[0]
+
+    @cached_property
+    def _looks(self) -> list[SessionCache]:
+        """What the last look at its files saw."""
+        return []
 
     @property
     def finder(self) -> Finder:
@@ -247,7 +271,7 @@ class Store:
         """What was computed from this store's files, and from those that the settings name."""
         from mlflow_compliance.store.evidence.cache import EvidenceCache
 
-        return EvidenceCache(self.settings, self.places, self.executor)
+        return EvidenceCache(self.settings, self.places, self.executor, again=self.again)
 
     def details(self, run_ids: Collection[str]) -> tuple[dict[str, Run], dict[str, LoggedModel]]:
         """Runs in full with the logged models that they wrote, as they are now; ids that are not there are left out."""
@@ -264,6 +288,7 @@ def open_store(
     owned_roots: Iterable[str] = (),
     tell: Callable[[str], None] = lambda _: None,
     count: bool = False,
+    again: bool = False,
 ) -> Store:
     """The store behind a tracking URI; it must exist. `rootdir` holds the journals of a store without a folder of its
     own.
@@ -271,7 +296,7 @@ def open_store(
     `executor` is what --compliance-executor takes; `hash_cache` wins over the settings; `owned_roots` are artifact
     roots that the user says
     are this store's; `tell` shows a line to whoever waits for a server; `count` has that one show all its runs, also to
-    rules that look at no files.
+    rules that look at no files; `again` is whether the store's files will be looked at more than once.
     """
     backend = _backend(uri, settings, tell, count=count)
     folder = settings.journal.resolved_folder(settings.base) or os.path.join(backend.home or rootdir, JOURNALS)
@@ -281,6 +306,7 @@ def open_store(
         executor,
         hash_cache or settings.artifacts.resolved_cache(settings.base),
         tuple(map(os.path.realpath, owned_roots)),
+        again,
     )
 
 

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ from mlflow_compliance.snapshot.refs import Location
 from mlflow_compliance.store.artifacts import cache_file, compare, hash_cache
 from mlflow_compliance.store.artifacts.duplicates import hash_candidates
 from mlflow_compliance.store.artifacts.hash_cache import HashCache
+from mlflow_compliance.store.artifacts.session_cache import SessionCache
 from mlflow_compliance.store.models import mlmodel
 from mlflow_compliance.store.storage import filesystem, folder_scan
 
@@ -191,6 +193,50 @@ def test_whatever_happens_in_between_is_seen(audit: Audit, folder: Path, seed: i
             act(folder, rng)
         sampled = rng.random() < 0.5
         assert audit(sampled=sampled) == audit(None)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_whatever_happens_between_two_looks_of_a_session_is_seen(
+    audit: Audit, read: Callable[..., Artifacts], row: Callable[..., Location], folder: Path, tmp_path: Path, seed: int
+) -> None:
+    """Also of files on record, archives and folders that are no plain ones. States are the same while contents are."""
+    rng, look = random.Random(seed), None
+    rows = [row("experiment", "1", "1", folder.parents[1]), row("run", RUN, "1", folder)]
+    before: tuple[Artifacts, dict[str, bytes]] | None = None
+    for _ in range(12):
+        for _ in range(rng.randrange(3)):
+            act(folder, rng)
+        recorded = {str(folder / name): "1" * 64 for name in ("one", "s1", "other") if rng.random() < 0.5}
+        look = SessionCache(None, "a store", RULES, time.time_ns() + LATER, look)
+        given = {"rules": RULES, "recorded": recorded, "sampled": rng.random() < 0.5}
+        found = hash_candidates(read(rows, cache=look, **given), Silent(), None, look)
+        plain = hash_candidates(read(rows, **given), Silent())
+        # What was on record before is known still, by all its names.
+        more = {path: digest for path, digest in found.hashes.items() if path not in plain.hashes}
+        assert replace(found, hashes={**plain.hashes, **more}) == replace(plain, hashes=dict(found.hashes))
+        for path, digest in more.items():
+            assert digest == hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        found = replace(found, states=look.states(found))
+        wait_for_the_clock(tmp_path)
+        held = {path: Path(path).read_bytes() for path in found.files}
+        if before is not None and found.states and found.states == before[0].states:
+            assert held == before[1]
+        before = (found, held)
+
+
+def test_a_session_reads_what_is_on_record_once(
+    audit: Audit, read: Callable[..., Artifacts], row: Callable[..., Location], folder: Path
+) -> None:
+    rows, look = [row("experiment", "1", "1", folder.parents[1]), row("run", RUN, "1", folder)], None
+    seen: list[str] = audit.read  # type: ignore[attr-defined]
+    recorded, found = {str(folder / name): "1" * 64 for name in ("one", "other")}, list[Artifacts]()
+    for number in range(3):
+        seen.clear()
+        look = SessionCache(None, "a store", RULES, time.time_ns() + LATER, look)
+        found.append(hash_candidates(read(rows, rules=RULES, recorded=recorded, cache=look), Silent(), None, look))
+        assert bool(seen) == (number == 0)
+        assert look.states(found[-1])
+    assert found[0] == found[1] == found[2]
 
 
 def test_a_file_written_within_the_clocks_tick_is_not_kept(audit: Audit, folder: Path) -> None:

@@ -19,7 +19,7 @@ from mlflow_compliance.progress import Progress
 from mlflow_compliance.snapshot.artifacts import Artifacts
 from mlflow_compliance.snapshot.files import ArtifactFile
 from mlflow_compliance.store.artifacts.compare import Comparer, Copy, Told, contents, samples
-from mlflow_compliance.store.artifacts.hash_cache import HashCache
+from mlflow_compliance.store.artifacts.hash_cache import HashCache, Members
 from mlflow_compliance.store.storage.atomic_write import explained
 from mlflow_compliance.store.storage.filesystem import has_clones, shared_extents
 from mlflow_compliance.store.storage.folder_scan import SMALL
@@ -44,7 +44,8 @@ def hash_candidates(
 ) -> Artifacts:
     """As this, with hashes for all that may be a duplicate or is on record, and with clones told as one physical copy.
 
-    `cache` spares reading what did not change since; what is on record is read all the same.
+    `cache` spares reading what did not change since; what is on record is read all the same, but for what this session
+    itself read of it.
     """
     files = artifacts.files
     recorded = {files[path].copy: Copy(path, files[path].size) for path in artifacts.recorded if path in files}
@@ -52,6 +53,7 @@ def hash_candidates(
     # An executor that the caller made stays the caller's.
     using: AbstractContextManager[Executor] = nullcontext(executor) if executor else executor_of(THREADS)
     settled = cache.settled(artifacts) if cache is not None else None
+    read_anyway = {} if cache is not None and cache.spares_recorded else recorded
     with (
         using as pool,
         sharing(
@@ -59,10 +61,13 @@ def hash_candidates(
         ) as share,
     ):
         if settled:
-            digests = {path: digest for path, digest in settled[0].items() if files[path][1] not in recorded}
+            digests = {path: digest for path, digest in settled[0].items() if files[path][1] not in read_anyway}
             wanted = list[list[Copy]]()
         else:
-            tokens, digests, wanted = _sifted(artifacts, recorded, cache, pool, unread, progress)
+            tokens, digests, wanted = _sifted(artifacts, read_anyway, cache, pool, unread, progress)
+            if cache is not None and cache.spares_recorded:
+                of_recorded = cache.look_up(copy.path for copy in recorded.values())
+                digests.update((path, entry.digest) for path, entry in of_recorded.items() if entry.digest)
         if recorded:
             reading = {files[copy.path].copy for group in wanted for copy in group} | {
                 files[path].copy for path in digests
@@ -73,7 +78,7 @@ def hash_candidates(
     read = {files[path][1]: digest for path, digest in digests.items()}
     merged = _clones(read, digests, files)
     hashes = {path: read[file[1]] for path, file in files.items() if file[1] in read}
-    equal_archives = settled[1] if settled else find_equal_archives(artifacts, hashes)
+    equal_archives = settled[1] if settled else find_equal_archives(artifacts, hashes, cache)
     if cache is not None and not settled:
         cache.keep(artifacts, tokens, digests, equal_archives, whole=not unread)
     return replace(
@@ -103,7 +108,7 @@ def _sifted(
     others = _candidates(artifacts)
     looked_at = chain(samples, (copy.path for copy in others.values()))
     known = cache.look_up(path for path in looked_at if files[path].copy not in recorded) if cache is not None else {}
-    tokens = {**samples, **{path: entry.token for path, entry in known.items()}}
+    tokens = {**samples, **{path: entry.token for path, entry in known.items() if entry.token}}
     sizes, sampled = Counter(map(_SIZE, others.values())), {files[path][0] for path in samples}
     alike = [
         copy for copy in others.values() if copy.path not in tokens and (sizes[copy.size] > 1 or copy.size in sampled)
@@ -280,7 +285,9 @@ _END_OF_ZIP, _LONGEST_LIST = (1 << 16) + 22, 1 << 24
 _CONTAINERS = (".skops", ".zip", ".npz", ".keras", ".pt")
 
 
-def find_equal_archives(artifacts: Artifacts, hashes: Mapping[str, str]) -> tuple[tuple[str, ...], ...]:
+def find_equal_archives(
+    artifacts: Artifacts, hashes: Mapping[str, str], cache: HashCache | None = None
+) -> tuple[tuple[str, ...], ...]:
     """Groups of paths, one for each content."""
     alike: dict[tuple[str, int], dict[str, str]] = defaultdict(dict)
     apply_to = artifacts.rules.applied()
@@ -295,7 +302,7 @@ def find_equal_archives(artifacts: Artifacts, hashes: Mapping[str, str]) -> tupl
     groups: dict[tuple[tuple[str, int, int], ...], dict[str, str]] = defaultdict(dict)
     for copies in alike.values():
         for path in sorted(copies.values()) if len(copies) > 1 else ():
-            members = _members(path)
+            members = cache.members(path, _members) if cache is not None else _members(path)
             if members:
                 # A file that was not hashed has a content of its own.
                 groups[members].setdefault(hashes.get(path, path), path)
@@ -311,7 +318,7 @@ def _is_costly(file: int, path: str) -> bool:
     return bool(found[1]) and struct.unpack_from("<I", found[2], 8)[0] > _LONGEST_LIST
 
 
-def _members(path: str) -> tuple[tuple[str, int, int], ...]:
+def _members(path: str) -> Members:
     """Name, checksum and size of each member, as the container's own list has them; nothing is extracted."""
     try:
         with opened(path) as file, open(file, "rb", closefd=False) as reader:

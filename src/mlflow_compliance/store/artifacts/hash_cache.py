@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, lru_cache
 from importlib.metadata import version
 from itertools import chain, repeat
@@ -24,6 +24,7 @@ from mlflow_compliance.snapshot.artifacts import Artifacts
 from mlflow_compliance.snapshot.files import ArtifactFile, DuplicateRules, ModelFolder
 from mlflow_compliance.snapshot.refs import EntityRef
 from mlflow_compliance.store.artifacts.cache_file import FILES, FOLDERS, MODELS, PLACES, CacheFile
+from mlflow_compliance.store.storage.file_states import COARSE
 from mlflow_compliance.store.storage.filesystem import tells_of_entries
 from mlflow_compliance.store.storage.folder_scan import Found
 from mlflow_compliance.store.storage.worker_pool import MOST_PARTS, WorkerPool
@@ -31,11 +32,14 @@ from mlflow_compliance.store.storage.worker_pool import MOST_PARTS, WorkerPool
 USER = "user"
 OFF = "off"
 _SUFFIX = ".hashes"
-_SAFE = 2_000_000_000
-"""The coarsest clock of a file system that is in use (FAT) ticks every two seconds."""
+_SAFE = COARSE
 _Value = TypeVar("_Value")
-_State = tuple[str, int, int, int]
+FileState = tuple[str, int, int, int]
 """Of a file: physical copy, size, time of writing, time of change."""
+
+
+Members = tuple[tuple[str, int, int], ...]
+"""Name, checksum and size of each member of an archive."""
 
 
 class Entry(NamedTuple):
@@ -69,13 +73,18 @@ def cache_folder(named: str) -> str | None:
 class HashCache:
     """The memory of one store. `started` (ns) is when the audit began, before it looked at any file."""
 
-    def __init__(self, folder: str, store: str, rules: DuplicateRules, started: int) -> None:
+    spares_recorded = False
+    """Whether what is on record need not be read where it did not change: what others wrote to a disk may be a lie."""
+
+    def __init__(
+        self, folder: str, store: str, rules: DuplicateRules, started: int, old: CacheFile | None = None
+    ) -> None:
         self.path = os.path.join(
             folder, f"{hashlib.sha256(store.encode(errors='surrogateescape')).hexdigest()[:32]}{_SUFFIX}"
         )
         self._about = [version("pytest-mlflow-compliance"), rules.min_size, list(rules.boilerplate)]
         self._before = min(started, now()) - _SAFE
-        found = CacheFile.read(self.path)
+        found = CacheFile.read(self.path) if old is None else old
         # Another version may see other things in the same bytes.
         self._old = old = (
             found if found is not None and found.about[:1] == self._about[:1] else CacheFile(self._about, [])
@@ -196,20 +205,28 @@ class HashCache:
             }
             for path in paths:
                 index, state = before.get(path, (-1, None))
-                if index >= 0 and tokens[index] and self._now.get(path) == state:
+                if index >= 0 and (tokens[index] or digests[index]) and self._now.get(path) == state:
                     known[path] = Entry(tokens[index], digests[index])
         return known
 
-    def _states(self) -> Iterable[_State]:
+    def states(self, artifacts: Artifacts) -> str:
+        """See `Artifacts.states`; only what is kept in memory can tell."""
+        return ""
+
+    def members(self, path: str, read: Callable[[str], Members]) -> Members:
+        """What `read` gives for an archive."""
+        return read(path)
+
+    def _states(self) -> Iterable[FileState]:
         old = self._old
         numbers = (old.numbers(FILES, name) for name in ("size", "written", "changed"))
         return zip(old.texts(FILES, "copy"), *numbers, strict=True)
 
     @cached_property
-    def _now(self) -> dict[str, _State]:
+    def _now(self) -> dict[str, FileState]:
         """Of every file that was looked at."""
         states, paths = list(self._states()), self._old.texts(FILES, "path")
-        found: dict[str, _State] = {}
+        found: dict[str, FileState] = {}
         for number in self._recalled:
             files = self._in(FILES, number)
             found.update(zip(paths[files], states[files], strict=True))
@@ -230,19 +247,38 @@ class HashCache:
         """Leave what this audit knows to the next. Where it is not `whole` (a file could not be read) the next one
         has to look for itself.
         """
+        new = self._gathered(artifacts, tokens, digests, equal_archives, whole=whole)
+        if not new.equals(self._old):
+            new.write(self.path)
+
+    def _gathered(
+        self,
+        artifacts: Artifacts,
+        tokens: Mapping[str, str],
+        digests: Mapping[str, str],
+        equal_archives: Iterable[tuple[str, ...]],
+        *,
+        whole: bool,
+    ) -> CacheFile:
         new = CacheFile([*self._about, whole], [list(group) for group in equal_archives])
         for number in self._recalled:
             self._carry(number, new)
         for folder, place, found in self._noted:
             self._add(folder, place, found, artifacts.models, new)
         paths = new.texts(FILES, "path")
-        times = zip(new.numbers(FILES, "written"), new.numbers(FILES, "changed"), strict=True)
-        safe = [written < self._before and changed < self._before for written, changed in times]
+        safe = self._old_enough(new.texts(FILES, "copy"), new.numbers(FILES, "written"), new.numbers(FILES, "changed"))
         for name, values in (("token", tokens), ("digest", digests)):
             column = new.texts(FILES, name)
             column += [values.get(path, "") if old else "" for path, old in zip(paths, safe, strict=True)]
-        if not new.equals(self._old):
-            new.write(self.path)
+        return new
+
+    def _old_enough(self, copies: Sequence[str], written: Sequence[int], changed: Sequence[int]) -> list[bool]:
+        """Of each of some files, whether it was written to so long ago that a change would show in its times."""
+        return [max(times) < self._before for times in zip(written, changed, strict=True)]
+
+    def _is_old(self, youngest: int, device: int, changed: Sequence[int]) -> bool:
+        """Whether this is so of all that is in a folder."""
+        return youngest < self._before
 
     def _carry(self, number: int, new: CacheFile) -> None:
         """A folder that did not change; its tokens and digests are kept with all others."""
@@ -255,7 +291,7 @@ class HashCache:
         places, written, changed, mark, youngest, device = stamps
         # Why an MLmodel could not be read may pass without a trace on the file: too many open files, say.
         doubtful = any(path in models and models[path].error for path in documents)
-        safe = youngest < self._before and tells_of_entries(device) and not doubtful
+        safe = self._is_old(youngest, device, changed) and tells_of_entries(device) and not doubtful
         new.add(FOLDERS, path=[folder], artifacts=[place], mark=[mark if safe else ""], newest=[newest])
         new.add(FOLDERS, places=[len(places)], files=[len(paths)], models=[len(documents)])
         new.add(PLACES, path=places)

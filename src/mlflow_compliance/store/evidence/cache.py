@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
@@ -13,12 +13,15 @@ from mlflow_compliance.errors import ComplianceError
 from mlflow_compliance.executors import THREADS, executor_of, run
 from mlflow_compliance.progress import Progress
 from mlflow_compliance.settings.schema import ModelSettings, Product, Settings
-from mlflow_compliance.snapshot.evidence import Bundle, Computed, Probe, Scan, Scored, Source
+from mlflow_compliance.snapshot.evidence import Bundle, Computed, Digest, Probe, Scan, Scored, Source, Value
 from mlflow_compliance.store.models.bundle import build, made_in
 from mlflow_compliance.store.models.probe import Sample, probe
 from mlflow_compliance.store.models.sandbox import Limits
 from mlflow_compliance.store.models.scan import could_run, scan_file, scan_model
 from mlflow_compliance.store.models.scoring import Scoring, score_apart
+from mlflow_compliance.store.storage.file_states import mark_of_file
+from mlflow_compliance.store.storage.folder_scan import state_of
+from mlflow_compliance.store.storage.safe_io import digest_of, opened, why_unread
 from mlflow_compliance.store.storage.storages import Storages
 from mlflow_compliance.store.storage.transfer import Fetcher
 
@@ -32,16 +35,20 @@ class EvidenceCache:
     store again costs nothing twice.
     """
 
-    def __init__(self, settings: Settings, places: Storages, executor: str = THREADS) -> None:
+    def __init__(self, settings: Settings, places: Storages, executor: str = THREADS, *, again: bool = False) -> None:
+        """`again` is whether the same files will be asked for more than once."""
         self.settings = settings
         self.places = places
         self.here = Fetcher(places, self._new_folder)
         self._executor = executor
+        self._again = again
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._probes: dict[tuple[object, ...], Probe] = {}
         self._scored: dict[tuple[object, ...], Scored] = {}
         self._sources: dict[tuple[object, ...], Source] = {}
-        self._could_run: dict[tuple[object, ...], bool] = {}
+        self._could_run: dict[tuple[str, str], bool] = {}
+        self._scans: dict[tuple[str, str], Scan] = {}
+        self._digests: dict[tuple[str, str], Digest] = {}
 
     def sources(self, progress: Progress) -> Mapping[str, Source]:
         """Product -> its bundle, built when it is first asked for."""
@@ -68,14 +75,32 @@ class EvidenceCache:
 
     def could_run(self, path: str) -> bool:
         """Whether a file of this machine is more than plain data, told by how it begins."""
-        state = _state(path)
-        if state not in self._could_run:
-            self._could_run[state] = could_run(path)
-        return self._could_run[state]
+        return self._unless_same(path, self._could_run, could_run)
 
     def scan(self, path: str) -> Scan:
         """What loading a model folder, or one file that is none, could do."""
-        return _scan(path, self.settings.models)
+        rules = self.settings.models
+        return self._unless_same(path, self._scans, lambda folder: _scan(folder, rules), lambda scan: scan.whole)
+
+    def digest(self, path: str) -> Digest:
+        """What a file holds."""
+        return self._unless_same(path, self._digests, _digest, lambda digest: not digest.problem)
+
+    def _unless_same(
+        self,
+        path: str,
+        known: dict[tuple[str, str], Value],
+        compute: Callable[[str], Value],
+        lasts: Callable[[Value], bool] = lambda _: True,
+    ) -> Value:
+        """What was computed from a file or folder, computed anew where it may not be what it was."""
+        mark = mark_of_file(path) if self._again else ""
+        if (path, mark) in known:
+            return known[path, mark]
+        value = compute(path)
+        if mark and lasts(value):
+            known[path, mark] = value
+        return value
 
     def scans(self, paths: Sequence[str]) -> dict[str, Scan]:
         """Of many models and files those scans that other machines made, and in which nothing was found: the rest
@@ -121,6 +146,14 @@ class EvidenceCache:
         return replace(found, problem=f"{found.problem} (tried on {host})") if found.problem and host else found
 
 
+def _digest(path: str) -> Digest:
+    try:
+        with opened(path) as file:
+            return Digest(digest_of(file, path))
+    except OSError as error:
+        return Digest(problem=why_unread(error))
+
+
 def _scan(path: str, rules: ModelSettings) -> Scan:
     return scan_file(path, rules, pickled=False) if os.path.isfile(path) else scan_model(path, rules)
 
@@ -145,13 +178,13 @@ def _told(bundle: Bundle, settings: Settings) -> Bundle:
     )
 
 
-def _state(path: str) -> tuple[str, int, int, int]:
+def _state(path: str) -> tuple[str | int, ...]:
     """What changes when a file does."""
     try:
         facts = os.stat(path)
     except OSError:
-        return path, -1, 0, 0
-    return path, facts.st_size, facts.st_mtime_ns, facts.st_ino
+        return path, -1
+    return (path, *state_of(facts))
 
 
 def _commit(folder: str) -> str:

@@ -45,7 +45,7 @@ from mlflow_compliance.store.models.signatures import read_bundle
 from mlflow_compliance.store.models.skops_scan import SKOPS_SUFFIX
 from mlflow_compliance.store.storage.base import RemoteError
 from mlflow_compliance.store.storage.parsing import LARGEST_METADATA, parse_json, read_at_most
-from mlflow_compliance.store.storage.safe_io import digest_of, opened, why_unread
+from mlflow_compliance.store.storage.safe_io import opened, why_unread
 
 _FETCHED = (*PICKLES, SKOPS_SUFFIX)
 """What is fetched from an object store to be looked at, where no model holds it: by its name, because its content is
@@ -332,13 +332,9 @@ class _Reader:
     def _digest(self, path: str) -> Digest:
         try:
             # What a link leads to is what everybody reads there.
-            local = os.path.realpath(self._here(path))
-            with opened(local) as file:
-                return Digest(digest_of(file, local))
+            return self.evidence_cache.digest(os.path.realpath(self._here(path)))
         except RemoteError as error:
             return Digest(problem=str(error))
-        except OSError as error:
-            return Digest(problem=why_unread(error))
 
     def _said(self, run_id: str) -> Journalled:
         """By the journal in its folder, else by the one that the store keeps."""

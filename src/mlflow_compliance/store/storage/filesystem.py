@@ -86,6 +86,14 @@ def tells_of_entries(device: int) -> bool:
     return bool(kinds) and kinds <= _WITH_TIMES
 
 
+def is_of_this_machine(device: int) -> bool:
+    """Whether what is written to a device is written by this machine's kernel, and dated by its clock. What is not
+    known may not be.
+    """
+    kinds = _kinds(device) if device >= 0 else frozenset()
+    return bool(kinds) and kinds <= _WITH_TIMES | _WITHOUT_CLONES | {"overlay"}
+
+
 @lru_cache(maxsize=64)
 def _kinds(device: int) -> frozenset[str]:
     try:

@@ -61,7 +61,7 @@ def _sample(file: int, facts: os.stat_result) -> tuple[str, bytes]:
     return hashlib.sha256(data).hexdigest(), data
 
 
-def _state(facts: os.stat_result) -> tuple[int, ...]:
+def state_of(facts: os.stat_result) -> tuple[int, ...]:
     """What cannot stay as it was where a file was written to, or where an entry of a folder was made, renamed or
     removed.
     """
@@ -69,9 +69,9 @@ def _state(facts: os.stat_result) -> tuple[int, ...]:
     return (*facts[:7], facts.st_mtime_ns, facts.st_ctime_ns)
 
 
-def mark_of(states: list[tuple[int, ...]]) -> str:
+def mark_of(states: Sequence[tuple[int | str, ...]]) -> str:
     """One word for the states of many files and folders."""
-    return hashlib.blake2b(marshal.dumps(states, 2), digest_size=16).hexdigest()
+    return hashlib.blake2b(marshal.dumps(list(states), 2), digest_size=16).hexdigest()
 
 
 def _open(name: str, folder: int) -> int:
@@ -97,7 +97,7 @@ class Verifier:
     @staticmethod
     def _is_same(paths: str, expected: str) -> bool:
         try:
-            return mark_of([_state(os.lstat(path)) for path in paths.split("\0")]) == expected
+            return mark_of([state_of(os.lstat(path)) for path in paths.split("\0")]) == expected
         except OSError:
             return False
 
@@ -213,7 +213,7 @@ class Visitor:
 
 
 def _stamps(folders: list[str], places: Sequence[os.stat_result], files: Sequence[os.stat_result]) -> Stamps:
-    states = [_state(facts) for facts in (*places, *files)]
+    states = [state_of(facts) for facts in (*places, *files)]
     written, changed = [facts.st_mtime_ns for facts in files], [facts.st_ctime_ns for facts in files]
     devices = {facts.st_dev for facts in (*places, *files)}
     return (
