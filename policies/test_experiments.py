@@ -22,6 +22,7 @@ from mlflow_compliance.api import (
     is_archived,
     is_claimed,
     lines_of_tests,
+    must_be_classified,
     policy,
     primary_of,
     production_runs,
@@ -244,7 +245,6 @@ def test_experiment_is_classified(
     """An experiment that does not say what it is gets used as if it were in force, or deleted as if it were scratch."""
     rules = settings.experiments
     runs = experiment.count()
-    unused = experiment.experiment_id == "0" and not runs
     # Without a product PRD008 tells of them all, once.
     for mark in unseen_marks(experiment, context) if settings.products else ():
         violations.add(
@@ -255,12 +255,7 @@ def test_experiment_is_classified(
             expected=_counted_where(settings),
             severity=Severity.HIGH,
         )
-    if (
-        unused
-        or is_claimed(experiment, context)
-        or settings.is_test(experiment)
-        or settings.looks_like_a_test(experiment)
-    ):
+    if not must_be_classified(experiment, context):
         return
     value = experiment.tags.get(rules.lifecycle_tag)
     if settings.is_development(experiment) and value != "archived":
@@ -271,7 +266,7 @@ def test_experiment_is_classified(
             expected=f"{rules.lifecycle_tag}=archived",
         )
     elif value not in rules.lifecycle_values:
-        place = "real work in MLflow's Default experiment" if experiment.experiment_id == "0" else "not classified"
+        place = "real work in MLflow's Default experiment" if experiment.experiment_id == DEFAULT else "not classified"
         expected = (
             f"tag {rules.lifecycle_tag} with one of {', '.join(rules.lifecycle_values)} "
             f"({settings.origin('experiments.lifecycle_values')})"

@@ -63,9 +63,8 @@ def test_alias_resolves_to_the_production_run(
     if registered is None:
         violations.add(
             "no-registered-model",
-            "its registered model is not there",
-            observed=wanted.registered_model,
-            expected="a registered model of that name",
+            "the registered model that the settings name is not there",
+            expected=f"{wanted.registered_model} ({settings.origin('production.registered_model', product)})",
         )
         return
     version = registered.version(registered.aliases.get(wanted.alias))

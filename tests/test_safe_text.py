@@ -209,6 +209,23 @@ def test_what_is_a_secret_beyond_doubt(text: str, sure: bool) -> None:
     assert without_secrets(text) != text
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        'mlflow.sklearn.log_model(model, name="model", signature=signature, input_example=frame[:5])',
+        "log_model(model, signature=mlflow.models.infer_signature(frame, model.predict(frame)))",
+    ],
+)
+def test_the_signature_of_a_model_is_no_secret(call: str) -> None:
+    """Advice is there to be copied."""
+    assert without_secrets(call) == call
+
+
+@pytest.mark.parametrize("secret", [SECRET, f"signature{SECRET}", f"{SECRET},", "signature"])
+def test_the_signature_of_a_request_is_one(secret: str) -> None:
+    assert without_secrets(f"signature={secret}").startswith("signature=***")
+
+
 def test_what_is_made_shorter_is_cut_before() -> None:
     text = "x" * (LIMIT - 25) + f" ftp://mlflow:{SECRET}-{SECRET}@host/x"
     assert SECRET not in printable(text)

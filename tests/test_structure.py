@@ -52,7 +52,7 @@ def test_packs_are_tied_by_policy_id_alone() -> None:
 
 
 ORDER = (
-    "safe_text", "errors", "progress", "executors",
+    "safe_text", "words", "errors", "progress", "executors",
     "snapshot", "settings", "production", "changes", "rules", "repair",
     "store.storage", "store.models", "store.backends", "store.ownership", "store.artifacts", "store.evidence",
     "store.store", "store.write",

@@ -59,7 +59,7 @@ from mlflow_compliance.production.metadata import as_text as metadata_text
 from mlflow_compliance.production.metadata import differing_files, recorded_files
 from mlflow_compliance.production.metadata import document as metadata_document
 from mlflow_compliance.production.metrics import agree, differs
-from mlflow_compliance.production.proposed import is_claimed, lines_of_tests, relocations
+from mlflow_compliance.production.proposed import is_claimed, lines_of_tests, must_be_classified, relocations
 from mlflow_compliance.production.reachability import Kept, Sign, kept_by, last_sign, last_written
 from mlflow_compliance.production.records import hashes_on_record, held, runs_on_record, without_hash
 from mlflow_compliance.production.resolution import Resolution, SnapshotLookup, folder_of, resolve
@@ -293,6 +293,7 @@ __all__ = [
     "metadata_document",
     "metadata_text",
     "models_in_production",
+    "must_be_classified",
     "named_by_alias",
     "named_in",
     "named_journals",

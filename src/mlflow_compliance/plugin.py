@@ -9,23 +9,16 @@ import pytest
 
 from mlflow_compliance.session.collection import collected, cover, name, parametrize
 from mlflow_compliance.session.commands import run_command
+from mlflow_compliance.session.ending import finish, summarize
 from mlflow_compliance.session.first_checks import lead, remember
 from mlflow_compliance.session.options import GROUP, LEFT, add_flags, add_short_names, begin
-from mlflow_compliance.session.outcomes import (
-    asserted,
-    describe,
-    fail_on_violations,
-    finish,
-    shorten,
-    status,
-    summarize,
-)
+from mlflow_compliance.session.outcomes import asserted, describe, fail_on_violations, shorten
 from mlflow_compliance.session.packs import header
 from mlflow_compliance.session.redaction import cut_warning
 from mlflow_compliance.session.repair import repair
 from mlflow_compliance.session.reports import begin_reports
 from mlflow_compliance.session.signing import sign_reports
-from mlflow_compliance.session.terminal import policies_left_out
+from mlflow_compliance.session.terminal import policies_left_out, status
 from mlflow_compliance.session.writable import refuse_unwritable_html
 from mlflow_compliance.session.xdist import prepare, receive_error, stop
 
@@ -34,7 +27,7 @@ if TYPE_CHECKING:
 
     from _pytest.terminal import TerminalReporter
 
-    from mlflow_compliance.session.outcomes import Status
+    from mlflow_compliance.session.terminal import Status
 
 
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:

@@ -35,9 +35,9 @@ _NAMED += (
     r"|sig|signature|accountkey|accesskey|apikey|sharedaccesssignature|x-amz-(?:signature|security-token|credential)"
 )
 _SECRET_NAME = re.compile(rf"(?i)(?:{_NAMED}|key|auth|code|credentials?|x-goog-(?:signature|credential))")
-_CALL = r"(?:mlflow\.models\.)?infer_signature\(|signature,"
-"""How advice goes on behind `signature=`: that of a model, and no secret."""
-_PAIR = re.compile(rf"(?i)(?<![\w.-])({_NAMED})=(?!\s|=|{_CALL})[^\s\"'<>&;,]+")
+_IN_A_CALL = r"(?<=signature=)(?:signature,|mlflow\.models\.infer_signature\()"
+"""That of a model, as advice has it: it is no secret."""
+_PAIR = re.compile(rf"(?i)(?<![\w.-])({_NAMED})=(?!\s|=|{_IN_A_CALL})[^\s\"'<>&;,]+")
 """`password=...` as drivers and connection strings have it."""
 _NO_USER = frozenset(
     {"mailto", "acct", "sip", "sips", "xmpp", "models", "runs", "mail", "email", "owner", "author", "contact", "by"}

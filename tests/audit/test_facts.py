@@ -12,6 +12,7 @@ from stores import BIG, Lab
 
 from mlflow_compliance.audit.facts import experiments_of, products_of
 from mlflow_compliance.production.context import Context
+from mlflow_compliance.settings.schema import Settings
 
 
 def summary_of(gate: Gate, *flags: str) -> dict[str, Any]:
@@ -42,6 +43,15 @@ def test_where_no_file_was_read_no_bytes_are_told(gate: Gate, messy: Lab) -> Non
     summary = summary_of(gate, "--compliance-metadata-only")
     assert {(item["bytes"], item["reclaimable"]) for item in summary["experiments"]} == {(None, None)}
     assert summary["reclaimable"] is None
+
+
+def test_the_owner_of_an_experiment_is_who_settings_or_tags_name(lab: Lab) -> None:
+    lab.experiment("fraud-lgbm", owner="somebody else")
+    lab.experiment("churn", team="crm", owner="  ")
+    lab.run(lab.experiment("scratch"))
+    settings = Settings.model_validate({"owners": [{"experiments": "fraud-*", "team": "fraud"}]})
+    found = {item.name: item.owner for item in experiments_of(Context(lab.read(), settings))}
+    assert found == {"Default": "", "fraud-lgbm": "fraud", "churn": "crm", "scratch": ""}
 
 
 def test_what_files_share_is_counted_once(lab: Lab) -> None:

@@ -357,6 +357,6 @@ def test_through_a_tracking_server(lab: Lab) -> None:
         take_back(guest, [line for line in done.lines if line.get("change") != alias["change"]])
         assert [policy for policy, *_ in told(lab)] == ["EXP004", "EXP005", "REG004", "RUN003", "RUN003"]
         # A server with workspaces shows those of one alone: what is not there may be in another.
-        snapshot = guest.read(artifacts=False)
+        snapshot, _ = guest.store.read_rows()
         snapshot = replace(snapshot, info=replace(snapshot.info, workspace="team-b"))
         assert {item.entity.key for item in found_in(snapshot, guest, "RUN003")} == {parent}

@@ -8,7 +8,9 @@ from repairs import plan_for
 from stores import BIG, Lab
 
 from mlflow_compliance.changes import Applicability, Change, EndRun, LinkDuplicate, SetAlias, SetRunTag
-from mlflow_compliance.repair.totals import size_of, totals
+from mlflow_compliance.repair.brief import brief
+from mlflow_compliance.repair.totals import totals
+from mlflow_compliance.words import size_of
 
 SAFE = {"SetExperimentTag", "SetRunTag"}
 
@@ -73,16 +75,33 @@ def test_a_long_plan_begins_with_its_totals(make_lab: LabMaker) -> None:
     assert [line for line in short if line.startswith("totals: ")] == [short[-2]]
 
 
+def test_an_example_without_room_is_left_out(make_lab: LabMaker) -> None:
+    lab: Lab = make_lab()
+    lab.run(lab.experiment("credit_delivery"), "a run that is stuck", status="RUNNING")
+    plan = plan_for(lab, "RUN001")
+    (wide,), (middle,), (narrow,) = (
+        [line for line in brief(plan, width) if line.startswith("    + ")] for width in (200, 70, 50)
+    )
+    assert narrow == "    + reversible  1 run ended  (RUN001)"
+    assert wide.startswith(f"{narrow}  ")
+    assert not wide.endswith("…")
+    assert middle.endswith("…")
+    assert len(middle) == 70
+    assert wide.startswith(middle[:-1])
+
+
 @pytest.mark.parametrize(
     ("size", "said"),
     [
         (1, "1 byte"),
         (999, "999 bytes"),
         (1000, "1.0 kB"),
-        (999_949, "999.9 kB"),
-        (999_950, "1.0 MB"),
+        (99_949, "99.9 kB"),
+        (99_950, "100 kB"),
+        (999_499, "999 kB"),
+        (999_500, "1.0 MB"),
         (4_100_000_000, "4.1 GB"),
-        (10**16, "10000.0 TB"),
+        (10**16, "10000 TB"),
     ],
 )
 def test_sizes_are_told_in_units_of_a_thousand(size: int, said: str) -> None:

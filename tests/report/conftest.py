@@ -21,11 +21,18 @@ def demo_reports(demo_built: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     ini.write_text(f"[pytest]\naddopts = --import-mode=importlib\ncompliance_fixers = {CHECKOUT / 'fixers'}\n")
     command = [sys.executable, "-m", "pytest", "-q", "-c", ini, f"--rootdir={folder}", "-p", "no:cacheprovider"]
     done = subprocess.run(
-        [*command, POLICIES, *flags, f"--junit-xml={folder / 'pytest.xml'}"],
+        [
+            *command,
+            POLICIES,
+            *flags,
+            f"--junit-xml={folder / 'pytest.xml'}",
+            f"--html={folder / 'audit.html'}",
+            "--self-contained-html",
+        ],
         cwd=demo_built,
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 1, done.stdout + done.stderr
-    return {**files, "pytest": folder / "pytest.xml"}
+    return {**files, "pytest": folder / "pytest.xml", "html": folder / "audit.html"}

@@ -142,7 +142,7 @@ def test_a_row_says_policy_severity_entity_and_outcome(opened: Callable[..., Any
     assert row["Entity"] == "experiment test_experiment"
     assert row["Outcome"].startswith("FAILED: No test experiments")
     assert "found: test_experiment; expected: retired" in row["Outcome"]
-    assert "--fix: Rename so that the name is free again" in row["Outcome"]
+    assert "what --fix would do: Rename so that the name is free again" in row["Outcome"]
     passed = next(row for row in table if row["Policy"] == "ART003")
     assert passed["Outcome"].strip() == "PASSED: Every row's artifacts can be reached"
     head = page.inner_text(".compliance-head")
@@ -155,7 +155,7 @@ def test_a_row_says_policy_severity_entity_and_outcome(opened: Callable[..., Any
     page.click("[role=tab]:text-is('Production')")
     assert re.search(r"Experiment\s+credit_production\s+Run\s+champion [0-9a-f]{32}", page.inner_text(".c-card"))
     page.click("[role=tab]:text-is('Experiments')")
-    assert re.search(r"credit_selection\s+3\s+4\.1 kB\s+2\.0 kB", page.inner_text(".c-bytes"))
+    assert re.search(r"credit_selection\s+nobody named\s+3\s+4\.1 kB\s+2\.0 kB", page.inner_text(".c-holdings"))
 
 
 def test_the_filters_hide_and_show_rows(opened: Callable[..., Any], gate: Gate, messy: Lab) -> None:
@@ -196,7 +196,7 @@ def test_fixed_is_shown_with_what_was_done(opened: Callable[..., Any], gate: Gat
     before = "experiment test_experiment: looks like a test; found: test_experiment; expected: retired"
     assert before in repaired, "what it was stands beside what was done"
     assert "set tag lifecycle of experiment 4 to 'archived'" in repaired
-    assert page.inner_text(".c-verdict h1").startswith("PARTIAL"), "rules that load models were not asked"
+    assert page.inner_text(".c-verdict h1").startswith("INCOMPLETE"), "rules that load models were not asked"
     assert "6 checks mended by this run" in page.inner_text(".c-answers")
 
 

@@ -102,9 +102,9 @@ def test_the_first_screen_answers_what_people_ask(shown: Callable[..., Any], pag
 
 def test_causes_come_before_what_follows_from_them(shown: Callable[..., Any], pages: dict[str, Path]) -> None:
     first = shown(pages["ordinary"]).locator(".c-first li").all_inner_texts()
-    assert first[0].startswith("critical EXP001 experiment fraud-lgbm-04: is wrong in way 0 and 1 more.")
-    assert "It blocks EXP006" in first[0]
-    assert [text.split()[0] for text in first] == ["critical", "critical", "critical", "high", "high"]
+    assert first[0].startswith("critical EXP001 2 experiments: is wrong in way 0 to 36 e.g. fraud-lgbm-04 (0),")
+    assert first[0].endswith("It blocks EXP009.")
+    assert [text.split()[0] for text in first] == ["critical", "critical", "high", "high", "high"]
 
 
 def test_every_filter_leaves_what_it_says(shown: Callable[..., Any], pages: dict[str, Path]) -> None:
@@ -121,8 +121,8 @@ def test_every_filter_leaves_what_it_says(shown: Callable[..., Any], pages: dict
         assert listed(page) == number, name
         page.click(".c-filters button[type=reset]")
         page.wait_for_function("document.querySelector('.c-count').textContent.startsWith('60')")
-    page.fill("#c-by-search", "CREDIT way 1")
-    assert listed(page) == 0, "the text of a finding says no 'way 1'"
+    page.fill("#c-by-search", "CREDIT churn")
+    assert listed(page) == 0, "no finding says both"
     page.fill("#c-by-search", "credit  EXP002")
     assert listed(page) == 5
     page.fill("#c-by-search", "000000000000000d")
@@ -190,7 +190,8 @@ def test_each_part_tells_its_facts(shown: Callable[..., Any], pages: dict[str, P
         assert text in part("Production")
     bytes_of = part("Experiments")
     assert "123 MB of it reclaimable" in bytes_of
-    assert re.search(r"churn\s+5\s+3.0 kB\s+1.2 kB", bytes_of)
+    assert re.search(r"churn\s+team churn\s+5\s+3.0 kB\s+1.2 kB", bytes_of)
+    assert bytes_of.count("nobody named") == 1
     assert page.locator(".c-map .c-heat-critical").count() == 3
     assert re.search(r"RUN001\s+run fraud-lgbm-04\s+run fraud-lgbm-04: is stuck\s+set tag a", part("Repair"))
     assert "EXP001 Rule fraud-lgbm-04: 1 failed" in part("Clauses")
@@ -286,6 +287,11 @@ def test_paper_gets_everything(shown: Callable[..., Any], pages: dict[str, Path]
     assert not page.locator("#results-table").is_visible()
 
 
+def test_that_of_the_demo_store_fits_four_pages(shown: Callable[..., Any], demo_reports: dict[str, Path]) -> None:
+    printed = shown(demo_reports["html"]).pdf(format="A4")
+    assert len(re.findall(rb"/Type\s*/Page\b", printed)) == 4
+
+
 def test_ten_thousand_findings_are_drawn_as_far_as_they_are_looked_at(
     shown: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -329,7 +335,7 @@ def test_ten_thousand_findings_are_drawn_as_far_as_they_are_looked_at(
         ({}, "PASS nothing that was asked fails the gate", "Nothing found against it. This is evidence"),
         (
             {"head": ("PARTIAL: 3 rules were not asked",)},
-            "PARTIAL nothing that was asked fails, and not everything",
+            "INCOMPLETE nothing that was asked fails, and not everything",
             "Nothing found against it. Not everything was judged.",
         ),
     ],

@@ -98,6 +98,9 @@ def test_the_verdict_is_the_first_line_and_the_last() -> None:
     assert narrow[0].startswith("FAIL  2 critical")
     assert narrow[-1] == narrow[0]
     assert narrow[1].startswith("      ")
+    assert "reclaimable" not in narrow[-2], "an indented line at the end would belong to nothing"
+    cut = shown(check("RUN002", problem(1, message="is " + "words " * 60)), width=80)
+    assert next(line for line in cut if line.endswith(" …")).endswith(" words …")
     assert max(map(len, narrow)) <= 80
 
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest_html
+import reports
 from pytest_html.util import _read_template
 
 from mlflow_compliance.audit.results import (
@@ -17,7 +18,6 @@ from mlflow_compliance.audit.results import (
     NotJudged,
     ProductFacts,
     Report,
-    Result,
     RuleFacts,
     Summary,
     WaivedBy,
@@ -32,12 +32,10 @@ STATUSES = ("failing", "failing", "warning", "known", "waived")
 
 def problem(number: int, name: str, status: str = "failing") -> FoundProblem:
     """One finding about something of that name; every field says something."""
-    severity = SEVERITIES[number % 4]
-    return FoundProblem(
-        text=f"experiment {name}: is wrong; found: {name}; expected: right",
+    return reports.problem(
+        number,
         code="wrong",
-        fingerprint=f"{number:016x}",
-        severity=severity,
+        severity=SEVERITIES[number % 4],
         entity=f"experiment {name}",
         message=f"is wrong in way {number}",
         observed=name,
@@ -45,12 +43,9 @@ def problem(number: int, name: str, status: str = "failing") -> FoundProblem:
         remedy="set a tag (1 change)" if number % 2 else "only people know",
         toml=f'[experiments]\ntest_names = ["{number}"]' if number % 3 == 0 else "",
         cause=("EXP001", f"experiment {name}") if number % 7 == 6 else None,
-        kind="experiment",
-        key=str(number),
-        name=name,
         experiment=name,
         fixable=bool(number % 2),
-        advice=f"call log_model(..., name={name!r})",
+        advice=f"call `log_model(..., name={name!r})`",
         owner=f"team {name}",
         contact="#ml",
         status=status,
@@ -61,51 +56,44 @@ def problem(number: int, name: str, status: str = "failing") -> FoundProblem:
 def full_report(names: list[str], findings: int = 60) -> Report:
     """A report with everything that one can have: all statuses, a repair, a history, a baseline, clauses, waivers."""
     rules = [f"EXP{number:03}" for number in range(1, 13)]
-    results = []
-    for at, rule in enumerate(rules):
-        own = tuple(
-            problem(number, names[number % len(names)], STATUSES[number % 5])
-            for number in range(at, findings, len(rules))
+    results = [
+        reports.result(
+            rule,
+            *(
+                problem(number, names[number % len(names)], STATUSES[number % 5])
+                for number in range(at, findings, len(rules))
+            ),
+            title=f"Rule {names[at % len(names)]}",
+            severity=SEVERITIES[at % 4],
+            entity=f"experiment {names[at % len(names)]}",
+            examined=(("experiment", str(at)),),
+            nodeid=f"policies/test_x.py::test_{at}[experiment-{at}]",
+            notes=(f"note about {names[0]}",),
         )
-        fails = any(found.status == "failing" for found in own)
-        results.append(
-            Result(
-                policy=rule,
-                title=f"Rule {names[at % len(names)]}",
-                severity=SEVERITIES[at % 4],
-                outcome="failed" if fails else "passed",
-                entity=f"experiment {names[at % len(names)]}",
-                findings=own,
-                examined=(("experiment", str(at)),),
-                nodeid=f"policies/test_x.py::test_{at}[experiment-{at}]",
-                fails=fails,
-                notes=(f"note about {names[0]}",),
-            )
-        )
-    results.append(
-        Result(
+        for at, rule in enumerate(rules)
+    ]
+    results += [
+        reports.result(
             "RUN001",
-            "Runs end",
-            "medium",
-            "fixed",
+            severity="medium",
+            outcome="fixed",
             entity=f"run {names[0]}",
             was=(f"run {names[0]}: is stuck",),
             done=(f"set tag a of run {names[0]}",),
-            nodeid="policies/test_x.py::test_fixed",
-        )
-    )
-    results.append(
-        Result(
+        ),
+        reports.result(
             "MOD002",
-            "Models are safe",
-            "critical",
-            "not evaluated",
+            severity="critical",
+            outcome="not evaluated",
             unevaluated=(NotJudged(f"model {names[0]}", "unread", f"the bucket of {names[0]} is down"),),
-            nodeid="policies/test_x.py::test_unread",
             fails=True,
-        )
-    )
-    summary = Summary(
+        ),
+    ]
+    return Report(_summary(names, rules), tuple(results))
+
+
+def _summary(names: list[str], rules: list[str]) -> Summary:
+    return reports.summary(
         head=(f"store: sqlite:////srv/{names[0]}.db",),
         read_at="2026-11-26 22:24:27 UTC",
         repair=(Line("repair: 1 of 1 changes made"),),
@@ -130,7 +118,9 @@ def full_report(names: list[str], findings: int = 60) -> Report:
             ProductFacts(name="fraud"),
         ),
         experiments=tuple(
-            ExperimentFacts(str(number), name, "active", 5, "", 1000 * number, 400 * number)
+            ExperimentFacts(
+                str(number), name, "active", 5, f"team {name}" if number else "", 1000 * number, 400 * number
+            )
             for number, name in enumerate(names)
         ),
         reclaimable=123_456_789,
@@ -138,10 +128,8 @@ def full_report(names: list[str], findings: int = 60) -> Report:
         warnings=("a waiver expires in 3 days",),
         uri=f"sqlite:////srv/{names[0]}.db",
         settings="compliance.toml",
-        settings_sha256="ab" * 32,
         who="dana",
         host="gate",
-        versions=(("pytest-mlflow-compliance", "0.1.0"), ("mlflow", "3.17.2")),
         journals=("20261126-222427-abcdef",),
         history=(
             HistoryPoint("2026-09-01T08:00:00+00:00", ok=False, failing={"high": 4, "low": 9}, waived=0),
@@ -155,7 +143,6 @@ def full_report(names: list[str], findings: int = 60) -> Report:
             ),
         ),
     )
-    return Report(summary, tuple(results))
 
 
 def written(report: Report, path: Path) -> Path:

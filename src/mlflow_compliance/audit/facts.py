@@ -8,6 +8,7 @@ from collections import Counter
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
+from mlflow_compliance.audit.owners import owner_of
 from mlflow_compliance.audit.results import ExperimentFacts, ProductFacts
 from mlflow_compliance.errors import ComplianceError
 from mlflow_compliance.production.claims import claimed_by, current_run, primary_of
@@ -98,7 +99,7 @@ def _hash_of(run: Run | None, loaded: Resolution | None, product: Product, snaps
 
 
 def experiments_of(context: Context) -> tuple[ExperimentFacts, ...]:
-    """Every experiment with its runs and, where files were read, the bytes that it takes."""
+    """Every experiment with its owner, its runs and, where files were read, the bytes that it takes."""
     snapshot = context.snapshot
     taken, repeats = _bytes_of(snapshot.artifacts) if snapshot.artifacts else (Counter[str](), Counter[str]())
     read = snapshot.artifacts is not None
@@ -108,6 +109,7 @@ def experiments_of(context: Context) -> tuple[ExperimentFacts, ...]:
             name=without_secrets(item.name),
             lifecycle=item.lifecycle,
             runs=sum(item.runs.values()),
+            owner=without_secrets(owner_of(item.ref, context).owner),
             bytes=taken[key] if read and not _unknown(key, snapshot) else None,
             reclaimable=repeats[key] if read and not _unknown(key, snapshot) else None,
         )

@@ -12,6 +12,7 @@ from mlflow_compliance.settings.schema import folded
 from mlflow_compliance.snapshot.artifacts import Artifacts
 from mlflow_compliance.snapshot.entities import DEFAULT
 from mlflow_compliance.snapshot.snapshot import Snapshot
+from mlflow_compliance.words import several
 
 FEW = 3
 """Names in one sentence."""
@@ -34,7 +35,7 @@ def _database(snapshot: Snapshot) -> Iterator[str]:
     if snapshot.lost_rows:
         yield "rows whose parent row is not there (STO002)"
     if snapshot.damaged:
-        yield f"{_many(len(snapshot.damaged), 'file')} of the store cannot be read (STO005)"
+        yield f"{several(len(snapshot.damaged), 'file')} of the store cannot be read (STO005)"
     if snapshot.other_workspaces:
         yield f"not read: {_names(snapshot.other_workspaces)} (other workspaces)"
 
@@ -43,12 +44,12 @@ def _experiments(snapshot: Snapshot) -> Iterator[str]:
     active = list(snapshot.active_experiments())
     default = snapshot.experiments.get(DEFAULT)
     if default is not None and default.active and default.count():
-        yield f"{_many(default.count(), 'run')} in MLflow's Default experiment, where runs go that name none (EXP003)"
+        yield f"{several(default.count(), 'run')} in MLflow's Default experiment, where runs go that name none (EXP003)"
     if default is not None and not default.active:
         yield "MLflow's Default experiment is deleted (EXP005)"
     running = sum(item.count(status="RUNNING") for item in active)
     if running:
-        yield f"{_many(running, 'run')} RUNNING; RUN001 tells those without a sign of life ([runs] running_max_hours)"
+        yield f"{several(running, 'run')} RUNNING; RUN001 tells those without a sign of life ([runs] running_max_hours)"
     alike = defaultdict(list)
     for item in active:
         alike[folded(item.name)].append(item.name)
@@ -58,10 +59,10 @@ def _experiments(snapshot: Snapshot) -> Iterator[str]:
     odd = [repr(item.name) for item in active if printable(item.name) != item.name or item.name != item.name.strip()]
     if odd:
         what = "of experiments with spaces at an end, or characters that nobody sees"
-        yield f"{_many(len(odd), 'name')} {what}: {_names(odd)}"
+        yield f"{several(len(odd), 'name')} {what}: {_names(odd)}"
     kept = [item.name for item in snapshot.experiments.values() if not item.active and item.name != item.retired_name]
     if kept:
-        yield f"{_many(len(kept), 'deleted experiment')} whose names nobody can use again: {_names(kept)} (EXP004)"
+        yield f"{several(len(kept), 'deleted experiment')} whose names nobody can use again: {_names(kept)} (EXP004)"
 
 
 def _registry(context: Context) -> Iterator[str]:
@@ -70,7 +71,7 @@ def _registry(context: Context) -> Iterator[str]:
     left = [model.name for model in models if model.name not in named]
     if left:
         what = "in no product, since nothing says that they are in production"
-        yield f"{_many(len(left), 'registered model')} {what}: {_names(left)}"
+        yield f"{several(len(left), 'registered model')} {what}: {_names(left)}"
     staged = [
         f"{model.name} {version.version}"
         for model in models
@@ -78,7 +79,7 @@ def _registry(context: Context) -> Iterator[str]:
         if version.stage not in ("", "None")
     ]
     if staged:
-        yield f"{_many(len(staged), 'version')} with stages, which MLflow gives up: {_names(staged)} (REG003)"
+        yield f"{several(len(staged), 'version')} with stages, which MLflow gives up: {_names(staged)} (REG003)"
     dangling = [
         f"{model.name}@{alias}"
         for model in models
@@ -102,16 +103,12 @@ def _files(artifacts: Artifacts) -> Iterator[str]:
     away = [item for item in artifacts.unreachable if item.place not in known]
     if away:
         rows, places = sum(item.rows for item in away), [item.place for item in away]
-        yield f"the files of {_many(rows, 'row')} are not to be reached: {_names(places)} (ART003)"
+        yield f"the files of {several(rows, 'row')} are not to be reached: {_names(places)} (ART003)"
     if artifacts.ownerless:
         size = sum(item.size for item in artifacts.ownerless.values())
-        yield f"{_many(len(artifacts.ownerless), 'folder')} of {size} bytes that no row owns (ART002)"
+        yield f"{several(len(artifacts.ownerless), 'folder')} of {size} bytes that no row owns (ART002)"
     if artifacts.unread:
-        yield f"{_many(len(artifacts.unread), 'path')} that cannot be read: {_names(list(artifacts.unread))}"
-
-
-def _many(number: int, what: str) -> str:
-    return f"{number} {what}{'s' * (number != 1)}"
+        yield f"{several(len(artifacts.unread), 'path')} that cannot be read: {_names(list(artifacts.unread))}"
 
 
 def _names(names: list[str] | tuple[str, ...]) -> str:

@@ -78,11 +78,6 @@ class FoundProblem:
     status: str = FAILING
     waiver: WaivedBy | None = None
 
-    @property
-    def way_out(self) -> str:
-        """What --fix would do; where it does nothing, why not, and what people can do: where there is one column."""
-        return self.remedy if self.fixable else "; ".join(filter(None, (self.remedy, self.advice)))
-
 
 @dataclass(frozen=True)
 class NotJudged:
@@ -204,6 +199,7 @@ class ExperimentFacts:
     lifecycle: str
     runs: int
     owner: str = ""
+    """Who answers for it by the settings or by its tags; empty where neither says so."""
     bytes: int | None = None
     reclaimable: int | None = None
 

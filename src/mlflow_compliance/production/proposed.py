@@ -27,19 +27,27 @@ def likely_tests(context: Context) -> list[Experiment]:
     return [item for item in active if settings.looks_like_a_test(item) and not is_claimed(item, context)]
 
 
+def must_be_classified(experiment: Experiment, context: Context) -> bool:
+    """Whether a tag or a setting must say what an experiment is: no product claims it, it is no test, and MLflow's
+    Default experiment holds runs.
+    """
+    settings = context.settings
+    unused = experiment.experiment_id == DEFAULT and not experiment.count()
+    test = settings.is_test(experiment) or settings.looks_like_a_test(experiment)
+    return not (unused or test or is_claimed(experiment, context))
+
+
 def unclassified(context: Context) -> list[Experiment]:
     """Active experiments with work in them that nothing says what it is: no product, no tag, no setting, and not even
     their names.
     """
-    settings = context.settings
-    claimed = {claim.experiment_id for claim in claims_in(context)}
+    settings, rules = context.settings, context.settings.experiments
     return [
         item
         for item in context.snapshot.active_experiments()
-        if item.experiment_id not in claimed
-        and (item.experiment_id != DEFAULT or item.count())
-        and item.tags.get(settings.experiments.lifecycle_tag) not in settings.experiments.lifecycle_values
-        and not (settings.is_test(item) or settings.looks_like_a_test(item) or settings.is_development(item))
+        if must_be_classified(item, context)
+        and item.tags.get(rules.lifecycle_tag) not in rules.lifecycle_values
+        and not settings.is_development(item)
     ]
 
 

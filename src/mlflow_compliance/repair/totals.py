@@ -7,8 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from mlflow_compliance.changes import Applicability, Change, LinkDuplicate, MoveToQuarantine
 from mlflow_compliance.snapshot.snapshot import Snapshot
-
-_UNITS = ("bytes", "kB", "MB", "GB", "TB")
+from mlflow_compliance.words import size_of
 
 
 def totals(changes: Sequence[Change], start: Snapshot) -> str:
@@ -49,11 +48,3 @@ def _saved(changes: Sequence[Change], start: Snapshot) -> int:
     freed = set(copies.values())
     freed -= {file.copy for path, file in files.items() if file.copy in freed and path not in links}
     return sum({copies[path]: size for path, size in links.items() if copies[path] in freed}.values())
-
-
-def size_of(number: int) -> str:
-    """A number of bytes for people, in units of a thousand."""
-    amount, unit = float(number), 0
-    while amount >= 999.95 and unit < len(_UNITS) - 1:
-        amount, unit = amount / 1000, unit + 1
-    return f"{number} byte{'s' * (number != 1)}" if not unit else f"{amount:.1f} {_UNITS[unit]}"

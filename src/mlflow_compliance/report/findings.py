@@ -28,7 +28,7 @@ ROOM = 40
 HEADING = " rule   severity  what is wrong"
 FIX, YOU, CHECK = "what --fix would do", "what you can do", "its check"
 _LABEL = max(map(len, (FIX, YOU, CHECK)))
-MORE = "one rule: --compliance-rules=EXP003, every finding: --compliance-show=all"
+MORE = "every finding: --compliance-show=all"
 _FEW = 2
 """Lines of one text."""
 _WORTH_IT = 40

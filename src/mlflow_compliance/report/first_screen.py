@@ -6,22 +6,24 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from mlflow_compliance.audit.results import FAILING, KNOWN, WAIVED, WARNING
-from mlflow_compliance.report.causes import groups_of
-from mlflow_compliance.report.markup import day, many, named, safe, severity_mark, size, table
+from mlflow_compliance.report.groups import groups_of
+from mlflow_compliance.report.markup import day, named, safe, severity_mark, table
 from mlflow_compliance.report.severities import SEVERITIES, rank
 from mlflow_compliance.report.trend import trend
+from mlflow_compliance.report.verdict import FAIL, INCOMPLETE, PASS, by_severity, facts_of, verdict_of
+from mlflow_compliance.words import several
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from mlflow_compliance.audit.results import HistoryPoint, ProductFacts, Report
-    from mlflow_compliance.report.causes import Group
+    from mlflow_compliance.report.groups import Group
 
 _FIRST = 5
 """Causes that are shown on the first screen."""
 _FEW = 2
 """Products that are named on the first screen."""
-_SIGNS = {"pass": "M14 25l7 7 14-15", "fail": "M16 16l16 16M32 16L16 32", "partial": "M24 13v14M24 33v2"}
+_SIGNS = {PASS: "M14 25l7 7 14-15", FAIL: "M16 16l16 16M32 16L16 32", INCOMPLETE: "M24 13v14M24 33v2"}
 
 
 def first_screen(report: Report) -> str:
@@ -37,34 +39,25 @@ def _part(key: str, title: str, html: str) -> str:
     return f'<section aria-labelledby="c-{key}-head"><h2 id="c-{key}-head">{title}</h2>{html}</section>'
 
 
-def _state(report: Report) -> str:
-    if not report.ok:
-        return "fail"
-    return "partial" if report.partial or report.counts.not_evaluated else "pass"
-
-
 def _verdict(report: Report) -> str:
-    state, counts, summary = _state(report), report.counts, report.summary
+    word, counts, summary = verdict_of(report), report.counts, report.summary
     failing = sum(counts.failing.values())
     unjudged = sum(result.fails and not result.findings for result in report.results)
-    words = [many(failing, "finding") + f" fail{'s' * (failing == 1)} the gate"] if failing else []
-    words += [f"{many(unjudged, 'check')} could not judge what must be judged"] if unjudged else []
+    words = [several(failing, "finding") + f" fail{'s' * (failing == 1)} the gate"] if failing else []
+    words += [f"{several(unjudged, 'check')} could not judge what must be judged"] if unjudged else []
     words += [line.text for line in summary.repair if not line.ok][:1]
-    words += ["not everything was asked"] if state == "fail" and report.partial else []
-    if state == "partial":
+    words += ["not everything was asked"] if word == FAIL and report.partial else []
+    if word == INCOMPLETE:
         words = ["nothing that was asked fails, and not everything was asked or could be judged"]
-    elif state == "pass":
+    elif word == PASS:
         words = ["nothing that was asked fails the gate"]
-    kinds = " · ".join(f"{counts.failing[each]} {each}" for each in SEVERITIES if counts.failing.get(each))
-    facts = [kinds] if kinds else []
-    ended = f"{counts.ran} ran, {counts.off} off, {counts.not_evaluated} not evaluated"
-    facts += [f"{many(counts.ran + counts.off, 'rule')}: {ended}", f"{counts.fixable} fixable"]
-    facts += [f"{size(summary.reclaimable)} reclaimable"] if summary.reclaimable is not None else []
+    facts = [by_severity(counts.failing), *facts_of(report)]
+    told = " ".join(f"<span>{safe(fact)}</span>" for fact in facts if fact)
     return (
-        f'<header class="c-verdict c-is-{state}">'
+        f'<header class="c-verdict c-is-{word.lower()}">'
         '<svg viewBox="0 0 48 48" aria-hidden="true"><circle cx="24" cy="24" r="21"/>'
-        f'<path d="{_SIGNS[state]}"/></svg><div><h1>{state.upper()} <span>{safe("; ".join(words))}</span></h1>'
-        f"<p>{safe('   '.join(facts))}</p><p>Store <code>{named(summary.uri, 200)}</code></p></div></header>"
+        f'<path d="{_SIGNS[word]}"/></svg><div><h1>{word} <span>{safe("; ".join(words))}</span></h1>'
+        f'<p class="c-verdict-facts">{told}</p><p>Store <code>{named(summary.uri, 200)}</code></p></div></header>'
     )
 
 
@@ -82,10 +75,10 @@ def _answers(report: Report) -> str:
 
 
 def _compliant(report: Report) -> str:
-    state, worst = _state(report), min(report.counts.failing, key=rank, default="")
-    if state == "fail":
+    word, worst = verdict_of(report), min(report.counts.failing, key=rank, default="")
+    if word == FAIL:
         return f"<strong>No.</strong> The worst finding is {severity_mark(worst)}" if worst else "<strong>No.</strong>"
-    limits = " Not everything was judged." if state == "partial" else ""
+    limits = " Not everything was judged." if word == INCOMPLETE else ""
     found = "What was found does not fail the gate" if report.findings else "Nothing found against it"
     return f"<strong>{found}.</strong>{limits} This is evidence, not a statement of legal compliance."
 
@@ -96,7 +89,7 @@ def _production(report: Report) -> str:
         return "The settings name no product."
     lines = [_in_service(product) for product in products[:_FEW]]
     more = len(products) - _FEW
-    return "<br>".join(lines) + (f"<br>and {many(more, 'more product')}" if more > 0 else "")
+    return "<br>".join(lines) + (f"<br>and {several(more, 'more product')}" if more > 0 else "")
 
 
 def _in_service(product: ProductFacts) -> str:
@@ -105,8 +98,12 @@ def _in_service(product: ProductFacts) -> str:
     what = (
         f"version {safe(product.version, 20)}" if product.version else f"run {named(product.run or product.run_id, 40)}"
     )
-    since = f" since {day(product.since)}" if product.since else ", since when is not on record"
+    since = f" since {_day(product.since)}" if product.since else ", since when is not on record"
     return f"{named(product.name, 40)}: <strong>{what}</strong>{since}"
+
+
+def _day(time: str) -> str:
+    return f'<span class="c-nowrap">{day(time)}</span>'
 
 
 def _waived(report: Report) -> str:
@@ -114,11 +111,11 @@ def _waived(report: Report) -> str:
     if not waivers:
         return "Nothing."
     ends = sorted({waiver.expires for waiver in waivers if waiver.expires})
-    until = f", until {day(ends[0])}" if ends else ""
-    until += f" to {day(ends[-1])}" if len(ends) > 1 else ""
+    until = f", until {_day(ends[0])}" if ends else ""
+    until += f" to {_day(ends[-1])}" if len(ends) > 1 else ""
     owners = sorted({waiver.owner for waiver in waivers if waiver.owner})
     by = f" by {', '.join(named(owner, 30) for owner in owners[:_FEW])}" if owners else ""
-    return f"<strong>{many(len(waivers), 'finding')}</strong>{until}{by}"
+    return f"<strong>{several(len(waivers), 'finding')}</strong>{until}{by}"
 
 
 def _changed(report: Report) -> str:
@@ -138,15 +135,15 @@ def _changes(report: Report) -> Iterator[str]:
         yield f"<strong>{new} new</strong>, {baseline.known} known, {gone} gone against the baseline"
     mended = sum(result.fixed for result in report.results)
     if mended:
-        yield f"<strong>{many(mended, 'check')}</strong> mended by this run"
+        yield f"<strong>{several(mended, 'check')}</strong> mended by this run"
 
 
 def _since_last(report: Report, last: HistoryPoint) -> str:
     if last.fingerprints is None:
         before, now = sum(last.failing.values()), sum(report.counts.failing.values())
-        return f"<strong>{now} fail</strong>, {before} did on {day(last.at)}"
+        return f"<strong>{now} fail</strong>, {before} did on {_day(last.at)}"
     new, gone = new_and_gone(report, last)
-    return f"<strong>{new} new, {gone} gone</strong> since {day(last.at)}"
+    return f"<strong>{new} new, {gone} gone</strong> since {_day(last.at)}"
 
 
 def new_and_gone(report: Report, last: HistoryPoint) -> tuple[int, int]:
@@ -206,24 +203,27 @@ def _number(severity: str, key: str, number: int, *, told: bool) -> str:
 
 
 def _first(report: Report) -> str:
-    groups = groups_of(report)
+    """What to mend first: causes before what follows from them, then by severity and by how much they block."""
+    groups = sorted(
+        (group for group in groups_of(report) if group.status == FAILING),
+        key=lambda group: (bool(group.follows), rank(group.worst), -len(group.blocks), -len(group.findings)),
+    )
     if not groups:
         return f'<p class="c-calm">{"Nothing." if report.ok else "What could not be judged: see Evidence."}</p>'
+    counts = report.counts
     items = "".join(map(_cause, groups[:_FIRST]))
     more = len(groups) - _FIRST
-    fixable = sum(finding.fixable for group in groups for finding in group.findings)
-    total = sum(len(group.findings) for group in groups)
-    lead = f"<code>pytest --fix</code> would mend {fixable} of {many(total, 'finding')}." if fixable else ""
-    rest = f'<p><a href="#c-findings">and {many(more, "more cause")}</a></p>' if more > 0 else ""
+    total = several(sum(counts.failing.values()), "finding")
+    lead = f"<code>pytest --fix</code> would mend {counts.fixable:,} of {total}." if counts.fixable else ""
+    rest = f'<p><a href="#c-findings">and {several(more, "more cause")}</a></p>' if more > 0 else ""
     return f'<p class="c-lead">{lead}</p><ol class="c-first">{items}</ol>{rest}'
 
 
 def _cause(group: Group) -> str:
-    finding, count = group.findings[0], len(group.findings)
-    more = f" and {count - 1} more" if count > 1 else ""
+    finding, policy = group.findings[0], safe(group.policy)
     blocks = f" It blocks {safe(', '.join(group.blocks))}." if group.blocks else ""
-    policy = safe(group.result.policy)
+    one = f"{named(finding.entity, 80)}: {safe(finding.message, 140)}"
     return (
         f'<li>{severity_mark(group.severity)} <a href="#c-findings" data-rule="{policy}">{policy}</a> '
-        f"<span>{named(finding.entity, 80)}: {safe(finding.message, 140)}{more}.{blocks}</span></li>"
+        f"<span>{one if len(group.findings) == 1 else named(group.sentence(), 240)}.{blocks}</span></li>"
     )

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from mlflow_compliance.audit.results import FAILING, STATUSES
 from mlflow_compliance.report.following import first_causes
-from mlflow_compliance.report.layout import EXAMPLES, examples, several
+from mlflow_compliance.report.layout import EXAMPLES, examples
 from mlflow_compliance.report.severities import rank
+from mlflow_compliance.words import several
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -54,7 +55,7 @@ class Group:
                 filter(None, (first.entity, before, examples(between, _WORDS if few == EXAMPLES else few), after))
             )
         kinds = {finding.kind or finding.entity.partition(" ")[0] for finding in self.findings}
-        what = " ".join(filter(None, (before, "…" if between else "", after)))
+        what = " ".join(filter(None, (before, _spread(between), after)))
         what = f"{first.message}, and the like" if what == "…" else what
         counted = several(len(names), kinds.pop()) if len(kinds) == 1 else f"{len(names):,} entities"
         more = f" ({len(self.findings):,} findings)" if len(self.findings) > len(names) else ""
@@ -108,6 +109,14 @@ def _names(findings: Sequence[FoundProblem]) -> list[str]:
     entities = {(item.kind, item.key or item.entity): item.name or item.entity for item in findings}
     used = Counter(entities.values())
     return [f"{label} ({key[:8]})" if used[label] > 1 else label for (_, key), label in entities.items()]
+
+
+def _spread(between: Sequence[str]) -> str:
+    """What stands for words that differ: of numbers the least and the most."""
+    numbers = sorted({int(word) for word in between if word.isdecimal()})
+    if numbers and all(word.isdecimal() for word in between):
+        return f"{numbers[0]:,} to {numbers[-1]:,}"
+    return "…" if between else ""
 
 
 def _common(messages: Sequence[str]) -> tuple[str, list[str], str]:

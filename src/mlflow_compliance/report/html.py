@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING
 
-from mlflow_compliance.report.markup import safe
+from mlflow_compliance.report.markup import prose, safe
 from mlflow_compliance.safe_text import to_copy
 
 if TYPE_CHECKING:
@@ -56,13 +56,7 @@ def _class(outcome: str) -> str:
 
 def _items(result: Result) -> str:
     items = [f"<li>{safe(line)}</li>" for line in result.done[:MOST]]
-    items += [
-        (
-            f'<li>{safe(finding.text)}<br><span class="compliance-remedy">--fix: '
-            f"{safe(finding.way_out)}</span>{_to_copy(finding)}</li>"
-        )
-        for finding in result.findings[:MOST]
-    ]
+    items += [_finding(finding) for finding in result.findings[:MOST]]
     items += [f"<li>{safe(item.entity)}: not evaluated: {safe(item.reason)}</li>" for item in result.unevaluated[:MOST]]
     items += [f"<li>{safe(result.reason)}</li>"] if result.reason else []
     entries = len(result.done) + len(result.findings) + len(result.unevaluated)
@@ -72,6 +66,16 @@ def _items(result: Result) -> str:
         return ""
     listed = f"<ul>{''.join(items)}</ul>"
     return listed if len(items) <= OPEN else f"<details><summary>{entries} entries</summary>{listed}</details>"
+
+
+def _finding(finding: FoundProblem) -> str:
+    from mlflow_compliance.report.ways_out import by_fix  # not in sessions without a policy
+
+    advice = f"<br>what you can do: {prose(finding.advice)}" if finding.advice else ""
+    return (
+        f'<li>{safe(finding.text)}<br><span class="compliance-remedy">what --fix would do: '
+        f"{prose(by_fix(finding))}{advice}</span>{_to_copy(finding)}</li>"
+    )
 
 
 def _to_copy(finding: FoundProblem) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import textwrap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -39,7 +38,7 @@ def beside(
     lines = textwrap.wrap(text + keep, room, break_on_hyphens=False) or [""]
     if most and len(lines) > most:
         lines = textwrap.wrap(text, room, break_on_hyphens=False)
-        last = lines[most - 1][: max(room - 2 - len(keep), 0)].rstrip() + f" …{keep}"
+        last = f"{_cut(lines[most - 1], room - 2 - len(keep))} …{keep}"
         lines = [*lines[: most - 1], *(textwrap.wrap(last, room, break_on_hyphens=False))]
     yield Shown(f"{head}{lines[0]}".rstrip(), style, len(head) if text else 0)
     for line in lines[1:]:
@@ -53,9 +52,17 @@ def plain(text: str, width: int | None, style: str = "", most: int = 0) -> Itera
         return
     lines = textwrap.wrap(text, width, subsequent_indent="    ", break_on_hyphens=False)
     if most and len(lines) > most:
-        lines = [*lines[: most - 1], f"{lines[most - 1][: width - 2].rstrip()} …"]
+        lines = [*lines[: most - 1], f"{_cut(lines[most - 1], width - 2)} …"]
     for line in lines:
         yield Shown(line, style)
+
+
+def _cut(line: str, room: int) -> str:
+    """The beginning of a line in so many columns, without half a word at its end where that leaves something."""
+    if len(line) <= room:
+        return line.rstrip()
+    begun = line[: max(room, 0)]
+    return (begun if line[len(begun)].isspace() else begun.rpartition(" ")[0] or begun).rstrip()
 
 
 def examples(names: Sequence[str], most: int = EXAMPLES) -> str:
@@ -69,14 +76,6 @@ def _short(name: str) -> str:
     if len(name) <= NAME:
         return name
     return f"…{name[1 - NAME :]}" if "/" in name else f"{name[: NAME - 1]}…"
-
-
-def several(number: int, kind: str) -> str:
-    """'1 experiment', '2,000 registered models'."""
-    words = kind.replace("_", " ")
-    if number != 1:
-        words = f"{words[:-1]}ies" if re.search("[^aeiou]y$", words) else f"{words}s"
-    return f"{number:,} {words}"
 
 
 def folded(lines: Sequence[str], width: int | None) -> list[str]:

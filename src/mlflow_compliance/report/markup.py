@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from html import escape
 from typing import Any
 
 from mlflow_compliance.safe_text import printable
+from mlflow_compliance.words import several, size_of
 
-_UNITS = ("bytes", "kB", "MB", "GB", "TB")
+_WORD_END = re.compile(r"(?<=[_./-])(?=\w)")
+"""Where a name without spaces may go on in the next line."""
+_CODE = re.compile(r"`([^`]+)`")
 
 
 def safe(text: object, limit: int = 2000) -> str:
     """A text that may stand in a page as it is."""
     return escape(printable(str(text), limit), quote=True)
+
+
+def prose(text: str, limit: int = 2000) -> str:
+    """A sentence with what stands between backticks, to be copied, as code."""
+    return _CODE.sub(r"<code>\1</code>", safe(text, limit))
 
 
 def deeply_safe(value: Any) -> Any:
@@ -26,10 +35,10 @@ def deeply_safe(value: Any) -> Any:
 
 
 def named(text: object, limit: int = 120) -> str:
-    """A name that somebody gave: it is cut where it is long, and its direction does not spread to what stands beside
-    it.
+    """A name that somebody gave: it is cut where it is long, breaks between its words where it can, and its direction
+    does not spread to what stands beside it.
     """
-    return f"<bdi>{safe(text, limit)}</bdi>"
+    return f"<bdi>{_WORD_END.sub('<wbr>', safe(text, limit))}</bdi>"
 
 
 def day(time: str) -> str:
@@ -37,19 +46,14 @@ def day(time: str) -> str:
     return safe(time[:10])
 
 
-def size(number: float | None) -> str:
+def size(number: int | None) -> str:
     """Bytes as people read them."""
-    if number is None:
-        return "not read"
-    step = 0
-    while number >= 1000 and step < len(_UNITS) - 1:
-        number, step = number / 1000, step + 1
-    return f"{number:.0f} {_UNITS[step]}" if step == 0 or number >= 100 else f"{number:.1f} {_UNITS[step]}"
+    return "not read" if number is None else size_of(number)
 
 
-def many(number: int, what: str) -> str:
-    """A number and its noun."""
-    return f"{number:,} {what}{'s' * (number != 1)}"
+def left_out(number: int, what: str, told: str = "") -> str:
+    """The line below a table that does not show all; nothing where it does."""
+    return f'<p class="c-note">and {several(number, f"more {what}")}{told}</p>' if number > 0 else ""
 
 
 def severity_mark(severity: str) -> str:

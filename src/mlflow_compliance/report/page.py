@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING
 
 from mlflow_compliance.report.first_screen import first_screen
 from mlflow_compliance.report.json_report import document_of
-from mlflow_compliance.report.markup import many, named, safe, severity_mark, table
+from mlflow_compliance.report.markup import named, prose, safe, severity_mark, table
 from mlflow_compliance.report.panels import panels_of
 from mlflow_compliance.report.severities import rank
+from mlflow_compliance.report.ways_out import by_fix
+from mlflow_compliance.safe_text import WHOLE
+from mlflow_compliance.words import several
 
 if TYPE_CHECKING:
     from mlflow_compliance.audit.results import FoundProblem, Report, Result
@@ -61,7 +64,7 @@ def _findings(report: Report) -> str:
     heads = ("severity", "rule", "finding", "what --fix would do", "what you can do")
     listed = table(heads, map(_row, found[:_WITHOUT_SCRIPT]), "Findings", "c-wide")
     left = len(found) - _WITHOUT_SCRIPT
-    more = f"<p>and {many(left, 'more finding')}: open this page with JavaScript to see them</p>" if left > 0 else ""
+    more = f"<p>and {several(left, 'more finding')}: open this page with JavaScript to see them</p>" if left > 0 else ""
     return f'<div id="c-list"></div><noscript>{listed}{more}</noscript>'
 
 
@@ -75,21 +78,11 @@ def _row(pair: tuple[Result, FoundProblem]) -> list[str]:
         severity_mark(finding.severity) + status,
         safe(result.policy),
         f"{named(finding.entity, 200)}: {safe(finding.message)}<br>{safe('; '.join(facts), 400)}",
-        by_fix(finding),
-        f"{'<br>'.join(safe(line, 1000) for line in finding.advice.splitlines())}{toml}",
+        prose(by_fix(finding)),
+        f"{'<br>'.join(prose(line, 1000) for line in finding.advice.splitlines())}{toml}",
     ]
-
-
-def by_fix(finding: FoundProblem) -> str:
-    """What --fix would do, or why it does nothing; what people can do has a column of its own."""
-    if finding.fixable:
-        return safe(finding.remedy)
-    said = finding.remedy if finding.remedy != finding.advice else ""
-    return safe(said if said.startswith("nothing") else f"nothing: {said}" if said else "nothing")
 
 
 def safe_lines(text: str) -> str:
     """Lines that are there to be copied, each safe by itself."""
-    from mlflow_compliance.safe_text import WHOLE
-
     return "\n".join(safe(line, WHOLE) for line in text.splitlines())

@@ -1,4 +1,4 @@
-"""The further parts of the HTML report: production, rules and bytes by experiment, the repair, clauses, evidence."""
+"""The further parts of the HTML report: production, experiments, the repair, clauses, evidence."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from mlflow_compliance.audit.results import FAILING
-from mlflow_compliance.report.markup import day, many, named, safe, severity_mark, size, table
+from mlflow_compliance.report.experiments import experiments_part
+from mlflow_compliance.report.markup import day, left_out, named, safe, severity_mark, table
 from mlflow_compliance.report.severities import rank
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
-    from mlflow_compliance.audit.results import ExperimentFacts, ProductFacts, Report, Result
+    from mlflow_compliance.audit.results import ProductFacts, Report, Result
 
-_MOST = 60
-"""Rows of a table that has one for each experiment; how many more there are is told."""
-_ELSEWHERE = "in no single experiment"
+_MOST = 600
+"""Rows of a table of evidence; how many more there are is told."""
 
 
 def panels_of(report: Report) -> Iterator[tuple[str, str, str]]:
     """(id, title, HTML) of each part that has something to say."""
     if report.summary.products:
         yield "c-production", "Production", _production(report)
-    yield "c-experiments", "Experiments", _experiments(report)
+    yield "c-experiments", "Experiments", experiments_part(report)
     if any(result.fixed for result in report.results) or report.summary.repair:
         yield "c-repair", "Repair", _repair(report)
     yield "c-clauses", "Clauses", _clauses(report)
@@ -54,83 +54,6 @@ def _card(product: ProductFacts) -> str:
         for name, value in facts
     )
     return f'<article class="c-card"><h3>{named(product.name)}</h3><dl>{rows}</dl></article>'
-
-
-def _experiments(report: Report) -> str:
-    return f"<h3>Rules by experiment</h3>{_heat_map(report)}<h3>Bytes by experiment</h3>{_bytes(report)}"
-
-
-def _heat_map(report: Report) -> str:
-    """How many findings each rule has in each experiment, as far as they fail."""
-    cells: dict[str, Counter[str]] = {}
-    worst: dict[tuple[str, str], str] = {}
-    for result, finding in report.findings:
-        if finding.status != FAILING:
-            continue
-        place = (finding.experiment or _ELSEWHERE, result.policy)
-        cells.setdefault(place[0], Counter())[place[1]] += 1
-        worst[place] = min(worst.get(place, finding.severity), finding.severity, key=rank)
-    if not cells:
-        return '<p class="c-calm">No finding fails.</p>'
-    rules = sorted(
-        {rule for _, rule in worst}, key=lambda rule: (min(rank(worst[at]) for at in worst if at[1] == rule), rule)
-    )
-    order = sorted(
-        cells, key=lambda name: (min(rank(worst[name, rule]) for rule in cells[name]), -sum(cells[name].values()), name)
-    )
-
-    def cell(name: str, rule: str) -> str:
-        number = cells[name][rule]
-        if not number:
-            return "<td></td>"
-        severity = worst[name, rule]
-        return f'<td class="c-heat c-heat-{safe(severity)}" title="{safe(f"{number} {severity}")}">{number}</td>'
-
-    rows = ([named(name, 60), *(cell(name, rule) for rule in rules)] for name in order[:_MOST])
-    titles = {rule.id: rule.title for rule in report.summary.rules}
-    heads = ("experiment", *(f'<span title="{safe(titles.get(rule, ""))}">{safe(rule)}</span>' for rule in rules))
-    return table(heads, rows, "Findings that fail, by experiment and rule", "c-map") + _left(len(order), "experiment")
-
-
-def _left(number: int, what: str) -> str:
-    return (
-        f'<p class="c-note">and {many(number - _MOST, f"more {what}")}, with less in them</p>' if number > _MOST else ""
-    )
-
-
-def _bytes(report: Report) -> str:
-    found = [item for item in report.summary.experiments if item.bytes]
-    if not found:
-        return '<p class="c-calm">No file was read, or there is none.</p>'
-    order = sorted(found, key=lambda item: (-(item.bytes or 0), item.name))
-    most = order[0].bytes or 1
-    rows = (
-        [
-            named(item.name, 60) + (" (deleted)" if item.lifecycle != "active" else ""),
-            f"{item.runs:,}",
-            size(item.bytes),
-            size(item.reclaimable),
-            _bar(item, most),
-        ]
-        for item in order[:_MOST]
-    )
-    total = f"{size(sum(item.bytes or 0 for item in found))} in all"
-    total += f", {size(report.summary.reclaimable)} of it reclaimable" if report.summary.reclaimable is not None else ""
-    heads = ("experiment", "runs", "bytes", "reclaimable", "share")
-    return (
-        f"<p>{total}.</p>"
-        + table(heads, rows, "Bytes and what of them are repeats", "c-bytes")
-        + _left(len(order), "experiment")
-    )
-
-
-def _bar(item: ExperimentFacts, most: int) -> str:
-    whole, again = 160 * (item.bytes or 0) / most, 160 * min(item.reclaimable or 0, item.bytes or 0) / most
-    return (
-        '<svg class="c-bar" viewBox="0 0 160 10" width="160" height="10" aria-hidden="true">'
-        f'<rect class="c-bar-whole" width="{whole:.1f}" height="10"/>'
-        f'<rect class="c-bar-again" width="{again:.1f}" height="10"/></svg>'
-    )
 
 
 def _repair(report: Report) -> str:
@@ -167,7 +90,7 @@ def _clauses(report: Report) -> str:
     for result in report.results:
         ended.setdefault(result.policy, []).append(result)
     rows = [
-        [safe(clause), "<br>".join(_rule_line(rule, ended.get(rule, [])) for rule in rules)]
+        [safe(clause), "".join(_rule_line(rule, ended.get(rule, [])) for rule in rules)]
         for clause, rules in sorted(clauses.items())
     ]
     return f'<p class="c-note">{note}</p>' + table(("clause", "evidence"), rows, "Evidence by clause", "c-wide")
@@ -179,7 +102,7 @@ def _rule_line(rule: str, results: list[Result]) -> str:
     outcomes = ", ".join(f"{number} {outcome}" for outcome, number in sorted(counted.items()))
     failing = [finding.severity for result in results for finding in result.findings if finding.status == FAILING]
     mark = severity_mark(min(failing, key=rank)) if failing else ""
-    return f"<strong>{safe(rule)}</strong> {safe(title)}: {safe(outcomes)} {mark}"
+    return f'<div class="c-rule"><strong>{safe(rule)}</strong> {safe(title)}: {safe(outcomes)} {mark}</div>'
 
 
 def _evidence(report: Report) -> str:
@@ -218,11 +141,7 @@ def _unjudged(report: Report) -> str:
         for result in report.results
         for item in result.unevaluated
     ]
-    if not rows:
-        return ""
-    return "<h3>Not evaluated</h3>" + table(
-        ("rule", "entity", "why"), rows[: 10 * _MOST], "What could not be judged", "c-wide"
-    )
+    return _listed("Not evaluated", ("rule", "entity", "why"), rows, "What could not be judged")
 
 
 def _waivers(report: Report) -> str:
@@ -231,5 +150,12 @@ def _waivers(report: Report) -> str:
         for result, finding in report.findings
         if (waiver := finding.waiver)
     ]
-    heads = ("rule", "entity", "reason", "owner", "until")
-    return "<h3>Waivers</h3>" + table(heads, rows[: 10 * _MOST], "What is waived", "c-wide") if rows else ""
+    return _listed("Waivers", ("rule", "entity", "reason", "owner", "until"), rows, "What is waived")
+
+
+def _listed(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> str:
+    """A table with its title, and how many rows there are beside those that it shows; nothing for none."""
+    if not rows:
+        return ""
+    left = left_out(len(rows) - _MOST, "row", ": the JSON report has them all")
+    return f"<h3>{title} ({len(rows):,})</h3>{table(heads, rows[:_MOST], caption, 'c-wide')}{left}"

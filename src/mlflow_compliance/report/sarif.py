@@ -13,7 +13,7 @@ from mlflow_compliance.report.verdict import parts_of
 from mlflow_compliance.safe_text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from mlflow_compliance.audit.results import Report
     from mlflow_compliance.report.problems import Problem
@@ -28,19 +28,20 @@ _PROGRAM = "pytest-mlflow-compliance"
 
 
 def as_sarif(report: Report) -> str:
-    problems = [item for item in problems_of(report) if item.policy != STOPPED]
+    found = problems_of(report)
+    problems = [item for item in found if item.policy != STOPPED]
+    stopped = [item.text for item in found if item.policy == STOPPED]
     rules = _rules(report, problems)
     numbers = {rule["id"]: number for number, rule in enumerate(rules)}
     driver = {"name": _PROGRAM, "informationUri": HOME, "rules": rules}
     version = dict(report.summary.versions).get(_PROGRAM)
     if version:
         driver["version"] = version
-    run = {
+    run: dict[str, Any] = {
         "tool": {"driver": driver},
-        "invocations": [_invocation(report)],
+        "invocations": [_invocation(report, stopped)],
         "originalUriBaseIds": {"SRCROOT": {"description": {"text": "the folder that the audit was started in"}}},
         "columnKind": "unicodeCodePoints",
-        "results": [_result(problem, numbers, report) for problem in problems],
         "properties": {
             "verdict": "   ".join(parts_of(report)),
             "ok": report.ok,
@@ -49,6 +50,9 @@ def as_sarif(report: Report) -> str:
             "settingsSha256": report.summary.settings_sha256,
         },
     }
+    # An empty list says that nothing is wrong, and whoever keeps alerts closes them: what did not look has no list.
+    if not stopped:
+        run["results"] = [_result(problem, numbers, report) for problem in problems]
     return json.dumps({"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}, indent=1) + "\n"
 
 
@@ -148,10 +152,9 @@ def _properties(problem: Problem) -> dict[str, Any]:
     return facts
 
 
-def _invocation(report: Report) -> dict[str, Any]:
+def _invocation(report: Report, stopped: Sequence[str]) -> dict[str, Any]:
     """Whether there is a verdict at all, and what was said of the audit as a whole."""
     summary = report.summary
-    stopped = [item.text for item in problems_of(report) if item.policy == STOPPED]
     told = [("error", text) for text in stopped]
     told += [("note" if line.ok else "error", line.text) for line in summary.repair]
     told += [("warning", text) for text in summary.warnings]

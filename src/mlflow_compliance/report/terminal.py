@@ -11,7 +11,7 @@ from mlflow_compliance.report.findings import every_row, rows_of
 from mlflow_compliance.report.layout import Shown, folded, plain
 from mlflow_compliance.report.severities import SEVERITIES
 from mlflow_compliance.report.unjudged import every_unjudged, not_applicable, notes, unjudged
-from mlflow_compliance.report.verdict import FAIL, PASS, parts_of, verdict_of
+from mlflow_compliance.report.verdict import FAIL, INCOMPLETE, PASS, parts_of, verdict_of
 from mlflow_compliance.safe_text import WHOLE, printable, to_copy
 from mlflow_compliance.settings.flags import ALL, FINDINGS, SUMMARY
 
@@ -35,7 +35,7 @@ TO_COPY = "to be copied into compliance.toml:"
 _STYLES: dict[str, dict[str, bool]] = {
     FAIL: {"red": True, "bold": True},
     PASS: {"green": True, "bold": True},
-    "INCOMPLETE": {"yellow": True, "bold": True},
+    INCOMPLETE: {"yellow": True, "bold": True},
     "critical": {"red": True, "bold": True},
     "high": {"red": True},
     "medium": {"yellow": True},
@@ -91,7 +91,7 @@ def lines_of(
         copied = list(_to_copy(report, width))
         lines = LINES if len(results) > MANY else 2 * SCREEN
         lines = lines if width is None or width > WIDE else lines * WIDE // width
-        room = lines - len(copied) - 2 * len(verdict) - _around(report, columns or width or WIDE)
+        room = lines - len(copied) - len(verdict) - 1 - _around(report, columns or width or WIDE)
         rows = list(rows_of(report, width, room - len(before)))
         if len(rows) > room - len(before):  # findings are told first
             before = [*_first_facts(report, width, _LATER + _SIZES), *_told(report, width), *unjudged(results, width)]
@@ -99,7 +99,7 @@ def lines_of(
         yield from before
         yield from rows
         yield from copied
-    yield from reversed(verdict)
+    yield verdict[0]  # what did not fit beside it stands at the head alone: here nothing would say what it is
 
 
 def _beside(results: Sequence[Result], width: int | None) -> Iterator[Shown]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mlflow_compliance.report.markup import day, many, safe
+from mlflow_compliance.report.markup import day, safe
 from mlflow_compliance.report.severities import rank
+from mlflow_compliance.words import several
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,7 +33,7 @@ def trend(report: Report) -> str:
     width = len(points) * _WIDTH
     return (
         '<section class="c-trend" aria-labelledby="c-trend-head"><h2 id="c-trend-head">Since earlier audits</h2>'
-        f"<p>{words}: {many(len(points), 'audit')}.</p>"
+        f"<p>{words}: {several(len(points), 'audit')}.</p>"
         f'<svg role="img" aria-label="{words}" viewBox="0 0 {width} 66" width="{width}" height="66">{bars}</svg>'
         "</section>"
     )

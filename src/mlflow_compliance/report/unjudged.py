@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
-from mlflow_compliance.report.layout import examples, plain, several
+from mlflow_compliance.report.layout import examples, plain
 from mlflow_compliance.safe_text import WHOLE, printable
+from mlflow_compliance.words import several
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

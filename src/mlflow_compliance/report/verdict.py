@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mlflow_compliance.repair.totals import size_of
 from mlflow_compliance.report.severities import SEVERITIES
+from mlflow_compliance.words import size_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -28,8 +28,13 @@ def verdict_of(report: Report) -> str:
 
 def parts_of(report: Report) -> Iterator[str]:
     """What the verdict rests on, the most important part first."""
-    counts = report.counts
     yield f"{verdict_of(report)}  {_how_bad(report)}"
+    yield from facts_of(report)
+
+
+def facts_of(report: Report) -> Iterator[str]:
+    """The rest of it: how much was asked, what can be mended, what is counted apart."""
+    counts = report.counts
     yield _rules(report)
     fixed = sum(result.fixed for result in report.results)
     if fixed:
@@ -37,7 +42,7 @@ def parts_of(report: Report) -> Iterator[str]:
     if counts.fixable:
         yield f"{counts.fixable:,} fixable"
     if report.summary.reclaimable:
-        yield f"{size_of(report.summary.reclaimable).replace('.0 ', ' ')} reclaimable"
+        yield f"{size_of(report.summary.reclaimable)} reclaimable"
     gone = len(report.summary.baseline.gone) if report.summary.baseline else 0
     apart = {
         "warnings": sum(counts.warning.values()),

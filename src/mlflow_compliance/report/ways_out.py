@@ -11,11 +11,12 @@ from mlflow_compliance.audit.results import FAILING, WARNING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from mlflow_compliance.audit.results import FoundProblem
     from mlflow_compliance.report.groups import Group
 
 _CHANGES = re.compile(r" \((\d+) changes?\)$")
 _SENTENCE = re.compile(r"(?<=[a-z])\. (?=[A-Z])|; ")
-_NOTHING = "nothing: "
+_NOTHING = "nothing"
 
 
 def by_the_program(group: Group, *, all_of_it: bool = False) -> str:
@@ -35,7 +36,20 @@ def by_the_program(group: Group, *, all_of_it: bool = False) -> str:
         return f"{told} ({more})" if more else told
     reasons = [item.remedy for item in group.findings if item.remedy and item.remedy != item.advice]
     told = _first(reasons, "other reasons")
-    return told if told.lower().startswith(_NOTHING) or not told else f"{_NOTHING}{told}"
+    return _as_nothing(told) if told else ""
+
+
+def by_fix(finding: FoundProblem) -> str:
+    """What --fix would do about one finding, or why it does nothing; what people can do is told beside it."""
+    if finding.fixable:
+        return finding.remedy
+    return _as_nothing(finding.remedy if finding.remedy != finding.advice else "")
+
+
+def _as_nothing(reason: str) -> str:
+    if reason.lower().startswith(_NOTHING):
+        return reason
+    return f"{_NOTHING}: {reason}" if reason else _NOTHING
 
 
 def by_people(group: Group, *, all_of_it: bool = False) -> str:

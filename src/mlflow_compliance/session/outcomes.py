@@ -1,39 +1,20 @@
-"""What a check's result says: its failure, its row in the tables, the end of the session."""
+"""What a check says when it has ended: its failure or its skip, and the Result that its report carries."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
 from mlflow_compliance.safe_text import without_secrets_in
-from mlflow_compliance.session.baseline import with_baseline_written
-from mlflow_compliance.session.history import keep
-from mlflow_compliance.session.partial import tell_junit, told_as_partial
 from mlflow_compliance.session.pasted import id_to_paste
 from mlflow_compliance.session.redaction import cut_report
 from mlflow_compliance.session.repair import Removed
-from mlflow_compliance.session.reports import stopped_report, write_reports
-from mlflow_compliance.session.state import (
-    AUDIT,
-    BEFORE,
-    EXAMINED,
-    REPORT,
-    RESULT,
-    STOPPED,
-    VIOLATIONS,
-    audit_of,
-    result_of,
-    results_of,
-    rule_of,
-)
-from mlflow_compliance.session.xdist import shared_summary
+from mlflow_compliance.session.state import AUDIT, BEFORE, EXAMINED, RESULT, VIOLATIONS, rule_of
 
 if TYPE_CHECKING:
     from mlflow_compliance.audit.audit import Audit, Remedy
-    from mlflow_compliance.audit.judging import Judge
     from mlflow_compliance.rules.finding import Finding
     from mlflow_compliance.rules.outcome import Unevaluated
     from mlflow_compliance.rules.policy import Policy
@@ -50,9 +31,6 @@ OTHERS: pytest.StashKey[int] = pytest.StashKey()
 """On a check: how much it found about entities of other owners than the one that is asked for."""
 SHOWN: pytest.StashKey[set[str]] = pytest.StashKey()
 """Lines of TOML that a failure has told: twenty findings may have the same ones."""
-_LETTERS = {"warning": "!", "known": "k", "waived": "w"}
-"""Of the outcomes of checks with findings none of which fails the gate."""
-Status = tuple[str, str, str | tuple[str, Mapping[str, bool]]]
 
 
 def fail_on_violations(item: pytest.Function) -> None:
@@ -271,7 +249,7 @@ def _reason(report: pytest.TestReport) -> str:
         return ""
     said = str(report.longrepr[2]).removeprefix("Skipped: ")
     empty = said.removeprefix("got empty parameter set for ")
-    return said if empty == said else f"there is none to look at: {empty.strip('()').replace('_', ' ')}"
+    return said if empty == said else f"there is no {empty.strip('()').replace('_', ' ')} to look at"
 
 
 def _subject(item: pytest.Item, rule: Policy, audit: Audit) -> EntityRef | None:
@@ -310,85 +288,3 @@ def _own_failure(rule: Policy, subject: EntityRef | None, call: pytest.CallInfo[
         else "no reason given"
     )
     return Finding(rule.id, entity, CRASHED, f"the check could not be carried out ({what})")
-
-
-def status(report: pytest.TestReport) -> Status | None:
-    """FIXED for a check that failed before the repair and passes now; the outcomes that pytest does not know."""
-    result = result_of(report)
-    if result is None:
-        return None
-    if result.fixed:
-        return "fixed", "f", ("FIXED (removed)" if result.removed else "FIXED", {"green": True, "bold": True})
-    if result.outcome == "not evaluated":
-        return (
-            "not evaluated",
-            "?",
-            ("NOT EVALUATED", {"red": report.failed, "yellow": not report.failed, "bold": True}),
-        )
-    if result.outcome == "not applicable":
-        return "not applicable", "-", ("NOT APPLICABLE", {"cyan": True})
-    letter = _LETTERS.get(result.outcome)
-    return (result.outcome, letter, (result.outcome.upper(), {"yellow": True})) if letter else None
-
-
-def summarize(reporter: Any, config: pytest.Config) -> None:
-    """The end of the terminal's output: what was audited, what is wrong and what --fix would do."""
-    report = config.stash.get(REPORT, None)
-    if report is None:
-        return
-    from mlflow_compliance.report.terminal import write_summary
-
-    write_summary(reporter, report, config.option.compliance_show)
-
-
-def _why_stopped(session: pytest.Session) -> str:
-    """Why this session comes to no verdict, empty where it does."""
-    if STOPPED in session.config.stash:
-        return session.config.stash[STOPPED]
-    if session.exitstatus in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR):
-        return "pytest was interrupted, or failed itself, before all checks had ended"
-    return ""
-
-
-def _judge_of(audit: Audit) -> Judge:
-    """What decides over findings; what is built in where the session was stopped because of the baseline."""
-    from mlflow_compliance.audit.judging import Judge
-    from mlflow_compliance.errors import BaselineError
-
-    try:
-        return audit.judge
-    except BaselineError:
-        return Judge.built_in()
-
-
-def finish(session: pytest.Session) -> None:
-    """Make the report and write it as the command line asks. A repair that failed in part, a plan whose rule crashed,
-    or a store that is not what was planned, is never a success.
-    """
-    audit = audit_of(session.config)
-    shared = shared_summary(session.config) if audit is None else None
-    stopped = _why_stopped(session)
-    if audit is not None and audit.opened:
-        from mlflow_compliance.audit.summary import summary_of
-
-        shared = summary_of(audit), _judge_of(audit)
-    if shared is not None:
-        from mlflow_compliance.audit.gate_summary import with_gate
-        from mlflow_compliance.audit.results import Report
-
-        summary, judge = shared
-        reporter = session.config.pluginmanager.getplugin("terminalreporter")
-        results = tuple(result for _, result in results_of(reporter))
-        summary = replace(told_as_partial(summary, session), stopped=stopped)
-        summary = with_baseline_written(with_gate(summary, results, judge), results, judge, session)
-        summary = without_secrets_in(summary)  # results were cut one by one
-        report = Report(summary, results)
-        session.config.stash[REPORT] = report
-        tell_junit(summary, session.config)
-        write_reports(report, session)
-        keep(report, session)
-    elif session.config.option.compliance_report:
-        write_reports(stopped_report(stopped or "no policy was collected"), session)
-    made = audit.repair if audit else None
-    if made is not None and made.went_wrong and session.exitstatus == pytest.ExitCode.OK:
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED

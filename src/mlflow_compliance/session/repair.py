@@ -57,15 +57,16 @@ def repair(session: pytest.Session) -> None:
 def _tell(reporter: Any, plan: Plan, show: str) -> None:
     if reporter is None:
         return
-    from mlflow_compliance.repair.brief import EXAMPLE, brief
+    from mlflow_compliance.repair.brief import brief
+    from mlflow_compliance.report.layout import plain
     from mlflow_compliance.safe_text import WHOLE, printable
 
     reporter.section("plan", sep="-")
     columns = shutil.get_terminal_size((120, 24)).columns
-    for line in plan.lines() if show == ALL else brief(plan):
-        # An example may be long; a reason is there to be read.
-        limit = columns if show != ALL and line.startswith(EXAMPLE) else WHOLE
-        reporter.write_line(printable(line, limit))
+    for line in plan.lines() if show == ALL else brief(plan, columns):
+        # Elsewhere than on a terminal somebody searches in it: there no line is broken.
+        for shown in plain(printable(line, WHOLE), columns if reporter.isatty else None):
+            reporter.write_line(shown.text)
 
 
 class Removed(pytest.Item):

@@ -1,4 +1,6 @@
-"""What pytest's own sections say at the end of its output: a policy's failure is told in ours, once."""
+"""What pytest itself shows of policies: a word and a letter for each check, and in its own sections at the end nothing
+that ours tells.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,11 @@ from typing import TYPE_CHECKING, Any
 from mlflow_compliance.session.state import result_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
+
+    import pytest
+
+    Status = tuple[str, str, str | tuple[str, Mapping[str, bool]]]
 
 _SHORT = "short_test_summary"
 _SECTIONS = (
@@ -23,6 +29,27 @@ _SECTIONS = (
 _CRASHED = "crashed"
 """Code of a finding whose traceback is needed."""
 _PRINTED = ("Captured stdout", "Captured stderr")
+_LETTERS = {"warning": "!", "known": "k", "waived": "w"}
+"""Of the outcomes of checks with findings none of which fails the gate."""
+
+
+def status(report: pytest.TestReport) -> Status | None:
+    """FIXED for a check that failed before the repair and passes now; the outcomes that pytest does not know."""
+    result = result_of(report)
+    if result is None:
+        return None
+    if result.fixed:
+        return "fixed", "f", ("FIXED (removed)" if result.removed else "FIXED", {"green": True, "bold": True})
+    if result.outcome == "not evaluated":
+        return (
+            "not evaluated",
+            "?",
+            ("NOT EVALUATED", {"red": report.failed, "yellow": not report.failed, "bold": True}),
+        )
+    if result.outcome == "not applicable":
+        return "not applicable", "-", ("NOT APPLICABLE", {"cyan": True})
+    letter = _LETTERS.get(result.outcome)
+    return (result.outcome, letter, (result.outcome.upper(), {"yellow": True})) if letter else None
 
 
 @contextmanager

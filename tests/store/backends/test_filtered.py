@@ -98,6 +98,8 @@ def test_each_question_is_asked(served: tuple[Server, Path], lab: Lab) -> None:
     model = lab.model(home, lab.run(home, "with a model"), "scorer")
     lab.registered("scorer", f"models:/{model}", alias="champion")
     lab.registered("again", "models:/scorer/1")
+    unserved = lab.model(home, lab.run(home, "with a model that nobody serves"), "unserved")
+    lab.registered("unserved", f"models:/{unserved}")
     lab.client.delete_experiment(gone)
     left = lab.run(other, "left active")
     lab.sql("UPDATE runs SET experiment_id = ? WHERE run_uuid = ?", gone, left)

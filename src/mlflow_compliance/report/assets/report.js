@@ -56,6 +56,14 @@
     const cut = text.length > limit ? text.slice(0, limit - 1) : text;
     return cut.replace(DANGER, escaped) + (text.length > limit ? "…" : "");
   };
+  // A name without spaces may go on in the next line behind its own marks.
+  const named = (text) => {
+    const [first, ...others] = shown(text, 200).split(/(?<=[_./-])(?=\w)/);
+    return make("bdi", { class: "c-entity" }, first, ...others.flatMap((part) => [make("wbr"), part]));
+  };
+  // What stands between backticks is there to be copied.
+  const prose = (text, limit = 2000) =>
+    lines(text, limit).split(/`([^`\n]+)`/).map((part, at) => (at % 2 ? make("code", {}, part) : part));
   const lines = (text, limit = 8000) => text.split("\n").map((line) => shown(line, limit)).join("\n");
   const idle = window.requestIdleCallback ?? ((work) => setTimeout(work, 1));
 
@@ -138,13 +146,13 @@
   };
 
   const byFix = ({ fixable, remedy, advice }) => {
-    const said = remedy === advice ? "" : shown(remedy);
-    if (fixable) return shown(remedy);
+    const said = remedy === advice ? "" : remedy;
+    if (fixable) return remedy;
     return said.startsWith("nothing") ? said : said ? `nothing: ${said}` : "nothing";
   };
 
   const rowOf = ({ result, finding }) => {
-    const what = cell("finding", make("bdi", { class: "c-entity" }, shown(finding.entity, 200)), ": ", shown(finding.message));
+    const what = cell("finding", named(finding.entity), ": ", shown(finding.message));
     if (finding.observed) what.append(block("c-fact", `found: ${finding.observed}`));
     if (finding.expected) what.append(block("c-fact", `expected: ${finding.expected}`));
     if (finding.cause) what.append(block("c-fact", `follows from ${finding.cause[0]} of ${finding.cause[1]}`));
@@ -157,8 +165,8 @@
       cell("severity", make("span", { class: `c-sev c-${RANK[finding.severity] === undefined ? "other" : finding.severity}` }, shown(finding.severity, 30))),
       rule,
       what,
-      cell("what --fix would do", make("div", { class: finding.fixable ? "c-yes" : "c-no" }, byFix(finding))),
-      cell("what you can do", make("div", { class: "c-advice" }, lines(finding.advice, 1000)), toCopy(finding.toml)),
+      cell("what --fix would do", make("div", { class: finding.fixable ? "c-yes" : "c-no" }, ...prose(byFix(finding)))),
+      cell("what you can do", make("div", { class: "c-advice" }, ...prose(finding.advice, 1000)), toCopy(finding.toml)),
     );
   };
 

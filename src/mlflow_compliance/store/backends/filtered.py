@@ -56,8 +56,8 @@ class FilteredReader:
     """Reads one server. Its Snapshots are not `counted`: runs that no rule without files looks at are not in them, not
     even as numbers; of the runs that are, metrics have their latest point alone.
 
-    What it does not look for: tags of production under another spelling of their key, or with more space in their
-    value; parents of runs; ids in the location of a version that is not in its source.
+    What it does not look for: tags of production under another spelling of their key, or with more than one space
+    before or behind their value; parents of runs; ids in the location of a version that are not in its source.
     """
 
     def __init__(self, client: MlflowClient, rest: Rest, reader: ClientReader) -> None:
