@@ -241,7 +241,7 @@ def _parents_first(runs: list[Run]) -> list[Run]:
     return sorted(runs, key=depth)
 
 
-@fixer("EXP002", reads_files=True)
+@fixer("EXP002")
 def retire_test(finding: Finding, context: Context) -> Iterator[Change]:
     """Rename so that the name is free again, tag with the reason, then soft-delete."""
     experiment = context.snapshot.experiments[finding.entity.key]

@@ -62,6 +62,11 @@ def refuse_what_is_relied_on(experiment: Experiment, context: Context) -> None:
             f"run {run_id} in it is in production of {name}, whose alias names it: it stays as it is",
             advice="if it is none, take its name out of `test_names` under [experiments] in compliance.toml",
         )
+    if not context.snapshot.counted:
+        raise Unfixable(
+            "its runs, and what relies on them, are asked of a tracking server for a plan alone: --fix-dry-run tells",
+            advice="plan it: `pytest --pyargs mlflow_compliance.policies --compliance-rules=EXP002 --fix-dry-run`",
+        )
     alive = experiment.count(status="RUNNING") + experiment.count(status="SCHEDULED")
     if alive:
         raise Unfixable(

@@ -39,6 +39,7 @@ SCORER = {**CREDIT, "production": {"registered_model": "scorer", "alias": "champ
 SETTINGS = {"products": [SCORER, FRAUD], "experiments": {"test_names": ["test_*"]}}
 NOT_LOOKED_FOR = {"RUN003"}
 """Rules that a server is not asked enough for."""
+PARTS = ("experiments", "runs", "logged_models", "registered_models", "ties", "untold", "datasets", "behind_versions")
 SUMMARY = "--compliance-show=summary"
 
 
@@ -117,6 +118,11 @@ def assert_agree(served: tuple[Server, Path], lab: Lab, *, odd: bool = False) ->
     server, database = served
     lab.settings = Settings.model_validate(SETTINGS)
     database.write_bytes(lab.database.read_bytes())
+    in_full, rows = open_store(lab.uri, lab.settings, str(lab.folder)).read_rows()
+    over_http_in_full, rows_over_http = open_store(server.url, lab.settings, str(lab.folder)).read_rows()
+    for part in PARTS:  # what rules about files and every plan are made of
+        assert getattr(in_full, part) == getattr(over_http_in_full, part), part
+    assert sorted(rows.locations) == sorted(rows_over_http.locations)
     by_sql = verdicts(open_store(lab.uri, lab.settings, str(lab.folder)).read(artifacts=False), lab.settings)
     for count in (True, False):
         store = open_store(server.url, lab.settings, str(lab.folder), count=count)
