@@ -27,6 +27,7 @@ SEARCH_MODELS = "/api/2.0/mlflow/logged-models/search"
 SEARCH_TRACES = "/api/3.0/mlflow/traces/search"
 _NEXT = re.compile(rb'"next_page_token"\s*:\s*"([^"\\]+)"\s*}\s*$')
 """The last member of an answer: what ends like this can be asked on before it is parsed."""
+_MORE = b'"next_page_token"'
 _TAIL = 4096
 _LOOK_UP = 0.2
 """Seconds after which who waits to hand a page over looks whether anybody still takes it."""
@@ -139,8 +140,10 @@ class Rest:
             content = self.ask("POST", endpoint, json={**body, **({"page_token": token} if token else {})})
             yield content
             told = _NEXT.search(content, max(0, len(content) - _TAIL))
-            # A server may write its members in another order.
-            token = told[1].decode() if told else _parsed(content).get("next_page_token", "")
+            # A server may write its members in another order; parsing a page twice is for those alone.
+            token = (
+                told[1].decode() if told else _parsed(content).get("next_page_token", "") if _MORE in content else ""
+            )
             if not token:
                 return
 
