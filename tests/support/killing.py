@@ -42,6 +42,8 @@ def arm(moment: str) -> None:
             if "KILL_SERVER" in os.environ:
                 _end(*map(int, os.environ["KILL_SERVER"].split(":")))
             else:
+                # What a shell starts in the background ignores it.
+                signal.signal(signal.SIGINT, signal.default_int_handler)
                 os.kill(os.getpid(), signal.Signals[os.environ.get("KILL_WITH", "SIGKILL")])
         return real(*arguments, **named)
 
