@@ -56,8 +56,8 @@ class FilteredReader:
     """Reads one server. Its Snapshots are not `counted`: runs that no rule without files looks at are not in them, not
     even as numbers; of the runs that are, metrics have their latest point alone.
 
-    What it does not look for: tags of production under another spelling of their key, or with more than one space
-    before or behind their value; parents of runs; ids in the location of a version that are not in its source.
+    What it does not look for: tags of production under another spelling of their key; parents of runs; ids in the
+    location of a version that are not in its source.
     """
 
     def __init__(self, client: MlflowClient, rest: Rest, reader: ClientReader) -> None:
@@ -111,13 +111,29 @@ class FilteredReader:
     def _marked(self, experiments: Mapping[str, Experiment], settings: Settings) -> Iterator[Run]:
         """The active runs with a tag that says production."""
         active, marks = [key for key, item in experiments.items() if item.active], sought_folded(settings)
-        patterns = {(key, pattern) for key, value in sought(settings) for pattern in _patterns(value)}
-        for key, pattern in sorted(patterns):
+        for key, pattern in sorted({(key, _pattern(value)) for key, value in sought(settings)}):
             if "`" in key:
                 raise NoFilterError(f"no filter can name the tag {key}")
-            for run in self._runs(active, f"tags.`{key}` ILIKE '{pattern}'", "ACTIVE_ONLY"):
+            yield from self._with_tag(active, key, pattern, marks)
+
+    def _with_tag(
+        self, experiments: list[str], key: str, pattern: str, marks: Collection[tuple[str, str]]
+    ) -> Iterator[Run]:
+        """Those whose tag is the value in any case, with space around it or not; without, where too many hold it within
+        another word.
+        """
+        found, others = list[Run](), 0
+        for wanted in (f"%{pattern}%", pattern):
+            for run in self._runs(experiments, f"tags.`{key}` ILIKE '{wanted}'", "ACTIVE_ONLY"):
                 if any((folded(own), folded(value)) in marks for own, value in run.tags.items()):
-                    yield run
+                    found.append(run)
+                else:
+                    others += 1
+                if others == PAGE and wanted != pattern:
+                    break
+            else:
+                break
+        yield from found
 
     def _by_id(self, experiments: Iterable[str], ids: Iterable[str]) -> Iterator[Run]:
         """Those of some runs that are there, deleted or not."""
@@ -202,10 +218,9 @@ def _is_retracted(run: Run) -> bool:
     return run.lifecycle == DELETED and run.tags.get(COPY_STATE) == RETRACTED
 
 
-def _patterns(value: str) -> Iterator[str]:
-    """Patterns of a value in any case, with a space before or behind it too; they may match others."""
-    pattern = _ANY_ONE.sub("_", value)
-    yield from (pattern, f"_{pattern}", f"{pattern}_")
+def _pattern(value: str) -> str:
+    """The pattern of a value in any case; it may match others too."""
+    return _ANY_ONE.sub("_", value)
 
 
 def _sorted_out(ids: Iterable[str]) -> tuple[list[str], list[str]]:
