@@ -36,14 +36,15 @@ def arm(moment: str) -> None:
     for part in owners:
         owner = getattr(owner, part)
     real, calls = getattr(owner, name), iter(range(1, 1_000_000))
+    if os.environ.get("KILL_WITH") == "SIGINT":
+        # What a shell starts in the background ignores it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def dying(*arguments: Any, **named: Any) -> Any:
         if next(calls) == int(number):
             if "KILL_SERVER" in os.environ:
                 _end(*map(int, os.environ["KILL_SERVER"].split(":")))
             else:
-                # What a shell starts in the background ignores it.
-                signal.signal(signal.SIGINT, signal.default_int_handler)
                 os.kill(os.getpid(), signal.Signals[os.environ.get("KILL_WITH", "SIGKILL")])
         return real(*arguments, **named)
 
