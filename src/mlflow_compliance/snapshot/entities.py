@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from mlflow_compliance.snapshot.refs import EntityRef
-from mlflow_compliance.snapshot.tags import EXTERNAL, RETIRED_IN
+from mlflow_compliance.snapshot.tags import COPY_STATE, EXTERNAL, RETIRED_IN, RETRACTED
 
 ACTIVE = "active"
 DELETED = "deleted"
@@ -190,6 +190,11 @@ class Run:
         return latest_time(
             now, (self.start_time,), (point.timestamp for points in self.metrics.values() for point in points)
         )
+
+
+def is_retracted(lifecycle: str, tags: Mapping[str, str]) -> bool:
+    """Whether a run, or a model's run, is a copy that a repair took back: readers pass it over."""
+    return lifecycle == DELETED and tags.get(COPY_STATE) == RETRACTED
 
 
 def is_elsewhere(owner: EntityRef | None) -> bool:

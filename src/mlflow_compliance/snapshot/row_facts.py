@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from mlflow_compliance.snapshot.entities import DELETED
+from mlflow_compliance.snapshot.entities import is_retracted
 from mlflow_compliance.snapshot.refs import EntityRef
-from mlflow_compliance.snapshot.tags import COPY_STATE, RETRACTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,4 +35,4 @@ class RowFacts:
     @property
     def retracted(self) -> bool:
         """Whether it is a copy that a repair took back."""
-        return self.lifecycle == DELETED and self.tags.get(COPY_STATE) == RETRACTED
+        return is_retracted(self.lifecycle, self.tags)

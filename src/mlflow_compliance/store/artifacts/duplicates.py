@@ -19,7 +19,7 @@ from mlflow_compliance.progress import Progress
 from mlflow_compliance.snapshot.artifacts import Artifacts
 from mlflow_compliance.snapshot.files import ArtifactFile
 from mlflow_compliance.store.artifacts.compare import Comparer, Copy, Told, contents, samples
-from mlflow_compliance.store.artifacts.hash_cache import HashCache, Members
+from mlflow_compliance.store.artifacts.hash_cache import HashCache, Learned, Members
 from mlflow_compliance.store.storage.atomic_write import explained
 from mlflow_compliance.store.storage.filesystem import has_clones, shared_extents
 from mlflow_compliance.store.storage.folder_scan import SMALL
@@ -80,7 +80,7 @@ def hash_candidates(
     hashes = {path: read[file[1]] for path, file in files.items() if file[1] in read}
     equal_archives = settled[1] if settled else find_equal_archives(artifacts, hashes, cache)
     if cache is not None and not settled:
-        cache.keep(artifacts, tokens, digests, equal_archives, whole=not unread)
+        cache.keep(Learned(artifacts, tokens, digests, equal_archives, whole=not unread))
     return replace(
         artifacts,
         files={

@@ -42,6 +42,20 @@ Members = tuple[tuple[str, int, int], ...]
 """Name, checksum and size of each member of an archive."""
 
 
+class Learned(NamedTuple):
+    """What an audit knows of its files. Where it is not `whole` (one could not be read) the next audit has to look for
+    itself.
+    """
+
+    artifacts: Artifacts
+    tokens: Mapping[str, str]
+    """Path -> sample."""
+    digests: Mapping[str, str]
+    """Path -> SHA-256."""
+    equal_archives: tuple[tuple[str, ...], ...]
+    whole: bool
+
+
 class Entry(NamedTuple):
     """The sample of a file, and its SHA-256 where all of it was read."""
 
@@ -235,39 +249,21 @@ class HashCache:
             found.update(zip(seen, zip(copies, sizes, stamps[1], stamps[2], strict=True), strict=True))
         return found
 
-    def keep(
-        self,
-        artifacts: Artifacts,
-        tokens: Mapping[str, str],
-        digests: Mapping[str, str],
-        equal_archives: Iterable[tuple[str, ...]],
-        *,
-        whole: bool,
-    ) -> None:
-        """Leave what this audit knows to the next. Where it is not `whole` (a file could not be read) the next one
-        has to look for itself.
-        """
-        new = self._gathered(artifacts, tokens, digests, equal_archives, whole=whole)
+    def keep(self, learned: Learned) -> None:
+        """Leave what this audit knows to the next."""
+        new = self._gathered(learned)
         if not new.equals(self._old):
             new.write(self.path)
 
-    def _gathered(
-        self,
-        artifacts: Artifacts,
-        tokens: Mapping[str, str],
-        digests: Mapping[str, str],
-        equal_archives: Iterable[tuple[str, ...]],
-        *,
-        whole: bool,
-    ) -> CacheFile:
-        new = CacheFile([*self._about, whole], [list(group) for group in equal_archives])
+    def _gathered(self, learned: Learned) -> CacheFile:
+        new = CacheFile([*self._about, learned.whole], [list(group) for group in learned.equal_archives])
         for number in self._recalled:
             self._carry(number, new)
         for folder, place, found in self._noted:
-            self._add(folder, place, found, artifacts.models, new)
+            self._add(folder, place, found, learned.artifacts.models, new)
         paths = new.texts(FILES, "path")
         safe = self._old_enough(new.texts(FILES, "copy"), new.numbers(FILES, "written"), new.numbers(FILES, "changed"))
-        for name, values in (("token", tokens), ("digest", digests)):
+        for name, values in (("token", learned.tokens), ("digest", learned.digests)):
             column = new.texts(FILES, name)
             column += [values.get(path, "") if old else "" for path, old in zip(paths, safe, strict=True)]
         return new

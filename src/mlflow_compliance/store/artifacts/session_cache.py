@@ -5,12 +5,12 @@ changed.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from mlflow_compliance.snapshot.artifacts import Artifacts
 from mlflow_compliance.snapshot.files import LINK, DuplicateRules, in_folder
 from mlflow_compliance.store.artifacts.cache_file import FILES, CacheFile
-from mlflow_compliance.store.artifacts.hash_cache import Entry, FileState, HashCache, Members
+from mlflow_compliance.store.artifacts.hash_cache import Entry, FileState, HashCache, Learned, Members
 from mlflow_compliance.store.storage.file_states import is_settled, mark_of_file
 from mlflow_compliance.store.storage.folder_scan import mark_of
 
@@ -91,26 +91,17 @@ class SessionCache(HashCache):
             self._members[path] = (state, found)
         return found
 
-    def keep(
-        self,
-        artifacts: Artifacts,
-        tokens: Mapping[str, str],
-        digests: Mapping[str, str],
-        equal_archives: Iterable[tuple[str, ...]],
-        *,
-        whole: bool,
-    ) -> None:
-        groups = list(equal_archives)
-        self.left = self._gathered(artifacts, tokens, digests, groups, whole=whole)
+    def keep(self, learned: Learned) -> None:
+        self.left = self._gathered(learned)
         within = set(self.left.texts(FILES, "path"))
         self._loose = {}
-        for path in {**tokens, **digests}:
+        for path in {**learned.tokens, **learned.digests}:
             state = self._looked.get(path)
             if path not in within and state is not None and self._is_settled(state):
-                self._loose[path] = (state, Entry(tokens.get(path, ""), digests.get(path, "")))
+                self._loose[path] = (state, Entry(learned.tokens.get(path, ""), learned.digests.get(path, "")))
         if self._on_disk:
             self._for_disk = True
-            super().keep(artifacts, tokens, digests, groups, whole=whole)
+            super().keep(learned)
 
     def _old_enough(self, copies: Sequence[str], written: Sequence[int], changed: Sequence[int]) -> list[bool]:
         if self._for_disk:

@@ -7,7 +7,6 @@ from __future__ import annotations
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -37,12 +36,13 @@ from mlflow_compliance.snapshot.entities import (
     ModelLink,
     Run,
     StoreInfo,
+    is_retracted,
     latest_time,
 )
 from mlflow_compliance.snapshot.refs import EntityRef, Location
 from mlflow_compliance.snapshot.snapshot import Snapshot
 from mlflow_compliance.snapshot.standing import LostParent, RowState, lost_parents, to_restore
-from mlflow_compliance.snapshot.tags import COPY_STATE, MADE_BY_US, PARENT, RETRACTED, RUN_NAME
+from mlflow_compliance.snapshot.tags import MADE_BY_US, PARENT, RUN_NAME
 from mlflow_compliance.snapshot.ties import named_in
 from mlflow_compliance.store.backends.base import (
     MODEL_HISTORY,
@@ -63,6 +63,7 @@ from mlflow_compliance.store.backends.listing import (
     ModelRow,
     RunRow,
     TraceRow,
+    each,
     get_or_none,
     pages,
 )
@@ -140,7 +141,7 @@ class ClientReader:
         for run in self.listing.runs(ids):
             facts.run(run)
             self._count(run, tally, models, locations=locations)
-            if run.lifecycle == DELETED and run.tags.get(COPY_STATE) == RETRACTED:
+            if is_retracted(run.lifecycle, run.tags):
                 continue
             if run.run_id in asked:
                 tally.wanted.add(run.run_id)
@@ -173,7 +174,7 @@ class ClientReader:
         since = fresh_since(settings, now)
         # What people said of runs hangs on any trace, and goes with the runs of what is retired.
         traces = list(self.listing.traces(ids) if may_go.experiments else self.listing.traces_at_work(ids, since))
-        experiments = {key: _counted(item, tally, traces) for key, item in experiments.items()}
+        experiments = _counted(experiments, tally, traces)
         asking = TieAsker(
             self.client,
             now,
@@ -237,7 +238,7 @@ class ClientReader:
         for run in self.listing.runs([experiment_id]):
             self._count(run, tally, models, locations=False)
         traces = list(self.listing.traces(self.experiment_ids()))
-        return _counted(experiment_of(found), tally, traces)
+        return _counted({experiment_id: experiment_of(found)}, tally, traces)[experiment_id]
 
     def details(self, run_ids: Collection[str]) -> tuple[dict[str, Run], dict[str, LoggedModel]]:
         """Runs in full and the active logged models that they wrote."""
@@ -268,7 +269,7 @@ class ClientReader:
         tally.newest = max(tally.newest, run.at)
         if run.tags.get(PARENT):
             tally.parents[run.run_id] = run.tags[PARENT], run.at
-        retracted = run.lifecycle == DELETED and run.tags.get(COPY_STATE) == RETRACTED
+        retracted = is_retracted(run.lifecycle, run.tags)
         if run.lifecycle == DELETED:
             tally.gone.append(run.run_id)
         if locations:
@@ -286,19 +287,14 @@ class ClientReader:
 
     def _each(self, get: Callable[[str], Any], keys: Iterable[str]) -> Iterator[Any]:
         """What a call gives for every key, in the order of the keys; what is not there any more is left out."""
-        with ThreadPoolExecutor(self.at_once, "one") as asking:
-            try:
-                yield from (item for item in asking.map(partial(get_or_none, get), keys) if item is not None)
-            finally:
-                # The first refusal is the answer: those that wait in line are not asked any more.
-                asking.shutdown(wait=False, cancel_futures=True)
+        return (item for item in each(partial(get_or_none, get), keys, self.at_once) if item is not None)
 
     def full_runs(self, ids: Collection[str]) -> dict[str, Run]:
         """Runs with all that MLflow keeps of them, by id; those that are not there are left out."""
         # One by one and not from the listing, which leaves out the models that a run read, and the history of its
         # metrics.
         runs = {run.run_id: run for run in self._each(self._run, sorted(ids))}
-        return {key: run for key, run in runs.items() if run.active or run.tags.get(COPY_STATE) != RETRACTED}
+        return {key: run for key, run in runs.items() if not is_retracted(run.lifecycle, run.tags)}
 
     def _run(self, run_id: str) -> Run:
         run = self.client.get_run(run_id)
@@ -354,14 +350,21 @@ def _lost_parents(tally: _Tally) -> dict[str, LostParent]:
     return lost_parents(states, children, above)
 
 
-def _counted(item: Experiment, tally: _Tally, traces: list[TraceRow]) -> Experiment:
-    key = item.experiment_id
-    assessed = {run_id for trace in traces for run_id in trace.assessed if tally.homes.get(run_id) == key}
-    return replace(
-        item,
-        runs=dict(tally.counts[key]),
-        deleted_runs=tuple(sorted(tally.deleted[key])) if item.keeps_deleted_ids else (),
-        traces=sum(trace.experiment_id == key for trace in traces),
-        loose_models=tally.loose[key],
-        assessed_runs=len(assessed - tally.away),
-    )
+def _counted(experiments: Mapping[str, Experiment], tally: _Tally, traces: Iterable[TraceRow]) -> dict[str, Experiment]:
+    """Experiments with the numbers of what lies in them."""
+    traced, judged = Counter[str](), set[str]()
+    for trace in traces:
+        traced[trace.experiment_id] += 1
+        judged.update(trace.assessed)
+    assessed = Counter(tally.homes[run_id] for run_id in judged - tally.away if run_id in tally.homes)
+    return {
+        key: replace(
+            item,
+            runs=dict(tally.counts[key]),
+            deleted_runs=tuple(sorted(tally.deleted[key])) if item.keeps_deleted_ids else (),
+            traces=traced[key],
+            loose_models=tally.loose[key],
+            assessed_runs=assessed[key],
+        )
+        for key, item in experiments.items()
+    }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -15,7 +14,7 @@ from mlflow_compliance.snapshot.ties import sources_of
 from mlflow_compliance.snapshot.unfinished import HalfMade
 from mlflow_compliance.store.backends.base import IS_PROMPT, home_of
 from mlflow_compliance.store.backends.client_unfinished import half_made_version
-from mlflow_compliance.store.backends.listing import PAGE, pages
+from mlflow_compliance.store.backends.listing import PAGE, each, pages
 
 NAMES_A_MODEL = "models:/"
 """How a source begins that is no place for files."""
@@ -73,11 +72,7 @@ def read_registry(
     def place(version: ModelVersion) -> str:
         return client.get_model_version_download_uri(version.name, version.version) or ""
 
-    with ThreadPoolExecutor(at_once, "version") as asking:
-        try:
-            places = {version.ref.place: at for version, at in zip(asked, asking.map(place, asked), strict=True)}
-        finally:
-            asking.shutdown(wait=False, cancel_futures=True)
+    places = {version.ref.place: at for version, at in zip(asked, each(place, asked, at_once), strict=True)}
     return Registry(
         {
             name: replace(

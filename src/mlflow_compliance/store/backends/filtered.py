@@ -11,7 +11,6 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from mlflow.entities import ViewType
-from mlflow.tracking import MlflowClient
 
 from mlflow_compliance.production.marks import sought, sought_folded
 from mlflow_compliance.production.served import served_runs
@@ -19,19 +18,18 @@ from mlflow_compliance.settings.schema import Settings, folded
 from mlflow_compliance.snapshot.entities import (
     ACTIVE,
     DEFAULT,
-    DELETED,
     Experiment,
     LoggedModel,
     ModelVersion,
     RegisteredModel,
     Run,
     StoreInfo,
+    is_retracted,
     says_external,
 )
 from mlflow_compliance.snapshot.journals import keeps_journals
 from mlflow_compliance.snapshot.snapshot import Snapshot
 from mlflow_compliance.snapshot.standing import RowState, to_restore
-from mlflow_compliance.snapshot.tags import COPY_STATE, RETRACTED
 from mlflow_compliance.snapshot.ties import is_model, named_in
 from mlflow_compliance.store.backends.base import NoFilterError
 from mlflow_compliance.store.backends.client import ClientReader
@@ -60,8 +58,8 @@ class FilteredReader:
     location of a version that are not in its source.
     """
 
-    def __init__(self, client: MlflowClient, rest: Rest, reader: ClientReader) -> None:
-        self.client, self.rest, self.reader = client, rest, reader
+    def __init__(self, reader: ClientReader, rest: Rest) -> None:
+        self.reader, self.client, self.rest = reader, reader.client, rest
 
     def read(self, info: StoreInfo, settings: Settings, also: Collection[str]) -> Snapshot:
         """The store without files. Raises NoFilterError where settings ask for what no filter can."""
@@ -95,7 +93,12 @@ class FilteredReader:
             info=info,
             taken_at=int(time.time() * 1000),
             experiments={key: replace(item, runs=counts.get(key, {})) for key, item in experiments.items()},
-            runs={key: rows[key] for key in sorted(wanted & rows.keys()) if not _is_retracted(rows[key])} | full,
+            runs={
+                key: rows[key]
+                for key in sorted(wanted & rows.keys())
+                if not is_retracted(rows[key].lifecycle, rows[key].tags)
+            }
+            | full,
             logged_models={key: model for key, model in models.items() if model.source_run_id in wanted},
             registered_models=placed(registry, homes, external),
             behind_versions=behind,
@@ -177,8 +180,9 @@ class FilteredReader:
         """
         found: dict[str, Counter[tuple[str, str]]] = {}
         default = experiments.get(DEFAULT)
+        deleted = [key for key, item in experiments.items() if not item.active]
         asked = [([DEFAULT], 1)] if default is not None and default.active else []
-        asked += [(chunk, PAGE) for chunk in chunks(_deleted(experiments), EXPERIMENTS_A_SEARCH)]
+        asked += [(chunk, PAGE) for chunk in chunks(deleted, EXPERIMENTS_A_SEARCH)]
         for homes, most in asked:
             answer = self.rest.post(
                 SEARCH_RUNS, {"experiment_ids": homes, "run_view_type": "ACTIVE_ONLY", "max_results": most}
@@ -186,10 +190,6 @@ class FilteredReader:
             for run in map(run_of, answer.get("runs", ())):
                 found.setdefault(run.experiment_id, Counter())[run.lifecycle, run.status] += 1
         return {key: dict(number) for key, number in found.items()}
-
-
-def _deleted(experiments: Mapping[str, Experiment]) -> list[str]:
-    return [key for key, item in experiments.items() if not item.active]
 
 
 def _is_loaded(version: ModelVersion, model: RegisteredModel, settings: Settings) -> bool:
@@ -211,11 +211,6 @@ def _named(registry: Mapping[str, RegisteredModel]) -> set[str]:
 
 def _state(key: str, rows: Mapping[str, Run], homes: Mapping[str, str]) -> RowState:
     return RowState(rows[key].lifecycle if key in rows else ACTIVE, homes[key])
-
-
-def _is_retracted(run: Run) -> bool:
-    """Whether it is a copy that a repair took back: readers pass it over."""
-    return run.lifecycle == DELETED and run.tags.get(COPY_STATE) == RETRACTED
 
 
 def _pattern(value: str) -> str:

@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from mlflow.entities import ViewType
 from mlflow.exceptions import MlflowException
@@ -17,8 +18,9 @@ from mlflow_compliance.progress import Progress
 from mlflow_compliance.snapshot.entities import DatasetInput, latest_time, says_external
 from mlflow_compliance.snapshot.tags import ASSESSED_RUN, MADE_BY_US, SOURCE_MODEL
 from mlflow_compliance.snapshot.unfinished import IN_PROGRESS
+from mlflow_compliance.store.backends.client_entities import dataset_of
 from mlflow_compliance.store.backends.rest import SEARCH_MODELS, SEARCH_RUNS, SEARCH_TRACES, Rest
-from mlflow_compliance.store.backends.rest_runs import dataset_in
+from mlflow_compliance.store.backends.rest_runs import dataset_in, pairs_in
 
 
 def newest_served(rest: Rest, experiments: list[str], before: int) -> int:
@@ -40,6 +42,8 @@ def _made_by_us(run: Mapping[str, Any]) -> bool:
     return any(tag["key"] in MADE_BY_US for tag in run.get("data", {}).get("tags", ()))
 
 
+_Key = TypeVar("_Key")
+_Found = TypeVar("_Found")
 SOURCE_RUN = "mlflow.sourceRun"
 """What a trace says of the run that it was logged for."""
 PAGE = 1000
@@ -132,6 +136,16 @@ def get_or_none(get: Callable[[str], Any], key: str) -> Any:
         raise
 
 
+def each(get: Callable[[_Key], _Found], keys: Iterable[_Key], at_once: int) -> Iterator[_Found]:
+    """What a call gives for every key, in the order of the keys; so many are asked at a time."""
+    with ThreadPoolExecutor(at_once, "one") as asking:
+        try:
+            yield from asking.map(get, keys)
+        finally:
+            # The first refusal is the answer: those that wait in line are not asked any more.
+            asking.shutdown(wait=False, cancel_futures=True)
+
+
 def chunks(ids: list[str], size: int = IDS_A_SEARCH) -> Iterator[list[str]]:
     """The ids in pieces, in their order."""
     for start in range(0, len(ids), size):
@@ -211,11 +225,7 @@ class ClientListing:
                 self.client.search_runs, experiment_ids=chunk, run_view_type=ViewType.ALL, max_results=PAGE
             ):
                 for item in run.inputs.dataset_inputs or ():
-                    facts = item.dataset
-                    found = DatasetInput(
-                        facts.name, facts.digest, facts.source_type, facts.source, facts.schema, facts.profile, ()
-                    )
-                    yield run.info.experiment_id, found
+                    yield run.info.experiment_id, dataset_of(item)._replace(tags=())
 
 
 class RestListing:
@@ -250,7 +260,7 @@ class RestListing:
                 for model in page.get("models", ()):
                     info = model["info"]
                     status = info.get("status", "").removeprefix("LOGGED_MODEL_")
-                    tags = {item["key"]: item.get("value", "") for item in info.get("tags", ())}
+                    tags = pairs_in(info.get("tags", ()))
                     source, created = info.get("source_run_id", ""), int(info.get("creation_timestamp_ms", 0))
                     updated = int(info.get("last_updated_timestamp_ms", 0))
                     yield ModelRow(
@@ -278,16 +288,16 @@ class RestListing:
                 body = {"locations": _places(chunk), "max_results": MOST_TRACES, "filter": where}
                 for page in self.rest.pages(SEARCH_TRACES, body):
                     found |= {trace.trace_id: trace for trace in map(_trace, page.get("traces", ()))}
-        left = [key for key in experiments if key not in {trace.experiment_id for trace in found.values()}]
         yield from found.values()
+        known = {trace.experiment_id for trace in found.values()}
+        left = [key for key in experiments if key not in known]
         while left:
             asked = left[:IDS_A_SEARCH]
             answer = self.rest.post(SEARCH_TRACES, {"locations": _places(asked), "max_results": MOST_TRACES})
             one_each = {trace.experiment_id: trace for trace in map(_trace, answer.get("traces", ()))}
             yield from one_each.values()
-            gone = one_each.keys() or {
-                *asked
-            }  # of those that are left over, others may have pushed theirs off the page
+            # Of those that are left over, others may have pushed theirs off the page.
+            gone = one_each.keys() or {*asked}
             left = [key for key in left if key not in gone]
 
     def datasets(self, experiments: list[str]) -> Iterator[tuple[str, DatasetInput]]:
@@ -317,7 +327,7 @@ def _trace(trace: dict[str, Any]) -> TraceRow:
 
 def _run(run: dict[str, Any]) -> RunRow:
     info, data = run["info"], run.get("data", {})
-    tags = {item["key"]: item.get("value", "") for item in data.get("tags", ())}
+    tags = pairs_in(data.get("tags", ()))
     metrics = tuple(item["key"] for item in data.get("metrics", ()))
     names = frozenset((*tags, *metrics, *[item["key"] for item in data.get("params", ())]))
     times = (int(info.get("start_time", 0)), int(info.get("end_time", 0)))

@@ -72,20 +72,11 @@ class Rest:
         are kept.
         """
         with ThreadPoolExecutor(1, "page") as ahead:
-            coming = ahead.submit(self.ask, "POST", endpoint, json=dict(body))
-            while True:
-                content = coming.result()
-                told = _NEXT.search(content, max(0, len(content) - _TAIL))
-                if told:
-                    coming = ahead.submit(self.ask, "POST", endpoint, json={**body, "page_token": told[1].decode()})
-                    yield _parsed(content)
-                    continue
-                page = _parsed(content)
-                yield page
-                token = page.get("next_page_token")  # of a server that writes its members in another order
-                if not token:
-                    return
-                coming = ahead.submit(self.ask, "POST", endpoint, json={**body, "page_token": token})
+            contents = self._contents(endpoint, body)
+            coming = ahead.submit(next, contents, None)
+            while (content := coming.result()) is not None:
+                coming = ahead.submit(next, contents, None)
+                yield _parsed(content)
 
     def side_by_side(
         self, endpoint: str, bodies: Iterable[Mapping[str, Any]], at_once: int

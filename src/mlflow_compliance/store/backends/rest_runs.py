@@ -12,7 +12,7 @@ from mlflow_compliance.store.backends.client_entities import number_of
 def run_of(found: dict[str, Any]) -> Run:
     """One of `runs` in an answer."""
     info, data = found["info"], found.get("data", {})
-    tags = _pairs(data.get("tags", ()))
+    tags = pairs_in(data.get("tags", ()))
     status = info["status"]
     return Run(
         run_id=info["run_id"],
@@ -24,14 +24,15 @@ def run_of(found: dict[str, Any]) -> Run:
         end_time=_time(info, "end_time") if status in TERMINAL_STATUSES else None,
         user=info.get("user_id", ""),
         artifact_uri=info.get("artifact_uri", ""),
-        params=_pairs(data.get("params", ())),
+        params=pairs_in(data.get("params", ())),
         tags=tags,
         metrics={item["key"]: (_point(item),) for item in data.get("metrics", ())},
         datasets=tuple(sorted(map(dataset_in, found.get("inputs", {}).get("dataset_inputs", ())))),
     )
 
 
-def _pairs(items: Any) -> dict[str, str]:
+def pairs_in(items: Any) -> dict[str, str]:
+    """A list of tags or params by key."""
     return {item["key"]: item.get("value", "") for item in items}
 
 

@@ -76,7 +76,7 @@ class ServerBackend(Backend):
 
         with self._answering() as (reader, rest):
             try:
-                snapshot = FilteredReader(reader.client, rest, reader).read(self.info, self.settings, also)
+                snapshot = FilteredReader(reader, rest).read(self.info, self.settings, also)
             except RestException as error:
                 # An older server, or one on a file store, knows fewer filters.
                 if error.error_code == "INVALID_PARAMETER_VALUE":

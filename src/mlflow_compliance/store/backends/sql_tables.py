@@ -12,7 +12,6 @@ from sqlalchemy import Connection, bindparam, inspect, text
 
 from mlflow_compliance.errors import StoreError
 from mlflow_compliance.snapshot.entities import (
-    DELETED,
     NAN,
     TERMINAL_STATUSES,
     DatasetInput,
@@ -23,8 +22,9 @@ from mlflow_compliance.snapshot.entities import (
     ModelVersion,
     RegisteredModel,
     Run,
+    is_retracted,
 )
-from mlflow_compliance.snapshot.tags import COPY_STATE, EXTERNAL, RETRACTED, RUN_NAME
+from mlflow_compliance.snapshot.tags import EXTERNAL, RUN_NAME
 from mlflow_compliance.snapshot.ties import sources_of
 from mlflow_compliance.store.backends.base import IS_PROMPT, home_of, sorted_points
 
@@ -130,7 +130,7 @@ class RunReader:
             "WHERE run_uuid IN :ids",
             ids,
         ):
-            if lifecycle == DELETED and tags[run_id].get(COPY_STATE) == RETRACTED:
+            if is_retracted(lifecycle, tags[run_id]):
                 continue
             found[run_id] = Run(
                 run_id=run_id,
