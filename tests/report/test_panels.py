@@ -61,3 +61,9 @@ def test_owners_are_told_where_no_file_was_read() -> None:
     assert "No file was read" in text
     assert "experiment owner runs fraud_lgbm fraud 1,200" in text
     assert "not read" not in text
+
+
+def test_runs_that_were_not_counted_are_no_number() -> None:
+    known = ExperimentFacts("1", "fraud_lgbm", "active", None)
+    text = text_of("c-experiments", Report(summary(experiments=(known,)), (result("EXP001"),)))
+    assert "fraud_lgbm nobody named not counted" in text

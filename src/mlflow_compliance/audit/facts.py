@@ -108,7 +108,7 @@ def experiments_of(context: Context) -> tuple[ExperimentFacts, ...]:
             experiment_id=key,
             name=without_secrets(item.name),
             lifecycle=item.lifecycle,
-            runs=sum(item.runs.values()),
+            runs=sum(item.runs.values()) if snapshot.counted else None,
             owner=without_secrets(owner_of(item.ref, context).owner),
             bytes=taken[key] if read and not _unknown(key, snapshot) else None,
             reclaimable=repeats[key] if read and not _unknown(key, snapshot) else None,

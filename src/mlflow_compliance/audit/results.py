@@ -197,7 +197,8 @@ class ExperimentFacts:
     experiment_id: str
     name: str
     lifecycle: str
-    runs: int
+    runs: int | None
+    """None where they were not counted."""
     owner: str = ""
     """Who answers for it by the settings or by its tags; empty where neither says so."""
     bytes: int | None = None

@@ -74,13 +74,13 @@ def _holdings(report: Report) -> str:
     if not found:
         return '<p class="c-calm">There is no experiment.</p>'
     read = any(item.bytes is not None for item in found)
-    order = sorted(found, key=lambda item: (-(item.bytes or 0), -item.runs, item.name))
+    order = sorted(found, key=lambda item: (-(item.bytes or 0), -(item.runs or 0), item.name))
     most = order[0].bytes or 1
     rows = (
         [
             named(item.name, 60) + (" (deleted)" if item.lifecycle != "active" else ""),
             named(item.owner, 60) if item.owner else '<span class="c-none">nobody named</span>',
-            f'<td class="c-number">{item.runs:,}</td>',
+            f'<td class="c-number">{"not counted" if item.runs is None else f"{item.runs:,}"}</td>',
             *(_bytes(item, most) if read else ()),
         ]
         for item in order[:_MOST]

@@ -4,6 +4,7 @@ read whole, and costs a number of requests that does not grow with runs.
 
 from __future__ import annotations
 
+import json
 import re
 import sqlite3
 import time
@@ -152,6 +153,9 @@ def test_what_is_not_looked_for_is_told(served: tuple[Server, Path], gate: Gate,
     assert "not looked for through a server: parents of runs (RUN003), and tags of production whose key" in text
     assert "a server is not asked for the parents of all runs: --compliance-count does" in text
     assert f"run {parent}" not in text
+    gate("--compliance-metadata-only", "--compliance-rules=EXP003", "--compliance-report=json:audit.json")
+    told_of = json.loads((gate.folder / "audit.json").read_text())["summary"]["experiments"]
+    assert {item["runs"] for item in told_of} == {None}
     counted = told(gate("--compliance-metadata-only", "--compliance-rules=EXP003,RUN003", "--compliance-count"))
     assert "runs: 3 (2 FINISHED, 1 deleted)" in counted
     assert parent in counted
